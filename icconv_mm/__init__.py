@@ -101,7 +101,7 @@ _TYPES = {
         'TagLoss',
     ),
     'tasks.semantic': (
-        'ListedSegDataset', 'LoadLabelMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer', 'WeightedCrossEntropyLoss',
+        'ListedSegDataset', 'LoadSegMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer', 'WeightedCrossEntropyLoss',
     ),
 }  # fmt: skip
 _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in names}

@@ -14,18 +14,18 @@ def entries(node: Any) -> dict[str, Any]:
     return {str(key): value for key, value in items}
 
 
-def places_in(cfg: Any, name: str = '') -> Iterator[tuple[str, dict]]:
+def walk(cfg: Any, name: str = '') -> Iterator[tuple[str, dict]]:
     """Every dict of a config or of a part of one with its dotted name, outer ones first; they may be changed."""
     node = cfg._cfg_dict if isinstance(cfg, Config) else cfg  # a Config is no dict, but holds one
     if isinstance(node, dict):
         yield name, node
     for key, value in entries(node).items():
-        yield from places_in(value, f'{name}.{key}'.lstrip('.'))
+        yield from walk(value, f'{name}.{key}'.lstrip('.'))
 
 
-def dicts_in(cfg: Any) -> Iterator[dict]:
-    """The dicts of :func:`places_in`."""
-    return (node for _, node in places_in(cfg))
+def walk_dicts(cfg: Any) -> Iterator[dict]:
+    """The dicts of :func:`walk`."""
+    return (node for _, node in walk(cfg))
 
 
 def kind_of(node: Mapping[str, Any]) -> str:

@@ -30,10 +30,10 @@ class UserError(Exception):
         place: The file, the field or the layer before the message; '' for none.
     """
 
-    place = ''
+    location = ''
 
     def __str__(self) -> str:
-        return printable(_joined(self.place, super().__str__()), '\n')
+        return printable(_joined(self.location, super().__str__()), '\n')
 
 
 class InputError(UserError, ValueError):
@@ -57,7 +57,7 @@ class ArgumentError(InputError):
         self.argument, self.problem = argument, problem
 
     def __str__(self) -> str:
-        return printable(_joined(self.place, self.argument, self.problem), '\n')
+        return printable(_joined(self.location, self.argument, self.problem), '\n')
 
 
 class MissingFileError(InputError, FileNotFoundError):
@@ -84,10 +84,10 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except UserError as error:
         if not str(error).startswith(printable(where, '\n')):
-            error.place = _joined(where, error.place)
+            error.location = _joined(where, error.location)
         raise
     except kinds as error:
-        raise InputError(f'{where}: {sentence(error)}') from error
+        raise InputError(f'{where}: {message_of(error)}') from error
 
 
 def printable(text: str, kept: str = '') -> str:
@@ -136,7 +136,7 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') or character in _OF_DIRECTION
 
 
-def sentence(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The message of an exception, without the traceback of the data loader's worker that it may carry. Internal."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = str(text).strip()

@@ -18,7 +18,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 @contextmanager
-def whole_file(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
+def atomic_write(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
     """A file to be written, and the folders above it: it appears whole or not at all.
 
     Args:
@@ -43,7 +43,7 @@ def whole_file(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Write a JSON file whole or not at all; one with ``indent`` ends with a new line."""
     text = json.dumps(content, indent=indent) + ('' if indent is None else '\n')
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 
-def within(seconds: float, function: Callable[[], bytes]) -> bytes:
+def call_with_timeout(seconds: float, function: Callable[[], bytes]) -> bytes:
     """What a function returns, which may wait for ever: urllib's timeout starts anew with every byte of an answer.
 
     Args:

@@ -4,7 +4,7 @@ Example::
 
     from icconv_mm_runtime import Session
 
-    for prediction in Session('network.onnx').predict('photographs/'):
+    for prediction in Session('network.onnx').predict('images/'):
         print(prediction.path, prediction.tasks[''])
 """
 

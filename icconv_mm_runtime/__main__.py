@@ -1,7 +1,7 @@
-"""Predict for pictures with an exported network: drawn pictures and COCO results, without torch.
+"""Predict for images with an exported network: drawn images and COCO results, without torch.
 
 Examples:
-  python -m icconv_mm_runtime network.onnx photographs/ --out-dir found
+  python -m icconv_mm_runtime network.onnx images/ --out-dir found
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from icconv_mm_runtime.drawing import content_of, draw, encoded, file_name, joined
+from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
 from icconv_mm_runtime.results import coco_records
 from icconv_mm_runtime.session import Prediction, Session
@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument('file', help='what tools/export.py wrote: .onnx or .xml')
-    parser.add_argument('pictures', nargs='+', help='pictures, folders, videos')
+    parser.add_argument('images', nargs='+', help='images, folders, videos')
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
-    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='pictures per run of the network')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per run of the network')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--threads', type=int, metavar='N', help='of the processor')
@@ -44,11 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write what the network finds in the pictures.
+    """Write what the network finds in the images.
 
     Raises:
         RuntimeInputError: The file or an argument cannot be used.
-        SystemExit: Some pictures cannot be used; the results of the others are written.
+        SystemExit: Some images cannot be used; the results of the others are written.
     """
     session, out = Session(args.file, args.threads), Path(args.out_dir)
     (out / 'vis' if args.draw else out).mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     records: dict[str, list[dict]] = {name: [] for name in session.tasks}
     drawn: set[str] = set()
     faults: list[str] = []
-    for number, (path, prediction) in enumerate(session.try_predict(args.pictures, args.batch_size), start=1):
+    for number, (path, prediction) in enumerate(session.try_predict(args.images, args.batch_size), start=1):
         try:
             if isinstance(prediction, RuntimeInputError):
                 raise prediction
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
                 if args.draw:
                     shown = _unused(file_name(Path(path).name), number, drawn)
                     image = _drawn(session, prediction, args.score_thr)
-                    write_whole(out / 'vis' / shown, encoded(image, Path(shown).suffix))
+                    write_file(out / 'vis' / shown, encoded(image, Path(shown).suffix))
                     drawn.add(shown)
         except RuntimeInputError as error:
             faults.append(str(error))
@@ -80,15 +80,15 @@ def run(args: argparse.Namespace) -> None:
         about = {'images': images, 'annotations': [], 'categories': categories}
         for kind, content in (('predictions', records[task]), ('images', about)):
             path = out / f'{kind}{suffix}.json'
-            write_whole(path, json.dumps(content).encode())
+            write_file(path, json.dumps(content).encode())
             print(printable(path))
     if faults:
-        many = f'{len(faults)} of {number} pictures failed; the results of the others are in {printable(out)}:'
+        many = f'{len(faults)} of {number} images failed; the results of the others are in {printable(out)}:'
         sys.exit('error: ' + ('\n  '.join([many, *faults]) if number > 1 else faults[0]))
 
 
 def _records(session: Session, prediction: Prediction, number: int, score_thr: float) -> dict[str, list[dict]]:
-    """The entries of the picture in the COCO results of each task, of the classes that the file names."""
+    """The entries of the image in the COCO results of each task, of the classes that the file names."""
     ids = {name: range(1, len(task['classes']) + 1) or None for name, task in session.tasks.items()}
     return {
         name: coco_records(session.tasks[name], found, number, score_thr, ids[name])
@@ -97,18 +97,18 @@ def _records(session: Session, prediction: Prediction, number: int, score_thr: f
 
 
 def _unused(name: str, number: int, drawn: Container[str]) -> str:
-    """The name, or, for a picture of another folder, with a number before it."""
+    """The name, or, for an image of another folder, with a number before it."""
     numbered = (f'{count}_{name}' for count in itertools.count(number))
     return next(each for each in itertools.chain([name], numbered) if each not in drawn)
 
 
 def _drawn(session: Session, prediction: Prediction, score_thr: float) -> np.ndarray:
-    """The picture [h, w, 3], RGB, with what all tasks found, on at most 4096 pixels."""
-    parts = [content_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
+    """The image [h, w, 3], RGB, with what all tasks found, on at most 4096 pixels."""
+    parts = [drawing_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
     return draw(prediction.image[..., ::-1], joined(parts))
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file: it appears whole or not at all."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
     try:

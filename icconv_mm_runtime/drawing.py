@@ -1,4 +1,4 @@
-"""One picture with all that is known or predicted of it: legible at any size, on at most 4096 pixels."""
+"""One image with all that is known or predicted of it: legible at any size, on at most 4096 pixels."""
 
 import colorsys
 import os
@@ -12,19 +12,19 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 
-WRITTEN = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # suffixes of drawn pictures
-LONGEST = 4096  # pixels of a drawn picture: the file of a larger one is for the network, not for the eye
+WRITTEN = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # suffixes of drawn images
+LONGEST = 4096  # pixels of a drawn image: the file of a larger one is for the network, not for the eye
 _FAR = 1 << 20  # pixels: further outside nothing is drawn
 _GOLDEN = 0.61803398875  # of the circle of hues from one colour to the next
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_MASK, _MAP = 0.45, 0.5  # how much of the colour lies over the picture
-_LEAST = 0.004  # of the picture: smaller regions of a label map get no name
+_MASK, _MAP = 0.45, 0.5  # how much of the colour lies over the image
+_LEAST = 0.004  # of the image: smaller regions of a segmentation map get no name
 KEYPOINT_SCORE = 0.1  # from which a keypoint is drawn: the detection threshold of published models
 
 
 @dataclass
-class Mark:
-    """What is drawn of one object, in pixels of the picture.
+class DrawnObject:
+    """What is drawn of one object, in pixels of the image.
 
     Attributes:
         color: R, G and B, such as :func:`color_of` its class.
@@ -45,19 +45,19 @@ class Mark:
 
 
 @dataclass
-class Content:
-    """What there is to be drawn on a picture.
+class Drawing:
+    """What there is to be drawn on an image.
 
     Attributes:
-        marks: Objects, in pixels of the picture.
-        label_map: Class of each pixel, of any size; 255 stays as it is.
-        names: Names of the classes of the label map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
+        objects: Objects, in pixels of the image.
+        seg_map: Class of each pixel, of any size; 255 stays as it is.
+        names: Names of the classes of the segmentation map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
         title: Words in the corner.
-        size: Height and width of the picture in whose pixels the marks are; by default of the one drawn on.
+        size: Height and width of the image in whose pixels the objects are; by default of the one drawn on.
     """
 
-    marks: list[Mark] = field(default_factory=list)
-    label_map: np.ndarray | None = None
+    objects: list[DrawnObject] = field(default_factory=list)
+    seg_map: np.ndarray | None = None
     names: Sequence[str] = ()
     colors: Sequence[Sequence[int]] = ()
     title: str = ''
@@ -76,7 +76,7 @@ def palette(count: int) -> list[tuple[int, int, int]]:
 
 
 def reduced(image: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, float]:
-    """A copy of a picture with no side longer than that, and its scale."""
+    """A copy of an image with no side longer than that, and its scale."""
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale == 1.0:
         return image.copy(), scale
@@ -84,8 +84,8 @@ def reduced(image: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, floa
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
-def draw(image: np.ndarray, content: Content, longest: int = LONGEST) -> np.ndarray:
-    """A copy of a picture with regions, masks, boxes, skeletons and words on it, in this order.
+def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndarray:
+    """A copy of an image with regions, masks, boxes, skeletons and words on it, in this order.
 
     Args:
         image: [H, W, 3], RGB.
@@ -97,29 +97,29 @@ def draw(image: np.ndarray, content: Content, longest: int = LONGEST) -> np.ndar
     """
     canvas, scale = reduced(image, longest)
     height, width = canvas.shape[:2]
-    scale = width / content.size[1] if content.size else scale
+    scale = width / drawing.size[1] if drawing.size else scale
     unit = max(1.0, (height * width) ** 0.5 / 600)  # a line of one pixel at 600 x 600
     words: list[tuple[str, float, float, tuple[int, int, int]]] = []
-    if content.label_map is not None:
-        small = cv2.resize(content.label_map.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        words += _draw_map(canvas, small, content)
-    for mark in content.marks:
-        if mark.mask is not None:
-            _draw_mask(canvas, mark, unit, filled=content.label_map is None)
-    for mark in content.marks:
-        if mark.box is not None:
-            color = tuple(int(value) for value in mark.color)
-            x1, y1, x2, y2 = _pixels(mark.box, scale)
+    if drawing.seg_map is not None:
+        small = cv2.resize(drawing.seg_map.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        words += _draw_map(canvas, small, drawing)
+    for item in drawing.objects:
+        if item.mask is not None:
+            _draw_mask(canvas, item, unit, filled=drawing.seg_map is None)
+    for item in drawing.objects:
+        if item.box is not None:
+            color = tuple(int(value) for value in item.color)
+            x1, y1, x2, y2 = _pixels(item.box, scale)
             cv2.rectangle(canvas, (x1, y1), (x2, y2), color, max(1, round(1.5 * unit)), cv2.LINE_AA)
-            if mark.text:
-                words.append((mark.text, x1, y1, color))
-    for mark in content.marks:
-        if mark.keypoints is not None:
-            _draw_skeleton(canvas, mark, scale, unit)
+            if item.text:
+                words.append((item.text, x1, y1, color))
+    for item in drawing.objects:
+        if item.keypoints is not None:
+            _draw_skeleton(canvas, item, scale, unit)
     for text, x, y, color in words:
         _write(canvas, text, x, y, color, unit)
-    if content.title:
-        _write(canvas, content.title, 0, height, (30, 30, 30), unit)
+    if drawing.title:
+        _write(canvas, drawing.title, 0, height, (30, 30, 30), unit)
     return canvas
 
 
@@ -128,9 +128,9 @@ def _pixels(places: Any, scale: float) -> list:
     return np.clip(np.round(np.asarray(places, np.float64) * scale), -_FAR, _FAR).astype(int).tolist()
 
 
-def _draw_map(canvas: np.ndarray, labels: np.ndarray, content: Content) -> list[tuple]:
+def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[tuple]:
     """Colour the regions; gives the name of each class and the middle of its largest region."""
-    names, own = content.names, [tuple(color) for color in content.colors]
+    names, own = drawing.names, [tuple(color) for color in drawing.colors]
     table = np.array([own[i] if i < len(own) else color_of(i) for i in range(256)], dtype=np.uint8)
     known = labels != 255
     _blend(canvas, table[labels], known, _MAP)
@@ -146,13 +146,13 @@ def _draw_map(canvas: np.ndarray, labels: np.ndarray, content: Content) -> list[
     return words
 
 
-def _draw_mask(canvas: np.ndarray, mark: Mark, unit: float, filled: bool) -> None:
-    """In its colour, or as a white outline on a label map, which would not be seen below it."""
+def _draw_mask(canvas: np.ndarray, item: DrawnObject, unit: float, filled: bool) -> None:
+    """In its colour, or as a white outline on a segmentation map, which would not be seen below it."""
     height, width = canvas.shape[:2]
-    mask = mark.mask.astype(np.uint8)
+    mask = item.mask.astype(np.uint8)
     if mask.shape != (height, width):
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-    color = tuple(int(value) for value in mark.color) if filled else (255, 255, 255)
+    color = tuple(int(value) for value in item.color) if filled else (255, 255, 255)
     if filled:
         x, y, w, h = cv2.boundingRect(mask)
         part = canvas[y : y + h, x : x + w]
@@ -162,17 +162,17 @@ def _draw_mask(canvas: np.ndarray, mark: Mark, unit: float, filled: bool) -> Non
 
 
 def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: float) -> None:
-    """Lay colours over the pixels that are ``where``, in bytes: floats of a large picture would fill the memory."""
+    """Lay colours over the pixels that are ``where``, in bytes: floats of a large image would fill the memory."""
     if canvas.size:
         np.copyto(canvas, cv2.addWeighted(canvas, 1 - share, colors, share, 0), where=where[..., None])
 
 
-def _draw_skeleton(canvas: np.ndarray, mark: Mark, scale: float, unit: float) -> None:
+def _draw_skeleton(canvas: np.ndarray, item: DrawnObject, scale: float, unit: float) -> None:
     """Only keypoints that are shown, and lines between two of them."""
-    points = np.array(_pixels(mark.keypoints, scale))
-    shown = np.ones(len(points), bool) if mark.shown is None else np.asarray(mark.shown, bool)
-    color = tuple(int(value) for value in mark.color)
-    for a, b in mark.skeleton:
+    points = np.array(_pixels(item.keypoints, scale))
+    shown = np.ones(len(points), bool) if item.shown is None else np.asarray(item.shown, bool)
+    color = tuple(int(value) for value in item.color)
+    for a, b in item.skeleton:
         if shown[a] and shown[b]:
             cv2.line(canvas, points[a].tolist(), points[b].tolist(), color, round(2 * unit), cv2.LINE_AA)
     for number in np.flatnonzero(shown):
@@ -187,7 +187,7 @@ def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit
     size, thick = 0.42 * unit, max(1, round(unit))
     text = text.encode('ascii', 'replace').decode()  # what the font of OpenCV has
     (w, h), base = cv2.getTextSize(text, _FONT, size, thick)
-    if w > width - 4:  # a narrow picture
+    if w > width - 4:  # a narrow image
         size *= max(width - 4, 1) / w
         (w, h), base = cv2.getTextSize(text, _FONT, size, thick)
     pad = max(1, round(1.5 * unit))
@@ -200,37 +200,37 @@ def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit
 
 
 def file_name(name: str) -> str:
-    """The name of the file of a drawn picture: that of the picture, shortened, and with a suffix that is written."""
+    """The name of the file of a drawn image: that of the image, shortened, and with a suffix that is written."""
     stem, suffix = Path(name).stem, Path(name).suffix
     if suffix.lower() not in WRITTEN:
         stem, suffix = name, '.jpg'
     room = limits.FILE_NAME - len(suffix)
     letters = os.fsencode(stem)
-    return (stem if len(letters) <= room else letters[:room].decode(errors='ignore') or 'picture') + suffix
+    return (stem if len(letters) <= room else letters[:room].decode(errors='ignore') or 'image') + suffix
 
 
 def encoded(image: np.ndarray, suffix: str) -> bytes:
-    """The content of the file of a picture [h, w, 3], RGB.
+    """The content of the file of an image [h, w, 3], RGB.
 
     Raises:
-        ValueError: The suffix is not one of :data:`WRITTEN`, or OpenCV cannot encode the picture.
+        ValueError: The suffix is not one of :data:`WRITTEN`, or OpenCV cannot encode the image.
     """
     known = next((each for each in WRITTEN if each == suffix.lower()), None)
-    is_encoded, content = cv2.imencode(known, image[..., ::-1]) if known else (False, None)
+    is_encoded, buffer = cv2.imencode(known, image[..., ::-1]) if known else (False, None)
     if not is_encoded:
-        raise ValueError(f'no picture is written as {suffix!r}, but as {", ".join(WRITTEN)}')
-    return content.tobytes()
+        raise ValueError(f'no image is written as {suffix!r}, but as {", ".join(WRITTEN)}')
+    return buffer.tobytes()
 
 
-def tiles(pictures: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np.ndarray:
-    """Pictures [h, w, 3] beside and below each other, each in a square of ``side`` pixels."""
-    columns = min(columns, max(len(pictures), 1))
-    rows = -(-len(pictures) // columns)
+def tiles(images: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np.ndarray:
+    """Images [h, w, 3] beside and below each other, each in a square of ``side`` pixels."""
+    columns = min(columns, max(len(images), 1))
+    rows = -(-len(images) // columns)
     page = np.full((rows * side, columns * side, 3), 245, dtype=np.uint8)
-    for number, picture in enumerate(pictures):
-        scale = (side - 8) / max(picture.shape[:2])
-        w, h = (max(1, round(scale * length)) for length in picture.shape[1::-1])
-        small = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    for number, sample in enumerate(images):
+        scale = (side - 8) / max(sample.shape[:2])
+        w, h = (max(1, round(scale * length)) for length in sample.shape[1::-1])
+        small = cv2.resize(sample, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         top, left = (number // columns) * side + (side - h) // 2, (number % columns) * side + (side - w) // 2
         page[top : top + h, left : left + w] = small
     return page
@@ -239,7 +239,7 @@ def tiles(pictures: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> 
 # --- what a network found
 
 
-def content_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float = 0.0) -> Content:
+def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float = 0.0) -> Drawing:
     """What a task found, as :func:`icconv_mm_runtime.results.decode` gives it, to be drawn; the best on top.
 
     Args:
@@ -253,34 +253,36 @@ def content_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_t
         name = classes[label] if label < len(classes) else str(label)
         return name if scores is None else f'{name} {scores[place]:.2f}'
 
-    content = Content()
-    if 'label_map' in found:
-        content.label_map, content.names, content.colors = found['label_map'], classes, colors
+    drawing = Drawing()
+    if 'seg_map' in found:
+        drawing.seg_map, drawing.names, drawing.colors = found['seg_map'], classes, colors
     if task['kind'] == 'classification':
         labels = found['labels'] if scores is None else [scores.argmax()]
-        content.title = ', '.join(words(int(label), label) for label in labels)
-        return content
+        drawing.title = ', '.join(words(int(label), label) for label in labels)
+        return drawing
     order = range(len(found.get('keypoints', found.get('boxes', ()))))
     if scores is not None:
         order = [int(i) for i in np.argsort(scores, kind='stable') if scores[i] >= score_thr]
     for i in order:
         if 'keypoints' in found:
             shown, links = found['keypoint_scores'][i] >= KEYPOINT_SCORE, task.get('skeleton') or ()
-            content.marks.append(Mark(color_of(i), keypoints=found['keypoints'][i], shown=shown, skeleton=links))
+            drawing.objects.append(
+                DrawnObject(color_of(i), keypoints=found['keypoints'][i], shown=shown, skeleton=links)
+            )
         else:
             label = int(found['labels'][i])
             color = colors[label] if label < len(colors) else color_of(label)
             mask = found['masks'][i] if 'masks' in found else None
-            content.marks.append(Mark(color, words(label, i), found['boxes'][i], mask))
-    return content
+            drawing.objects.append(DrawnObject(color, words(label, i), found['boxes'][i], mask))
+    return drawing
 
 
-def joined(parts: Iterable[Content]) -> Content:
-    """What several tasks found, on one picture: one label map and one title at most."""
-    whole = Content()
+def joined(parts: Iterable[Drawing]) -> Drawing:
+    """What several tasks found, on one image: one segmentation map and one title at most."""
+    whole = Drawing()
     for part in parts:
-        whole.marks += part.marks
-        if part.label_map is not None:
-            whole.label_map, whole.names, whole.colors = part.label_map, part.names, part.colors
+        whole.objects += part.objects
+        if part.seg_map is not None:
+            whole.seg_map, whole.names, whole.colors = part.seg_map, part.names, part.colors
         whole.title = whole.title or part.title
     return whole

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class RuntimeInputError(ValueError):
-    """A file, a picture or an option cannot be used; the message is one sentence that says which, and why."""
+    """A file, an image or an option cannot be used; the message is one sentence that says which, and why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))

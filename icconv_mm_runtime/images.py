@@ -1,4 +1,4 @@
-"""From a picture to the inputs of a network, by the steps that the file names."""
+"""From an image to the inputs of a network, by the steps that the file names."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,46 +13,46 @@ import numpy as np
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, is_utf8, printable, refusing
 
-PICTURES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
 
 
 @dataclass
-class Picture:
-    """A picture on its way into a network."""
+class Sample:
+    """An image on its way into a network."""
 
     path: str  # or a name for an array or a frame
     image: np.ndarray  # [H, W, 3], uint8, BGR
     levels: list[np.ndarray] = field(default_factory=list)  # what the network reads, one for each test scale
     valid: tuple[int, int] = (0, 0)  # height and width of the first level without what a batch adds
     input_size: tuple[int, int] = (0, 0)  # and with it
-    scale: tuple[float, float] = (1.0, 1.0)  # factors (x, y) from the picture to the first level
+    scale: tuple[float, float] = (1.0, 1.0)  # factors (x, y) from the image to the first level
     region: tuple | None = None  # of poses: the size at scale 1, centre and extent of what it shows, all (x, y)
 
 
-def read_all(pictures: Any) -> Iterator[tuple[str, np.ndarray]]:
+def read_all(images: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Names and pixels of a file, a folder, a video, an array, or several of them.
 
     Raises:
         RuntimeInputError: One cannot be read.
     """
-    for path, image in try_read_all(pictures):
+    for path, image in try_read_all(images):
         if isinstance(image, RuntimeInputError):
             raise image
         yield path, image
 
 
-def try_read_all(pictures: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
+def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
     """As :func:`read_all`, with the error in the place of pixels that cannot be read.
 
     Raises:
         RuntimeInputError: Something is of the wrong kind.
     """
-    if isinstance(pictures, (str, Path, np.ndarray)):
-        pictures = [pictures]
-    elif not isinstance(pictures, Iterable):
-        raise _wrong_kind(pictures)
-    for each in pictures:
+    if isinstance(images, (str, Path, np.ndarray)):
+        images = [images]
+    elif not isinstance(images, Iterable):
+        raise _wrong_kind(images)
+    for each in images:
         if isinstance(each, np.ndarray):
             yield _attempt('array', _checked, each)
         elif isinstance(each, (str, Path)):
@@ -62,7 +62,7 @@ def try_read_all(pictures: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInput
 
 
 def _wrong_kind(given: Any) -> RuntimeInputError:
-    return RuntimeInputError(f'pictures: expected files, folders, videos or arrays, got {printable(repr(given))[:60]}')
+    return RuntimeInputError(f'images: expected files, folders, videos or arrays, got {printable(repr(given))[:60]}')
 
 
 def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
@@ -80,14 +80,14 @@ def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES and file.is_file())
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES and file.is_file())
     if not found:
-        raise RuntimeInputError(f'{path}: no picture ({", ".join(PICTURES)}) in this folder')
+        raise RuntimeInputError(f'{path}: no image ({", ".join(IMAGES)}) in this folder')
     return found
 
 
 def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """The name, and what a function returns or the error of the picture."""
+    """The name, and what a function returns or the error of the image."""
     try:
         with refusing(name):
             return name, function(*arguments)
@@ -113,7 +113,7 @@ def _decoded(path: Path) -> np.ndarray:
     content = np.fromfile(path, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
-        raise RuntimeInputError(f'{path}: is no picture, or is damaged')
+        raise RuntimeInputError(f'{path}: is no image, or is damaged')
     return _checked(image, str(path))
 
 
@@ -147,67 +147,67 @@ def _frame(video: cv2.VideoCapture) -> np.ndarray | None:
     return _checked(image, 'a frame') if is_there else None
 
 
-def prepare(picture: Picture, steps: Sequence[Mapping[str, Any]]) -> Picture:
-    """The picture with what the network reads of it, by the steps in the file."""
-    picture.levels = [picture.image]
+def prepare(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:
+    """The image with what the network reads of it, by the steps in the file."""
+    sample.levels = [sample.image]
     for step in steps:
         options = dict(step)
-        with refusing(picture.path):
-            _STEPS[options.pop('op')](picture, **options)
-    if picture.valid == (0, 0):
-        picture.valid = picture.levels[0].shape[:2]
-    return picture
+        with refusing(sample.path):
+            _STEPS[options.pop('op')](sample, **options)
+    if sample.valid == (0, 0):
+        sample.valid = sample.levels[0].shape[:2]
+    return sample
 
 
-def _check_sizes(picture: Picture, *sizes: Sequence[int]) -> None:
+def _check_sizes(sample: Sample, *sizes: Sequence[int]) -> None:
     """Before memory is asked for levels of these (width, height)."""
     is_right = all(min(size) >= 1 and max(size) <= limits.SIDE for size in sizes)
     if not is_right or sum(map(math.prod, sizes)) > limits.LEVEL_PIXELS:
-        height, width = picture.image.shape[:2]
+        height, width = sample.image.shape[:2]
         made = ', '.join(f'{size[0]}x{size[1]}' for size in sizes)
-        raise RuntimeInputError(f'{picture.path}: {width}x{height} pixels would become {made}')
+        raise RuntimeInputError(f'{sample.path}: {width}x{height} pixels would become {made}')
 
 
-def _to_size(picture: Picture, size: tuple[int, int]) -> None:
+def _to_size(sample: Sample, size: tuple[int, int]) -> None:
     """``size`` is (width, height)."""
-    _check_sizes(picture, size)
-    (image,) = picture.levels
+    _check_sizes(sample, size)
+    (image,) = sample.levels
     height, width = image.shape[:2]
-    picture.levels = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)]
-    picture.scale = size[0] / width, size[1] / height
+    sample.levels = [cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)]
+    sample.scale = size[0] / width, size[1] / height
 
 
-def _resize(picture: Picture, scale: Sequence[int], keep_ratio: bool) -> None:
+def _resize(sample: Sample, scale: Sequence[int], keep_ratio: bool) -> None:
     """mmcv's ``Resize``."""
-    height, width = picture.levels[0].shape[:2]
+    height, width = sample.levels[0].shape[:2]
     if keep_ratio:
         factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
         scale = int(width * factor + 0.5), int(height * factor + 0.5)
-    _to_size(picture, tuple(scale))
+    _to_size(sample, tuple(scale))
 
 
-def _resize_edge(picture: Picture, scale: int, edge: str) -> None:
+def _resize_edge(sample: Sample, scale: int, edge: str) -> None:
     """mmpretrain's ``ResizeEdge``."""
-    height, width = picture.levels[0].shape[:2]
+    height, width = sample.levels[0].shape[:2]
     if edge == 'width' or (edge == 'short' and width < height) or (edge == 'long' and width > height):
-        _to_size(picture, (scale, int(scale * height / width)))
+        _to_size(sample, (scale, int(scale * height / width)))
     else:
-        _to_size(picture, (int(scale * width / height), scale))
+        _to_size(sample, (int(scale * width / height), scale))
 
 
-def _center_crop(picture: Picture, size: Sequence[int]) -> None:
+def _center_crop(sample: Sample, size: Sequence[int]) -> None:
     """mmcv's ``CenterCrop`` to (width, height)."""
-    (image,) = picture.levels
+    (image,) = sample.levels
     y, x = (max(0, round((side - wanted) / 2)) for side, wanted in zip(image.shape, size[::-1]))
-    picture.levels = [image[y : y + size[1], x : x + size[0]]]
+    sample.levels = [image[y : y + size[1], x : x + size[0]]]
 
 
-def _pad(picture: Picture, size: Sequence[int], value: Sequence[float]) -> None:
+def _pad(sample: Sample, size: Sequence[int], value: Sequence[float]) -> None:
     """mmdet's ``Pad`` to (width, height), on the right and below."""
-    (image,) = picture.levels
+    (image,) = sample.levels
     below, right = max(size[1] - image.shape[0], 0), max(size[0] - image.shape[1], 0)
-    _check_sizes(picture, (image.shape[1] + right, image.shape[0] + below))
-    picture.levels = [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=tuple(value))]
+    _check_sizes(sample, (image.shape[1] + right, image.shape[0] + below))
+    sample.levels = [cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=tuple(value))]
 
 
 def pyramid_layout(
@@ -229,25 +229,25 @@ def pyramid_layout(
 
 
 def warp_matrix(size: Sequence[int], center: Sequence[float], extent: Sequence[float]) -> np.ndarray:
-    """The 2 x 3 matrix from pixels of the picture to those of a level of ``size``."""
+    """The 2 x 3 matrix from pixels of the image to those of a level of ``size``."""
     ratio = np.divide(size, extent)
     return np.column_stack([np.diag(ratio), np.divide(size, 2) - ratio * center])
 
 
-def _pyramid(picture: Picture, **rule: Any) -> None:
-    """icconv_mm's ``MultiScaleResize``: every level shows the same region of the picture."""
-    sizes, base, center, extent = pyramid_layout(picture.image.shape[1::-1], **rule)
-    _check_sizes(picture, *sizes)
+def _pyramid(sample: Sample, **rule: Any) -> None:
+    """icconv_mm's ``MultiScaleResize``: every level shows the same region of the image."""
+    sizes, base, center, extent = pyramid_layout(sample.image.shape[1::-1], **rule)
+    _check_sizes(sample, *sizes)
     matrices = [warp_matrix(size, center, extent) for size in sizes]
-    picture.levels = [
-        cv2.warpAffine(picture.image, matrix, size, flags=cv2.INTER_LINEAR) for matrix, size in zip(matrices, sizes)
+    sample.levels = [
+        cv2.warpAffine(sample.image, matrix, size, flags=cv2.INTER_LINEAR) for matrix, size in zip(matrices, sizes)
     ]
-    picture.region = base, np.array(center, np.float32), np.array(extent, np.float32)
+    sample.region = base, np.array(center, np.float32), np.array(extent, np.float32)
 
 
-def _fit(picture: Picture, input_size: Sequence[int], value: Sequence[float]) -> None:
-    """mmpose's ``BottomupResize`` of mode 'fit': the whole picture in the middle of the input."""
-    height, width = picture.image.shape[:2]
+def _fit(sample: Sample, input_size: Sequence[int], value: Sequence[float]) -> None:
+    """mmpose's ``BottomupResize`` of mode 'fit': the whole image in the middle of the input."""
+    height, width = sample.image.shape[:2]
     ratio, (wide, high) = width / height, input_size
     actual = min(wide, high * ratio), min(high, wide / ratio)
     center = np.array([width / 2, height / 2], np.float32)
@@ -257,10 +257,10 @@ def _fit(picture: Picture, input_size: Sequence[int], value: Sequence[float]) ->
     source = np.stack([center, center - [half, 0], center + [-half, half]])
     target = np.array([[wide * 0.5, high * 0.5], [0, high * 0.5], [0, high * 0.5 + wide * 0.5]])
     matrix = cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
-    picture.levels = [
-        cv2.warpAffine(picture.image, matrix, (wide, high), flags=cv2.INTER_LINEAR, borderValue=tuple(value))
+    sample.levels = [
+        cv2.warpAffine(sample.image, matrix, (wide, high), flags=cv2.INTER_LINEAR, borderValue=tuple(value))
     ]
-    picture.region = (wide, high), center, extent
+    sample.region = (wide, high), center, extent
 
 
 _STEPS = {
@@ -273,37 +273,37 @@ _STEPS = {
 }
 
 
-def batches(pictures: Iterator[Picture], size: int, batch: Mapping[str, Any]) -> Iterator[list[Picture]]:
-    """Pictures of equal size in batches, of any size if the rule in the file fills them up."""
+def batches(samples: Iterator[Sample], size: int, batch: Mapping[str, Any]) -> Iterator[list[Sample]]:
+    """Images of equal size in batches, of any size if the rule in the file fills them up."""
 
-    def kind(picture: Picture) -> object:
-        return None if batch['pads'] else [level.shape for level in picture.levels]
+    def kind(sample: Sample) -> object:
+        return None if batch['pads'] else [level.shape for level in sample.levels]
 
-    for _, alike in groupby(pictures, kind):
+    for _, alike in groupby(samples, kind):
         while own := list(islice(alike, size)):
             yield own
 
 
-def arrays_of(pictures: Sequence[Picture], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def arrays_of(samples: Sequence[Sample], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The inputs of a network for a batch, by name."""
-    sizes = [_input_size(levels, pictures[0].path, batch) for levels in zip(*(each.levels for each in pictures))]
-    if (pixels := len(pictures) * sum(map(math.prod, sizes))) > limits.INPUT_PIXELS:
+    sizes = [_input_size(levels, samples[0].path, batch) for levels in zip(*(each.levels for each in samples))]
+    if (pixels := len(samples) * sum(map(math.prod, sizes))) > limits.INPUT_PIXELS:
         raise RuntimeInputError(
-            f'{pictures[0].path}: an input of {pixels} pixels is too large, at most {limits.INPUT_PIXELS} are given to '
-            'a network; try fewer pictures in a batch'
+            f'{samples[0].path}: an input of {pixels} pixels is too large, at most {limits.INPUT_PIXELS} are given to '
+            'a network; try fewer images in a batch'
         )
     arrays = {}
     for number, size in enumerate(sizes):
-        stack = np.zeros((len(pictures), 3, *size), np.uint8)
-        for row, picture in zip(stack, pictures):
-            level = picture.levels[number]
+        stack = np.zeros((len(samples), 3, *size), np.uint8)
+        for row, sample in zip(stack, samples):
+            level = sample.levels[number]
             row[:, : level.shape[0], : level.shape[1]] = level.transpose(2, 0, 1)
         arrays[f'image_{number}' if number else 'image'] = stack
-    for picture in pictures:
-        picture.input_size = tuple(sizes[0])
+    for sample in samples:
+        sample.input_size = tuple(sizes[0])
     if batch['sized']:
         # the inverse of the scale, as the libraries multiply boxes by it
-        scales = [(*picture.valid, *(1 / factor for factor in picture.scale)) for picture in pictures]
+        scales = [(*sample.valid, *(1 / factor for factor in sample.scale)) for sample in samples]
         arrays['size'] = np.array(scales, np.float32)
     return arrays
 
@@ -312,7 +312,7 @@ def _input_size(levels: Sequence[np.ndarray], path: str, batch: Mapping[str, Any
     """Height and width of the input for these levels."""
     size = [-(-max(level.shape[axis] for level in levels) // batch['divisor']) * batch['divisor'] for axis in (0, 1)]
     fixed = batch.get('fixed')
-    # without the input 'size', a network takes for the picture what would be filled up
+    # without the input 'size', a network takes for the image what would be filled up
     if fixed and any(side > most or (side < most and not batch['sized']) for side, most in zip(size, fixed)):
         raise RuntimeInputError(f'{path}: needs an input of {size[0]}x{size[1]}, the file allows {fixed[0]}x{fixed[1]}')
     return fixed or size

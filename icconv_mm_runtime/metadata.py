@@ -136,7 +136,7 @@ def optional(kind: Check) -> Check:
 
 
 def size(value: Any, where: str) -> None:
-    """Two sides of a level of a picture."""
+    """Two sides of a level of an image."""
     several(whole(1, limits.SIDE), 2, 2)(value, where)
     if math.prod(value) > limits.LEVEL_PIXELS:
         raise _wrong(where, f'at most {limits.LEVEL_PIXELS} pixels', value)
@@ -181,7 +181,7 @@ def of(check: Check, **default: Any) -> Any:
     return field(metadata={'check': check}, **default)
 
 
-# --- the schema: steps from a picture to the input
+# --- the schema: steps from an image to the input
 
 COLOR = several(number(0, 255), 3, 3)
 
@@ -234,7 +234,7 @@ class Pyramid:
 
 @dataclass
 class Fit:
-    """The whole picture in the middle of (width, height)."""
+    """The whole image in the middle of (width, height)."""
 
     op: str = of(text)
     input_size: Sequence[int] = of(size)
@@ -249,12 +249,12 @@ STEPS = {
     'pyramid': Pyramid,
     'fit': Fit,
 }
-ENDS = ('pyramid', 'fit')  # they say where in the picture the input is
+ENDS = ('pyramid', 'fit')  # they say where in the image the input is
 
 
 @dataclass
 class Batch:
-    """To multiples of ``divisor``, or to (height, width); with pictures of other sizes if it ``pads``."""
+    """To multiples of ``divisor``, or to (height, width); with images of other sizes if it ``pads``."""
 
     divisor: int = of(whole(1, limits.SIDE))
     pads: bool = of(flag)

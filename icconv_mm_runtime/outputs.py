@@ -41,7 +41,7 @@ def check_outputs(
     Args:
         task: Its description.
         outputs: What the network gave.
-        batch: Pictures.
+        batch: Images.
         input_size: Height and width of the input.
 
     Raises:

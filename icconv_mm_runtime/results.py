@@ -1,4 +1,4 @@
-"""From what a network gives to boxes, masks, label maps, poses and classes in the picture, and to COCO records."""
+"""From what a network gives to boxes, masks, segmentation maps, poses and classes in the image, and to COCO records."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,28 +8,28 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.grouping import group_keypoints
-from icconv_mm_runtime.images import Picture
+from icconv_mm_runtime.images import Sample
 from icconv_mm_runtime.outputs import form_of
 
-Found = dict[str, np.ndarray]
+Predictions = dict[str, np.ndarray]
 
 
-def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
-    """What a task, as the file describes it, found in the picture that is ``row`` of a batch.
+def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
+    """What a task, as the file describes it, found in the image that is ``row`` of a batch.
 
     Raises:
         ValueError: The outputs would lead to more than :mod:`icconv_mm_runtime.limits` allows.
     """
-    return _DECODERS[form_of(task)](task, outputs, row, picture)
+    return _DECODERS[form_of(task)](task, outputs, row, sample)
 
 
-def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
     """``boxes`` [n, 4] as corners, ``scores``, ``labels``, best first, and for some ``masks`` [n, H, W]."""
     found = outputs['scores'][row] > 0
     result = {name: outputs[name][row][found] for name in ('boxes', 'scores', 'labels')}
     if 'masks' in outputs:
         masks = outputs['masks'][row][found]
-        size = picture.image.shape[:2]
+        size = sample.image.shape[:2]
         if (pixels := len(masks) * size[0] * size[1]) > limits.MASK_PIXELS:
             raise ValueError(f'the masks have {pixels} pixels, at most {limits.MASK_PIXELS} are drawn')
         result['masks'] = np.zeros((len(masks), *size), bool)
@@ -39,7 +39,7 @@ def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int,
 
 
 def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: float) -> np.ndarray:
-    """The probabilities ``[h, w]`` inside a box as a mask of the picture; nothing is outside."""
+    """The probabilities ``[h, w]`` inside a box as a mask of the image; nothing is outside."""
     low = np.clip(np.floor(box[:2]) - 1, 0, size[::-1]).astype(int)
     high = np.clip(np.ceil(box[2:]) + 1, 0, size[::-1]).astype(int)
     whole = np.zeros(size, bool)
@@ -56,27 +56,27 @@ def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: flo
     return whole
 
 
-def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
-    """``label_map`` [H, W], the class of each pixel."""
-    height, width = picture.valid
+def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
+    """``seg_map`` [H, W], the class of each pixel."""
+    height, width = sample.valid
     logits = outputs['logits'][row][:, :height, :width]
-    size = picture.image.shape[:2]
+    size = sample.image.shape[:2]
     if len(logits) == 1 and task['threshold'] is None:
         raise ValueError('logits of one class need a threshold, which the metadata do not have')
     if (values := len(logits) * size[1]) > limits.LOGITS:
         raise ValueError(f'{values} logits of a row of pixels are too many, at most {limits.LOGITS} are kept')
     rows, columns = (_neighbours(*sides, task['align_corners']) for sides in zip(logits.shape[1:], size))
-    label_map = np.empty(size, np.uint8 if len(logits) <= 256 else np.int32)
+    seg_map = np.empty(size, np.uint8 if len(logits) <= 256 else np.int32)
     step = min(64, max(1, limits.LOGITS // values))
-    for start in range(0, size[0], step):  # the logits of the whole picture would be large
+    for start in range(0, size[0], step):  # the logits of the whole image would be large
         first, second, share = (each[start : start + step] for each in rows)
         wide = _between(logits[:, first[0] : second[-1] + 1], 2, columns)
         scores = _between(wide, 1, (first - first[0], second - first[0], share))
         if len(logits) > 1:
-            label_map[start : start + step] = scores.argmax(0)
+            seg_map[start : start + step] = scores.argmax(0)
         else:
-            label_map[start : start + step] = 1 / (1 + np.exp(-scores[0])) > task['threshold']
-    return {'label_map': label_map}
+            seg_map[start : start + step] = 1 / (1 + np.exp(-scores[0])) > task['threshold']
+    return {'seg_map': seg_map}
 
 
 def _neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,39 +102,41 @@ def _between(maps: np.ndarray, axis: int, neighbours: tuple[np.ndarray, np.ndarr
     return maps.take(first, axis) * (1 - share) + maps.take(second, axis) * share
 
 
-def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
-    """``keypoints`` [n, K, 2] in pixels of the picture, ``keypoint_scores`` [n, K], ``scores`` [n]."""
+def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
+    """``keypoints`` [n, K, 2] in pixels of the image, ``keypoint_scores`` [n, K], ``scores`` [n]."""
     heatmaps, tags = outputs['heatmaps'][row], outputs['tags'][row]
     people, scores = group_keypoints(heatmaps, tags, **task['grouping'])
-    size, center, extent = picture.region or _region(picture)
+    size, center, extent = sample.region or _region(sample)
     keypoints = people[..., :2] * np.divide(size, heatmaps.shape[:0:-1]).astype(np.float32)
     keypoints = keypoints / np.array(size) * extent + center - 0.5 * extent
     return {'keypoints': keypoints, 'keypoint_scores': people[..., 2], 'scores': scores}
 
 
-def _region(picture: Picture) -> tuple:
+def _region(sample: Sample) -> tuple:
     """Size, centre and extent of what an input shows that was resized and filled up; pixels are their centres."""
-    size, scale = picture.input_size[::-1], np.array(picture.scale, np.float64)
+    size, scale = sample.input_size[::-1], np.array(sample.scale, np.float64)
     extent = np.array(size, np.float64) / scale
     center = extent / 2 + (0.5 / scale - 0.5)
     return tuple(size), center.astype(np.float32), extent.astype(np.float32)
 
 
-def _keypoints(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+def _keypoints(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
     """As of :func:`_pose`, of a network that gives poses itself."""
     found = outputs['scores'][row] > 0
-    size, center, extent = picture.region
+    size, center, extent = sample.region
     keypoints = outputs['keypoints'][row][found] / np.array(size) * extent + center - 0.5 * extent
     scores = {name: outputs[name][row][found] for name in ('keypoint_scores', 'scores')}
     return {'keypoints': keypoints, **scores}
 
 
-def _classification(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, picture: Picture) -> Found:
+def _classification(
+    task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample
+) -> Predictions:
     """``scores`` [C] of the classes."""
     return {'scores': outputs['scores'][row]}
 
 
-_DECODERS: dict[str, Callable[..., Found]] = {
+_DECODERS: dict[str, Callable[..., Predictions]] = {
     'detection': _boxes,
     'instance': _boxes,
     'semantic': _semantic,
@@ -149,18 +151,18 @@ _DECODERS: dict[str, Callable[..., Found]] = {
 
 def coco_records(
     task: Mapping[str, Any],
-    found: Found,
+    found: Predictions,
     image_id: int,
     score_thr: float = 0.0,
     category_ids: Sequence[int] | None = None,
     size: Sequence[int] | None = None,
 ) -> list[dict]:
-    """Entries of a COCO results file: objects, people, classes, or of a label map one mask for each class.
+    """Entries of a COCO results file: objects, people, classes, or of a segmentation map one mask for each class.
 
     Args:
         task: Its ``kind``.
         found: What it found.
-        image_id: Id of the picture.
+        image_id: Id of the image.
         score_thr: What scores less is left out.
         category_ids: The category of each label; by default the label plus 1.
         size: Height and width that masks are brought to; by default they keep theirs.
@@ -171,10 +173,10 @@ def coco_records(
         return int(label) + 1 if category_ids is None else category_ids[label]
 
     if task['kind'] == 'semantic':
-        labels = np.flatnonzero(np.bincount(found['label_map'].ravel()))
+        labels = np.flatnonzero(np.bincount(found['seg_map'].ravel()))
         if category_ids is not None:
             labels = labels[labels < len(category_ids)]
-        masks = ((category(label), run_lengths(found['label_map'] == label, size)) for label in labels)
+        masks = ((category(label), encode_rle(found['seg_map'] == label, size)) for label in labels)
         return [{**entry, 'category_id': number, 'segmentation': mask} for number, mask in masks]
     scores = found['scores']
     rounded = [round(float(score), 5) for score in scores]
@@ -195,13 +197,13 @@ def coco_records(
         box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
         record = {**entry, 'category_id': category(found['labels'][i]), 'bbox': box, 'score': rounded[i]}
         if 'masks' in found:
-            record['segmentation'] = run_lengths(found['masks'][i], size)
+            record['segmentation'] = encode_rle(found['masks'][i], size)
         records.append(record)
     return records
 
 
-def run_lengths(mask: np.ndarray, size: Sequence[int] | None = None) -> dict:
-    """A mask ``[H, W]``, brought to a size, as COCO's compressed run lengths, which JSON can hold."""
+def encode_rle(mask: np.ndarray, size: Sequence[int] | None = None) -> dict:
+    """A mask ``[H, W]``, brought to a size, as COCO's compressed RLE, which JSON can hold."""
     columns = cv2.transpose(np.asarray(mask, bool).view(np.uint8))  # faster than by numpy
     if size is not None and mask.shape != tuple(size[:2]):
         columns = cv2.resize(columns, tuple(int(side) for side in size[:2]), interpolation=cv2.INTER_NEAREST)

@@ -1,4 +1,4 @@
-"""Running a file on pictures."""
+"""Running a file on images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,28 +11,28 @@ import numpy as np
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.engines import Run, open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
-from icconv_mm_runtime.images import Picture, arrays_of, batches, prepare, try_read_all
+from icconv_mm_runtime.images import Sample, arrays_of, batches, prepare, try_read_all
 from icconv_mm_runtime.metadata import check
 from icconv_mm_runtime.outputs import check_outputs
-from icconv_mm_runtime.results import Found, decode
+from icconv_mm_runtime.results import Predictions, decode
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network found in a picture: its file, its pixels ``[H, W, 3]`` (uint8, BGR), and arrays of each task.
+    """What a network found in an image: its file, its pixels ``[H, W, 3]`` (uint8, BGR), and arrays of each task.
 
     The one task of a network for one is called ''. Boxes: ``boxes`` [n, 4], ``scores``, ``labels``, for some ``masks``
-    [n, H, W]; label maps: ``label_map`` [H, W]; poses: ``keypoints`` [n, K, 2], ``keypoint_scores``, ``scores``;
+    [n, H, W]; segmentation maps: ``seg_map`` [H, W]; poses: ``keypoints`` [n, K, 2], ``keypoint_scores``, ``scores``;
     classes: ``scores`` [C].
     """
 
     path: str
     image: np.ndarray
-    tasks: dict[str, Found]
+    tasks: dict[str, Predictions]
 
 
 class Session:
-    """A file of ``icconv_mm.apis.export``, ready for pictures.
+    """A file of ``icconv_mm.apis.export``, ready for images.
 
     Args:
         file: ``.onnx`` or ``.xml``.
@@ -64,74 +64,74 @@ class Session:
         session.tasks = {task['name']: task for task in metadata['tasks']}
         return session
 
-    def predict(self, pictures: Any, batch_size: int = 1) -> Iterator[Prediction]:
-        """What the network finds, picture by picture.
+    def predict(self, images: Any, batch_size: int = 1) -> Iterator[Prediction]:
+        """What the network finds, image by image.
 
         Args:
-            pictures: A file, a folder, a video, an array ``[H, W, 3]`` (uint8, BGR), or several of them.
-            batch_size: Pictures in a run of the network.
+            images: A file, a folder, a video, an array ``[H, W, 3]`` (uint8, BGR), or several of them.
+            batch_size: Images in a run of the network.
 
         Raises:
-            RuntimeInputError: A picture cannot be used, or what the network gives for it.
+            RuntimeInputError: An image cannot be used, or what the network gives for it.
         """
-        for batch in self._batches(pictures, batch_size):
+        for batch in self._batches(images, batch_size):
             if isinstance(batch, tuple):
                 raise batch[1]
             yield from self._found(batch)
 
-    def try_predict(self, pictures: Any, batch_size: int = 1) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
-        """As :meth:`predict`: the path, and the prediction or, where a picture fails, the error in its place.
+    def try_predict(self, images: Any, batch_size: int = 1) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
+        """As :meth:`predict`: the path, and the prediction or, where an image fails, the error in its place.
 
         Raises:
             RuntimeInputError: An argument is of the wrong kind.
         """
-        for batch in self._batches(pictures, batch_size):
+        for batch in self._batches(images, batch_size):
             if isinstance(batch, tuple):
                 yield batch
                 continue
             found = self._attempt(batch)
-            if isinstance(found, RuntimeInputError):  # find out which picture it is
+            if isinstance(found, RuntimeInputError):  # find out which image it is
                 found = [self._attempt([each]) for each in batch] if len(batch) > 1 else [found]
                 found = [each[0] if isinstance(each, list) else each for each in found]
-            yield from zip((picture.path for picture in batch), found)
+            yield from zip((sample.path for sample in batch), found)
 
-    def _batches(self, pictures: Any, batch_size: int) -> Iterator[list[Picture] | tuple[str, RuntimeInputError]]:
-        """Pictures that run together, and between them those that cannot be used, with the error."""
+    def _batches(self, images: Any, batch_size: int) -> Iterator[list[Sample] | tuple[str, RuntimeInputError]]:
+        """Images that run together, and between them those that cannot be used, with the error."""
         is_size = isinstance(batch_size, int) and not isinstance(batch_size, bool)
         if not is_size or not 1 <= batch_size <= limits.BATCH:
             raise RuntimeInputError(f'batch_size must be a whole number from 1 to {limits.BATCH}, got {batch_size!r}')
-        for has_failed, group in groupby(self._prepared(pictures), lambda each: isinstance(each, tuple)):
+        for has_failed, group in groupby(self._prepared(images), lambda each: isinstance(each, tuple)):
             if has_failed:
                 yield from group
             else:
                 yield from batches(group, batch_size, self.metadata['batch'])
 
-    def _prepared(self, pictures: Any) -> Iterator[Picture | tuple[str, RuntimeInputError]]:
-        for path, image in try_read_all(pictures):
+    def _prepared(self, images: Any) -> Iterator[Sample | tuple[str, RuntimeInputError]]:
+        for path, image in try_read_all(images):
             try:
                 if isinstance(image, RuntimeInputError):
                     raise image
-                yield prepare(Picture(path, image), self.metadata['steps'])
+                yield prepare(Sample(path, image), self.metadata['steps'])
             except RuntimeInputError as error:
                 yield path, error
 
-    def _attempt(self, batch: Sequence[Picture]) -> list[Prediction] | RuntimeInputError:
+    def _attempt(self, batch: Sequence[Sample]) -> list[Prediction] | RuntimeInputError:
         try:
             return self._found(batch)
         except RuntimeInputError as error:
             return error
 
-    def _found(self, batch: Sequence[Picture]) -> list[Prediction]:
+    def _found(self, batch: Sequence[Sample]) -> list[Prediction]:
         """What the network finds in a batch."""
         with refusing(batch[0].path):
             arrays = arrays_of(batch, self.metadata['batch'])
         sizes = ', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items())
         with refusing(f'{self.file}: does not run on {batch[0].path} ({sizes})'):
             outputs = dict(self.run(arrays))
-        found: list[dict[str, Found]] = [{} for _ in batch]
+        found: list[dict[str, Predictions]] = [{} for _ in batch]
         with refusing(f'{self.file}: on {batch[0].path}'), np.errstate(all='ignore'):
             for name, task in self.tasks.items():
                 own = check_outputs(task, outputs, len(batch), batch[0].input_size)
-                for row, picture in enumerate(batch):
-                    found[row][name] = decode(task, own, row, picture)
-        return [Prediction(picture.path, picture.image, tasks) for picture, tasks in zip(batch, found)]
+                for row, sample in enumerate(batch):
+                    found[row][name] = decode(task, own, row, sample)
+        return [Prediction(sample.path, sample.image, tasks) for sample, tasks in zip(batch, found)]

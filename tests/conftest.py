@@ -64,14 +64,14 @@ def published_patterns() -> Path:
 
 @pytest.fixture(scope='session')
 def coco_sample() -> Path:
-    """Four photographs of COCO with their annotations; the test skips without them."""
-    return beside_the_checkout('coco_sample', 'photographs')
+    """Four images of COCO with their annotations; the test skips without them."""
+    return beside_the_checkout('coco_sample', 'images')
 
 
 @pytest.fixture(scope='session')
 def real_samples() -> Path:
-    """A few pictures of public data sets with their labels as they lie outside; the test skips without them."""
-    return beside_the_checkout('real_samples', 'photographs')
+    """A few images of public data sets with their labels as they lie outside; the test skips without them."""
+    return beside_the_checkout('real_samples', 'images')
 
 
 @pytest.hookimpl(hookwrapper=True)

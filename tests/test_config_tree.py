@@ -4,24 +4,24 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, RepeatDataset
 from torch.utils.data import ConcatDataset
 
-from icconv_mm.config_tree import datasets_in, dicts_in, leaf_datasets, phase_datasets, places_in
+from icconv_mm.config_tree import datasets_in, leaf_datasets, phase_datasets, walk, walk_dicts
 
 
 def test_every_dict_of_a_config():
     """Also of a ``Config``, which is no dict itself, and in lists and tuples; changes are seen on the way down."""
     cfg = Config({'a': {'n': 1, 'b': [{'n': 2}, ({'n': 3},)]}, 'c': 4})
     for part in (cfg, cfg.a):
-        assert [node.n for node in dicts_in(part) if 'n' in node] == [1, 2, 3]
-    for node in dicts_in(cfg):
+        assert [node.n for node in walk_dicts(part) if 'n' in node] == [1, 2, 3]
+    for node in walk_dicts(cfg):
         node.pop('b', None)
     assert cfg.a == {'n': 1}
 
 
-def test_places_of_a_config():
+def test_locations_of_a_config():
     """As the command line calls them."""
     cfg = Config({'a': {'map': {0: {'n': 1}}, 'b': [3, {'n': 2}]}})
-    assert [place for place, _ in places_in(cfg)] == ['', 'a', 'a.map', 'a.map.0', 'a.b.1']
-    assert [place for place, _ in places_in(cfg.a.b, 'a.b')] == ['a.b.1']
+    assert [location for location, _ in walk(cfg)] == ['', 'a', 'a.map', 'a.map.0', 'a.b.1']
+    assert [location for location, _ in walk(cfg.a.b, 'a.b')] == ['a.b.1']
 
 
 def test_datasets_of_phases():

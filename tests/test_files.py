@@ -7,17 +7,17 @@ import pytest
 from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, MissingDataError
 from icconv_mm.errors import MissingFileError
-from icconv_mm.files import read_small, require_file, require_folder, whole_file
+from icconv_mm.files import atomic_write, read_small, require_file, require_folder
 from icconv_mm.versions import command_of
 
 
 def test_a_file_appears_whole(tmp_path):
     path = tmp_path / 'new' / 'a'
-    with pytest.raises(ZeroDivisionError), whole_file(path) as file:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
         file.write(b'half')
         raise ZeroDivisionError
     assert list(path.parent.iterdir()) == []
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(b'whole')
     assert path.read_bytes() == b'whole'
 
@@ -26,7 +26,7 @@ def test_names_until_then_cannot_be_guessed(tmp_path):
     """A link of that name would lead elsewhere."""
     names = set()
     for _ in range(3):
-        with whole_file(tmp_path / 'a'):
+        with atomic_write(tmp_path / 'a'):
             names |= {path.name for path in tmp_path.iterdir() if path.name != 'a'}
     assert len(names) == 3
 

@@ -5,8 +5,8 @@ each other. What runs the file: python -m icconv_mm_runtime, see docs/export.md.
 
 Examples:
   python tools/export.py CONFIG CHECKPOINT --to onnx --out network.onnx
-  python tools/export.py CONFIG CHECKPOINT --to openvino --images photographs/
-  python tools/export.py CONFIG CHECKPOINT --to onnx --int8 photographs/ --out network_int8.onnx
+  python tools/export.py CONFIG CHECKPOINT --to openvino --images images/
+  python tools/export.py CONFIG CHECKPOINT --to onnx --int8 images/ --out network_int8.onnx
 """
 
 import argparse
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
     parser.add_argument('--to', choices=('onnx', 'openvino', 'pt2'), default='onnx', help='format; default: onnx')
     parser.add_argument('--out', metavar='FILE', help='the file (default: that of the checkpoint with another suffix)')
-    parser.add_argument('--images', metavar='DIR', help="pictures of the check; default: some of the config's test set")
+    parser.add_argument('--images', metavar='DIR', help="images of the check; default: some of the config's test set")
     parser.add_argument('--fixed', type=size, metavar='HxW', help='size of every input; free by default')
-    parser.add_argument('--int8', metavar='DIR', help='compute in 8 bits, with ranges as measured on these pictures')
+    parser.add_argument('--int8', metavar='DIR', help='compute in 8 bits, with ranges as measured on these images')
     parser.add_argument('--operator', action='store_true', help="with pt2: keep this package's own convolution")
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug, after='Nothing was written.'):

@@ -1,4 +1,4 @@
-"""Predict for images, films and cameras: what is drawn, and a COCO results file, for any task.
+"""Predict for images, videos and cameras: what is drawn, and a COCO results file, for any task.
 
 Examples:
   python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/inferred
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     command_line.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    several = 'an image, a folder, a glob pattern in quotes, a film, an address, or the number of a camera'
+    several = 'an image, a folder, a glob pattern in quotes, a video, an address, or the number of a camera'
     parser.add_argument('inputs', metavar='input', help=several)
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--device', metavar='DEVICE', help='such as cpu or cuda:0; default: an accelerator if any')
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--palette', metavar='NAME', help='colours for drawing: coco, voc, citys or random (detection)')
     parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')
-    tile = 'cut images into overlapping squares of so many pixels (boxes and label maps)'
+    tile = 'cut images into overlapping squares of so many pixels (boxes and segmentation maps)'
     parser.add_argument('--tile', type=int, metavar='PIXELS', help=tile)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     args = parser.parse_args(argv)

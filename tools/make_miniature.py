@@ -1,4 +1,4 @@
-"""Draw the miniature dataset: COCO-format boxes, masks and keypoints, and semantic label maps.
+"""Draw the miniature dataset: COCO-format boxes, masks and keypoints, and semantic segmentation maps.
 
 Examples:
   python tools/make_miniature.py

@@ -1,8 +1,8 @@
-"""Say what a folder of labelled pictures holds, what is wrong with it by file, and draw a page of it.
+"""Say what a folder of labelled images holds, what is wrong with it by file, and draw a page of it.
 
 Examples:
   python tools/prepare_data.py data/bccd
-  python tools/prepare_data.py data/camvid --void 11 --out-dir work_dirs/camvid_data
+  python tools/prepare_data.py data/camvid --ignore-index 11 --out-dir work_dirs/camvid_data
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
-        from icconv_mm.annotations.convert import find, name_of, prepare
+        from icconv_mm.annotations.convert import convert, name_of, read_datasets
         from icconv_mm.annotations.left_out import write_warnings
         from icconv_mm.annotations.report import draw_page, summary
 
         out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
-        for number, found in enumerate(sets := find(*args.data, strict=args.strict)):
+        for number, found in enumerate(sets := read_datasets(*args.data, strict=args.strict)):
             folder = out / str(number) if number else out
-            options = dict(classes=args.classes, void=args.void, thorough=True)
-            made = [prepare(found, task, folder, **options) for task in found.tasks()]
+            options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
+            made = [convert(found, task, folder, **options) for task in found.tasks()]
             print('\n'.join(summary(found, made)))
-            print(f'  written to {folder}; pictures: {draw_page(found, made, folder / "page.jpg")}')
+            print(f'  written to {folder}; images: {draw_page(found, made, folder / "page.jpg")}')
         write_warnings(out / 'warnings.json', sets)
 
 

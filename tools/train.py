@@ -1,11 +1,11 @@
 """Train a detector, segmentor, pose estimator or classifier, as its config says.
 
-CONFIG is the file of a config; or pictures as they lie, a folder or a file of labels, for which one is written first
+CONFIG is the file of a config; or images as they lie, a folder or a file of labels, for which one is written first
 (tools/prepare_data.py says what is read): the first line is all that BCCD needs.
 
 Examples:
   python tools/train.py data/bccd --task detection --backbone ic_resnet18 --size 416 --epochs 50
-  python tools/train.py data/camvid --task semantic --void 11 --classes sky building pole road ...
+  python tools/train.py data/camvid --task semantic --ignore-index 11 --classes sky building pole road ...
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det
   python tools/train.py configs/detection/faster-rcnn_ic-r18_fpn_miniature.py --work-dir work_dirs/det --resume
 """
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg, options, own = command_line.read_training(args)
         train(cfg, **options)
         if own is not None:
-            from icconv_mm.runner.evaluate import judge_run
+            from icconv_mm.runner.evaluate import evaluate_run
 
-            judge_run(own)
+            evaluate_run(own)
 
 
 if __name__ == '__main__':

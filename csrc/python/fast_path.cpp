@@ -317,7 +317,7 @@ class Prepared {
     for (const Tensor& weight : weights)
       made.sizes.insert(made.sizes.end(), weight.sizes().begin(), weight.sizes().end());
     made.served = choose_(x, std::vector<Tensor>(weights.begin(), weights.end()), bias).cast<int>();
-    if (answers_.size() >= kMostAnswers) answers_.clear();  // pictures of every size
+    if (answers_.size() >= kMostAnswers) answers_.clear();  // images of every size
     answers_.push_back(made);
     return made.served;
   }

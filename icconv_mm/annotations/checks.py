@@ -84,7 +84,7 @@ def check_measures(content: dict, path: str | Path) -> None:
     """Raise DatasetError unless annotations say how large images and boxes are, as training and COCO's metrics need.
 
     Args:
-        content: Content of the annotation file, as :func:`check_coco_file` returns it.
+        content: Drawing of the annotation file, as :func:`check_coco_file` returns it.
         path: The file it is from.
     """
     for i, image in enumerate(content['images']):
@@ -136,7 +136,7 @@ def check_people(content: Mapping[str, Any], path: str | Path, *, needed: Sequen
     """Raise DatasetError, naming file, image and annotation, for a person without what training or a metric reads.
 
     Args:
-        content: Content of the annotation file.
+        content: Drawing of the annotation file.
         path: The file it is from.
         needed: The fields that every annotation must have.
     """
@@ -144,14 +144,14 @@ def check_people(content: Mapping[str, Any], path: str | Path, *, needed: Sequen
     for annotation in content['annotations']:
         image = images.get(annotation['image_id'])  # nobody reads what is of none
         if image and (defect := pose_defect(annotation, needed=needed)):
-            raise DatasetError(f'{place_of(annotation, image, path)}: {defect}')
+            raise DatasetError(f'{location_of(annotation, image, path)}: {defect}')
 
 
 def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
     """Count the people of images that the file does not have: mmpose reads by image, and passes over them in silence.
 
     Args:
-        content: Content of the annotation file.
+        content: Drawing of the annotation file.
         path: The file it is from.
     """
     images = {image['id'] for image in content.get('images') or ()}
@@ -161,7 +161,7 @@ def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
         print_log(text, logger='current', level=logging.WARNING)
 
 
-def place_of(annotation: Mapping[str, Any], image: Mapping[str, Any], path: str | Path) -> str:
+def location_of(annotation: Mapping[str, Any], image: Mapping[str, Any], path: str | Path) -> str:
     """File, image and annotation, before the sentence that says what is wrong."""
     return f'{path}: image {image["id"]} ({image["file_name"]}), annotation {annotation.get("id")}'
 

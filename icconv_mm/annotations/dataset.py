@@ -1,4 +1,4 @@
-"""What a folder of labelled pictures holds, whatever wrote it: pictures, things on them, names, and what is wrong."""
+"""What a folder of labelled images holds, whatever wrote it: images, objects on them, names, and what is wrong."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,18 +13,18 @@ from icconv_mm.annotations.reading import fault_of
 from icconv_mm.errors import InputError
 
 SPLITS = ('train', 'val', 'test')
-_HELD_OUT_FIRST = ('val', 'test', 'train', '')  # a picture that is learned from must not judge what was learned
-_HELD_OUT = 5  # one picture of so many validates, where nobody split the set
+_HELD_OUT_FIRST = ('val', 'test', 'train', '')  # an image that is learned from must not judge what was learned
+_HELD_OUT = 5  # one image of so many validates, where nobody split the set
 
 
 @dataclass
-class Thing:
-    """One object on a picture.
+class Annotation:
+    """One object on an image.
 
     Attributes:
         name: Its class.
-        box: x, y, width, height in pixels; None until it is taken from the outline or the keypoints.
-        outline: COCO's polygons or run lengths; None without a mask.
+        box: x, y, width, height in pixels; None until it is taken from the segmentation or the keypoints.
+        segmentation: COCO's polygons or RLE; None without a mask.
         keypoints: x, y and visibility (0 unlabelled, 1 hidden, 2 visible) of each.
         crowd: A group, or an object too hard to count: neither learned nor missed.
         area: Pixels of the object; ``guessed`` if it is that of the box, for want of a better one.
@@ -33,32 +33,32 @@ class Thing:
 
     name: str
     box: list[float] | None = None
-    outline: list | dict | None = None
+    segmentation: list | dict | None = None
     keypoints: list[float] | None = None
     crowd: bool = False
     area: float | None = None
     guessed: bool = False
-    place: str = ''
+    location: str = ''
 
 
 @dataclass
-class Picture:
-    """One picture and what is known of it; None means that nobody labelled it for a task, not that it is empty.
+class AnnotatedImage:
+    """One image and what is known of it; None means that nobody labelled it for a task, not that it is empty.
 
     Attributes:
         path: The file, with links followed.
         split: ``'train'``, ``'val'``, ``'test'``, or '' where nothing says it.
-        things: Objects with boxes, masks or keypoints.
-        label_map: The file with a class per pixel.
+        objects: Objects with boxes, masks or keypoints.
+        seg_map: The file with a class per pixel.
         segments: The class of each segment, where the map is a panoptic one.
-        label: The class of the whole picture.
+        label: The class of the whole image.
         problem: Why it is left out: its labels are not its own, or, once its size was asked for, it cannot be read.
     """
 
     path: Path
     split: str = ''
-    things: list[Thing] | None = None
-    label_map: Path | None = None
+    annotations: list[Annotation] | None = None
+    seg_map: Path | None = None
     segments: dict[int, int] | None = None
     label: str | None = None
     problem: str = ''
@@ -66,7 +66,7 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height as the picture is loaded, turned as its EXIF says; zeros if it cannot be read."""
+        """Width and height as the image is loaded, turned as its EXIF says; zeros if it cannot be read."""
         if self._size is None:
             try:
                 self._size, _, dark = _head(self.path)
@@ -77,81 +77,81 @@ class Picture:
 
 
 @dataclass
-class Found:
+class Dataset:
     """What a reader found.
 
     Attributes:
         format: Its name, for the summary.
-        place: The file or folder.
-        pictures: By path.
-        classes: Names of things, in the order of their labels.
+        location: The file or folder.
+        images: By path.
+        classes: Names of objects, in the order of their labels.
         keypoints: Names; ``skeleton`` joins pairs of them, by number from 0.
-        flips: The keypoint that each becomes in the mirror, where a file says it.
-        map_names: Name of each value of the label maps; empty where nothing names them.
+        flip_indices: The keypoint that each becomes by a flip, where a file says it.
+        seg_map_classes: Name of each value of the segmentation maps; empty where nothing names them.
         colors: Value of each colour (R, G, B), where maps are coloured.
-        void: Values of the label maps that mean nothing.
-        problems: File and sentence of each thing that is wrong.
-        missing: Pictures that are named and not there.
+        ignore_index: Values of the segmentation maps that are ignored.
+        warnings: File and message of each defect.
+        missing: Images that are named and not there.
         strict: Whether the set is refused if anything is left out.
-        lost: The split of each picture, or of the file in its place, that lost annotations because they are damaged.
+        lost: The split of each image, or of the file in its place, that lost annotations because they are damaged.
     """
 
     format: str
-    place: Path
-    pictures: dict[Path, Picture] = field(default_factory=dict)
+    location: Path
+    images: dict[Path, AnnotatedImage] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
     flips: list[int] = field(default_factory=list)
-    map_names: dict[int, str] = field(default_factory=dict)
+    seg_map_classes: dict[int, str] = field(default_factory=dict)
     colors: dict[tuple[int, int, int], int] = field(default_factory=dict)
-    void: set[int] = field(default_factory=set)
-    problems: list[tuple[str, str]] = field(default_factory=list)
+    ignore_index: set[int] = field(default_factory=set)
+    warnings: list[tuple[str, str]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     strict: bool = False
     lost: dict[str, str] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set, repr=False)  # the classes, to find one at once
 
-    def picture(self, path: Path, split: str = '') -> Picture:
-        """The picture of a file, new or known."""
+    def image(self, path: Path, split: str = '') -> AnnotatedImage:
+        """The image of a file, new or known."""
         real = Path(os.path.realpath(path))
-        made = self.pictures.setdefault(real, Picture(real, split))
+        made = self.images.setdefault(real, AnnotatedImage(real, split))
         made.split = made.split or split
         return made
 
-    def wrong(self, file: str | Path, what: str) -> None:
+    def warn(self, file: str | Path, what: str) -> None:
         """Take down what is wrong."""
-        self.problems.append((str(file), what))
+        self.warnings.append((str(file), what))
 
-    def leave_out(self, file: str | Path, what: str, picture: str | Path | None = None, split: str = '') -> None:
+    def leave_out(self, file: str | Path, what: str, image: str | Path | None = None, split: str = '') -> None:
         """Take down annotations that are damaged, and so left out.
 
         Args:
             file: The file, and the place in it.
             what: What is wrong, with the name of the field.
-            picture: The picture that loses them, where it is known; else the file stands for it.
+            image: The image that loses them, where it is known; else the file stands for it.
             split: The split that it would have been in.
         """
-        self.wrong(file, f'{what.removeprefix(f"{file}: ")}: left out')
-        self.lost.setdefault(str(file) if picture is None else os.path.realpath(picture), split)
+        self.warn(file, f'{what.removeprefix(f"{file}: ")}: left out')
+        self.lost.setdefault(str(file) if image is None else os.path.realpath(image), split)
 
     @contextmanager
-    def reading(self, file: str | Path, picture: str | Path | None = None, split: str = '') -> Iterator[None]:
+    def reading(self, file: str | Path, image: str | Path | None = None, split: str = '') -> Iterator[None]:
         """The boundary around one file, or one annotation: whatever is raised while it is read, it alone is left out.
 
         Args:
-            file, picture, split: As of :meth:`leave_out`.
+            file, image, split: As of :meth:`leave_out`.
         """
         try:
             yield
         except Exception as error:
-            self.leave_out(file, fault_of(error), picture, split)
+            self.leave_out(file, fault_of(error), image, split)
 
-    def is_first(self, picture: Picture, file: str | Path) -> bool:
-        """Whether nothing was read of a picture before; else a file that has labels of it, too, is taken down."""
-        if picture.things is not None:
-            self.wrong(file, f'other labels of {picture.path} were read before: left out')
-        return picture.things is None
+    def is_first(self, image: AnnotatedImage, file: str | Path) -> bool:
+        """Whether nothing was read of an image before; else a file that has labels of it, too, is taken down."""
+        if image.annotations is not None:
+            self.warn(file, f'other labels of {image.path} were read before: left out')
+        return image.annotations is None
 
     def add_class(self, name: str) -> str:
         """A class by its name, new or known."""
@@ -160,63 +160,68 @@ class Found:
             self.classes.append(name)
         return name
 
-    def things(self) -> Iterator[tuple[Picture, Thing]]:
-        """Every thing with its picture."""
-        return ((picture, thing) for picture in self.pictures.values() for thing in picture.things or ())
+    def annotations(self) -> Iterator[tuple[AnnotatedImage, Annotation]]:
+        """Every object with its image."""
+        return ((image, annotation) for image in self.images.values() for annotation in image.annotations or ())
 
     def tasks(self) -> list[str]:
         """The tasks that there are labels for."""
-        kinds = {kind for _, thing in self.things() for kind in ('box', 'outline', 'keypoints') if getattr(thing, kind)}
+        kinds = {
+            kind
+            for _, annotation in self.annotations()
+            for kind in ('box', 'segmentation', 'keypoints')
+            if getattr(annotation, kind)
+        }
         has = {
             'detection': bool(kinds),
-            'instance': 'outline' in kinds,
-            'semantic': any(picture.label_map for picture in self.pictures.values()),
+            'instance': 'segmentation' in kinds,
+            'semantic': any(image.seg_map for image in self.images.values()),
             'pose': 'keypoints' in kinds and bool(self.keypoints),
-            'classification': any(picture.label for picture in self.pictures.values()),
+            'classification': any(image.label for image in self.images.values()),
         }
         return [task for task in TASKS if has[task]]
 
-    def labelled(self, task: str) -> list[Picture]:
-        """The pictures with labels for a task, by path.
+    def labelled(self, task: str) -> list[AnnotatedImage]:
+        """The images with labels for a task, by path.
 
         Raises:
             InputError: Each of them has a problem.
         """
-        member = {'semantic': 'label_map', 'classification': 'label'}.get(task, 'things')
-        there = sorted((p for p in self.pictures.values() if getattr(p, member) is not None), key=lambda p: p.path)
-        if there and all(min(picture.size) == 0 or picture.problem for picture in there):
+        member = {'semantic': 'seg_map', 'classification': 'label'}.get(task, 'annotations')
+        there = sorted((p for p in self.images.values() if getattr(p, member) is not None), key=lambda p: p.path)
+        if there and all(min(image.size) == 0 or image.problem for image in there):
             first = f'{there[0].path}: {there[0].problem}'
-            raise InputError(f'{self.place}: none of {len(there)} pictures can be used, the first: {first}')
+            raise InputError(f'{self.location}: none of {len(there)} images can be used, the first: {first}')
         return there
 
 
 def held_out_first(splits: Iterable[str]) -> str:
-    """The split of a picture that is in several: it validates rather than tests, and tests rather than trains."""
+    """The split of an image that is in several: it validates rather than tests, and tests rather than trains."""
     return min(splits, key=_HELD_OUT_FIRST.index)
 
 
-def assign_splits(pictures: Sequence[Picture]) -> str:
-    """Give every picture a split, where files give none for training or validation; says what was done.
+def assign_splits(images: Sequence[AnnotatedImage]) -> str:
+    """Give every image a split, where files give none for training or validation; says what was done.
 
-    Pictures are held out by a hash of their names, so that the same ones are whenever the same set is read.
+    Images are held out by a hash of their names, so that the same ones are whenever the same set is read.
     """
-    there = {picture.split for picture in pictures}
+    there = {image.split for image in images}
     if not there & {'train', ''}:  # a set of which nothing is for training is not split at all
-        for picture in pictures:
-            picture.split = ''
+        for image in images:
+            image.split = ''
         there = {''}
     if {'train', 'val'} <= there and '' not in there:
         return ''
     if {'train', 'test'} <= there and '' not in there:
         return 'no split for validation: the test split serves'
-    free = [p for p in pictures if p.split == ''] or [p for p in pictures if p.split == 'train']
+    free = [p for p in images if p.split == ''] or [p for p in images if p.split == 'train']
     free.sort(key=lambda p: (crc32(p.path.name.encode()), p.path))
     held = max(1, round(len(free) / _HELD_OUT)) if len(free) > 1 and 'val' not in there else 0
-    for number, picture in enumerate(free):
-        picture.split = 'val' if number < held else 'train'
+    for number, image in enumerate(free):
+        image.split = 'val' if number < held else 'train'
     if {'val', ''} <= there:
-        return f'{len(free)} pictures are in no split: they train'
-    return f'{held} of {len(free)} pictures, chosen by a hash of their names, are held out to validate' if held else ''
+        return f'{len(free)} images are in no split: they train'
+    return f'{held} of {len(free)} images, chosen by a hash of their names, are held out to validate' if held else ''
 
 
 # --- paths, as other machines wrote them ---

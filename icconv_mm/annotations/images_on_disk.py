@@ -16,7 +16,7 @@ from PIL import Image
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, read_text
-from icconv_mm.errors import InputError, sentence
+from icconv_mm.errors import InputError, message_of
 from icconv_mm.files import require_file
 
 AnyPath = TypeVar('AnyPath', str, Path)
@@ -24,23 +24,23 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')  # that Pillow may find in a file
 ANNOTATION_SUFFIXES = ('.json', '.xml', '.yaml', '.yml', '.txt', '.csv')
 _SPLIT = re.compile(r'(?<![a-z])(train|val|dev|test)(?:ing|id|idation)?(?:set|images)?(?![a-z])')
-_RUNS = 'work_dirs'  # what a training writes, where it was started in the folder of the pictures
+_RUNS = 'work_dirs'  # what a training writes, where it was started in the folder of the images
 _FOLDERS_OF_LABELS = ('annotations', 'annotation', 'labels')
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # tags of TIFF and EXIF
 _DARK = 1 << 14  # pixels of 16 bits are loaded as their upper 8: of 12 bits in them, 4 are left
 
 
 def oriented_size(path: Path) -> tuple[tuple[int, int], int]:
-    """Width and height of a picture after it is turned as its EXIF says, and that orientation (1: as it is).
+    """Width and height of an image after it is turned as its EXIF says, and that orientation (1: as it is).
 
     Raises:
-        InputError: It is no picture.
+        InputError: It is no image.
     """
     return _head(path)[:2]
 
 
 def _head(path: Path) -> tuple[tuple[int, int], int, str]:
-    """Size and orientation as of :func:`oriented_size`, and whether the picture would be loaded all but black."""
+    """Size and orientation as of :func:`oriented_size`, and whether the image would be loaded all but black."""
     try:
         if not path.is_file():
             raise FileNotFoundError('there is no such file')
@@ -58,12 +58,12 @@ def _head(path: Path) -> tuple[tuple[int, int], int, str]:
             if image.mode.startswith('I') and (most := image.getextrema()[1]) < _DARK:
                 dark = f'pixels go up to {most} of 65535, which are loaded as {most >> 8} of 255: save it with 8 bits'
     except Exception as error:  # whatever a decoder raises, the file is damaged
-        raise InputError(f'{path}: cannot be read ({sentence(error)})') from None
+        raise InputError(f'{path}: cannot be read ({message_of(error)})') from None
     return (size[::-1] if turn in (5, 6, 7, 8) else size), turn, dark
 
 
 def _turn_of(image: Image.Image) -> int:
-    """The orientation by which OpenCV turns a picture as it loads it: that of EXIF, and not of XMP."""
+    """The orientation by which OpenCV turns an image as it loads it: that of EXIF, and not of XMP."""
     exif = Image.Exif()
     if image.format == 'TIFF':
         exif[_ORIENTATION] = image.tag_v2.get(_ORIENTATION, 1)
@@ -78,7 +78,7 @@ def _turn_of(image: Image.Image) -> int:
 
 @cache
 def _loaded_shape(kind: str, mode: str, turn: int = 1) -> tuple[int, ...]:
-    """The shape that OpenCV loads a small picture of a format in, wider than high before it is turned.
+    """The shape that OpenCV loads a small image of a format in, wider than high before it is turned.
 
     It is empty if OpenCV does not load it: what it knows depends on its version.
     """
@@ -92,7 +92,7 @@ def _loaded_shape(kind: str, mode: str, turn: int = 1) -> tuple[int, ...]:
 
 
 def loaded_shape(content: bytes) -> tuple[int, ...]:
-    """The shape of the picture in a file as it is loaded in training: empty if it is not."""
+    """The shape of the image in a file as it is loaded in training: empty if it is not."""
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     return () if image is None else image.shape
 
@@ -109,19 +109,19 @@ def split_of(*names: str | Path) -> str:
 
 def followed(path: Path) -> Path:
     """A path through symbolic links that a checkout without links left as files that hold their target."""
-    place, parts = Path(path.anchor), list(path.parts[1:] if path.anchor else path.parts)
+    location, parts = Path(path.anchor), list(path.parts[1:] if path.anchor else path.parts)
     for number, part in enumerate(parts, 1):
-        place = place / part
-        if place.suffix:
+        location = location / part
+        if location.suffix:
             continue
         try:
-            state = place.stat()
+            state = location.stat()
             if stat.S_ISREG(state.st_mode) and state.st_size < 256:
-                target = place.parent / head(place).strip()
-                place = target if target.is_dir() else place
+                target = location.parent / head(location).strip()
+                location = target if target.is_dir() else location
         except (OSError, ValueError):  # of a name that is none here, and so are those below it
-            return place.joinpath(*parts[number:])
-    return place
+            return location.joinpath(*parts[number:])
+    return location
 
 
 def is_endless(text: str) -> bool:
@@ -176,7 +176,7 @@ class Files:
     """The files below a folder, walked once.
 
     Args:
-        place: The folder; or one file of labels, which alone is read, while pictures are looked for around it.
+        place: The folder; or one file of labels, which alone is read, while images are looked for around it.
 
     Attributes:
         root: The folder that was walked.
@@ -184,14 +184,14 @@ class Files:
         problems: Files and folders that cannot be read, and why.
     """
 
-    def __init__(self, place: Path) -> None:
-        if not place.is_dir():
-            require_file(place, 'data')
-        self.only = None if place.is_dir() else place
-        beside = place.parent.parent if place.parent.name.lower() in _FOLDERS_OF_LABELS else place.parent
-        self.root = place if self.only is None else beside
+    def __init__(self, location: Path) -> None:
+        if not location.is_dir():
+            require_file(location, 'data')
+        self.only = None if location.is_dir() else location
+        beside = location.parent.parent if location.parent.name.lower() in _FOLDERS_OF_LABELS else location.parent
+        self.root = location if self.only is None else beside
         self.by_folder: dict[Path, list[str]] = {}
-        self.problems: list[tuple[str, str]] = []
+        self.warnings: list[tuple[str, str]] = []
         self.kinds: dict[Path, str] = {}  # of JSON files that were looked into
         self._walk()
         self._images: dict[str, list[Path]] | None = None
@@ -223,24 +223,24 @@ class Files:
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
-                self.problems.append((str(folder), f'cannot be read ({error.strerror}): left out'))
+                self.warnings.append((str(folder), f'cannot be read ({error.strerror}): left out'))
                 continue
             for entry in entries:
                 if entry.name.startswith('.'):
                     continue
                 if not is_text(entry.name):
                     shown = os.fsencode(entry.path).decode(errors='backslashreplace')
-                    self.problems.append((shown, 'its name is not UTF-8: left out'))
+                    self.warnings.append((shown, 'its name is not UTF-8: left out'))
                 elif _is(entry.is_dir):
                     if not entry.name.startswith('__MACOSX') and entry.name != _RUNS:
                         (links if entry.is_symlink() else waiting).append(Path(entry.path))
                     if entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
-                        self.problems.append((entry.path, 'is a folder, called like a file: not read'))
+                        self.warnings.append((entry.path, 'is a folder, called like a file: not read'))
                 elif _is(entry.is_file):
                     names.append(entry.name)
                 elif entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
                     what = 'leads to no file (of DVC or git-annex, fetch it)' if entry.is_symlink() else 'is no file'
-                    self.problems.append((entry.path, f'{what}: left out'))
+                    self.warnings.append((entry.path, f'{what}: left out'))
         return links
 
     def has_images(self, folder: Path) -> bool:
@@ -262,7 +262,7 @@ class Files:
             return read_text(path)
         except DatasetError as error:
             problem = (str(path), f'{fault_of(error).removeprefix(f"{path}: ")}: left out')
-            self.problems += [problem] if problem not in self.problems else []
+            self.warnings += [problem] if problem not in self.warnings else []
             return ''
 
     def labels(self, *suffixes: str) -> list[Path]:
@@ -300,14 +300,14 @@ class Files:
         """
         leading: dict[Path, list[str]] = {}
         for name in dict.fromkeys(names):
-            if (place := self.image(name, *near, split=split)) is not None:
-                leading.setdefault(place, []).append(name)
+            if (location := self.image(name, *near, split=split)) is not None:
+                leading.setdefault(location, []).append(name)
         made = {}
-        for place, fitting in leading.items():
-            fitting = nearest(fitting, place)
+        for location, fitting in leading.items():
+            fitting = nearest(fitting, location)
             if len(fitting) > 1:
-                raise InputError(f'{place}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
-            made[fitting[0]] = place
+                raise InputError(f'{location}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
+            made[fitting[0]] = location
         return made
 
     def image(self, name: str, *near: Path, split: str = '') -> Path | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from icconv_mm.annotations.dataset import Found, Picture
+from icconv_mm.annotations.dataset import AnnotatedImage, Dataset
 from icconv_mm.annotations.reading import DatasetError
 from icconv_mm.errors import printable
 from icconv_mm.files import write_json
@@ -12,27 +12,27 @@ _SHARE, _FEW = 0.1, 3  # of the images; so many may lose annotations in any set
 _LISTED = 20  # problems in the error
 
 
-def check_left_out(found: Found) -> None:
+def check_left_out(dataset: Dataset) -> None:
     """Raise DatasetError if too much of a set was left out.
 
     That is a whole split, or annotations of more than a tenth of the images and more than three; with ``strict``
     anything.
     """
-    left_out = [f'{file}: {what}' for file, what in found.problems if what.endswith('left out')]
-    if found.strict and (left_out or found.missing):
-        raise DatasetError(f'strict: {left_out[0] if left_out else f"{found.missing[0]}: the image is not there"}')
-    kept = {picture.split for picture in found.pictures.values() if _has_annotations(picture)}
-    for split in sorted(set(found.lost.values()) - kept - {''}):
-        first = next(key for key, own in found.lost.items() if own == split)
-        raise DatasetError(f'{found.place}: nothing is left of the split {split}{_list(left_out, first)}')
-    total = len({*map(str, found.pictures), *found.lost})
-    if len(found.lost) > max(_SHARE * total, _FEW):
-        what = f'{len(found.lost)} of {total} images lost annotations, more than a tenth'
-        raise DatasetError(f'{found.place}: {what}{_list(left_out)}')
+    left_out = [f'{file}: {what}' for file, what in dataset.warnings if what.endswith('left out')]
+    if dataset.strict and (left_out or dataset.missing):
+        raise DatasetError(f'strict: {left_out[0] if left_out else f"{dataset.missing[0]}: the image is not there"}')
+    kept = {image.split for image in dataset.images.values() if _has_annotations(image)}
+    for split in sorted(set(dataset.lost.values()) - kept - {''}):
+        first = next(key for key, own in dataset.lost.items() if own == split)
+        raise DatasetError(f'{dataset.location}: nothing is left of the split {split}{_list(left_out, first)}')
+    total = len({*map(str, dataset.images), *dataset.lost})
+    if len(dataset.lost) > max(_SHARE * total, _FEW):
+        what = f'{len(dataset.lost)} of {total} images lost annotations, more than a tenth'
+        raise DatasetError(f'{dataset.location}: {what}{_list(left_out)}')
 
 
-def _has_annotations(picture: Picture) -> bool:
-    return not picture.problem and bool(picture.things or picture.label_map or picture.label)
+def _has_annotations(image: AnnotatedImage) -> bool:
+    return not image.problem and bool(image.annotations or image.seg_map or image.label)
 
 
 def _list(lines: list[str], first: str = '') -> str:
@@ -42,10 +42,10 @@ def _list(lines: list[str], first: str = '') -> str:
     return '\n  '.join([':', *lines[:_LISTED], *more]) if lines else ''
 
 
-def write_warnings(path: Path, found: Iterable[Found]) -> None:
+def write_warnings(path: Path, datasets: Iterable[Dataset]) -> None:
     """Write a JSON list of all that is wrong with some sets: ``file``, ``problem`` and whether it was ``left_out``."""
     made = []
-    for each in found:
-        made += [dict(file=file, problem=what, left_out=what.endswith('left out')) for file, what in each.problems]
+    for each in datasets:
+        made += [dict(file=file, problem=what, left_out=what.endswith('left out')) for file, what in each.warnings]
         made += [dict(file=name, problem='the image is not there', left_out=True) for name in each.missing]
     write_json(path, made, indent=1)

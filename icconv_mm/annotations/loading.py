@@ -34,7 +34,7 @@ class LoadImageFromFile(_LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
 
     OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey; here it is an error with every
-    version. A label map that belongs to the image (mmseg) is checked with it. The tools of this package put this
+    version. A segmentation map that belongs to the image (mmseg) is checked with it. The tools of this package put this
     transform in the place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from icconv_mm.annotations import limits
-from icconv_mm.errors import InputError, UserError, sentence, short
+from icconv_mm.errors import InputError, UserError, message_of, short
 
 
 class DatasetError(InputError):
@@ -159,7 +159,7 @@ def fault_of(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     what = error.strerror if isinstance(error, OSError) else None
-    return f'cannot be read ({what or f"{type(error).__name__}: {sentence(error)}"})'
+    return f'cannot be read ({what or f"{type(error).__name__}: {message_of(error)}"})'
 
 
 def number(value: Any, field: str) -> float:

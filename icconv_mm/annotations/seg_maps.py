@@ -1,4 +1,4 @@
-"""Checks of label maps, images whose pixels are the labels of classes, and of the files that have none."""
+"""Checks of segmentation maps, images whose pixels are the labels of classes, and of the files that have none."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from icconv_mm.errors import InputError
 IGNORED = 255  # the label that mmseg's datasets leave out
 
 
-def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+def read_seg_map(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """The numbers of an image file as they are stored, indices of a palette included: 16 bits stay 16 bits.
 
     Args:
@@ -22,7 +22,7 @@ def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.
         size: Width and height of the image that it belongs to, with which it is compared before it is decoded.
 
     Returns:
-        [H, W], or [H, W, channels] of an image that is no label map.
+        [H, W], or [H, W, channels] of an image that is no segmentation map.
 
     Raises:
         InputError: The file is missing or no image, or has another size.
@@ -31,12 +31,12 @@ def read_label_map(path: str | Path, size: tuple[int, int] | None = None) -> np.
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             if size is not None and image.size != size:
                 (own_width, own_height), (width, height) = image.size, size
-                raise InputError(f'{path}: has {own_width} x {own_height} pixels, its picture {width} x {height}')
+                raise InputError(f'{path}: has {own_width} x {own_height} pixels, its image {width} x {height}')
             labels = np.asarray(image)
     except InputError:
         raise
     except Exception as error:  # whatever a decoder raises, the file is damaged
-        raise InputError(f'{path}: no label map can be read ({error})') from error
+        raise InputError(f'{path}: no segmentation map can be read ({error})') from error
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 
 
@@ -47,7 +47,7 @@ def labels_in(labels: np.ndarray) -> list[int]:
     return np.unique(labels).tolist()
 
 
-def label_map_defect(
+def seg_map_defect(
     labels: np.ndarray,
     num_classes: int,
     *,
@@ -55,10 +55,10 @@ def label_map_defect(
     size: Sequence[int] | None = None,
     reduced: bool = False,
 ) -> str | None:
-    """What is wrong with a label map; None if nothing is.
+    """What is wrong with a segmentation map; None if nothing is.
 
     Args:
-        labels: The map as :func:`read_label_map` returns it, or as a transform made it of that.
+        labels: The map as :func:`read_seg_map` returns it, or as a transform made it of that.
         num_classes: Labels are from 0 to one below it.
         ignored: Other labels that may occur.
         size: Height and width of the image that the map belongs to.
@@ -75,14 +75,14 @@ def _shape_defect(labels: np.ndarray, size: Sequence[int] | None) -> str | None:
         return f'pixels are {labels.dtype}, expected integer labels'
     if size is not None and labels.shape != tuple(size[:2]):
         (height, width), (own_height, own_width) = size[:2], labels.shape
-        return f'the label map has {own_width} x {own_height} pixels, but its image {width} x {height}'
+        return f'the segmentation map has {own_width} x {own_height} pixels, but its image {width} x {height}'
     return None
 
 
 def labels_defect(
     found: Collection[int], num_classes: int, ignored: Collection[int] = (IGNORED,), reduced: bool = False
 ) -> str | None:
-    """:func:`label_map_defect` of the labels that occur, which are those that training sees."""
+    """:func:`seg_map_defect` of the labels that occur, which are those that training sees."""
     strange = [label for label in found if not 0 <= label < num_classes and label not in ignored]
     if not strange:
         return None
@@ -116,7 +116,9 @@ def nothing_to_learn(found: Collection[int], num_classes: int) -> str | None:
     what = f'only label {classes[0]}' if classes else 'none'
     others = sorted(set(found) - set(classes))
     ignored = f' beside {", ".join(map(str, others))}, which is ignored' if others else ''
-    return f'{what} of the {num_classes} classes occurs in any label map{ignored}: there is nothing to tell apart'
+    return (
+        f'{what} of the {num_classes} classes occurs in any segmentation map{ignored}: there is nothing to tell apart'
+    )
 
 
 def suffixes_in(folder: str | Path, most: int = 3) -> str:

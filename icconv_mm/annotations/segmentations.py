@@ -1,6 +1,6 @@
-"""Checks of segmentations in COCO's forms, polygons and run lengths.
+"""Checks of segmentations in COCO's forms, polygons and RLE.
 
-pycocotools reads beyond its arrays, hangs or aborts for run lengths that do not fill their image: it gets none of them.
+pycocotools reads beyond its arrays, hangs or aborts for RLE that do not fill their image: it gets none of them.
 """
 
 import math
@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from icconv_mm.annotations import limits
-from icconv_mm.annotations.checks import DatasetError, place_of
+from icconv_mm.annotations.checks import DatasetError, location_of
 from icconv_mm.errors import short
 
 Key = TypeVar('Key')
 
 _CHUNK = 100  # compressed segmentations that are decoded at once: their numbers fit into a cache
-# Compressed run lengths: numbers in groups of five bits, each group a character from '0', the sixth bit set in all but
+# Compressed RLE: numbers in groups of five bits, each group a character from '0', the sixth bit set in all but
 # the last one of a number. Seven groups are more than any image has pixels.
 _CODES, _LAST, _GROUPS = bytes(range(48, 112)), range(48, 80), 7
 
@@ -26,7 +26,7 @@ def segmentation_defect(segmentation: Any, height: int, width: int) -> str | Non
     """What is wrong with the segmentation of an image of height x width pixels; None if nothing is.
 
     Args:
-        segmentation: Polygons ``[[x1, y1, x2, y2, x3, y3, ...], ...]``, or run lengths: ``size``, height and width, and
+        segmentation: Polygons ``[[x1, y1, x2, y2, x3, y3, ...], ...]``, or RLE: ``size``, height and width, and
             ``counts``, a list of numbers of pixels or their compressed form.
         height, width: Of the image.
     """
@@ -58,7 +58,7 @@ def check_segmentations(content: Mapping[str, Any], path: str | Path, *, require
     """Raise DatasetError, naming file, image and annotation, for a segmentation that cannot be that of its image.
 
     Args:
-        content: Content of the annotation file, as :func:`icconv_mm.annotations.checks.check_coco_file` returns it,
+        content: Drawing of the annotation file, as :func:`icconv_mm.annotations.checks.check_coco_file` returns it,
             with sizes of images.
         path: The file it is from.
         required: Whether every annotation needs one, as for masks; else those without are passed over.
@@ -74,11 +74,11 @@ def check_segmentations(content: Mapping[str, Any], path: str | Path, *, require
 
     if found := first_defect(entries()):
         annotation, defect = found
-        raise DatasetError(f'{place_of(annotation, images[annotation["image_id"]], path)}: {defect}')
+        raise DatasetError(f'{location_of(annotation, images[annotation["image_id"]], path)}: {defect}')
 
 
 def _defect(segmentation: Any, height: int, width: int) -> str | bytes | None:
-    """What is wrong with a segmentation, or its compressed run lengths, which are to be decoded."""
+    """What is wrong with a segmentation, or its compressed RLE, which are to be decoded."""
     if not isinstance(segmentation, Mapping):
         return _polygons_defect(segmentation, height, width)
     counts = segmentation.get('counts')
@@ -88,7 +88,7 @@ def _defect(segmentation: Any, height: int, width: int) -> str | bytes | None:
         return _counts_defect(counts, height, width)
     text = counts.encode(errors='replace') if isinstance(counts, str) else counts
     if not text or text.translate(None, _CODES) or text[-1] not in _LAST:
-        return f"'counts' {counts!r:.40} are no compressed run lengths"
+        return f"'counts' {counts!r:.40} are no compressed RLE"
     return text
 
 
@@ -96,7 +96,7 @@ def _polygons_defect(polygons: Any, height: int, width: int) -> str | None:
     if not polygons:
         return 'no segmentation, which masks are made of'
     if not isinstance(polygons, list):
-        return f"'segmentation' is {polygons!r:.40}, expected polygons or run lengths"
+        return f"'segmentation' is {polygons!r:.40}, expected polygons or RLE"
     margin = max(height, width)  # beyond it lies an image of another size; pycocotools takes memory for every pixel
     for polygon in polygons:
         if not isinstance(polygon, (list, tuple)) or not set(map(type, polygon)) <= {int, float}:
@@ -126,9 +126,9 @@ def _length(polygon: list[float]) -> float:
 def _size_defect(segmentation: Mapping, height: int, width: int) -> str | None:
     size = segmentation.get('size')
     if size is None:
-        return "run lengths without 'size', the height and width of the image"
+        return "RLE without 'size', the height and width of the image"
     if not isinstance(size, (list, tuple)) or list(size) != [height, width]:
-        return f'run lengths of size {size!r:.40}, but the image has height {height} and width {width}'
+        return f'RLE of size {size!r:.40}, but the image has height {height} and width {width}'
     return None
 
 
@@ -156,13 +156,13 @@ def _first_of_compressed(entries: list[tuple[Key, bytes, int, int]]) -> tuple[Ke
 
 
 def _totals(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and least of the run lengths in each compressed text; all are of the codes above."""
+    """Sum and least of the RLE in each compressed text; all are of the codes above."""
     codes = np.frombuffer(b''.join(texts), np.uint8).astype(np.int64) - ord('0')
     last = np.flatnonzero(codes & 32 == 0)  # of each number
     first = np.concatenate([[0], last[:-1] + 1])
-    places = np.arange(len(codes)) - np.repeat(first, last + 1 - first)
-    numbers = np.add.reduceat((codes & 31) << 5 * np.minimum(places, _GROUPS), first)
-    numbers -= (codes[last] >> 4 & 1) << 5 * np.minimum(places[last] + 1, _GROUPS)  # two's complement
+    locations = np.arange(len(codes)) - np.repeat(first, last + 1 - first)
+    numbers = np.add.reduceat((codes & 31) << 5 * np.minimum(locations, _GROUPS), first)
+    numbers -= (codes[last] >> 4 & 1) << 5 * np.minimum(locations[last] + 1, _GROUPS)  # two's complement
     starts = np.searchsorted(first, np.cumsum([0, *map(len, texts[:-1])]))  # number with which each text begins
     index = np.arange(len(numbers)) - np.repeat(starts, np.diff(starts, append=len(numbers)))
     for parity in (0, 1):  # from the fourth on, a number is a difference from the second before it
@@ -170,5 +170,5 @@ def _totals(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
         sums, begins = np.cumsum(numbers[chain]), np.flatnonzero(index[chain] <= 2)
         before = (sums - numbers[chain])[begins]
         numbers[chain] = sums - np.repeat(before, np.diff(begins, append=len(chain)))
-    numbers[places[last] >= _GROUPS] = -1
+    numbers[locations[last] >= _GROUPS] = -1
     return np.add.reduceat(numbers, starts), np.minimum.reduceat(numbers, starts)

@@ -22,7 +22,7 @@ def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         metainfo: ``keypoints``, names in their order; and, each optional, ``skeleton``, pairs of numbers from 0 that a
-            line joins; ``flip_pairs``, pairs of names that change places in the mirror, by default ``left...`` and
+            line joins; ``flip_pairs``, pairs of names that are swapped by a flip, by default ``left...`` and
             ``right...``; ``sigmas``, how exact each keypoint can be labelled, by default :func:`sigmas_of`;
             ``classes``.
 

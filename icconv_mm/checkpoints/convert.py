@@ -20,7 +20,7 @@ from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.checkpoints.metadata import class_names
 from icconv_mm.errors import InputError, naming
-from icconv_mm.files import read_small, whole_file
+from icconv_mm.files import atomic_write, read_small
 
 PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm
 _REPEATED_GROUP = re.compile(r'(?<!\\)\)[*+{]')
@@ -204,10 +204,10 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
         # copies: some stages of a cascade share a head, which the form cannot say
         tensors = {name: tensor.clone().contiguous() for name, tensor in checkpoint['state_dict'].items()}
         content = reading.safetensors().save(tensors)
-        with whole_file(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             file.write(content)
         return
-    with whole_file(Path(path)) as file:
+    with atomic_write(Path(path)) as file:
         torch.save(checkpoint, file)
 
 

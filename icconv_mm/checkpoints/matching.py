@@ -134,7 +134,7 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
 
     Args:
         model: The model it is for.
-        checkpoint: Content of the checkpoint file.
+        checkpoint: Drawing of the checkpoint file.
         name: The file's name, for the message.
         allow: Names of modules where differences are accepted, such as the head of another number of classes.
 
@@ -153,7 +153,7 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
 
     Args:
         module: The module, such as a backbone.
-        checkpoint: Content of the checkpoint file.
+        checkpoint: Drawing of the checkpoint file.
         name: The file's name, for the message.
         prefix: Only keys that start with it count, without it, as for mmengine's ``Pretrained`` initialisation.
 

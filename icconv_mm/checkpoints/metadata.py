@@ -85,7 +85,7 @@ def check_progress(checkpoint: Any, max_epochs: int | None, max_iters: int | Non
     """Raise InputError unless ``meta`` says where in a run of this length a checkpoint stands.
 
     Args:
-        checkpoint: Content of the checkpoint file.
+        checkpoint: Drawing of the checkpoint file.
         max_epochs: Number of epochs of an epoch-based run, else None.
         max_iters: Number of iterations of an iteration-based run, else None.
     """
@@ -101,7 +101,7 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
     """Raise InputError unless the logs are logs; leave out best checkpoints that lie elsewhere: they would be deleted.
 
     Args:
-        checkpoint: Content of the checkpoint file; changed in place.
+        checkpoint: Drawing of the checkpoint file; changed in place.
         folders: Folders of this run, where mmengine may delete the best checkpoint so far when there is a better one.
 
     Returns:

@@ -429,5 +429,5 @@ _STATES: dict[type, Callable[[Any, Any], None]] = {
 
 
 def _first_line(error: Exception) -> str:
-    sentence = re.split(r'\.\s|\n', str(error).strip())[0]
-    return f'{type(error).__name__}({sentence:.200})'
+    message_of = re.split(r'\.\s|\n', str(error).strip())[0]
+    return f'{type(error).__name__}({message_of:.200})'

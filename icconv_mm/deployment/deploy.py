@@ -18,7 +18,7 @@ from icconv_mm.layers.fast_eval import packs
 from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
 
 # what computes relu(conv(x)) in one operator
-_RECTIFIED = {ICConv2d: ICConv2dReLU, PyConv2d: PyConv2dReLU, PackedConv2d: PackedConv2dReLU}
+_RELU = {ICConv2d: ICConv2dReLU, PyConv2d: PyConv2dReLU, PackedConv2d: PackedConv2dReLU}
 _log = logging.getLogger(__name__)
 
 
@@ -111,10 +111,10 @@ def _shorten(container: nn.Module, chain: Chain, may_pack: bool) -> bool:
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    rectified = _RECTIFIED.get(PackedConv2d if may_pack and _is_packable(conv) else type(conv))
-    fuses = chain.relu is not None and rectified is not None
+    relu = _RELU.get(PackedConv2d if may_pack and _is_packable(conv) else type(conv))
+    fuses = chain.relu is not None and relu is not None
     if fuses:
-        conv = rectified.of(conv)
+        conv = relu.of(conv)
         _put(container, chain.relu, Folded())
     _put(container, chain.conv, conv)
     return fuses

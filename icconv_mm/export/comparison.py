@@ -11,7 +11,7 @@ from icconv_mm.errors import InputError
 from icconv_mm.tasks.task import TaskAdapter
 
 # The largest differences that a file may have: pixels, scores, and shares of pixels.
-LIMITS = {'boxes': 1e-2, 'keypoints': 1e-2, 'scores': 1e-5, 'masks': 1e-5, 'label_map': 1e-5, 'missing': 0}
+LIMITS = {'boxes': 1e-2, 'keypoints': 1e-2, 'scores': 1e-5, 'masks': 1e-5, 'seg_map': 1e-5, 'missing': 0}
 _SAME = 1.0  # pixels, beyond which boxes are not the same
 
 
@@ -24,7 +24,7 @@ class Differences:
 
     Attributes:
         largest: By kind, which is one of :data:`LIMITS`; ``missing`` are boxes or people that only one of the two has.
-        ties: Pictures whose people differ for a rounding alone.
+        ties: Images whose people differ for a rounding alone.
     """
 
     def __init__(self, tasks: Mapping[str, Mapping[str, Any]], adapters: Mapping[str, TaskAdapter]):
@@ -41,13 +41,13 @@ class Differences:
         sample: Any,
         is_tie: Callable[[str, str], bool],
     ) -> None:
-        """Compare what the file found in a picture with the sample of the model.
+        """Compare what the file found in an image with the sample of the model.
 
         Args:
-            path: The picture.
+            path: The image.
             found: Of each task.
             sample: Of the model.
-            is_tie: Whether the people that a task found in a picture differ for a rounding alone.
+            is_tie: Whether the people that a task found in an image differ for a rounding alone.
         """
         for name, task in self.tasks.items():
             own = sample.get(name) if name else sample
@@ -55,7 +55,7 @@ class Differences:
             if most := task.get('most'):  # a file gives so many at most, the best ones
                 known = {key: values[:most] for key, values in known.items()}
             values = compared(task, found[name], known, own)
-            if task.get('grouping') and not within(values) and is_tie(path, name):
+            if task.get('grouping') and not is_close(values) and is_tie(path, name):
                 self.ties.add(path)
                 continue
             for kind, value in values.items():
@@ -77,11 +77,11 @@ class Differences:
 
 
 def compared(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any = None) -> dict[str, float]:
-    """Differences by kind of what a file and a model found for a task; label maps need the model's sample."""
+    """Differences by kind of what a file and a model found for a task; segmentation maps need the model's sample."""
     return _COMPARED[task['kind']](task, found, known, sample)
 
 
-def within(values: Mapping[str, float]) -> bool:
+def is_close(values: Mapping[str, float]) -> bool:
     """Whether all differences are within their limits."""
     return all(value <= LIMITS[kind] for kind, value in values.items())
 
@@ -125,16 +125,16 @@ def _matched(task: Mapping[str, Any], found: Mapping, known: Mapping, place: str
     return pairs, sum(all(abs(score - end) > LIMITS['scores'] for end in ends) for score in alone)
 
 
-def _label_map(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
+def _seg_map(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
     """Pixels whose two classes score the same are ties: either is right."""
-    own, labels = (torch.from_numpy(each['label_map'].astype(np.int64)) for each in (found, known))
+    own, labels = (torch.from_numpy(each['seg_map'].astype(np.int64)) for each in (found, known))
     wrong = own != labels
     logits = sample.seg_logits.data.cpu()[:, wrong]
     if len(logits) == 1:  # of one class against the rest
-        return {'label_map': float(wrong.float().mean())}
+        return {'seg_map': float(wrong.float().mean())}
     scores = logits.softmax(0)
     apart = scores.gather(0, labels[wrong][None]) - scores.gather(0, own[wrong][None])
-    return {'label_map': float((apart > LIMITS['scores']).sum() / wrong.numel())}
+    return {'seg_map': float((apart > LIMITS['scores']).sum() / wrong.numel())}
 
 
 def _classes(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
@@ -144,7 +144,7 @@ def _classes(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: An
 _COMPARED = {
     'detection': _objects,
     'instance': _objects,
-    'semantic': _label_map,
+    'semantic': _seg_map,
     'pose': _objects,
     'classification': _classes,
 }
@@ -160,7 +160,7 @@ def put_into(sample: Any, task: Mapping[str, Any], found: Mapping[str, np.ndarra
         scores = torch.from_numpy(found['scores'])
         sample.set_pred_score(scores).set_pred_label(scores.argmax())
     elif kind == 'semantic':
-        sample.pred_sem_seg = PixelData(data=torch.from_numpy(found['label_map'].astype(np.int64))[None])
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(found['seg_map'].astype(np.int64))[None])
     elif kind == 'pose':
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'bbox_scores': 'scores'}
         sample.pred_instances = InstanceData(**{name: found[own] for name, own in names.items()})

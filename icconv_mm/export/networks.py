@@ -20,11 +20,11 @@ class Exported(nn.Module):
     Args:
         model: The model, in evaluation mode or deployed.
         metas: What each task's library knows of its classes, by the name of the task; '' for one alone.
-        scales: At which pictures come, for poses.
+        scales: At which images come, for poses.
 
     Attributes:
         parts: The outputs of each task, in order.
-        sized: Whether pictures may be smaller than the input, or boxes are to be scaled: there is an input ``size``.
+        sized: Whether images may be smaller than the input, or boxes are to be scaled: there is an input ``size``.
 
     Raises:
         InputError: A network or a part of one cannot be exported.

@@ -15,7 +15,7 @@ from icconv_mm.tasks.pose import AEPoseEstimator
 from icconv_mm.tasks.pose.head import AEHead
 from icconv_mm.tasks.pose.multiscale import check_scales
 
-_MOST_PEOPLE = 100  # of RTMO, in a picture
+_MOST_PEOPLE = 100  # of RTMO, in an image
 
 
 def outputs_of(estimator: nn.Module, where: str, meta: dict, scales: Sequence[float]) -> nn.Module:
@@ -25,7 +25,7 @@ def outputs_of(estimator: nn.Module, where: str, meta: dict, scales: Sequence[fl
         estimator: An estimator of mmpose.
         where: Its name in an error.
         meta: What mmpose knows of the keypoints.
-        scales: At which the pictures come.
+        scales: At which the images come.
 
     Raises:
         InputError: It cannot be exported.

@@ -1,4 +1,4 @@
-"""How a picture becomes the input of a network, as the runtime is to do it: from a test pipeline and a preprocessor."""
+"""How an image becomes the input of a network, as the runtime is to do it: from a test pipeline and a preprocessor."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.task import library_of
 
-# How the runtime reads a picture: options of what loads one that may stand in a test pipeline.
+# How the runtime reads an image: options of what loads one that may stand in a test pipeline.
 _READING = {'to_float32': False, 'color_type': 'color', 'imdecode_backend': 'cv2'}
 
 
@@ -84,13 +84,13 @@ _STEPS = {
 
 
 def scales_of(transforms: Sequence[Mapping[str, Any]]) -> list[float]:
-    """At which scales the transforms of a test pipeline give pictures, largest first."""
+    """At which scales the transforms of a test pipeline give images, largest first."""
     pyramids = (each for each in transforms if kind_of(each) == 'MultiScaleResize')
     return next((sorted(each.get('scales', (1,)), reverse=True) for each in pyramids), [1])
 
 
 def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequence[int] | None, where: str) -> dict:
-    """How pictures become a batch: to multiples of ``divisor``, with others of another size if ``pads``.
+    """How images become a batch: to multiples of ``divisor``, with others of another size if ``pads``.
 
     Args:
         model: The model.

@@ -13,15 +13,15 @@ import numpy as np
 
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.export import writers
-from icconv_mm_runtime.images import Picture, arrays_of, prepare, read_all
+from icconv_mm_runtime.images import Sample, arrays_of, prepare, read_all
 
-_PICTURES = 64  # by which ranges are measured at most
+_IMAGES = 64  # by which ranges are measured at most
 _OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')
 _CHOOSING = {'TopK', 'NonMaxSuppression', 'GatherElements', 'GatherND', 'ScatterND', 'Exp', 'Shape'}
 _ONNX_TYPES = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
-def write(model: Any, description: Mapping[str, Any], to: str, path: Path, pictures: Sequence[Path]) -> None:
+def write(model: Any, description: Mapping[str, Any], to: str, path: Path, images: Sequence[Path]) -> None:
     """Write an ``onnx.ModelProto`` in 8 bits.
 
     Args:
@@ -29,12 +29,12 @@ def write(model: Any, description: Mapping[str, Any], to: str, path: Path, pictu
         description: What the file says of itself.
         to: 'onnx', by ONNX Runtime's quantiser, or 'openvino', by NNCF.
         path: The file.
-        pictures: By which ranges of activations are measured.
+        images: By which ranges of activations are measured.
 
     Raises:
         MissingLibraryError: NNCF is not installed.
     """
-    kept, inputs = predictors(model), _inputs(description, pictures)
+    kept, inputs = predictors(model), _inputs(description, images)
     if to == 'onnx':
         _by_onnxruntime(model, path, inputs, kept)
         return
@@ -62,11 +62,11 @@ def _is_last(node: Any, readers: Mapping[str, Sequence]) -> bool:
     return True
 
 
-def _inputs(description: Mapping[str, Any], pictures: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
-    """What the network reads of each picture."""
-    paths = list(map(str, pictures))[:_PICTURES]
+def _inputs(description: Mapping[str, Any], images: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
+    """What the network reads of each image."""
+    paths = list(map(str, images))[:_IMAGES]
     for path, image in read_all(paths):
-        yield arrays_of([prepare(Picture(path, image), description['steps'])], description['batch'])
+        yield arrays_of([prepare(Sample(path, image), description['steps'])], description['batch'])
 
 
 def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]], kept: list[str]) -> None:

@@ -22,7 +22,7 @@ class _Enlarged(nn.Module):
 
 
 class SegmentorOutputs(nn.Module):
-    """``logits`` [N, C, H, W] of a segmentor that looks at whole pictures.
+    """``logits`` [N, C, H, W] of a segmentor that looks at whole images.
 
     Args:
         segmentor: An ``EncoderDecoder``.

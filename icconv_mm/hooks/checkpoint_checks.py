@@ -15,7 +15,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.checkpoints import metadata, reading
 from icconv_mm.checkpoints.matching import check_covers, check_fits
-from icconv_mm.config_tree import as_list, dicts_in
+from icconv_mm.config_tree import as_list, walk_dicts
 from icconv_mm.deployment import deploy
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
@@ -149,7 +149,7 @@ def _batch_size(runner: Runner) -> int | None:
 def _source(evaluator: Any, i: int) -> str:
     """The annotation file of a metric by the config of the evaluator, if it says one."""
     metrics = as_list(evaluator.get('metrics', evaluator) if isinstance(evaluator, Mapping) else evaluator)
-    files = (node['ann_file'] for node in dicts_in(metrics[i : i + 1]) if node.get('ann_file'))
+    files = (node['ann_file'] for node in walk_dicts(metrics[i : i + 1]) if node.get('ann_file'))
     return str(next(files, 'the file'))
 
 

@@ -19,7 +19,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from icconv_mm.config_tree import kind_of
-from icconv_mm.errors import printable, sentence
+from icconv_mm.errors import message_of, printable
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import color_of
 
@@ -41,14 +41,14 @@ class OpeningHook(Hook):
         loop = runner.train_loop
         epochs = isinstance(loop, EpochBasedTrainLoop)
         length = f'{loop.max_epochs} epochs, {loop.max_iters} iterations' if epochs else f'{loop.max_iters} iterations'
-        data = [f'{len(loop.dataloader.dataset)} pictures to train']
+        data = [f'{len(loop.dataloader.dataset)} images to train']
         if isinstance(runner._val_loop, BaseLoop):
             data.append(f'{len(runner.val_loop.dataloader.dataset)} to validate')
         batch = loop.dataloader.batch_size or getattr(loop.dataloader.batch_sampler, 'batch_size', 'several')
         self._say(runner, [*data, f'batches of {batch}', length])
 
     def before_test(self, runner: Runner) -> None:
-        self._say(runner, [f'{len(runner.test_loop.dataloader.dataset)} pictures to test'])
+        self._say(runner, [f'{len(runner.test_loop.dataloader.dataset)} images to test'])
 
     def _say(self, runner: Runner, data: Sequence[str]) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -86,7 +86,7 @@ def warning_after_training(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = printable(sentence(error).splitlines()[0])
+        said = printable(message_of(error).splitlines()[0])
         text = f'the training has ended well, but {what} failed: {type(error).__name__}: {said:.300}'
         print_log(text, 'current', logging.WARNING)
         print_log(printable(traceback.format_exc(), '\n'), 'current', logging.DEBUG)

@@ -20,7 +20,7 @@ class FiniteLossHook(Hook):
     """Ends a training whose loss is not finite: from then on no weight is, and what follows is for nothing.
 
     Raises:
-        InputError: With iteration, losses, pictures, and where to look.
+        InputError: With iteration, losses, images, and where to look.
     """
 
     priority = 'VERY_HIGH'  # before the log and the checkpoints
@@ -33,17 +33,17 @@ class FiniteLossHook(Hook):
         if not bad:
             return
         losses = ', '.join(f'{name} {value}' for name, value in bad.items() if name != 'loss' or len(bad) == 1)
-        pictures = ', '.join(_pictures_of(data_batch)) or 'unknown'
+        images = ', '.join(_images_of(data_batch)) or 'unknown'
         rates = {rate for group in runner.optim_wrapper.get_lr().values() for rate in group}
         raise InputError(
-            f'iteration {runner.iter + 1}: {losses}; pictures of the batch: {pictures}. Look at the labels of these '
+            f'iteration {runner.iter + 1}: {losses}; images of the batch: {images}. Look at the labels of these '
             f'({command_of("prepare_data", "DATA")} lists boxes without an area), lower the learning rate '
             f'({max(rates, default=0):g} now), or leave out --amp; --keep-going passes over it'
         )
 
 
-def _pictures_of(batch: Any) -> list[str]:
-    """The paths of the pictures of a batch, as the libraries' data samples have them."""
+def _images_of(batch: Any) -> list[str]:
+    """The paths of the images of a batch, as the libraries' data samples have them."""
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     return [str(path) for each in samples or () if (path := getattr(each, 'img_path', None))]
 
@@ -61,10 +61,10 @@ class UnmeasuredHook(Hook):
         self._is_said = False
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        judged = {getattr(hook, 'monitor', None) for hook in runner.hooks}
-        judged.update(key for hook in runner.hooks for key in getattr(hook, 'key_indicators', None) or ())
+        monitored = {getattr(hook, 'monitor', None) for hook in runner.hooks}
+        monitored.update(key for hook in runner.hooks for key in getattr(hook, 'key_indicators', None) or ())
         none = {key: value for key, value in (metrics or {}).items() if _is_unmeasured(key, value)}
-        none = {key: value for key, value in none.items() if key in judged or 'auto' in judged}
+        none = {key: value for key, value in none.items() if key in monitored or 'auto' in monitored}
         for key in none:
             del metrics[key]
         if none and not self._is_said:

@@ -8,7 +8,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from icconv_mm.files import whole_file
+from icconv_mm.files import atomic_write
 from icconv_mm.registry import HOOKS
 
 # Where a written config lies; mmengine compiles it under its own name.
@@ -31,7 +31,7 @@ class CopyAnnotationsHook(Hook):
             _copy(Path(folder), Path(runner.work_dir))
             config = Path(runner.work_dir, Path(runner.cfg.filename).name)
             text = _self_locating(config.read_text(), folder)
-            with whole_file(config) as file:
+            with atomic_write(config) as file:
                 file.write(text.encode())
 
 

@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict, ZeroRedundancyOptimiz
 from mmengine.runner import Runner
 
 from icconv_mm.errors import naming
-from icconv_mm.files import whole_file
+from icconv_mm.files import atomic_write
 from icconv_mm.registry import HOOKS
 
 
@@ -50,7 +50,7 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         if not is_main_process():
             return None
-        with whole_file(Path(runner.work_dir, 'last_checkpoint')) as file:
+        with atomic_write(Path(runner.work_dir, 'last_checkpoint')) as file:
             file.write(self.last_ckpt.encode())
         for old in surplus:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))

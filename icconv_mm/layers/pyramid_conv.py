@@ -175,7 +175,7 @@ class PConvLayer(nn.Module):
             finer = self.from_finer(levels[target - 1], self._deforms(target)) if target else None
             is_coarsest = target + 1 == len(levels)
             sums[target] = y + finer if is_coarsest else pyramid_sum(y, upwards[target + 1], finer)
-        return normalize_and_rectify(sums, self.norm)
+        return normalize_and_relu(sums, self.norm)
 
     def norms_and_convs(self) -> list[tuple[str, tuple[nn.Module, ...]]]:
         """The name of its norm, and the convolutions whose sum that normalises."""
@@ -204,7 +204,7 @@ def make_ibn(channels: int, sync: bool) -> nn.Module:
     return IntegratedSyncBatchNorm(channels) if sync else IntegratedBatchNorm(channels)
 
 
-def normalize_and_rectify(levels: Sequence[Tensor], norm: nn.Module | None, inplace: bool = True) -> list[Tensor]:
+def normalize_and_relu(levels: Sequence[Tensor], norm: nn.Module | None, inplace: bool = True) -> list[Tensor]:
     """Integrated batch norm, unless ``norm`` is None, and ReLU; ``inplace`` on levels that are views is an error."""
     if norm is not None:  # not norm(levels): converting to SyncBatchNorm replaces the class
         return integrated_batch_norm(levels, norm, relu=True)

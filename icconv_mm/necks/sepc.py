@@ -11,7 +11,7 @@ from icconv_mm.compat import MODELS, BaseModule
 from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import PConvLayer, ScaleEqualizedConv2d
 from icconv_mm.layers.fast_eval import set_norms_eval
-from icconv_mm.layers.pyramid_conv import check_pyramid, make_ibn, merged_convs, normalize_and_rectify
+from icconv_mm.layers.pyramid_conv import check_pyramid, make_ibn, merged_convs, normalize_and_relu
 from icconv_mm.torch_private import is_compiling
 
 
@@ -225,7 +225,7 @@ class SEPC(PConv):
         for branch, of_branch in zip(self.branches, zip(*maps)):
             norm = getattr(self, f'{branch}_norm')
             # without a norm these may be parts of one merged output, views
-            outputs.append(normalize_and_rectify(of_branch, norm, inplace=norm is not None))
+            outputs.append(normalize_and_relu(of_branch, norm, inplace=norm is not None))
         return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
     def norms_and_convs(self) -> list[tuple[str, tuple[nn.Module, ...]]]:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import torch
 
-from icconv_mm.errors import sentence
+from icconv_mm.errors import message_of
 from icconv_mm.torch_private import has_kernel
 
 REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ compiler)'
@@ -25,7 +25,7 @@ def missing_library() -> str | None:
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
-        said = sentence(error).splitlines()[0]
+        said = message_of(error).splitlines()[0]
         return f'{path.name} does not load with torch {torch.__version__} ({said}); re{REBUILD}'
     return None
 

@@ -91,7 +91,7 @@ class Convolution:
         maker: str,
         converters: Mapping[str, Callable],
     ):
-        self.name, self.rectified_name = function.__name__, f'{function.__name__}_relu'
+        self.name, self.relu_name = function.__name__, f'{function.__name__}_relu'
         self.reference, self.standard, self.check = output.reference, standard, check
         self.dense, self.maker = dense, maker
         self.takes_list, schemas = weights_schema.startswith('Tensor[]'), (weights_schema, settings_schema)
@@ -139,9 +139,9 @@ class Convolution:
             return out.relu_() if relu else out
         self.check(*args)
         if several:
-            return (self.rectified if relu else self.output)(*args)
+            return (self.relu if relu else self.output)(*args)
         if relu:  # what follows has a gradient: as with several, it is an error to ask for one
-            refuse_gradient(self.rectified_name, *args)
+            refuse_gradient(self.relu_name, *args)
         out = convolve(x, weights[0], bias, *self.dense(*args[3:]))  # torch has the best kernel
         return out.relu_() if relu else out
 
@@ -155,7 +155,7 @@ class Convolution:
     def served(self, relu: bool, settings: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
         """Which of the passes of a call compiled kernels serve here and now."""
         packed = self.pack(weights)
-        if not dispatch.is_compiled(self.rectified_name if relu else self.name, x, packed, bias, *settings):
+        if not dispatch.is_compiled(self.relu_name if relu else self.name, x, packed, bias, *settings):
             return 0
         if relu:
             return FORWARD
@@ -213,7 +213,7 @@ class Convolution:
         )
 
         @wraps(part.reference)
-        def rectified(*args):  # on the backend of the plain call, where that has no kernel with ReLU
+        def relu(*args):  # on the backend of the plain call, where that has no kernel with ReLU
             return dispatch.run(self.name, *args).relu_()
 
         def rule(_, x, packed, bias, *settings):
@@ -221,10 +221,10 @@ class Convolution:
 
         self.output = define(self.name, schema, part.reference, autograd=rule, standard=self.standard, **shared)
         compiled = {backend: kernel for backend, kernel in part.kernels.items() if kernel.run is None}
-        self.rectified = define(
-            self.rectified_name,
+        self.relu = define(
+            self.relu_name,
             schema,
-            rectified,
+            relu,
             autograd=without_gradient,
             standard=partial(self.standard, relu=True),
             **{**shared, 'kernels': compiled},

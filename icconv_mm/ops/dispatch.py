@@ -118,8 +118,8 @@ class Explanation(dict[str, Answer]):
         self.chosen = chosen
 
     def __repr__(self) -> str:
-        sentences = {name: str(answer) for name, answer in self.items()}
-        return f'{type(self).__name__}(chosen={self.chosen!r}, {sentences})'
+        messages = {name: str(answer) for name, answer in self.items()}
+        return f'{type(self).__name__}(chosen={self.chosen!r}, {messages})'
 
 
 def backends() -> dict[str, Status]:

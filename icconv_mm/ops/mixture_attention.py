@@ -20,7 +20,7 @@ def mixture_attention(
         A_ij = sum_n mix_n softmax_j(scale q_in . k_jn + bias_jn),        out_i = sum_j A_ij v_j
 
     A is N_q x N_k, at 800 x 1088 pixels 3 GB for each softmax of the finest level alone. Here it never exists: blocks
-    of queries are computed one after the other in scratch memory of fixed size, and again in the backward pass, which
+    of queries are computed one after the other in workspace memory of fixed size, and again in the backward pass, which
     needs nothing but the inputs. Mixing the weights before they meet the values costs one product with the values,
     where an attention per softmax would cost N.
 
@@ -47,7 +47,7 @@ def mixture_attention(
         >>> mixture_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), scale=8**-0.5).shape
         torch.Size([1, 16, 100])
     """
-    return checked_call(_forward, definition, _check, q, k, v, mix, bias, scale)
+    return checked_call(_forward, reference, _check, q, k, v, mix, bias, scale)
 
 
 def _check(q, k, v, mix, bias, scale):
@@ -69,10 +69,10 @@ def _check(q, k, v, mix, bias, scale):
         raise ValueError(f'attention needs at least one key, got k {list(k.shape)}')
 
 
-# --- by its definition, in quadratic memory
+# --- by the reference, in quadratic memory
 
 
-def definition(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
+def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
     """What a trace or an exported ONNX model holds; arguments and result as those of ``mixture_attention``."""
     logits = scale * q.transpose(-2, -1) @ k
     if bias is not None:
@@ -85,7 +85,7 @@ def definition(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None
 
 
 def _weights(q, k, bias, scale, scores, out):
-    """softmax(scale q^T k + bias) [rows, N_k] of one part, into ``out``; ``scores`` is scratch memory."""
+    """softmax(scale q^T k + bias) [rows, N_k] of one part, into ``out``; ``scores`` is workspace memory."""
     if bias is None:
         torch.mm(q.t(), k, out=scores).mul_(scale)
     else:
@@ -158,7 +158,7 @@ _forward = define(
     _forward_in_blocks,
     arguments=Arguments(mixture_attention, _check),
     fake=_forward_fake,
-    standard=definition,
+    standard=reference,
     autograd=differentiable_once(_backward, 5),
     flops=lambda q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1]),  # of the two products
 )

@@ -1,4 +1,4 @@
-"""What operators share: checks and casts of tensors, torch's own convolution where it is right, scratch memory."""
+"""What operators share: checks and casts of tensors, torch's own convolution where it is right, workspace memory."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
 # channels (1, 8 and 12 of them crash, 16 and more do not).
 LEAST_CHANNELS = 16
-# Bytes of scratch memory of one call: on a CPU what stays in its caches, on a GPU what fills it.
-SCRATCH = {'cpu': 16 << 20, 'cuda': 512 << 20}
+# Bytes of workspace memory of one call: on a CPU what stays in its caches, on a GPU what fills it.
+WORKSPACE = {'cpu': 16 << 20, 'cuda': 512 << 20}
 _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on, which is to be without the others
 
 
@@ -203,7 +203,7 @@ def _padding(weight, dilation):
     return tuple(int(side) // 2 * step for side, step in zip(weight.shape[2:], dilation))  # int: traces have tensors
 
 
-# --- scratch memory
+# --- workspace memory
 
 
 def computed_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -220,15 +220,15 @@ def widened(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
 
 
 def rows_of_a_block(columns: int, buffers: int, like: Tensor) -> int:
-    """How many rows of ``buffers`` matrices with so many columns fit into the scratch memory; 16 at least."""
-    size = SCRATCH.get(like.device.type, SCRATCH['cuda'])
+    """How many rows of ``buffers`` matrices with so many columns fit into the workspace memory; 16 at least."""
+    size = WORKSPACE.get(like.device.type, WORKSPACE['cuda'])
     return max(16, size // (buffers * columns * like.element_size()) // 16 * 16)
 
 
 def in_blocks(rows: int, columns: int, buffers: int, like: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Cuts ``rows`` into blocks; with each comes scratch memory, ``buffers`` matrices [rows of the block, columns]."""
+    """Blocks of ``rows``, each with a workspace of ``buffers`` matrices [rows of the block, columns]."""
     block = min(rows, rows_of_a_block(columns, buffers, like))
-    scratch = like.new_empty((buffers, block, columns))
+    workspace = like.new_empty((buffers, block, columns))
     for start in range(0, rows, block):
         stop = min(start + block, rows)
-        yield slice(start, stop), list(scratch[:, : stop - start])
+        yield slice(start, stop), list(workspace[:, : stop - start])

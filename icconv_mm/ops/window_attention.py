@@ -51,7 +51,7 @@ def window_attention(
         >>> window_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), window=5).shape
         torch.Size([1, 4, 32, 32])
     """
-    return checked_call(_forward, definition, _check, q, k, v, mix, window, similarity)
+    return checked_call(_forward, reference, _check, q, k, v, mix, window, similarity)
 
 
 def _check(q, k, v, mix, window, similarity):
@@ -77,7 +77,7 @@ def check_settings(similarity: str, window: int) -> None:
         raise ValueError(f'the side of a window must be odd and positive, got {window}')
 
 
-# --- by its definition, on unfolded windows
+# --- by the reference, on unfolded windows
 
 
 def cells_of(fine: int, coarse: int, device: torch.device) -> Tensor:
@@ -90,7 +90,7 @@ def scale_of(channels: int, parts: int, window: int, similarity: str) -> float:
     return {'euclidean': 1.0, 'embedded': (channels / parts) ** -0.5, 'dot': window**-2}[similarity]
 
 
-def definition(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similarity: str) -> Tensor:
+def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similarity: str) -> Tensor:
     """What a trace or an exported ONNX model holds; arguments and result as those of ``window_attention``."""
     (batch, channels, height, width), parts, area = q.shape, mix.shape[1], window**2
     rows, columns = cells_of(height, k.shape[2], q.device), cells_of(width, k.shape[3], q.device)
@@ -261,7 +261,7 @@ _forward = define(
     _forward_in_blocks,
     arguments=Arguments(window_attention, _check),
     fake=_forward_fake,
-    standard=definition,
+    standard=reference,
     autograd=differentiable_once(_backward, 4),
     flops=lambda q, k, v, mix, window, *_, **__: _flops(q, window, q[1] + v[1]),
 )

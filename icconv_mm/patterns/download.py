@@ -14,8 +14,8 @@ from pathlib import Path
 
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError, MissingFileError, UserError
-from icconv_mm.files import MAX_BYTES, whole_file
-from icconv_mm.timeouts import within
+from icconv_mm.files import MAX_BYTES, atomic_write
+from icconv_mm.timeouts import call_with_timeout
 from icconv_mm.versions import command_of
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
@@ -134,7 +134,7 @@ def _fetch(name: str, source: str) -> bool:
     origin, content = _read_address(name, source) if '://' in source else _read_folder(name, Path(source).expanduser())
     if (found := hashlib.sha256(content).hexdigest()) != expected:
         raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {expected}')
-    with whole_file(target) as file:
+    with atomic_write(target) as file:
         file.write(content)
     return True
 
@@ -154,7 +154,7 @@ def _read_address(name: str, source: str) -> tuple[str, bytes]:
     commit, path = location(name)
     address = f'{source.rstrip("/")}/{commit}/{path}'
     try:
-        return address, within(_LIMIT, lambda: _read_url(address))
+        return address, call_with_timeout(_LIMIT, lambda: _read_url(address))
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, 'reason', error)
         raise InputError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icconv_mm.annotations import TASKS
-from icconv_mm.errors import ArgumentError, InputError, UserError, sentence
+from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -86,8 +86,8 @@ def _is_balanced(value: str) -> bool:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """What is learned of pictures that have no config yet, the arguments of :func:`icconv_mm.apis.config_for`."""
-    group = parser.add_argument_group('for pictures without a config')
+    """What is learned of images that have no config yet, the arguments of :func:`icconv_mm.apis.config_for`."""
+    group = parser.add_argument_group('for images without a config')
     tasks = (*TASKS, 'all')
     group.add_argument('--task', choices=tasks, help='what to learn; all: one network for all there are labels for')
     group.add_argument('--backbone', metavar='NAME', help='such as ic_resnet18, resnet50 (default: ic_resnet50)')
@@ -101,10 +101,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
     """What files of labels do not say of themselves."""
-    names = 'names to learn, in this order; for label maps that nothing names, the name of each value from 0'
+    names = 'names to learn, in this order; for segmentation maps that nothing names, the name of each value from 0'
     parser.add_argument('--classes', nargs='+', metavar='NAME', help=names)
     parser.add_argument(
-        '--void', nargs='+', type=int, default=[], metavar='N', help='values of label maps to leave out'
+        '--ignore-index', nargs='+', type=int, default=[], metavar='N', help='values of segmentation maps to leave out'
     )
     strict = 'refuse annotations of which anything would be left out, at the first that is damaged or not there'
     parser.add_argument('--strict', action='store_true', help=strict)
@@ -141,19 +141,19 @@ def read_training(args: argparse.Namespace) -> tuple['Config', dict[str, Any], '
     """As :func:`read_config` for a training, whose config may have to be written first: it comes as well, as written.
 
     Raises:
-        ArgumentError: An option is for pictures without a config and a config is given, or the other way round.
+        ArgumentError: An option is for images without a config and a config is given, or the other way round.
         InputError: As :func:`icconv_mm.apis.config_for`.
     """
     from icconv_mm.runner.config import set_length
 
-    names = ('task', 'backbone', 'size', 'pretrained', 'patience', 'classes', 'void', 'strict')
+    names = ('task', 'backbone', 'size', 'pretrained', 'patience', 'classes', 'ignore_index', 'strict')
     of_data = {name: vars(args).pop(name) for name in names}
     given = {name: value for name, value in of_data.items() if value not in (None, [], False)}
     own, length = None, {name: vars(args).pop(name) for name in ('epochs', 'iters')}
     is_config = args.config[0].endswith('.py') or ('task' not in given and not os.path.exists(args.config[0]))
     if len(args.config) == 1 and is_config:
         for name in given:
-            raise ArgumentError(name, f'is for pictures without a config, and {args.config[0]} is one')
+            raise ArgumentError(name, f'is for images without a config, and {args.config[0]} is one')
         args.config = args.config[0]
     else:
         from icconv_mm.runner.own_data import config_for
@@ -161,7 +161,7 @@ def read_training(args: argparse.Namespace) -> tuple['Config', dict[str, Any], '
         if 'task' not in given:
             raise ArgumentError('task', f'what is to be learned from {" ".join(args.config)}?')
         if length['iters'] is not None:
-            raise ArgumentError('iters', 'the config of pictures counts epochs: give --epochs')
+            raise ArgumentError('iters', 'the config of images counts epochs: give --epochs')
         if int(os.environ.get('WORLD_SIZE', 1)) > 1:
             call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given["task"]!r})'
             raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
@@ -208,9 +208,9 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     except UserError as error:
         if debug:
             raise
-        if isinstance(error, ArgumentError) and not error.place:  # one of a part of a config has no option
+        if isinstance(error, ArgumentError) and not error.location:  # one of a part of a config has no option
             error.argument = _option(error.argument)
-        sys.exit(f'error: {sentence(error)}\n{after}'.rstrip())
+        sys.exit(f'error: {message_of(error)}\n{after}'.rstrip())
     except OSError as error:
         if debug or error.errno not in _DISK_ERRORS:
             raise

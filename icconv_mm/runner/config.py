@@ -11,8 +11,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.config_tree import as_list, dicts_in, entries
-from icconv_mm.errors import ArgumentError, InputError, sentence
+from icconv_mm.config_tree import as_list, entries, walk_dicts
+from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm.hooks.schedule_lengths import stretch
 from icconv_mm.registry import SCOPE
@@ -129,9 +129,9 @@ def _problem_of(cfg: Config, option: str) -> str | None:
         if depth == 0 and key in read:
             return None
         if isinstance(node, (list, tuple)):
-            place, rest = '.'.join(keys[:depth]), '.'.join(keys[depth:])
-            return f'{place} is a list of {len(node)}: write {place}.N, N counted from 0' + (
-                '' if key.isdigit() else f', as in {place}.0.{rest}'
+            location, rest = '.'.join(keys[:depth]), '.'.join(keys[depth:])
+            return f'{location} is a list of {len(node)}: write {location}.N, N counted from 0' + (
+                '' if key.isdigit() else f', as in {location}.0.{rest}'
             )
         if close := difflib.get_close_matches(key, [*known] if depth else [*known, *read], n=1, cutoff=0.85):
             return f'no such key {key!r} in the config; did you mean {close[0]!r}?'
@@ -187,7 +187,7 @@ def _texts(node: Any, name: str = '') -> Iterator[tuple[str, str]]:
 def move_data(cfg: Config, root: str) -> None:
     """Exchange the folder ``data_root`` of a config for ``root`` at the start of every path; both end with a slash."""
     former = cfg.data_root
-    for node in dicts_in(cfg):
+    for node in walk_dicts(cfg):
         for key, value in node.items():
             if isinstance(value, str) and value.startswith(former) and not value.startswith(root):
                 node[key] = root + value.removeprefix(former)
@@ -216,7 +216,7 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     cfg.train_cfg[key] = given
     if (interval := cfg.train_cfg.get('val_interval', 1)) > 1:
         cfg.train_cfg.val_interval = min(max(round(ratio * interval), 1), given)
-    for scheduler in dicts_in(cfg.get('param_scheduler')):
+    for scheduler in walk_dicts(cfg.get('param_scheduler')):
         stretch(scheduler, ratio)
     for hook in cfg.get('custom_hooks') or ():
         if 'switch_epoch' in hook:  # of the library's PipelineSwitchHook
@@ -224,4 +224,4 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
 
 
 def _first_paragraph(error: Exception) -> str:
-    return ' '.join(sentence(error).split('\n\n')[0].split())
+    return ' '.join(message_of(error).split('\n\n')[0].split())

@@ -12,20 +12,20 @@ from mmengine.config import Config
 from PIL import Image
 
 from icconv_mm.annotations.images_on_disk import oriented_size
-from icconv_mm.annotations.seg_maps import read_label_map
+from icconv_mm.annotations.seg_maps import read_seg_map
 from icconv_mm.errors import UserError, printable
 from icconv_mm.hooks.logs import NAME_LETTERS, drawn_figure, warning_after_training
 from icconv_mm.runner.images import read
 from icconv_mm.runner.predict import Predictor
 from icconv_mm.versions import is_installed
-from icconv_mm_runtime.drawing import Content, Mark, color_of, draw, tiles
+from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, tiles
 
 if TYPE_CHECKING:
     pass
 
 _WORST = 10
 _SHOWN = 100  # classes of a confusion matrix: a figure of 37 inches
-_SCORE, _IOU = 0.3, 0.5  # from which a prediction counts, and is of a thing
+_SCORE, _IOU = 0.3, 0.5  # from which a prediction counts, and is of an object
 _NEAR = 0.1  # of the side of a person: a keypoint that is found
 
 
@@ -33,14 +33,14 @@ _NEAR = 0.1  # of the side of a person: a keypoint that is found
 
 
 @dataclass
-class Judged:
-    """How a task did on pictures with labels.
+class Evaluation:
+    """How a task did on images with labels.
 
     Attributes:
         names: Classes.
-        confusion: How often a class (row) was taken for another (column), [n, n]; for things one more row and column:
+        confusion: How often a class (row) was taken for another (column), [n, n]; for objects one more row and column:
             what was missed or is not there.
-        scores: Share that is right, by picture.
+        scores: Share that is right, by image.
     """
 
     names: list[str]
@@ -67,37 +67,37 @@ class Judged:
         return lines
 
 
-def judge(predictor: Predictor, labels: Mapping[str, Path], out: Path) -> dict[str, Judged]:
-    """Compare predictions with the labels that :mod:`icconv_mm.annotations.convert` wrote; draw the worst pictures.
+def evaluate_predictions(predictor: Predictor, labels: Mapping[str, Path], out: Path) -> dict[str, Evaluation]:
+    """Compare predictions with the labels that :mod:`icconv_mm.annotations.convert` wrote; draw the worst images.
 
     Args:
         predictor: The network.
         labels: The file of each task, by the name of the task.
         out: Gets ``confusion_TASK.png`` and ``worst_TASK.jpg``: the truth beside the prediction.
     """
-    judged = {}
+    evaluations = {}
     for task, file in labels.items():
         truth = _truth(task, file, predictor.classes)
         side = len(truth.classes) + (task in ('detection', 'instance'))
-        own = Judged(truth.classes, np.zeros((side, side), dtype=np.int64))
-        drawn: dict[Path, tuple[Content, Content]] = {}
-        for (path, told), (_, sample) in zip(truth.pictures.items(), predictor.try_predict(list(truth.pictures))):
+        own = Evaluation(truth.classes, np.zeros((side, side), dtype=np.int64))
+        drawn: dict[Path, tuple[Drawing, Drawing]] = {}
+        for (path, told), (_, sample) in zip(truth.images.items(), predictor.try_predict(list(truth.images))):
             if isinstance(sample, Exception):
                 if isinstance(sample, UserError):
-                    continue  # a picture that cannot be read, which the training has named
+                    continue  # an image that cannot be read, which the training has named
                 raise sample
             part = sample.get(task) if task in getattr(predictor.task, 'tasks', {}) else sample
             meta = predictor.task.parts(predictor.dataset_meta)
             adapter, own_meta = meta.get(task) or meta['']
             own.scores[path] = _COMPARE[task](truth, told, part, own.confusion)
-            drawn[path] = truth.content(told), adapter.content(part, own_meta, _SCORE)
+            drawn[path] = truth.drawing(told), adapter.drawing(part, own_meta, _SCORE)
             if len(drawn) > _WORST:
                 del drawn[max(drawn, key=own.scores.get)]
-        judged[task] = own
+        evaluations[task] = own
         _draw_worst(drawn, own, out / f'worst_{task}.jpg')
         if own.confusion.sum():
             _draw_confusion(own, out / f'confusion_{task}.png')
-    return judged
+    return evaluations
 
 
 @dataclass
@@ -105,25 +105,25 @@ class _Truth:
     task: str
     classes: list[str]
     skeleton: list[tuple[int, int]]
-    pictures: dict[Path, Any]
+    images: dict[Path, Any]
 
-    def content(self, told: Any) -> Content:
-        """The labels of a picture as marks."""
+    def drawing(self, told: Any) -> Drawing:
+        """The labels of an image as objects."""
         if self.task == 'classification':
-            return Content(title=f'truth: {self.classes[told]}')
+            return Drawing(title=f'truth: {self.classes[told]}')
         if self.task == 'semantic':
-            return Content(label_map=read_label_map(told), names=self.classes, title='truth')
-        marks = []
+            return Drawing(seg_map=read_seg_map(told), names=self.classes, title='truth')
+        objects = []
         for i, entry in enumerate(told):
             label = entry['category_id'] - 1
             x, y, w, h = entry['bbox']
             if self.task == 'pose':
                 points = np.array(entry['keypoints'], dtype=float).reshape(-1, 3)
                 shown = points[:, 2] > 0
-                marks.append(Mark(color_of(i), keypoints=points[:, :2], shown=shown, skeleton=self.skeleton))
+                objects.append(DrawnObject(color_of(i), keypoints=points[:, :2], shown=shown, skeleton=self.skeleton))
             else:
-                marks.append(Mark(color_of(label), self.classes[label], [x, y, x + w, y + h]))
-        return Content(marks, title='truth')
+                objects.append(DrawnObject(color_of(label), self.classes[label], [x, y, x + w, y + h]))
+        return Drawing(objects, title='truth')
 
 
 def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
@@ -131,24 +131,22 @@ def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
     if task == 'classification':
         lines = (line.rpartition(' ') for line in file.read_text().splitlines())
         return _Truth(task, list(classes), [], {Path(name): int(label) for name, _, label in lines})
-    content = json.loads(Path(file).read_text())
-    classes = [category['name'] for category in content['categories']]
-    links = [(a - 1, b - 1) for a, b in content['categories'][0].get('skeleton') or ()]
-    images = {image['id']: image for image in content['images']}
+    written = json.loads(Path(file).read_text())
+    classes = [category['name'] for category in written['categories']]
+    links = [(a - 1, b - 1) for a, b in written['categories'][0].get('skeleton') or ()]
+    by_id = {entry['id']: entry for entry in written['images']}
     if task == 'semantic':
-        return _Truth(
-            task, classes, links, {Path(i['file_name']): file.parent / i['label_map'] for i in images.values()}
-        )
-    pictures: dict[Path, Any] = {Path(image['file_name']): [] for image in images.values()}
-    for entry in content['annotations']:
-        pictures[Path(images[entry['image_id']]['file_name'])].append(entry)
-    return _Truth(task, classes, links, pictures)
+        return _Truth(task, classes, links, {Path(i['file_name']): file.parent / i['seg_map'] for i in by_id.values()})
+    images: dict[Path, Any] = {Path(entry['file_name']): [] for entry in by_id.values()}
+    for entry in written['annotations']:
+        images[Path(by_id[entry['image_id']]['file_name'])].append(entry)
+    return _Truth(task, classes, links, images)
 
 
-def _compare_things(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
-    """Things and predictions are paired by their boxes, the best scores first, whatever their classes.
+def _compare_objects(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
+    """Objects and predictions are paired by their boxes, the best scores first, whatever their classes.
 
-    A prediction of nothing else, half of which is in an ignored thing (a crowd, VOC's ``difficult``), counts neither
+    A prediction of nothing else, half of which is in an ignored object (a crowd, VOC's ``difficult``), counts neither
     way, as in COCO's evaluation.
     """
     from pycocotools.mask import iou
@@ -183,9 +181,9 @@ def _compare_things(truth: _Truth, told: list[dict], sample: Any, confusion: np.
 
 
 def _compare_maps(truth: _Truth, told: str, sample: Any, confusion: np.ndarray) -> float:
-    labels = read_label_map(told).astype(np.int64)
+    labels = read_seg_map(told).astype(np.int64)
     found = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.int64)
-    if found.shape != labels.shape:  # of a large picture, which is read reduced
+    if found.shape != labels.shape:  # of a large image, which is read reduced
         found = cv2.resize(found.astype(np.int32), labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
     known = (labels < len(confusion)) & (found < len(confusion))
     pairs = np.bincount(labels[known] * len(confusion) + found[known], minlength=confusion.size)
@@ -214,36 +212,36 @@ def _compare_classes(truth: _Truth, told: int, sample: Any, confusion: np.ndarra
 
 _COMPARE = {
     'classification': _compare_classes,
-    'detection': _compare_things,
-    'instance': _compare_things,
+    'detection': _compare_objects,
+    'instance': _compare_objects,
     'semantic': _compare_maps,
     'pose': _compare_poses,
 }
 
 
-def _draw_worst(drawn: Mapping[Path, tuple[Content, Content]], judged: Judged, path: Path) -> None:
-    """The truth beside the prediction, the worst picture first."""
+def _draw_worst(drawn: Mapping[Path, tuple[Drawing, Drawing]], evaluation: Evaluation, path: Path) -> None:
+    """The truth beside the prediction, the worst image first."""
     shown = []
-    for each in sorted(drawn, key=judged.scores.get):
+    for each in sorted(drawn, key=evaluation.scores.get):
         image = read(each, 1600)[..., ::-1]
-        drawn[each][1].title = f'{judged.scores[each]:.0%} right: {each.name}'
-        for content in drawn[each]:  # the truth, and what was found
-            content.size = oriented_size(each)[0][::-1]
-            shown.append(draw(image, content, longest=900))
+        drawn[each][1].title = f'{evaluation.scores[each]:.0%} right: {each.name}'
+        for drawing in drawn[each]:  # the truth, and what was found
+            drawing.size = oriented_size(each)[0][::-1]
+            shown.append(draw(image, drawing, longest=900))
     if shown:
         Image.fromarray(tiles(shown, side=640, columns=2)).save(path)
 
 
-def _draw_confusion(judged: Judged, path: Path) -> None:
+def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
     """Shares of each row, with numbers where they can be read; of many classes those with the most mistakes."""
     if not is_installed('matplotlib'):
         return
-    told, found = judged.confusion.sum(1), judged.confusion.sum(0)
+    told, found = evaluation.confusion.sum(1), evaluation.confusion.sum(0)
     there = np.flatnonzero(told + found)
-    mistakes = (told + found - 2 * judged.confusion.diagonal())[there]
+    mistakes = (told + found - 2 * evaluation.confusion.diagonal())[there]
     kept = np.sort(there[np.argsort(-mistakes, kind='stable')[:_SHOWN]])
-    shares = judged.confusion[np.ix_(kept, kept)] / np.maximum(told[kept, None], 1)
-    labels = judged.labels
+    shares = evaluation.confusion[np.ix_(kept, kept)] / np.maximum(told[kept, None], 1)
+    labels = evaluation.labels
     names = [labels[i][:NAME_LETTERS] for i in kept]
     side = max(4, 0.35 * len(kept) + 0.14 * max(map(len, names)) + 1)  # inches of rows and of the longest name
     with drawn_figure(path, (side, side)) as figure:
@@ -261,7 +259,7 @@ def _draw_confusion(judged: Judged, path: Path) -> None:
                 axis.text(k, i, f'{shares[i, k]:.0%}', ha='center', va='center', fontsize=7, color=ink)
 
 
-def judge_run(cfg: Config, say: Any = print) -> None:
+def evaluate_run(cfg: Config, say: Any = print) -> None:
     """Judge the best checkpoint of a run on the data that :func:`icconv_mm.apis.config_for` wrote for it.
 
     What fails here is a warning: the training has ended.
@@ -271,10 +269,10 @@ def judge_run(cfg: Config, say: Any = print) -> None:
         say: Called with each line.
     """
     with warning_after_training('judging its checkpoint'):
-        _judge_run(cfg, say)
+        _evaluate_run(cfg, say)
 
 
-def _judge_run(cfg: Config, say: Any) -> None:
+def _evaluate_run(cfg: Config, say: Any) -> None:
     work_dir = Path(cfg.work_dir)
     best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     last = work_dir / 'last_checkpoint'
@@ -288,9 +286,9 @@ def _judge_run(cfg: Config, say: Any) -> None:
     if not labels or checkpoint is None:
         return
     predictor = Predictor(cfg, checkpoint)
-    for task, judged in judge(predictor, labels, work_dir).items():
-        for line in judged.table():
+    for task, evaluation in evaluate_predictions(predictor, labels, work_dir).items():
+        for line in evaluation.table():
             say(printable(f'{task}: {line}'))
-        names = ', '.join(path.name for path in sorted(judged.scores, key=judged.scores.get)[:3])
+        names = ', '.join(path.name for path in sorted(evaluation.scores, key=evaluation.scores.get)[:3])
         where = work_dir / f'worst_{task}.jpg'
-        say(printable(f'{task}: the worst pictures ({names}, ...), truth beside prediction: {where}'))
+        say(printable(f'{task}: the worst images ({names}, ...), truth beside prediction: {where}'))

@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures, explain_coco
-from icconv_mm.config_tree import join_root, kind_of, leaf_datasets, phase_datasets, places_in
-from icconv_mm.errors import InputError, UserError, naming, sentence
+from icconv_mm.config_tree import join_root, kind_of, leaf_datasets, phase_datasets, walk
+from icconv_mm.errors import InputError, UserError, message_of, naming
 from icconv_mm.tasks.task import adapter_for
 
 # What mmengine's methods build, for the place of an error.
@@ -44,12 +44,12 @@ class Progress(Hook):
 
     priority = 'HIGHEST'
 
-    def __init__(self, place: str) -> None:
-        self.place = place
+    def __init__(self, location: str) -> None:
+        self.location = location
         self.begun = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self.place = str(runner.cfg.load_from)
+        self.location = str(runner.cfg.load_from)
 
     def before_train(self, runner: Runner) -> None:
         self.begun = True
@@ -84,14 +84,14 @@ def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
         if get_world_size() > 1 and isinstance(error, RuntimeError) and _GONE.search(str(error)):
             raise ProcessGoneError(
                 f'process {get_rank()} of {get_world_size()}: another process of this run has ended or does not answer '
-                f'({sentence(error).splitlines()[0]:.200})'
+                f'({message_of(error).splitlines()[0]:.200})'
             ) from error
         if progress.begun:
             if isinstance(error, ValueError) and _ONE_VALUE in str(error):
                 raise InputError(
-                    f'{progress.place}: a batch has one image, and the network makes one pixel of it, of which batch '
-                    'norm learns nothing: give larger images (--size 64), or a train_dataloader.batch_size that leaves '
-                    'no single image for the end of an epoch, or train_dataloader.drop_last=True'
+                    f'{progress.location}: a batch has one image, and the network makes one pixel of it, of which '
+                    'batch norm learns nothing: give larger images (--size 64), or a train_dataloader.batch_size that '
+                    'leaves no single image for the end of an epoch, or train_dataloader.drop_last=True'
                 ) from error
             _explain_metrics(cfg, error)
             raise
@@ -100,7 +100,7 @@ def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
             _explain_data(cfg, part.removesuffix('_dataloader'), error)
         if isinstance(error, UserError) and not part:  # of a check, which names its place
             raise
-        with naming(': '.join(filter(None, (progress.place, part))), Exception):
+        with naming(': '.join(filter(None, (progress.location, part))), Exception):
             raise
 
 
@@ -114,8 +114,8 @@ def _explain_data(cfg: Config, phase: str, error: Exception) -> None:
     """Raise DatasetError that says why the data of a phase cannot be built, if they are the reason."""
     task = adapter_for(cfg)
     is_empty = _NOTHING_LEFT in str(error)
-    for place, dataset in phase_datasets(cfg, phase):
-        for where, leaf in leaf_datasets(dataset, place):
+    for location, dataset in phase_datasets(cfg, phase):
+        for where, leaf in leaf_datasets(dataset, location):
             if isinstance(leaf, Mapping) and leaf.get('ann_file') and task.is_coco(leaf['type']):
                 path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
                 explain_coco(path, task.classes(leaf), where, empty=is_empty)
@@ -123,7 +123,7 @@ def _explain_data(cfg: Config, phase: str, error: Exception) -> None:
                 task.explain_data(leaf, where, empty=is_empty)
         if is_empty:
             what = 'paths, suffixes of files (img_suffix) or filters (filter_cfg)'
-            raise DatasetError(f'{place}: no image is found, or none is left: see its {what}') from error
+            raise DatasetError(f'{location}: no image is found, or none is left: see its {what}') from error
 
 
 def _explain_metrics(cfg: Config, error: Exception) -> None:
@@ -132,7 +132,7 @@ def _explain_metrics(cfg: Config, error: Exception) -> None:
     if isinstance(error, UserError) or not isinstance(error, kinds):
         return
     for part in ('val_evaluator', 'test_evaluator'):
-        for place, metric in places_in(cfg.get(part), part):
+        for location, metric in walk(cfg.get(part), part):
             if 'Coco' in kind_of(metric) and metric.get('ann_file') and Path(metric['ann_file']).is_file():
-                with naming(f'{place}.ann_file'):
+                with naming(f'{location}.ann_file'):
                     check_measures(check_coco_file(metric['ann_file']), metric['ann_file'])

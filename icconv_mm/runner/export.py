@@ -26,21 +26,21 @@ from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints.convert import sha256
 from icconv_mm.config_tree import join_root, leaf_datasets, phase_datasets
 from icconv_mm.deployment import deploy
-from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, UserError, naming, sentence
+from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, UserError, message_of, naming
 from icconv_mm.export import comparison, writers
 from icconv_mm.export.networks import Exported, capture
 from icconv_mm.export.preparation import batch_of, scales_of, steps_of
 from icconv_mm.layers import ICConv2d
 from icconv_mm.runner.config import as_config
 from icconv_mm.runner.explain_errors import boundary
-from icconv_mm.runner.images import Picture, is_large, read
+from icconv_mm.runner.images import InputImage, is_large, read
 from icconv_mm.runner.predict import Predictor, inference_transforms
 from icconv_mm.runner.prepare import prepare_test
 from icconv_mm.runner.train import build_runner
 from icconv_mm_runtime import RuntimeInputError, Session
 from icconv_mm_runtime import metadata as metadata_schema
 
-_PICTURES = 4  # of the check, where none are given
+_IMAGES = 4  # of the check, where none are given
 
 
 def export(
@@ -56,9 +56,9 @@ def export(
 ) -> dict[str, Any]:
     """Write a trained network as one file.
 
-    The file takes pixels and gives what :mod:`icconv_mm_runtime` makes boxes, masks, label maps, poses or classes of.
-    Before it is written, the same pictures go through :class:`Predictor` and through the file; where their results
-    differ by more than :data:`icconv_mm.export.comparison.LIMITS`, nothing is written.
+    The file takes pixels and gives what :mod:`icconv_mm_runtime` makes boxes, masks, segmentation maps, poses or
+    classes of. Before it is written, the same images go through :class:`Predictor` and through the file; where their
+    results differ by more than :data:`icconv_mm.export.comparison.LIMITS`, nothing is written.
 
     Args:
         cfg: Config of the model, or its file.
@@ -66,19 +66,19 @@ def export(
         to: 'onnx' (ONNX Runtime, OpenVINO and others), 'openvino' (``.xml`` and ``.bin``) or 'pt2' (AOTInductor, which
             needs torch).
         out: The file; by default that of the checkpoint with another suffix.
-        images: Pictures of the check: a file, a folder or a pattern; by default some of the config's test dataset.
+        images: Images of the check: a file, a folder or a pattern; by default some of the config's test dataset.
         fixed: Height and width of every input; free by default.
-        int8: Pictures by which activations are measured, to compute in integers of 8 bits. Results then differ, and
+        int8: Images by which activations are measured, to compute in integers of 8 bits. Results then differ, and
             nothing is refused for that; the report has what it costs, measured on the config's whole test dataset.
         operator: With 'pt2', keep this package's own convolution, which needs it where the file is used.
 
     Returns:
         The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
-        model), ``check`` (the largest differences, by kind), ``milliseconds`` from a picture's file to its results, of
+        model), ``check`` (the largest differences, by kind), ``milliseconds`` from an image's file to its results, of
         the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``.
 
     Raises:
-        InputError: A part of the network cannot be exported, a picture cannot be used, or the results differ; the
+        InputError: A part of the network cannot be exported, an image cannot be used, or the results differ; the
             message names the part, or the largest difference.
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
@@ -94,7 +94,7 @@ def export(
     untouched = cfg.copy()
     transforms = [dict(transform) for transform in inference_transforms(cfg)]  # as the config has them
     predictor = Predictor(cfg, checkpoint, device='cpu')
-    pictures = find_images(images) if images is not None else _pictures_of(cfg)
+    paths = find_images(images) if images is not None else _images_of(cfg)
     with naming(str(cfg.filename)):
         network, description = _described(predictor, transforms, fixed, checkpoint)
     with _refusals(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
@@ -102,7 +102,7 @@ def export(
         file = Path(folder, out.name)
         report = _made(network, description, to, file, int8, operator)
         session = _session(network, description, to, file)
-        report['check'], report['milliseconds'] = _checked(predictor, session, pictures, limited=int8 is None)
+        report['check'], report['milliseconds'] = _checked(predictor, session, paths, limited=int8 is None)
         if int8 is not None:
             report['metrics'] = _metrics(untouched, checkpoint, session)
         _describe(to, file, {**description, 'check': report['check']})
@@ -148,25 +148,25 @@ def _check_writable(out: Path) -> None:
             pass
 
 
-def _pictures_of(cfg: Config) -> list[Path]:
-    """Some pictures of the test dataset."""
-    for place, dataset in phase_datasets(cfg, 'test', 'val'):
-        for _, leaf in leaf_datasets(dataset, place):
+def _images_of(cfg: Config) -> list[Path]:
+    """Some images of the test dataset."""
+    for location, dataset in phase_datasets(cfg, 'test', 'val'):
+        for _, leaf in leaf_datasets(dataset, location):
             prefixes, root = leaf.get('data_prefix') or {}, leaf.get('data_root') or ''
             folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
             path = Path(join_root(root, folder or ''))
             listed = (path / name for name in _names_in(Path(join_root(root, leaf.get('ann_file') or ''))))
-            if found := list(islice(filter(Path.is_file, listed), _PICTURES)):
+            if found := list(islice(filter(Path.is_file, listed), _IMAGES)):
                 return found
             if path.is_dir() and (root or folder):
-                return find_images(path)[:_PICTURES]
+                return find_images(path)[:_IMAGES]
     raise ArgumentError(
-        'images', f'{cfg.filename}: the pictures of the test dataset are not here; name some for the check'
+        'images', f'{cfg.filename}: the images of the test dataset are not here; name some for the check'
     )
 
 
 def _names_in(file: Path) -> list[str]:
-    """The names of images that an annotation file lists: COCO, a list of label maps, or ``NAME LABEL`` in each line."""
+    """The image names in an annotation file: COCO, a list of segmentation maps, or ``NAME LABEL`` lines."""
     if not file.is_file():
         return []
     with naming(str(file), OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -261,9 +261,9 @@ def _session(network: Exported, description: Mapping[str, Any], to: str, file: P
 
 
 def _checked(
-    predictor: Predictor, session: Session, pictures: Sequence[Path], limited: bool
+    predictor: Predictor, session: Session, images: Sequence[Path], limited: bool
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """The largest differences between the model and the file, one and two pictures in a batch; and the times of one."""
+    """The largest differences between the model and the file, one and two images in a batch; and the times of one."""
     adapters = {name: adapter for name, (adapter, _) in predictor.task.parts(predictor.dataset_meta).items()}
     differences = comparison.Differences(session.tasks, adapters)
     milliseconds: dict[str, float] = {}
@@ -271,8 +271,8 @@ def _checked(
         seconds: dict[str, list[float]] = {'model': [], 'file': []}
         counts: list[int] = []
         counted = Session.of(session.metadata, partial(_counted, session, counts), session.file)
-        found = _timed(counted.predict(list(map(str, pictures)), batch_size), seconds['file'])
-        left = iter(pictures)
+        found = _timed(counted.predict(list(map(str, images)), batch_size), seconds['file'])
+        left = iter(images)
         batches = [list(islice(left, count)) for count in counts]  # the model gets those of the file
         samples = _timed(_samples(predictor, batches), seconds['model'])
         if limited:
@@ -282,11 +282,11 @@ def _checked(
         milliseconds = milliseconds or {
             name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
         }
-        sizes = {path: prediction.image.shape for path, prediction in zip(pictures, found)}
-        pictures = sorted(pictures, key=sizes.get)  # most libraries make pairs of equal sizes only
+        sizes = {path: prediction.image.shape for path, prediction in zip(images, found)}
+        images = sorted(images, key=sizes.get)  # most libraries make pairs of equal sizes only
     differences.require_small()
     ties = {'ties': len(differences.ties)} if differences.ties else {}
-    return {'pictures': len(pictures), **differences.largest, **ties}, milliseconds
+    return {'images': len(images), **differences.largest, **ties}, milliseconds
 
 
 def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -296,19 +296,19 @@ def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarra
 
 
 def _samples(predictor: Predictor, batches: Sequence[Sequence[Path]]) -> Iterator[tuple[Sequence[Path], Any]]:
-    """What the model finds in each picture, after the batch that it was in."""
+    """What the model finds in each image, after the batch that it was in."""
     for batch in batches:
         for _, sample in predictor.predict(list(map(_whole, batch)), len(batch)):
             yield batch, sample
 
 
-def _whole(path: Path) -> Path | Picture:
-    """A picture that the model is not to read reduced, as the runtime never does."""
-    return Picture(path, read(path)) if is_large(path) else path
+def _whole(path: Path) -> Path | InputImage:
+    """An image that the model is not to read reduced, as the runtime never does."""
+    return InputImage(path, read(path)) if is_large(path) else path
 
 
 def _is_tie(predictor: Predictor, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:
-    """Whether a pose task finds other people in a picture of a batch than the model though their maps agree.
+    """Whether a pose task finds other people in an image of a batch than the model though their maps agree.
 
     Grouping rounds distances of tags and compares neighbouring pixels: where two are alike, the last digit decides. The
     runtime has to find the model's people in the model's maps, and the maps of the file have to be these.
@@ -334,7 +334,7 @@ def _is_tie(predictor: Predictor, session: Session, batch: Sequence[Path], path:
     of_maps = Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file)
     grouped = list(of_maps.predict(paths, len(paths)))[row].tasks[name]
     adapter, _ = predictor.task.parts(predictor.dataset_meta)[name]
-    return comparison.within(comparison.compared(task, grouped, adapter.found(samples[row])))
+    return comparison.is_close(comparison.compared(task, grouped, adapter.found(samples[row])))
 
 
 def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping) -> dict[str, np.ndarray]:
@@ -347,7 +347,7 @@ def _metrics(cfg: Config, checkpoint: str, session: Session) -> dict[str, dict[s
     try:
         return compare_metrics(cfg, checkpoint, session)
     except UserError as error:
-        return f'not measured: {sentence(error)}'
+        return f'not measured: {message_of(error)}'
 
 
 def _timed(results: Iterator, seconds: list[float]) -> list:
@@ -409,6 +409,6 @@ def _found(model: nn.Module, session: Session, data: dict) -> list[Any]:
     for sample, prediction in zip(samples, session.predict(paths), strict=True):
         for name, task in session.tasks.items():
             own = sample.get(name) if name else sample
-            if own is not None:  # a picture may have no labels for a task
+            if own is not None:  # an image may have no labels for a task
                 comparison.put_into(own, task, prediction.tasks[name])
     return list(samples)

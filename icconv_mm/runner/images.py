@@ -1,4 +1,4 @@
-"""What predictions are asked for: pictures in files, folders, globs and addresses; frames of films and cameras."""
+"""What predictions are asked for: images in files, folders, globs and addresses; frames of videos and cameras."""
 
 import http.client
 import itertools
@@ -15,27 +15,27 @@ from PIL import Image, ImageOps
 from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.loading import IMAGE_SUFFIXES, ImageFileError, find_images
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
-from icconv_mm.timeouts import within
+from icconv_mm.timeouts import call_with_timeout
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.errors import is_utf8
 
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
 HEIC_SUFFIXES = ('.heic', '.heif')
-# Pixels of a picture that is read reduced, and the longer side then: no network here sees more than 1333 of it.
+# Pixels of an image that is read reduced, and the longer side then: no network here sees more than 1333 of it.
 LARGE, REDUCED = 24_000_000, 2048
 _SECONDS = 30  # an address may take to answer
-_LIMIT = 600  # seconds for a whole answer, which may be a film
+_LIMIT = 600  # seconds for a whole answer, which may be a video
 _MOST_BYTES = 1 << 30
 
 
 @dataclass
-class Picture:
-    """A picture that is predicted for.
+class InputImage:
+    """An image that is predicted for.
 
     Attributes:
         path: Its file, or what a frame is called.
         image: [H, W, 3], BGR, where it is no file that the pipeline reads.
-        size: Height and width of the whole picture, where ``image`` is reduced.
+        size: Height and width of the whole image, where ``image`` is reduced.
     """
 
     path: Path
@@ -43,15 +43,15 @@ class Picture:
     size: tuple[int, int] | None = None
 
 
-def is_film(text: str) -> bool:
-    """Whether an input is a film, a stream or the number of a camera."""
+def is_video(text: str) -> bool:
+    """Whether an input is a video, a stream or the number of a camera."""
     if text.isdigit():
         return not Path(text).exists()
     return text.startswith(('rtsp://', 'rtmp://')) or Path(text).suffix.lower() in VIDEO_SUFFIXES
 
 
-def find_pictures(text: str, folder: str | Path) -> list[Path]:
-    """The files of pictures that an input stands for, sorted by name.
+def find_inputs(text: str, folder: str | Path) -> list[Path]:
+    """The files of images that an input stands for, sorted by name.
 
     Args:
         text: A file, a folder, a glob pattern, or an address, which is fetched.
@@ -74,9 +74,9 @@ def find_pictures(text: str, folder: str | Path) -> list[Path]:
     except MissingFileError:
         if others:
             return others
-        films = [each.name for each in sorted(path.iterdir()) if each.suffix.lower() in VIDEO_SUFFIXES]
-        if films:
-            raise MissingFileError(f'{text}: no pictures, but films: give one of them by name: {films[0]}') from None
+        videos = [each.name for each in sorted(path.iterdir()) if each.suffix.lower() in VIDEO_SUFFIXES]
+        if videos:
+            raise MissingFileError(f'{text}: no images, but videos: give one of them by name: {videos[0]}') from None
         raise
 
 
@@ -86,12 +86,12 @@ def fetch(address: str, folder: Path) -> Path:
     Raises:
         InputError: It does not answer, or is too large.
     """
-    path = folder / (Path(address.split('?')[0]).name or 'picture')
+    path = folder / (Path(address.split('?')[0]).name or 'image')
     if path.suffix.lower() not in (*IMAGE_SUFFIXES, *HEIC_SUFFIXES, *VIDEO_SUFFIXES):
         path = Path(f'{path}.jpg')
     try:
         request = urllib.request.Request(address, headers={'User-Agent': 'Mozilla/5.0'})  # some refuse Python's
-        content = within(_LIMIT, lambda: _read_url(request))
+        content = call_with_timeout(_LIMIT, lambda: _read_url(request))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise InputError(f'{address}: cannot be fetched ({getattr(error, "reason", error)})') from None
     if len(content) > _MOST_BYTES:
@@ -102,14 +102,14 @@ def fetch(address: str, folder: Path) -> Path:
 
 def _read_url(request: urllib.request.Request) -> bytes:
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-        content, said = answer.read(_MOST_BYTES + 1), answer.headers.get('Content-Length', '')
+        content, said = answer.read(_MOST_BYTES + 1), answer.headers.get('Drawing-Length', '')
     if said.isdecimal() and len(content) < min(int(said), _MOST_BYTES):  # http.client says so only if it may read on
         raise OSError(f'{len(content)} of {said} bytes came')
     return content
 
 
 def read(path: Path, longest: int | None = None, turned: bool = True) -> np.ndarray:
-    """A picture [H, W, 3], BGR, as the pipelines read it: by OpenCV, or HEIC by Pillow.
+    """An image [H, W, 3], BGR, as the pipelines read it: by OpenCV, or HEIC by Pillow.
 
     Args:
         path: The file.
@@ -117,7 +117,7 @@ def read(path: Path, longest: int | None = None, turned: bool = True) -> np.ndar
         turned: Whether as its EXIF says.
 
     Raises:
-        ImageFileError: It is no picture. MissingLibraryError: It is HEIC, and pillow-heif is not installed.
+        ImageFileError: It is no image. MissingLibraryError: It is HEIC, and pillow-heif is not installed.
     """
     if path.suffix.lower() in HEIC_SUFFIXES:
         return _shrunk(_read_heic(path), longest)
@@ -130,7 +130,7 @@ def read(path: Path, longest: int | None = None, turned: bool = True) -> np.ndar
         raise ImageFileError(f'{path}: cannot be read ({error.strerror})') from None
     image = cv2.imdecode(content, flags) if content.size else None
     if image is None:
-        raise ImageFileError(f'{path}: cannot be read (OpenCV knows no such picture)')
+        raise ImageFileError(f'{path}: cannot be read (OpenCV knows no such image)')
     return _shrunk(image, longest)
 
 
@@ -148,7 +148,7 @@ def _read_heic(path: Path) -> np.ndarray:
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    """The sides of a picture, zeros of what Pillow cannot open."""
+    """The sides of an image, zeros of what Pillow cannot open."""
     try:
         return oriented_size(path)[0]
     except InputError:
@@ -171,31 +171,31 @@ def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
 
 
 def is_large(path: Path) -> bool:
-    """Whether a picture is read reduced."""
+    """Whether an image is read reduced."""
     width, height = _size_of(path)
     return width * height > LARGE
 
 
-def opened(path: Path, turned: bool = True) -> Picture:
-    """A picture as the network gets it: most are left to the pipeline; HEIC is read here, and large ones reduced."""
+def opened(path: Path, turned: bool = True) -> InputImage:
+    """An image as the network gets it: most are left to the pipeline; HEIC is read here, and large ones reduced."""
     if path.suffix.lower() in HEIC_SUFFIXES:
-        return Picture(path, read(path))
+        return InputImage(path, read(path))
     if not is_large(path):  # or the pipeline says what is wrong with it
-        return Picture(path)
+        return InputImage(path)
     image = read(path, REDUCED, turned)
     # OpenCV turns other formats than Pillow
     height, width = sorted(_size_of(path), reverse=image.shape[0] > image.shape[1])
-    return Picture(path, image, (height, width))
+    return InputImage(path, image, (height, width))
 
 
 def _check_for_opencv(path: str | Path) -> None:
-    """Raise InputError for the path of a film that OpenCV would crash on."""
+    """Raise InputError for the path of a video that OpenCV would crash on."""
     if not is_utf8(path):
-        raise InputError(f'{path}: OpenCV opens no film whose path is not UTF-8: rename it')
+        raise InputError(f'{path}: OpenCV opens no video whose path is not UTF-8: rename it')
 
 
-class Film:
-    """The frames of a film, a stream or a camera.
+class Video:
+    """The frames of a video, a stream or a camera.
 
     Args:
         text: A file, an address, or the number of a camera.
@@ -219,15 +219,15 @@ class Film:
             raise InputError(f'{f"camera {text}" if is_camera else text}: OpenCV cannot open it')
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[InputImage]:
         for number in itertools.count(1):
             there, image = self._capture.read()
             if not there:
                 return
-            yield Picture(Path(f'{self.name}_{number:06d}.jpg'), image)
+            yield InputImage(Path(f'{self.name}_{number:06d}.jpg'), image)
 
 
-class FilmWriter:
+class VideoWriter:
     """An MP4 of frames [h, w, 3], BGR, that appears with the first one.
 
     Raises:
@@ -254,6 +254,6 @@ class FilmWriter:
             self._writer.release()
 
 
-def scratch() -> tempfile.TemporaryDirectory:
+def temporary_folder() -> tempfile.TemporaryDirectory:
     """A folder for what is fetched."""
     return tempfile.TemporaryDirectory(prefix='icconv_mm_')

@@ -1,4 +1,4 @@
-"""A config for one's own pictures: what they are is found out, and what is written is short and for people to edit."""
+"""A config for one's own images: what they are is found out, and what is written is short and for people to edit."""
 
 import hashlib
 import json
@@ -15,16 +15,24 @@ from mmengine.config import Config
 
 from icconv_mm import models
 from icconv_mm.annotations import TASKS
-from icconv_mm.annotations.convert import all_tasks, choose, fill_splits, find, name_of, nothing_left, prepare
-from icconv_mm.annotations.converted import Prepared
-from icconv_mm.annotations.dataset import SPLITS, Found, Picture, assign_splits
+from icconv_mm.annotations.convert import (
+    all_tasks,
+    choose_dataset,
+    convert,
+    fill_splits,
+    name_of,
+    nothing_left,
+    read_datasets,
+)
+from icconv_mm.annotations.converted import Converted
+from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Dataset, assign_splits
 from icconv_mm.annotations.left_out import write_warnings
 from icconv_mm.annotations.report import problem_lines
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
-from icconv_mm.files import RUN_LOCK, alone_in, configs_folder, require_file, whole_file, write_json
+from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, configs_folder, require_file, write_json
 from icconv_mm.hooks.own_data import UNFINISHED
 from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
@@ -37,13 +45,13 @@ LIBRARY = {
     'pose': 'mmpose',
     'classification': 'mmpretrain',
 }
-_SEEN = 30_000  # pictures that a training sees: 500 of them 60 times
+_SEEN = 30_000  # images that a training sees: 500 of them 60 times
 _EPOCHS = (12, 300)
 _STEPS = {'semantic': 2000}  # a training has at least, else 1000, by smaller batches where it is short
-_SIDES = (128, 640)  # of the default size; up to _FINE where things would be smaller than _LEAST pixels
+_SIDES = (128, 640)  # of the default size; up to _FINE where objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
-_PLACES = 'places.json'  # in the folder of annotations: what they were read from
+_LOCATIONS = 'places.json'  # in the folder of annotations: what they were read from
 _TRIES = 5  # seconds to reach where weights are
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
@@ -57,13 +65,13 @@ def config_for(
     *,
     work_dir: str | Path | None = None,
     classes: Sequence[str] | None = None,
-    void: Sequence[int] = (),
+    ignore_index: Sequence[int] = (),
     pretrained: str = 'auto',
     patience: int | None = None,
     strict: bool = False,
     say: Any = None,
 ) -> Config:
-    """Write a config that trains a network on pictures as they lie, with the labels that it reads beside it.
+    """Write a config that trains a network on images as they lie, with the labels that it reads beside it.
 
     The annotations are in a folder that is called after their content. The config, which says which folder it reads, is
     written last: a call that is stopped leaves the one before it as it was.
@@ -74,11 +82,11 @@ def config_for(
         task: ``'detection'``, ``'instance'``, ``'semantic'``, ``'pose'``, ``'classification'``, or ``'all'`` for one
             network that learns all but ``'classification'`` of what there are labels for.
         backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``.
-        size: Pixels of the longer side that pictures are brought to; by default what pictures and things ask for.
-        epochs: Length of the training; by default 30,000 pictures are seen.
+        size: Pixels of the longer side that images are brought to; by default what images and objects ask for.
+        epochs: Length of the training; by default 30,000 images are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
-        classes: Names to learn, in this order; where several tasks are learned, names of label maps.
-        void: Values of label maps that mean nothing.
+        classes: Names to learn, in this order; where several tasks are learned, names of segmentation maps.
+        void: Values of segmentation maps that are ignored.
         pretrained: ``'auto'`` takes torchvision's for a network of their shape where they can be fetched, ``'none'``
             random ones; else a file, or anything that mmengine loads.
         patience: Validations without progress after which the training ends.
@@ -94,32 +102,32 @@ def config_for(
         DatasetError: The data cannot be read, or nothing is left of them.
         ArgumentError, InputError: Another argument cannot be used.
     """
-    places = [data] if isinstance(data, (str, Path)) else list(data)
+    locations = [data] if isinstance(data, (str, Path)) else list(data)
     if task not in (*TASKS, 'all'):
         raise ArgumentError('task', f'expected one of {", ".join((*TASKS, "all"))}, got {task!r}')
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
     say = say or (lambda line: print(printable(line)))
     network = backbone_of(backbone)
-    folder = _folder_of_run(places[0], task, work_dir)
+    folder = _folder_of_run(locations[0], task, work_dir)
     path = Path(f'{folder}.py')  # in the folder, the runner would write the whole config over it
-    given = [os.path.abspath(place) for place in places]
+    given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
         _check_unedited(path, folder, given)
         for left in folder.glob(f'{UNFINISHED}*'):  # by a call that was killed
             shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as scratch:
-            prepared = _prepared(places, task, Path(scratch, 'new'), classes, void, strict, say)
-            write_json(Path(scratch, 'new', _PLACES), given)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
+            converted = _prepared(locations, task, Path(temporary, 'new'), classes, ignore_index, strict, say)
+            write_json(Path(temporary, 'new', _LOCATIONS), given)
             init = weights_of(backbone, pretrained, say)
-            chosen = _choose(task, prepared, network, init, size, epochs, patience)
-            annotations = _name_of_content(Path(scratch, 'new'))
-            text = config_text(chosen, prepared, annotations)
-            place = folder / annotations
-            if place.is_symlink() or not place.is_dir() or _name_of_content(place) != annotations:
-                if os.path.lexists(place):  # somebody else's
-                    os.replace(place, Path(scratch, 'former'))
-                os.replace(Path(scratch, 'new'), place)
-        with whole_file(path) as file:
+            chosen = _choose(task, converted, network, init, size, epochs, patience)
+            annotations = _name_of_content(Path(temporary, 'new'))
+            text = config_text(chosen, converted, annotations)
+            location = folder / annotations
+            if location.is_symlink() or not location.is_dir() or _name_of_content(location) != annotations:
+                if os.path.lexists(location):  # somebody else's
+                    os.replace(location, Path(temporary, 'former'))
+                os.replace(Path(temporary, 'new'), location)
+        with atomic_write(path) as file:
             file.write(text.encode())
         _remove_unread(folder, path)
     size_text = f'{chosen.shape[0]} x {chosen.shape[1]} pixels, {chosen.epochs} epochs, batches of {chosen.batch}'
@@ -128,9 +136,9 @@ def config_for(
     return load_config(path, work_dir=str(folder))
 
 
-def _folder_of_run(place: str | Path, task: str, work_dir: str | Path | None) -> Path:
+def _folder_of_run(location: str | Path, task: str, work_dir: str | Path | None) -> Path:
     """The folder of a run, whose path the config that mmengine writes into it has as well."""
-    folder = Path(work_dir or Path('work_dirs', f'{name_of(place)}_{task}'))
+    folder = Path(work_dir or Path('work_dirs', f'{name_of(location)}_{task}'))
     if (defect := name_defect(os.path.abspath(folder))) is not None:
         raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
     return folder
@@ -152,7 +160,7 @@ def _remove_unread(folder: Path, path: Path) -> None:
             shutil.rmtree(each, ignore_errors=True)
 
 
-def _check_unedited(path: Path, folder: Path, places: Sequence[str]) -> None:
+def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
     """Raise ArgumentError if a config is there that is not as it was written, with its annotations, or of other places.
 
     What was edited would be lost, and so would the annotations of a run on other images.
@@ -165,106 +173,108 @@ def _check_unedited(path: Path, folder: Path, places: Sequence[str]) -> None:
         command = command_of('train', str(path), '--work-dir', str(folder))
         what = 'has been edited, or is of a former version'
         raise ArgumentError('work_dir', f'{path} {what}: train it by its name, {command}, or choose another')
-    before = json.loads((annotations / _PLACES).read_bytes()) if annotations.is_dir() else places
-    if before != places:
-        raise ArgumentError('work_dir', f'{path} is of {", ".join(before)}, not of {", ".join(places)}: choose another')
+    before = json.loads((annotations / _LOCATIONS).read_bytes()) if annotations.is_dir() else locations
+    if before != locations:
+        raise ArgumentError(
+            'work_dir', f'{path} is of {", ".join(before)}, not of {", ".join(locations)}: choose another'
+        )
 
 
 def _prepared(
-    places: Sequence[str | Path],
+    locations: Sequence[str | Path],
     task: str,
     folder: Path,
     classes: Sequence[str] | None,
-    void: Sequence[int],
+    ignore_index: Sequence[int],
     strict: bool,
     say: Any,
-) -> dict[str, Prepared]:
+) -> dict[str, Converted]:
     """The labels of each task, written, with all warnings as JSON."""
-    found = find(*places, strict=strict)
+    found = read_datasets(*locations, strict=strict)
     tasks = all_tasks(found) if task == 'all' else [task]
     if not tasks:
-        raise ArgumentError('task', 'only whole pictures have labels: use --task classification')
+        raise ArgumentError('task', 'only whole images have labels: use --task classification')
     for each in tasks:
         if not is_installed(LIBRARY[each]):
             raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
-    sets = {each: choose(found, each) for each in tasks}
-    named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, label maps alone may have no names
+    sets = {each: choose_dataset(found, each) for each in tasks}
+    named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, segmentation maps alone may have no names
     if classes and len(sets) > 1:
         if named != 'semantic':
             together = f'{" and ".join(tasks)} are learned together'
-            raise ArgumentError('classes', f'{together}: name those of label maps, or of one task by itself')
-        say('classes: names of label maps; the other tasks have all of theirs')
+            raise ArgumentError('classes', f'{together}: name those of segmentation maps, or of one task by itself')
+        say('classes: names of segmentation maps; the other tasks have all of theirs')
     for line in _not_learned(found, sets, TASKS if task == 'all' else tasks):
         say(line)
     if len(sets) > 1:
         for note in _share_splits(sets):
             say(note)
-    prepared = {
-        name: prepare(
+    converted = {
+        name: convert(
             own,
             name,
             folder,
             classes=classes if name == named else None,
-            void=void,
+            ignore_index=ignore_index,
             shared=len(sets) > 1,
             absolute=True,
         )
         for name, own in sets.items()
     }
-    for name, made in prepared.items():
+    for name, made in converted.items():
         if 'train' not in made.splits:
-            raise nothing_left(sets[name], f'no picture for training has labels for {name!r} that can be used')
+            raise nothing_left(sets[name], f'no image for training has labels for {name!r} that can be used')
     if len(sets) > 1:
-        fill_splits(prepared.values())
-    for line in _report(sets, prepared):
+        fill_splits(converted.values())
+    for line in _report(sets, converted):
         say(line)
     write_warnings(folder / 'warnings.json', {id(own): own for own in sets.values()}.values())
-    return prepared
+    return converted
 
 
-def _not_learned(found: Sequence[Found], sets: dict[str, Found], tasks: Sequence[str]) -> Iterator[str]:
+def _not_learned(datasets: Sequence[Dataset], sets: dict[str, Dataset], tasks: Sequence[str]) -> Iterator[str]:
     """What there are labels for that nothing is learned from."""
-    for own in found:
+    for own in datasets:
         for task in own.tasks():
             used = sets.get(task) or (sets.get('instance') if task == 'detection' else None)
             if task in tasks and used is not own:
-                instead = f'but from {used.place}' if used else 'as no other task is learned beside it'
-                yield f'{own.place}: {own.format}: {task} not learned from it, {instead}'
+                instead = f'but from {used.location}' if used else 'as no other task is learned beside it'
+                yield f'{own.location}: {own.format}: {task} not learned from it, {instead}'
 
 
-def _share_splits(sets: dict[str, Found]) -> Iterator[str]:
-    """Give each picture one split for all tasks, that of the first set that says one; says what was done."""
-    shared: dict[Path, Picture] = {}
+def _share_splits(sets: dict[str, Dataset]) -> Iterator[str]:
+    """Give each image one split for all tasks, that of the first set that says one; says what was done."""
+    shared: dict[Path, AnnotatedImage] = {}
     differing = []
     for task, own in sets.items():
-        for picture in own.labelled(task):
-            first = shared.setdefault(picture.path, picture)
-            if first.split and picture.split and first.split != picture.split:
-                differing.append(f'{picture.path}: {first.split}, not {picture.split} as {own.place} says')
-            first.split = first.split or picture.split
+        for image in own.labelled(task):
+            first = shared.setdefault(image.path, image)
+            if first.split and image.split and first.split != image.split:
+                differing.append(f'{image.path}: {first.split}, not {image.split} as {own.location} says')
+            first.split = first.split or image.split
     if differing:
-        yield f'{len(differing)} pictures have two splits, of which the first counts: {differing[0]}'
+        yield f'{len(differing)} images have two splits, of which the first counts: {differing[0]}'
     if note := assign_splits(list(shared.values())):
         yield note
     for own in sets.values():
-        for path, picture in own.pictures.items():
-            picture.split = shared[path].split if path in shared else picture.split
+        for path, image in own.images.items():
+            image.split = shared[path].split if path in shared else image.split
 
 
-def _report(sets: dict[str, Found], prepared: dict[str, Prepared]) -> Iterator[str]:
+def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterator[str]:
     """What was prepared for each task, then what is wrong with each set."""
-    splits = {split for made in prepared.values() for split in made.splits}
-    for task, made in prepared.items():
+    splits = {split for made in converted.values() for split in made.splits}
+    for task, made in converted.items():
         own = sets[task]
         counts = ', '.join(f'{split} {count}' for split, count in made.splits.items())
-        yield f'{own.place}: {own.format}, {task}: {len(made.classes)} classes ({counts})'
+        yield f'{own.location}: {own.format}, {task}: {len(made.classes)} classes ({counts})'
         yield from (f'  {note}' for note in made.notes)
         if absent := ' or '.join(split for split in SPLITS if split in splits - made.splits.keys()):
             yield f'  no labels for {task} in the split {absent}: not judged there'
     for own in {id(own): own for own in sets.values()}.values():
         if own.missing:
-            yield f'  {len(own.missing)} pictures are named and not there, the first: {own.missing[0]}'
-        yield from problem_lines(own, most=5) if own.problems else ()
+            yield f'  {len(own.missing)} images are named and not there, the first: {own.missing[0]}'
+        yield from problem_lines(own, most=5) if own.warnings else ()
 
 
 # --- the network ---
@@ -313,7 +323,7 @@ def weights_of(backbone: str, weights: str, say: Any) -> dict | None:
     return dict(type='Pretrained', checkpoint=str(Path(weights).absolute()), **prefix)
 
 
-_COST = 'which takes several times the pictures and epochs; --pretrained FILE gives others'
+_COST = 'which takes several times the images and epochs; --pretrained FILE gives others'
 
 
 def _fetched(name: str) -> str | None:
@@ -343,19 +353,19 @@ def _fetched(name: str) -> str | None:
 
 def _choose(
     task: str,
-    prepared: dict[str, Prepared],
+    converted: dict[str, Converted],
     network: dict,
     init: dict | None,
     size: int | None,
     epochs: int | None,
     patience: int | None,
 ) -> Choices:
-    sizes = np.concatenate([made.sizes for made in prepared.values()])
-    boxes = np.concatenate([made.boxes for made in prepared.values()])
+    sizes = np.concatenate([made.sizes for made in converted.values()])
+    boxes = np.concatenate([made.boxes for made in converted.values()])
     size = default_size(sizes, boxes, task) if size is None else size
     if size < _STRIDE:
         raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
-    count = max(made.splits.get('train', 1) for made in prepared.values())
+    count = max(made.splits.get('train', 1) for made in converted.values())
     is_deep = network.get('depth', 50) >= 50
     low, high = _EPOCHS
     epochs = epochs or int(np.clip(round(_SEEN / count), low, high))
@@ -377,11 +387,11 @@ def _choose(
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
-    """Pixels of the longer side: those of most pictures, within limits; more where things would be too small.
+    """Pixels of the longer side: those of most images, within limits; more where objects would be too small.
 
     Args:
-        sizes: Width and height of pictures, [n, 2].
-        boxes: Width and height of things in shares of the longer side, [m, 2].
+        sizes: Width and height of images, [n, 2].
+        boxes: Width and height of objects in shares of the longer side, [m, 2].
         task: The task.
     """
     if task == 'classification':
@@ -394,7 +404,7 @@ def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
 
 
 def shape_of(sizes: np.ndarray, size: int) -> tuple[int, int]:
-    """Width and height, multiples of 32 of which the longer is at least ``size``, in the pictures' proportion."""
+    """Width and height, multiples of 32 of which the longer is at least ``size``, in the images' proportion."""
     ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))
     sides = (size, size / ratio) if ratio >= 1 else (size * ratio, size)
     return tuple(int(-(-max(side, _STRIDE) // _STRIDE) * _STRIDE) for side in sides)

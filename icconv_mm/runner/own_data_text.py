@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.annotations.converted import Prepared
+from icconv_mm.annotations.converted import Converted
 from icconv_mm.annotations.dataset import SPLITS
 from icconv_mm.annotations.skeleton import KEYPOINTS_FILE
 from icconv_mm.errors import InputError
@@ -42,11 +42,11 @@ class Choices:
 
     Attributes:
         task, epochs: As of :func:`icconv_mm.apis.config_for`.
-        size: Pixels of the longer side that pictures are brought to.
-        shape: Width and height of what is trained on, multiples of 32, in the proportion of the pictures.
+        size: Pixels of the longer side that images are brought to.
+        shape: Width and height of what is trained on, multiples of 32, in the proportion of the images.
         backbone: Its config.
         is_deep: Whether it has bottlenecks: four times the channels.
-        batch: Pictures of a step.
+        batch: Images of a step.
         rate: Learning rate.
         weights: ``init_cfg`` of the backbone, or None.
         patience: Validations without progress that end the training; None for no end.
@@ -64,7 +64,7 @@ class Choices:
     patience: int | None
 
 
-def config_text(chosen: Choices, prepared: dict[str, Prepared], annotations: str) -> str:
+def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str) -> str:
     """The whole file: variables with what was chosen, and below them what follows from these.
 
     Args:
@@ -79,15 +79,15 @@ def config_text(chosen: Choices, prepared: dict[str, Prepared], annotations: str
     written = base / 'written'
     name = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
     body = [
-        *_kept((written / f'{name}.py').read_text(), prepared),
+        *_kept((written / f'{name}.py').read_text(), converted),
         '',
         *(written / 'end.py').read_text().splitlines(),
-        *_stopping(chosen, prepared),
+        *_stopping(chosen, converted),
     ]
     used = set(re.findall(r'\w+', '\n'.join(body)))
-    variables = [*_files(chosen, prepared), *(_literal(*each) for each in _numbers(chosen, prepared))]
+    variables = [*_files(chosen, converted), *(_literal(*each) for each in _numbers(chosen, converted))]
     rest = [
-        f'# {", ".join(prepared)}. Edit it; tools/browse_dataset.py shows what is learned, tools/train.py trains.',
+        f'# {", ".join(converted)}. Edit it; tools/browse_dataset.py shows what is learned, tools/train.py trains.',
         _literal('_base_', str(base / f'{chosen.task}.py')),
         '',
         '# The folder is in one of the name of this file, which holds the run, too: move all together.',
@@ -116,7 +116,7 @@ def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
     """Scale and ratios of anchors on strides 4 to 64.
 
     Args:
-        boxes: Width and height of things in shares of the longer side of their pictures, [m, 2].
+        boxes: Width and height of objects in shares of the longer side of their images, [m, 2].
         size: Pixels of the longer side.
     """
     if not len(boxes):
@@ -133,7 +133,7 @@ def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
 
 
 def crop_of(shape: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of the part of a label map that a step sees: two thirds of a side, but 256 pixels of it."""
+    """Width and height of the training crop of a segmentation map: two thirds of a side, at least 256 pixels."""
     return tuple(min(side, max(_LEAST_CROP, round(side * 2 / 3 / 32) * 32)) for side in shape)
 
 
@@ -144,12 +144,12 @@ def class_weights(shares: Sequence[float]) -> list[float]:
     return [round(weight / mean, 2) for weight in weights]
 
 
-def _kept(text: str, prepared: dict[str, Prepared]) -> Iterator[str]:
+def _kept(text: str, converted: dict[str, Converted]) -> Iterator[str]:
     """The lines of a file without the sections, ``# --- TASK, TASK ---``, of tasks that are not learned."""
     is_kept = True
     for line in text.splitlines():
         if heading := _SECTION.fullmatch(line):
-            is_kept = heading[1] == 'all' or not prepared.keys().isdisjoint(heading[1].split(', '))
+            is_kept = heading[1] == 'all' or not converted.keys().isdisjoint(heading[1].split(', '))
         elif is_kept:
             yield line
 
@@ -173,9 +173,9 @@ def _literal(name: str, value: Any, comment: str = '') -> str:
     return f'# {comment}\n{name} = {text}' if comment else f'{name} = {text}'
 
 
-def _files(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[str]:
-    """Lines about the files of each task, and the number of names in them; beside things, they end in the task."""
-    for task, made in prepared.items():
+def _files(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
+    """Lines about the files of each task, and the number of names in them; beside objects, they end in the task."""
+    for task, made in converted.items():
         end = f'_{task}' if chosen.task == 'all' and task in ('semantic', 'pose') else ''
         for split in SPLITS:
             file = made.files.get(split)
@@ -190,26 +190,26 @@ def _files(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[str]:
             yield _literal(f'palette{end}', palette(len(made.classes)))
 
 
-def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[str, Any, str]]:
+def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple[str, Any, str]]:
     """What was chosen: name, value and comment."""
-    most = max(made.splits.get('train', 1) for made in prepared.values())
+    most = max(made.splits.get('train', 1) for made in converted.values())
     steps = -(-most // chosen.batch) * chosen.epochs
-    objects_task = next((task for task in ('instance', 'detection') if task in prepared), None)
+    objects_task = next((task for task in ('instance', 'detection') if task in converted), None)
     yield 'objects_task', objects_task, ''
-    groups = {split: _groups(prepared, split) for split in SPLITS}
-    yield 'same_pictures', groups, 'tasks whose annotations are of the same images'
-    yield 'size', chosen.size, 'pixels of the longer side that pictures are brought to'
+    groups = {split: _groups(converted, split) for split in SPLITS}
+    yield 'same_images', groups, 'tasks whose annotations are of the same images'
+    yield 'size', chosen.size, 'pixels of the longer side that images are brought to'
     yield 'shape', chosen.shape, 'width and height of what is trained on, multiples of 32'
-    yield 'crop', crop_of(chosen.shape), 'width and height of the part of a picture that a step sees'
+    yield 'crop', crop_of(chosen.shape), 'width and height of the part of an image that a step sees'
     if chosen.task == 'semantic':
-        yield 'class_weight', class_weights(list(prepared['semantic'].counts.values())), 'rare classes count more'
+        yield 'class_weight', class_weights(list(converted['semantic'].counts.values())), 'rare classes count more'
     if objects_task is not None:
-        yield 'anchors', anchors(prepared[objects_task].boxes, chosen.size), 'on strides 4 to 64'
-    is_mirrored = 'pose' not in prepared or prepared['pose'].flips is not None
-    yield 'flip_prob', 0.5 if is_mirrored else 0.0, 'of pictures in training are mirrored'
+        yield 'anchors', anchors(converted[objects_task].boxes, chosen.size), 'on strides 4 to 64'
+    is_flipped = 'pose' not in converted or converted['pose'].flips is not None
+    yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''
     is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1
-    yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small picture'
+    yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small image'
     yield 'epochs', chosen.epochs, ''
     yield 'learning_rate', chosen.rate, ''
     yield 'warm_up', min(_WARM_UP, steps // 10), 'iterations; none with less than 2'
@@ -218,29 +218,29 @@ def _numbers(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[tuple[s
     yield 'width', 256 if chosen.is_deep else 128, 'channels of what stands on them'
 
 
-def _groups(prepared: dict[str, Prepared], split: str) -> list[list[str]]:
-    """Tasks whose labels of a split are of the same pictures, together; without those that have none there."""
+def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:
+    """Tasks whose labels of a split are of the same images, together; without those that have none there."""
     groups: list[list[str]] = []
-    for name, made in prepared.items():
+    for name, made in converted.items():
         if split in made.files:
-            group = next((each for each in groups if _is_joined(prepared, each, name, split)), None)
+            group = next((each for each in groups if _is_joined(converted, each, name, split)), None)
             groups.append([name]) if group is None else group.append(name)
     return groups
 
 
-def _is_joined(prepared: dict[str, Prepared], group: Sequence[str], name: str, split: str) -> bool:
-    """Whether a task shares pictures with the first of a group, and people are not more than the things in it.
+def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str, split: str) -> bool:
+    """Whether a task shares images with the first of a group, and people are not more than the objects in it.
 
-    In a joined set people are taken for some of the things, by the numbers of their labels.
+    In a joined set people are taken for some of the objects, by the numbers of their labels.
     """
-    is_shared = not set(prepared[group[0]].paths[split]).isdisjoint(prepared[name].paths[split])
-    counts = [prepared[each].things[split] for each in (*group, name) if each != 'semantic']
+    is_shared = not set(converted[group[0]].paths[split]).isdisjoint(converted[name].paths[split])
+    counts = [converted[each].annotations[split] for each in (*group, name) if each != 'semantic']
     return is_shared and counts == sorted(counts, reverse=True)
 
 
-def _stopping(chosen: Choices, prepared: dict[str, Prepared]) -> Iterator[str]:
+def _stopping(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
     """What decides which checkpoint is the best, and when there is no progress."""
-    first = next(task for task, made in prepared.items() if 'val' in made.files)
+    first = next(task for task, made in converted.items() if 'val' in made.files)
     best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
     if chosen.task == 'all':
         yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'

@@ -22,12 +22,22 @@ from torch import nn
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.config_tree import kind_of, with_pipeline
-from icconv_mm.errors import ArgumentError, InputError, UserError, naming, sentence
-from icconv_mm.files import whole_file
+from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
+from icconv_mm.files import atomic_write
 from icconv_mm.runner.coco_results import CocoResults, results_of
 from icconv_mm.runner.config import as_config
 from icconv_mm.runner.explain_errors import boundary
-from icconv_mm.runner.images import Film, FilmWriter, Picture, fetch, find_pictures, is_film, opened, read, scratch
+from icconv_mm.runner.images import (
+    InputImage,
+    Video,
+    VideoWriter,
+    fetch,
+    find_inputs,
+    is_video,
+    opened,
+    read,
+    temporary_folder,
+)
 from icconv_mm.runner.prepare import prepare, without_own_weights
 from icconv_mm.tasks.task import NO_LIBRARY, scope_of
 from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
@@ -80,7 +90,7 @@ class Predictor:
         """Class names by label."""
         return self.task.class_names(self.dataset_meta)
 
-    def predict(self, paths: Sequence[str | Path | Picture], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
+    def predict(self, paths: Sequence[str | Path | InputImage], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
         """Yield each path and the data sample that the model returns for it.
 
         Raises:
@@ -92,7 +102,7 @@ class Predictor:
                 yield _name_of(given), sample
 
     def try_predict(
-        self, paths: Iterable[str | Path | Picture], batch_size: int = 1, workers: int = 0
+        self, paths: Iterable[str | Path | InputImage], batch_size: int = 1, workers: int = 0
     ) -> Iterator[tuple[str, Any]]:
         """As :meth:`predict`, with the exception in the place of the data sample where an image fails.
 
@@ -113,7 +123,7 @@ class Predictor:
                 yield _name_of(given), each if isinstance(each, Exception) else next(left)
 
     def predict_tiles(self, path: Path, tile: int) -> Any:
-        """What the model finds in a picture that is cut into overlapping squares of ``tile`` pixels.
+        """What the model finds in an image that is cut into overlapping squares of ``tile`` pixels.
 
         Raises:
             NotSupportedError: The task cannot be put together again.
@@ -121,17 +131,17 @@ class Predictor:
         parts, image = [], read(path, turned=self._turned)
         for top, left in tile_corners(image.shape[:2], tile):
             piece = np.ascontiguousarray(image[top : top + tile, left : left + tile])
-            sample = self._forward([self._load(Picture(Path('tile'), piece))])[0]
+            sample = self._forward([self._load(InputImage(Path('tile'), piece))])[0]
             parts.append((sample, (top, left)))
         return self.task.joined(parts, image.shape[:2])
 
-    def _load(self, given: str | Path | Picture) -> tuple[dict, tuple[int, int] | None]:
-        """What the pipeline makes of a picture, and its whole size where it was reduced."""
-        picture = given if isinstance(given, Picture) else opened(Path(given), self._turned)
-        results = self.task.model_input(str(picture.path), self.dataset_meta)
-        if picture.image is not None:
-            results['img'] = picture.image
-        return self.pipeline(results), picture.size
+    def _load(self, given: str | Path | InputImage) -> tuple[dict, tuple[int, int] | None]:
+        """What the pipeline makes of an image, and its whole size where it was reduced."""
+        image = given if isinstance(given, InputImage) else opened(Path(given), self._turned)
+        results = self.task.model_input(str(image.path), self.dataset_meta)
+        if image.image is not None:
+            results['img'] = image.image
+        return self.pipeline(results), image.size
 
     def _forward(self, inputs: list[tuple[dict, tuple[int, int] | None]]) -> list[Any]:
         with torch.no_grad():
@@ -141,10 +151,10 @@ class Predictor:
                 self.task.enlarge(sample, size)
         return samples
 
-    def drawn(self, given: Path | Picture, sample: Any, score_thr: float = 0.3) -> np.ndarray:
-        """The picture with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
-        image = given.image if isinstance(given, Picture) else read(given, LONGEST, self._turned)
-        content = self.task.content(sample, self.dataset_meta, score_thr)
+    def drawn(self, given: Path | InputImage, sample: Any, score_thr: float = 0.3) -> np.ndarray:
+        """The image with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
+        image = given.image if isinstance(given, InputImage) else read(given, LONGEST, self._turned)
+        content = self.task.drawing(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]
 
@@ -153,16 +163,16 @@ class Predictor:
         out_file = Path(out_file)
         with naming(str(out_file), ValueError):
             content = encoded(self.drawn(Path(path), sample, score_thr)[..., ::-1], out_file.suffix)
-        with whole_file(out_file, is_flushed=False) as file:
+        with atomic_write(out_file, is_flushed=False) as file:
             file.write(content)
 
 
-def _name_of(given: str | Path | Picture) -> str:
-    return str(given.path if isinstance(given, Picture) else given)
+def _name_of(given: str | Path | InputImage) -> str:
+    return str(given.path if isinstance(given, InputImage) else given)
 
 
 def tile_corners(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[tuple[int, int]]:
-    """Top and left of squares of ``tile`` pixels that cover a picture of ``size`` and overlap by a share or more."""
+    """Top and left of squares of ``tile`` pixels that cover an image of ``size`` and overlap by a share or more."""
 
     def starts(length: int) -> list[int]:
         if length <= tile:
@@ -215,7 +225,7 @@ def infer(
     workers: int = 1,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> dict[str, Path]:
-    """Predict for pictures, films and cameras.
+    """Predict for images, videos and cameras.
 
     Writes below ``out_dir``: ``vis/`` (images with the predictions drawn), ``predictions.json`` (a COCO results file:
     a list of detections, keypoints, or class masks of semantic segmentation) and ``images.json`` (the ``images`` and
@@ -225,7 +235,7 @@ def infer(
     Args:
         cfg: Config of the model, or its file.
         checkpoint: File with the weights of the model.
-        inputs: The images: a file, a folder, a glob pattern, an address; a film (MP4, AVI, GIF, ...), a stream or the
+        inputs: The images: a file, a folder, a glob pattern, an address; a video (MP4, AVI, GIF, ...), a stream or the
             number of a camera, whose drawn frames become an MP4. HEIC needs pillow-heif.
         out_dir: Folder of the results.
         device: Device of the model, as for :class:`Predictor`.
@@ -237,8 +247,8 @@ def infer(
             images are numbered from 1 and a category is its label plus 1.
         draw: Whether to write images.
         tile: Cut images into overlapping squares of so many pixels, for things that are small in large images: boxes
-            and label maps.
-        workers: Threads that read the next pictures, and as many that draw the last ones, while the network computes;
+            and segmentation maps.
+        workers: Threads that read the next images, and as many that draw the last ones, while the network computes;
             0 for one after the other.
         progress: Wraps the list of images, as ``rich.progress.track`` does.
 
@@ -249,17 +259,17 @@ def infer(
         FailedImagesError: Some images cannot be read or predicted for; the results of the others are written.
         InputError, ...: As :class:`Predictor`.
     """
-    with scratch() as fetched:
-        if inputs.startswith(('http://', 'https://')) and is_film(inputs.split('?')[0]):
+    with temporary_folder() as fetched:
+        if inputs.startswith(('http://', 'https://')) and is_video(inputs.split('?')[0]):
             inputs = str(fetch(inputs, Path(fetched)))
-        film = Film(inputs) if is_film(inputs) else None
-        if film is not None and ann_file is not None:
-            raise ArgumentError('ann_file', 'the frames of a film are in no file of annotations')
-        paths = [] if film else find_pictures(inputs, fetched)
+        video = Video(inputs) if is_video(inputs) else None
+        if video is not None and ann_file is not None:
+            raise ArgumentError('ann_file', 'the frames of a video are in no file of annotations')
+        paths = [] if video else find_inputs(inputs, fetched)
         predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
         parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
-        if film:
-            return _infer_film(predictor, film, parts, Path(out_dir), score_thr, json_score_thr, batch_size, draw)
+        if video:
+            return _predict_video(predictor, video, parts, Path(out_dir), score_thr, json_score_thr, batch_size, draw)
         names = _unique_names(paths)
         out, images, failures = Path(out_dir), {}, {}
         out.mkdir(parents=True, exist_ok=True)
@@ -297,9 +307,9 @@ def _about(path: Path, sample: Any) -> dict[str, Any]:
     return {'file_name': path.name, 'width': width, 'height': height}
 
 
-def _infer_film(
+def _predict_video(
     predictor: Predictor,
-    film: Film,
+    video: Video,
     parts: Sequence['CocoResults'],
     out: Path,
     score_thr: float,
@@ -307,11 +317,11 @@ def _infer_film(
     batch_size: int,
     draw: bool,
 ) -> dict[str, Path]:
-    """The frames of a film, numbered from 1, and a film of the drawn ones. Ctrl-C ends a camera."""
+    """The frames of a video, numbered from 1, and a video of the drawn ones. Ctrl-C ends a camera."""
     images: dict[Path, dict] = {}
-    writer = FilmWriter(out / f'{film.name}.mp4', film.rate)
+    writer = VideoWriter(out / f'{video.name}.mp4', video.rate)
     try:
-        for batch in _batches(film, batch_size):
+        for batch in _batches(video, batch_size):
             for frame, (_, sample) in zip(batch, predictor.predict(batch, batch_size)):
                 images[frame.path] = _about(frame.path, sample)
                 for part in parts:
@@ -324,7 +334,7 @@ def _infer_film(
     finally:
         writer.close()
     if not images:
-        raise InputError(f'{film.name}: no frame can be read')
+        raise InputError(f'{video.name}: no frame can be read')
     written = {'vis': writer.path} if draw else {}
     for part in parts:
         written |= part.write(out, images)
@@ -339,7 +349,7 @@ class FailedImagesError(UserError):
     """
 
     def __init__(self, failures: Mapping[Path, Exception], total: int, out: Path) -> None:
-        lines = [_named(path, sentence(error)) for path, error in failures.items()]
+        lines = [_named(path, message_of(error)) for path, error in failures.items()]
         rest = f'{len(lines)} of {total} images failed; the results of the others are in {out}:'
         super().__init__('\n'.join([rest, *(f'  {line}' for line in lines)]) if total > 1 else lines[0])
         self.failures = dict(failures)

@@ -19,7 +19,7 @@ from icconv_mm.annotations.loading import LoadImageFromFile
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import seed_of
-from icconv_mm.config_tree import as_list, dicts_in, join_root, kind_of, places_in
+from icconv_mm.config_tree import as_list, join_root, kind_of, walk, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file, require_folder, require_writable
 from icconv_mm.hooks.saving import AtomicCheckpointHook
@@ -41,8 +41,8 @@ def prepare(cfg: Config, *parts: str, skip_bad_images: bool = False) -> TaskAdap
     """
     task = task_of(cfg, str(cfg.filename))
     on_cpu = get_device() == 'cpu'
-    for place, node in places_in(cfg):
-        part, kind = place.split('.')[0], kind_of(node)
+    for location, node in walk(cfg):
+        part, kind = location.split('.')[0], kind_of(node)
         if kind in ('LoadImageFromFile', 'LoadImage'):
             node['type'] = scoped(LoadImageFromFile)
             if skip_bad_images and part == 'train_dataloader':
@@ -50,21 +50,21 @@ def prepare(cfg: Config, *parts: str, skip_bad_images: bool = False) -> TaskAdap
         elif node.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
             node['type'] = 'BN'
         elif part in parts:
-            _require_files(node, place)
+            _require_files(node, location)
     task.prepare_loaders(cfg)
     # mmengine keeps visualisers by name for the whole process; without one, each run has its own, in its own folder.
     (cfg.get('visualizer') or {}).pop('name', None)
     return task
 
 
-def _require_files(node: Mapping[str, Any], place: str) -> None:
+def _require_files(node: Mapping[str, Any], location: str) -> None:
     """Raise MissingFileError for the first path of a dataset, a metric or pretrained weights that does not exist.
 
     Paths with a scheme (``s3://``) are left alone, but for folders that somebody would have to list over HTTP.
     """
     if kind_of(node) == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
-        require_file(Path(path).expanduser(), f'{place}.checkpoint')
-    with naming(place, TypeError):  # a number in the place of a path
+        require_file(Path(path).expanduser(), f'{location}.checkpoint')
+    with naming(location, TypeError):  # a number in the place of a path
         root, prefixes = node.get('data_root') or '', node.get('data_prefix')
         prefixes = prefixes if isinstance(prefixes, Mapping) else {}
         maps = join_root(str(root), prefixes.get('seg_map_path') or '')
@@ -73,12 +73,12 @@ def _require_files(node: Mapping[str, Any], place: str) -> None:
         if '://' in str(root):
             return
         if root:
-            require_folder(root, f'{place}.data_root', MissingDataError)
+            require_folder(root, f'{location}.data_root', MissingDataError)
         if '://' not in str(node.get('ann_file') or '://'):
-            require_file(join_root(root, node['ann_file']), f'{place}.ann_file', MissingDataError)
+            require_file(join_root(root, node['ann_file']), f'{location}.ann_file', MissingDataError)
         for key, prefix in prefixes.items():
             if '://' not in str(prefix or '://'):
-                require_folder(join_root(root, prefix), f"{place}.data_prefix['{key}']", MissingDataError)
+                require_folder(join_root(root, prefix), f"{location}.data_prefix['{key}']", MissingDataError)
 
 
 def prepare_training(
@@ -148,7 +148,7 @@ def prepare_test(
 def without_own_weights(cfg: Config) -> dict:
     """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
     cfg.model.pop('pretrained', None)
-    for node in dicts_in(cfg.model):
+    for node in walk_dicts(cfg.model):
         node.pop('init_cfg', None)
     if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)

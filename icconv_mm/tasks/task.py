@@ -15,12 +15,12 @@ from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.skeleton import read_keypoints
 from icconv_mm.checkpoints.metadata import dataset_meta_of
-from icconv_mm.config_tree import dicts_in, leaf_datasets, phase_datasets, with_pipeline
+from icconv_mm.config_tree import leaf_datasets, phase_datasets, walk_dicts, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
 from icconv_mm.files import require_file
 from icconv_mm.registry import LIBRARIES, SCOPE, import_task
-from icconv_mm_runtime.drawing import Content, content_of, palette
-from icconv_mm_runtime.results import Found, coco_records
+from icconv_mm_runtime.drawing import Drawing, drawing_of, palette
+from icconv_mm_runtime.results import Predictions, coco_records
 
 if TYPE_CHECKING:
     from torch import nn
@@ -297,9 +297,9 @@ class TaskAdapter:
 
     def prepare_loaders(self, cfg: Config) -> None:
         """Change ``cfg`` so that annotations are checked as they are read, where they cannot be checked before."""
-        for place, dataset in phase_datasets(cfg, 'train', 'val', 'test'):
-            for _, leaf in leaf_datasets(dataset, place):
-                for node in dicts_in(leaf.get('pipeline')):
+        for location, dataset in phase_datasets(cfg, 'train', 'val', 'test'):
+            for _, leaf in leaf_datasets(dataset, location):
+                for node in walk_dicts(leaf.get('pipeline')):
                     self.prepare_loader(node, leaf, cfg.get('model') or {})
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
@@ -348,18 +348,18 @@ class TaskAdapter:
         """What the first transform of the test pipeline gets for the image at ``path``."""
         return {'img_path': path, 'img_id': 0}
 
-    def found(self, sample: Any) -> Found:
+    def found(self, sample: Any) -> Predictions:
         """What a model returned for an image, as :mod:`icconv_mm_runtime` names the results of an exported file.
 
         Masks may be smaller than the image.
         """
         raise NotImplementedError
 
-    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+    def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
         """What a model returned for an image, as marks to be drawn: what scores ``score_thr`` or more."""
-        return content_of(self.described(dataset_meta), self.found(sample), score_thr)
+        return drawing_of(self.described(dataset_meta), self.found(sample), score_thr)
 
-    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """The labels in a packed item of a dataset, as marks to be drawn on its image."""
         raise NotImplementedError
 
@@ -380,7 +380,7 @@ class TaskAdapter:
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
         """One prediction of those for the tiles of an image of ``size``, each with the top and the left of its tile."""
-        raise NotSupportedError('tile', 'only boxes and label maps are put together again')
+        raise NotSupportedError('tile', 'only boxes and segmentation maps are put together again')
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """Predictions of one image as entries of a COCO results file, scored ``score_thr`` or more.

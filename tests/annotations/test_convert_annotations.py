@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import find, name_of, prepare
+from icconv_mm.annotations.convert import convert, name_of, read_datasets
 from icconv_mm.errors import InputError
 
 pytest.importorskip('pycocotools')
 
 
 def _only(root):
-    (found,) = find(root)
+    (found,) = read_datasets(root)
     return found
 
 
@@ -35,7 +35,7 @@ def _change(root, change):
 
 
 def _maps(root, values, count=4, **options):
-    """Pictures of 16 x 16 pixels and maps with these values in columns; values may be a function of the number."""
+    """Images of 16 x 16 pixels and maps with these values in columns; values may be a function of the number."""
     for folder in ('images', 'masks'):
         (root / folder).mkdir(parents=True)
     for number in range(count):
@@ -49,11 +49,11 @@ def _maps(root, values, count=4, **options):
     return root
 
 
-# --- things ---
+# --- objects ---
 
 
 def test_poses_of_the_classes_that_have_keypoints(tmp_path):
-    """Regions of other classes would hide the pictures from the loss; classes that are not asked for are left out."""
+    """Regions of other classes would hide the images from the loss; classes that are not asked for are left out."""
 
     def dogs_are_regions(entry, _):
         if entry['category_id'] == 7:
@@ -61,14 +61,14 @@ def test_poses_of_the_classes_that_have_keypoints(tmp_path):
             entry['segmentation'] = [labelled.polygon(0, 0, *labelled.SIZE)]
 
     root = labelled.coco(tmp_path / 'data', 'keypoints')
-    made = prepare(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
+    made = convert(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
     assert made.classes == ['dog'] and made.counts == {'dog': 3} and len(_entries(made)) == len(made.boxes) == 3
     found = _only(_change(root, dogs_are_regions))
-    made = prepare(found, 'pose', tmp_path / 'cats')
+    made = convert(found, 'pose', tmp_path / 'cats')
     assert made.classes == ['cat'] and all(entry['num_keypoints'] == 3 for entry in _entries(made))
     assert 'never with a keypoint, left out: dog' in made.notes
     with pytest.raises(InputError, match='no class with keypoints is called dog; there are: cat'):
-        prepare(found, 'pose', tmp_path / 'none', classes=['dog'])
+        convert(found, 'pose', tmp_path / 'none', classes=['dog'])
 
 
 def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
@@ -77,8 +77,8 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
             entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
 
     found = _only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
-    counts = {task: len(_entries(prepare(found, task, tmp_path / 'out'))) for task in ('instance', 'detection', 'pose')}
-    assert counts == dict(instance=3, detection=6, pose=6) and len(found.problems) == 3
+    counts = {task: len(_entries(convert(found, task, tmp_path / 'out'))) for task in ('instance', 'detection', 'pose')}
+    assert counts == dict(instance=3, detection=6, pose=6) and len(found.warnings) == 3
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
     [
         (None, [1, 0, 2], [('point_1', 'point_2')], ''),
         (None, [0, 1, 2], [], ''),
-        (None, None, None, 'pictures are not mirrored'),
+        (None, None, None, 'images are not flipped'),
         (['hip_a', 'hip_b', 'tail'], None, [], 'no partner: hip_a, hip_b, tail'),
         (['lhip', 'rhip', 'tail'], None, [('lhip', 'rhip')], 'no partner: tail'),
         (['Lear', 'Rear', 'tail'], None, [('Lear', 'Rear')], 'no partner: tail'),
@@ -97,31 +97,31 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
         (None, ['a', -1, None], None, "flip_idx is ['a', -1, None], expected"),
     ],
 )
-def test_keypoints_in_the_mirror(tmp_path, names, flips, pairs, said):
+def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
     """Pairs of the file, else of the names; what is not known or wrong is said."""
     found = _only(labelled.yolo(tmp_path, 'keypoints'))
     found.keypoints, found.flips = names or found.keypoints, flips or []
-    made = prepare(found, 'pose', tmp_path / 'out')
+    made = convert(found, 'pose', tmp_path / 'out')
     assert made.flips == pairs
     lines = [
-        line for line in (*made.notes, *(what for _, what in found.problems)) if 'mirror' in line or 'flip' in line
+        line for line in (*made.notes, *(what for _, what in found.warnings)) if 'mirror' in line or 'flip' in line
     ]
     assert bool(lines) == bool(said) and said in ' '.join(lines)
 
 
-# --- label maps ---
+# --- segmentation maps ---
 
 
 def test_a_value_that_the_first_maps_do_not_show(tmp_path):
-    """Without names every map is read; with names, what has none is void, and said."""
+    """Without names every map is read; with names, what has none is ignored, and said."""
     found = _only(_maps(tmp_path / 'data', lambda number: [1, 2, 4] if number % 2 else [1, 2], count=202))
     names = dict(classes=['void', 'one', 'two'])
-    made = prepare(found, 'semantic', tmp_path / 'named', **names)
+    made = convert(found, 'semantic', tmp_path / 'named', **names)
     assert made.classes == ['one', 'two']
-    assert [what for _, what in found.problems] == ['label 4, which has no name: void in this map and those after it']
+    assert [what for _, what in found.warnings] == ['label 4, which has no name: void in this map and those after it']
     found = _only(tmp_path / 'data')
-    assert prepare(found, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
-    assert not found.problems
+    assert convert(found, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
+    assert not found.warnings
 
 
 def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_path):
@@ -129,8 +129,8 @@ def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(root / 'masks/001.png')
     Image.fromarray(np.full((16, 16), -1, dtype=np.int32), mode='I').save(root / 'masks/003.tif')
     (root / 'masks/003.tif').rename(root / 'masks/003.png')
-    made = prepare(found := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
-    said = ' '.join(what for _, what in found.problems)
+    made = convert(found := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
+    said = ' '.join(what for _, what in found.warnings)
     assert sum(made.splits.values()) == 200 and 'has 8 x 8 pixels' in said and 'labels from -1 to -1' in said
 
 
@@ -140,22 +140,24 @@ def test_palettes_beside_a_table_of_colors(tmp_path, is_of_table):
     colors = [0, 0, 255, 255, 0, 0, 0, 255, 0] if is_of_table else [7, 7, 7, 8, 8, 8, 9, 9, 9]
     root = _maps(tmp_path / 'data', [0, 0, 0, 1, 1, 2], palette=colors + [0] * 759)
     (root / 'class_dict.csv').write_text('name,r,g,b\nroad,255,0,0\ncar,0,255,0\nsky,0,0,255\n')
-    made = prepare(_only(root), 'semantic', tmp_path / 'out')
+    made = convert(_only(root), 'semantic', tmp_path / 'out')
     order = ['sky', 'road', 'car'] if is_of_table else ['road', 'car', 'sky']
     assert sorted(made.counts, key=made.counts.get, reverse=True) == order
     assert is_of_table != any('palettes of maps have other colours' in note for note in made.notes)
 
 
-def test_255_is_a_thing_or_is_said_to_be_void(tmp_path):
-    found = _only(_maps(tmp_path / 'thing', [0, 255]))
-    made = prepare(found, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
+def test_255_is_a_thing_or_is_said_to_be_ignored(tmp_path):
+    found = _only(_maps(tmp_path / 'object', [0, 255]))
+    made = convert(found, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
     assert made.counts == dict(background=0.5, crack=0.5)
-    labels = np.asarray(Image.open(next(iter(found.pictures.values())).label_map))
+    labels = np.asarray(Image.open(next(iter(found.images.values())).seg_map))
     assert np.unique(labels).tolist() == [0, 1]
-    made = prepare(_only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
-    assert made.classes == ['class_0', 'class_128'] and 'label 255 is void: 50.0% of the pixels' in made.notes
+    made = convert(_only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
+    assert made.classes == ['class_0', 'class_128'] and 'label 255 is ignored: 50.0% of the pixels' in made.notes
     with pytest.raises(DatasetError, match='label 0, 1, of the classes a alone: there is nothing to tell apart'):
-        prepare(_only(_maps(tmp_path / 'one', [0, 1])), 'semantic', tmp_path / 'none', classes=['a', 'b'], void=[1])
+        convert(
+            _only(_maps(tmp_path / 'one', [0, 1])), 'semantic', tmp_path / 'none', classes=['a', 'b'], ignore_index=[1]
+        )
 
 
 # --- names of runs ---
@@ -163,5 +165,7 @@ def test_255_is_a_thing_or_is_said_to_be_void(tmp_path):
 
 def test_runs_are_named_after_their_set(tmp_path):
     (tmp_path / 'set.v1').mkdir()
-    names = [name_of(tmp_path / place) for place in ('set.v1', 'A/data.yaml', 'A/annotations.json', 'A/train.json')]
+    names = [
+        name_of(tmp_path / location) for location in ('set.v1', 'A/data.yaml', 'A/annotations.json', 'A/train.json')
+    ]
     assert names == ['set.v1', 'A', 'A', 'train']

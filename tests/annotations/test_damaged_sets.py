@@ -12,7 +12,7 @@ from PIL import Image
 from test_reading_datasets import coco, draw, said, voc, write
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import find, prepare
+from icconv_mm.annotations.convert import convert, read_datasets
 from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
 from icconv_mm.annotations.left_out import write_warnings
 from icconv_mm.annotations.polygons import mask_of
@@ -21,7 +21,7 @@ pytest.importorskip('pycocotools')
 
 
 def _only(root):
-    (found,) = find(root)
+    (found,) = read_datasets(root)
     return found
 
 
@@ -48,19 +48,19 @@ def test_areas_that_cannot_be_are_measured(tmp_path, area):
         for split in ('train', 'val'):
             _edit(root / f'{split}.json', lambda content: [each.update(area=area) for each in content['annotations']])
         found = _only(root)
-        made = prepare(found, 'detection', tmp_path / 'out')
-        right = sorted(w * h for things in labelled.THINGS for _, _, _, w, h in things)
+        made = convert(found, 'detection', tmp_path / 'out')
+        right = sorted(w * h for annotations in labelled.THINGS for _, _, _, w, h in annotations)
         if area is not True:  # which Python takes for 1
             assert sorted(entry['area'] for entry in _entries(made)) == right
             assert said(found).count('"area" is') == 2 and 'as of 3 others in this file' in said(found)
 
 
-def test_poses_are_judged_by_the_area_that_was_measured(tmp_path):
+def test_poses_are_evaluated_by_the_area_that_was_measured(tmp_path):
     """With the area 0 that the file has, pycocotools finds no pose right."""
     root = labelled.coco(tmp_path, 'keypoints')
     for split in ('train', 'val'):
         _edit(root / f'{split}.json', lambda content: [each.update(area=0) for each in content['annotations']])
-    made = prepare(_only(root), 'pose', tmp_path / 'out')
+    made = convert(_only(root), 'pose', tmp_path / 'out')
     assert all(entry['area'] == pytest.approx(0.53 * np.prod(entry['bbox'][2:])) for entry in _entries(made))
 
 
@@ -69,7 +69,7 @@ def test_boxes_without_area_are_measured(tmp_path, kind):
     root = labelled.coco(tmp_path, kind)
     _edit(root / 'train.json', lambda content: content['annotations'][0].update(bbox=[0, 0, 0, 0]))
     found = _only(root)
-    made = prepare(found, 'detection', tmp_path / 'out')
+    made = convert(found, 'detection', tmp_path / 'out')
     entry = next(each for each in _entries(made) if each['category_id'] == 1)
     x, y, w, h = labelled.THINGS[0][0][1:]
     left, top, width, height = entry['bbox']
@@ -94,14 +94,14 @@ def test_a_truncated_file_is_refused_by_name(tmp_path):
     text = (tmp_path / 'train.json').read_text()
     (tmp_path / 'train.json').write_text(text[:-40])
     with pytest.raises(DatasetError, match=r'train\.json: not a COCO annotation file: not JSON'):
-        find(tmp_path)
+        read_datasets(tmp_path)
     segments = '"annotations": [{"file_name": "0.png", "segments_info": [{"id": 1'
     (tmp_path / 'train.json').write_text('{"info": "' + 'x' * 5000 + f'", {segments}')
     with pytest.raises(DatasetError, match=r'train\.json: not a COCO'):
-        find(tmp_path)
+        read_datasets(tmp_path)
     (tmp_path / 'train.json').write_text('{"info": "' + 'x' * 5000 + '", "images": [{')
     with pytest.raises(DatasetError, match=r'train\.json: looks like annotations, and cannot be used'):
-        find(tmp_path)  # and its folders are no classes
+        read_datasets(tmp_path)  # and its folders are no classes
     (tmp_path / 'train.json').write_text('{"compilerOptions": {},}')
     assert _only(tmp_path).format == 'folders of classes'
 
@@ -115,7 +115,7 @@ def test_annotations_in_other_encodings_of_unicode(tmp_path, encoding):
             if encoding != 'utf-32' or path.suffix == '.json':
                 path.write_bytes(path.read_text().encode(encoding))
         found = _only(root)
-        assert found.tasks() == tasks and not found.problems and len(list(found.things())) == 6
+        assert found.tasks() == tasks and not found.warnings and len(list(found.annotations())) == 6
 
 
 def test_files_without_a_list_are_said(tmp_path):
@@ -130,8 +130,8 @@ def test_files_without_a_list_are_said(tmp_path):
 # --- sizes ---
 
 
-def test_entries_of_one_picture_and_another_size(tmp_path):
-    """The masks of the entry that has not the size of the picture are not written."""
+def test_entries_of_one_image_and_another_size(tmp_path):
+    """The masks of the entry that has not the size of the image are not written."""
     root = labelled.coco(tmp_path, 'runs')
 
     def double(content):
@@ -142,20 +142,20 @@ def test_entries_of_one_picture_and_another_size(tmp_path):
 
     _edit(root / 'train.json', double)
     found = _only(root)
-    made = prepare(found, 'instance', tmp_path / 'out')
+    made = convert(found, 'instance', tmp_path / 'out')
     sizes = [tuple(entry['segmentation']['size']) for entry in _entries(made)]
     assert sizes == [labelled.SIZE[::-1]] * 6
     assert 'train.json: images[2]: "width" and "height" are 6400 x 4800, but' in said(found)
 
 
-def test_a_picture_that_is_listed_twice_is_said(tmp_path):
+def test_a_image_that_is_listed_twice_is_said(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '0.jpg'])
     assert '0.jpg: is listed 2 times in a.json: the annotations of all are read' in said(_only(tmp_path))
 
 
 def _panoptic(root, count=5):
-    """Pictures with a panoptic map each: one thing and what is around it."""
+    """Images with a panoptic map each: one object and what is around it."""
     draw(root, *(f'{i}.jpg' for i in range(count)))
     (root / 'p').mkdir()
     annotations, images = [], []
@@ -175,26 +175,24 @@ def _panoptic(root, count=5):
 
 def test_panoptic_maps_of_another_size_are_left_out(tmp_path):
     _panoptic(tmp_path)
-    assert len(list(_only(tmp_path).things())) == 5
+    assert len(list(_only(tmp_path).annotations())) == 5
     Image.fromarray(np.full((24, 32, 3), 2, np.uint8)).save(tmp_path / 'p' / '0.png')
     _edit(tmp_path / 'p.json', lambda content: content['images'][1].update(width=999))
     found = _only(tmp_path)
-    assert len(list(found.things())) == 3 and len([p for p in found.pictures.values() if p.label_map]) == 3
-    assert 'p.json: annotations[0] of 0.png: ' in said(found) and 'has 32 x 24 pixels, its picture 16 x 12' in said(
-        found
-    )
+    assert len(list(found.annotations())) == 3 and len([p for p in found.images.values() if p.seg_map]) == 3
+    assert 'p.json: annotations[0] of 0.png: ' in said(found) and 'has 32 x 24 pixels, its image 16 x 12' in said(found)
     assert 'p.json: annotations[1] of 1.png: "width" and "height" are 999 x 12, its image has 16 x 12' in said(found)
 
 
 @pytest.mark.parametrize('number', [-1, 1 << 24, 10**30])
 def test_segments_whose_id_is_no_colour_are_left_out(tmp_path, number):
-    """The others of their picture stay."""
+    """The others of their image stay."""
     _panoptic(tmp_path)
     extra = dict(id=number, category_id=2, iscrowd=0)
     _edit(tmp_path / 'p.json', lambda content: content['annotations'][0]['segments_info'].append(extra))
     found = _only(tmp_path)
-    assert len(list(found.things())) == 5 and len([p for p in found.pictures.values() if p.label_map]) == 5
-    ((file, what),) = found.problems
+    assert len(list(found.annotations())) == 5 and len([p for p in found.images.values() if p.seg_map]) == 5
+    ((file, what),) = found.warnings
     assert 'annotations[0] of 0.png' in file and what == f'segments_info[2] has the id {number}, no colour: left out'
 
 
@@ -209,8 +207,8 @@ def test_masks_of_another_size_are_not_decoded(tmp_path, monkeypatch):
     _only(root)  # asks once what OpenCV loads
     monkeypatch.setattr(cv2, 'imdecode', lambda *args: sizes.append(decode(*args).shape) or decode(*args))
     found = _only(root)
-    assert set(sizes) == {labelled.SIZE[::-1]} and 'is 400 x 500, its picture 64 x 48: left out' in said(found)
-    assert 'has 40 x 30 pixels, its picture 64 x 48: left out' in said(found)
+    assert set(sizes) == {labelled.SIZE[::-1]} and 'is 400 x 500, its image 64 x 48: left out' in said(found)
+    assert 'has 40 x 30 pixels, its image 64 x 48: left out' in said(found)
 
 
 # --- one file, one boundary ---
@@ -242,17 +240,22 @@ def _damage_voc(path):
             'p0.txt: cannot be read (Is a directory)',
         ),
         (labelled.yolo, 'labels/train/p0.txt', lambda p: (p.unlink(), p.symlink_to('gone')), 'cannot be read'),
-        (labelled.masks, 'p0/masks/0.png', lambda p: p.write_bytes(p.read_bytes()[:40]), '0.png: no label map can be'),
-        (labelled.masks, 'p0/masks/0.png', lambda p: p.write_bytes(b''), '0.png: no label map can be read'),
+        (
+            labelled.masks,
+            'p0/masks/0.png',
+            lambda p: p.write_bytes(p.read_bytes()[:40]),
+            '0.png: no segmentation map can be',
+        ),
+        (labelled.masks, 'p0/masks/0.png', lambda p: p.write_bytes(b''), '0.png: no segmentation map can be read'),
     ],
 )
 def test_a_damaged_file_is_left_out_alone(tmp_path, write_set, name, damage, problem):
     """By its name and its field, and not in the words of Python; what is beside it is read."""
     root = write_set(tmp_path)
-    before = len(list(_only(root).things()))
+    before = len(list(_only(root).annotations()))
     damage(root / name)
     found = _only(root)
-    assert problem in said(found) and before - 2 <= len(list(found.things())) < before
+    assert problem in said(found) and before - 2 <= len(list(found.annotations())) < before
     assert not any(word in said(found) for word in ('NoneType', 'object has no', 'unpack', 'traceback'))
 
 
@@ -268,7 +271,7 @@ def test_damaged_tables(tmp_path, name, text, problem):
     labelled.deeplabcut(tmp_path)
     write(tmp_path, {name: text})
     found = _only(tmp_path)
-    assert len(list(found.things())) == 3 and f'{name}: ' in said(found) and problem in said(found)
+    assert len(list(found.annotations())) == 3 and f'{name}: ' in said(found) and problem in said(found)
 
 
 def test_links_to_nothing_and_names_that_are_not_utf_8(tmp_path):
@@ -280,7 +283,7 @@ def test_links_to_nothing_and_names_that_are_not_utf_8(tmp_path):
     if sys.platform == 'linux':
         Path(os.fsdecode(os.fsencode(tmp_path) + b'/JPEGImages/\xe9.png')).write_bytes(b'')
     found = _only(tmp_path)
-    assert len(list(found.things())) == 6
+    assert len(list(found.annotations())) == 6
     assert said(found).count('leads to no file (of DVC or git-annex, fetch it): left out') == 3
     assert sys.platform != 'linux' or '\\xe9.png: its name is not UTF-8: left out' in said(found)
     said(found).encode()
@@ -290,7 +293,7 @@ def test_names_that_are_too_long(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', 'x' * 5000 + '/y.jpg', 'a\0b.jpg'])
     found = _only(tmp_path)
-    assert len(found.pictures) == 1 and len(found.missing) == 2
+    assert len(found.images) == 1 and len(found.missing) == 2
 
 
 @pytest.mark.parametrize(
@@ -312,7 +315,7 @@ def test_a_damaged_entry_of_coco_is_left_out_alone(tmp_path, change, problem, ke
     root = labelled.coco(tmp_path)
     _edit(root / 'train.json', change)
     found = _only(root)
-    assert problem in said(found) and len(list(found.things())) == kept
+    assert problem in said(found) and len(list(found.annotations())) == kept
 
 
 # --- how much may be left out ---
@@ -327,15 +330,15 @@ def _many(root, count, damaged):
 
 
 def test_a_tenth_and_three_may_be_left_out(tmp_path):
-    assert len(_only(_many(tmp_path / 'three', 10, 3)).pictures) == 7
-    assert len(_only(_many(tmp_path / 'tenth', 40, 4)).pictures) == 36
+    assert len(_only(_many(tmp_path / 'three', 10, 3)).images) == 7
+    assert len(_only(_many(tmp_path / 'tenth', 40, 4)).images) == 36
     with pytest.raises(DatasetError, match='5 of 40 images lost annotations, more than a tenth') as error:
-        find(_many(tmp_path / 'more', 40, 5))
+        read_datasets(_many(tmp_path / 'more', 40, 5))
     assert all(f'{i}.xml: not XML' in str(error.value) for i in range(5))
 
 
 def test_objects_that_cannot_be_count_as_well(tmp_path):
-    """Boxes in shares of the picture, in a format of pixels."""
+    """Boxes in shares of the image, in a format of pixels."""
     names = [f'{i}.jpg' for i in range(10)]
     draw(tmp_path, *names)
     coco(tmp_path / 'a.json', names, [[900, 900, 5, 5]] * 4 + [[1, 1, 5, 5]] * 6)
@@ -343,29 +346,29 @@ def test_objects_that_cannot_be_count_as_well(tmp_path):
     with pytest.raises(
         DatasetError, match=r'(?s)4 of 10 images lost.*annotations\[0\] of 0.jpg: x: the box is outside'
     ):
-        prepare(found, 'detection', tmp_path / 'out')
+        convert(found, 'detection', tmp_path / 'out')
 
 
 def test_a_split_of_which_nothing_is_left_is_refused_by_name(tmp_path):
     root = labelled.voc(tmp_path)
     (root / 'Annotations' / 'p2.xml').write_text('<annotation>')
     with pytest.raises(DatasetError, match=r'nothing is left of the split val:\n.*p2.xml: not XML'):
-        find(root)
+        read_datasets(root)
 
 
 def test_strict_refuses_at_the_first(tmp_path):
     _many(tmp_path / 'a', 10, 1)
-    assert len(find(tmp_path / 'a')) == 1
+    assert len(read_datasets(tmp_path / 'a')) == 1
     with pytest.raises(DatasetError, match=r'strict: .*0.xml: not XML'):
-        find(tmp_path / 'a', strict=True)
+        read_datasets(tmp_path / 'a', strict=True)
     draw(tmp_path / 'b', '0.jpg', '1.jpg')
     coco(tmp_path / 'b' / 'a.json', ['0.jpg', '1.jpg', 'gone.jpg'])
     with pytest.raises(DatasetError, match=r'strict: .*gone.jpg: the image is not there'):
-        find(tmp_path / 'b', strict=True)
+        read_datasets(tmp_path / 'b', strict=True)
     coco(tmp_path / 'b' / 'a.json', ['0.jpg', '1.jpg'], [[1, 1, 5, 5], [900, 900, 5, 5]])
-    (found,) = find(tmp_path / 'b', strict=True)
-    with pytest.raises(DatasetError, match=r'strict: .*outside the picture'):
-        prepare(found, 'detection', tmp_path / 'out')
+    (found,) = read_datasets(tmp_path / 'b', strict=True)
+    with pytest.raises(DatasetError, match=r'strict: .*outside the image'):
+        convert(found, 'detection', tmp_path / 'out')
 
 
 def test_warnings_as_json(tmp_path):
@@ -394,7 +397,7 @@ def test_a_yaml_of_another_program_is_not_read(tmp_path, text):
     labelled.coco(tmp_path)
     write(tmp_path, {'chart.yaml': text})
     found = _only(tmp_path)
-    assert found.format == 'COCO' and not found.problems
+    assert found.format == 'COCO' and not found.warnings
 
 
 def test_a_damaged_yaml_that_looks_like_a_sets_is_said(tmp_path):
@@ -404,10 +407,10 @@ def test_a_damaged_yaml_that_looks_like_a_sets_is_said(tmp_path):
     labelled.yolo(tmp_path / 'b')
     write(tmp_path / 'b', {'data.yaml': 'names: [a\ntrain: images/train\n'})
     with pytest.raises(DatasetError, match=r'none of its labels can be used, the first: .*data.yaml: not YAML'):
-        find(tmp_path / 'b')  # and its folders of splits are no classes
+        read_datasets(tmp_path / 'b')  # and its folders of splits are no classes
 
 
-# --- names, borders, formats of pictures ---
+# --- names, borders, formats of images ---
 
 
 def test_blank_names_are_no_classes(tmp_path):
@@ -416,10 +419,10 @@ def test_blank_names_are_no_classes(tmp_path):
     (root / 'data.yaml').write_text(text.replace('2: cat', "2: cat\n  4: '  '\n  5: null"))
     found = _only(root)
     assert found.classes == ['cat', 'dog'] and 'names[4] is' in said(found) and 'names[5] is None' in said(found)
-    root = labelled.label_maps(tmp_path / 'maps', 'colors')
+    root = labelled.seg_maps(tmp_path / 'maps', 'colors')
     (root / 'class_dict.csv').write_text((root / 'class_dict.csv').read_text().replace('dog', ' '))
-    made = prepare(found := _only(root), 'semantic', tmp_path / 'out')
-    assert made.classes == ['background', 'cat'] and 'value 2 of label maps has a blank name' in said(found)
+    made = convert(found := _only(root), 'semantic', tmp_path / 'out')
+    assert made.classes == ['background', 'cat'] and 'value 2 of segmentation maps has a blank name' in said(found)
 
 
 @pytest.mark.parametrize(('left', 'top'), [(-3, 0), (0, -4), (-3, -4), (12, 9), (4, 2)])
@@ -429,20 +432,20 @@ def test_masks_of_cvat_are_cut_at_the_border(tmp_path, left, top):
     runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[-1], values.ravel(), [-1]])))).tolist()
     mask = f'<mask label="x" rle="{", ".join(map(str, runs))}" left="{left}" top="{top}" width="8" height="6"/>'
     write(tmp_path, {'annotations.xml': f'<annotations><image name="0.jpg">{mask}</image></annotations>'})
-    ((_, thing),) = _only(tmp_path).things()
+    ((_, annotation),) = _only(tmp_path).annotations()
     whole = np.zeros((40, 40), int)
     whole[10 + top : 16 + top, 10 + left : 18 + left] = values
-    assert (mask_of(thing.outline, (16, 12)) == whole[10:22, 10:26]).all()
+    assert (mask_of(annotation.segmentation, (16, 12)) == whole[10:22, 10:26]).all()
 
 
-def test_formats_of_pictures_are_named(tmp_path):
-    """PostScript is none of them, whatever the file is called; nobody opens a picture without them."""
+def test_formats_of_images_are_named(tmp_path):
+    """PostScript is none of them, whatever the file is called; nobody opens an image without them."""
     labelled.voc(tmp_path)
     (tmp_path / 'JPEGImages' / 'p0.png').write_bytes(
         b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n'
     )
     found = _only(tmp_path)
-    prepare(found, 'detection', tmp_path / 'out')
+    convert(found, 'detection', tmp_path / 'out')
     assert 'p0.png: cannot be read (cannot identify image file' in said(found) and 'EPS' not in IMAGE_FORMATS
     package = Path(__file__).parents[2] / 'icconv_mm'
     opened = [line for path in package.rglob('*.py') for line in path.read_text().splitlines() if 'Image.open(' in line]

@@ -12,7 +12,7 @@ from test_reading_datasets import coco, draw, said, write
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.checks import DatasetError, check_coco_file
-from icconv_mm.annotations.convert import find, prepare
+from icconv_mm.annotations.convert import convert, read_datasets
 from icconv_mm.annotations.images_on_disk import Files
 from icconv_mm.annotations.reading import opened, read_bytes, read_yaml
 from icconv_mm.annotations.segmentations import segmentation_defect
@@ -60,8 +60,8 @@ def test_a_file_as_large_as_that_of_coco_is_read(tmp_path):
         file.write(',\n'.join(entry.replace('"id": 0', f'"id": {i}', 1) for i in range(count)))
         file.write(']}')
     assert path.stat().st_size > 430_000_000
-    (found,) = find(path)
-    assert len(next(iter(found.pictures.values())).things) == count and not found.problems
+    (found,) = read_datasets(path)
+    assert len(next(iter(found.images.values())).annotations) == count and not found.warnings
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_a_file_as_large_as_that_of_coco_is_read(tmp_path):
 def test_every_kind_of_file_has_its_limit(tmp_path, monkeypatch, write_set, limit, problem):
     root = write_set(tmp_path)
     monkeypatch.setattr(limits, limit, 9)
-    place = root / 'data.yaml' if limit == 'YAML_BYTES' else root
+    location = root / 'data.yaml' if limit == 'YAML_BYTES' else root
     with pytest.raises(ValueError, match=f'(?s){problem}'):
-        prepare(find(place)[0], 'detection', tmp_path / 'out')
+        convert(read_datasets(location)[0], 'detection', tmp_path / 'out')
 
 
 def test_aliases_of_yaml_are_counted_before_they_are_written_out(tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_aliases_of_yaml_are_counted_before_they_are_written_out(tmp_path, monke
     monkeypatch.undo()
     path.write_text('names: &a [x, *a]\ntrain: images\n')
     with pytest.raises(DatasetError, match=r'data.yaml: its aliases stand for'):
-        find(path)
+        read_datasets(path)
 
 
 @pytest.mark.parametrize('shape', [[10**9, 3], [0, 3], [-1, 3], [True, 3], [1.5, 2], ['9', 3]])
@@ -105,14 +105,14 @@ def test_keypoints_of_yolo(tmp_path, shape):
     root = labelled.yolo(tmp_path, 'keypoints')
     (root / 'data.yaml').write_text((root / 'data.yaml').read_text().replace('- 3\n- 3\n', f'- {shape[0]!r}\n- 3\n'))
     with pytest.raises(DatasetError, match=r'data.yaml: kpt_shape is '):
-        find(root / 'data.yaml')
+        read_datasets(root / 'data.yaml')
 
 
 def test_keypoints_of_every_format(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, 'KEYPOINTS', 2)
     for write_set in (labelled.deeplabcut, lambda root: labelled.coco(root, 'keypoints')):
         with pytest.raises(DatasetError, match='3 keypoints, of which at most 2 are read'):
-            find(write_set(tmp_path / str(id(write_set))))
+            read_datasets(write_set(tmp_path / str(id(write_set))))
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_masks_of_cvat_against_their_image(tmp_path, mask, problem):
     good = '<box label="x" xtl="2" ytl="4" xbr="12" ybr="8"/>'
     image = f'<image name="0.jpg"><mask label="x" {attributes}/>{good}</image>'
     write(tmp_path, {'annotations.xml': f'<annotations>{image}</annotations>'})
-    (found,) = find(tmp_path)
-    assert f'image 0.jpg, mask 1: {problem}' in said(found) and len(list(found.things())) == 1
+    (found,) = read_datasets(tmp_path)
+    assert f'image 0.jpg, mask 1: {problem}' in said(found) and len(list(found.annotations())) == 1
 
 
 def test_polygons_against_their_image(monkeypatch):
@@ -183,31 +183,31 @@ def test_pipes_are_no_files(tmp_path):
         os.mkfifo(tmp_path / name)
     os.mkfifo(tmp_path / 'no_suffix')
     result = []
-    thread = threading.Thread(target=lambda: result.append(find(tmp_path)), daemon=True)
+    thread = threading.Thread(target=lambda: result.append(read_datasets(tmp_path)), daemon=True)
     thread.start()
     thread.join(60)
     assert result and said(result[0][0]).count('is no file: left out') == 6
     with pytest.raises(ValueError, match='no such file'):
-        find(tmp_path / 'b.json')
+        read_datasets(tmp_path / 'b.json')
     (tmp_path / 'yolo' / 'labels').mkdir(parents=True)
     os.mkfifo(tmp_path / 'yolo' / '0.txt')
     draw(tmp_path / 'yolo', *(f'{i}.jpg' for i in range(3)))
     texts = {'data.yaml': 'names: [x]\ntrain: list.txt\n', '1.txt': '0 0.5 0.5 0.5 0.5\n'}
     write(tmp_path / 'yolo', texts | {'list.txt': '0.jpg\n1.jpg\n2.jpg\n../2.jpg\n'})
-    (found,) = find(tmp_path / 'yolo' / 'data.yaml')
+    (found,) = read_datasets(tmp_path / 'yolo' / 'data.yaml')
     assert '0.txt: is no regular file: left out' in said(found)
-    pipe = found.pictures[tmp_path / '2.jpg']
+    pipe = found.images[tmp_path / '2.jpg']
     assert pipe.size == (0, 0) and 'cannot be read' in pipe.problem
 
 
-def test_pictures_of_one_row(tmp_path):
+def test_images_of_one_row(tmp_path):
     """They are read, and left out of the page if they cannot be drawn."""
     from icconv_mm.annotations.report import draw_page, summary
 
     for number in range(4):
         Image.fromarray(np.zeros((1, 20000, 3), np.uint8)).save(tmp_path / f'{number}.png')
     coco(tmp_path / 'a.json', [f'{i}.png' for i in range(4)], [[1, 0, 900, 1]] * 4, size=(20000, 1))
-    (found,) = find(tmp_path)
-    made = prepare(found, 'detection', tmp_path / 'out', thorough=True)
+    (found,) = read_datasets(tmp_path)
+    made = convert(found, 'detection', tmp_path / 'out', thorough=True)
     assert '20000 x 1' in '\n'.join(summary(found, [made]))
     draw_page(found, [made], tmp_path / 'page.jpg')

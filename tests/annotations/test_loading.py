@@ -12,7 +12,7 @@ from icconv_mm.errors import MissingFileError
 
 
 @pytest.fixture(params=['.jpg', '.png'])
-def picture(tmp_path, request):
+def image(tmp_path, request):
     noise = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     path = tmp_path / f'image{request.param}'
     cv2.imwrite(str(path), noise)
@@ -24,25 +24,25 @@ def cut(path, keep):
     path.write_bytes(content[: int(keep * len(content))])
 
 
-def test_loads_as_mmcv_does(picture):
-    ours = LoadImageFromFile().transform({'img_path': str(picture)})
-    theirs = Plain().transform({'img_path': str(picture)})
+def test_loads_as_mmcv_does(image):
+    ours = LoadImageFromFile().transform({'img_path': str(image)})
+    theirs = Plain().transform({'img_path': str(image)})
     np.testing.assert_array_equal(ours['img'], theirs['img'])
     assert {key: ours[key] for key in ('img_shape', 'ori_shape')} == {'img_shape': (40, 60), 'ori_shape': (40, 60)}
 
 
 @pytest.mark.parametrize('keep', [0.0, 0.1, 0.5, 0.98])
-def test_truncated_file_is_named(picture, keep):
-    cut(picture, keep)
-    with pytest.raises(ImageFileError, match=f'{picture.name}: (empty file|truncated or corrupt|cannot be decoded)'):
-        LoadImageFromFile().transform({'img_path': str(picture)})
+def test_truncated_file_is_named(image, keep):
+    cut(image, keep)
+    with pytest.raises(ImageFileError, match=f'{image.name}: (empty file|truncated or corrupt|cannot be decoded)'):
+        LoadImageFromFile().transform({'img_path': str(image)})
 
 
 @pytest.mark.parametrize('keep', [0.0, 0.5, 0.98])
-def test_truncated_label_map_is_named(picture, tmp_path, keep):
+def test_truncated_seg_map_is_named(image, tmp_path, keep):
     labels = tmp_path / 'labels.png'
     cv2.imwrite(str(labels), np.random.default_rng(0).integers(0, 7, (40, 60), dtype=np.uint8))
-    entry = {'img_path': str(picture), 'seg_map_path': str(labels)}
+    entry = {'img_path': str(image), 'seg_map_path': str(labels)}
     assert LoadImageFromFile().transform(dict(entry))['img'].shape == (40, 60, 3)
     cut(labels, keep)
     with pytest.raises(ImageFileError, match=r'labels\.png: (empty file|truncated or corrupt)'):
@@ -69,7 +69,7 @@ def test_data_after_the_end_of_a_jpeg_is_fine(tmp_path):
 
 
 @pytest.mark.parametrize('content', [b'text, not an image', b'\x89PNG\r\n\x1a\n' + b'0' * 50])
-def test_no_picture(tmp_path, content):
+def test_no_image(tmp_path, content):
     path = tmp_path / 'a.jpg'
     path.write_bytes(content)
     with pytest.raises(ImageFileError, match=r'a\.jpg'):
@@ -81,9 +81,9 @@ def test_missing_file():
         LoadImageFromFile().transform({'img_path': '/nowhere/a.jpg'})
 
 
-def test_given_array_is_taken(picture):
-    image = np.zeros((4, 6, 3), dtype=np.uint8)
-    results = LoadImageFromFile(to_float32=True).transform({'img': image})
+def test_given_array_is_taken(image):
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    results = LoadImageFromFile(to_float32=True).transform({'img': pixels})
     assert results['img'].dtype == np.float32
     assert results['img_shape'] == results['ori_shape'] == (4, 6)
 
@@ -97,17 +97,17 @@ class Pictures(BaseDataset):
         super().__init__(**kwargs)
 
 
-def test_skipped_in_training(picture, tmp_path, capfd):
-    bad = tmp_path / f'bad{picture.suffix}'
-    bad.write_bytes(picture.read_bytes()[:100])
-    data = Pictures([str(bad), str(picture)], pipeline=[LoadImageFromFile(skip_bad=True)])
-    assert data[0]['img_path'] == str(picture)
-    data = Pictures([str(bad), str(picture)], pipeline=[LoadImageFromFile()])
+def test_skipped_in_training(image, tmp_path, capfd):
+    bad = tmp_path / f'bad{image.suffix}'
+    bad.write_bytes(image.read_bytes()[:100])
+    data = Pictures([str(bad), str(image)], pipeline=[LoadImageFromFile(skip_bad=True)])
+    assert data[0]['img_path'] == str(image)
+    data = Pictures([str(bad), str(image)], pipeline=[LoadImageFromFile()])
     with pytest.raises(ImageFileError, match='bad'):
         data[0]
 
 
-def test_finding_pictures(tmp_path):
+def test_finding_images(tmp_path):
     (tmp_path / 'below').mkdir()
     for name in ('b.PNG', 'a.jpg', 'note.txt', 'below/c.tif'):
         (tmp_path / name).touch()
@@ -138,14 +138,14 @@ def test_annotations_that_are_not_finite(tmp_path, annotations):
 
 
 @pytest.mark.parametrize('height, width, fits', [(40, 60, True), (60, 40, False), (40, 61, False), (None, 61, True)])
-def test_size_that_annotations_say(picture, height, width, fits):
+def test_size_that_annotations_say(image, height, width, fits):
     said = {'height': height, 'width': width}
     for entry in (said, {'labels': {'boxes': {}, 'people': said}}):
-        entry = {'img_path': str(picture), **entry}
+        entry = {'img_path': str(image), **entry}
         if fits:
             assert LoadImageFromFile().transform(dict(entry))['img'].shape == (40, 60, 3)
             continue
-        message = rf'{picture.name}: the image has 60 x 40 pixels, but its annotations say {width} x {height}$'
+        message = rf'{image.name}: the image has 60 x 40 pixels, but its annotations say {width} x {height}$'
         with pytest.raises(ImageFileError, match=message):
             LoadImageFromFile().transform(dict(entry))
         assert LoadImageFromFile(skip_bad=True).transform(dict(entry)) is None

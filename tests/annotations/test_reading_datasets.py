@@ -1,4 +1,4 @@
-"""Pictures, their splits, and the labels of each: none goes to another picture or into another split without a word."""
+"""Images, their splits, and the labels of each: none goes to another image or into another split without a word."""
 
 import io
 import json
@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations import images_on_disk, limits
-from icconv_mm.annotations.convert import find, prepare
-from icconv_mm.annotations.dataset import Found, Picture, assign_splits
+from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.dataset import AnnotatedImage, Dataset, assign_splits
 from icconv_mm.annotations.images_on_disk import ByEnd, Files, followed, located, split_of
 from icconv_mm.annotations.readers import lists
 from icconv_mm.annotations.reading import DatasetError, read_yaml
@@ -23,7 +23,7 @@ SIZE = (16, 12)  # width, height
 
 
 def draw(root, *names, size=SIZE):
-    """Pictures: JPEGs of noise, or PNGs of a label map of 0 and 1."""
+    """Images: JPEGs of noise, or PNGs of a segmentation map of 0 and 1."""
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write(root, texts):
 
 
 def coco(path, names, boxes=None, size=SIZE):
-    """A file of one box for each picture."""
+    """A file of one box for each image."""
     images = [dict(id=i, file_name=name, width=size[0], height=size[1]) for i, name in enumerate(names)]
     boxes = boxes or [[1, 1, 5, 5]] * len(names)
     annotations = [dict(id=i, image_id=i, category_id=1, bbox=box) for i, box in enumerate(boxes)]
@@ -57,15 +57,15 @@ def voc(root, *names, filename='{}.jpg', label='x'):
 
 
 def splits(root, task):
-    """The split of each picture, by its path, as it is trained with."""
-    (found,) = find(root)
-    pictures = found.labelled(task)
-    assign_splits(pictures)
-    return {picture.path.relative_to(root).as_posix(): picture.split for picture in pictures}
+    """The split of each image, by its path, as it is trained with."""
+    (found,) = read_datasets(root)
+    images = found.labelled(task)
+    assign_splits(images)
+    return {image.path.relative_to(root).as_posix(): image.split for image in images}
 
 
 def said(found):
-    return '\n'.join(f'{file}: {what}' for file, what in found.problems)
+    return '\n'.join(f'{file}: {what}' for file, what in found.warnings)
 
 
 def test_splits_in_names_of_folders():
@@ -77,17 +77,17 @@ def test_splits_in_names_of_folders():
 @pytest.mark.parametrize(
     ('there', 'made', 'note'),
     [
-        (['', '', '', 'test', 'test'], {'train', 'val', 'test'}, '1 of 3 pictures'),
-        (['', '', 'val'], {'train', 'val'}, '2 pictures are in no split: they train'),
-        (['train', 'val', ''], {'train', 'val'}, '1 pictures are in no split: they train'),
-        (['val', 'val', 'test'], {'train', 'val'}, '1 of 3 pictures'),
+        (['', '', '', 'test', 'test'], {'train', 'val', 'test'}, '1 of 3 images'),
+        (['', '', 'val'], {'train', 'val'}, '2 images are in no split: they train'),
+        (['train', 'val', ''], {'train', 'val'}, '1 images are in no split: they train'),
+        (['val', 'val', 'test'], {'train', 'val'}, '1 of 3 images'),
     ],
 )
-def test_pictures_of_a_split_stay_in_it(tmp_path, there, made, note):
-    pictures = [Picture(tmp_path / f'{i}.jpg', split) for i, split in enumerate(there)]
-    assert note in assign_splits(pictures) and {picture.split for picture in pictures} == made
+def test_images_of_a_split_stay_in_it(tmp_path, there, made, note):
+    images = [AnnotatedImage(tmp_path / f'{i}.jpg', split) for i, split in enumerate(there)]
+    assert note in assign_splits(images) and {image.split for image in images} == made
     if made >= set(there) - {''}:
-        assert all(picture.split == split for picture, split in zip(pictures, there) if split)
+        assert all(image.split == split for image, split in zip(images, there) if split)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_pictures_of_a_split_stay_in_it(tmp_path, there, made, note):
             '2.jpg: is in the lists of train and val: taken for val',
         ),
         ({'train_val.txt': '0\n1', 'test.txt': '2'}, {'0': 'val', '1': 'train', '2': 'test'}, ''),
-        ({'val.txt': 'none'}, {'0': 'val', '1': 'train', '2': 'train'}, 'name none of its pictures'),
+        ({'val.txt': 'none'}, {'0': 'val', '1': 'train', '2': 'train'}, 'name none of its images'),
         (
             {'ImageSets/Segmentation/train.txt': '0\n1', 'ImageSets/Segmentation/val.txt': '2'}
             | {'ImageSets/Main/train.txt': '2', 'ImageSets/Main/train_val.txt': '0 -1'},
@@ -110,12 +110,12 @@ def test_pictures_of_a_split_stay_in_it(tmp_path, there, made, note):
         ),
     ],
 )
-def test_lists_of_label_maps(tmp_path, lists, expected, problem):
+def test_lists_of_seg_maps(tmp_path, lists, expected, problem):
     for number in range(3):
         draw(tmp_path, f'images/{number}.jpg', f'masks/{number}.png')
     write(tmp_path, lists)
     assert splits(tmp_path, 'semantic') == {f'images/{name}.jpg': split for name, split in expected.items()}
-    text = said(find(tmp_path)[0])
+    text = said(read_datasets(tmp_path)[0])
     assert problem in text and bool(text) == bool(problem)
 
 
@@ -147,24 +147,24 @@ def test_lists_of_voc(tmp_path, lists, expected):
     assert splits(tmp_path, 'detection') == {f'JPEGImages/{name}.jpg': split for name, split in expected.items()}
 
 
-def test_coco_names_that_lead_to_one_picture(tmp_path):
-    """The labels of a picture that was not copied do not go to its namesake."""
+def test_coco_names_that_lead_to_one_image(tmp_path):
+    """The labels of an image that was not copied do not go to its namesake."""
     draw(tmp_path, 'cam1/0.jpg')
     coco(tmp_path / 'a.json', ['cam2/0.jpg', 'cam1/0.jpg'], [[8, 8, 3, 3], [1, 1, 5, 5]])
-    (found,) = find(tmp_path)
-    (picture,) = found.pictures.values()
-    assert [thing.box for thing in picture.things] == [[1, 1, 5, 5]] and 'cam2/0.jpg' in found.missing[0]
+    (found,) = read_datasets(tmp_path)
+    (image,) = found.images.values()
+    assert [annotation.box for annotation in image.annotations] == [[1, 1, 5, 5]] and 'cam2/0.jpg' in found.missing[0]
     coco(tmp_path / 'a.json', ['cam2/0.jpg', 'cam3/0.jpg'])
     with pytest.raises(InputError, match=r'2 names of labels lead to it: cam2/0.jpg, cam3/0.jpg'):
-        find(tmp_path)
+        read_datasets(tmp_path)
 
 
 def test_areas_of_coco_that_are_no_numbers(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg'])
     write(tmp_path, {'a.json': (tmp_path / 'a.json').read_text().replace('"bbox"', '"area": "25", "bbox"')})
-    (found,) = find(tmp_path)
-    made = prepare(found, 'detection', tmp_path / 'out')
+    (found,) = read_datasets(tmp_path)
+    made = convert(found, 'detection', tmp_path / 'out')
     assert json.loads(made.files['train'].read_text())['annotations'][0]['area'] == 25
     assert '"area" is \'25\', no number' in said(found)
 
@@ -184,19 +184,19 @@ def test_equal_names_of_coco_in_folders_of_the_splits(tmp_path):
         ('train', {'train': ['0.jpg', '1.jpg'], 'val': ['1.jpg']}, {'0': 'val', '1': 'train'}),
     ],
 )
-def test_a_picture_of_two_coco_files_has_the_labels_of_one(tmp_path, folder, files, kept):
-    """It validates, unless its folder says that the file of another split means a picture that is not there."""
+def test_a_image_of_two_coco_files_has_the_labels_of_one(tmp_path, folder, files, kept):
+    """It validates, unless its folder says that the file of another split means an image that is not there."""
     draw(tmp_path, f'{folder}/0.jpg', f'{folder}/1.jpg')
     for split, names in files.items():
         coco(tmp_path / f'labels/{split}.json', names)
-    (found,) = find(tmp_path)
-    assert '1 of its pictures are in another file' in said(found)
-    assert {len(picture.things) for picture in found.pictures.values()} == {1}
+    (found,) = read_datasets(tmp_path)
+    assert '1 of its images are in another file' in said(found)
+    assert {len(image.annotations) for image in found.images.values()} == {1}
     assert splits(tmp_path, 'detection') == {f'{folder}/{name}.jpg': split for name, split in kept.items()}
 
 
-def test_voc_finds_pictures_by_the_names_of_its_files(tmp_path):
-    """In folders of equal names, with suffixes in capitals; a stale ``filename`` takes no picture of another file."""
+def test_voc_finds_images_by_the_names_of_its_files(tmp_path):
+    """In folders of equal names, with suffixes in capitals; a stale ``filename`` takes no image of another file."""
     for split in ('train', 'val'):
         draw(tmp_path, f'JPEGImages/{split}/0.jpg')
         voc(tmp_path, f'Annotations/{split}/0')
@@ -204,14 +204,14 @@ def test_voc_finds_pictures_by_the_names_of_its_files(tmp_path):
     voc(tmp_path, 'more/annotations/1', filename='2.jpg', label='one')
     voc(tmp_path, 'more/annotations/0', filename='2.jpg', label='gone')
     voc(tmp_path, 'more/annotations/2', label='two')
-    (found,) = find(tmp_path)
-    assert {p.path.relative_to(tmp_path).as_posix(): p.things[0].name for p in found.pictures.values()} == {
+    (found,) = read_datasets(tmp_path)
+    assert {p.path.relative_to(tmp_path).as_posix(): p.annotations[0].name for p in found.images.values()} == {
         'JPEGImages/train/0.jpg': 'x',
         'JPEGImages/val/0.jpg': 'x',
         'more/images/1.JPG': 'one',
         'more/images/2.jpg': 'two',
     }
-    ((file, what),) = found.problems
+    ((file, what),) = found.warnings
     assert file.endswith('annotations/0.xml') and 'other labels of' in what and '2.jpg' in what
 
 
@@ -219,40 +219,40 @@ def test_labels_for_another_size_are_left_out(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg')
     draw(tmp_path, '2.jpg', size=(8, 6))
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg', '2.jpg'])
-    (found,) = find(tmp_path)
-    made = prepare(found, 'detection', tmp_path / 'out')
+    (found,) = read_datasets(tmp_path)
+    made = convert(found, 'detection', tmp_path / 'out')
     assert sum(made.splits.values()) == 2 and '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(found)
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg'], size=(32, 24))
-    with pytest.raises(InputError, match=r'none of 2 pictures can be used, the first: .*0.jpg: is 16 x 12, but coco'):
-        prepare(find(tmp_path)[0], 'detection', tmp_path / 'out')
+    with pytest.raises(InputError, match=r'none of 2 images can be used, the first: .*0.jpg: is 16 x 12, but coco'):
+        convert(read_datasets(tmp_path)[0], 'detection', tmp_path / 'out')
 
 
-def test_pictures_of_twelve_bits_are_left_out(tmp_path):
+def test_images_of_twelve_bits_are_left_out(tmp_path):
     """OpenCV loads the upper eight of sixteen bits."""
     for number, most in enumerate((4095, 65535)):
         path = tmp_path / f'{number}.png'
         Image.fromarray(np.linspace(0, most, 192).reshape(12, 16).astype(np.uint16)).save(path)
     coco(tmp_path / 'coco.json', ['0.png', '1.png'])
-    (found,) = find(tmp_path)
-    prepare(found, 'detection', tmp_path / 'out')
-    assert [what for _, what in found.problems] == [
+    (found,) = read_datasets(tmp_path)
+    convert(found, 'detection', tmp_path / 'out')
+    assert [what for _, what in found.warnings] == [
         'pixels go up to 4095 of 65535, which are loaded as 15 of 255: save it with 8 bits: left out'
     ]
 
 
 def test_folders_of_classes_beside_others(tmp_path):
-    """Runs of a training are no class, and pictures of no class do not hide those of classes."""
+    """Runs of a training are no class, and images of no class do not hide those of classes."""
     draw(tmp_path, *(f'train/{name}/0.jpg' for name in ('cat', 'dog')), 'test/0.jpg', 'work_dirs/cat_classes/0.jpg')
-    (found,) = find(tmp_path)
-    assert sorted(picture.label for picture in found.pictures.values()) == ['cat', 'dog']
-    assert said(found) == f'{tmp_path / "test"}: its pictures are in no folder of a class: left out'
+    (found,) = read_datasets(tmp_path)
+    assert sorted(image.label for image in found.images.values()) == ['cat', 'dog']
+    assert said(found) == f'{tmp_path / "test"}: its images are in no folder of a class: left out'
 
 
 def test_labels_of_which_none_can_be_used(tmp_path):
     draw(tmp_path, 'images/0.jpg')
     write(tmp_path, {'labels/0.txt': '0 nan 0.5 0.2 0.2\n', 'data.yaml': 'names: [a]\ntrain: images\n'})
     with pytest.raises(InputError, match=r"none of its labels can be used, the first: .*0\.txt: line 1: '0 nan 0\.5"):
-        find(tmp_path)
+        read_datasets(tmp_path)
 
 
 def test_a_blank_path_is_not_the_folder_itself(tmp_path):
@@ -271,8 +271,8 @@ def test_endless_paths_mean_nothing(tmp_path, monkeypatch, name):
     asked = []
     monkeypatch.setattr(images_on_disk, '_is_there', lambda path: asked.append(path) or path.exists())
     assert located(name, [tmp_path]) is None and Files(tmp_path).image(name, tmp_path) is None and not asked
-    (found,) = find(tmp_path)
-    assert [path.name for path in found.pictures] == ['1.jpg'] and name in found.missing[0]
+    (found,) = read_datasets(tmp_path)
+    assert [path.name for path in found.images] == ['1.jpg'] and name in found.missing[0]
     assert len(asked) < 10
 
 
@@ -292,8 +292,8 @@ def test_images_of_one_name_are_found_by_their_ends(tmp_path, monkeypatch):
     compared = []
     monkeypatch.setattr(images_on_disk, '_common_end', lambda one, other: compared.append(one) or 0)
     names = [f'/home/me/{number}/{side}/0.jpg' for number in range(20) for side in ('l', 'r')]
-    places = files.images(names, split='train')
-    assert [place.relative_to(tmp_path / 'images').as_posix() for place in places.values()] == [
+    locations = files.images(names, split='train')
+    assert [location.relative_to(tmp_path / 'images').as_posix() for location in locations.values()] == [
         name.removeprefix('/home/me/') for name in names
     ]
     assert len(compared) == len(names)  # each with the one image that it leads to
@@ -332,10 +332,10 @@ def test_each_class_is_looked_up_at_once():
             Name.compared += 1
             return str.__eq__(self, other)
 
-    found = Found('COCO', Path())
+    dataset = Dataset('COCO', Path())
     for number in [*range(300), *range(300)]:
-        found.add_class(Name(f'class {number}'))
-    assert found.classes == [f'class {number}' for number in range(300)] and Name.compared < 2000
+        dataset.add_class(Name(f'class {number}'))
+    assert dataset.classes == [f'class {number}' for number in range(300)] and Name.compared < 2000
 
 
 def test_numbers_of_more_digits_than_any_id(tmp_path):
@@ -345,10 +345,10 @@ def test_numbers_of_more_digits_than_any_id(tmp_path):
     coco(tmp_path / 'a.json', ['0.jpg', '1.jpg'])
     text = (tmp_path / 'a.json').read_text()
     write(tmp_path, {'a.json': text.replace('"id": 1, "file_name"', f'"id": {many}, "file_name"')})
-    (found,) = find(tmp_path)
-    assert f"'id' is {many}, of more than 20 digits: left out" in said(found) and len(found.pictures) == 1
+    (found,) = read_datasets(tmp_path)
+    assert f"'id' is {many}, of more than 20 digits: left out" in said(found) and len(found.images) == 1
     write(tmp_path, {'a.json': text.replace('"image_id": 1', f'"image_id": {many - 1}')})
-    assert 'is not in the file' in said(find(tmp_path)[0])
+    assert 'is not in the file' in said(read_datasets(tmp_path)[0])
     for key, is_read in ((many - 1, True), (many, False)):
         write(tmp_path, {'a.yaml': f'names: {{{key}: x}}\n'})
         if is_read:
@@ -359,7 +359,7 @@ def test_numbers_of_more_digits_than_any_id(tmp_path):
 
 
 def encoded(kind, size=SIZE, mode='RGB', turn=1, xmp=False):
-    """A picture in a format, with its orientation in EXIF or in XMP."""
+    """An image in a format, with its orientation in EXIF or in XMP."""
     file, exif = io.BytesIO(), Image.Exif()
     exif[0x0112] = turn
     options = {'exif': exif} if turn > 1 else {}
@@ -380,40 +380,40 @@ def encoded(kind, size=SIZE, mode='RGB', turn=1, xmp=False):
         ('PPM', dict(mode='F')),
     ],
 )
-def test_sizes_are_those_in_which_training_loads_pictures(tmp_path, kind, options):
+def test_sizes_are_those_in_which_training_loads_images(tmp_path, kind, options):
     """A file that OpenCV does not load is left out by a sentence."""
     content = encoded(kind, **options)
     (tmp_path / '0.png').write_bytes(content)
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    picture = Picture(tmp_path / '0.png')
-    if image is None or image.ndim < 3:
-        assert picture.size == (0, 0) and f'a {kind} with pixels of the mode ' in picture.problem
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    image = AnnotatedImage(tmp_path / '0.png')
+    if pixels is None or pixels.ndim < 3:
+        assert image.size == (0, 0) and f'a {kind} with pixels of the mode ' in image.problem
     else:
-        height, width, _ = image.shape
-        assert picture.size == (width, height)
-        assert picture.problem == '' or (options.get('mode') == 'I;16' and '65535' in picture.problem)
+        height, width, _ = pixels.shape
+        assert image.size == (width, height)
+        assert image.problem == '' or (options.get('mode') == 'I;16' and '65535' in image.problem)
 
 
-def test_pictures_are_decoded_as_training_does(tmp_path, monkeypatch):
-    """An orientation that only shows when a picture is decoded is found before a training."""
+def test_images_are_decoded_as_training_does(tmp_path, monkeypatch):
+    """An orientation that only shows when an image is decoded is found before a training."""
     draw(tmp_path, *(f'{number}.jpg' for number in range(4)))
     coco(tmp_path / 'a.json', [f'{number}.jpg' for number in range(4)])
     (tmp_path / '0.jpg').write_bytes(encoded('JPEG', turn=6))
     monkeypatch.setattr(images_on_disk, '_turn_of', lambda image: 1)
-    (found,) = find(tmp_path)
-    made = prepare(found, 'detection', tmp_path / 'out', thorough=True)
+    (found,) = read_datasets(tmp_path)
+    made = convert(found, 'detection', tmp_path / 'out', thorough=True)
     assert sum(made.splits.values()) == 3
     assert said(found) == f'{tmp_path / "0.jpg"}: OpenCV loads it as 16 x 12 x 3, expected 12 x 16 x 3: left out'
 
 
 @pytest.mark.parametrize('thorough', [False, True])
-def test_pictures_without_objects_are_read_as_well(tmp_path, thorough):
+def test_images_without_objects_are_read_as_well(tmp_path, thorough):
     draw(tmp_path, *(f'images/{number}.jpg' for number in range(4)))
     write(tmp_path, {f'labels/{number}.txt': '0 0.5 0.5 0.2 0.2\n' * (number < 3) for number in range(4)})
     write(tmp_path, {'data.yaml': 'names: [a]\ntrain: images\n', 'images/3.jpg': ''})
-    (found,) = find(tmp_path)
-    assert sum(prepare(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
-    ((file, what),) = found.problems
+    (found,) = read_datasets(tmp_path)
+    assert sum(convert(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
+    ((file, what),) = found.warnings
     assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
 
 
@@ -423,9 +423,9 @@ def test_files_outside_the_folder_are_said(tmp_path):
     (tmp_path / 'a/3.jpg').symlink_to(tmp_path / 'b/3.jpg')
     (tmp_path / 'a/linked').symlink_to(tmp_path / 'c', target_is_directory=True)
     coco(tmp_path / 'a/a.json', ['0.jpg', '../b/1.jpg', str(tmp_path / 'b/2.jpg'), '3.jpg', 'linked/4.jpg'])
-    (found,) = find(tmp_path / 'a', strict=True)
-    assert len(found.pictures) == 5
+    (found,) = read_datasets(tmp_path / 'a', strict=True)
+    assert len(found.images) == 5
     assert said(found) == f'{tmp_path / "a"}: 2 files lie outside the folder, the first: {tmp_path / "b/1.jpg"}'
-    assert sum(prepare(found, 'detection', tmp_path / 'out').splits.values()) == 5
+    assert sum(convert(found, 'detection', tmp_path / 'out').splits.values()) == 5
     coco(tmp_path / 'a/a.json', [str(tmp_path / 'a/0.jpg'), '3.jpg'])
-    assert find(tmp_path / 'a')[0].problems == []
+    assert read_datasets(tmp_path / 'a')[0].warnings == []

@@ -1,11 +1,11 @@
-"""Label maps go to their own pictures, and values have their own names."""
+"""Segmentation maps go to their own images, and values have their own names."""
 
 import numpy as np
 import pytest
 from PIL import Image
 from test_reading_datasets import draw, write
 
-from icconv_mm.annotations.convert import find, prepare
+from icconv_mm.annotations.convert import convert, read_datasets
 from icconv_mm.annotations.dataset import SPLITS
 from icconv_mm.errors import InputError
 
@@ -18,44 +18,44 @@ from icconv_mm.errors import InputError
         ({f'{split}_images/0.png': f'{split}_masks/0.png' for split in ('train', 'val')}, []),
         ({f'{split}set/images/0.jpg': f'{split}set/labels/0.png' for split in ('train', 'test')}, []),
         ({'maps/train/0.jpg': 'maps/trainannot/0.png'}, ['people/images/0.jpg']),
-        ({f'JPEGImages/{film}/0.jpg': f'Annotations/{film}/0.png' for film in ('bear', 'bus')}, []),
+        ({f'JPEGImages/{video}/0.jpg': f'Annotations/{video}/0.png' for video in ('bear', 'bus')}, []),
         ({'rgb/0.jpg': 'labels/0.png'}, ['depth/0.jpg']),
         ({'annotated/images/0.png': 'annotated/labels/0.png'}, []),
         ({'images/0.jpg': 'gt/0_labelTrainIds.png'}, ['gt/0_labelIds.png']),
         ({'JPEGImages/0.jpg': 'SegmentationClassAug/0.png'}, ['SegmentationClass/0.png', 'SegmentationObject/0.png']),
     ],
 )
-def test_maps_of_pictures(tmp_path, pairs, others):
+def test_maps_of_images(tmp_path, pairs, others):
     draw(tmp_path, *pairs, *pairs.values(), *others)
-    (found,) = find(tmp_path)
-    pictures = found.labelled('semantic')
-    assert not found.problems
-    assert {p.path.relative_to(tmp_path).as_posix(): str(p.label_map.relative_to(tmp_path)) for p in pictures} == pairs
-    for picture in pictures:
-        folder = picture.path.relative_to(tmp_path).parent.as_posix()
-        assert picture.split == next((split for split in SPLITS if split in folder), '')
+    (found,) = read_datasets(tmp_path)
+    images = found.labelled('semantic')
+    assert not found.warnings
+    assert {p.path.relative_to(tmp_path).as_posix(): str(p.seg_map.relative_to(tmp_path)) for p in images} == pairs
+    for image in images:
+        folder = image.path.relative_to(tmp_path).parent.as_posix()
+        assert image.split == next((split for split in SPLITS if split in folder), '')
 
 
 @pytest.mark.parametrize(
     ('names', 'problem'),
     [
         (
-            ['pictures/0.jpg', 'masks_a/0.png', 'masks_b/0.png'],
-            'has several label maps, .*masks_a/0.png and .*masks_b/0',
+            ['images/0.jpg', 'masks_a/0.png', 'masks_b/0.png'],
+            'has several segmentation maps, .*masks_a/0.png and .*masks_b/0',
         ),
         (['left/0.jpg', 'right/0.jpg', 'masks/0.png'], 'masks/0.png, which fits .*right/0.jpg as well'),
-        (['labelled/0.png', 'masks/0.png'], 'is taken for the label map of a picture, and has one itself'),
+        (['labelled/0.png', 'masks/0.png'], 'is taken for the segmentation map of an image, and has one itself'),
     ],
 )
 def test_maps_that_could_be_of_others_are_left_out(tmp_path, names, problem):
     draw(tmp_path, *names)
     with pytest.raises(InputError, match=problem):
-        prepare(find(tmp_path)[0], 'semantic', tmp_path / 'out')
-    draw(tmp_path, 'pictures/1.jpg', 'masks/1.png')
-    (found,) = find(tmp_path)
-    made = prepare(found, 'semantic', tmp_path / 'out')
+        convert(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
+    draw(tmp_path, 'images/1.jpg', 'masks/1.png')
+    (found,) = read_datasets(tmp_path)
+    made = convert(found, 'semantic', tmp_path / 'out')
     assert {path.name for own in made.paths.values() for path in own} == {'1.jpg'}
-    assert found.problems[-1][1].endswith(': left out')
+    assert found.warnings[-1][1].endswith(': left out')
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_maps_that_could_be_of_others_are_left_out(tmp_path, names, problem):
 def test_names_of_values(tmp_path, texts, names, colors):
     draw(tmp_path, 'images/0.jpg', 'labels/0.png')
     write(tmp_path, texts)
-    (found,) = find(tmp_path)
-    assert found.map_names == names and found.colors == dict(zip([(0, 0, 0), (9, 9, 9)], colors))
+    (found,) = read_datasets(tmp_path)
+    assert found.seg_map_classes == names and found.colors == dict(zip([(0, 0, 0), (9, 9, 9)], colors))
 
 
 def test_colors_before_names(tmp_path):
@@ -86,5 +86,5 @@ def test_colors_before_names(tmp_path):
     (tmp_path / 'labels').mkdir()
     Image.fromarray(colors).save(tmp_path / 'labels' / '0_L.png')
     write(tmp_path, {'label_colors.txt': '64 128 64\tAnimal\n0 0 0\tVoid\n0 128 192\tBicyclist\n'})
-    made = prepare(find(tmp_path)[0], 'semantic', tmp_path / 'out')
-    assert made.counts == {'Animal': 0.5, 'Bicyclist': 0.5} and "'Void', value 1, is void" in ' '.join(made.notes)
+    made = convert(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
+    assert made.counts == {'Animal': 0.5, 'Bicyclist': 0.5} and "'Void', value 1, is ignored" in ' '.join(made.notes)

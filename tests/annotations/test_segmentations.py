@@ -23,7 +23,7 @@ def random_mask(rng, height, width):
     return np.asfortranarray(np.kron(coarse, np.ones((cell, cell)))[:height, :width].astype(np.uint8))
 
 
-def test_run_lengths_of_pycocotools():
+def test_rle_of_pycocotools():
     """Compressed ones as decoded here have as many pixels as their image, not one more."""
     rng, entries = np.random.default_rng(0), []
     for i in range(300):
@@ -58,8 +58,8 @@ def test_what_libraries_can_read(segmentation):
     [
         (None, 'no segmentation'),
         ([], 'no segmentation'),
-        ({}, "run lengths without 'size'"),
-        ('polygon', "'segmentation' is 'polygon', expected polygons or run lengths"),
+        ({}, "RLE without 'size'"),
+        ('polygon', "'segmentation' is 'polygon', expected polygons or RLE"),
         (7, "'segmentation' is 7, expected polygons"),
         ([1, 2, 3, 4, 5, 6], 'a polygon is 1, expected numbers'),
         ([[1, 2, 3, 4]], 'the first polygon has 2 points, expected 3 or more'),
@@ -71,19 +71,19 @@ def test_what_libraries_can_read(segmentation):
         ([[1, 2, 3, 4, 5, True]], 'a polygon is'),
         ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon goes from'),
         ([[1, 2, 3, 4, 5, 1e9]], 'a polygon goes from 1 to 1e+09 in an image of 80 x 60 pixels'),
-        ({'counts': FULL}, "run lengths without 'size'"),
-        (rle(FULL, (WIDTH, HEIGHT)), 'run lengths of size [80, 60], but the image has height 60 and width 80'),
-        (rle(FULL, (HEIGHT,)), 'run lengths of size [60], but'),
+        ({'counts': FULL}, "RLE without 'size'"),
+        (rle(FULL, (WIDTH, HEIGHT)), 'RLE of size [80, 60], but the image has height 60 and width 80'),
+        (rle(FULL, (HEIGHT,)), 'RLE of size [60], but'),
         (rle([100, 200]), 'the runs have 300 pixels, but the image 4800 (80 x 60)'),
         (rle([100, 20000]), 'the runs have 20100 pixels, but the image 4800'),
         (rle([-100, 4900]), 'a run of -100 pixels'),
         (rle([1.5, 4798.5]), "'counts' is [1.5, 4798.5], expected numbers of pixels"),
         (rle(None), "'counts' is None, expected numbers of pixels"),
         (rle([]), 'the runs have 0 pixels'),
-        (rle(''), "'counts' '' are no compressed run lengths"),
-        (rle('garbage!'), "'counts' 'garbage!' are no compressed run lengths"),
-        (rle('\u00e9\ud800'), 'are no compressed run lengths'),
-        (rle(FULL + 'o'), 'are no compressed run lengths'),  # the last number does not end
+        (rle(''), "'counts' '' are no compressed RLE"),
+        (rle('garbage!'), "'counts' 'garbage!' are no compressed RLE"),
+        (rle('\u00e9\ud800'), 'are no compressed RLE'),
+        (rle(FULL + 'o'), 'are no compressed RLE'),  # the last number does not end
         (rle('0' + 'P' * 40 + FULL[1:]), 'a run of -1 pixels'),  # a number of more bits than there are
         (rle(FULL[:-1] + 'l4'), 'the runs have'),
         (rle('0O'), 'a run of -1 pixels'),

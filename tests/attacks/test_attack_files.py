@@ -110,7 +110,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (9, 13, 3), dtype=np.uint8)
 
 
 @given(suffix=st.sampled_from(['.jpg', '.png', '.bmp', '.webp', '.tif']), data=st.data())
-def test_pictures(case, suffix, data):
+def test_images(case, suffix, data):
     content = bytearray(cv2.imencode(suffix, NOISE)[1].tobytes())
     for _ in range(data.draw(st.integers(0, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from icconv_mm.annotations.convert import find, prepare
+from icconv_mm.annotations.convert import convert, read_datasets
 from icconv_mm.errors import UserError
 
 # of names, encodings and forms that an independent reader does not know
@@ -64,7 +64,7 @@ def mpii(root: Path) -> Path:
 
 
 def listed_maps(root: Path) -> Path:
-    labelled.label_maps(root, void=0)
+    labelled.seg_maps(root, ignore_index=0)
     content = {split: dict(images=split, masks=f'{split}annot') for split in ('train', 'val')}
     names = {value: dict(name=name) for value, name in enumerate(('background', *labelled.NAMES))}
     (root / 'data.yaml').write_text(yaml.safe_dump(dict(content, classes=names)))
@@ -124,7 +124,7 @@ def count_masks(root: Path) -> Counter:
 
 
 def count_deeplabcut(root: Path) -> Counter:
-    with open(root / 'labeled-data/film/CollectedData_me.csv', newline='') as file:
+    with open(root / 'labeled-data/video/CollectedData_me.csv', newline='') as file:
         rows = list(csv.reader(file))[3:]
     own = [row for row in rows if any(row[1:]) and (root / row[0]).is_file()]
     return Counter('animal' for _ in own)
@@ -142,14 +142,14 @@ FORMATS = {
     'panoptic': (panoptic, count_panoptic),
     'mpii': (mpii, count_mpii),
     'yolo': (labelled.yolo, count_yolo),
-    'yolo outlines': (lambda root: labelled.yolo(root, 'outlines'), count_yolo),
+    'yolo segmentations': (lambda root: labelled.yolo(root, 'segmentations'), count_yolo),
     'yolo keypoints': (lambda root: labelled.yolo(root, 'keypoints'), count_yolo),
     'voc': (labelled.voc, count_voc),
     'cvat': (labelled.cvat, count_cvat),
     'labelme': (labelled.labelme, count_labelme),
     'masks': (labelled.masks, count_masks),
-    'label maps': (labelled.label_maps, None),
-    'colors': (lambda root: labelled.label_maps(root, 'colors'), None),
+    'segmentation maps': (labelled.seg_maps, None),
+    'colors': (lambda root: labelled.seg_maps(root, 'colors'), None),
     'listed maps': (listed_maps, None),
     'deeplabcut': (labelled.deeplabcut, count_deeplabcut),
     'folders': (labelled.folders, count_folders),
@@ -311,7 +311,7 @@ def written(made, task: str) -> Counter:
             with Image.open(made.root / image['file_name']) as opened:
                 assert opened.size in ((image['width'], image['height']), (image['height'], image['width']))
             if task == 'semantic':
-                values = np.asarray(Image.open(path.parent / image['label_map']))
+                values = np.asarray(Image.open(path.parent / image['seg_map']))
                 assert values.shape == (image['height'], image['width'])
                 assert set(np.unique(values).tolist()) <= {*range(len(made.classes)), 255}
         for entry in coco.anns.values():
@@ -334,27 +334,27 @@ def pristine(tmp_path_factory):
 
 def outcome(root: Path, out: Path, count) -> str:
     """'right', 'left out' or 'refused'; anything else raises."""
-    prepared = []
+    converted = []
     try:
-        found = find(root)
+        found = read_datasets(root)
         for own in found:
-            prepared += [(own, task, prepare(own, task, out / task, absolute=False)) for task in own.tasks()]
+            converted += [(own, task, convert(own, task, out / task, absolute=False)) for task in own.tasks()]
     except UserError as error:
         assert str(root) in str(error), f'names no file: {error}'
         assert len(str(error)) < 3000
         return 'refused'
-    for own, task, made in prepared:
+    for own, task, made in converted:
         counts = written(made, task)
-        said = [*own.problems, *own.missing]
+        said = [*own.warnings, *own.missing]
         if said:
-            assert all(str(root) in str(file) for file, _ in own.problems)
+            assert all(str(root) in str(file) for file, _ in own.warnings)
         elif count is not None and len(found) == 1 and task in ('detection', 'instance', 'classification'):
             try:
                 expected = count(root)
             except NOT_READ_BY_OTHERS:
                 continue
             assert counts == Counter({str(name).strip(): count for name, count in expected.items()}), task
-    return 'left out' if any(own.problems or own.missing for own in found) else 'right'
+    return 'left out' if any(own.warnings or own.missing for own in found) else 'right'
 
 
 @pytest.mark.parametrize('name', FORMATS)

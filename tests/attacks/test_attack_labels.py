@@ -1,4 +1,4 @@
-"""Segmentations, label maps and orientations from nowhere: what passes, libraries can read; the rest is named."""
+"""Random segmentations, segmentation maps and orientations: what passes, libraries can read; the rest is named."""
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ ODD = st.one_of(
 
 
 def encoded(data, height, width) -> dict:
-    """A random mask as run lengths, compressed or not."""
+    """A random mask as RLE, compressed or not."""
     drawn = np.asfortranarray(data.draw(st.randoms()).choices([0, 1], k=height * width), np.uint8).reshape(
         height, width
     )
@@ -85,10 +85,10 @@ def test_segmentations(case, data, height, width):
 
 
 @given(data=st.data(), dtype=st.sampled_from([np.uint8, np.uint16]), channels=st.sampled_from([1, 1, 3]))
-def test_label_maps(case, data, dtype, channels):
+def test_seg_maps(case, data, dtype, channels):
     """A map that is read has the labels of the file, those that are left out and no others."""
     pytest.importorskip('mmseg')
-    from icconv_mm.tasks.semantic import LoadLabelMap
+    from icconv_mm.tasks.semantic import LoadSegMap
 
     classes, reduced = data.draw(st.integers(1, 4)), data.draw(st.booleans())
     labels = data.draw(st.lists(st.sampled_from([0, 1, 2, 3, 4, 255, 256, 257, 511, 65535]), min_size=6, max_size=6))
@@ -99,7 +99,7 @@ def test_label_maps(case, data, dtype, channels):
     seen = learned(set(drawn.ravel().tolist()), reduced, None)
     is_good = channels == 1 and size == (2, 3) and seen <= {*range(classes), 255}
     try:
-        result = LoadLabelMap(num_classes=classes).transform(loaded)['gt_seg_map']
+        result = LoadSegMap(num_classes=classes).transform(loaded)['gt_seg_map']
     except ImageFileError as error:
         assert str(error).startswith(str(path)) and not is_good
         return

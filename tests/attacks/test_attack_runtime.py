@@ -173,7 +173,7 @@ def test_outputs(case, data, kind, batch_size):
 
 
 def onnx_file(text):
-    """A segmentor of two classes, whose logits are two channels of the picture, that says so of itself."""
+    """A segmentor of two classes, whose logits are two channels of the image, that says so of itself."""
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
     from onnx import TensorProto, helper

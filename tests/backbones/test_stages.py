@@ -52,8 +52,8 @@ NETWORKS = {
 @pytest.mark.filterwarnings('ignore:deploy')
 def test_sums_are_written_over_shortcuts(name, overwritten):
     make, number = NETWORKS[name]
-    deployed, picture = checked(make(), PICTURE), PICTURE.clone()
-    assert len(overwritten) == number and torch.equal(picture, PICTURE)
+    deployed, image = checked(make(), PICTURE), PICTURE.clone()
+    assert len(overwritten) == number and torch.equal(image, PICTURE)
     buffer = io.BytesIO()
     torch.save(deployed, buffer)
     buffer.seek(0)

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from icconv_mm.config_tree import dicts_in
+from icconv_mm.config_tree import walk_dicts
 
 FACTS = yaml.safe_load((REPO / 'tests/data/authors.yml').read_text())
 RECIPES = sorted(f'{path.parent.name}/{path.stem}' for path in CONFIGS.glob('*/*.py') if path.parent.name[0] != '_')
@@ -248,7 +248,7 @@ MEASURES = {
     'polynomial decay': lambda run: run.schedulers['PolyLR']['power'],
     'warm-up': lambda run: run.warm_up(),
     'clipped at': lambda run: run.wrapper.clip_grad_kwargs['max_norm'],
-    'mirrored': lambda run: run.step('RandomFlip').prob,
+    'flipped': lambda run: run.step('RandomFlip').prob,
     'pixels': lambda run: run.pixels(),
     'precision': lambda run: 'mixed' if run.wrapper_type == 'AmpOptimWrapper' else 'whole',
     # detectors
@@ -320,9 +320,9 @@ MEASURES = {
         'padded' if run.model.data_preprocessor.test_cfg.size == run.model.test_cfg.crop_size else 'as they are'
     ),
     'test sizes, several': lambda run: [max(step.scale) for step in run_tta(run)[0]],
-    'test, mirrored at several sizes': lambda run: sorted(step.prob for step in run_tta(run)[1]) == [0, 1],
-    'test, mirrored at one size': lambda run: any(
-        step.type == 'RandomFlip' for step in dicts_in(run.cfg.test_pipeline)
+    'test, flipped at several sizes': lambda run: sorted(step.prob for step in run_tta(run)[1]) == [0, 1],
+    'test, flipped at one size': lambda run: any(
+        step.type == 'RandomFlip' for step in walk_dicts(run.cfg.test_pipeline)
     ),
     # pose
     'rotation': lambda run: run.step('BottomupAffine').rotate_factor,
@@ -338,7 +338,7 @@ MEASURES = {
     },
     'head': lambda run: shapes(run.model.head),
     'grouping': lambda run: grouping(run.model.head.decoder.grouping),
-    'test, mirrored': lambda run: run.model.test_cfg.flip_test,
+    'test, flipped': lambda run: run.model.test_cfg.flip_test,
     'test sizes': lambda run: list(run.step('MultiScaleResize', test=True).scales),
     'test size': lambda run: test_size(run),
 }

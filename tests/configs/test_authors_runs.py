@@ -18,7 +18,7 @@ from workspaces import TINY
 
 from icconv_mm import apis
 from icconv_mm.checkpoints import convert_file
-from icconv_mm.config_tree import dicts_in
+from icconv_mm.config_tree import walk_dicts
 from icconv_tools.miniature import ensure_miniature
 
 pytestmark = pytest.mark.slow
@@ -61,7 +61,7 @@ def narrow(cfg):
     if 'PyConv' in backbone.type:
         backbone.base_channels, backbone.stage_groups = 16, [(1, 2, 4, 4), (1, 2, 4), (1, 4), (1,)]
     factor = 64 // backbone.base_channels
-    for node in dicts_in(cfg.model):
+    for node in walk_dicts(cfg.model):
         if isinstance(node.get('in_channels'), list) and node.in_channels == [256, 512, 1024, 2048]:
             node.in_channels = [channels // factor for channels in node.in_channels]
         elif node.get('in_channels') in (1024, 2048):
@@ -86,7 +86,7 @@ def shorten(cfg, factor):
 
 def reduce_images(cfg, size):
     """The sizes of the training pipeline, so that the largest is ``size``."""
-    steps = list(dicts_in(cfg.train_dataloader.dataset.pipeline))
+    steps = list(walk_dicts(cfg.train_dataloader.dataset.pipeline))
     for step in steps:
         for key in ('scale', 'scales'):
             pairs = step.get(key) if isinstance(step.get(key), list) else [step.get(key)]
@@ -108,7 +108,7 @@ def use_miniature(cfg, labels, root, images):
     dataset = read_config(CONFIGS / f'_base_/datasets/miniature_{labels}.py').train_dataloader.dataset
     pipeline = cfg.train_dataloader.dataset.pipeline
     cfg.train_dataloader.dataset = dict(dataset, pipeline=pipeline, indices=images, data_root=str(root))
-    for step in dicts_in(pipeline):
+    for step in walk_dicts(pipeline):
         step.pop('reduce_zero_label', None)  # of ADE20K alone
     if labels != 'pose':
         set_classes(cfg, 7 if labels == 'semantic' else 6)
@@ -116,7 +116,7 @@ def use_miniature(cfg, labels, root, images):
 
 def set_classes(cfg, count):
     """As many classes in the heads as the data have."""
-    for node in dicts_in(cfg.model):
+    for node in walk_dicts(cfg.model):
         if 'num_classes' in node:
             node.num_classes = count
 

@@ -242,7 +242,7 @@ def test_plain_convolutions_of_forms_are_packed(name):
     assert count(deployed, nn.Conv2d) == sum(len(getattr(module, 'pyconv_levels', ())) for module in deployed.modules())
 
 
-def test_a_layer_in_two_places_stays_one():
+def test_a_layer_in_two_locations_stays_one():
     conv = nn.Conv2d(8, 8, 3, padding=1)
     deployed = checked(nn.Sequential(conv, nn.Sigmoid(), conv, nn.BatchNorm2d(8)), X)
     assert type(deployed[0]) is PackedConv2d and deployed[0] is deployed[2]

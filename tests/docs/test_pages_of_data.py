@@ -1,4 +1,4 @@
-"""The commands of the pages about one's own pictures run as they stand, on tiny sets."""
+"""The commands of the pages about one's own images run as they stand, on tiny sets."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 PAGES = {
     'cells': {'nuclei': labelled.masks, 'bccd': labelled.voc},
-    'street_scenes': {'camvid': labelled.label_maps},
+    'street_scenes': {'camvid': labelled.seg_maps},
     'own_skeleton': {'openfield': labelled.deeplabcut},
     'all_in_one': {'mine': None},
 }
@@ -31,10 +31,10 @@ def _run(workspace: Workspace, words: list[str]) -> None:
     text = ' '.join(arguments)
     for file in re.findall(r'\$\(cat (\S+)\)', text):
         text = text.replace(f'$(cat {file})', (workspace.root / file).read_text())
-    for folder in re.findall(r'(\S+)/PICTURE', text):
+    for folder in re.findall(r'(\S+)/IMAGE', text):
         images = sorted(p for p in (workspace.root / folder).rglob('*') if p.suffix in ('.png', '.jpg'))
         first = next(p for p in images if 'mask' not in str(p.relative_to(workspace.root / folder)))
-        text = text.replace(f'{folder}/PICTURE', str(first))
+        text = text.replace(f'{folder}/IMAGE', str(first))
     quick = ' --epochs 1 --pretrained none --size 64' if tool == 'train' else ''
     text = re.sub(r' --size \d+', '', text) + quick
     error = workspace.tool(tool, *text.split())
@@ -50,7 +50,7 @@ def test_the_commands_run_on_tiny_sets(tmp_path, page):
             write(tmp_path / 'data' / name)
         else:
             labelled.coco(tmp_path / 'data' / name / 'things')
-            labelled.label_maps(tmp_path / 'data' / name / 'maps', void=255)
+            labelled.seg_maps(tmp_path / 'data' / name / 'maps', ignore_index=255)
     found = commands(page)
     assert any('train.py' in words[1] for words in found)
     for words in found:

@@ -55,11 +55,11 @@ def test_a_pixel_whose_classes_score_the_same_is_a_tie():
     found = np.zeros((4, 5), np.uint8)
     found[0, 0] = 1
     differences = Differences(TASKS, {'': adapter_of('mmseg')})
-    differences.add('a.jpg', {'': {'label_map': found}}, segmented(logits), lambda *_: False)
-    assert differences.largest == {'label_map': 0}
+    differences.add('a.jpg', {'': {'seg_map': found}}, segmented(logits), lambda *_: False)
+    assert differences.largest == {'seg_map': 0}
     differences.require_small()
     found[3, 2] = 2
-    differences.add('b.jpg', {'': {'label_map': found}}, segmented(logits), lambda *_: False)
-    assert differences.largest == {'label_map': pytest.approx(1 / 20)}
-    with pytest.raises(InputError, match=r'label_map by 0.05 \(limit 1e-05\) on b.jpg; nothing is written'):
+    differences.add('b.jpg', {'': {'seg_map': found}}, segmented(logits), lambda *_: False)
+    assert differences.largest == {'seg_map': pytest.approx(1 / 20)}
+    with pytest.raises(InputError, match=r'seg_map by 0.05 \(limit 1e-05\) on b.jpg; nothing is written'):
         differences.require_small()

@@ -23,7 +23,7 @@ def test_scalars_are_those_of_the_transforms():
     ('option', 'value'),
     [('color_type', 'color_ignore_orientation'), ('to_float32', True), ('imdecode_backend', 'pillow')],
 )
-def test_pictures_that_are_read_in_another_way(option, value):
+def test_images_that_are_read_in_another_way(option, value):
     with pytest.raises(InputError, match=rf"test\.0: LoadImage with \{{'{option}': {value!r}\}} cannot be exported"):
         steps_of([{'type': 'mmpose.LoadImage', option: value}], 'test')
 

@@ -14,8 +14,8 @@ import torch
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
 from icconv_mm_runtime.grouping import assignment, group_keypoints
-from icconv_mm_runtime.images import Picture, prepare
-from icconv_mm_runtime.results import coco_records, decode, paste, run_lengths
+from icconv_mm_runtime.images import Sample, prepare
+from icconv_mm_runtime.results import coco_records, decode, encode_rle, paste
 
 TASK = {'name': '', 'kind': 'classification', 'outputs': ['scores'], 'classes': ['ball', 'box'], 'palette': None}
 RULE = {'divisor': 1, 'pads': False, 'sized': False, 'fixed': None}
@@ -25,7 +25,7 @@ def described(**changes):
     return {'schema': 1, 'steps': [], 'batch': RULE, 'tasks': [TASK], **changes}
 
 
-def picture(height, width, seed=0):
+def random_image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
 
 
@@ -42,17 +42,17 @@ def test_it_imports_neither_torch_nor_openmmlab_nor_scipy(repo):
     assert done.returncode == 0, done.stderr
 
 
-# --- pictures
+# --- images
 
 
 @pytest.mark.parametrize('size', [(427, 640), (640, 427), (33, 500)])
 @pytest.mark.parametrize('scales', [[1], [2, 1, 0.5]])
 def test_a_pyramid_is_that_of_the_transform(size, scales):
     transforms = pytest.importorskip('icconv_mm.tasks.pose.transforms')
-    image = picture(*size)
+    image = random_image(*size)
     known = transforms.MultiScaleResize((128, 160), scales, size_divisor=32).transform({'img': image})
     step = {'op': 'pyramid', 'input_size': [128, 160], 'scales': scales, 'size_divisor': 32, 'stride': 32}
-    made = prepare(Picture('', image), [step])
+    made = prepare(Sample('', image), [step])
     for own, other in zip(made.levels, known['img'], strict=True):
         np.testing.assert_array_equal(own, other)
     base, center, extent = made.region
@@ -67,7 +67,7 @@ def test_steps_are_those_of_mmcv_and_its_kin(size):
     pytest.importorskip('mmpretrain')
     from mmpretrain.registry import TRANSFORMS
 
-    image = picture(*size)
+    image = random_image(*size)
     pairs = [
         (mmcv.Resize(scale=(200, 90), keep_ratio=True), {'op': 'resize', 'scale': [200, 90], 'keep_ratio': True}),
         (mmcv.Resize(scale=(64, 80)), {'op': 'resize', 'scale': [64, 80], 'keep_ratio': False}),
@@ -79,7 +79,7 @@ def test_steps_are_those_of_mmcv_and_its_kin(size):
     ]
     for transform, step in pairs:
         known = transform({'img': image})
-        made = prepare(Picture('', image), [step])
+        made = prepare(Sample('', image), [step])
         np.testing.assert_array_equal(made.levels[0], known['img'])
         if 'scale_factor' in known:
             assert made.scale == pytest.approx(known['scale_factor'], rel=1e-12)
@@ -88,9 +88,9 @@ def test_steps_are_those_of_mmcv_and_its_kin(size):
 @pytest.mark.parametrize('size', [(427, 640), (640, 427)])
 def test_fitting_is_that_of_mmpose(size):
     transforms = pytest.importorskip('mmpose.datasets.transforms')
-    image = picture(*size)
+    image = random_image(*size)
     known = transforms.BottomupResize((96, 64), pad_val=(114, 114, 114))({'img': image, 'ori_shape': size})
-    made = prepare(Picture('', image), [{'op': 'fit', 'input_size': [96, 64], 'value': [114, 114, 114]}])
+    made = prepare(Sample('', image), [{'op': 'fit', 'input_size': [96, 64], 'value': [114, 114, 114]}])
     np.testing.assert_array_equal(made.levels[0], known['img'])
     np.testing.assert_array_equal(made.region[2], known['input_scale'])
 
@@ -115,20 +115,20 @@ def test_logits_are_enlarged_as_torch_enlarges_them(align_corners):
     logits = torch.randn(1, 5, 24, 32)
     cut = torch.nn.functional.interpolate(logits[..., :21, :], (100, 130), mode='bilinear', align_corners=align_corners)
     task = {'kind': 'semantic', 'align_corners': align_corners, 'threshold': None}
-    found = decode(task, {'logits': logits.numpy()}, 0, Picture('', picture(100, 130), valid=(21, 32)))
-    assert (found['label_map'] != cut.argmax(1)[0].numpy()).mean() <= 1e-4
+    found = decode(task, {'logits': logits.numpy()}, 0, Sample('', random_image(100, 130), valid=(21, 32)))
+    assert (found['seg_map'] != cut.argmax(1)[0].numpy()).mean() <= 1e-4
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (7, 5), (64, 48)])
 @pytest.mark.parametrize('share', [0.0, 0.03, 0.5, 1.0])
-def test_run_lengths_are_those_of_coco(shape, share, monkeypatch):
+def test_rle_are_those_of_coco(shape, share, monkeypatch):
     coco = pytest.importorskip('pycocotools.mask')
     mask = np.random.default_rng(1).random(shape) < share
     known = coco.encode(np.asfortranarray(mask, np.uint8))
     large = coco.encode(np.asfortranarray(mask.repeat(3, 0).repeat(2, 1), np.uint8))
     for _ in range(2):
-        assert run_lengths(mask) == {'size': list(shape), 'counts': known['counts'].decode()}
-        assert run_lengths(mask, (3 * shape[0], 2 * shape[1]))['counts'] == large['counts'].decode()
+        assert encode_rle(mask) == {'size': list(shape), 'counts': known['counts'].decode()}
+        assert encode_rle(mask, (3 * shape[0], 2 * shape[1]))['counts'] == large['counts'].decode()
         monkeypatch.setitem(sys.modules, 'pycocotools.mask', None)  # as where the runtime is alone
 
 
@@ -172,33 +172,33 @@ def test_records_of_classes():
     ]
 
 
-def test_records_of_boxes_and_label_maps():
+def test_records_of_boxes_and_seg_maps():
     found = {'boxes': np.array([[1.0, 2.5, 4.00049, 8.0]] * 2), 'scores': np.array([0.123456, 0.1])}
     found['labels'] = np.array([1, 0])
     (record,) = coco_records({'kind': 'detection'}, found, 7, 0.12, category_ids=[30, 20])
     assert record == {'image_id': 7, 'category_id': 20, 'bbox': [1.0, 2.5, 3.0, 5.5], 'score': 0.12346}
-    maps = {'label_map': np.array([[0, 2], [255, 2]])}
+    maps = {'seg_map': np.array([[0, 2], [255, 2]])}
     records = coco_records({'kind': 'semantic'}, maps, 7, category_ids=[30, 20, 10])  # 255 is of no class
     assert [record['category_id'] for record in records] == [30, 10]
-    assert records[1]['segmentation'] == run_lengths(maps['label_map'] == 2)
+    assert records[1]['segmentation'] == encode_rle(maps['seg_map'] == 2)
 
 
 # --- what is refused
 
 
-def test_a_picture_of_every_kind(tmp_path):
-    cv2.imwrite(str(tmp_path / 'b.png'), picture(20, 30))
-    cv2.imwrite(str(tmp_path / 'a.jpg'), picture(20, 30))
+def test_a_image_of_every_kind(tmp_path):
+    cv2.imwrite(str(tmp_path / 'b.png'), random_image(20, 30))
+    cv2.imwrite(str(tmp_path / 'a.jpg'), random_image(20, 30))
     session = Session.of(described(), lambda inputs: {'scores': np.ones((len(inputs['image']), 2), np.float32)}, 'net')
-    shapes = [prediction.image.shape for prediction in session.predict([tmp_path, picture(8, 9)], batch_size=2)]
+    shapes = [prediction.image.shape for prediction in session.predict([tmp_path, random_image(8, 9)], batch_size=2)]
     assert shapes == [(20, 30, 3), (20, 30, 3), (8, 9, 3)]
 
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [(b'', 'is no picture, or is damaged'), (b'GIF89a?', 'is no picture'), (None, 'no such file')],
+    [(b'', 'is no image, or is damaged'), (b'GIF89a?', 'is no image'), (None, 'no such file')],
 )
-def test_a_bad_picture(content, message, tmp_path):
+def test_a_bad_image(content, message, tmp_path):
     path = tmp_path / 'a.jpg'
     if content is not None:
         path.write_bytes(content)
@@ -209,15 +209,15 @@ def test_a_bad_picture(content, message, tmp_path):
 def test_a_bad_network():
     broken = Session.of(described(), lambda inputs: {'scores': np.full((1, 2), np.nan, np.float32)}, 'net')
     with pytest.raises(RuntimeInputError, match='net: on array: the output scores is not finite'):
-        next(broken.predict(picture(8, 8)))
+        next(broken.predict(random_image(8, 8)))
     fixed = described(batch={**RULE, 'fixed': [6, 6]})
     with pytest.raises(RuntimeInputError, match='needs an input of 8x9, the file allows 6x6'):
-        next(Session.of(fixed, dict, 'net').predict(picture(8, 9)))
+        next(Session.of(fixed, dict, 'net').predict(random_image(8, 9)))
     larger = described(batch={**RULE, 'fixed': [8, 16]})  # which would show a border that no input tells of
     with pytest.raises(RuntimeInputError, match='needs an input of 8x9, the file allows 8x16'):
-        next(Session.of(larger, dict, 'net').predict(picture(8, 9)))
+        next(Session.of(larger, dict, 'net').predict(random_image(8, 9)))
     with pytest.raises(RuntimeInputError, match='batch_size must be a whole number from 1 to 1024, got 0'):
-        next(broken.predict(picture(8, 8), batch_size=0))
+        next(broken.predict(random_image(8, 8), batch_size=0))
 
 
 POSE = {'kind': 'pose', 'outputs': ['heatmaps', 'tags']}
@@ -266,10 +266,10 @@ def test_scales_are_finite_numbers(number):
 
 
 def test_no_input_is_larger_than_the_limit(tmp_path, monkeypatch):
-    """Each picture is small, and so is what it becomes; a batch that fills up to the longest of both sides is not."""
+    """Each image is small, and so is what it becomes; a batch that fills up to the longest of both sides is not."""
     monkeypatch.setattr(limits, 'INPUT_PIXELS', 1000)
     session = classified(batch={**RULE, 'pads': True})
-    images = [picture(4, 100), picture(100, 4)]
+    images = [random_image(4, 100), random_image(100, 4)]
     with pytest.raises(RuntimeInputError, match='an input of 20000 pixels is too large, at most 1000 are given'):
         list(session.predict(images, batch_size=2))
     assert all(not isinstance(found, RuntimeInputError) for _, found in session.try_predict(images, batch_size=2))
@@ -277,7 +277,7 @@ def test_no_input_is_larger_than_the_limit(tmp_path, monkeypatch):
     with pytest.raises(RuntimeInputError, match='has 100x4 pixels, at most 399 are read'):
         list(session.predict(images[:1]))
     path = tmp_path / 'a.bmp'
-    cv2.imwrite(str(path), picture(4, 4))
+    cv2.imwrite(str(path), random_image(4, 4))
     monkeypatch.setattr(limits, 'IMAGE_BYTES', 100)
     with pytest.raises(RuntimeInputError, match=r'a\.bmp: has 102 bytes, at most 100 are read'):
         list(session.predict(path))
@@ -300,18 +300,18 @@ def test_outputs_that_are_not_those_of_the_task_are_named(outputs, message):
     task = {**TASK, 'kind': 'detection', 'outputs': ['boxes', 'scores', 'labels']}
     known = {'boxes': np.zeros((1, 2, 4), 'f4'), 'scores': np.ones((1, 2), 'f4'), 'labels': np.zeros((1, 2), int)}
     session = Session.of(described(tasks=[task]), lambda _: known, 'net')
-    assert len(next(session.predict(picture(8, 9))).tasks['']['boxes']) == 2
+    assert len(next(session.predict(random_image(8, 9))).tasks['']['boxes']) == 2
     known = {**known, **outputs} if outputs else {}
     with pytest.raises(RuntimeInputError, match=f'net: on array: .*{message}'):
-        next(session.predict(picture(8, 9)))
+        next(session.predict(random_image(8, 9)))
 
 
 def test_classes_that_the_file_does_not_name():
     scores = np.ones((1, 3), 'f4')
     with pytest.raises(RuntimeInputError, match='net: on array: the network gives 3 classes, the metadata name 2'):
-        next(Session.of(described(), lambda _: {'scores': scores}, 'net').predict(picture(8, 9)))
+        next(Session.of(described(), lambda _: {'scores': scores}, 'net').predict(random_image(8, 9)))
     unnamed = Session.of(described(tasks=[{**TASK, 'classes': []}]), lambda _: {'scores': scores}, 'net')
-    assert next(unnamed.predict(picture(8, 9))).tasks['']['scores'].tolist() == [1, 1, 1]
+    assert next(unnamed.predict(random_image(8, 9))).tasks['']['scores'].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -334,11 +334,11 @@ def test_no_result_is_larger_than_the_limit(limit, task, message, monkeypatch):
     }[task]
     described_task = {**TASK, 'kind': task, 'outputs': list(outputs), **details}
     session = Session.of(described(tasks=[described_task]), lambda _: outputs, 'net')
-    next(session.predict(picture(8, 9)))
+    next(session.predict(random_image(8, 9)))
     for name, value in limit.items():
         monkeypatch.setattr(limits, name, value)
     with pytest.raises(RuntimeInputError, match=f'net: on array: {message}'):
-        next(session.predict(picture(8, 9)))
+        next(session.predict(random_image(8, 9)))
 
 
 def test_boxes_that_are_far_away_are_nowhere():
@@ -363,9 +363,9 @@ def test_boxes_that_are_far_away_are_nowhere():
         ),
     ],
 )
-def test_a_picture_that_is_too_thin(step, size, message):
+def test_a_image_that_is_too_thin(step, size, message):
     with pytest.raises(RuntimeInputError, match=message):
-        next(Session.of(described(steps=[step]), dict, 'net').predict(picture(*size)))
+        next(Session.of(described(steps=[step]), dict, 'net').predict(random_image(*size)))
 
 
 def classified(**changes):
@@ -377,16 +377,16 @@ def classified(**changes):
     return Session.of(described(**changes), run, 'net')
 
 
-def test_a_picture_that_fails_costs_no_other(tmp_path):
+def test_a_image_that_fails_costs_no_other(tmp_path):
     """Damaged, empty, and so thin that a step leaves nothing of it: each is an error in its place."""
     steps = [{'op': 'resize', 'scale': [60, 40], 'keep_ratio': True}]
     for name in 'aeg':
-        cv2.imwrite(str(tmp_path / f'{name}.png'), picture(20, 30))
+        cv2.imwrite(str(tmp_path / f'{name}.png'), random_image(20, 30))
     (tmp_path / 'b.png').write_bytes(b'')
     (tmp_path / 'c.png').write_bytes((tmp_path / 'a.png').read_bytes()[:60])
-    cv2.imwrite(str(tmp_path / 'd.png'), picture(1, 500))
+    cv2.imwrite(str(tmp_path / 'd.png'), random_image(1, 500))
     session = classified(steps=steps)
-    given = [tmp_path, tmp_path / 'absent.jpg', picture(8, 9), np.zeros((3, 3))]
+    given = [tmp_path, tmp_path / 'absent.jpg', random_image(8, 9), np.zeros((3, 3))]
     for batch_size in (1, 2, 4):
         tried = list(session.try_predict(given, batch_size))
         failed = {path: str(each) for path, each in tried if isinstance(each, RuntimeInputError)}
@@ -398,11 +398,11 @@ def test_a_picture_that_fails_costs_no_other(tmp_path):
         ]
         assert [Path(path).stem for path in failed] == ['b', 'c', 'd', 'absent', 'array']
         assert 'pixels would become' in failed[str(tmp_path / 'd.png')]
-    with pytest.raises(RuntimeInputError, match=r'b\.png: is no picture, or is damaged'):
+    with pytest.raises(RuntimeInputError, match=r'b\.png: is no image, or is damaged'):
         list(session.predict(given))
 
 
-def test_a_network_that_fails_on_one_picture_of_a_batch():
+def test_a_network_that_fails_on_one_image_of_a_batch():
     def run(arrays):
         if arrays['image'].max() == 255:
             raise RuntimeError('too bright')
@@ -419,15 +419,15 @@ def test_the_command_does_the_rest_and_says_what_failed(tmp_path, capsys, monkey
     from icconv_mm_runtime import __main__ as command
 
     (tmp_path / 'in').mkdir()
-    cv2.imwrite(str(tmp_path / 'in' / 'a.png'), picture(20, 30))
-    cv2.imwrite(str(tmp_path / 'in' / 'c.png'), picture(1, 9000))  # drawn reduced
+    cv2.imwrite(str(tmp_path / 'in' / 'a.png'), random_image(20, 30))
+    cv2.imwrite(str(tmp_path / 'in' / 'c.png'), random_image(1, 9000))  # drawn reduced
     (tmp_path / 'in' / 'b\x1b[31m\nred.png').write_bytes(b'')
     monkeypatch.setattr(command, 'Session', lambda *_: classified())
     with pytest.raises(SystemExit) as end:
         command.main(['net.onnx', str(tmp_path / 'in'), '--out-dir', str(tmp_path / 'out')])
     first, *failed = str(end.value).split('\n')
-    assert first == f'error: 1 of 3 pictures failed; the results of the others are in {tmp_path / "out"}:'
-    assert failed == [f'  {tmp_path}/in/b\\x1b[31m\\nred.png: is no picture, or is damaged']
+    assert first == f'error: 1 of 3 images failed; the results of the others are in {tmp_path / "out"}:'
+    assert failed == [f'  {tmp_path}/in/b\\x1b[31m\\nred.png: is no image, or is damaged']
     images = json.loads((tmp_path / 'out' / 'images.json').read_text())['images']
     assert [(image['id'], image['file_name']) for image in images] == [(1, 'a.png'), (3, 'c.png')]
     assert {record['image_id'] for record in json.loads((tmp_path / 'out' / 'predictions.json').read_text())} == {1, 3}
@@ -436,15 +436,15 @@ def test_the_command_does_the_rest_and_says_what_failed(tmp_path, capsys, monkey
 
 @pytest.fixture
 def predicted(tmp_path, monkeypatch):
-    """Runs the command on pictures; gives the error in its lines, the names in vis/, and images.json."""
+    """Runs the command on images; gives the error in its lines, the names in vis/, and images.json."""
     from icconv_mm_runtime import __main__ as command
 
-    def run(*pictures, session=None):
+    def run(*images, session=None):
         out = tmp_path / 'out'
         monkeypatch.setattr(command, 'Session', lambda *_: session or classified())
         lines = []
         try:
-            command.main(['net.onnx', *map(str, pictures), '--out-dir', str(out)])
+            command.main(['net.onnx', *map(str, images), '--out-dir', str(out)])
         except SystemExit as end:
             lines = str(end.code).split('\n')
         about = json.loads((out / 'images.json').read_text())
@@ -466,13 +466,13 @@ def refuse_names(monkeypatch, *functions):
         monkeypatch.setattr(cv2, name, functools.partial(guarded, getattr(cv2, name)))
 
 
-def test_no_name_of_a_picture_reaches_opencv(tmp_path, predicted, monkeypatch):
+def test_no_name_of_a_image_reaches_opencv(tmp_path, predicted, monkeypatch):
     """Not UTF-8, with a suffix that OpenCV cannot write colours as, too long for a number or a suffix more."""
     names = [b'fa\xe7ade.png', b'x.\xe9', b'y.pgm', b'z.PNG', b'v' * 251 + b'.png', b'w' * 255]
     for folder in (b'a', b'b'):
         (tmp_path / os.fsdecode(folder)).mkdir()
         for name in names:
-            (tmp_path / os.fsdecode(folder + b'/' + name)).write_bytes(cv2.imencode('.png', picture(20, 30))[1])
+            (tmp_path / os.fsdecode(folder + b'/' + name)).write_bytes(cv2.imencode('.png', random_image(20, 30))[1])
     refuse_names(monkeypatch, 'imencode', 'imwrite', 'haveImageWriter')
     paths = [tmp_path / folder / os.fsdecode(name) for folder in 'ab' for name in names]
     lines, shown, about = predicted(*paths)
@@ -484,18 +484,18 @@ def test_no_name_of_a_picture_reaches_opencv(tmp_path, predicted, monkeypatch):
     assert all(cv2.imdecode(np.fromfile(tmp_path / 'out' / 'vis' / name, np.uint8), 1).shape[2] == 3 for name in shown)
 
 
-def test_no_drawn_picture_replaces_another(tmp_path, predicted):
+def test_no_drawn_image_replaces_another(tmp_path, predicted):
     for name in ('A/3_a.png', 'B/a.png', 'C/a.png'):
         (tmp_path / name).parent.mkdir()
-        cv2.imwrite(str(tmp_path / name), picture(20, 30))
+        cv2.imwrite(str(tmp_path / name), random_image(20, 30))
     assert predicted(*(tmp_path / folder for folder in 'ABC'))[1] == ['3_a.png', '4_a.png', 'a.png']
 
 
-def test_a_picture_that_cannot_be_drawn_costs_no_other(tmp_path, predicted, monkeypatch):
+def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, predicted, monkeypatch):
     from icconv_mm_runtime import __main__ as command
 
     for name in 'abc':
-        cv2.imwrite(str(tmp_path / f'{name}.png'), picture(20, 31 if name == 'b' else 30))
+        cv2.imwrite(str(tmp_path / f'{name}.png'), random_image(20, 31 if name == 'b' else 30))
     known = command.draw
 
     def draw(image, content):
@@ -503,13 +503,13 @@ def test_a_picture_that_cannot_be_drawn_costs_no_other(tmp_path, predicted, monk
 
     monkeypatch.setattr(command, 'draw', draw)
     lines, shown, about = predicted(tmp_path)
-    assert len(lines) == 2 and lines[0].startswith('error: 1 of 3 pictures failed') and 'b.png: OpenCV' in lines[1]
+    assert len(lines) == 2 and lines[0].startswith('error: 1 of 3 images failed') and 'b.png: OpenCV' in lines[1]
     assert shown == ['a.png', 'c.png'] and [image['id'] for image in about['images']] == [1, 3]
     records = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
     assert {record['image_id'] for record in records} == {1, 3}
 
 
-def test_a_label_map_of_one_class_against_the_rest(tmp_path, predicted):
+def test_a_seg_map_of_one_class_against_the_rest(tmp_path, predicted):
     """Every category in the results is one that images.json has."""
     task = {'kind': 'semantic', 'outputs': ['logits'], 'classes': ['road'], 'align_corners': False, 'threshold': 0.3}
 
@@ -518,7 +518,7 @@ def test_a_label_map_of_one_class_against_the_rest(tmp_path, predicted):
         logits[..., :9] = 9
         return {'logits': logits}
 
-    cv2.imwrite(str(tmp_path / 'a.png'), picture(20, 30))
+    cv2.imwrite(str(tmp_path / 'a.png'), random_image(20, 30))
     session = Session.of(described(tasks=[{**TASK, **task}]), run, 'net')
     lines, _, about = predicted(tmp_path, session=session)
     records = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
@@ -533,41 +533,41 @@ def test_no_path_of_a_video_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypat
     said = 'OpenCV opens no video whose path is not UTF-8: rename it'
     with pytest.raises(RuntimeInputError, match=rf'caf\\udce9\.mp4: {said}'):
         next(classified().predict([path]))
-    found = [each for _, each in classified().try_predict([path, picture(8, 9)])]
+    found = [each for _, each in classified().try_predict([path, random_image(8, 9)])]
     assert said in str(found[0]) and not isinstance(found[1], RuntimeInputError)
 
 
 def test_files_of_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    from icconv_mm_runtime.__main__ import write_whole
+    from icconv_mm_runtime.__main__ import write_file
 
     path = tmp_path / 'predictions.json'
-    write_whole(path, b'old')
+    write_file(path, b'old')
     with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
         patch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError('full')))
-        write_whole(path, b'new')
+        write_file(path, b'new')
     assert [each.name for each in tmp_path.iterdir()] == ['predictions.json'] and path.read_bytes() == b'old'
-    write_whole(path, b'new')
+    write_file(path, b'new')
     assert path.read_bytes() == b'new'
 
 
 @pytest.mark.parametrize(
-    ('pictures', 'batch_size', 'message'),
+    ('images', 'batch_size', 'message'),
     [
-        (None, 1, 'pictures: expected files, folders, videos or arrays, got None'),
-        ([3], 1, 'pictures: expected files, folders, videos or arrays, got 3'),
-        ([[picture(4, 4)]], 1, 'pictures: expected files, folders, videos or arrays, got '),
-        (picture(4, 4), '2', "batch_size must be a whole number from 1 to 1024, got '2'"),
-        (picture(4, 4), True, 'batch_size must be a whole number from 1 to 1024, got True'),
-        (picture(4, 4), 10**9, 'batch_size must be a whole number from 1 to 1024, got 1000000000'),
+        (None, 1, 'images: expected files, folders, videos or arrays, got None'),
+        ([3], 1, 'images: expected files, folders, videos or arrays, got 3'),
+        ([[random_image(4, 4)]], 1, 'images: expected files, folders, videos or arrays, got '),
+        (random_image(4, 4), '2', "batch_size must be a whole number from 1 to 1024, got '2'"),
+        (random_image(4, 4), True, 'batch_size must be a whole number from 1 to 1024, got True'),
+        (random_image(4, 4), 10**9, 'batch_size must be a whole number from 1 to 1024, got 1000000000'),
         (np.zeros((4, 4, 3)), 1, r'an array must be \[height, width, 3\] of uint8'),
         ('absent', 1, 'absent: no such file'),
         ('absent.mp4', 1, 'absent.mp4: no such file, or no video that OpenCV can read'),
         ('a' * 300 + '.png', 1, 'File name too long'),
     ],
 )
-def test_arguments_of_the_wrong_kind(pictures, batch_size, message):
+def test_arguments_of_the_wrong_kind(images, batch_size, message):
     with pytest.raises(RuntimeInputError, match=message):
-        list(classified().predict(pictures, batch_size))
+        list(classified().predict(images, batch_size))
 
 
 @pytest.mark.parametrize('threads', [0, -1, 1.5, '2', True, 10**6])
@@ -583,7 +583,7 @@ def test_names_reach_the_terminal_without_control_characters():
 
 
 def test_keypoints_of_maps_that_are_smaller_than_the_input():
-    """A bottom-up network without restored size, of a picture that was resized and filled up."""
+    """A bottom-up network without restored size, of an image that was resized and filled up."""
     grouping = dict(max_num_people=30, nms_kernel=5, detection_threshold=0.1, tag_threshold=1.0)
     grouping |= dict(ignore_too_much=False, adjust=False, refine=False, keypoint_order=None)
     task = {**TASK, 'kind': 'pose', 'outputs': ['heatmaps', 'tags'], 'grouping': grouping}
@@ -597,21 +597,21 @@ def test_keypoints_of_maps_that_are_smaller_than_the_input():
     rule = {**RULE, 'divisor': 32, 'pads': True}
     steps = [{'op': 'resize', 'scale': [80, 60], 'keep_ratio': False}]
     session = Session.of(described(steps=steps, batch=rule, tasks=[task]), run, 'net')
-    (keypoint,) = next(session.predict(picture(120, 160))).tasks['']['keypoints'][0]
-    np.testing.assert_allclose(keypoint, [96.5, 64.5])  # 12 and 8 of cells of 4 pixels, each of 2 of the picture
+    (keypoint,) = next(session.predict(random_image(120, 160))).tasks['']['keypoints'][0]
+    np.testing.assert_allclose(keypoint, [96.5, 64.5])  # 12 and 8 of cells of 4 pixels, each of 2 of the image
 
 
-def test_pictures_of_a_second_run_replace_those_of_the_first(tmp_path):
+def test_images_of_a_second_run_replace_those_of_the_first(tmp_path):
     import argparse
 
     from icconv_mm_runtime import __main__ as command
 
     for folder in 'ab':
         (tmp_path / folder).mkdir()
-        cv2.imwrite(str(tmp_path / folder / 'x.png'), picture(20, 30, ord(folder)))
+        cv2.imwrite(str(tmp_path / folder / 'x.png'), random_image(20, 30, ord(folder)))
     session = Session.of(described(), lambda inputs: {'scores': np.ones((len(inputs['image']), 2), np.float32)}, 'net')
     arguments = argparse.Namespace(file='', threads=None, batch_size=1, score_thr=0.3, json_score_thr=0.0, draw=True)
-    arguments.pictures, arguments.out_dir = [tmp_path / 'a', tmp_path / 'b'], tmp_path / 'out'
+    arguments.images, arguments.out_dir = [tmp_path / 'a', tmp_path / 'b'], tmp_path / 'out'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, 'Session', lambda *_: session)
         for _ in range(2):

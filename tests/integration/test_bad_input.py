@@ -27,7 +27,7 @@ def train(workspace):
     return run
 
 
-def test_truncated_picture_is_named_or_skipped(workspace):
+def test_truncated_image_is_named_or_skipped(workspace):
     """In a worker of the data loader, as in real runs."""
     source, copy = workspace.root / 'data/miniature', workspace.root / 'data/damaged'
     shutil.copytree(source, copy)
@@ -82,7 +82,7 @@ def test_as_a_process(workspace):
     assert run.returncode == 1 and 'Traceback' in run.stderr
 
 
-def test_pictures_that_fail_among_others(workspace, detector):
+def test_images_that_fail_among_others(workspace, detector):
     """The others are predicted for; those that fail are listed at the end."""
     folder, out = workspace.root / 'mixed', workspace.root / 'runs/mixed'
     shutil.copytree(workspace.root / 'data/miniature/val', folder)
@@ -103,9 +103,9 @@ def test_pictures_that_fail_among_others(workspace, detector):
 def test_a_folder_whose_name_is_not_ascii(workspace, detector):
     folder = workspace.root / 'größe/圖'
     folder.mkdir(parents=True)
-    picture = folder / '猫.jpg'
-    shutil.copy(workspace.root / 'data/miniature/val/000001.jpg', picture)
-    infer = (sys.executable, workspace.repo / 'tools/infer.py', workspace.config(DETECTION), detector, picture)
+    image = folder / '猫.jpg'
+    shutil.copy(workspace.root / 'data/miniature/val/000001.jpg', image)
+    infer = (sys.executable, workspace.repo / 'tools/infer.py', workspace.config(DETECTION), detector, image)
     run = workspace.run('env', 'LC_ALL=C', *infer, '--out-dir', folder / 'out', check=False)
     assert run.returncode == 0, run.stderr
     assert (folder / 'out/vis/猫.jpg').is_file()

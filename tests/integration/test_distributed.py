@@ -76,7 +76,7 @@ def test_ranks_end_with_equal_weights(two):
         assert torch.equal(value, two[1]['weights'][key]), key
 
 
-def test_ranks_saw_different_pictures(two):
+def test_ranks_saw_different_images(two):
     assert not torch.allclose(two[0]['losses'], two[1]['losses'], rtol=1e-4)
 
 

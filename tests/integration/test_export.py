@@ -74,14 +74,14 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
     if to == 'openvino':
         pytest.importorskip('openvino')
     file = tmp_path / {'onnx': 'net.onnx', 'openvino': 'net.xml'}[to]
-    pictures = str(workspace.root / 'data/miniature/val')
+    images = str(workspace.root / 'data/miniature/val')
     checkpoint, config = weights(JOINT), workspace.config(JOINT)
-    report = apis.export(config, checkpoint, to=to, out=file, images=pictures)
+    report = apis.export(config, checkpoint, to=to, out=file, images=images)
     assert report['check']['missing'] == 0 and report['check']['masks'] <= 1e-5 and report['check']['boxes'] <= 1e-2
     assert report['layers'] == 12 and file.stat().st_size == report['bytes']
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ([file.suffix] if to == 'onnx' else ['.bin', '.xml'])
     done = subprocess.run(
-        [sys.executable, '-c', WITHOUT_TORCH, str(file), pictures, '--out-dir', str(tmp_path / 'found')],
+        [sys.executable, '-c', WITHOUT_TORCH, str(file), images, '--out-dir', str(tmp_path / 'found')],
         capture_output=True,
         text=True,
         env={'PYTHONPATH': str(workspace.repo)},
@@ -90,7 +90,7 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
     monkeypatch.chdir(workspace.root)
     for name, values in compare_metrics(apis.load_config(config), checkpoint, Session(file)).items():
         assert values['file'] == pytest.approx(values['model'], abs=1e-3), name
-    apis.infer(config, checkpoint, pictures, str(tmp_path / 'known'), device='cpu', draw=False)
+    apis.infer(config, checkpoint, images, str(tmp_path / 'known'), device='cpu', draw=False)
     for task in ('instance', 'semantic', 'pose'):
         own, known = (
             json.loads((tmp_path / folder / f'predictions.{task}.json').read_text()) for folder in ('found', 'known')
@@ -105,7 +105,7 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
 
 
 def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkeypatch):
-    """A session that finds what the model finds, but for one picture, where it finds nothing but the first class."""
+    """A session that finds what the model finds, but for one image, where it finds nothing but the first class."""
     monkeypatch.chdir(workspace.root)
     checkpoint, config = weights(SEGMENTOR), workspace.config(SEGMENTOR)
     predictor = apis.Predictor(config, checkpoint, device='cpu')
@@ -117,7 +117,7 @@ def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkey
         def predict(self, paths):
             for path, sample in predictor.predict(paths):
                 found = sample.pred_sem_seg.data[0].numpy() * (Path(path).name != self.spoilt)
-                yield SimpleNamespace(tasks={'': {'label_map': found}})
+                yield SimpleNamespace(tasks={'': {'seg_map': found}})
 
     metrics = compare_metrics(apis.load_config(config), checkpoint, Pretended())
     assert metrics['mIoU']['file'] == metrics['mIoU']['model']
@@ -129,23 +129,23 @@ def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkey
 @pytest.mark.slow
 def test_eight_bits_say_what_they_cost(workspace, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(workspace.root)
-    pictures, config, checkpoint = 'data/miniature/val', workspace.config(SEGMENTOR), weights(SEGMENTOR)
-    report = apis.export(config, checkpoint, out=tmp_path / 'net.onnx', images=pictures, int8=pictures)
+    images, config, checkpoint = 'data/miniature/val', workspace.config(SEGMENTOR), weights(SEGMENTOR)
+    report = apis.export(config, checkpoint, out=tmp_path / 'net.onnx', images=images, int8=images)
     assert set(report['metrics']['mIoU']) == {'model', 'file'}
-    assert report['check'] == {'pictures': 4}
+    assert report['check'] == {'images': 4}
     monkeypatch.chdir(tmp_path)  # where there are no labels
-    pictures = str(workspace.root / pictures)
-    report = apis.export(config, checkpoint, out=tmp_path / 'net.onnx', images=pictures, int8=pictures)
+    images = str(workspace.root / images)
+    report = apis.export(config, checkpoint, out=tmp_path / 'net.onnx', images=images, int8=images)
     assert report['metrics'].startswith('not measured: ') and 'data/miniature' in report['metrics']
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('name', 'operator'), [(JOINT, True), (SEGMENTOR, False)])
 def test_machine_code_finds_the_same(workspace, weights, name, operator, tmp_path):
-    pictures = str(workspace.root / 'data/miniature/val')
-    options = dict(to='pt2', out=tmp_path / 'net.pt2', images=pictures, operator=operator)
+    images = str(workspace.root / 'data/miniature/val')
+    options = dict(to='pt2', out=tmp_path / 'net.pt2', images=images, operator=operator)
     check = apis.export(workspace.config(name), weights(name), **options)['check']
-    assert check['pictures'] == 4 and check['label_map'] <= 1e-5 and check.get('missing', 0) == 0
+    assert check['images'] == 4 and check['seg_map'] <= 1e-5 and check.get('missing', 0) == 0
 
 
 def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
@@ -161,10 +161,10 @@ def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
         found = {name: each.numpy() for name, each in zip(network.names, outputs)}
         return {**found, 'tags': found['tags'] + error}
 
-    picture = str(min((workspace.root / 'data/miniature/val').iterdir()))
+    image = str(min((workspace.root / 'data/miniature/val').iterdir()))
     disturbed = Session.of(description, partial(run, error=1e-3), '')
-    assert exporting._is_tie(predictor, Session.of(description, run, ''), [Path(picture)], picture, '')
-    assert not exporting._is_tie(predictor, disturbed, [Path(picture)], picture, '')
+    assert exporting._is_tie(predictor, Session.of(description, run, ''), [Path(image)], image, '')
+    assert not exporting._is_tie(predictor, disturbed, [Path(image)], image, '')
 
 
 def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkeypatch):
@@ -178,9 +178,9 @@ def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkey
         return captured(network, *args, **options)
 
     monkeypatch.setattr(module, 'capture', disturbed)
-    pictures = str(workspace.root / 'data/miniature/val')
-    with pytest.raises(InputError, match=r'label_map by .* \(limit 1e-05\) on .*; nothing is written'):
-        apis.export(workspace.config(SEGMENTOR), weights(SEGMENTOR), out=tmp_path / 'net.onnx', images=pictures)
+    images = str(workspace.root / 'data/miniature/val')
+    with pytest.raises(InputError, match=r'seg_map by .* \(limit 1e-05\) on .*; nothing is written'):
+        apis.export(workspace.config(SEGMENTOR), weights(SEGMENTOR), out=tmp_path / 'net.onnx', images=images)
     assert not list(tmp_path.iterdir())
 
 
@@ -237,10 +237,10 @@ def unusual(path, change):
     ids=['missing', 'not finite'],
 )
 def test_weights_that_cannot_be_exported(workspace, weights, change, message, tmp_path):
-    pictures = str(workspace.root / 'data/miniature/val')
+    images = str(workspace.root / 'data/miniature/val')
     checkpoint = unusual(weights(SEGMENTOR), change)
     with pytest.raises(InputError, match=message):
-        apis.export(workspace.config(SEGMENTOR), checkpoint, out=tmp_path / 'net.onnx', images=pictures)
+        apis.export(workspace.config(SEGMENTOR), checkpoint, out=tmp_path / 'net.onnx', images=images)
     assert not list(tmp_path.iterdir())
 
 
@@ -306,13 +306,13 @@ def test_file_and_model_get_equal_batches(workspace, weights, recipe, tmp_path):
     counts, run = [], session.run
     session.run = lambda arrays: counts.append(len(arrays['image'])) or run(arrays)
     check, _ = exporting._checked(predictor, session, sorted(tmp_path.iterdir()), limited=True)
-    assert check['pictures'] == 4 and check.get('missing', 0) == 0
+    assert check['images'] == 4 and check.get('missing', 0) == 0
     assert counts == [1, 1, 1, 1, *([2, 2] if recipe == DETECTOR else [1, 1, 2])]
 
 
 DATASETS = {
     'coco': ('CocoDataset', {'images': [{'file_name': 'sub/a.png'}, {'file_name': 'gone.png'}]}, 'img'),
-    'label maps': ('ListedSegDataset', {'images': [{'file_name': 'sub/a.png', 'label_map': 'a.png'}]}, 'img_path'),
+    'segmentation maps': ('ListedSegDataset', {'images': [{'file_name': 'sub/a.png', 'seg_map': 'a.png'}]}, 'img_path'),
     'classes': ('CustomDataset', 'sub/a.png 3\ngone.png 0\n', None),
 }
 
@@ -321,25 +321,25 @@ DATASETS = {
 @pytest.mark.parametrize('is_absolute', [False, True])
 def test_images_of_the_check_are_those_of_the_annotation_file(kind, is_absolute, tmp_path):
     name, content, prefix = DATASETS[kind]
-    (tmp_path / 'pictures' / 'sub').mkdir(parents=True)
-    (tmp_path / 'pictures' / 'b.png').touch()
-    image = tmp_path / 'pictures' / 'sub' / 'a.png'
+    (tmp_path / 'images' / 'sub').mkdir(parents=True)
+    (tmp_path / 'images' / 'b.png').touch()
+    image = tmp_path / 'images' / 'sub' / 'a.png'
     image.touch()
     content = content if isinstance(content, str) else json.dumps(content)
     file = tmp_path / ('list.txt' if prefix is None else 'list.json')
     file.write_text(content.replace('sub/a.png', str(image)) if is_absolute else content)
-    folder = '' if is_absolute else 'pictures/'
+    folder = '' if is_absolute else 'images/'
     dataset = dict(type=name, ann_file=str(file), data_prefix=folder if prefix is None else {prefix: folder})
     if not is_absolute:
         dataset.update(ann_file=file.name, data_root=str(tmp_path))
     cfg = Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}})
-    assert exporting._pictures_of(cfg) == [image]
+    assert exporting._images_of(cfg) == [image]
     file.unlink()
     if not is_absolute:
-        assert exporting._pictures_of(cfg) == [tmp_path / 'pictures' / 'b.png']
+        assert exporting._images_of(cfg) == [tmp_path / 'images' / 'b.png']
     else:
         with pytest.raises(InputError, match=r'images: .*name some for the check'):
-            exporting._pictures_of(cfg)
+            exporting._images_of(cfg)
 
 
 def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):

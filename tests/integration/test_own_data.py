@@ -1,4 +1,4 @@
-"""From pictures as they lie to a trained network, by one command and without a file that is edited."""
+"""From images as they lie to a trained network, by one command and without a file that is edited."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def _train(workspace, run, *places, size=64, options=()):
         ('boxes', labelled.voc, 'mmdet'),
         ('boxes', labelled.yolo, 'mmdet'),
         ('masks', labelled.masks, 'mmdet'),
-        ('semantic', labelled.label_maps, 'mmseg'),
+        ('semantic', labelled.seg_maps, 'mmseg'),
         ('pose', labelled.deeplabcut, 'mmpose'),
         ('classes', labelled.folders, 'mmpretrain'),
     ],
@@ -40,7 +40,7 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     pytest.importorskip(library)
     data = write(tmp_path / 'data')
     run = f'{task}_{write.__name__}'
-    options = ['--void', '11'] if task == 'semantic' else []
+    options = ['--ignore-index', '11'] if task == 'semantic' else []
     folder = _train(workspace, run, data, options=['--task', task, *options])
     assert (folder / f'worst_{task}.jpg').is_file()
     assert (folder / f'confusion_{task}.png').is_file() == (task != 'pose')
@@ -54,29 +54,25 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     assert classes == names.get(task, list(labelled.NAMES))
     assert workspace.tool('train', folder.with_suffix('.py'), '--work-dir', folder) is None
     checkpoint = (folder / 'last_checkpoint').read_text()
-    pictures = next(
-        path for path in sorted(data.rglob('*.png')) if 'mask' not in str(path) and 'annot' not in str(path)
-    )
-    assert (
-        workspace.tool('infer', folder.with_suffix('.py'), checkpoint, pictures, '--out-dir', folder / 'found') is None
-    )
-    assert (folder / 'found' / 'vis' / pictures.name).is_file()
+    images = next(path for path in sorted(data.rglob('*.png')) if 'mask' not in str(path) and 'annot' not in str(path))
+    assert workspace.tool('infer', folder.with_suffix('.py'), checkpoint, images, '--out-dir', folder / 'found') is None
+    assert (folder / 'found' / 'vis' / images.name).is_file()
 
 
 @pytest.mark.parametrize('disjoint', [False, True])
 def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
-    """Masks and label maps of the same pictures, or of others, and keypoints."""
+    """Masks and segmentation maps of the same images, or of others, and keypoints."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmseg')
     pytest.importorskip('mmpose')
     data = tmp_path / 'data'
-    labelled.coco(data / 'things')
-    labelled.label_maps(data / 'maps', void=255)
+    labelled.coco(data / 'objects')
+    labelled.seg_maps(data / 'maps', ignore_index=255)
     if not disjoint:
         for path in data.glob('maps/*/*.png'):
             if 'annot' not in path.parent.name:
                 path.unlink()
-                os.symlink(data / 'things' / 'images' / path.name, path)
+                os.symlink(data / 'objects' / 'images' / path.name, path)
     labelled.coco(data / 'people', 'keypoints')
     folder = _train(workspace, f'all_{disjoint}', data, options=['--task', 'all'])
     written = Config.fromfile(folder.with_suffix('.py'))
@@ -135,7 +131,7 @@ def test_weights_of_a_file(workspace, tmp_path):
         )
 
 
-def test_mistakes_are_sentences(workspace, tmp_path, monkeypatch):
+def test_mistakes_are_messages(workspace, tmp_path, monkeypatch):
     data = labelled.yolo(tmp_path / 'data')
     for options, words in (
         ((data,), '--task: what is to be learned'),
@@ -149,9 +145,9 @@ def test_mistakes_are_sentences(workspace, tmp_path, monkeypatch):
             (data, '--task', 'detection', '--size', '8', '--pretrained', 'none'),
             '--size: expected 32 pixels or more, got 8',
         ),
-        ((data, '--task', 'detection', '--iters', '3'), '--iters: the config of pictures counts epochs'),
+        ((data, '--task', 'detection', '--iters', '3'), '--iters: the config of images counts epochs'),
         ((tmp_path / 'nothing.yaml', '--task', 'detection'), 'data: no such file'),
-        ((tmp_path / 'nothing.py', '--task', 'detection'), '--task: is for pictures without a config'),
+        ((tmp_path / 'nothing.py', '--task', 'detection'), '--task: is for images without a config'),
     ):
         assert words in workspace.tool('train', *options, '--work-dir', tmp_path / 'run'), options
     monkeypatch.setenv('WORLD_SIZE', '2')
@@ -161,7 +157,7 @@ def test_mistakes_are_sentences(workspace, tmp_path, monkeypatch):
 REAL = [
     ('bccd_voc', 'detection', ()),
     ('nuclei', 'instance', ()),
-    ('camvid', 'semantic', ('--void', '11')),
+    ('camvid', 'semantic', ('--ignore-index', '11')),
     ('openfield', 'pose', ()),
     ('coco128_yolo', 'all', ()),
     ('mmpose_samples/coco/test_coco.json', 'all', ()),
@@ -171,33 +167,33 @@ REAL = [
 
 
 @pytest.mark.parametrize(('place', 'task', 'options'), REAL)
-def test_real_pictures(workspace, real_samples, place, task, options):
+def test_real_images(workspace, real_samples, place, task, options):
     _train(workspace, Path(place).parts[-1], real_samples / place, size=128, options=['--task', task, *options])
     shutil.rmtree(workspace.root / 'runs' / Path(place).parts[-1])
 
 
-def test_films_and_tiles(workspace, detector, tmp_path):
-    """A film of the frames of a film, with numbered results; a picture in tiles."""
+def test_videos_and_tiles(workspace, detector, tmp_path):
+    """A video of the frames of a video, with numbered results; an image in tiles."""
     import json
 
     import cv2
 
-    from icconv_mm.runner.images import Film, FilmWriter, read
+    from icconv_mm.runner.images import Video, VideoWriter, read
 
     config = workspace.config('detection/faster-rcnn_ic-r18_fpn_miniature.py')
-    pictures = sorted((workspace.root / 'data/miniature/val').glob('*.jpg'))
-    writer = FilmWriter(tmp_path / 'street.mp4', 4)
-    for picture in pictures:
-        writer.add(read(picture))
+    images = sorted((workspace.root / 'data/miniature/val').glob('*.jpg'))
+    writer = VideoWriter(tmp_path / 'street.mp4', 4)
+    for image in images:
+        writer.add(read(image))
     writer.close()
     assert (
         workspace.tool('infer', config, detector, writer.path, '--out-dir', tmp_path / 'a', '--batch-size', 3) is None
     )
-    assert len(list(Film(str(tmp_path / 'a' / 'street.mp4')))) == len(pictures)
+    assert len(list(Video(str(tmp_path / 'a' / 'street.mp4')))) == len(images)
     about = json.loads((tmp_path / 'a' / 'images.json').read_text())
-    assert [image['id'] for image in about['images']] == list(range(1, len(pictures) + 1))
+    assert [entry['id'] for entry in about['images']] == list(range(1, len(images) + 1))
     assert {'image_id', 'bbox'} <= json.loads((tmp_path / 'a' / 'predictions.json').read_text())[0].keys()
-    cv2.imwrite(str(tmp_path / 'large.jpg'), cv2.resize(read(pictures[0]), (300, 200)))
+    cv2.imwrite(str(tmp_path / 'large.jpg'), cv2.resize(read(images[0]), (300, 200)))
     options = ('--tile', 128, '--out-dir', tmp_path / 'b')
     assert workspace.tool('infer', config, detector, tmp_path / 'large.jpg', *options) is None
     assert read(tmp_path / 'b' / 'vis' / 'large.jpg').shape == (200, 300, 3)

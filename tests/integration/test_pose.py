@@ -1,4 +1,4 @@
-"""Bottom-up pose: the four photographs with their real keypoints, mmpose's own entrances, two processes."""
+"""Bottom-up pose: the four images with their real keypoints, mmpose's own entrances, two processes."""
 
 import json
 import pickle
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 POSE = 'pose/ae_ic-r18_miniature.py'
 MULTI_SCALE = ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]', 'model.test_cfg.flip_test=True')
-# The test shows every photograph whole, at 448 x 256, and so must the training: with a crop to its centre, joints at
+# The test shows every image whole, at 448 x 256, and so must the training: with a crop to its centre, joints at
 # the borders would never be learned.
 PHOTOGRAPHS = """
 input_size = (448, 256)
@@ -48,13 +48,13 @@ ITERATIONS = 200
 
 
 @pytest.fixture(scope='module')
-def photographs(workspace, coco_sample):
-    """Config and checkpoint of a small network that has learned the four photographs by heart."""
+def images(workspace, coco_sample):
+    """Config and checkpoint of a small network that has learned the four images by heart."""
     root = str(coco_sample)
-    config = workspace.derive('pose_photographs', POSE, PHOTOGRAPHS.format(root=root, iterations=ITERATIONS))
-    args = ('--work-dir', 'runs/pose_photographs', *short(ITERATIONS))
+    config = workspace.derive('pose_images', POSE, PHOTOGRAPHS.format(root=root, iterations=ITERATIONS))
+    args = ('--work-dir', 'runs/pose_images', *short(ITERATIONS))
     assert workspace.tool('train', config, *args) is None
-    return config, str(workspace.root / f'runs/pose_photographs/iter_{ITERATIONS}.pth')
+    return config, str(workspace.root / f'runs/pose_images/iter_{ITERATIONS}.pth')
 
 
 @pytest.fixture(scope='module')
@@ -69,50 +69,50 @@ def _tested(workspace, folder):
     return json.loads(next((workspace.root / folder).glob('*/*.json')).read_text())
 
 
-def test_learns_real_keypoints(workspace, photographs):
-    assert workspace.scalars('runs/pose_photographs')[-1]['coco/AP .5'] >= 0.9
+def test_learns_real_keypoints(workspace, images):
+    assert workspace.scalars('runs/pose_images')[-1]['coco/AP .5'] >= 0.9
 
 
-def test_multi_scale_flip_and_batches(workspace, photographs):
+def test_multi_scale_flip_and_batches(workspace, images):
     """``--tta`` and the options give the same, and so do one image and four at a time.
 
-    The bound is much lower than for one scale: the network knows twelve people by heart, of one size and not mirrored.
+    The bound is much lower than for one scale: the network knows twelve people by heart, of one size and not flipped.
     """
     results = {}
     batch = {'test_dataloader.batch_size': 4}
     for name, options in (('tta', ['--tta', *short(1)]), ('batch', [*short(1, **batch), *MULTI_SCALE])):
-        assert workspace.tool('test', *photographs, '--work-dir', f'runs/pose_{name}', *options) is None
+        assert workspace.tool('test', *images, '--work-dir', f'runs/pose_{name}', *options) is None
         results[name] = _tested(workspace, f'runs/pose_{name}')
     for metric in ('coco/AP', 'coco/AP .5', 'coco/AR'):
         assert results['tta'][metric] == pytest.approx(results['batch'][metric], abs=1e-3)
     assert results['tta']['coco/AP .5'] > 0.2
-    assert results['tta']['coco/AP'] != workspace.scalars('runs/pose_photographs')[-1]['coco/AP']
+    assert results['tta']['coco/AP'] != workspace.scalars('runs/pose_images')[-1]['coco/AP']
 
 
-def test_infer_draws_skeletons(workspace, photographs, coco_sample):
+def test_infer_draws_skeletons(workspace, images, coco_sample):
     import cv2
     from pycocotools.coco import COCO
 
-    pictures = coco_sample / 'val2017'
-    assert workspace.tool('infer', *photographs, pictures, '--out-dir', 'runs/pose_infer', '--score-thr', 0.3) is None
+    folder = coco_sample / 'val2017'
+    assert workspace.tool('infer', *images, folder, '--out-dir', 'runs/pose_infer', '--score-thr', 0.3) is None
     out = workspace.root / 'runs/pose_infer'
     found = COCO(str(out / 'images.json')).loadRes(str(out / 'predictions.json')).anns.values()
     assert sum(person['score'] > 0.3 for person in found) >= 10
     assert all(len(person['keypoints']) == 51 for person in found)
-    for path in pictures.iterdir():
+    for path in folder.iterdir():
         drawn = cv2.imread(str(out / 'vis' / path.name))
         assert np.abs(drawn.astype(int) - cv2.imread(str(path))).max() > 50
 
 
-def test_inferencers_of_mmpose(workspace, photographs, coco_sample):
+def test_inferencers_of_mmpose(workspace, images, coco_sample):
     from mmpose.apis import MMPoseInferencer, inference_bottomup, init_model
 
-    config, checkpoint = photographs
-    picture = str(coco_sample / 'val2017/000000000785.jpg')
-    (sample,) = inference_bottomup(init_model(config, checkpoint, device='cpu'), picture)
+    config, checkpoint = images
+    image = str(coco_sample / 'val2017/000000000785.jpg')
+    (sample,) = inference_bottomup(init_model(config, checkpoint, device='cpu'), image)
     best = sample.pred_instances.bbox_scores.argmax()
     inferencer = MMPoseInferencer(config, checkpoint, device='cpu')
-    (people,) = next(inferencer(picture, vis_out_dir=str(workspace.root / 'runs/pose_vis')))['predictions']
+    (people,) = next(inferencer(image, vis_out_dir=str(workspace.root / 'runs/pose_vis')))['predictions']
     np.testing.assert_allclose(people[best]['keypoints'], sample.pred_instances.keypoints[best], atol=1e-3)
     assert list(Path(workspace.root / 'runs/pose_vis').iterdir())
 
@@ -140,11 +140,11 @@ def test_amp_trains_like_float32(workspace):
     assert losses['amp'][-1]['loss_kpt'] != losses['float32'][-1]['loss_kpt']
 
 
-def test_two_processes_give_the_same_ap_as_one(workspace, photographs):
+def test_two_processes_give_the_same_ap_as_one(workspace, images):
     torchrun = (sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2)
-    tool = (workspace.repo / 'tools/test.py', *photographs, '--launcher', 'pytorch', '--work-dir', 'runs/pose_two')
+    tool = (workspace.repo / 'tools/test.py', *images, '--launcher', 'pytorch', '--work-dir', 'runs/pose_two')
     workspace.run(*torchrun, *tool, *short(1))
-    one = workspace.scalars('runs/pose_photographs')[-1]
+    one = workspace.scalars('runs/pose_images')[-1]
     two = _tested(workspace, 'runs/pose_two')
     for name in ('coco/AP', 'coco/AP .5', 'coco/AR'):
         assert two[name] == pytest.approx(one[name], abs=1e-3)  # logged to a few digits

@@ -1,4 +1,4 @@
-"""Detectors learn four photographs of COCO val2017 by heart: Mask R-CNN their real polygons, RetinaNet with SEPC."""
+"""Detectors learn four images of COCO val2017 by heart: Mask R-CNN their real polygons, RetinaNet with SEPC."""
 
 import json
 import sys
@@ -56,9 +56,9 @@ def learned(workspace, config, iterations, first) -> tuple[Path, Path]:
 
 def test_overfits_and_draws(workspace, coco_sample):
     data = CONFIG.format(root=str(coco_sample), size=256, masks=True)
-    config = workspace.derive('photographs', INSTANCE, data + MASKS)
+    config = workspace.derive('images', INSTANCE, data + MASKS)
     folder, checkpoint = learned(workspace, config, 40, first=5)
-    metrics = workspace.scalars('runs/photographs')[-1]
+    metrics = workspace.scalars('runs/images')[-1]
     assert metrics['coco/bbox_mAP_50'] > 0.5
     assert metrics['coco/segm_mAP_50'] > 0.5
 
@@ -73,18 +73,18 @@ def test_overfits_and_draws(workspace, coco_sample):
     evaluation.summarize()
     assert evaluation.stats[1] == pytest.approx(metrics['coco/segm_mAP_50'], abs=2e-3)  # logged to three digits
     drawn = sorted((folder / 'out/vis').iterdir())
-    assert [path.name for path in drawn] == sorted(image['file_name'] for image in truth.dataset['images'])
+    assert [path.name for path in drawn] == sorted(entry['file_name'] for entry in truth.dataset['images'])
     for path in drawn:
-        picture, plain = cv2.imread(str(path)), cv2.imread(str(coco_sample / 'val2017' / path.name))
-        assert picture.shape == plain.shape
-        assert np.abs(picture.astype(int) - plain).max() > 50
+        drawn_image, plain = cv2.imread(str(path)), cv2.imread(str(coco_sample / 'val2017' / path.name))
+        assert drawn_image.shape == plain.shape
+        assert np.abs(drawn_image.astype(int) - plain).max() > 50
     assert json.loads((folder / 'out/images.json').read_text())['categories'] == [{'id': 1, 'name': 'person'}]
 
 
-def test_retinanet_with_ic_resnet50_overfits_photographs(workspace, coco_sample):
+def test_retinanet_with_ic_resnet50_overfits_images(workspace, coco_sample):
     """The loss halves, and ``mim test`` evaluates the checkpoint."""
     data = CONFIG.format(root=str(coco_sample), size=128, masks=False)
-    config = workspace.derive('sepc_photographs', SEPC, data + PYRAMID)
+    config = workspace.derive('sepc_images', SEPC, data + PYRAMID)
     _, checkpoint = learned(workspace, config, 30, first=3)
     tested = workspace.root / 'runs/sepc_tested'
     predictions = ('test_evaluator.outfile_prefix', str(tested / 'results'))

@@ -13,7 +13,7 @@ from workspaces import DETECTION, INSTANCE, SEMANTIC, TINY, short
 
 pytestmark = pytest.mark.slow
 
-PICTURES = TINY.val
+IMAGES = TINY.val
 
 
 def coco_ap(annotations, results, kind='bbox'):
@@ -41,21 +41,21 @@ def test_detection_tools(workspace, detector):
     args = ('--work-dir', 'runs/tested', '--show-dir', 'runs/shown', '--out', 'runs/predictions.pkl', *short(1))
     assert workspace.tool('test', config, detector, *args) is None
     tested = json.loads(next((root / 'runs/tested').glob('*/*.json')).read_text())
-    assert len(list((root / 'runs/shown').glob('*.jpg'))) == PICTURES
+    assert len(list((root / 'runs/shown').glob('*.jpg'))) == IMAGES
     with open(root / 'runs/predictions.pkl', 'rb') as file:
-        assert len(pickle.load(file)) == PICTURES
+        assert len(pickle.load(file)) == IMAGES
 
     args = ('--out-dir', 'runs/inferred', '--batch-size', 3, '--score-thr', 0.1, '--ann-file', annotations)
     assert workspace.tool('infer', config, detector, 'data/miniature/val/*.jpg', *args) is None
     results = root / 'runs/inferred/predictions.json'
     assert coco_ap(annotations, results) == pytest.approx(tested['coco/bbox_mAP'], abs=1e-3)  # logged to 3 digits
-    pictures = sorted((root / 'runs/inferred/vis').iterdir())
-    assert [path.name for path in pictures] == [f'{i:06d}.jpg' for i in range(1, PICTURES + 1)]
-    plain = cv2.imread(str(root / 'data/miniature/val' / pictures[0].name))
-    assert np.abs(cv2.imread(str(pictures[0])).astype(int) - plain).max() > 50  # something is drawn
+    drawn = sorted((root / 'runs/inferred/vis').iterdir())
+    assert [path.name for path in drawn] == [f'{i:06d}.jpg' for i in range(1, IMAGES + 1)]
+    plain = cv2.imread(str(root / 'data/miniature/val' / drawn[0].name))
+    assert np.abs(cv2.imread(str(drawn[0])).astype(int) - plain).max() > 50  # something is drawn
 
     # so it is without threads that read and draw ahead
-    before = {path: path.read_bytes() for path in [results, *pictures]}
+    before = {path: path.read_bytes() for path in [results, *drawn]}
     assert workspace.tool('infer', config, detector, 'data/miniature/val/*.jpg', *args, '--workers', 0) is None
     assert {path: path.read_bytes() for path in before} == before
 
@@ -107,28 +107,28 @@ def test_test_time_augmentation(workspace, detector):
 
 
 def test_instance_and_semantic_segmentation(workspace):
-    """Mixed precision on a CPU, masks in the JSON file, label maps, browsing."""
+    """Mixed precision on a CPU, masks in the JSON file, segmentation maps, browsing."""
     root = workspace.root
     for config, folder in ((INSTANCE, 'instance'), (SEMANTIC, 'semantic')):
         path = workspace.config(config)
         args = ('--work-dir', f'runs/{folder}', '--amp', *short(2))
         assert workspace.tool('train', path, *args) is None
         assert all(np.isfinite(loss) for loss in workspace.losses(f'runs/{folder}').values())
-        checkpoint, pictures = f'runs/{folder}/iter_2.pth', 'data/miniature/val'
-        assert workspace.tool('infer', path, checkpoint, pictures, '--out-dir', f'runs/{folder}/out') is None
+        checkpoint, images = f'runs/{folder}/iter_2.pth', 'data/miniature/val'
+        assert workspace.tool('infer', path, checkpoint, images, '--out-dir', f'runs/{folder}/out') is None
         results = json.loads((root / f'runs/{folder}/out/predictions.json').read_text())
         assert all(entry['segmentation']['size'] == [TINY.size, TINY.size] for entry in results)
-        assert len(list((root / f'runs/{folder}/out/vis').iterdir())) == PICTURES
+        assert len(list((root / f'runs/{folder}/out/vis').iterdir())) == IMAGES
         browse = ('--output-dir', f'runs/{folder}/browsed', '--not-show', '--count', 3)
         assert workspace.tool('browse_dataset', path, *browse) is None
         assert len(list((root / f'runs/{folder}/browsed').iterdir())) == 3
-    images = COCO(str(root / 'runs/semantic/out/images.json'))
-    masks = images.loadRes(str(root / 'runs/semantic/out/predictions.json'))
+    about = COCO(str(root / 'runs/semantic/out/images.json'))
+    masks = about.loadRes(str(root / 'runs/semantic/out/predictions.json'))
     total = sum(masks.annToMask(annotation).astype(int) for annotation in masks.imgToAnns[1])
     assert (total == 1).all()  # the classes of an image cover every pixel once
     args = ('--work-dir', 'runs/semantic/tested', '--show-dir', 'runs/semantic/shown', *short(1))
     assert workspace.tool('test', workspace.config(SEMANTIC), 'runs/semantic/iter_2.pth', *args) is None
-    assert len(list((root / 'runs/semantic/shown').rglob('*.png'))) == PICTURES
+    assert len(list((root / 'runs/semantic/shown').rglob('*.png'))) == IMAGES
 
 
 def test_auto_scale_lr(workspace):

@@ -24,8 +24,8 @@ def call(shape, dtype, memory_format=torch.contiguous_format, statistics=None, s
     return *maps, [each.to(statistics or exact) for each in (weight, bias, mean, var)]
 
 
-def batch_norm_relu_(x, weight, bias, mean, var, eps, shortcut=None, rectified=False):
-    torch.ops.icconv_mm.batch_norm_relu__compiled(x, weight, bias, mean, var, eps, shortcut, rectified)
+def batch_norm_relu_(x, weight, bias, mean, var, eps, shortcut=None, relu=False):
+    torch.ops.icconv_mm.batch_norm_relu__compiled(x, weight, bias, mean, var, eps, shortcut, relu)
 
 
 def norm_of(channels):
@@ -34,11 +34,11 @@ def norm_of(channels):
     return norm
 
 
-def steps(x, channels, eps, shortcut, rectified):
+def steps(x, channels, eps, shortcut, with_relu):
     weight, bias, mean, var = (each.double() for each in channels)
     y = batch_norm(x.double(), mean, var, weight, bias, eps=eps)
     y = y if shortcut is None else y + shortcut.double()
-    return relu(y) if rectified else y
+    return relu(y) if with_relu else y
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
@@ -46,11 +46,11 @@ def steps(x, channels, eps, shortcut, rectified):
 def test_is_torch_steps(dtype, memory_format):
     for shape in ((2, 3, 5, 7), (1, 64, 33, 41), (3, 1, 1, 1), (2, 5, 0, 4), (2, 17, 9, 9), (0, 4, 3, 3)):
         for added in (False, True):
-            for rectified in (False, True):
+            for with_relu in (False, True):
                 x, shortcut, channels = call(shape, dtype, memory_format)
                 shortcut = shortcut if added else None
-                expected = steps(x, channels, 1e-3, shortcut, rectified)
-                batch_norm_relu_(x, *channels, 1e-3, shortcut, rectified)
+                expected = steps(x, channels, 1e-3, shortcut, with_relu)
+                batch_norm_relu_(x, *channels, 1e-3, shortcut, with_relu)
                 assert x.dtype == dtype
                 if expected.numel():
                     assert (x.double() - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max()

@@ -15,7 +15,7 @@ SIMILARITIES = ('euclidean', 'embedded', 'dot')
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Scratch memory for a few rows, so that every call has several blocks and a last one that is smaller."""
-    monkeypatch.setitem(tensors.SCRATCH, 'cpu', 1)
+    monkeypatch.setitem(tensors.WORKSPACE, 'cpu', 1)
 
 
 def randomize(module: nn.Module) -> nn.Module:

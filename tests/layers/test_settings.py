@@ -136,11 +136,11 @@ CONVOLUTIONS = [case for case in CASES if case[0] in ('ICConv2d', 'PyConv2d')]
 @pytest.mark.parametrize(('name', 'argument'), CONVOLUTIONS)
 def test_deployed_forms_carry_an_argument(name, argument):
     layer, inputs = made(name, argument)
-    rectified = {'ICConv2d': ICConv2dReLU, 'PyConv2d': PyConv2dReLU}[name]
+    relu = {'ICConv2d': ICConv2dReLU, 'PyConv2d': PyConv2dReLU}[name]
     model = trained(nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU()))
     deployed = deploy(model)
-    assert type(deployed[0]) is rectified
+    assert type(deployed[0]) is relu
     assert_same(model, deployed, *inputs)
     expected, got = settings_of(layer), settings_of(deployed[0])
     assert got == expected | {'bias': True}  # that of the norm
-    assert_same(nn.Sequential(layer, nn.ReLU()), rectified.of(layer), *inputs)
+    assert_same(nn.Sequential(layer, nn.ReLU()), relu.of(layer), *inputs)

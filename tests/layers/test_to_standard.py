@@ -87,6 +87,6 @@ def test_traces_with_gradients(name):
 
 
 @pytest.mark.parametrize('layer', LAYERS.values(), ids=LAYERS)
-def test_scripting_is_refused_in_a_sentence(layer):
+def test_scripting_is_refused_in_a_message(layer):
     with pytest.raises(InputError, match=r'^torch\.jit\.script cannot read .*Conv2d: use torch\.export'):
         torch.jit.script(nn.Sequential(layer))

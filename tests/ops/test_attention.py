@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm.ops import mixture_attention, tensors, window_attention
-from icconv_mm.ops.mixture_attention import definition as mixture_definition
+from icconv_mm.ops.mixture_attention import reference as mixture_definition
 from icconv_mm.ops.window_attention import SIMILARITIES
-from icconv_mm.ops.window_attention import definition as window_definition
+from icconv_mm.ops.window_attention import reference as window_definition
 
 
 def mixture_inputs(dtype=torch.float64, bias=True):
@@ -50,7 +50,7 @@ def differentiable(args):
 @pytest.mark.parametrize('scratch', [1, 20_000, 1 << 30], ids=['small blocks', 'larger blocks', 'one block'])
 @pytest.mark.parametrize('call', CALLS)
 def test_blocks_do_not_change_the_result(call, scratch, monkeypatch):
-    monkeypatch.setitem(tensors.SCRATCH, 'cpu', scratch)
+    monkeypatch.setitem(tensors.WORKSPACE, 'cpu', scratch)
     operator, reference, args = CALLS[call]()
     out, expected = operator(*args), reference(*args)
     outer = torch.randn_like(expected)

@@ -37,7 +37,7 @@ class Kind(NamedTuple):
     run: Callable
     small_call: Callable
     random_call: Callable
-    definition: Callable
+    reference: Callable
 
 
 INCEPTION = Kind(inception_conv2d, inception_call, inception_calls.random_call, inception_calls.per_run)
@@ -76,7 +76,7 @@ def test_agrees_with_the_definition(kind, dtype, backend, seeds):
     """Output and gradients of random calls against plain convolutions of runs or levels, in float64."""
     for seed in seeds:
         call = kind.random_call(seed).to(dtype)
-        expected = gradients(kind.definition, call.to(torch.float64))
+        expected = gradients(kind.reference, call.to(torch.float64))
         with use_backend(backend):
             got = gradients(lambda c: kind.run(*c), call)
         for one, other in zip(got, expected, strict=True):
@@ -102,7 +102,7 @@ def test_bfloat16_with_one_column_of_outputs(kind, weights, rest, backend, width
     x, weights = randn(2, weights[0][1], 20, width), [randn(shape) for shape in weights]
     call = kind.small_call()._make((x, weights if kind is PYCONV else weights[0], None, rest, stride, 1))
     call = call.to(torch.bfloat16)
-    expected = gradients(kind.definition, call.to(torch.float64))
+    expected = gradients(kind.reference, call.to(torch.float64))
     # memory that is handed out again
     junk = [torch.full((size,), 1e30) for size in range(1, 400, 3)]
     del junk
@@ -179,7 +179,7 @@ def test_autocast(dtype, kind):
         out = kind.run(*call)
         assert kind.run(*call.to(torch.float64)).dtype == torch.float64
     assert out.dtype == dtype
-    assert_near(out, kind.definition(call), DTYPES[dtype])
+    assert_near(out, kind.reference(call), DTYPES[dtype])
     out.float().sum().backward()
     assert all(tensor.grad.dtype == torch.float32 for tensor in tensors)
 
@@ -219,7 +219,7 @@ def operators_of_inception():
     call = INCEPTION.random_call(3, min_batch=1)
     flat = list(DilationPattern(call.pattern).flat)
     call = call._replace(bias=randn(len(call.weight), dtype=torch.float64))
-    grad = INCEPTION.definition(call).requires_grad_()
+    grad = INCEPTION.reference(call).requires_grad_()
     x, weight, bias = leaves(call)
     rest = flat, call.stride, call.groups
     ops = torch.ops.icconv_mm
@@ -233,7 +233,7 @@ def operators_of_inception():
 
 def operators_of_pyconv():
     call = pyconv_call().to(torch.float64)
-    grad = PYCONV.definition(call).requires_grad_()
+    grad = PYCONV.reference(call).requires_grad_()
     x, *weights, bias = leaves(call)
     shapes = [number for weight in weights for number in (weight.shape[0], *weight.shape[2:])]
     rest = call.groups, call.stride, call.dilation

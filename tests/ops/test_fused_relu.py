@@ -39,11 +39,11 @@ def raw(kind, call):
 @kinds
 @pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
 @pytest.mark.parametrize('name', ['auto', 'reference'])
-def test_is_the_rectified_convolution(kind, dtype, name):
-    fused, _, make, definition = KINDS[kind]
+def test_is_the_relu_convolution(kind, dtype, name):
+    fused, _, make, reference = KINDS[kind]
     for seed in range(60):
         call = make(seed).to(dtype)
-        expected = definition(call.to(torch.float64)).relu()
+        expected = reference(call.to(torch.float64)).relu()
         with dispatch.use_backend(name):
             got = fused(*call)
         assert got.dtype == dtype and got.shape == expected.shape

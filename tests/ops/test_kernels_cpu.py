@@ -341,12 +341,12 @@ def test_shapes_are_checked_once_more():
     for pattern in ([5, 1, 1], [6, 0, 1], [7, 1, 1], [6, 1]):
         with pytest.raises(RuntimeError, match=r'pattern|run'):
             OPS.inception_conv2d_compiled(x, weight, None, pattern, 1, 1)
-    for bias, stride, groups, sentence in (
+    for bias, stride, groups, message_of in (
         (torch.randn(5), 1, 1, r'the bias must be \[6\] on cpu, got \[5\] on cpu'),
         (None, 0, 1, r'stride must be in 1\.\.\d+ and groups positive, got 0 and 1'),
         (None, 1, 2, 'do not fit 2 groups'),
     ):
-        with pytest.raises(RuntimeError, match=f'inception_conv2d: .*{sentence}'):
+        with pytest.raises(RuntimeError, match=f'inception_conv2d: .*{message_of}'):
             OPS.inception_conv2d_compiled(x, weight, bias, [6, 1, 1], stride, groups)
     with pytest.raises(RuntimeError, match='must be alike, got Float on cpu and BFloat16 on cpu'):
         OPS.inception_conv2d_compiled(x, weight.bfloat16(), None, [6, 1, 1], 1, 1)

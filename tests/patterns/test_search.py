@@ -107,7 +107,7 @@ def test_expectation_is_the_distance_of_expected_outputs():
     assert torch.equal(result.dilations, candidates(2)[torch.stack(errors).argmin(0)])
 
 
-def test_rms_is_the_root_mean_square_for_rectified_gaussian_inputs():
+def test_rms_is_the_root_mean_square_for_relu_gaussian_inputs():
     weight = torch.randn(4, 3, 3, 3, dtype=torch.float64)
     scale = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
     x = (torch.randn(100_000, 3, 9, dtype=torch.float64) * scale[:, None]).clamp(min=0)

@@ -11,7 +11,7 @@ from icconv_mm.errors import InputError, naming
 from icconv_mm.runner.command_line import reporting
 
 
-def test_bad_input_exits_with_a_sentence(capsys):
+def test_bad_input_exits_with_a_message(capsys):
     with pytest.raises(SystemExit) as end, reporting():
         raise InputError('config: no such file: c.py')
     assert end.value.code == 'error: config: no such file: c.py'  # printed to stderr, status 1
@@ -33,7 +33,7 @@ def test_other_errors_keep_their_traceback():
         1 / 0  # noqa: B018
 
 
-def test_a_second_line_says_how_things_stand(capsys):
+def test_a_second_line_says_how_objects_stand(capsys):
     with pytest.raises(SystemExit, match=r'^error: a\nNothing was written\.$'), reporting(after='Nothing was written.'):
         raise InputError('a')
     with pytest.raises(SystemExit) as end, reporting(interrupted='the same command goes on'):

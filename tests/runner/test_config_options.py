@@ -114,7 +114,7 @@ def test_refused_are_the_keys_that_change_nothing(repo, recipe):
         ('param_scheduler.1.begin', 'param_scheduler is a list of 1: write param_scheduler.N, N counted from 0'),
     ],
 )
-def test_places_in_lists(cfg, option, problem):
+def test_locations_in_lists(cfg, option, problem):
     with pytest.raises(InputError, match=f'^options: {option}: {problem}$'):
         check_options(cfg, {option: 1})
 

@@ -16,11 +16,11 @@ from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.train import build_runner
 
 
-def log(folder, name, places):
+def log(folder, name, locations):
     file = folder / name / 'vis_data/scalars.json'
     file.parent.mkdir(parents=True)
-    entries = [{'lr': 0.1, 'loss': float(place), 'iter': place, 'step': place} for place in places]
-    file.write_text('\n'.join(map(json.dumps, [*entries, {'acc': 1.0, 'step': places[-1]}])))
+    entries = [{'lr': 0.1, 'loss': float(location), 'iter': location, 'step': location} for location in locations]
+    file.write_text('\n'.join(map(json.dumps, [*entries, {'acc': 1.0, 'step': locations[-1]}])))
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_curves_are_those_of_the_last_run(tmp_path, monkeypatch, second, shown):
     assert drawn['loss'] == shown and set(drawn['acc']) == {second[-1]}
 
 
-def test_label_maps_of_large_pictures(tmp_path):
-    """The map of a picture that was read reduced is compared with the labels of the whole."""
+def test_seg_maps_of_large_images(tmp_path):
+    """The map of an image that was read reduced is compared with the labels of the whole."""
     labels = np.zeros((80, 120), np.uint8)
     labels[:, 60:] = 1
     Image.fromarray(labels).save(tmp_path / 'a.png')
@@ -55,14 +55,14 @@ def test_label_maps_of_large_pictures(tmp_path):
     assert confusion.tolist() == [[4800, 0], [0, 4800]]
 
 
-def things(boxes, labels):
+def annotations(boxes, labels):
     found = InstanceData(
         bboxes=torch.tensor(boxes, dtype=torch.float), scores=torch.linspace(0.9, 0.5, len(boxes)), labels=labels
     )
     return SimpleNamespace(pred_instances=found)
 
 
-def thing(box, category=1, iscrowd=0):
+def annotation(box, category=1, iscrowd=0):
     return dict(bbox=box, category_id=category, iscrowd=iscrowd)
 
 
@@ -70,21 +70,36 @@ def thing(box, category=1, iscrowd=0):
     ('boxes', 'told', 'confusion', 'score'),
     [
         # an object found, and a prediction on a difficult one: right
-        ([[10, 10, 30, 30], [50, 50, 80, 80]], [thing([10, 10, 20, 20]), thing([50, 50, 30, 30], 1, 1)], (1, 0), 1.0),
+        (
+            [[10, 10, 30, 30], [50, 50, 80, 80]],
+            [annotation([10, 10, 20, 20]), annotation([50, 50, 30, 30], 1, 1)],
+            (1, 0),
+            1.0,
+        ),
         # a small prediction inside a large crowd, of which it covers little
-        ([[10, 10, 30, 30], [50, 50, 55, 55]], [thing([10, 10, 20, 20]), thing([40, 40, 50, 50], 1, 1)], (1, 0), 1.0),
+        (
+            [[10, 10, 30, 30], [50, 50, 55, 55]],
+            [annotation([10, 10, 20, 20]), annotation([40, 40, 50, 50], 1, 1)],
+            (1, 0),
+            1.0,
+        ),
         # less than half of the prediction is in the crowd
-        ([[10, 10, 30, 30], [50, 50, 80, 80]], [thing([10, 10, 20, 20]), thing([70, 50, 90, 30], 1, 1)], (1, 1), 2 / 3),
+        (
+            [[10, 10, 30, 30], [50, 50, 80, 80]],
+            [annotation([10, 10, 20, 20]), annotation([70, 50, 90, 30], 1, 1)],
+            (1, 1),
+            2 / 3,
+        ),
         # what is of an object counts as such, though a crowd lies over it
-        ([[10, 10, 30, 30]], [thing([10, 10, 20, 20]), thing([0, 0, 60, 60], 1, 1)], (1, 0), 1.0),
+        ([[10, 10, 30, 30]], [annotation([10, 10, 20, 20]), annotation([0, 0, 60, 60], 1, 1)], (1, 0), 1.0),
         # only a crowd
-        ([[10, 10, 30, 30]], [thing([0, 0, 60, 60], 1, 1)], (0, 0), 1.0),
+        ([[10, 10, 30, 30]], [annotation([0, 0, 60, 60], 1, 1)], (0, 0), 1.0),
     ],
 )
-def test_predictions_on_ignored_things_count_neither_way(boxes, told, confusion, score):
+def test_predictions_on_ignored_objects_count_neither_way(boxes, told, confusion, score):
     counted = np.zeros((2, 2), int)
-    sample = things(boxes, torch.zeros(len(boxes), dtype=torch.long))
-    assert evaluate._compare_things(None, told, sample, counted) == pytest.approx(score)
+    sample = annotations(boxes, torch.zeros(len(boxes), dtype=torch.long))
+    assert evaluate._compare_objects(None, told, sample, counted) == pytest.approx(score)
     assert (counted[0, 0], counted[1, 0]) == confusion and counted[0, 1] == 0
 
 
@@ -112,7 +127,7 @@ def test_names_are_no_formulas(tmp_path):
     entries = [dict(step=step, lr=0.1, **{f'loss {name}': 1.0 for name in FORMULAS}) for step in (1, 2)]
     file.write_text('\n'.join(map(json.dumps, entries)))
     assert logs.draw_curves(tmp_path).stat().st_size > 5000
-    evaluate._draw_confusion(evaluate.Judged(list(FORMULAS), np.eye(4, dtype=int)), tmp_path / 'confusion.png')
+    evaluate._draw_confusion(evaluate.Evaluation(list(FORMULAS), np.eye(4, dtype=int)), tmp_path / 'confusion.png')
     assert (tmp_path / 'confusion.png').stat().st_size > 5000
 
 
@@ -130,7 +145,7 @@ def test_many_classes_make_no_large_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(axes.Axes, 'imshow', spy)
     confusion = np.diag([4, 4, 4, 4, 4, 0])
     confusion[1, 3], confusion[1, 0], confusion[4, 3] = 10, 2, 4
-    judged = evaluate.Judged(['absent' if k == 5 else 'n' * 1000 + str(k) for k in range(6)], confusion)
+    judged = evaluate.Evaluation(['absent' if k == 5 else 'n' * 1000 + str(k) for k in range(6)], confusion)
     evaluate._draw_confusion(judged, tmp_path / 'confusion.png')
     assert drawn['shares'].tolist() == [[0.25, 0.625, 0], [0, 1, 0], [0, 0.5, 0.5]]  # of 1, 3 and 4
     assert drawn['axis'].get_title() == 'the 3 with the most mistakes of 5 classes'
@@ -149,13 +164,15 @@ def test_lines_of_a_log_that_are_no_entries(tmp_path):
 
 
 def test_a_class_that_is_called_as_what_is_not_there():
-    """A thing has one more row and column, whatever the classes are called."""
+    """An object has one more row and column, whatever the classes are called."""
     confusion = np.array([[3, 0, 1], [0, 2, 2], [0, 1, 0]])
-    assert evaluate.Judged(['(none)', 'cat'], confusion).table() == [
+    assert evaluate.Evaluation(['(none)', 'cat'], confusion).table() == [
         '(none): 75.0% of 4 found, 100.0% of 3 predictions right; most often taken for (none)',
         'cat: 50.0% of 4 found, 66.7% of 3 predictions right; most often taken for (none)',
     ]
-    assert len(evaluate.Judged(['cat', '(none)'], confusion[:2, :2]).table()) == 2  # of pictures, without the one more
+    assert (
+        len(evaluate.Evaluation(['cat', '(none)'], confusion[:2, :2]).table()) == 2
+    )  # of images, without the one more
 
 
 def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
@@ -173,7 +190,7 @@ def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
     (tmp_path / 'last_checkpoint').write_text('iter_1.pth')
     monkeypatch.setattr(evaluate, 'Predictor', fail)
     made.val_ann_file = 'detection_val.json'
-    evaluate.judge_run(made)
+    evaluate.evaluate_run(made)
     assert [text for level, text in said if level == logging.WARNING] == [
         'the training has ended well, but drawing results.png failed: MemoryError: no room',
         'the training has ended well, but judging its checkpoint failed: MemoryError: no room',
@@ -185,4 +202,4 @@ def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate, 'Predictor', interrupt)
     with pytest.raises(KeyboardInterrupt):
-        evaluate.judge_run(made)
+        evaluate.evaluate_run(made)

@@ -1,4 +1,4 @@
-"""Pictures, films and addresses that predictions are asked for."""
+"""Images, videos and addresses that predictions are asked for."""
 
 import http.server
 import os
@@ -18,7 +18,7 @@ from icconv_mm.runner import images
 from icconv_mm.runner.predict import tile_corners
 
 
-def test_large_pictures_are_read_reduced(tmp_path, monkeypatch):
+def test_large_images_are_read_reduced(tmp_path, monkeypatch):
     monkeypatch.setattr(images, 'LARGE', 100_000)
     monkeypatch.setattr(images, 'REDUCED', 300)
     Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(tmp_path / 'a.jpg')
@@ -30,7 +30,7 @@ def test_large_pictures_are_read_reduced(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
 @pytest.mark.parametrize('turned', [True, False])
-def test_pictures_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suffix, turned):
+def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suffix, turned):
     """Whole and reduced, and with the size of what mmcv reads."""
     monkeypatch.setattr(images, 'LARGE', 100)
     monkeypatch.setattr(images, 'REDUCED', 300)
@@ -41,10 +41,10 @@ def test_pictures_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, s
     Image.fromarray(np.stack([rows / 4, columns / 6, rows / 8], -1).astype(np.uint8)).save(path, exif=exif)
     known = mmcv.imfrombytes(path.read_bytes(), 'color' if turned else 'color_ignore_orientation')
     np.testing.assert_array_equal(images.read(path, turned=turned), known)
-    picture = images.opened(path, turned)
-    assert picture.size == known.shape[:2] and max(picture.image.shape) == 300
-    reduced = cv2.resize(known, picture.image.shape[1::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(reduced.astype(int) - picture.image).mean() < 2
+    image = images.opened(path, turned)
+    assert image.size == known.shape[:2] and max(image.image.shape) == 300
+    reduced = cv2.resize(known, image.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(reduced.astype(int) - image.image).mean() < 2
 
 
 def test_grey_of_16_bits_is_what_the_pipelines_read(tmp_path):
@@ -53,29 +53,29 @@ def test_grey_of_16_bits_is_what_the_pipelines_read(tmp_path):
     np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), cv2.imread(str(tmp_path / 'a.png')))
 
 
-def test_films_frame_by_frame(tmp_path):
+def test_videos_frame_by_frame(tmp_path):
     frames = [np.full((40, 60, 3), value, np.uint8) for value in (10, 120, 240)]
-    writer = images.FilmWriter(tmp_path / 'a' / 'film.mp4', 5)
+    writer = images.VideoWriter(tmp_path / 'a' / 'video.mp4', 5)
     for frame in frames:
         writer.add(frame)
     writer.close()
-    film = images.Film(str(writer.path))
-    found = list(film)
-    assert [each.path.name for each in found] == [f'film_{n:06d}.jpg' for n in (1, 2, 3)] and round(film.rate) == 5
+    video = images.Video(str(writer.path))
+    found = list(video)
+    assert [each.path.name for each in found] == [f'video_{n:06d}.jpg' for n in (1, 2, 3)] and round(video.rate) == 5
     assert all(abs(each.image.mean() - frame.mean()) < 8 for each, frame in zip(found, frames))
     stills = [Image.fromarray(frame) for frame in frames]
     stills[0].save(tmp_path / 'b.gif', save_all=True, append_images=stills[1:])
-    assert [round(each.image.mean(), -1) for each in images.Film(str(tmp_path / 'b.gif'))] == [10, 120, 240]
+    assert [round(each.image.mean(), -1) for each in images.Video(str(tmp_path / 'b.gif'))] == [10, 120, 240]
     with pytest.raises(MissingFileError, match=r'no such file: .*c\.mp4'):
-        images.Film(str(tmp_path / 'c.mp4'))
-    (tmp_path / 'd.mp4').write_bytes(b'no film')
+        images.Video(str(tmp_path / 'c.mp4'))
+    (tmp_path / 'd.mp4').write_bytes(b'no video')
     with pytest.raises(InputError, match=r'd\.mp4: OpenCV cannot open it'):
-        images.Film(str(tmp_path / 'd.mp4'))
+        images.Video(str(tmp_path / 'd.mp4'))
     with pytest.raises(InputError, match='camera 97: OpenCV cannot open it'):
-        images.Film('97')
+        images.Video('97')
 
 
-def test_no_path_of_a_film_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypatch):
+def test_no_path_of_a_video_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypatch):
     """OpenCV would crash."""
 
     def never(*given):
@@ -84,20 +84,20 @@ def test_no_path_of_a_film_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypatc
     monkeypatch.setattr(cv2, 'VideoCapture', never)
     monkeypatch.setattr(cv2, 'VideoWriter', never)
     path = tmp_path / os.fsdecode(b'caf\xe9.mp4')
-    path.write_bytes(b'no film')
-    said = r'caf\\udce9\.mp4: OpenCV opens no film whose path is not UTF-8: rename it'
+    path.write_bytes(b'no video')
+    said = r'caf\\udce9\.mp4: OpenCV opens no video whose path is not UTF-8: rename it'
     with pytest.raises(InputError, match=said):
-        images.Film(str(path))
+        images.Video(str(path))
     with pytest.raises(InputError, match=said):
-        images.FilmWriter(path, 5).add(np.zeros((4, 4, 3), np.uint8))
+        images.VideoWriter(path, 5).add(np.zeros((4, 4, 3), np.uint8))
 
 
-def test_what_is_a_film(tmp_path, monkeypatch):
+def test_what_is_a_video(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / '2024').mkdir()
-    assert not images.is_film('2024')  # a folder, not a camera
-    assert all(map(images.is_film, ('0', 'a.MP4', 'rtsp://x/y', 'b.gif')))
-    assert not any(map(images.is_film, ('a.jpg', 'http://x/a.jpg', 'folder', '*.png')))
+    assert not images.is_video('2024')  # a folder, not a camera
+    assert all(map(images.is_video, ('0', 'a.MP4', 'rtsp://x/y', 'b.gif')))
+    assert not any(map(images.is_video, ('a.jpg', 'http://x/a.jpg', 'folder', '*.png')))
 
 
 def test_addresses(tmp_path, monkeypatch):
@@ -115,10 +115,10 @@ def test_addresses(tmp_path, monkeypatch):
     server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f'http://127.0.0.1:{server.server_port}'
-    (path,) = images.find_pictures(f'{address}/a.jpg?width=3', tmp_path)
+    (path,) = images.find_inputs(f'{address}/a.jpg?width=3', tmp_path)
     assert path.name == 'a.jpg' and images.read(path).shape == (8, 9, 3)
     with pytest.raises(InputError, match=r'/gone\.jpg: cannot be fetched \(Not Found\)'):
-        images.find_pictures(f'{address}/gone.jpg', tmp_path)
+        images.find_inputs(f'{address}/gone.jpg', tmp_path)
     server.shutdown()
 
 
@@ -130,7 +130,7 @@ def test_an_answer_that_is_cut_off(tmp_path, said, is_whole):
         def do_GET(self):
             self.send_response(200)
             if said is not None:
-                self.send_header('Content-Length', str(said))
+                self.send_header('Drawing-Length', str(said))
             self.end_headers()
             self.wfile.write(b'x' * 10_000)
 
@@ -153,25 +153,25 @@ def test_an_address_that_drips(tmp_path, monkeypatch):
     monkeypatch.setattr(images, '_LIMIT', 0.5)
     said = r'a\.jpg: cannot be fetched \(no whole answer in 0\.5 seconds\)'
     with dripping_server() as address, pytest.raises(InputError, match=said):
-        images.find_pictures(f'{address}/a.jpg', tmp_path)
+        images.find_inputs(f'{address}/a.jpg', tmp_path)
 
 
-def test_folders_of_films_and_of_heic(tmp_path, monkeypatch):
+def test_folders_of_videos_and_of_heic(tmp_path, monkeypatch):
     (tmp_path / 'a.mp4').touch()
-    with pytest.raises(MissingFileError, match=r'no pictures, but films: give one of them by name: a\.mp4'):
-        images.find_pictures(str(tmp_path), tmp_path)
+    with pytest.raises(MissingFileError, match=r'no images, but videos: give one of them by name: a\.mp4'):
+        images.find_inputs(str(tmp_path), tmp_path)
     (tmp_path / 'b.heic').touch()
-    assert [path.name for path in images.find_pictures(str(tmp_path), tmp_path)] == ['b.heic']
+    assert [path.name for path in images.find_inputs(str(tmp_path), tmp_path)] == ['b.heic']
     monkeypatch.setattr(images, 'is_installed', lambda name: False)
     with pytest.raises(InputError, match='pip install pillow-heif'):
         images.opened(tmp_path / 'b.heic')
-    (tmp_path / 'c.jpg').write_bytes(b'no picture')
+    (tmp_path / 'c.jpg').write_bytes(b'no image')
     with pytest.raises(ImageFileError, match=r'c\.jpg: cannot be read'):
         images.read(tmp_path / 'c.jpg')
 
 
 @pytest.mark.parametrize('size', [(50, 100), (100, 100), (250, 1000), (101, 99)])
-def test_tiles_cover_a_picture_and_overlap(size):
+def test_tiles_cover_a_image_and_overlap(size):
     covered = np.zeros(size, dtype=int)
     corners = tile_corners(size, 100)
     for top, left in corners:

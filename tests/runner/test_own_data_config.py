@@ -1,4 +1,4 @@
-"""Configs for pictures as they lie: what is chosen from the data, and what is written."""
+"""Configs for images as they lie: what is chosen from the data, and what is written."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.config_tree import dicts_in
+from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner import own_data_text
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
@@ -23,7 +23,7 @@ QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
     [
         ('detection', labelled.voc, 'mmdet', 'coco/bbox_mAP'),
         ('instance', labelled.masks, 'mmdet', 'coco/segm_mAP'),
-        ('semantic', labelled.label_maps, 'mmseg', 'mIoU'),
+        ('semantic', labelled.seg_maps, 'mmseg', 'mIoU'),
         ('pose', labelled.deeplabcut, 'mmpose', 'coco/AP'),
         ('classification', labelled.folders, 'mmpretrain', 'accuracy/top1'),
     ],
@@ -46,8 +46,8 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
 @pytest.mark.parametrize(
     ('count', 'size', 'is_dropped'), [(5, 32, True), (4, 32, False), (5, 320, False), (1, 32, False)]
 )
-def test_a_last_batch_of_one_small_picture_is_left_out(count, size, is_dropped):
-    """Batch norm learns nothing of one pixel; of a set of one picture nothing would be left."""
+def test_a_last_batch_of_one_small_image_is_left_out(count, size, is_dropped):
+    """Batch norm learns nothing of one pixel; of a set of one image nothing would be left."""
     chosen = Choices('detection', 1, size, (size, size), {}, False, 2, 0.1, None, None)
     made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), flips=None, files={})
     numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
@@ -111,7 +111,7 @@ def test_what_it_costs_to_have_no_weights(monkeypatch):
     assert weights_of('pyconv_resnet50', 'auto', said.append) is None
     assert weights_of('ic_resnet50', 'auto', said.append) is None
     assert 'none are published for pyconv_resnet50' in said[0] and 'torchvision://resnet50 cannot be fetched' in said[1]
-    assert all('several times the pictures and epochs' in line for line in said)
+    assert all('several times the images and epochs' in line for line in said)
     assert weights_of('ic_resnet50', 'torchvision://resnet50', said.append)['checkpoint'] == 'torchvision://resnet50'
     with pytest.raises(InputError, match=r'pretrained: no such file: none\.pth'):
         weights_of('ic_resnet50', 'none.pth', said.append)
@@ -119,24 +119,24 @@ def test_what_it_costs_to_have_no_weights(monkeypatch):
 
 @pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose', 'all'])
 def test_a_third_split_is_what_is_tested(tmp_path, task):
-    """One of the two pictures for training becomes that of the test: of data set and metric, alone or with others."""
+    """One of the two images for training becomes that of the test: of data set and metric, alone or with others."""
     for library in ('mmdet', 'mmseg', 'mmpose'):
         pytest.importorskip(library)
-    things = labelled.coco(tmp_path / 'data' / 'things')
+    annotations = labelled.coco(tmp_path / 'data' / 'objects')
     people = labelled.coco(tmp_path / 'data' / 'people', 'keypoints')
-    for folder in (things, people):
+    for folder in (annotations, people):
         labels = json.loads((folder / 'train.json').read_text())
         for split, image in zip(('train', 'test'), labels['images']):
             own = [each for each in labels['annotations'] if each['image_id'] == image['id']]
             (folder / f'{split}.json').write_text(json.dumps(dict(labels, images=[image], annotations=own)))
-    maps = labelled.label_maps(tmp_path / 'data' / 'maps')
+    maps = labelled.seg_maps(tmp_path / 'data' / 'maps')
     for end in ('', 'annot'):
         (maps / f'test{end}').mkdir()
         (maps / f'train{end}' / 'p1.png').rename(maps / f'test{end}' / 'p1.png')
-    place = {'semantic': maps, 'pose': people, 'all': tmp_path / 'data'}.get(task, things)
-    cfg = config_for(place, task, size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
+    location = {'semantic': maps, 'pose': people, 'all': tmp_path / 'data'}.get(task, annotations)
+    cfg = config_for(location, task, size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
     for split in ('val', 'test'):
-        nodes = dicts_in([cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator']])
+        nodes = walk_dicts([cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator']])
         files = [node.ann_file for node in nodes if 'ann_file' in node]
         assert len(files) == dict(semantic=1, all=5).get(task, 2)
         assert all(path.endswith(f'_{split}.json') for path in files), files
@@ -160,7 +160,7 @@ def _images(cfg, *parts):
 
 
 def _maps_and_poses(root, splits=('train', 'train', 'train', 'val', 'val', 'test'), posed=range(4)):
-    """Pictures in ``images/SPLIT`` with maps in ``masks/SPLIT``, and ``a/pose.json`` of some, which says no split."""
+    """Images in ``images/SPLIT`` with maps in ``masks/SPLIT``, and ``a/pose.json`` of some, which says no split."""
     from PIL import Image
 
     images, annotations = [], []
@@ -182,8 +182,8 @@ def _maps_and_poses(root, splits=('train', 'train', 'train', 'val', 'val', 'test
 
 
 @pytest.mark.parametrize('posed', [[0, 1, 2], [0, 2, 3]])
-def test_a_picture_has_one_split_and_tasks_are_judged_where_they_have_labels(tmp_path, posed):
-    """That of the folders, though the file of poses, which comes first, says none; no picture of poses is for tests."""
+def test_a_image_has_one_split_and_tasks_are_evaluated_where_they_have_labels(tmp_path, posed):
+    """That of the folders, though the file of poses, which comes first, says none; no image of poses is for tests."""
     for library in ('mmdet', 'mmseg', 'mmpose'):
         pytest.importorskip(library)
     said, options = [], dict(size=64, epochs=1, work_dir=tmp_path / 'run')
@@ -215,12 +215,12 @@ def test_splits_that_contradict_each_other_are_said(tmp_path):
     (data / 'a' / 'pose.json').rename(data / 'a' / 'pose_train.json')
     said = []
     config_for(data, 'all', size=64, epochs=1, work_dir=tmp_path / 'run', **dict(QUICK, say=said.append))
-    assert any(line.startswith('1 pictures have two splits') and 'p3.png: train, not val' in line for line in said)
+    assert any(line.startswith('1 images have two splits') and 'p3.png: train, not val' in line for line in said)
 
 
 @pytest.mark.parametrize('more_people', [False, True])
-def test_people_beside_things_of_another_file(tmp_path, more_people):
-    """All classes of things are learned; joined sets need as many things as people, as their numbers are compared."""
+def test_people_beside_objects_of_another_file(tmp_path, more_people):
+    """All classes of objects are learned; joined sets need as many objects as people, as their numbers are compared."""
     from icconv_mm.tasks.multitask.checks import check_people
 
     for library in ('mmdet', 'mmpose'):
@@ -239,29 +239,31 @@ def test_people_beside_things_of_another_file(tmp_path, more_people):
         (root / f'{split}.json').write_text(json.dumps(content))
     cfg = config_for(root, 'all', size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
     assert list(cfg.model.tasks) == ['instance', 'pose'] and _lines(cfg.classes) == ['cat', 'dog', 'car']
-    assert cfg.same_pictures.train == ([['instance'], ['pose']] if more_people else [['instance', 'pose']])
+    assert cfg.same_images.train == ([['instance'], ['pose']] if more_people else [['instance', 'pose']])
     for dataset in _build(cfg, 'train').datasets:
         check_people(dataset, 'train')
 
 
 def test_sets_and_names_that_are_not_used_are_said(tmp_path):
-    """Of several sets one is learned, boxes only where there are no masks; names are for one task or label maps."""
+    """Of several datasets one is used, boxes only without masks; names are for one task or segmentation maps."""
     for library in ('mmdet', 'mmseg', 'mmpose'):
         pytest.importorskip(library)
     cars, cells = labelled.yolo(tmp_path / 'cars'), labelled.coco(tmp_path / 'cells')
-    labelled.label_maps(tmp_path / 'maps', void=255)
-    for number, (task, places) in enumerate(
+    labelled.seg_maps(tmp_path / 'maps', ignore_index=255)
+    for number, (task, locations) in enumerate(
         {'all': [cars, cells], 'instance': [cells], 'detection': [cells, cars]}.items()
     ):
         said = []
-        config_for(places, task, work_dir=tmp_path / f'run{number}', **dict(QUICK, say=said.append))
+        config_for(locations, task, work_dir=tmp_path / f'run{number}', **dict(QUICK, say=said.append))
         expected = {
             'all': [f'{cars}/data.yaml: YOLO: detection not learned from it, but from {cells}'],
             'detection': [f'{cells}: COCO: detection not learned from it, but from {cars}/data.yaml'],
         }
         assert [line for line in said if 'not learned' in line] == expected.get(task, [])
     people = labelled.coco(tmp_path / 'people', 'keypoints')
-    with pytest.raises(ArgumentError, match='classes: instance and pose are learned together: name those of label'):
+    with pytest.raises(
+        ArgumentError, match='classes: instance and pose are learned together: name those of segmentation'
+    ):
         config_for([cells, people], 'all', work_dir=tmp_path / 'named', classes=['cat'], **QUICK)
     names = ['background', 'cat', 'dog']
     cfg = config_for([cells, tmp_path / 'maps'], 'all', work_dir=tmp_path / 'maps_run', classes=names, **QUICK)
@@ -269,7 +271,7 @@ def test_sets_and_names_that_are_not_used_are_said(tmp_path):
 
 
 @pytest.mark.parametrize(('task', 'flips'), [('pose', [1, 0, 2]), ('pose', None), ('all', None)])
-def test_pictures_are_mirrored_where_the_pairs_are_known(tmp_path, task, flips):
+def test_images_are_flipped_where_the_pairs_are_known(tmp_path, task, flips):
     import yaml
 
     for library in ('mmdet', 'mmpose'):
@@ -278,7 +280,7 @@ def test_pictures_are_mirrored_where_the_pairs_are_known(tmp_path, task, flips):
     content = yaml.safe_load((root / 'data.yaml').read_text())
     (root / 'data.yaml').write_text(yaml.safe_dump(dict(content, flip_idx=flips)))
     cfg = config_for(root, task, work_dir=tmp_path / 'run', **QUICK)
-    nodes = dicts_in(cfg.train_dataloader)
+    nodes = walk_dicts(cfg.train_dataloader)
     assert [node.prob for node in nodes if 'RandomFlip' in str(node.get('type'))] == [0.5 if flips else 0.0]
     assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
 
@@ -287,25 +289,30 @@ def test_nothing_left_to_train_with(tmp_path):
     pytest.importorskip('mmdet')
     data = labelled.yolo(tmp_path / 'data')
     for path in (data / 'images/train').iterdir():
-        path.write_bytes(b'no picture')
+        path.write_bytes(b'no image')
     with pytest.raises(DatasetError, match=r'nothing is left of the split train:\n.*p0\.png'):
         config_for(data, 'detection', work_dir=tmp_path / 'run', **QUICK)
 
 
-def test_a_config_of_other_pictures_is_kept(tmp_path, monkeypatch):
+def test_a_config_of_other_images_is_kept(tmp_path, monkeypatch):
     """Files of one name in two folders are two runs; a run that is given for both is refused."""
     pytest.importorskip('mmdet')
     monkeypatch.chdir(tmp_path)
-    places = [labelled.yolo(tmp_path / name) / 'data.yaml' for name in 'ab']
-    paths = [config_for(place.relative_to(tmp_path), 'detection', **QUICK).filename for place in (*places, places[0])]
+    locations = [labelled.yolo(tmp_path / name) / 'data.yaml' for name in 'ab']
+    paths = [
+        config_for(location.relative_to(tmp_path), 'detection', **QUICK).filename
+        for location in (*locations, locations[0])
+    ]
     assert paths == ['work_dirs/a_detection.py', 'work_dirs/b_detection.py', 'work_dirs/a_detection.py']
-    with pytest.raises(ArgumentError, match=rf'work_dir: .*a_detection\.py is of {places[0]}, not of {places[1]}'):
-        config_for(places[1], 'detection', work_dir='work_dirs/a_detection', **QUICK)
+    with pytest.raises(
+        ArgumentError, match=rf'work_dir: .*a_detection\.py is of {locations[0]}, not of {locations[1]}'
+    ):
+        config_for(locations[1], 'detection', work_dir='work_dirs/a_detection', **QUICK)
 
 
 @pytest.mark.parametrize('task', ['detection', 'instance'])
 def test_labels_are_drawn_where_they_are(tmp_path, task):
-    """Test pipelines resize pictures before they load labels, which are in pixels of the file."""
+    """Test pipelines resize images before they load labels, which are in pixels of the file."""
     pytest.importorskip('mmdet')
     from icconv_mm.tasks.task import adapter_of
 
@@ -315,4 +322,4 @@ def test_labels_are_drawn_where_they_are(tmp_path, task):
         dataset = _build(cfg, split)
         adapter.check(None, dataset, split, training=False)
         content = adapter.annotations(dataset[0]['data_samples'], dataset.metainfo)
-        assert content.size == size and len(content.marks) == 2
+        assert content.size == size and len(content.objects) == 2

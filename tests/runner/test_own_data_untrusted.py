@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from icconv_mm.annotations.convert import find, prepare
+from icconv_mm.annotations.convert import convert, read_datasets
 from icconv_mm.errors import ArgumentError, InputError, name_defect, printable
 from icconv_mm.hooks.own_data import CopyAnnotationsHook
 from icconv_mm.runner.own_data import config_for
@@ -35,21 +35,21 @@ def _renamed(folder, name, keypoint):
 
 
 @BAD
-@pytest.mark.parametrize('place', ['folder', 'file', 'above'])
-def test_a_config_has_no_path_of_the_data(tmp_path, name, place):
+@pytest.mark.parametrize('location', ['folder', 'file', 'above'])
+def test_a_config_has_no_path_of_the_data(tmp_path, name, location):
     """Not even as a literal; it is read as it is, and its data set has the images."""
     pytest.importorskip('mmdet')
     from mmengine.registry import DATASETS, init_default_scope
 
     data = labelled.yolo(tmp_path / 'plain')
-    if place == 'above':
+    if location == 'above':
         (tmp_path / name).mkdir()
-    target = tmp_path / {'folder': name, 'file': 'data', 'above': f'{name}/data'}[place]
+    target = tmp_path / {'folder': name, 'file': 'data', 'above': f'{name}/data'}[location]
     shutil.move(data, target)
     given = target
-    if place == 'file':
+    if location == 'file':
         given = (target / 'data.yaml').rename(target / f'{name}.yaml')
-    if name == LINE_BREAK and place != 'file':  # whose images have it in their paths, and are left out
+    if name == LINE_BREAK and location != 'file':  # whose images have it in their paths, and are left out
         with pytest.raises(InputError, match='control character'):
             config_for(given, 'detection', work_dir=tmp_path / 'run', **QUICK)
         return
@@ -100,15 +100,15 @@ def test_names_of_classes_and_keypoints_are_refused(tmp_path, name, task):
     data = _renamed(tmp_path / 'data', name, task == 'keypoint')
     word = 'keypoint' if task == 'keypoint' else 'class'
     with pytest.raises(InputError, match=rf'data: the {word} .*: rename it$') as caught:
-        prepare(find(data)[0], 'pose' if task == 'keypoint' else task, tmp_path / 'out')
+        convert(read_datasets(data)[0], 'pose' if task == 'keypoint' else task, tmp_path / 'out')
     assert '\n' not in str(caught.value)
 
 
 @BAD
 def test_names_that_are_asked_for_are_refused(tmp_path, name):
-    data = labelled.label_maps(tmp_path / 'data', void=11)
+    data = labelled.seg_maps(tmp_path / 'data', ignore_index=11)
     with pytest.raises(InputError, match=r'the class .*: rename it'):
-        prepare(find(data)[0], 'semantic', tmp_path / 'out', classes=['road', name, 'car'], void=[11])
+        convert(read_datasets(data)[0], 'semantic', tmp_path / 'out', classes=['road', name, 'car'], ignore_index=[11])
 
 
 @BAD
@@ -172,10 +172,10 @@ def test_the_copy_in_the_folder_of_a_run_finds_its_own_annotations(tmp_path, quo
 def test_a_call_that_is_stopped_leaves_the_config_and_its_annotations(tmp_path, monkeypatch):
     """At any step: the config that was there reads what it read before; the next call removes what was left."""
     pytest.importorskip('mmseg')
-    data, run = labelled.label_maps(tmp_path / 'data', void=11), tmp_path / 'run'
+    data, run = labelled.seg_maps(tmp_path / 'data', ignore_index=11), tmp_path / 'run'
 
     def write(*classes):
-        options = dict(work_dir=run, classes=classes, void=[11], size=64, epochs=1)
+        options = dict(work_dir=run, classes=classes, ignore_index=[11], size=64, epochs=1)
         return config_for(data, 'semantic', **options, **QUICK)
 
     def content(cfg):
@@ -183,13 +183,13 @@ def test_a_call_that_is_stopped_leaves_the_config_and_its_annotations(tmp_path, 
         return Path(cfg.filename).read_text(), {path: path.read_bytes() for path in files}
 
     before = content(cfg := write('sky', 'road', 'car'))
-    for name in ('convert_seg_maps.whole_file', 'convert.write_json'):
+    for name in ('convert_seg_maps.atomic_write', 'convert.write_json'):
         monkeypatch.setattr(f'icconv_mm.annotations.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
         monkeypatch.undo()
         assert content(cfg) == before
-    for name in ('config_text', 'os.replace', 'whole_file'):
+    for name in ('config_text', 'os.replace', 'atomic_write'):
         monkeypatch.setattr(f'icconv_mm.runner.own_data.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
@@ -302,8 +302,9 @@ def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
 
 def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     pytest.importorskip('mmdet')
+    from icconv_mm.runner.convert import prepare_training
+
     from icconv_mm.runner.explain_errors import Progress
-    from icconv_mm.runner.prepare import prepare_training
     from icconv_mm.runner.train import build_runner
 
     cfg = config_for(

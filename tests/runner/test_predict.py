@@ -14,21 +14,21 @@ from icconv_mm.runner.coco_results import match_images
 from icconv_mm.runner.predict import Predictor, _ahead, _unique_names
 
 
-def test_pictures_of_equal_names_get_different_ones():
+def test_images_of_equal_names_get_different_ones():
     paths = [Path('x/a.jpg'), Path('x/a_2.jpg'), Path('y/a.jpg'), Path('z/a.jpg')]
     names = _unique_names(paths)
     assert names[paths[0]] == 'a.jpg' and names[paths[1]] == 'a_2.jpg'
     assert len(set(names.values())) == len(paths)
 
 
-def test_drawn_pictures_have_names_that_can_be_written():
+def test_drawn_images_have_names_that_can_be_written():
     given = [b'a.heic', b'fa\xe7ade.png', b'x.\xe9', b'v' * 251 + b'.png', b'v' * 250 + b'w.png']
     names = _unique_names([Path('x', os.fsdecode(name)) for name in given])
     wanted = [b'a.heic.jpg', b'fa\xe7ade.png', b'x.\xe9.jpg', b'v' * 196 + b'.png', b'v' * 196 + b'_2.png']
     assert list(names.values()) == list(map(os.fsdecode, wanted))
 
 
-def test_a_picture_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch):
+def test_a_image_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch):
     image, suffixes = np.zeros((8, 9, 3), np.uint8), []
     image[..., 0] = 200  # blue
     known = cv2.imencode
@@ -42,13 +42,13 @@ def test_a_picture_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch)
     path = tmp_path / os.fsdecode(b'\xe9') / 'a.PNG'
     Predictor.draw(predictor, 'a.jpg', None, path)
     np.testing.assert_array_equal(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), image)
-    with pytest.raises(InputError, match=r"b\.\\udce9: no picture is written as '\.\\udce9', but as \.jpg, "):
+    with pytest.raises(InputError, match=r"b\.\\udce9: no image is written as '\.\\udce9', but as \.jpg, "):
         Predictor.draw(predictor, 'a.jpg', None, tmp_path / os.fsdecode(b'b.\xe9'))
     assert suffixes == [b'.png']
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_a_picture_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, workers):
+def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, workers):
     class Drawing:
         task, dataset_meta = None, {}
 
@@ -86,7 +86,7 @@ def _entries(*names):
     return [{'id': 10 + i, 'file_name': name} for i, name in enumerate(names)]
 
 
-def test_pictures_match_annotations_by_name_or_by_folder():
+def test_images_match_annotations_by_name_or_by_folder():
     images = _entries('a/1.jpg', 'b/1.jpg', '2.jpg')
     paths = [Path('set/b/1.jpg'), Path('set/a/1.jpg'), Path('elsewhere/2.jpg')]
     assert match_images(paths, images, 'x.json') == {paths[0]: 11, paths[1]: 10, paths[2]: 12}
@@ -107,7 +107,7 @@ def test_ambiguous_annotations_are_refused(names, paths, message):
 
 
 def test_threads_work_ahead_and_keep_the_order():
-    """The second picture is begun before the first one is asked for, and no more than a few are."""
+    """The second image is begun before the first one is asked for, and no more than a few are."""
     begun, both = [], threading.Barrier(2, timeout=20)
 
     def load(number):

@@ -46,7 +46,7 @@ def test_one_run_in_a_folder(small, tmp_path):
 
 def test_a_loss_that_is_not_finite_ends_the_run(small):
     changes = dict(optim_wrapper__optimizer__lr=float('inf'), train_cfg__max_iters=4, train_cfg__val_interval=9)
-    with pytest.raises(InputError, match=r'iteration 2: loss.* (nan|inf); pictures of the batch: .*--keep-going'):
+    with pytest.raises(InputError, match=r'iteration 2: loss.* (nan|inf); images of the batch: .*--keep-going'):
         train(small(**changes))
     train(small(**changes), keep_going=True)
 
@@ -101,7 +101,7 @@ def test_a_log_begins_with_what_matters_and_ends_with_curves(small, tmp_path):
     (log,) = tmp_path.glob('*/*.log')
     lines = log.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if ' INFO ' in line)
-    assert all(words in line for words, line in zip(('c.py -> ', 'network: SavingModel', '6 pictures'), lines[first:]))
+    assert all(words in line for words, line in zip(('c.py -> ', 'network: SavingModel', '6 images'), lines[first:]))
     assert len(lines) < 30 and (tmp_path / 'results.png').stat().st_size > 5000
 
 

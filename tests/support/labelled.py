@@ -1,4 +1,4 @@
-"""Three small pictures with two things each, in the formats that people have them in."""
+"""Three small images with two objects each, in the formats that people have them in."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from PIL import Image
 
 NAMES = ('cat', 'dog')
 SIZE = (64, 48)  # width, height
-# per picture: class, x, y, width, height in whole pixels
+# per image: class, x, y, width, height in whole pixels
 THINGS = (
     ((0, 4, 6, 20, 16), (1, 30, 10, 24, 30)),
     ((1, 8, 8, 12, 30), (0, 40, 4, 16, 12)),
@@ -21,7 +21,7 @@ SPLITS = ('train', 'train', 'val')
 POINTS = ('left_ear', 'right_ear', 'tail')
 
 
-def picture(number: int) -> np.ndarray:
+def image(number: int) -> np.ndarray:
     """[H, W, 3]: bright rectangles on grey."""
     image = np.full((SIZE[1], SIZE[0], 3), 60 + 20 * number, dtype=np.uint8)
     for label, x, y, w, h in THINGS[number]:
@@ -29,9 +29,9 @@ def picture(number: int) -> np.ndarray:
     return image
 
 
-def mask(number: int, thing: int) -> np.ndarray:
+def mask(number: int, annotation: int) -> np.ndarray:
     made = np.zeros(SIZE[::-1], dtype=np.uint8)
-    _, x, y, w, h = THINGS[number][thing]
+    _, x, y, w, h = THINGS[number][annotation]
     made[y : y + h, x : x + w] = 1
     return made
 
@@ -44,34 +44,34 @@ def points(x: int, y: int, w: int, h: int) -> list[tuple[int, int]]:
     return [(x + 2, y + 2), (x + w - 3, y + 2), (x + w // 2, y + h - 3)]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f'p{number}.png' for number in range(len(THINGS))]
     for number, path in enumerate(paths):
-        Image.fromarray(picture(number)).save(path)
+        Image.fromarray(image(number)).save(path)
     return paths
 
 
 def coco(root: Path, kind: str = 'polygons') -> Path:
-    """``train.json`` and ``val.json``: polygons, run lengths as lists (``'runs'``) or compressed, or keypoints."""
+    """``train.json`` and ``val.json``: polygons, RLE as lists (``'runs'``) or compressed, or keypoints."""
     from pycocotools.mask import encode
 
-    _pictures(root / 'images')
+    _images(root / 'images')
     for split in ('train', 'val'):
         images, annotations = [], []
         for number in [n for n, each in enumerate(SPLITS) if each == split]:
             images.append(dict(id=number + 7, file_name=f'p{number}.png', width=SIZE[0], height=SIZE[1]))
-            for thing, (label, *box) in enumerate(THINGS[number]):
+            for annotation, (label, *box) in enumerate(THINGS[number]):
                 entry = dict(image_id=number + 7, category_id=3 + 4 * label, bbox=box, area=box[2] * box[3], iscrowd=0)
                 if kind == 'polygons':
                     entry['segmentation'] = [polygon(*box)]
                 elif kind == 'runs':
-                    flat = mask(number, thing).T.ravel()
+                    flat = mask(number, annotation).T.ravel()
                     edges = np.flatnonzero(np.diff(np.concatenate([[0], flat, [0]])))
                     counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
                     entry['segmentation'] = dict(size=[SIZE[1], SIZE[0]], counts=counts)
                 elif kind == 'compressed':
-                    runs = encode(np.asfortranarray(mask(number, thing)))
+                    runs = encode(np.asfortranarray(mask(number, annotation)))
                     entry['segmentation'] = dict(size=[SIZE[1], SIZE[0]], counts=runs['counts'].decode())
                 else:
                     entry['keypoints'] = [value for x, y in points(*box) for value in (x, y, 2)]
@@ -86,16 +86,16 @@ def coco(root: Path, kind: str = 'polygons') -> Path:
 
 
 def yolo(root: Path, kind: str = 'boxes') -> Path:
-    """``data.yaml`` with ids that have gaps, ``images/SPLIT`` and ``labels/SPLIT``: boxes, outlines or keypoints."""
+    """``data.yaml`` with gaps in its ids, ``images/SPLIT`` and ``labels/SPLIT``: boxes, polygons or keypoints."""
     ids = (2, 9)
     for number in range(len(THINGS)):
         folder = root / 'images' / SPLITS[number]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture(number)).save(folder / f'p{number}.png')
+        Image.fromarray(image(number)).save(folder / f'p{number}.png')
         lines = []
         for label, x, y, w, h in THINGS[number]:
             box = [(x + w / 2) / SIZE[0], (y + h / 2) / SIZE[1], w / SIZE[0], h / SIZE[1]]
-            values = [v / SIZE[i % 2] for i, v in enumerate(polygon(x, y, w, h))] if kind == 'outlines' else box
+            values = [v / SIZE[i % 2] for i, v in enumerate(polygon(x, y, w, h))] if kind == 'segmentations' else box
             if kind == 'keypoints':
                 values = [*box, *(value for px, py in points(x, y, w, h) for value in (px / SIZE[0], py / SIZE[1], 2))]
             lines.append(' '.join(map(str, (ids[label], *values))))
@@ -111,7 +111,7 @@ def yolo(root: Path, kind: str = 'boxes') -> Path:
 
 def voc(root: Path) -> Path:
     """``JPEGImages``, ``Annotations`` and ``ImageSets``; boxes count pixels from 1 and include the last."""
-    _pictures(root / 'JPEGImages')
+    _images(root / 'JPEGImages')
     for folder in ('Annotations', 'ImageSets/Main'):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in range(len(THINGS)):
@@ -131,7 +131,7 @@ def voc(root: Path) -> Path:
 
 def cvat(root: Path) -> Path:
     """``annotations.xml`` with a polygon for cats and a mask for dogs."""
-    _pictures(root / 'images')
+    _images(root / 'images')
     images = ''
     for number in range(len(THINGS)):
         parts = ''
@@ -146,10 +146,10 @@ def cvat(root: Path) -> Path:
 
 
 def labelme(root: Path) -> Path:
-    """A JSON beside each picture: rectangles for cats, polygons for dogs."""
-    for path, things in zip(_pictures(root), THINGS):
+    """A JSON beside each image: rectangles for cats, polygons for dogs."""
+    for path, annotations in zip(_images(root), THINGS):
         shapes = []
-        for label, x, y, w, h in things:
+        for label, x, y, w, h in annotations:
             corners = [[x, y], [x + w, y + h]] if label == 0 else np.reshape(polygon(x, y, w, h), (4, 2)).tolist()
             kind = 'rectangle' if label == 0 else 'polygon'
             shapes.append(dict(label=NAMES[label], points=corners, group_id=None, shape_type=kind))
@@ -163,26 +163,26 @@ def masks(root: Path) -> Path:
         folder = root / f'p{number}'
         for name in ('images', 'masks'):
             (folder / name).mkdir(parents=True)
-        Image.fromarray(picture(number)).convert('RGBA').save(folder / 'images' / f'p{number}.png')
-        for thing in range(len(THINGS[number])):
-            Image.fromarray(255 * mask(number, thing)).save(folder / 'masks' / f'{thing}.png')
+        Image.fromarray(image(number)).convert('RGBA').save(folder / 'images' / f'p{number}.png')
+        for annotation in range(len(THINGS[number])):
+            Image.fromarray(255 * mask(number, annotation)).save(folder / 'masks' / f'{annotation}.png')
     return root
 
 
-def label_maps(root: Path, kind: str = 'plain', void: int = 11) -> Path:
+def seg_maps(root: Path, kind: str = 'plain', ignore_index: int = 11) -> Path:
     """``SPLIT`` and ``SPLITannot``: 0 background, 1 cat, 2 dog, ``void`` in the corner; or colours with a table."""
     colors = np.array([(0, 0, 0), (200, 0, 0), (0, 0, 200), (9, 9, 9)], dtype=np.uint8)
     for number in range(len(THINGS)):
         labels = np.zeros(SIZE[::-1], dtype=np.uint8)
         for label, x, y, w, h in THINGS[number]:
             labels[y : y + h, x : x + w] = label + 1
-        labels[:4, :4] = 3 if kind == 'colors' else void
+        labels[:4, :4] = 3 if kind == 'colors' else ignore_index
         made = Image.fromarray(colors[labels] if kind == 'colors' else labels)
         if kind == 'palette':
             made.putpalette(list(range(256)) * 3)
-        for name, image in ((SPLITS[number], Image.fromarray(picture(number))), (f'{SPLITS[number]}annot', made)):
+        for name, content in ((SPLITS[number], Image.fromarray(image(number))), (f'{SPLITS[number]}annot', made)):
             (root / name).mkdir(parents=True, exist_ok=True)
-            image.save(root / name / f'p{number}.png')
+            content.save(root / name / f'p{number}.png')
     if kind == 'colors':
         rows = [f'{name},{r},{g},{b}' for name, (r, g, b) in zip(('background', 'cat', 'dog', 'void'), colors.tolist())]
         (root / 'class_dict.csv').write_text('\n'.join(['name,r,g,b', *rows]) + '\n')
@@ -190,9 +190,9 @@ def label_maps(root: Path, kind: str = 'plain', void: int = 11) -> Path:
 
 
 def deeplabcut(root: Path) -> Path:
-    """``config.yaml`` and a CSV in ``labeled-data/film``: the first thing of each picture, and one that is gone."""
-    folder = root / 'labeled-data' / 'film'
-    _pictures(folder)
+    """``config.yaml`` and a CSV in ``labeled-data/video``: the first thing of each image, and one that is gone."""
+    folder = root / 'labeled-data' / 'video'
+    _images(folder)
     (root / 'config.yaml').write_text(yaml.safe_dump(dict(bodyparts=list(POINTS), skeleton=[['left_ear', 'tail']])))
     with open(folder / 'CollectedData_me.csv', 'w', newline='') as file:
         table = csv.writer(file)
@@ -203,7 +203,7 @@ def deeplabcut(root: Path) -> Path:
             own = points(*THINGS[number % 3][0][1:])
             values = [value for point in own for value in point]
             table.writerow(
-                [f'labeled-data/film/p{number}.png', *(['', ''] if number == 1 else values[:2]), *values[2:]]
+                [f'labeled-data/video/p{number}.png', *(['', ''] if number == 1 else values[:2]), *values[2:]]
             )
     return root
 

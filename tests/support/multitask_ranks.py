@@ -23,7 +23,7 @@ from icconv_mm.versions import is_installed
 RANKS = [[(0, ['pose']), (1, ['pose'])], [(2, ['pose', 'semantic']), (3, ['semantic'])]]
 
 
-def picture(number: int, names: list[str]) -> tuple[Tensor, MultiTaskSample]:
+def image(number: int, names: list[str]) -> tuple[Tensor, MultiTaskSample]:
     """A random image [3, 64, 64] with random labels for some tasks."""
     random = torch.Generator().manual_seed(number)
     sample = MultiTaskSample()
@@ -41,9 +41,9 @@ def picture(number: int, names: list[str]) -> tuple[Tensor, MultiTaskSample]:
 
 def gradients(model: nn.Module, entries: list) -> dict[str, Tensor]:
     """Of all parameters after one step with the images."""
-    pictures, samples = zip(*(picture(*entry) for entry in entries))
+    images, samples = zip(*(image(*entry) for entry in entries))
     inner = getattr(model, 'module', model)
-    inner.parse_losses(model(torch.stack(pictures), list(samples), mode='loss'))[0].backward()
+    inner.parse_losses(model(torch.stack(images), list(samples), mode='loss'))[0].backward()
     found = {key: value.grad.clone() for key, value in inner.named_parameters()}
     model.zero_grad()
     return found

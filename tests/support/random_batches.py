@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
-from icconv_mm.config_tree import dicts_in
+from icconv_mm.config_tree import walk_dicts
 
 HEADS = ('roi_head.bbox_head.0', 'roi_head.bbox_head', 'bbox_head', 'panoptic_head', 'decode_head', 'head')
 CLASSES = ('num_keypoints', 'num_joints', 'num_classes', 'out_channels')  # attributes of heads
@@ -14,7 +14,7 @@ CLASSES = ('num_keypoints', 'num_joints', 'num_classes', 'out_channels')  # attr
 
 def shrink(model: dict, size: int) -> None:
     """Few proposals, queries and samples, and no padding to the training size, in place."""
-    for node in dicts_in(model):
+    for node in walk_dicts(model):
         if node.get('type') == 'icconv_mm.SEPC':
             node['lcconv_padding'] = 1  # the coarsest level of so small an image has one cell
         for key, value in node.items():
@@ -56,7 +56,7 @@ def make_batch(cfg: Config, model: nn.Module, size: int, count: int = 2) -> dict
         Images ``[3, height, width]`` under 'inputs' and their annotations under 'data_samples'.
     """
     pairs = [OF_LIBRARY[cfg.default_scope](cfg, size, classes_of(model)) for _ in range(count)]
-    return {'inputs': [picture for picture, _ in pairs], 'data_samples': [sample for _, sample in pairs]}
+    return {'inputs': [image for image, _ in pairs], 'data_samples': [sample for _, sample in pairs]}
 
 
 def _picture(width: int, height: int) -> Tensor:
@@ -149,9 +149,9 @@ def _joint(cfg: Config, size: int, num_classes: dict[str, int]):
         library = {'icconv_mm': 'mmpose'}.get(scope := task.type.split('.')[0], scope)
         loader = {'dataset': {'pipeline': packs[name]}, 'sets': parts}
         alone = Config({'model': {'type': task.type}, 'train_dataloader': loader})
-        picture, own = OF_LIBRARY[library](alone, size, num_classes[name])
+        image, own = OF_LIBRARY[library](alone, size, num_classes[name])
         sample.set_field(own, name)
-    return picture, sample
+    return image, sample
 
 
 BOXES = {'bbox': 'bboxes', 'bbox_center': 'bbox_centers', 'bbox_scale': 'bbox_scales', 'bbox_score': 'bbox_scores'}

@@ -8,7 +8,7 @@ EXPORTS = tuple(map(int, torch.__version__.split('+')[0].split('.')[:2])) >= (2,
 
 REASONS = {
     'a GPU': r'CUDA',
-    'photographs and patterns, which are of others': r'(photographs|published patterns) not found in',
+    'images and patterns, which are of others': r'(images|published patterns) not found in',
     'a library that is not installed': r"could not import '|mim \(openmim\) is not installed",
     'another Python or torch': r'tomllib comes with|this torch |came with torch|a setting of torch',
     'a processor with other instructions': r'this processor has no',

@@ -24,7 +24,7 @@ STRATEGIES = {
 
 
 def config(recipe: str, strategy: str, folder: str, iterations: int) -> Config:
-    """The recipe, narrow, for some iterations with the same pictures in the same order."""
+    """The recipe, narrow, for some iterations with the same images in the same order."""
     cfg = load_config(recipe)
     cfg.work_dir, cfg.randomness, cfg.log_level = folder, dict(seed=0), 'ERROR'
     cfg.model.backbone.norm_eval = True

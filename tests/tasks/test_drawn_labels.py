@@ -17,27 +17,27 @@ def test_boxes_and_masks():
     from mmdet.structures.mask import PolygonMasks
 
     boxes = torch.tensor([[1.0, 2, 11, 22], [5, 5, 9, 9]])
-    outline = np.array([1.0, 2, 11, 2, 11, 22])
+    segmentation = np.array([1.0, 2, 11, 2, 11, 22])
     labels = InstanceData(bboxes=HorizontalBoxes(boxes), labels=torch.tensor([1, 0]))
-    labels.masks = PolygonMasks([[outline], [outline]], 30, 40)
+    labels.masks = PolygonMasks([[segmentation], [segmentation]], 30, 40)
     sample = DetDataSample(gt_instances=labels)
     sample.gt_sem_seg = PixelData(sem_seg=torch.ones(1, 30, 40, dtype=torch.uint8))  # of panoptic data
     content = adapter_of('mmdet').annotations(sample, META)
-    assert [(mark.text, mark.color) for mark in content.marks] == [('dog', (40, 50, 60)), ('cat', (10, 20, 30))]
-    assert np.array_equal([mark.box for mark in content.marks], boxes)
-    assert content.marks[0].mask.shape == (30, 40) and content.marks[0].mask[4, 9] and content.label_map.all()
+    assert [(mark.text, mark.color) for mark in content.objects] == [('dog', (40, 50, 60)), ('cat', (10, 20, 30))]
+    assert np.array_equal([mark.box for mark in content.objects], boxes)
+    assert content.objects[0].mask.shape == (30, 40) and content.objects[0].mask[4, 9] and content.seg_map.all()
     sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([1, 0]))
-    assert len(adapter_of('mmdet').annotations(sample, META).marks) == 2
+    assert len(adapter_of('mmdet').annotations(sample, META).objects) == 2
 
 
-def test_label_maps():
+def test_seg_maps():
     pytest.importorskip('mmseg')
     from mmseg.structures import SegDataSample
 
     labels = torch.tensor([[[0, 1, 255]]])
     content = adapter_of('mmseg').annotations(SegDataSample(gt_sem_seg=PixelData(data=labels)), META)
-    assert content.label_map.tolist() == [[0, 1, 255]] and content.names == META['classes']
-    assert adapter_of('mmseg').annotations(SegDataSample(), META).label_map is None
+    assert content.seg_map.tolist() == [[0, 1, 255]] and content.names == META['classes']
+    assert adapter_of('mmseg').annotations(SegDataSample(), META).seg_map is None
 
 
 def test_classes():

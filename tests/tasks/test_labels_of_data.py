@@ -1,4 +1,4 @@
-"""Masks, label maps and levels that cannot be right are refused when all is built, or as they are read."""
+"""Masks, segmentation maps and levels that cannot be right are refused when all is built, or as they are read."""
 
 import json
 from contextlib import nullcontext
@@ -156,7 +156,7 @@ def test_a_training_set_without_any_box(coco):
     with pytest.raises(DatasetError, match=r'^d: no image has a box of any class: there is nothing to learn$'):
         adapter.check(None, empty, 'd', training=True)
     adapter.check(None, empty, 'd', training=False)
-    adapter.check(None, ConcatDataset([empty, masks_of(coco(SQUARE))]), 'd', training=True)  # pictures of background
+    adapter.check(None, ConcatDataset([empty, masks_of(coco(SQUARE))]), 'd', training=True)  # images of background
 
 
 def test_a_training_set_without_anybody(coco):
@@ -238,11 +238,13 @@ def test_labels_of_several_tasks(joint):
         checked(joint([[1, 2, 3, 4]]))
     with pytest.raises(DatasetError, match=r'^d\.datasets\.stuff: .*1\.png: label 2, but the 2 classes have'):
         checked(joint(SQUARE, SQUARES, SQUARES, classes=('a', 'b')))
-    with pytest.raises(DatasetError, match=r'^d: only label 0 of the 3 classes occurs in any label map beside 255'):
+    with pytest.raises(
+        DatasetError, match=r'^d: only label 0 of the 3 classes occurs in any segmentation map beside 255'
+    ):
         checked(joint(SQUARE, FOREGROUND_255, FOREGROUND_255))
 
 
-def test_a_picture_with_two_sets_of_labels(joint):
+def test_a_image_with_two_sets_of_labels(joint):
     cfg = joint()
     file = cfg.train_dataloader.dataset.datasets.boxes.ann_file
     with open(file) as text:
@@ -254,7 +256,7 @@ def test_a_picture_with_two_sets_of_labels(joint):
         DATASETS.build(cfg.train_dataloader.dataset)
 
 
-# --- label maps
+# --- segmentation maps
 
 SQUARES = np.kron(np.array([[0, 1], [2, 255]], np.uint8), np.ones((HEIGHT // 2, WIDTH // 2), np.uint8))
 FOREGROUND_255 = np.where(SQUARES == 0, 0, 255).astype(np.uint8)
@@ -262,7 +264,7 @@ FOREGROUND_255 = np.where(SQUARES == 0, 0, 255).astype(np.uint8)
 
 @pytest.fixture
 def maps(tmp_path):
-    """Writes images with label maps, numbered from 1; gives the config of the dataset."""
+    """Writes images with segmentation maps, numbered from 1; gives the config of the dataset."""
     pytest.importorskip('mmseg')
 
     def written(*labels, classes=('a', 'b', 'c'), **settings) -> ConfigDict:
@@ -293,13 +295,13 @@ def semantic(dataset: dict, **head) -> ConfigDict:
     [
         (SQUARES, dict(classes=('a', 'b')), r'.*1\.png: label 2, but the 2 classes have labels from 0 to 1, and 255'),
         (SQUARES, dict(reduce_zero_label=True, classes=('a',)), '.*label 2, but the 1 class has label 1, and 0 or'),
-        (FOREGROUND_255, {}, 'only label 0 of the 3 classes occurs in any label map beside 255, which is ignored'),
-        (np.full_like(SQUARES, 255), {}, 'none of the 3 classes occurs in any label map'),
+        (FOREGROUND_255, {}, 'only label 0 of the 3 classes occurs in any segmentation map beside 255, which is '),
+        (np.full_like(SQUARES, 255), {}, 'none of the 3 classes occurs in any segmentation map'),
         (np.minimum(SQUARES, 1), dict(reduce_zero_label=True, classes=('a',)), 'only label 0 of the 1 classes'),
-        (SQUARES, dict(seg_map_suffix='_x.png'), r"no label map .*1_x\.png of .*_suffix '_x\.png'; .* '\.png' \(2"),
+        (SQUARES, dict(seg_map_suffix='_x.png'), r"no segmentation map .*1_x\.png of .*_suffix '_x\.png'; .* '\.png' "),
     ],
 )  # fmt: skip
-def test_label_maps(maps, labels, settings, message):
+def test_seg_maps(maps, labels, settings, message):
     with pytest.raises(DatasetError, match=f'^d: {message}'):
         checked(semantic(maps(labels, labels, **settings)))
 
@@ -313,7 +315,7 @@ def test_label_maps(maps, labels, settings, message):
         (np.where(SQUARES == 255, 3, SQUARES), {}, dict(ignore_index=3)),
     ],
 )
-def test_good_label_maps(maps, labels, settings, head):
+def test_good_seg_maps(maps, labels, settings, head):
     cfg = semantic(maps(labels, labels, **settings), **head)
     for _ in range(2):  # as a config, and as the one that a run has written
         dataset = checked(cfg)
@@ -339,7 +341,7 @@ def test_one_class_in_all_sets_together(maps):
     'labels, message',
     [
         (np.where(SQUARES == 2, 7, SQUARES), 'label 7, but the 3 classes have labels from 0 to 2, and 255 is ignored'),
-        (SQUARES[:, :-1], 'the label map has 63 x 40 pixels, but its image 64 x 40'),
+        (SQUARES[:, :-1], 'the segmentation map has 63 x 40 pixels, but its image 64 x 40'),
     ],
 )
 def test_a_map_that_is_read_later(maps, labels, message, tmp_path):
@@ -351,7 +353,7 @@ def test_a_map_that_is_read_later(maps, labels, message, tmp_path):
         dataset[1]
 
 
-def test_pictures_of_another_suffix(maps, tmp_path):
+def test_images_of_another_suffix(maps, tmp_path):
     cfg = maps(SQUARES, img_suffix='.png')
     with pytest.raises(
         DatasetError, match=r"^d: no file in .*img ends in '\.png', its img_suffix; the folder has '\.jpg' \(1 files"

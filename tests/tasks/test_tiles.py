@@ -1,4 +1,4 @@
-"""Predictions for tiles become one prediction, those for a reduced picture the whole one's, and all are drawn."""
+"""Predictions for tiles become one prediction, those for a reduced image the whole one's, and all are drawn."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from mmengine.structures import InstanceData, PixelData
 
 from icconv_mm.runner.predict import tile_corners
 from icconv_mm.tasks.task import NotSupportedError, adapter_of
-from icconv_mm_runtime.results import run_lengths
+from icconv_mm_runtime.results import encode_rle
 
 SIZE, TILE = (90, 150), 64
 
@@ -37,14 +37,14 @@ def test_boxes_of_tiles():
     order = found.labels * 1000 + found.bboxes[:, 0]
     expected = labels * 1000 + truth[:, 0]
     assert torch.equal(found.bboxes[order.argsort()], truth[expected.argsort()]) and whole.ori_shape == SIZE
-    content = adapter_of('mmdet').content(whole, dict(classes=('a', 'b', 'c')), 0.3)
-    assert sorted(mark.text[0] for mark in content.marks) == ['a', 'a', 'b', 'c']
+    content = adapter_of('mmdet').drawing(whole, dict(classes=('a', 'b', 'c')), 0.3)
+    assert sorted(mark.text[0] for mark in content.objects) == ['a', 'a', 'b', 'c']
     parts[0][0].pred_instances.masks = torch.zeros(len(parts[0][0].pred_instances), TILE, TILE, dtype=torch.bool)
-    with pytest.raises(NotSupportedError, match='tile: only boxes and label maps'):
+    with pytest.raises(NotSupportedError, match='tile: only boxes and segmentation maps'):
         adapter_of('mmdet').joined(parts, SIZE)
 
 
-def test_label_maps_of_tiles():
+def test_seg_maps_of_tiles():
     """Each pixel has its label, also where tiles overlap."""
     pytest.importorskip('mmseg')
     from mmseg.structures import SegDataSample
@@ -59,8 +59,8 @@ def test_label_maps_of_tiles():
     assert torch.equal(whole.pred_sem_seg.data[0].long(), truth) and whole.ori_shape == SIZE
 
 
-def test_reduced_pictures():
-    """Boxes, keypoints and masks are those of the whole picture."""
+def test_reduced_images():
+    """Boxes, keypoints and masks are those of the whole image."""
     pytest.importorskip('mmpose')
     pytest.importorskip('mmdet')
     from mmdet.structures import DetDataSample
@@ -74,7 +74,7 @@ def test_reduced_pictures():
     (record,) = adapter_of('mmdet').coco_records(sample, 1, [5], 0.0)
     whole = np.zeros((40, 80), dtype=bool)
     whole[8:16, 4:12] = True
-    assert record['bbox'] == [4, 8, 8, 8] and record['segmentation'] == run_lengths(whole)
+    assert record['bbox'] == [4, 8, 8, 8] and record['segmentation'] == encode_rle(whole)
     people = InstanceData(
         keypoints=np.array([[[3.0, 1.0], [5.0, 2.0]]]),
         keypoint_scores=np.array([[0.9, 0.01]]),
@@ -82,6 +82,6 @@ def test_reduced_pictures():
     )
     sample = PoseDataSample(pred_instances=people, metainfo=dict(ori_shape=(10, 20)))
     adapter_of('mmpose').enlarge(sample, (20, 40))
-    content = adapter_of('mmpose').content(sample, dict(keypoints=['a', 'b'], skeleton=[(0, 1)]), 0.3)
-    assert np.allclose(content.marks[0].keypoints, [[6.5, 2.5], [10.5, 4.5]])
-    assert content.marks[0].shown.tolist() == [True, False] and content.marks[0].skeleton == [(0, 1)]
+    content = adapter_of('mmpose').drawing(sample, dict(keypoints=['a', 'b'], skeleton=[(0, 1)]), 0.3)
+    assert np.allclose(content.objects[0].keypoints, [[6.5, 2.5], [10.5, 4.5]])
+    assert content.objects[0].shown.tolist() == [True, False] and content.objects[0].skeleton == [(0, 1)]

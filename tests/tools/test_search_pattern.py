@@ -87,7 +87,7 @@ def test_channel_means_are_measured_on_a_folder(tool, supernet, tmp_path, capsys
     assert '--images needs --config' in capsys.readouterr().err
 
 
-def test_pictures_are_normalized_as_the_config_says(tmp_path):
+def test_images_are_normalized_as_the_config_says(tmp_path):
     from mmengine.config import Config
 
     cv2.imwrite(f'{tmp_path}/a.png', np.full((20, 40, 3), (10, 20, 30), np.uint8))  # blue, green, red

@@ -23,14 +23,14 @@ def pattern(tmp_path):
     return str(tmp_path / 'own.json')
 
 
-def test_writes_a_table_and_a_picture(tool, pattern, tmp_path, capsys):
-    picture = tmp_path / 'own.png'
-    tool.main([pattern, '--out', str(picture), *SMALL])
+def test_writes_a_table_and_a_image(tool, pattern, tmp_path, capsys):
+    image = tmp_path / 'own.png'
+    tool.main([pattern, '--out', str(image), *SMALL])
     out = capsys.readouterr().out
     assert 'standard convolutions for these 16 layers' in out
     assert '(resnet18)' in out and 'layer4.1.conv2' in out and '50%' in out
     assert 'effective receptive field of resnet18:' in out and 'effective receptive field of ' + pattern in out
-    assert picture.read_bytes().startswith(b'\x89PNG')
+    assert image.read_bytes().startswith(b'\x89PNG')
 
 
 def test_weights_of_a_checkpoint_are_shown(tool, pattern, tmp_path):
@@ -61,7 +61,7 @@ def test_the_network_of_a_pattern_is_found(tool, backbone, name, tmp_path):
         (['{folder}/gone.json'], 'pattern file: no such file: '),
     ],
 )
-def test_bad_patterns_are_refused_in_one_sentence(tool, arguments, message, tmp_path):
+def test_bad_patterns_are_refused_in_one_message(tool, arguments, message, tmp_path):
     (tmp_path / 'bad.json').write_text('[{"0": 4}]')
     with pytest.raises(SystemExit) as end:
         tool.main([argument.format(folder=tmp_path) for argument in arguments])

@@ -14,8 +14,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from icconv_mm import versions
-from icconv_mm.config_tree import dicts_in
-from icconv_mm.errors import sentence
+from icconv_mm.config_tree import walk_dicts
+from icconv_mm.errors import message_of
 from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner import command_line
 
@@ -82,7 +82,7 @@ def find_cases(library: str) -> Iterator[Case]:
 
 
 def _backbones(model) -> Iterator[dict]:
-    for node in dicts_in(model):
+    for node in walk_dicts(model):
         for key, value in node.items():
             if _KEYS.fullmatch(str(key)) and isinstance(value, dict) and WRAPPED.search(str(value.get('type'))):
                 yield dict(value)
@@ -185,7 +185,7 @@ def _tensors(outputs) -> list[Tensor]:
 
 def _said_by(error: Exception) -> str:
     """The kind of an error, and the first line of its message."""
-    return f'{type(error).__name__}: {sentence(error)}'.splitlines()[0]
+    return f'{type(error).__name__}: {message_of(error)}'.splitlines()[0]
 
 
 def write_page(page: Path, text: str) -> None:

@@ -27,7 +27,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs='+',
         action='extend',
         metavar='NAME',
-        help='those of docs/evidence.md; default: all whose pictures are there',
+        help='those of docs/evidence.md; default: all whose images are there',
     )
     parser.add_argument('--seeds', type=int, nargs='+', metavar='N', default=list(range(5)), help='default: 0 1 2 3 4')
     parser.add_argument('--budget', metavar='NAME', help='cpu, gpu or quick; default: what the device is')

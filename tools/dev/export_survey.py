@@ -1,11 +1,11 @@
 """Export recipes of configs/ with random weights, check each file, and print what became of them as a table.
 
-Backbones have one block in each stage and pictures are small: what leaves PyTorch does not depend on that. Scores are
+Backbones have one block in each stage and images are small: what leaves PyTorch does not depend on that. Scores are
 spread and thresholds lowered, so that there is something to compare.
 
 Examples:
-  python tools/dev/export_survey.py photographs/
-  python tools/dev/export_survey.py photographs/ configs/pose/ae_ic-r18_miniature.py --to openvino
+  python tools/dev/export_survey.py images/
+  python tools/dev/export_survey.py images/ configs/pose/ae_ic-r18_miniature.py --to openvino
 """
 
 import copy
@@ -19,21 +19,21 @@ from torch import nn
 
 from icconv_mm import apis
 from icconv_mm.backbones import ResNet
-from icconv_mm.config_tree import dicts_in, kind_of
-from icconv_mm.errors import UserError, sentence
+from icconv_mm.config_tree import kind_of, walk_dicts
+from icconv_mm.errors import UserError, message_of
 from icconv_mm.export.writers import FORMATS
 from icconv_mm.runner import command_line
 from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-SIZE = 480, 288  # of pictures, in place of what a recipe resizes to; SEPC needs 257 pixels a side
+SIZE = 480, 288  # of images, in place of what a recipe resizes to; SEPC needs 257 pixels a side
 LAST = {'retina_cls', 'atss_cls', 'rtm_cls', 'fc_cls', 'rpn_cls', 'conv_cls', 'conv_logits', 'conv_seg', 'final_layer'}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
-    parser.add_argument('images', help='a folder of a few photographs')
+    parser.add_argument('images', help='a folder of a few images')
     parser.add_argument('recipes', nargs='*', type=Path, metavar='CONFIG', help='default: all')
     parser.add_argument('--to', choices=('onnx', 'openvino', 'pt2'), default='onnx', help='format; default: onnx')
     args = parser.parse_args(argv)
@@ -54,13 +54,13 @@ def _outcome(path: Path, images: str, to: str) -> str:
             _save_random(copy.deepcopy(cfg), checkpoint)
             check = apis.export(cfg, checkpoint, to, file, images=images)['check']
         except UserError as error:
-            return sentence(error)
+            return message_of(error)
     return ', '.join(f'{kind} {value:.2g}' for kind, value in check.items())
 
 
 def _make_small(cfg: Config) -> None:
-    """Small pictures, patterns that are at hand, and thresholds that let pass what random weights find, in place."""
-    for node in dicts_in(cfg):
+    """Small images, patterns that are at hand, and thresholds that let pass what random weights find, in place."""
+    for node in walk_dicts(cfg):
         for key, value in list(node.items()):
             if key in ('score_thr', 'detection_threshold'):
                 node[key] = 0.0

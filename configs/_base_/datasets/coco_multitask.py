@@ -1,5 +1,5 @@
 # COCO with every label it has: boxes and masks, the 171 classes of COCO-Stuff, keypoints. Training images are drawn to
-# 0.5 to 2 times 640 pixels, cut or padded to 640 x 640 and mirrored, with all their labels.
+# 0.5 to 2 times 640 pixels, cut or padded to 640 x 640 and flipped, with all their labels.
 #   data/coco/{train2017,val2017}, annotations/{instances,person_keypoints}_{train,val}2017.json
 #   data/coco/stuffthingmaps/{train2017,val2017}/*_labelTrainIds.png, as mmseg's tools/dataset_converters make them
 _base_ = ['../values/coco_640x640.py', '../pipelines/multitask.py']

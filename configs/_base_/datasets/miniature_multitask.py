@@ -1,4 +1,4 @@
-# Boxes, masks, label maps and keypoints of the miniature set, on one image that is augmented once.
+# Boxes, masks, segmentation maps and keypoints of the miniature set, on one image that is augmented once.
 _base_ = ['./miniature.py', '../pipelines/multitask.py']
 
 resize = dict(type='mmdet.Resize', scale=_base_.input_size, keep_ratio=True)  # as drawn; larger images shrink

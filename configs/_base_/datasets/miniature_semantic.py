@@ -1,4 +1,4 @@
-# Label maps of the miniature set: background and the six classes.
+# Segmentation maps of the miniature set: background and the six classes.
 _base_ = './miniature.py'
 metainfo = _base_.semantic_metainfo
 

@@ -1,4 +1,4 @@
-# One network for what one's own pictures are labelled for: the heads of the configs for a single task, by its name.
+# One network for what one's own images are labelled for: the heads of the configs for a single task, by its name.
 _base_ = ['../models/multitask.py', './runtime.py']
 default_scope = 'mmengine'
 visualizer = dict(type='icconv_mm.MultiTaskVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -1,4 +1,4 @@
-# A classifier for one's own pictures.
+# A classifier for one's own images.
 _base_ = './runtime.py'
 default_scope = 'mmpretrain'
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -1,4 +1,4 @@
-# Faster R-CNN for one's own pictures. RoIAlign samples two points per bin: the default samples as many as a large box
+# Faster R-CNN for one's own images. RoIAlign samples two points per bin: the default samples as many as a large box
 # has pixels, which from random weights is most of a step.
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', './runtime.py']
 default_scope = 'mmdet'

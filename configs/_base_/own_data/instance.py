@@ -1,4 +1,4 @@
-# Mask R-CNN for one's own pictures.
+# Mask R-CNN for one's own images.
 _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', './runtime.py']
 default_scope = 'mmdet'
 visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])

@@ -1,4 +1,4 @@
-# What all configs for one's own pictures share: AdamW, one cycle in epochs, the best checkpoint and the last one kept.
+# What all configs for one's own images share: AdamW, one cycle in epochs, the best checkpoint and the last one kept.
 # tools/train.py DATA writes a config that inherits it and says how long.
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 optim_wrapper = dict(

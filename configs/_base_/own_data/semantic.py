@@ -1,4 +1,4 @@
-# Semantic FPN for one's own pictures.
+# Semantic FPN for one's own images.
 _base_ = ['mmseg::_base_/models/fpn_r50.py', './runtime.py']
 default_scope = 'mmseg'
 

@@ -22,7 +22,7 @@ struct Prepared {
 std::shared_ptr<const Prepared> prepare(const std::vector<at::Tensor>& weights, std::vector<int64_t> key,
                                         const std::function<Prepared()>& make);
 
-// Drops everything that is kept, scratch memory as well. Returns how many sets of weights that were.
+// Drops everything that is kept, workspace memory as well. Returns how many sets of weights that were.
 int64_t forget_prepared();
 
 }  // namespace icconv_mm::cpu

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from icconv_mm.annotations.dataset import Found
+from icconv_mm.annotations.dataset import Dataset
 from icconv_mm.annotations.images_on_disk import IMAGE_SUFFIXES, Files, split_of
 
 
 def class_folder_sources(files: Files) -> Iterator[tuple]:
-    """Folders that hold pictures, two or more beside each other, below a folder for each split or not."""
+    """Folders that hold images, two or more beside each other, below a folder for each split or not."""
     groups: dict[str, list[Path]] = {}
     for folder in files.by_folder:
         if folder != files.root and files.has_images(folder):
@@ -21,17 +21,17 @@ def class_folder_sources(files: Files) -> Iterator[tuple]:
         yield 'folders of classes', files.root, partial(_read_folders, groups, unlabelled, files)
 
 
-def _read_folders(groups: dict[str, list[Path]], unlabelled: list[Path], files: Files) -> Found:
-    found = Found('folders of classes', files.root)
+def _read_folders(groups: dict[str, list[Path]], unlabelled: list[Path], files: Files) -> Dataset:
+    dataset = Dataset('folders of classes', files.root)
     for folder in unlabelled:
-        found.wrong(folder, 'its pictures are in no folder of a class: left out')
+        dataset.warn(folder, 'its images are in no folder of a class: left out')
     for name, folders in sorted(groups.items()):
         if not name.strip():
-            found.wrong(folders[0], 'has a blank name, which would be that of a class: left out')
+            dataset.warn(folders[0], 'has a blank name, which would be that of a class: left out')
             continue
         for folder in folders:
             for file in files.by_folder[folder]:
                 if file.lower().endswith(IMAGE_SUFFIXES):
                     first = folder.relative_to(files.root).parts[0]
-                    found.picture(folder / file, split_of(first) if first != name else '').label = name
-    return found
+                    dataset.image(folder / file, split_of(first) if first != name else '').label = name
+    return dataset

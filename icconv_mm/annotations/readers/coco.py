@@ -1,4 +1,4 @@
-"""COCO: boxes, polygons, run lengths, keypoints with their own names; panoptic; and MPII's lists of joints."""
+"""COCO: boxes, polygons, RLE, keypoints with their own names; panoptic; and MPII's lists of joints."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 from icconv_mm.annotations.checks import check_once, defective_entries, read_coco
-from icconv_mm.annotations.dataset import Found, Picture, Thing, held_out_first
+from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset, held_out_first
 from icconv_mm.annotations.images_on_disk import Files, split_of
 from icconv_mm.annotations.polygons import (
+    as_segmentation,
     box_of_keypoints,
-    class_map,
-    fit_to_picture,
+    fit_to_image,
     is_area,
-    outline_of,
+    read_class_ids,
     written_size,
 )
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, number, read_json
@@ -49,9 +49,9 @@ def coco_sources(files: Files) -> Iterator[tuple]:
             folder = path.parent.parent if split_of(path.parent.name) else path.parent  # Roboflow: train/..., valid/...
             groups.setdefault((kind, folder, plain), []).append(path)
     for (kind, folder, _), paths in groups.items():
-        place = paths[0] if len(paths) == 1 else folder
+        location = paths[0] if len(paths) == 1 else folder
         read = {'COCO': _coco, 'COCO panoptic': _panoptic, 'MPII': _mpii}[kind]
-        yield kind, place, partial(_all, read=read, kind=kind, paths=paths, files=files, place=place)
+        yield kind, location, partial(_all, read=read, kind=kind, paths=paths, files=files, location=location)
 
 
 def kind_of_json(path: Path, files: Files) -> str:
@@ -77,13 +77,13 @@ def _kind_of_json(path: Path, files: Files) -> str:
             return 'COCO'
         problem = str(error).removeprefix(f'{path}: ')
         if mentions(text, *_LISTS):
-            files.problems.append((str(path), f'looks like annotations, and cannot be used: {problem}: left out'))
+            files.warnings.append((str(path), f'looks like annotations, and cannot be used: {problem}: left out'))
         else:  # of another program
-            files.problems.append((str(path), f'{problem}: not read'))
+            files.warnings.append((str(path), f'{problem}: not read'))
         return ''
     missing = [key for key in _LISTS if not (isinstance(content, dict) and key in content)]
-    if len(missing) == 1:  # captions have no categories, files of pictures to be tested no annotations
-        files.problems.append((str(path), f'has no list {missing[0]!r}, as COCO has: not read'))
+    if len(missing) == 1:  # captions have no categories, files of images to be tested no annotations
+        files.warnings.append((str(path), f'has no list {missing[0]!r}, as COCO has: not read'))
     if missing:
         return ''  # captions, results
     annotations = content['annotations'][:10] if isinstance(content['annotations'], list) else []
@@ -91,32 +91,32 @@ def _kind_of_json(path: Path, files: Files) -> str:
     return 'COCO panoptic' if is_panoptic else 'COCO'
 
 
-def _all(read: Any, kind: str, paths: list[Path], files: Files, place: Path) -> Found:
-    found = Found(kind, place)
+def _all(read: Any, kind: str, paths: list[Path], files: Files, location: Path) -> Dataset:
+    dataset = Dataset(kind, location)
     for path in paths:
-        earlier, found.pictures = found.pictures, {}
-        read(found, path, files)
-        _unite(found, earlier, path, files)
-    return found
+        earlier, dataset.images = dataset.images, {}
+        read(dataset, path, files)
+        _unite(dataset, earlier, path, files)
+    return dataset
 
 
-def _unite(found: Found, earlier: dict[Path, Picture], path: Path, files: Files) -> None:
-    """Add the pictures of earlier files; one that is in a file as well has the labels of one split alone.
+def _unite(dataset: Dataset, earlier: dict[Path, AnnotatedImage], path: Path, files: Files) -> None:
+    """Add the images of earlier files; one that is in a file as well has the labels of one split alone.
 
-    That is the split of its folder, if it has one: a file may lead to it because the picture that was meant is missing.
+    That is the split of its folder, if it has one: a file may lead to it because the image that was meant is missing.
     """
-    shared = sorted(earlier.keys() & found.pictures.keys())
+    shared = sorted(earlier.keys() & dataset.images.keys())
     if shared:
-        what = f'{len(shared)} of its pictures are in another file of this set as well'
-        found.wrong(path, f'{what}, the first: {shared[0]}: each has the labels of one of them')
-    own, found.pictures = found.pictures, earlier | found.pictures
-    for place in shared:
-        splits = {each.split: each for each in (own[place], earlier[place])}
-        of_folder = files.split_of(place)
-        found.pictures[place] = splits[of_folder if of_folder in splits else held_out_first(splits)]
+        what = f'{len(shared)} of its images are in another file of this set as well'
+        dataset.warn(path, f'{what}, the first: {shared[0]}: each has the labels of one of them')
+    own, dataset.images = dataset.images, earlier | dataset.images
+    for location in shared:
+        splits = {each.split: each for each in (own[location], earlier[location])}
+        of_folder = files.split_of(location)
+        dataset.images[location] = splits[of_folder if of_folder in splits else held_out_first(splits)]
 
 
-def _coco(found: Found, path: Path, files: Files) -> None:
+def _coco(dataset: Dataset, path: Path, files: Files) -> None:
     """Read one file of COCO's format.
 
     Raises:
@@ -125,34 +125,34 @@ def _coco(found: Found, path: Path, files: Files) -> None:
     content = read_coco(path)
     split = split_of(path.relative_to(files.root))
     defects = _defects(content)
-    names = _names(found, path, content, defects['categories'])
-    _take_keypoints(found, [each for each in content['categories'] if isinstance(each, dict)], path)
-    entries = _images(found, path, content, defects['images'], files, split)
-    _say_defects(found, path, content, defects, split, {i: picture.path for i, (picture, _) in entries.items()})
-    sizes = {number: _written(entry) or picture.size for number, (picture, entry) in entries.items()}
+    names = _names(dataset, path, content, defects['categories'])
+    _take_keypoints(dataset, [each for each in content['categories'] if isinstance(each, dict)], path)
+    entries = _images(dataset, path, content, defects['images'], files, split)
+    _say_defects(dataset, path, content, defects, split, {i: image.path for i, (image, _) in entries.items()})
+    sizes = {number: _written(entry) or image.size for number, (image, entry) in entries.items()}
     areas: list[tuple[str, Any]] = []
     for i, entry in enumerate(content['annotations']):
         if i in defects['annotations'] or entry['image_id'] not in entries:
             continue
-        picture, _ = entries[entry['image_id']]
-        where = f'{path}: annotations[{i}] of {picture.path.name}'
+        image, _ = entries[entry['image_id']]
+        where = f'{path}: annotations[{i}] of {image.path.name}'
         try:
             if entry['category_id'] not in names:
                 raise DatasetError(f'its category {entry["category_id"]} has no name')
             name = names[entry['category_id']]
-            thing = _coco_thing(found, entry, name, picture, sizes[entry['image_id']], where, areas)
+            annotation = _coco_annotation(dataset, entry, name, image, sizes[entry['image_id']], where, areas)
         except Exception as error:
-            found.leave_out(where, fault_of(error), picture.path, split)
+            dataset.leave_out(where, fault_of(error), image.path, split)
         else:
-            if thing is not None:
-                picture.things.append(thing)
+            if annotation is not None:
+                image.annotations.append(annotation)
     if areas:
         where, area = areas[0]
         more = f', as of {len(areas) - 1} others in this file' if len(areas) > 1 else ''
         what = f'"area" is {short(area, 40)}, no number of pixels that an object can have'
-        found.wrong(where, f'{what}: that of its mask or its box is taken{more}')
-    for picture, entry in {picture.path: (picture, entry) for picture, entry in entries.values()}.values():
-        fit_to_picture(found, picture, _written(entry), path)
+        dataset.warn(where, f'{what}: that of its mask or its box is taken{more}')
+    for image, entry in {image.path: (image, entry) for image, entry in entries.values()}.values():
+        fit_to_image(dataset, image, _written(entry), path)
 
 
 def _defects(content: dict, *fields: dict) -> dict[str, dict[int, str]]:
@@ -164,25 +164,25 @@ def _defects(content: dict, *fields: dict) -> dict[str, dict[int, str]]:
 
 
 def _say_defects(
-    found: Found,
+    dataset: Dataset,
     path: Path,
     content: dict,
     defects: dict[str, dict[int, str]],
     split: str,
-    pictures: Mapping[int, Path] = MappingProxyType({}),
+    images: Mapping[int, Path] = MappingProxyType({}),
 ) -> None:
-    """Take down the entries that cannot be used, with the pictures that lose them, and ids of several annotations."""
+    """Take down the entries that cannot be used, with the images that lose them, and ids of several annotations."""
     for field, own in defects.items():
         for i, defect in own.items():
-            image = content[field][i].get('image_id') if isinstance(content[field][i], dict) else None
-            picture = pictures.get(image) if isinstance(image, int) else None
-            found.leave_out(f'{path}: {field}[{i}]', defect, picture, split)
+            image_id = content[field][i].get('image_id') if isinstance(content[field][i], dict) else None
+            image = images.get(image_id) if isinstance(image_id, int) else None
+            dataset.leave_out(f'{path}: {field}[{i}]', defect, image, split)
     good = [each for i, each in enumerate(content['annotations']) if i not in defects['annotations'] and 'id' in each]
     if (shared := len(good) - len({short(each['id']) for each in good})) > 0:
-        found.wrong(path, f'{shared} annotations have the "id" of another: all are read')
+        dataset.warn(path, f'{shared} annotations have the "id" of another: all are read')
 
 
-def _names(found: Found, path: Path, content: dict, defects: Collection[int]) -> dict[int, str]:
+def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]) -> dict[int, str]:
     """The name of each category that has one.
 
     Raises:
@@ -192,41 +192,41 @@ def _names(found: Found, path: Path, content: dict, defects: Collection[int]) ->
     check_once({'categories': [each for _, each in categories]}, path)
     for i, category in categories:
         if not category['name'].strip():
-            found.wrong(f'{path}: categories[{i}]', 'has a blank name: left out')
-    return {each['id']: found.add_class(each['name']) for _, each in categories if each['name'].strip()}
+            dataset.warn(f'{path}: categories[{i}]', 'has a blank name: left out')
+    return {each['id']: dataset.add_class(each['name']) for _, each in categories if each['name'].strip()}
 
 
 def _images(
-    found: Found, path: Path, content: dict, defects: dict[int, str], files: Files, split: str
-) -> dict[int, tuple[Picture, dict]]:
-    """By id, the picture and the entry of each image that is there, and whose annotations are of its size.
+    dataset: Dataset, path: Path, content: dict, defects: dict[int, str], files: Files, split: str
+) -> dict[int, tuple[AnnotatedImage, dict]]:
+    """By id, the image and the entry of each image that is there, and whose annotations are of its size.
 
-    Several entries of one picture are compared with it: those of another size are left out.
+    Several entries of one image are compared with it: those of another size are left out.
     """
     usable: dict[int, tuple[int, dict]] = {}
     for i, entry in enumerate(content['images']):
         if i in defects:
             continue
-        with found.reading(f'{path}: images[{i}]', split=split):
+        with dataset.reading(f'{path}: images[{i}]', split=split):
             _written(entry)  # which says what is wrong
             if entry['id'] in usable and usable[entry['id']][1]['file_name'] != entry['file_name']:
                 raise DatasetError(f'has the id {entry["id"]} of images[{usable[entry["id"]][0]}]')
             usable.setdefault(entry['id'], (i, entry))
     names = (entry['file_name'] for _, entry in usable.values())
-    places = files.images(names, *_near(path, split), split=split)
-    by_place: dict[Path, list[tuple[int, dict]]] = {}
+    locations = files.images(names, *_near(path, split), split=split)
+    by_location: dict[Path, list[tuple[int, dict]]] = {}
     for i, entry in usable.values():
-        if (place := places.get(entry['file_name'])) is None:
-            found.missing.append(f'{path}: {entry["file_name"]}')
+        if (location := locations.get(entry['file_name'])) is None:
+            dataset.missing.append(f'{path}: {entry["file_name"]}')
         else:
-            by_place.setdefault(place, []).append((i, entry))
+            by_location.setdefault(location, []).append((i, entry))
     made = {}
-    for place, entries in by_place.items():
-        picture = found.picture(place, split)
-        picture.things = picture.things or []
+    for location, entries in by_location.items():
+        image = dataset.image(location, split)
+        image.annotations = image.annotations or []
         if len(entries) > 1:
-            entries = _of_one_size(found, path, picture, entries)
-        made |= {entry['id']: (picture, entry) for _, entry in entries}
+            entries = _of_one_size(dataset, path, image, entries)
+        made |= {entry['id']: (image, entry) for _, entry in entries}
     return made
 
 
@@ -235,17 +235,19 @@ def _near(path: Path, split: str) -> list[Path]:
     return [path.parent, path.parent.parent, *(path.parent / each for each in ('images', split) if each)]
 
 
-def _of_one_size(found: Found, path: Path, picture: Picture, entries: list[tuple[int, dict]]) -> list[tuple[int, dict]]:
-    """Of several entries of one picture those that have its size."""
-    fitting = [each for each in entries if _written(each[1]) in (None, picture.size)]
-    fitting = fitting or [each for each in entries if _written(each[1]) == picture.size[::-1]] or entries[:1]
+def _of_one_size(
+    dataset: Dataset, path: Path, image: AnnotatedImage, entries: list[tuple[int, dict]]
+) -> list[tuple[int, dict]]:
+    """Of several entries of one image those that have its size."""
+    fitting = [each for each in entries if _written(each[1]) in (None, image.size)]
+    fitting = fitting or [each for each in entries if _written(each[1]) == image.size[::-1]] or entries[:1]
     for i, entry in entries:
         if (i, entry) not in fitting:
             width, height = _written(entry)
-            has = f'{picture.path} has {picture.size[0]} x {picture.size[1]}'
-            found.leave_out(f'{path}: images[{i}]', f'"width" and "height" are {width} x {height}, but {has}')
+            has = f'{image.path} has {image.size[0]} x {image.size[1]}'
+            dataset.leave_out(f'{path}: images[{i}]', f'"width" and "height" are {width} x {height}, but {has}')
     if len(fitting) > 1:
-        found.wrong(picture.path, f'is listed {len(fitting)} times in {path.name}: the annotations of all are read')
+        dataset.warn(image.path, f'is listed {len(fitting)} times in {path.name}: the annotations of all are read')
     return fitting
 
 
@@ -254,38 +256,38 @@ def _written(entry: dict) -> tuple[int, int] | None:
     return written_size(entry.get('width'), entry.get('height'), ('"width"', '"height"'))
 
 
-def _coco_thing(
-    found: Found,
+def _coco_annotation(
+    dataset: Dataset,
     entry: dict,
     name: str,
-    picture: Picture,
+    image: AnnotatedImage,
     size: tuple[int, int],
     where: str,
     areas: list[tuple[str, Any]],
-) -> Thing | None:
+) -> Annotation | None:
     """The object of an annotation; ``areas`` gets one that cannot be."""
-    thing = Thing(name, entry.get('bbox'), place=where)
-    thing.crowd = bool(entry.get('iscrowd') or entry.get('ignore'))
-    thing.area = entry.get('area')
-    if thing.area is not None and not is_area(thing.area, size):
-        areas.append((where, thing.area))
-        thing.area = None
-    thing.outline = outline_of(entry.get('segmentation'), size, found, where, picture)
+    annotation = Annotation(name, entry.get('bbox'), location=where)
+    annotation.crowd = bool(entry.get('iscrowd') or entry.get('ignore'))
+    annotation.area = entry.get('area')
+    if annotation.area is not None and not is_area(annotation.area, size):
+        areas.append((where, annotation.area))
+        annotation.area = None
+    annotation.segmentation = as_segmentation(entry.get('segmentation'), size, dataset, where, image)
     keypoints = entry.get('keypoints')
     if keypoints and any(keypoints[2::3]):
-        found.keypoints = found.keypoints or [f'point_{k + 1}' for k in range(len(keypoints) // 3)]
-        if len(keypoints) != 3 * len(found.keypoints):
-            what = f'"keypoints" has {len(keypoints)} values, expected 3 x {len(found.keypoints)}'
-            found.leave_out(where, what, picture.path, picture.split)
+        dataset.keypoints = dataset.keypoints or [f'point_{k + 1}' for k in range(len(keypoints) // 3)]
+        if len(keypoints) != 3 * len(dataset.keypoints):
+            what = f'"keypoints" has {len(keypoints)} values, expected 3 x {len(dataset.keypoints)}'
+            dataset.leave_out(where, what, image.path, image.split)
         else:
-            thing.keypoints = keypoints
-            thing.box = thing.box or box_of_keypoints(keypoints, picture.size)
-    if thing.box is None and thing.outline is None:
+            annotation.keypoints = keypoints
+            annotation.box = annotation.box or box_of_keypoints(keypoints, image.size)
+    if annotation.box is None and annotation.segmentation is None:
         raise DatasetError('has neither a box, nor a mask, nor a labelled keypoint')
-    return thing
+    return annotation
 
 
-def _take_keypoints(found: Found, categories: list[dict], path: Path) -> None:
+def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> None:
     """The names of keypoints that a file has for its categories: the same for all of them."""
     for category in categories:
         names, skeleton = category.get('keypoints'), category.get('skeleton') or ()
@@ -294,18 +296,18 @@ def _take_keypoints(found: Found, categories: list[dict], path: Path) -> None:
         if not (isinstance(names, list) and all(isinstance(each, (str, int)) for each in names)):
             raise DatasetError(f'{path}: categories: "keypoints" is {short(names)}, expected a list of names')
         names = list(map(str, names))
-        if found.keypoints and found.keypoints != names:
+        if dataset.keypoints and dataset.keypoints != names:
             raise DatasetError(
                 f'{path}: category {category.get("name")!r} has other keypoints than those before it: one network '
                 'learns one list of keypoints; split the file by category'
             )
-        found.keypoints = names
+        dataset.keypoints = names
         pairs = [pair for pair in skeleton if _is_link(pair, len(names))] if isinstance(skeleton, list) else []
         if len(pairs) < len(skeleton):
             other = next((pair for pair in skeleton if pair not in pairs), skeleton)
             what = f'skeleton of {category.get("name")!r}: joins {short(other)} of {len(names)} keypoints'
-            found.wrong(path, f'{what}, expected two numbers from 1')
-        found.skeleton = [(a - 1, b - 1) for a, b in pairs]
+            dataset.warn(path, f'{what}, expected two numbers from 1')
+        dataset.skeleton = [(a - 1, b - 1) for a, b in pairs]
 
 
 def _is_link(pair: Any, count: int) -> bool:
@@ -316,36 +318,36 @@ def _is_link(pair: Any, count: int) -> bool:
 # --- panoptic ---
 
 
-def _panoptic(found: Found, path: Path, files: Files) -> None:
-    """Things as masks of instances, and all segments in a map of classes, numbered as the file's categories."""
+def _panoptic(dataset: Dataset, path: Path, files: Files) -> None:
+    """Objects as masks of instances, and all segments in a map of classes, numbered as the file's categories."""
     content, split = read_coco(path), split_of(path.relative_to(files.root))
     defects = _defects(content, _PANOPTIC)
-    _say_defects(found, path, content, defects, split)
+    _say_defects(dataset, path, content, defects, split)
     categories = {i: each for i, each in enumerate(content['categories']) if i not in defects['categories']}
     check_once({'categories': list(categories.values())}, path)
     names = {}
     for i, category in categories.items():
         if not category['name'].strip():
-            found.wrong(f'{path}: categories[{i}]', 'has a blank name: left out')
+            dataset.warn(f'{path}: categories[{i}]', 'has a blank name: left out')
             continue
         names[category['id']] = category
-        found.map_names[category['id']] = category['name']
+        dataset.seg_map_classes[category['id']] = category['name']
         if category.get('isthing', 1):
-            found.add_class(category['name'])
-    found.void.add(0)
+            dataset.add_class(category['name'])
+    dataset.ignore_index.add(0)
     entries = {each['id']: each for i, each in enumerate(content['images']) if i not in defects['images']}
     annotations = [(i, each) for i, each in enumerate(content['annotations']) if i not in defects['annotations']]
     files_of = [_image_of(annotation, entries) for _, annotation in annotations]
-    places = files.images(files_of, *_near(path, split), split=split)
+    locations = files.images(files_of, *_near(path, split), split=split)
     for (i, annotation), name in zip(annotations, files_of):
-        place, segments = places.get(name), path.with_suffix('') / annotation['file_name']
-        if place is None or not segments.is_file():
-            found.missing.append(f'{path}: {name if place is None else annotation["file_name"]}')
+        location, segments = locations.get(name), path.with_suffix('') / annotation['file_name']
+        if location is None or not segments.is_file():
+            dataset.missing.append(f'{path}: {name if location is None else annotation["file_name"]}')
             continue
         where = f'{path}: annotations[{i}] of {annotation["file_name"]}'
-        with found.reading(where, os.path.realpath(place), split):
+        with dataset.reading(where, os.path.realpath(location), split):
             written = _written(entries.get(annotation.get('image_id'), {}))
-            _panoptic_picture(found, annotation, names, found.picture(place, split), segments, written, where)
+            _panoptic_image(dataset, annotation, names, dataset.image(location, split), segments, written, where)
 
 
 def _image_of(annotation: dict, entries: dict[int, dict]) -> str:
@@ -354,16 +356,16 @@ def _image_of(annotation: dict, entries: dict[int, dict]) -> str:
     return entry['file_name'] if entry else f'{Path(annotation["file_name"]).stem}.jpg'
 
 
-def _panoptic_picture(
-    found: Found,
+def _panoptic_image(
+    dataset: Dataset,
     annotation: dict,
     names: dict[int, dict],
-    picture: Picture,
+    image: AnnotatedImage,
     path: Path,
     written: tuple[int, int] | None,
     where: str,
 ) -> None:
-    """The segments of one picture, whose map is ``path``.
+    """The segments of one image, whose map is ``path``.
 
     Raises:
         InputError: They are of another size, or not of the form of COCO.
@@ -373,56 +375,58 @@ def _panoptic_picture(
         if not (isinstance(segment, dict) and all(isinstance(segment.get(key), int) for key in ('id', 'category_id'))):
             raise DatasetError(f'segments_info[{k}] is {short(segment)}, expected "id" and "category_id"')
         if segment['category_id'] not in names:
-            found.leave_out(where, f'segments_info[{k}]: category {segment["category_id"]} has no name', picture.path)
+            dataset.leave_out(where, f'segments_info[{k}]: category {segment["category_id"]} has no name', image.path)
         elif not 0 <= segment['id'] < 1 << 24:
-            found.leave_out(where, f'segments_info[{k}] has the id {short(segment["id"])}, no colour', picture.path)
+            dataset.leave_out(where, f'segments_info[{k}] has the id {short(segment["id"])}, no colour', image.path)
         elif segment['id'] in segments:
-            found.leave_out(where, f'segments_info[{k}] has the id {short(segment["id"])} of another', picture.path)
+            dataset.leave_out(where, f'segments_info[{k}] has the id {short(segment["id"])} of another', image.path)
         else:
             segments[segment['id']] = segment
-    if written is not None and written != picture.size:
-        (width, height), (own_width, own_height) = written, picture.size
+    if written is not None and written != image.size:
+        (width, height), (own_width, own_height) = written, image.size
         raise DatasetError(f'"width" and "height" are {width} x {height}, its image has {own_width} x {own_height}')
-    ids = class_map(path, {each: each for each in segments}, picture.size)
-    things = []
+    ids = read_class_ids(path, {each: each for each in segments}, image.size)
+    annotations = []
     for own_id, segment in segments.items():
         category = names[segment['category_id']]
         if category.get('isthing', 1):
             own = f'{where}: segment {own_id}'
-            outline = outline_of(ids == own_id, picture.size, found, own, picture)
-            if outline is not None:
-                things.append(Thing(category['name'], None, outline, crowd=bool(segment.get('iscrowd')), place=own))
-    picture.label_map, picture.things = path, [*(picture.things or ()), *things]
-    picture.segments = {own_id: segment['category_id'] for own_id, segment in segments.items()}
+            segmentation = as_segmentation(ids == own_id, image.size, dataset, own, image)
+            if segmentation is not None:
+                annotations.append(
+                    Annotation(category['name'], None, segmentation, crowd=bool(segment.get('iscrowd')), location=own)
+                )
+    image.seg_map, image.annotations = path, [*(image.annotations or ()), *annotations]
+    image.segments = {own_id: segment['category_id'] for own_id, segment in segments.items()}
 
 
-def _mpii(found: Found, path: Path, files: Files) -> None:
+def _mpii(dataset: Dataset, path: Path, files: Files) -> None:
     """MPII's list of people: joints, and a square of 200 ``scale`` pixels around ``center``."""
-    found.keypoints, name, split = list(_MPII), found.add_class('person'), split_of(path.name)
+    dataset.keypoints, person, split = list(_MPII), dataset.add_class('person'), split_of(path.name)
     people = read_json(path)
-    images = [entry.get('image') if isinstance(entry, dict) else None for entry in people]
-    places = files.images(filter(_is_name, images), path.parent, path.parent / 'images')
-    for i, (entry, image) in enumerate(zip(people, images)):
+    names = [entry.get('image') if isinstance(entry, dict) else None for entry in people]
+    locations = files.images(filter(_is_name, names), path.parent, path.parent / 'images')
+    for i, (entry, name) in enumerate(zip(people, names)):
         where = f'{path}: [{i}]'
-        with found.reading(where, places.get(image) if _is_name(image) else None, split):
-            if not _is_name(image):
-                raise DatasetError(f'"image" is {short(image)}, expected the name of a file')
+        with dataset.reading(where, locations.get(name) if _is_name(name) else None, split):
+            if not _is_name(name):
+                raise DatasetError(f'"image" is {short(name)}, expected the name of a file')
             joints, seen = entry.get('joints'), entry.get('joints_vis')
             if not (isinstance(joints, list) and isinstance(seen, list) and len(joints) == len(seen) == len(_MPII)):
                 raise DatasetError(f'expected joints and joints_vis of {len(_MPII)} keypoints')
             if not all(isinstance(point, list) and len(point) == 2 for point in joints):
                 raise DatasetError(f'"joints" is {short(joints)}, expected x and y of each')
             points = [[number(value, '"joints"') for value in point] for point in joints]
-            if (place := places.get(image)) is None:
-                found.missing.append(f'{where}: {image}')
+            if (location := locations.get(name)) is None:
+                dataset.missing.append(f'{where}: {name}')
                 continue
-            picture = found.picture(place, split)
+            image = dataset.image(location, split)
             keypoints = [value for (x, y), v in zip(points, seen) for value in ((x, y, 2) if v else (0, 0, 0))]
-            picture.things = picture.things or []
-            if (box := box_of_keypoints(keypoints, picture.size)) is None:
-                found.wrong(where, 'no joint is visible: left out')
+            image.annotations = image.annotations or []
+            if (box := box_of_keypoints(keypoints, image.size)) is None:
+                dataset.warn(where, 'no joint is visible: left out')
             else:
-                picture.things.append(Thing(name, box, keypoints=keypoints, place=where))
+                image.annotations.append(Annotation(person, box, keypoints=keypoints, location=where))
 
 
 def _is_name(value: Any) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from icconv_mm.annotations.dataset import Found, Thing
+from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
 from icconv_mm.annotations.polygons import box_of_keypoints
 from icconv_mm.annotations.readers.yolo import yaml_of
@@ -25,10 +25,10 @@ def deeplabcut_sources(files: Files) -> Iterator[tuple]:
         yield 'DeepLabCut', files.root, partial(_deeplabcut, tables, files)
 
 
-def _deeplabcut(tables: list[Path], files: Files) -> Found:
+def _deeplabcut(tables: list[Path], files: Files) -> Dataset:
     """A row for each frame, x and y of each body part; several animals where there is a row ``individuals``."""
-    found = Found('DeepLabCut', files.root)
-    found.add_class('animal')
+    dataset = Dataset('DeepLabCut', files.root)
+    dataset.add_class('animal')
     links: list = []
     for path in files.ending('config.yaml'):
         content = yaml_of(path, files, *_BODY_PARTS)
@@ -36,30 +36,30 @@ def _deeplabcut(tables: list[Path], files: Files) -> Found:
             links = content.get('skeleton') or []
     for path in sorted(tables, key=lambda path: not files.has_images(path.parent)):  # others may lead anywhere
         rows: list[list[str]] = []
-        with found.reading(path, split=files.split_of(path)):
+        with dataset.reading(path, split=files.split_of(path)):
             rows = list(csv.reader(read_text(path).lstrip('\ufeff').splitlines()))
             head, first = _head_of(rows)
-        if not rows or str(path) in found.lost:
+        if not rows or str(path) in dataset.lost:
             continue
         names = list(dict.fromkeys(head['bodyparts'][first:]))
-        if found.keypoints and found.keypoints != names:
-            raise DatasetError(f'{path}: body parts {short(names)}, in the files before it {short(found.keypoints)}')
-        found.keypoints = names
+        if dataset.keypoints and dataset.keypoints != names:
+            raise DatasetError(f'{path}: body parts {short(names)}, in the files before it {short(dataset.keypoints)}')
+        dataset.keypoints = names
         owners = head.get('individuals', [''] * len(head['coords']))[first:]
         columns = list(zip(owners, head['bodyparts'][first:], head['coords'][first:]))
         frames = ['/'.join(filter(None, row[:first])) for row in rows]
-        places = files.images(frames[len(head) :], path.parent, path.parent.parent.parent)
+        locations = files.images(frames[len(head) :], path.parent, path.parent.parent.parent)
         for line, row in enumerate(rows[len(head) :], len(head) + 1):
             where = f'{path}: line {line}'
-            with found.reading(where, places.get(frames[line - 1])):
-                _read_frame(found, where, frames[line - 1], places, dict(zip(columns, row[first:])))
-    numbers = {part: i for i, part in enumerate(found.keypoints)}
+            with dataset.reading(where, locations.get(frames[line - 1])):
+                _read_frame(dataset, where, frames[line - 1], locations, dict(zip(columns, row[first:])))
+    numbers = {part: i for i, part in enumerate(dataset.keypoints)}
     is_list = isinstance(links, list) and all(isinstance(link, list) and len(link) == 2 for link in links)
     if not is_list:
-        found.wrong(files.root, f'skeleton of config.yaml is {short(links)}, expected pairs of body parts: not used')
+        dataset.warn(files.root, f'skeleton of config.yaml is {short(links)}, expected pairs of body parts: not used')
     named = [tuple(numbers.get(str(part), -1) for part in link) for link in (links if is_list else ())]
-    found.skeleton = [link for link in named if -1 not in link]
-    return found
+    dataset.skeleton = [link for link in named if -1 not in link]
+    return dataset
 
 
 def _head_of(rows: list[list[str]]) -> tuple[dict[str, list[str]], int]:
@@ -77,26 +77,26 @@ def _head_of(rows: list[list[str]]) -> tuple[dict[str, list[str]], int]:
     return head, first[0]
 
 
-def _read_frame(found: Found, where: str, frame: str, places: dict[str, Path], values: dict) -> None:
+def _read_frame(dataset: Dataset, where: str, frame: str, locations: dict[str, Path], values: dict) -> None:
     """The animals of a line: ``values`` has the text of each individual, body part and coordinate."""
-    if (place := places.get(frame)) is None:
-        found.missing.append(f'{where}: {frame}')
+    if (location := locations.get(frame)) is None:
+        dataset.missing.append(f'{where}: {frame}')
         return
     animals = {
         owner: points
         for owner in dict.fromkeys(owner for owner, _, _ in values)
-        if any(points := [value for part in found.keypoints for value in _point(values, owner, part)])
+        if any(points := [value for part in dataset.keypoints for value in _point(values, owner, part)])
     }
     if not animals:
-        found.wrong(where, 'no body part is labelled: left out')
+        dataset.warn(where, 'no body part is labelled: left out')
         return
-    picture = found.picture(place, split_of(as_path(frame).parent))
-    if not found.is_first(picture, where):
+    image = dataset.image(location, split_of(as_path(frame).parent))
+    if not dataset.is_first(image, where):
         return
-    picture.things = []
+    image.annotations = []
     for owner, points in animals.items():
-        box, own = box_of_keypoints(points, picture.size), f'{where}{f", {owner}" if owner else ""}'
-        picture.things.append(Thing(found.classes[0], box, keypoints=points, place=own))
+        box, own = box_of_keypoints(points, image.size), f'{where}{f", {owner}" if owner else ""}'
+        image.annotations.append(Annotation(dataset.classes[0], box, keypoints=points, location=own))
 
 
 def _point(values: dict, owner: str, part: str) -> tuple[float, float, int]:

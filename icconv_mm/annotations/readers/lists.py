@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from icconv_mm.annotations.dataset import SPLITS, Found, held_out_first
+from icconv_mm.annotations.dataset import SPLITS, Dataset, held_out_first
 from icconv_mm.annotations.images_on_disk import IMAGE_SUFFIXES, ByEnd, Files, as_path
 from icconv_mm.annotations.reading import read_text
 
@@ -13,7 +13,7 @@ _LIST = re.compile(r'(train_?val|train|val|test)\w*')
 
 
 def listed(files: Files, kind: str, *, elsewhere: bool) -> list[tuple[str, str]]:
-    """Split and line of each picture that is listed; the split is '' where it is yet to be chosen.
+    """Split and line of each image that is listed; the split is '' where it is yet to be chosen.
 
     Args:
         files: A set.
@@ -34,26 +34,28 @@ def listed(files: Files, kind: str, *, elsewhere: bool) -> list[tuple[str, str]]
     ]
 
 
-def splits_of(paths: Sequence[Path], lines: Sequence[tuple[str, str]], files: Files, found: Found) -> dict[Path, str]:
+def splits_of(
+    paths: Sequence[Path], lines: Sequence[tuple[str, str]], files: Files, dataset: Dataset
+) -> dict[Path, str]:
     """The split of each file, as the lists or else the folders have it; files that are left out have none.
 
     Where lists say what is to train with, those are left out that are in none of them.
     """
     claims = _claims(paths, lines)
     if lines and not claims:
-        found.wrong(
-            files.root, 'its lists (train.txt, val.txt, ...) name none of its pictures: nothing is split by them'
+        dataset.warn(
+            files.root, 'its lists (train.txt, val.txt, ...) name none of its images: nothing is split by them'
         )
     say_training = any(own & {'train', ''} for own in claims.values())
     splits = {}
     for path in paths:
         own, of_folder = claims.get(path, set()), files.split_of(path)
         if not own and say_training and not of_folder:
-            found.wrong(path, 'is in none of the lists (train.txt, val.txt, ...): left out')
+            dataset.warn(path, 'is in none of the lists (train.txt, val.txt, ...): left out')
             continue
         splits[path] = held_out_first(own or {''}) or of_folder
         if len(own - {''}) > 1:
-            found.wrong(path, f'is in the lists of {" and ".join(sorted(own - {""}))}: taken for {splits[path]}')
+            dataset.warn(path, f'is in the lists of {" and ".join(sorted(own - {""}))}: taken for {splits[path]}')
     return splits
 
 

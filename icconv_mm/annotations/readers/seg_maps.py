@@ -1,4 +1,4 @@
-"""Label PNGs beside pictures, whatever their folders are called; and folders with one mask PNG per instance."""
+"""Label PNGs beside images, whatever their folders are called; and folders with one mask PNG per instance."""
 
 import csv
 import re
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from icconv_mm.annotations import limits
-from icconv_mm.annotations.dataset import Found, Thing
+from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import (
     IMAGE_FORMATS,
     IMAGE_SUFFIXES,
@@ -25,15 +25,15 @@ from icconv_mm.annotations.images_on_disk import (
     located,
     split_of,
 )
-from icconv_mm.annotations.polygons import class_map
+from icconv_mm.annotations.polygons import read_class_ids
 from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.readers.yolo import yaml_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
 from icconv_mm.errors import short
-from icconv_mm_runtime.results import run_lengths
+from icconv_mm_runtime.results import encode_rle
 
 _OF_LABELS = re.compile(r'annot|label|mask|seg|gt|truth|target|class', re.IGNORECASE)
-_OF_PICTURES = re.compile(r'im(age|g)|photo|picture|rgb', re.IGNORECASE)
+_OF_IMAGES = re.compile(r'im(age|g)|photo|picture|rgb', re.IGNORECASE)
 _BESIDE_CLASSES = re.compile(r'instance|object|visuali|colou?r|labelids', re.IGNORECASE)  # what else tools write
 _ENDINGS = (
     '',
@@ -53,16 +53,16 @@ _TABLE = re.compile(  # but no filenames.txt
 _NUMBERED = re.compile(r'([0-9]{1,9})[\s:,;=]+(?=\S)')
 _COLOR = re.compile(r'(^[0-9]{1,9}[\s,]+)?([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})')
 _BYTE = re.compile(r'\s*[0-9]{1,3}\s*')
-_LARGEST = 65535  # value of a label map
+_LARGEST = 65535  # value of a segmentation map
 _NO_VALUE = '__ignore__'  # LabelMe's, at the top of labels.txt: its pixels are 255
 
 
 def seg_map_sources(files: Files) -> Iterator[tuple]:
-    """Folders of maps that have a picture of the same name elsewhere, and folders ``masks`` beside ``images``."""
+    """Folders of maps that have an image of the same name elsewhere, and folders ``masks`` beside ``images``."""
     for path in files.labels('.yaml', '.yml'):
         content = yaml_of(path, files)
         if isinstance(content.get('classes'), dict) and isinstance(content.get('train'), dict):
-            yield 'label maps', path, partial(_listed_in_yaml, path, content)
+            yield 'segmentation maps', path, partial(_listed_in_yaml, path, content)
             return
     if files.only is not None:
         return
@@ -78,77 +78,77 @@ def seg_map_sources(files: Files) -> Iterator[tuple]:
     pairs: dict[Path, list[_Map]] = defaultdict(list)
     for folder in files.by_folder:
         if folder not in one_each and _OF_LABELS.search(str(folder.relative_to(files.root))):
-            for picture, label_map in _pairs_of(folder, by_stem, files):
-                pairs[picture].append(label_map)
+            for image, seg_map in _pairs_of(folder, by_stem, files):
+                pairs[image].append(seg_map)
     if pairs and len(pairs) > len(instances):
-        yield 'label maps', files.root, partial(_maps, pairs, files)
+        yield 'segmentation maps', files.root, partial(_maps, pairs, files)
 
 
 # --- a mask for each instance ---
 
 
 def _is_one_each(folder: Path, files: Files) -> bool:
-    """Whether beside ``masks`` there is ``images`` with one picture."""
+    """Whether beside ``masks`` there is ``images`` with one image."""
     beside = files.by_folder.get(folder.parent / 'images', [])
     return len([name for name in beside if name.lower().endswith(IMAGE_SUFFIXES)]) == 1
 
 
-def _instances(folders: list[Path], others: list[Path], files: Files) -> Found:
-    found = Found('a mask per instance', files.root)
-    found.missing += [f'{folder}: one picture in {folder.parent / "images"}' for folder in others]
-    name = found.add_class('object')
-    pool = ThreadPoolExecutor()  # a picture of cells has a hundred masks
+def _instances(folders: list[Path], others: list[Path], files: Files) -> Dataset:
+    dataset = Dataset('a mask per instance', files.root)
+    dataset.missing += [f'{folder}: one image in {folder.parent / "images"}' for folder in others]
+    class_name = dataset.add_class('object')
+    pool = ThreadPoolExecutor()  # an image of cells has a hundred masks
     for folder in folders:
         beside = folder.parent / 'images'
-        image = next(n for n in files.by_folder[beside] if n.lower().endswith(IMAGE_SUFFIXES))
-        picture = found.picture(beside / image, split_of(folder.relative_to(files.root)))
-        picture.things = []
+        name = next(n for n in files.by_folder[beside] if n.lower().endswith(IMAGE_SUFFIXES))
+        image = dataset.image(beside / name, split_of(folder.relative_to(files.root)))
+        image.annotations = []
         paths = [folder / each for each in files.by_folder[folder] if each.lower().endswith('.png')]
-        if min(picture.size) == 0:  # which is said of the picture
+        if min(image.size) == 0:  # which is said of the image
             continue
-        covered = np.zeros(picture.size[::-1], dtype=np.uint16)
-        read = partial(_mask, size=picture.size)
+        covered = np.zeros(image.size[::-1], dtype=np.uint16)
+        read = partial(_mask, size=image.size)
         for path, (mask, made) in zip(paths, pool.map(read, paths)):
             if mask is None:
-                found.leave_out(path, made, picture.path, picture.split)
+                dataset.leave_out(path, made, image.path, image.split)
             else:
-                picture.things.append(Thing(name, outline=made, place=str(path)))
+                image.annotations.append(Annotation(class_name, segmentation=made, location=str(path)))
                 covered += mask
         if (shared := int((covered > 1).sum())) > 0:
-            found.wrong(folder, f'masks overlap, in {shared} pixels')
+            dataset.warn(folder, f'masks overlap, in {shared} pixels')
     pool.shutdown()
-    return found
+    return dataset
 
 
 def _mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, dict] | tuple[None, str]:
-    """A mask [H, W] and its outline; None, and why, where it is empty, damaged, or not of the size of its picture."""
+    """A mask [H, W] and its segmentation; None and the reason if it is empty, damaged, or of another size."""
     try:
         content = read_bytes(path, limits.IMAGE_BYTES)
         is_png = content[12:16] == b'IHDR' and len(content) > 24
         own = struct.unpack('>II', content[16:24]) if is_png else size
         if own != size:  # before memory is taken for its pixels
-            return None, f'is {own[0]} x {own[1]}, its picture {size[0]} x {size[1]}'
+            return None, f'is {own[0]} x {own[1]}, its image {size[0]} x {size[1]}'
         # sets have tens of thousands, and Pillow takes half as long again
         mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
-        mask = class_map(path, size=size) if mask is None else mask  # of other formats, or it says what is wrong
+        mask = read_class_ids(path, size=size) if mask is None else mask  # of other formats, or it says what is wrong
     except Exception as error:
         return None, fault_of(error)
     mask = (mask[..., :3].max(-1) if mask.ndim == 3 else mask) != 0
-    return (mask, run_lengths(mask)) if mask.any() else (None, 'is empty')
+    return (mask, encode_rle(mask)) if mask.any() else (None, 'is empty')
 
 
 # --- a class for each pixel ---
 
 
 class _Map(NamedTuple):
-    """A label map of a picture, and another picture that it fits as well."""
+    """A segmentation map of an image, and another image that it fits as well."""
 
     path: Path
     other: Path | None
 
 
 def _pairs_of(folder: Path, by_stem: dict[str, list[Path]], files: Files) -> Iterator[tuple[Path, _Map]]:
-    """Pictures and their maps, for maps that are in a folder: pictures of the same name that are not in it."""
+    """Images and their maps, for maps that are in a folder: images of the same name that are not in it."""
     maps = [name for name in files.by_folder[folder] if name.lower().endswith('.png')]
     if not maps or not _looks_like_maps(folder / maps[0], files):
         return
@@ -177,21 +177,21 @@ def _unshared(one: Path, other: Path) -> tuple[set[str], set[str]]:
     return own - others, others - own
 
 
-def _distance(pictures: Path, maps: Path, root: Path) -> tuple:
-    """How far a folder is from being that of the pictures of a folder of maps.
+def _distance(images: Path, maps: Path, root: Path) -> tuple:
+    """How far a folder is from being that of the images of a folder of maps.
 
     First counts which of them is called after labels, then how much of their paths they share, whether they are of one
     split, and how alike their names are.
     """
-    own, others = _unshared(pictures, maps)
-    splits = [split_of(folder.relative_to(root)) for folder in (pictures, maps)]
+    own, others = _unshared(images, maps)
+    splits = [split_of(folder.relative_to(root)) for folder in (images, maps)]
     return (
-        not _is_rather_of_labels(maps, pictures),
-        bool(_OF_LABELS.search(pictures.name)),
+        not _is_rather_of_labels(maps, images),
+        bool(_OF_LABELS.search(images.name)),
         len(own | others),
         splits[0] != splits[1],
-        not maps.name.startswith(pictures.name),
-        not _OF_PICTURES.search(pictures.name),
+        not maps.name.startswith(images.name),
+        not _OF_IMAGES.search(images.name),
     )
 
 
@@ -204,38 +204,38 @@ def _looks_like_maps(path: Path, files: Files) -> bool:
         return False
 
 
-def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Found:
-    found = Found('label maps', files.root)
-    _take_names(found, files)
-    splits = splits_of(sorted(pairs), listed(files, 'Segmentation', elsewhere=True), files, found)
+def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Dataset:
+    dataset = Dataset('segmentation maps', files.root)
+    _take_names(dataset, files)
+    splits = splits_of(sorted(pairs), listed(files, 'Segmentation', elsewhere=True), files, dataset)
     maps = {each.path for own in pairs.values() for each in own}
     for path, split in splits.items():
         own = [each for each in pairs[path] if not _is_beside_classes(each.path, path)] or pairs[path]
         folders = {each.path.parent for each in own}  # SegmentationClassAug has what SegmentationClass has, and more
         own = [each for each in own if each.path.parent.with_name(f'{each.path.parent.name}Aug') not in folders]
-        picture = found.picture(path, split)
-        picture.label_map = own[0].path
+        image = dataset.image(path, split)
+        image.seg_map = own[0].path
         if len(own) > 1:
-            picture.problem = f'has several label maps, {own[0].path} and {own[1].path}'
+            image.problem = f'has several segmentation maps, {own[0].path} and {own[1].path}'
         elif own[0].other is not None:
-            picture.problem = f'has the label map {own[0].path}, which fits {own[0].other} as well'
+            image.problem = f'has the segmentation map {own[0].path}, which fits {own[0].other} as well'
         elif path in maps:
-            picture.problem = f'is taken for the label map of a picture, and has one itself, {own[0].path}'
+            image.problem = f'is taken for the segmentation map of an image, and has one itself, {own[0].path}'
     labelled = {path.parent for path in pairs}
     for path in files.ending(*IMAGE_SUFFIXES):
         if path.parent in labelled and path not in pairs and path not in maps:
-            found.wrong(path, 'has no label map: left out')
-    return found
+            dataset.warn(path, 'has no segmentation map: left out')
+    return dataset
 
 
-def _is_beside_classes(label_map: Path, picture: Path) -> bool:
+def _is_beside_classes(seg_map: Path, image: Path) -> bool:
     """Whether a map is called after what tools write beside the classes: numbers of instances, colours to look at."""
-    own, _ = _unshared(label_map.parent, picture.parent)
-    return any(map(_BESIDE_CLASSES.search, (*own, label_map.stem.removeprefix(picture.stem))))
+    own, _ = _unshared(seg_map.parent, image.parent)
+    return any(map(_BESIDE_CLASSES.search, (*own, seg_map.stem.removeprefix(image.stem))))
 
 
 def _table(files: Files) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
-    """Name of each value of label maps, and its colour where there is one; those of the first file that has any."""
+    """Name and colour of each value of segmentation maps, of the first file that has any."""
     for path in files.ending('.txt', '.csv'):
         if _TABLE.fullmatch(path.name.lower()):
             lines = files.text(path).splitlines()
@@ -268,48 +268,48 @@ def _table_of_lines(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, in
     return {value: (text, color) for value, text, color in zip(values, texts, colors)}
 
 
-def _take_names(found: Found, files: Files) -> None:
+def _take_names(dataset: Dataset, files: Files) -> None:
     for value, (name, color) in _table(files).items():
         if name.strip():
-            found.map_names[value] = name
+            dataset.seg_map_classes[value] = name
         else:
-            found.wrong(files.root, f'value {value} of label maps has a blank name in their table: left out')
+            dataset.warn(files.root, f'value {value} of segmentation maps has a blank name in their table: left out')
         if color is not None:
-            found.colors[color] = value
+            dataset.colors[color] = value
 
 
 def _files_in(folder: Path) -> list[Path]:
     return sorted(each for each in followed(folder).iterdir() if is_text(each.name) and each.is_file())
 
 
-def _listed_in_yaml(path: Path, content: dict) -> Found:
+def _listed_in_yaml(path: Path, content: dict) -> Dataset:
     """A YAML of ``classes``, and ``images`` and ``masks`` for each split."""
-    found = Found('label maps', path)
+    dataset = Dataset('segmentation maps', path)
     for value, entry in content['classes'].items():
         name = entry.get('name') if isinstance(entry, dict) else entry
         if not isinstance(value, int) or not 0 <= value <= _LARGEST:
-            raise DatasetError(f'{path}: classes has {short(value, 40)}, expected values of label maps')
+            raise DatasetError(f'{path}: classes has {short(value, 40)}, expected values of segmentation maps')
         if isinstance(name, (str, int)) and str(name).strip():
-            found.map_names[value] = str(name)
+            dataset.seg_map_classes[value] = str(name)
         else:
-            found.wrong(path, f'classes[{value}] is {short(entry, 40)}, no name: left out')
+            dataset.warn(path, f'classes[{value}] is {short(entry, 40)}, no name: left out')
     ignored = content.get('ignore_classes') or []
     if not (isinstance(ignored, list) and all(isinstance(value, int) for value in ignored)):
         raise DatasetError(f'{path}: ignore_classes is {short(ignored, 40)}, expected a list of values')
-    found.void |= set(ignored)
+    dataset.ignore_index |= set(ignored)
     for split in ('train', 'val', 'test'):
         given = content.get(split)
         if not isinstance(given, dict):
             continue
-        places = (located(str(given.get(key) or ''), [path.parent]) for key in ('images', 'masks'))
-        images, masks = (each if each is not None and followed(each).is_dir() else None for each in places)
+        locations = (located(str(given.get(key) or ''), [path.parent]) for key in ('images', 'masks'))
+        images, masks = (each if each is not None and followed(each).is_dir() else None for each in locations)
         if images is None or masks is None:
-            found.missing.append(f'{path}: {split}: {given}')
+            dataset.missing.append(f'{path}: {split}: {given}')
             continue
         own = {each.stem: each for each in _files_in(masks) if each.suffix.lower() == '.png'}
         for image in _files_in(images):
             if image.suffix.lower() in IMAGE_SUFFIXES and image.stem in own:
-                found.picture(image, split).label_map = own[image.stem]
+                dataset.image(image, split).seg_map = own[image.stem]
             elif image.suffix.lower() in IMAGE_SUFFIXES:
-                found.wrong(image, f'has no label map in {masks}: left out')
-    return found
+                dataset.warn(image, f'has no segmentation map in {masks}: left out')
+    return dataset

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file of boxes for each picture, as LabelImg writes it as well; and CVAT's one XML for all."""
+"""Pascal VOC: an XML file of boxes for each image, as LabelImg writes it as well; and CVAT's one XML for all."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 
 import numpy as np
 
-from icconv_mm.annotations.dataset import Found, Picture, Thing
+from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
-from icconv_mm.annotations.polygons import box_of_keypoints, fit_to_picture, outline_of, written_size
+from icconv_mm.annotations.polygons import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.reading import DatasetError, head, number, read_xml, whole
 from icconv_mm.errors import short
-from icconv_mm_runtime.results import run_lengths
+from icconv_mm_runtime.results import encode_rle
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -37,7 +37,7 @@ def voc_sources(files: Files) -> Iterator[tuple]:
         if path.parent in kinds or path == files.only:
             voc.append(path)
         elif '<annotation' in head(path):
-            files.problems.append((str(path), 'looks like annotations, and is not XML: left out'))
+            files.warnings.append((str(path), 'looks like annotations, and is not XML: left out'))
     if voc:
         yield 'Pascal VOC', files.root, partial(_voc, voc, files)
 
@@ -50,33 +50,33 @@ def _root(path: Path) -> str | None:
         return None
 
 
-def _voc(paths: list[Path], files: Files) -> Found:
+def _voc(paths: list[Path], files: Files) -> Dataset:
     """Boxes count pixels from 1 and include the last one; ``difficult`` objects are neither learned nor missed."""
-    found, names, labelled = Found('Pascal VOC', files.root), set(), set()
+    dataset, names, labelled = Dataset('Pascal VOC', files.root), set(), set()
     lists = listed(files, 'Main', elsewhere=False)
-    splits = splits_of(paths, lists, files, found)
-    # A file without a picture of its own name may name that of another file, which comes first.
+    splits = splits_of(paths, lists, files, dataset)
+    # A file without an image of its own name may name that of another file, which comes first.
     for path in sorted(splits, key=lambda path: _beside(path, files) is None):
-        with found.reading(path, _beside(path, files), splits[path]):
+        with dataset.reading(path, _beside(path, files), splits[path]):
             root = read_xml(path)
             written = _written(root.findtext('size/width'), root.findtext('size/height'), 'size/')
-            picture = _voc_picture(found, path, root, files, splits[path])
-            if picture is None or not found.is_first(picture, path):
+            image = _voc_image(dataset, path, root, files, splits[path])
+            if image is None or not dataset.is_first(image, path):
                 continue
             labelled.add(path.stem)
-            picture.things = []
+            image.annotations = []
             for i, element in enumerate(root.iter('object')):
                 where = f'{path}: object {i + 1}'
-                with found.reading(where, picture.path, picture.split):
-                    thing = _voc_thing(element, where)
-                    names.add(thing.name)
-                    picture.things.append(thing)
-            fit_to_picture(found, picture, written, path)
-    found.classes = sorted(names)
+                with dataset.reading(where, image.path, image.split):
+                    annotation = _voc_annotation(element, where)
+                    names.add(annotation.name)
+                    image.annotations.append(annotation)
+            fit_to_image(dataset, image, written, path)
+    dataset.classes = sorted(names)
     for name in dict.fromkeys(line.split()[0] for _, line in lists):
         if not {name, as_path(name).name, as_path(name).stem} & labelled:
-            found.missing.append(f'ImageSets: {name}: no XML or no picture')
-    return found
+            dataset.missing.append(f'ImageSets: {name}: no XML or no image')
+    return dataset
 
 
 def _written(width: str | None, height: str | None, prefix: str = '') -> tuple[int, int] | None:
@@ -85,23 +85,23 @@ def _written(width: str | None, height: str | None, prefix: str = '') -> tuple[i
 
 
 def _beside(path: Path, files: Files) -> Path | None:
-    """The picture with the name of an XML file."""
+    """The image with the name of an XML file."""
     above = path.parent.parent
     return files.beside(path.stem, path.parent, above / 'JPEGImages', above / 'images', above)
 
 
-def _voc_picture(found: Found, path: Path, root: Element, files: Files, split: str) -> Picture | None:
+def _voc_image(dataset: Dataset, path: Path, root: Element, files: Files, split: str) -> AnnotatedImage | None:
     named = (root.findtext('filename') or '').strip()
-    place = _beside(path, files)
-    if place is None and named:  # of several pictures of that name, the one in a folder that is called like this one
-        place = files.image(str(path.relative_to(files.root).parent / as_path(named)))
-    if place is None:
-        found.missing.append(f'{path}: {named or path.stem}')
+    location = _beside(path, files)
+    if location is None and named:  # of several images of that name, the one in a folder that is called like this one
+        location = files.image(str(path.relative_to(files.root).parent / as_path(named)))
+    if location is None:
+        dataset.missing.append(f'{path}: {named or path.stem}')
         return None
-    return found.picture(place, split)
+    return dataset.image(location, split)
 
 
-def _voc_thing(element: Element, where: str) -> Thing:
+def _voc_annotation(element: Element, where: str) -> Annotation:
     """An object, or DatasetError with the field that cannot be used."""
     name = (element.findtext('name') or '').strip()
     if not name:
@@ -112,76 +112,80 @@ def _voc_thing(element: Element, where: str) -> Thing:
     if x2 <= x1 or y2 <= y1:
         raise DatasetError(f'{name}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) has no area')
     crowd = (element.findtext('difficult') or '0').strip() == '1'
-    return Thing(name, [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1], crowd=crowd, place=where)
+    return Annotation(name, [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1], crowd=crowd, location=where)
 
 
 # --- CVAT for images 1.1 ---
 
 
-def _cvat(path: Path, files: Files) -> Found:
+def _cvat(path: Path, files: Files) -> Dataset:
     """All images of one file; it is refused if it is not XML."""
-    found, root = Found('CVAT', path), read_xml(path)
+    dataset, root = Dataset('CVAT', path), read_xml(path)
     for label in root.iterfind('.//labels/label'):
         if label.findtext('type') != 'tag' and label.findtext('parent') is None:
             if name := (label.findtext('name') or '').strip():
-                found.add_class(name)
+                dataset.add_class(name)
             else:
-                found.wrong(path, 'a label has a blank name: left out')
-    places = files.images((image.get('name', '') for image in root.iter('image')), path.parent, path.parent / 'images')
-    for image in root.iter('image'):
-        name = image.get('name', '')
-        if (place := places.get(name)) is None:
-            found.missing.append(f'{path}: {name}')
+                dataset.warn(path, 'a label has a blank name: left out')
+    locations = files.images(
+        (element.get('name', '') for element in root.iter('image')), path.parent, path.parent / 'images'
+    )
+    for element in root.iter('image'):
+        name = element.get('name', '')
+        if (location := locations.get(name)) is None:
+            dataset.missing.append(f'{path}: {name}')
             continue
-        split = split_of(image.get('subset') or '') or split_of(as_path(name).parent)
-        with found.reading(f'{path}: image {name}', os.path.realpath(place), split):
-            written = _written(image.get('width'), image.get('height'))
-            picture = found.picture(place, split)
-            if found.is_first(picture, path):
-                picture.things = []
-                _cvat_image(found, image, picture, written, f'{path}: image {name}')
-                fit_to_picture(found, picture, written, path)
-    return found
+        split = split_of(element.get('subset') or '') or split_of(as_path(name).parent)
+        with dataset.reading(f'{path}: image {name}', os.path.realpath(location), split):
+            written = _written(element.get('width'), element.get('height'))
+            image = dataset.image(location, split)
+            if dataset.is_first(image, path):
+                image.annotations = []
+                _cvat_image(dataset, element, image, written, f'{path}: image {name}')
+                fit_to_image(dataset, image, written, path)
+    return dataset
 
 
-def _cvat_image(found: Found, image: Element, picture: Picture, written: tuple[int, int] | None, where: str) -> None:
+def _cvat_image(
+    dataset: Dataset, parent: Element, image: AnnotatedImage, written: tuple[int, int] | None, where: str
+) -> None:
     """The objects and the tags of an image."""
-    size = picture.size[::-1] if written == picture.size[::-1] else picture.size
-    for i, element in enumerate(image):
+    size = image.size[::-1] if written == image.size[::-1] else image.size
+    for i, element in enumerate(parent):
         own = f'{where}, {element.tag} {i + 1}'
-        with found.reading(own, picture.path, picture.split):
+        with dataset.reading(own, image.path, image.split):
             label = (element.get('label') or '').strip()
             if not label:
                 raise DatasetError('label is blank')
             if element.tag == 'tag':
-                picture.label = label
+                image.label = label
             elif element.tag not in ('box', 'polygon', 'mask', 'skeleton'):
-                found.wrong(own, f'{element.tag} is no box, polygon, mask or skeleton: left out')
-            elif (thing := _cvat_thing(found, element, label, picture, size, own)) is not None:
-                found.add_class(label)
-                picture.things.append(thing)
+                dataset.warn(own, f'{element.tag} is no box, polygon, mask or skeleton: left out')
+            elif (annotation := _cvat_annotation(dataset, element, label, image, size, own)) is not None:
+                dataset.add_class(label)
+                image.annotations.append(annotation)
 
 
-def _cvat_thing(
-    found: Found, element: Element, label: str, picture: Picture, size: tuple[int, int], where: str
-) -> Thing | None:
-    thing = Thing(label, place=where)
+def _cvat_annotation(
+    dataset: Dataset, element: Element, label: str, image: AnnotatedImage, size: tuple[int, int], where: str
+) -> Annotation | None:
+    annotation = Annotation(label, location=where)
     if element.tag == 'box':
         corners = [number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr')]
-        thing.box = _around_turned(*corners, number(element.get('rotation') or 0, 'rotation'))
+        annotation.box = _around_turned(*corners, number(element.get('rotation') or 0, 'rotation'))
     elif element.tag == 'polygon':
-        thing.outline = outline_of([_polygon(element.get('points', ''))], size, found, where, picture)
-        if thing.outline is None:
+        annotation.segmentation = as_segmentation([_polygon(element.get('points', ''))], size, dataset, where, image)
+        if annotation.segmentation is None:
             return None
     elif element.tag == 'mask':
-        thing.outline = run_lengths(_cvat_mask(element, size))
+        annotation.segmentation = encode_rle(_cvat_mask(element, size))
     else:
-        _take_skeleton(found, thing, element, size)
-        thing.box = box_of_keypoints(thing.keypoints, size)
-        if thing.box is None:
-            found.wrong(where, 'all points are outside: left out')
+        _take_skeleton(dataset, annotation, element, size)
+        annotation.box = box_of_keypoints(annotation.keypoints, size)
+        if annotation.box is None:
+            dataset.warn(where, 'all points are outside: left out')
             return None
-    return thing
+    return annotation
 
 
 def _polygon(text: str) -> list[float]:
@@ -222,17 +226,17 @@ def _cvat_mask(element: Element, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def _take_skeleton(found: Found, thing: Thing, element: Element, size: tuple[int, int]) -> None:
+def _take_skeleton(dataset: Dataset, annotation: Annotation, element: Element, size: tuple[int, int]) -> None:
     points = {each.get('label', ''): each for each in element.iter('points')}
-    if not found.keypoints:
-        found.keypoints = sorted(points, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
-    thing.keypoints = []
-    for name in found.keypoints:
+    if not dataset.keypoints:
+        dataset.keypoints = sorted(points, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
+    annotation.keypoints = []
+    for name in dataset.keypoints:
         each = points.get(name)
         if each is None or each.get('outside') == '1':
-            thing.keypoints += [0, 0, 0]
+            annotation.keypoints += [0, 0, 0]
         else:
-            thing.keypoints += [*_point(each.get('points')), 1 if each.get('occluded') == '1' else 2]
+            annotation.keypoints += [*_point(each.get('points')), 1 if each.get('occluded') == '1' else 2]
 
 
 def _around_turned(x1: float, y1: float, x2: float, y2: float, degrees: float) -> list[float]:

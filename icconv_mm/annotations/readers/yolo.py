@@ -1,4 +1,4 @@
-"""YOLO: a YAML with names and splits, and a text file of boxes, outlines or keypoints beside each picture."""
+"""YOLO: a YAML with names and splits, and a text file of boxes, segmentations or keypoints beside each image."""
 
 import math
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from icconv_mm.annotations import limits
-from icconv_mm.annotations.dataset import Found, Thing
+from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import IMAGE_SUFFIXES, Files, followed, is_text, located
-from icconv_mm.annotations.polygons import outline_of
+from icconv_mm.annotations.polygons import as_segmentation
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_text, read_yaml
 from icconv_mm.errors import short
 
@@ -52,18 +52,18 @@ def yaml_of(path: Path, files: Files, *keys: str) -> dict:
         splits = [key for own in _KEYS.values() for key in own]
         looks_so = all(re.search(rf'^["\']?(?:{"|".join(own)})["\']?\s*:', start, re.M) for own in (keys, splits))
         problem = (str(path), f'{fault_of(error).removeprefix(f"{path}: ")}: left out')
-        if looks_so and problem not in files.problems:
-            files.problems.append(problem)
+        if looks_so and problem not in files.warnings:
+            files.warnings.append(problem)
         return {}
 
 
-def read(path: Path, content: dict) -> Found:
+def read(path: Path, content: dict) -> Dataset:
     """What a ``data.yaml`` names.
 
     Raises:
-        DatasetError: Its names or its keypoints are not of YOLO's form, or no picture of a split is there.
+        DatasetError: Its names or its keypoints are not of YOLO's form, or no image of a split is there.
     """
-    found = Found('YOLO', path)
+    dataset = Dataset('YOLO', path)
     names = content['names']
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(re.fullmatch('[0-9]{1,9}', str(key)) for key in names):
@@ -71,9 +71,9 @@ def read(path: Path, content: dict) -> Found:
     known = {}
     for key, name in sorted(names.items(), key=lambda item: int(item[0])):
         if isinstance(name, (str, int, float)) and str(name).strip():
-            known[int(key)] = found.add_class(str(name))
+            known[int(key)] = dataset.add_class(str(name))
         else:
-            found.wrong(path, f'names[{key}] is {short(name, 40)}, no name: left out')
+            dataset.warn(path, f'names[{key}] is {short(name, 40)}, no name: left out')
     shape = content.get('kpt_shape')
     if shape is not None:
         most = limits.KEYPOINTS
@@ -85,21 +85,21 @@ def read(path: Path, content: dict) -> Found:
         given = next(iter(given.values())) if isinstance(given, dict) else given
         if not (isinstance(given, list) and len(given) >= shape[0]):
             if given:
-                found.wrong(path, f'keypoints are {short(given)}, expected {shape[0]} names: not used')
+                dataset.warn(path, f'keypoints are {short(given)}, expected {shape[0]} names: not used')
             given = [f'point_{k + 1}' for k in range(shape[0])]
-        found.keypoints = list(map(str, given))[: shape[0]]
+        dataset.keypoints = list(map(str, given))[: shape[0]]
         flips = content.get('flip_idx') or []
-        found.flips = list(flips) if isinstance(flips, list) else [flips]
+        dataset.flips = list(flips) if isinstance(flips, list) else [flips]
     is_named = bool(content.get('skip_if_label_file_missing'))
     if not content.get('train'):
-        found.wrong(path, 'has no "train", the images to learn from')
+        dataset.warn(path, 'has no "train", the images to learn from')
     for split, keys in _KEYS.items():
         for key in keys:
-            for place in _as_list(content.get(key)):
-                _read_split(found, path, content, str(place), split, known, shape, is_named)
-    if not found.pictures and not found.lost:
-        raise DatasetError(f'{path}: none of the pictures of train, val and test is there')
-    return found
+            for location in _as_list(content.get(key)):
+                _read_split(dataset, path, content, str(location), split, known, shape, is_named)
+    if not dataset.images and not dataset.lost:
+        raise DatasetError(f'{path}: none of the images of train, val and test is there')
+    return dataset
 
 
 def _as_list(value: Any) -> list:
@@ -107,50 +107,50 @@ def _as_list(value: Any) -> list:
 
 
 def _read_split(
-    found: Found, path: Path, content: dict, place: str, split: str, names: dict, shape: list | None, skip: bool
+    dataset: Dataset, path: Path, content: dict, location: str, split: str, names: dict, shape: list | None, skip: bool
 ) -> None:
     root = located(str(content['path']), [path.parent]) if content.get('path') else None
     roots = [each for each in (root, path.parent) if each is not None]
-    target = located(place, roots)
+    target = located(location, roots)
     if target is None:
-        found.missing.append(f'{path}: {split}: {place}')
+        dataset.missing.append(f'{path}: {split}: {location}')
         return
     beside = _labels_of(target / 'any.png').parent
     read: dict[Path, set[str]] = {beside: set()} if beside != target else {}  # names of label files by their folder
-    for picture_path in _pictures(found, target, [*roots, target.parent]):
-        labels = _labels_of(picture_path)
+    for image_path in _images(dataset, target, [*roots, target.parent]):
+        labels = _labels_of(image_path)
         read.setdefault(labels.parent, set()).add(labels.name)
-        real = followed(picture_path)
-        with found.reading(labels, os.path.realpath(real), split):
+        real = followed(image_path)
+        with dataset.reading(labels, os.path.realpath(real), split):
             lines = read_text(labels).splitlines() if os.path.lexists(labels) else None
-            picture = found.picture(real, split)
-            picture.things = None if lines is None and skip else []
+            image = dataset.image(real, split)
+            image.annotations = None if lines is None and skip else []
             if lines is None:
-                what = f'left out, as {path.name} says' if skip else 'taken as a picture without objects'
-                found.wrong(picture_path, f'has no {labels.name if skip else labels}: {what}')
+                what = f'left out, as {path.name} says' if skip else 'taken as an image without objects'
+                dataset.warn(image_path, f'has no {labels.name if skip else labels}: {what}')
             for number, line in enumerate(lines or (), 1):
                 if line.strip():
-                    _read_line(found, picture, line.split(), f'{labels}: line {number}', names, shape)
+                    _read_line(dataset, image, line.split(), f'{labels}: line {number}', names, shape)
     if followed(target).is_dir():  # of a list, others are meant to be left out
         for folder, own in read.items():
-            found.missing += [f'{labels}: the picture' for labels in _without_picture(folder, own)]
+            dataset.missing += [f'{labels}: the image' for labels in _without_image(folder, own)]
 
 
-def _without_picture(folder: Path, known: set[str]) -> list[Path]:
-    """The files of labels in a folder beside those of its pictures."""
+def _without_image(folder: Path, known: set[str]) -> list[Path]:
+    """The files of labels in a folder beside those of its images."""
     if folder.name == 'images' or not folder.is_dir():
         return []
     names = (name for name in sorted(os.listdir(folder)) if name.endswith('.txt') and is_text(name))
     return [folder / name for name in names if name not in known and name != 'classes.txt']
 
 
-def _pictures(found: Found, target: Path, roots: list[Path]) -> Iterator[Path]:
-    """The pictures of a folder, or of a list in a text file, under the names by which their labels are found."""
+def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]:
+    """The images of a folder, or of a list in a text file, under the names by which their labels are found."""
     real = followed(target)
     if real.is_dir():
         below = Files(real)
-        for file, what in below.problems:
-            found.wrong(file, what)
+        for file, what in below.warnings:
+            dataset.warn(file, what)
         for path in below.ending(*IMAGE_SUFFIXES):
             yield target / path.relative_to(real)
         return
@@ -158,11 +158,11 @@ def _pictures(found: Found, target: Path, roots: list[Path]) -> Iterator[Path]:
         if (path := located(line, roots)) is not None:
             yield path
         else:
-            found.missing.append(f'{target}: {line}')
+            dataset.missing.append(f'{target}: {line}')
 
 
 def _labels_of(path: Path) -> Path:
-    """YOLO's rule: ``images`` in the path becomes ``labels``; else the text file is beside the picture."""
+    """YOLO's rule: ``images`` in the path becomes ``labels``; else the text file is beside the image."""
     parts = list(path.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == 'images':
@@ -170,11 +170,11 @@ def _labels_of(path: Path) -> Path:
     return path.with_suffix('.txt')
 
 
-def _read_line(found: Found, picture: Any, words: list[str], where: str, names: dict, shape: list | None) -> None:
+def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names: dict, shape: list | None) -> None:
     """Add the object of a line, or take down what is wrong with it."""
 
     def damaged(what: str) -> None:
-        found.leave_out(where, what, picture.path, picture.split)
+        dataset.leave_out(where, what, image.path, image.split)
 
     try:
         label, *values = map(float, words)
@@ -185,25 +185,25 @@ def _read_line(found: Found, picture: Any, words: list[str], where: str, names: 
     if label not in names:
         return damaged(f'class {label:g} has no name')
     count = shape[0] * shape[1] if shape else 0
-    is_outline = not shape and len(values) >= 6 and len(values) % 2 == 0
-    if not (is_outline or len(values) in (4 + count, 5 + count)):
-        return damaged(f'{len(words)} values: neither a box, nor an outline, nor keypoints')
+    is_polygon = not shape and len(values) >= 6 and len(values) % 2 == 0
+    if not (is_polygon or len(values) in (4 + count, 5 + count)):
+        return damaged(f'{len(words)} values: neither a box, nor a segmentation, nor keypoints')
     if any(abs(value) > 1.5 for value in values[:4]):
-        return damaged(f'{values[:4]} are no shares of the picture, which YOLO writes')
-    width, height = picture.size
-    thing = Thing(names[label], place=where)
-    if is_outline:
-        outline = [[value * (height if i % 2 else width) for i, value in enumerate(values)]]
-        thing.outline = outline_of(outline, picture.size, found, where, picture)
+        return damaged(f'{values[:4]} are no shares of the image, which YOLO writes')
+    width, height = image.size
+    annotation = Annotation(names[label], location=where)
+    if is_polygon:
+        segmentation = [[value * (height if i % 2 else width) for i, value in enumerate(values)]]
+        annotation.segmentation = as_segmentation(segmentation, image.size, dataset, where, image)
     else:
         x, y, w, h = (value * side for value, side in zip(values, (width, height, width, height)))
-        thing.box = [x - w / 2, y - h / 2, w, h]
+        annotation.box = [x - w / 2, y - h / 2, w, h]
         if count:
             step, points = shape[1], []
             for x, y, *seen in (values[i : i + step] for i in range(4, 4 + count, step)):
                 v = int(seen[0]) if seen else 2 * int(x > 0 or y > 0)
                 points += [x * width, y * height, v] if v else [0, 0, 0]
-            thing.keypoints = points if any(points[2::3]) else None
-    if thing.box or thing.outline:
-        picture.things.append(thing)
+            annotation.keypoints = points if any(points[2::3]) else None
+    if annotation.box or annotation.segmentation:
+        image.annotations.append(annotation)
     return None

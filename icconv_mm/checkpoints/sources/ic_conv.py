@@ -135,7 +135,7 @@ def _join(conversion: Conversion, conv: str, keys: dict[int, str]) -> list[int]:
 
 
 def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern: str) -> None:
-    """Compare the runs of the file with those of a pattern; run lengths are all that a file says of its pattern."""
+    """Compare the runs of the file with those of a pattern; RLE are all that a file says of its pattern."""
     first = conversion.state_dict[f'backbone.{next(iter(found))}.weight']  # as many channels in as out, in every ResNet
     groups = first.shape[0] // first.shape[1]
     layers = load_pattern(pattern, channels=[sum(runs) for runs in found.values()], groups=groups)

@@ -5,8 +5,8 @@ from typing import Any
 
 from icconv_mm.annotations.checks import check_order
 from icconv_mm.tasks.task import TaskAdapter
-from icconv_mm_runtime.drawing import Content, content_of
-from icconv_mm_runtime.results import Found
+from icconv_mm_runtime.drawing import Drawing, drawing_of
+from icconv_mm_runtime.results import Predictions
 
 
 class Adapter(TaskAdapter):
@@ -22,9 +22,9 @@ class Adapter(TaskAdapter):
         labels = {name: label for name, label in folders.items() if name in classes}
         check_order(classes, labels, where, 'the order of folders')
 
-    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         labels = sample.gt_label.tolist() if 'gt_label' in sample else []
-        return content_of(self.described(dataset_meta), {'labels': labels})
+        return drawing_of(self.described(dataset_meta), {'labels': labels})
 
-    def found(self, sample: Any) -> Found:
+    def found(self, sample: Any) -> Predictions:
         return {'scores': sample.pred_score.cpu().numpy()}

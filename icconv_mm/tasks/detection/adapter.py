@@ -27,16 +27,16 @@ from icconv_mm.annotations.checks import (
     check_known,
     check_measures,
     check_order,
-    place_of,
+    location_of,
 )
 from icconv_mm.annotations.segmentations import check_segmentations, first_defect
-from icconv_mm.config_tree import dicts_in, kind_of, with_pipeline
+from icconv_mm.config_tree import kind_of, walk_dicts, with_pipeline
 from icconv_mm.errors import naming
 from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
-from icconv_mm_runtime.drawing import Content, content_of
-from icconv_mm_runtime.results import Found
+from icconv_mm_runtime.drawing import Drawing, drawing_of
+from icconv_mm_runtime.results import Predictions
 
 
 class Adapter(TaskAdapter):
@@ -57,7 +57,7 @@ class Adapter(TaskAdapter):
         if 'tta_model' not in cfg:
             nms = dict(type='nms', iou_threshold=0.5)
             cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
-        masks = [key for node in dicts_in(cfg.model) for key in ('mask_head', 'panoptic_head') if node.get(key)]
+        masks = [key for node in walk_dicts(cfg.model) for key in ('mask_head', 'panoptic_head') if node.get(key)]
         if masks and kind_of(cfg.tta_model) == 'DetTTAModel':
             raise NotSupportedError('tta', f'{cfg.filename}: DetTTAModel merges boxes, not the masks of {masks[0]}')
         if 'tta_pipeline' not in cfg:
@@ -127,12 +127,12 @@ class Adapter(TaskAdapter):
             labels = {name: label for label, name in enumerate(name for name in names if name in meta['classes'])}
             check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
-    def found(self, sample: Any) -> Found:
+    def found(self, sample: Any) -> Predictions:
         found = sample.pred_instances.cpu().numpy()
         names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
         return {name: found[own] for name, own in names.items() if own in found}
 
-    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """Boxes and masks; of panoptic data also the classes of pixels."""
         known = sample.gt_instances
         boxes = known.bboxes.tensor if isinstance(known.bboxes, BaseBoxes) else known.bboxes
@@ -140,8 +140,8 @@ class Adapter(TaskAdapter):
         if 'masks' in known:
             found['masks'] = mask2ndarray(known.masks).astype(bool)
         if 'gt_sem_seg' in sample:
-            found['label_map'] = np.asarray(sample.gt_sem_seg.sem_seg[0])
-        content = content_of(self.described(dataset_meta), found)
+            found['seg_map'] = np.asarray(sample.gt_sem_seg.sem_seg[0])
+        content = drawing_of(self.described(dataset_meta), found)
         content.size = tuple(sample.ori_shape[:2]) if self.labels_of_file else None
         return content
 
@@ -237,7 +237,7 @@ def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
         content = check_coco_file(dataset.ann_file)
         image = next(each for each in content['images'] if each['id'] == info['img_id'])
         same = (each for each in content['annotations'] if _is_instance(each, info, instance))
-        raise DatasetError(f'{where}: {place_of(next(same), image, dataset.ann_file)}: {defect}')
+        raise DatasetError(f'{where}: {location_of(next(same), image, dataset.ann_file)}: {defect}')
     return ignored
 
 

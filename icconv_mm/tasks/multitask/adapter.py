@@ -11,14 +11,14 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.config_tree import datasets_in, dicts_in, kind_of, leaf_datasets, phase_datasets
+from icconv_mm.config_tree import datasets_in, kind_of, leaf_datasets, phase_datasets, walk_dicts
 from icconv_mm.registry import VISUALIZERS
 from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.data import MultiTaskDataset, TaskMetric
 from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, adapter_of, library_of, metainfo_of, registered_class
-from icconv_mm_runtime.drawing import Content, draw, joined
+from icconv_mm_runtime.drawing import Drawing, draw, joined
 
 
 class Adapter(TaskAdapter):
@@ -43,7 +43,7 @@ class Adapter(TaskAdapter):
     # --- tests ---
 
     def enable_tta(self, cfg: Config) -> None:
-        """Poses at the scales of the published test, each with the mirrored image; the other tasks as they are."""
+        """Poses at the scales of the published test, each with the flipped image; the other tasks as they are."""
         enabled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
         if not any(enabled):
             needed = 'an icconv_mm.AEPoseEstimator in model.tasks'
@@ -53,12 +53,12 @@ class Adapter(TaskAdapter):
 
     def with_loaders(self, dataset: Any, where: str) -> Iterator[tuple[str, Any, Sequence[Any]]]:
         """The datasets of each task, with what loads the labels of the task."""
-        for place, each in datasets_in(dataset, where):
+        for location, each in datasets_in(dataset, where):
             if isinstance(each, MultiTaskDataset):
                 joined = [t for t in each.pipeline.transforms if isinstance(t, LoadTaskAnnotations)]
                 for name, own in each.datasets.items():
                     loaders = [t.loaders[name] for t in joined if name in t.loaders]
-                    yield from ((at, leaf, loaders) for at, leaf in leaf_datasets(own, f'{place}.datasets.{name}'))
+                    yield from ((at, leaf, loaders) for at, leaf in leaf_datasets(own, f'{location}.datasets.{name}'))
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
         if library := library_of(type(dataset)):
@@ -80,9 +80,9 @@ class Adapter(TaskAdapter):
             self.tasks[metric.task].check_metric(metric.metric, meta.get(metric.task, {}), f'{where}.metric', source)
 
     def prepare_loaders(self, cfg: Config) -> None:
-        for place, dataset in phase_datasets(cfg, 'train', 'val', 'test'):
-            for _, each in datasets_in(dataset, place):
-                joined = [node for node in dicts_in(each.get('pipeline')) if kind_of(node) == 'LoadTaskAnnotations']
+        for location, dataset in phase_datasets(cfg, 'train', 'val', 'test'):
+            for _, each in datasets_in(dataset, location):
+                joined = [node for node in walk_dicts(each.get('pipeline')) if kind_of(node) == 'LoadTaskAnnotations']
                 for name in self.tasks.keys() & (each.get('datasets') or {}) if joined else ():
                     _, leaf = next(leaf_datasets(each.datasets[name], name))
                     for node in joined:
@@ -103,8 +103,8 @@ class Adapter(TaskAdapter):
         for name, own in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
             if name in self.tasks:
                 meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
-        for place, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
-            for where, leaf in leaf_datasets(dataset, place):
+        for location, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
+            for where, leaf in leaf_datasets(dataset, location):
                 name, kind = where.rpartition('.')[2], registered_class(DATASETS, leaf.get('type'), where)
                 if name in self.tasks and name not in meta:
                     meta[name] = metainfo_of(kind, leaf)
@@ -122,10 +122,10 @@ class Adapter(TaskAdapter):
         labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
         return {'img_path': path, 'img_id': 0, 'labels': labels}
 
-    def content(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+    def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
         return _found(sample, dataset_meta, score_thr)
 
-    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         return _labels(sample, dataset_meta)
 
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
@@ -162,7 +162,7 @@ class MultiTaskVisualizer(Visualizer):
             shown.append(_labels(sample, meta))
         if draw_pred:
             shown.append(_found(sample, meta, pred_score_thr))
-        image = np.concatenate([draw(image, content) for content in shown or [Content()]], axis=1)
+        image = np.concatenate([draw(image, content) for content in shown or [Drawing()]], axis=1)
         self.set_image(image)
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
@@ -172,13 +172,13 @@ class MultiTaskVisualizer(Visualizer):
             self.add_image(name, image, step)
 
 
-def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Content:
+def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
     """What a model found for all tasks."""
     parts = _parts(sample, dataset_meta, 'pred_')
-    return joined(adapter.content(own, meta, score_thr) for adapter, own, meta in parts)
+    return joined(adapter.drawing(own, meta, score_thr) for adapter, own, meta in parts)
 
 
-def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
     """The labels of all tasks; where the image went ahead of them, they are in pixels of the file."""
     parts = _parts(sample, dataset_meta, 'gt_')
     content = joined(adapter.annotations(own, meta) for adapter, own, meta in parts)

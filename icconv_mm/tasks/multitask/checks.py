@@ -25,7 +25,7 @@ _RECORDED = (
     *('Resize', 'FixScaleResize', 'FixShapeResize', 'RandomFlip', 'RandomCrop'),
     *('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY'),
 )
-# Those that take boxes, masks and label maps along, but record nothing.
+# Those that take boxes, masks and segmentation maps along, but record nothing.
 _UNRECORDED = {
     'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'),
     'mmdet': ('Expand', 'MinIoURandomCrop'),
@@ -50,10 +50,10 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
     for name in model.tasks:
         if training and name not in labels:
             raise InputError(f'model.tasks.{name}: {where} has no labels for it, only for {", ".join(labels)}')
-    for place, each in datasets_in(dataset, where):
+    for location, each in datasets_in(dataset, where):
         if isinstance(each, MultiTaskDataset):
-            _check_packed(each, place)
-            check_people(each, place)
+            _check_packed(each, location)
+            check_people(each, location)
     if training and has_filters(model):
         _check_levels(model)
 
@@ -70,7 +70,7 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
 
 
 def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: str) -> None:
-    """Raise InputError for a transform that moves the image, and leaves keypoints or label maps where they were.
+    """Raise InputError for a transform that moves the image, and leaves keypoints or segmentation maps where they were.
 
     A transform from elsewhere than the libraries is taken at its word.
     """
@@ -78,7 +78,7 @@ def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: st
     if any(isinstance(each, WarpPeople) for own in pack.packs.values() for each in own.transforms):
         behind = 'keypoints'
     elif loads and any(getattr(load, 'with_seg', False) for load in transforms[loads[0]].loaders.values()):
-        behind, transforms = 'label maps', transforms[loads[0] :]
+        behind, transforms = 'segmentation maps', transforms[loads[0] :]
     else:
         return
     for kind in map(type, _leaves(transforms)):

@@ -152,14 +152,14 @@ class MultiTaskConcatDataset(ConcatDataset):
 class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     """Normalises and stacks images as mmdet does, once for all tasks.
 
-    Each sample learns where its image lies in the batch, in the words of its library; label maps are padded to the
-    batch in training.
+    Each sample learns where its image lies in the batch, in the words of its library; segmentation maps are padded to
+    the batch in training.
 
     Args:
         mean, std, pad_size_divisor, pad_value, bgr_to_rgb, rgb_to_bgr, non_blocking: The arguments of mmengine's
             ``ImgDataPreprocessor``.
         pad_mask: Whether masks of instances are padded as well, which mmdet's Mask2Former and its kin need.
-        seg_pad_val: Label of padding in label maps.
+        seg_pad_val: Label of padding in segmentation maps.
     """
 
     def __init__(self, *args, pad_mask: bool = False, seg_pad_val: int = 255, **kwargs) -> None:
@@ -184,7 +184,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     def _place(
         self, sample: BaseDataElement, size: tuple[int, int], content: tuple[int, int], shape: tuple[int, int]
     ) -> dict[str, Any]:
-        """Where an image of ``size`` (height, width), which shows the picture in ``content``, lies in a batch."""
+        """Where an image of ``size`` (height, width), which shows the image in ``content``, lies in a batch."""
         divisor = self.pad_size_divisor
         padded = tuple(-(-side // divisor) * divisor for side in size)
         place = dict(batch_input_shape=shape, pad_shape=padded)

@@ -47,7 +47,7 @@ class MultiTaskModel(BaseModel):
     A task is a whole network of its library without a backbone: mmdet's detectors, mmseg's segmentors, mmpose's
     bottom-up estimators, mmpretrain's classifiers, or a class of one's own that has an attribute ``backbone`` and takes
     ``(inputs, data_samples, mode)``. It runs as it is, with :class:`SharedFeatures` in the place of its backbone, so
-    losses, predictions and options are the library's own. Images that only one task looks at (mirrored, at another
+    losses, predictions and options are the library's own. Images that only one task looks at (flipped, at another
     scale, a window of a sliding test) pass the backbone once more, for that task.
 
     An image takes part in the tasks that its sample has a field for. A task without any image in the batch adds a
@@ -238,7 +238,7 @@ class SharedFeatures(nn.Module):
 
 
 class Memory:
-    """Remembers the features of the images at hand; any other images, such as mirrored ones, are computed.
+    """Remembers the features of the images at hand; any other images, such as flipped ones, are computed.
 
     Args:
         compute: ``(images) -> features``.

@@ -1,6 +1,6 @@
 """From the labels of several tasks to one image that is augmented once, and to one sample per task.
 
-In between stand mmdet's transforms: they move the image, boxes, masks and label maps, and record how in
+In between stand mmdet's transforms: they move the image, boxes, masks and segmentation maps, and record how in
 ``homography_matrix``, by which :class:`WarpPeople` moves keypoints.
 """
 
@@ -24,9 +24,9 @@ _IMAGE = ('img', 'img_path', 'img_shape', 'ori_shape')
 class LoadTaskAnnotations(BaseTransform):
     """Load each task's annotations with a transform of its library.
 
-    Boxes and masks of several tasks travel in one list, label maps in the channels of one map [H, W, n] ([H, W] for
-    one), as mmdet's transforms expect; :class:`PackTaskInputs` takes them apart again. A task that is not listed, or
-    that the image has no labels for, is left alone.
+    Boxes and masks of several tasks travel in one list, segmentation maps in the channels of one map [H, W, n] ([H, W]
+    for one), as mmdet's transforms expect; :class:`PackTaskInputs` takes them apart again. A task that is not listed,
+    or that the image has no labels for, is left alone.
 
     In a test pipeline it stands behind the transforms that resize: metrics want labels as the file has them.
 
@@ -91,7 +91,7 @@ class WarpPeople(BaseTransform):
     """Move keypoints, as mmpose loads them, to where the image went.
 
     Needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
-    centre, where a keypoint is, at x + 0.5. A mirrored image swaps left and right keypoints by ``flip_indices``. Adds
+    centre, where a keypoint is, at x + 0.5. A flipped image swaps left and right keypoints by ``flip_indices``. Adds
     ``warp_mat`` (2 x 3, original pixels to those of the image), from which ``AECodec`` builds the mask of crowds.
 
     Raises:
@@ -159,7 +159,7 @@ class PackTaskInputs(BaseTransform):
 
 
 def _content_shape(results: dict) -> tuple[int, int]:
-    """Height and width of the resized picture, to which ``Pad`` may have put something."""
+    """Height and width of the resized image, to which ``Pad`` may have put something."""
     width, height = results.get('scale_factor', (1, 1))
     if 'homography_matrix' in results:  # of all resizes, where the factor is that of the last
         width, height = np.abs(np.diag(results['homography_matrix'])[:2])

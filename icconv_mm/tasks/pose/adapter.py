@@ -25,8 +25,8 @@ from icconv_mm.errors import naming
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
-from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Content, content_of
-from icconv_mm_runtime.results import Found
+from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Drawing, drawing_of
+from icconv_mm_runtime.results import Predictions
 
 SCALES = (2, 1, 0.5)  # of the published test at several scales
 
@@ -40,7 +40,7 @@ class Adapter(TaskAdapter):
     coco_datasets = (BaseCocoStyleDataset,)
 
     def enable_tta(self, cfg: Config) -> None:
-        """The published multi-scale test: scales 2, 1 and 0.5, each with the mirrored image."""
+        """The published multi-scale test: scales 2, 1 and 0.5, each with the flipped image."""
         transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
         resize = [t for t in transforms if kind_of(t) == 'MultiScaleResize']
         if not resize:
@@ -52,7 +52,7 @@ class Adapter(TaskAdapter):
         cfg.model.test_cfg.flip_test = True
 
     def enable_scales(self, model: dict) -> bool:
-        """Estimators of this package, which are a part of a larger network: each scale with the mirrored image."""
+        """Estimators of this package, which are a part of a larger network: each scale with the flipped image."""
         if kind_of(model) != AEPoseEstimator.__name__:
             return False
         model['test_cfg'] = {**model.get('test_cfg', {}), 'test_scales': list(SCALES), 'flip_test': True}
@@ -115,21 +115,21 @@ class Adapter(TaskAdapter):
         links = _parsed(dict(dataset_meta)).get('skeleton_links') or ()
         return {**super().described(dataset_meta), 'skeleton': [tuple(map(int, link)) for link in links]}
 
-    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         people = sample.gt_instances
         if 'keypoints' not in people:
-            return Content()
+            return Drawing()
         points, size = np.asarray(people.keypoints), None
         if 'input_scale' in sample:
             # Test pipelines resize the image and leave the annotations in the pixels of the file, of which the image
             # shows a part.
             points, size = points - (sample.input_center - sample.input_scale / 2), tuple(sample.input_scale[::-1])
         found = {'keypoints': points, 'keypoint_scores': np.asarray(people.keypoints_visible)}
-        content = content_of(self.described(dataset_meta), found)
+        content = drawing_of(self.described(dataset_meta), found)
         content.size = size
         return content
 
-    def found(self, sample: Any) -> Found:
+    def found(self, sample: Any) -> Predictions:
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'scores': 'bbox_scores'}
         return {name: np.asarray(sample.pred_instances[own]) for name, own in names.items()}
 

@@ -86,7 +86,7 @@ class AECodec(BaseKeypointCodec):
             invalid_segs: Segmentations of crowds and of people without keypoints, in pixels of the original image.
             ori_shape: ``(height, width)`` of the original image.
             warp_mat: 2 x 3, original image to input; None if the image was only resized.
-            flip_direction: Direction in which the input was mirrored after ``warp_mat``: 'horizontal', 'vertical',
+            flip_direction: Direction in which the input was flipped after ``warp_mat``: 'horizontal', 'vertical',
                 'diagonal' or None.
 
         Returns:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
 
-from icconv_mm.annotations.checks import check_once, place_of, pose_defect, warn_of_lost_people
+from icconv_mm.annotations.checks import check_once, location_of, pose_defect, warn_of_lost_people
 from icconv_mm.annotations.reading import no_garbage_search
 from icconv_mm.annotations.segmentations import segmentation_defect
 from icconv_mm.annotations.skeleton import keypoint_metainfo, read_keypoints
@@ -63,14 +63,14 @@ class BottomupMixin:
             )
         image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if found else None
         info = None if problem else super().parse_data_info({**raw_data_info, 'raw_ann_info': annotation})
-        outline = annotation['segmentation']
+        segmentation = annotation['segmentation']
         if info and not self.test_mode:  # in training nobody reads these, which take most of the memory
             info.update(raw_ann_info=None, segmentation=[])
-        if info and outline and not self._is_valid_instance(info):  # but for regions, which it masks
-            info['segmentation'] = outline
-            problem = segmentation_defect(outline, image['height'], image['width'])
+        if info and segmentation and not self._is_valid_instance(info):  # but for regions, which it masks
+            info['segmentation'] = segmentation
+            problem = segmentation_defect(segmentation, image['height'], image['width'])
         if problem is not None:
-            raise InputError(f'{place_of(annotation, image, self.ann_file)}: {problem}')
+            raise InputError(f'{location_of(annotation, image, self.ann_file)}: {problem}')
         return info
 
     def _get_bottomup_data_infos(self, instance_list: Sequence[dict], image_list: Sequence[dict]) -> list[dict]:

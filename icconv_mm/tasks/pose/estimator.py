@@ -37,7 +37,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
     Images of equal size run as one batch, others after each other, so the result does not depend on the batch size.
     Scales run after each other, largest first, and leave only their heatmaps behind.
 
-    ``test_cfg``: ``flip_test`` (False) also runs the mirrored image; ``test_scales`` the scales that a batch is resized
+    ``test_cfg``: ``flip_test`` (False) also runs the flipped image; ``test_scales`` the scales that a batch is resized
     to here; the rest is that of :meth:`AEHead.predict`. Images at several scales come from :class:`MultiScaleResize` in
     the test pipeline, which has an option for the scales.
     """
@@ -83,7 +83,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
         ]
 
     def _features(self, batches: Iterable[Tensor], flip: bool) -> Iterator[tuple]:
-        """(features, features of the mirrored image or None) of one scale after the other."""
+        """(features, features of the flipped image or None) of one scale after the other."""
         for batch in batches:
             yield self.extract_feat(batch), self.extract_feat(batch.flip(-1)) if flip else None
 

@@ -78,7 +78,7 @@ class AEHead(AssociativeEmbeddingHead):
         """Merge the maps of all test scales and find the people.
 
         Args:
-            feats: One (features, features of the mirrored image or None) per scale, in the order of the samples'
+            feats: One (features, features of the flipped image or None) per scale, in the order of the samples'
                 ``test_scales``. An iterator is asked for one scale at a time, so that only one is in memory.
             batch_data_samples: Samples of one ``input_size`` and with the same ``test_scales``.
             test_cfg: ``restore_heatmap_size`` (True): decode at the resolution of the input at scale 1, as the
@@ -114,7 +114,7 @@ class AEHead(AssociativeEmbeddingHead):
             test_cfg: Settings as :meth:`predict` takes them.
 
         Returns:
-            Heatmaps [B, K, H, W] and tags [B, K, H, W, L] (L of the mirrored image as well, where there is one),
+            Heatmaps [B, K, H, W] and tags [B, K, H, W, L] (L of the flipped image as well, where there is one),
             float32.
 
         Raises:
@@ -139,10 +139,10 @@ class AEHead(AssociativeEmbeddingHead):
 
     def _maps(self, feats: Iterable) -> Iterable:
         """Per scale ([heatmaps], [tags]) of the image and of its mirror image, keeping no features."""
-        for image, mirrored in feats:
+        for image, flipped in feats:
             maps = [tuple([output.float()] for output in self.forward(image)), (None, None)]
             del image
-            if mirrored is not None:
-                maps[1] = tuple([output.float()] for output in self.forward(mirrored))
-            del mirrored
+            if flipped is not None:
+                maps[1] = tuple([output.float()] for output in self.forward(flipped))
+            del flipped
             yield maps

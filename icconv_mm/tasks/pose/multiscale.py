@@ -100,7 +100,7 @@ def image_pyramid(
 
 
 def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
-    """Bring maps [B, C, H, W] of the mirrored image back: reverse the columns, swap left and right keypoints.
+    """Bring maps [B, C, H, W] of the flipped image back: reverse the columns, swap left and right keypoints.
 
     ``flip_indices`` names the counterpart of every channel; None swaps no channels (one tag map for all keypoints).
     """
@@ -154,7 +154,7 @@ class MapAggregator:
             heatmaps: One [B, K, h, w] per stage of the network, last stage last.
             tags: One [B, K, h, w] (or [B, 1, h, w], shared by all keypoints) per stage that predicts tags; None if the
                 tags of this scale are not to be used.
-            flipped_heatmaps, flipped_tags: Heatmaps and tags of the mirrored image, as the network gives them.
+            flipped_heatmaps, flipped_tags: Heatmaps and tags of the flipped image, as the network gives them.
             flip_indices: Counterpart of every keypoint; required with flipped maps.
         """
         stage_size = self.size if self.project else tuple(heatmaps[-1].shape[-2:])
@@ -162,18 +162,18 @@ class MapAggregator:
         merged = self._average(heatmaps, stage_size)
         if flipped_heatmaps is not None:
             if flip_indices is None:
-                raise InputError('merging maps of the mirrored image needs flip_indices (which keypoint becomes which)')
-            mirrored = [unflip(maps, flip_indices) for maps in flipped_heatmaps]
-            merged = (merged + self._average(mirrored, stage_size)) * 0.5
+                raise InputError('merging maps of the flipped image needs flip_indices (which keypoint becomes which)')
+            flipped = [unflip(maps, flip_indices) for maps in flipped_heatmaps]
+            merged = (merged + self._average(flipped, stage_size)) * 0.5
         merged = resize(merged, self.size, self.align_corners)
         self._sum = merged if self._sum is None else self._sum + merged
         self._count += 1
         if tags is not None:
-            mirrored = [unflip(maps, flip_indices if maps.shape[1] > 1 else None) for maps in flipped_tags or ()]
-            self._tags = [resize(maps, self.size, self.align_corners) for maps in (*tags, *mirrored)]
+            flipped = [unflip(maps, flip_indices if maps.shape[1] > 1 else None) for maps in flipped_tags or ()]
+            self._tags = [resize(maps, self.size, self.align_corners) for maps in (*tags, *flipped)]
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Heatmaps [B, K, H, W] and tags [B, K, H, W, L], L being 1, or 2 with the mirrored image.
+        """Heatmaps [B, K, H, W] and tags [B, K, H, W, L], L being 1, or 2 with the flipped image.
 
         The tags are a view whose last dimension is the slowest in memory.
         """

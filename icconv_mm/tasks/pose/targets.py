@@ -74,7 +74,7 @@ def ignored_region(segmentations: Sequence, image_size: tuple[int, int]) -> np.n
     """Union of COCO segmentations.
 
     Args:
-        segmentations: Lists of polygons, run lengths (compressed or not), or None where nothing is annotated. Polygons
+        segmentations: Lists of polygons, RLE (compressed or not), or None where nothing is annotated. Polygons
             of fewer than three points have no area and are skipped.
         image_size: ``(width, height)``.
 
@@ -108,7 +108,7 @@ def valid_mask(
         image_size: ``(width, height)`` of the image as loaded.
         matrix: 2 x 3, image coordinates to heatmap coordinates, before the flip.
         heatmap_size: ``(W, H)``.
-        flip: Direction in which the image was mirrored after the affine transform: 'horizontal', 'vertical',
+        flip: Direction in which the image was flipped after the affine transform: 'horizontal', 'vertical',
             'diagonal' (both) or None.
 
     Returns:

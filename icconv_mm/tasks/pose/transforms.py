@@ -42,7 +42,7 @@ class BottomupAffine(BottomupRandomAffine):
         """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``.
 
         Raises:
-            InputError: For an image with a side of more than 32766 pixels, or one that was mirrored before.
+            InputError: For an image with a side of more than 32766 pixels, or one that was flipped before.
         """
         with naming(str(results.get('img_path'))):
             check_source(results['img'].shape[1::-1])

@@ -13,20 +13,20 @@ from mmengine.structures import PixelData
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.seg_maps import (
     IGNORED,
-    label_map_defect,
     labels_defect,
     labels_in,
     learned,
     nothing_to_learn,
-    read_label_map,
+    read_seg_map,
+    seg_map_defect,
     suffixes_in,
 )
 from icconv_mm.config_tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
-from icconv_mm.tasks.semantic.transforms import LoadLabelMap
+from icconv_mm.tasks.semantic.transforms import LoadSegMap
 from icconv_mm.tasks.task import TaskAdapter, metainfo_of
-from icconv_mm_runtime.drawing import Content, content_of
-from icconv_mm_runtime.results import Found
+from icconv_mm_runtime.drawing import Drawing, drawing_of
+from icconv_mm_runtime.results import Predictions
 
 _MAPS, _SECONDS = 32, 1.0  # of each dataset, looked at before training
 
@@ -48,7 +48,7 @@ class Adapter(TaskAdapter):
     # --- datasets ---
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
-        """Some label maps as the files have them, spread over the dataset; each is checked again when it is read."""
+        """Checks some segmentation maps, spread over the dataset; each is checked again when it is read."""
         if (loader := _label_loader(loaders)) is None:
             return
         until = time.monotonic() + _SECONDS
@@ -60,10 +60,10 @@ class Adapter(TaskAdapter):
                 suffix = f'seg_map_suffix {dataset.seg_map_suffix!r}' if hasattr(dataset, 'seg_map_suffix') else 'it'
                 there = suffixes_in(Path(path).parent) if Path(path).parent.is_dir() else 'no such folder'
                 raise DatasetError(
-                    f'{where}: no label map {path} of {info["img_path"]}: see {suffix}; the folder has {there}'
+                    f'{where}: no segmentation map {path} of {info["img_path"]}: see {suffix}; the folder has {there}'
                 )
-            labels = read_label_map(path)
-            defect = label_map_defect(labels, 1 << 32)  # its form alone: training sees other labels
+            labels = read_seg_map(path)
+            defect = seg_map_defect(labels, 1 << 32)  # its form alone: training sees other labels
             if defect is None and loader.num_classes:
                 reduced = info.get('reduce_zero_label', False)
                 found = learned(labels_in(labels), reduced, info.get('label_map'))
@@ -80,7 +80,7 @@ class Adapter(TaskAdapter):
                 if (loader := _label_loader(loaders) or loader) is None or not loader.num_classes:
                     return
                 for info in _infos(dataset, max(1, len(dataset) // step) if step else 1):
-                    labels = labels_in(read_label_map(info['seg_map_path']))
+                    labels = labels_in(read_seg_map(info['seg_map_path']))
                     found |= learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
                     if nothing_to_learn(found, loader.num_classes) is None:
                         return
@@ -99,25 +99,25 @@ class Adapter(TaskAdapter):
             )
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
-        is_ours = kind_of(node) == LoadLabelMap.__name__  # of the config that a run has written
+        is_ours = kind_of(node) == LoadSegMap.__name__  # of the config that a run has written
         if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
             return
         kind = dataset_cfg['type']
         classes = metainfo_of(self.dataset_class(kind), dataset_cfg)
         heads = [head for key in ('decode_head', 'auxiliary_head') for head in as_list(model_cfg.get(key) or [])]
         ignored = [{head.get('ignore_index', IGNORED)} for head in heads] or [{IGNORED}]
-        node['type'] = scoped(LoadLabelMap)
+        node['type'] = scoped(LoadSegMap)
         node['num_classes'] = len(classes.get('classes') or ()) or None
         node['ignored'] = sorted(set.intersection(*ignored))
 
     # --- inference ---
 
-    def found(self, sample: Any) -> Found:
-        return {'label_map': sample.pred_sem_seg.data[0].cpu().numpy()}
+    def found(self, sample: Any) -> Predictions:
+        return {'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()}
 
-    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Content:
-        labels = {'label_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
-        return content_of(self.described(dataset_meta), labels)
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
+        labels = {'seg_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
+        return drawing_of(self.described(dataset_meta), labels)
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
         """The labels of all tiles in one map; where two overlap, each gives the half that is farther from its edge."""
@@ -132,12 +132,12 @@ class Adapter(TaskAdapter):
         return whole
 
 
-def _label_loader(loaders: Sequence[Any]) -> LoadLabelMap | None:
-    return next((each for each in loaders if isinstance(each, LoadLabelMap)), None)
+def _label_loader(loaders: Sequence[Any]) -> LoadSegMap | None:
+    return next((each for each in loaders if isinstance(each, LoadSegMap)), None)
 
 
 def _infos(dataset: Any, step: int) -> Iterator[dict]:
-    """What a dataset says of every so many images that have a label map on this machine."""
+    """What a dataset says of every so many images that have a segmentation map on this machine."""
     for i in range(0, len(dataset), step):
         info = dataset.get_data_info(i)
         if info.get('seg_map_path') and '://' not in info['seg_map_path']:

@@ -1,4 +1,4 @@
-"""Losses of label maps."""
+"""Losses of segmentation maps."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from icconv_mm.registry import MODELS
 class WeightedCrossEntropyLoss(nn.Module):
     """Cross entropy with a weight for each class, the mean over pixels that are labelled.
 
-    mmseg's ``CrossEntropyLoss`` with ``class_weight`` ends in an IndexError where a pixel is void.
+    mmseg's ``CrossEntropyLoss`` with ``class_weight`` ends in an IndexError where a pixel is ignored.
 
     Args:
         class_weight: A weight for each class.

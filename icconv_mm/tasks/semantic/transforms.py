@@ -10,7 +10,7 @@ from PIL import Image
 
 from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
 from icconv_mm.annotations.loading import ImageFileError, turned
-from icconv_mm.annotations.seg_maps import IGNORED, label_map_defect, labels_defect, labels_in, read_label_map
+from icconv_mm.annotations.seg_maps import IGNORED, labels_defect, labels_in, read_seg_map, seg_map_defect
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
 
@@ -42,8 +42,8 @@ class RandomBlur(BaseTransform):
 
 
 @TRANSFORMS.register_module()
-class LoadLabelMap(LoadAnnotations):
-    """mmseg's ``LoadAnnotations``, with an error that names a label map that cannot be right.
+class LoadSegMap(LoadAnnotations):
+    """mmseg's ``LoadAnnotations``, with an error that names a segmentation map that cannot be right.
 
     mmseg keeps the last eight bits of a pixel, whatever the file has, and compares no sizes. The tools of this package
     put this transform in the place of mmseg's, with the classes of the dataset and what the heads ignore.
@@ -69,7 +69,7 @@ class LoadLabelMap(LoadAnnotations):
         if defect is None:
             super()._load_seg_map(results)
             labels = results['gt_seg_map']
-            defect = label_map_defect(labels, known, ignored=self.ignored, size=size, reduced=reduced)
+            defect = seg_map_defect(labels, known, ignored=self.ignored, size=size, reduced=reduced)
             hint = turned(image, labels.shape[:2], size) if defect else ''
         if defect is not None:
             raise ImageFileError(f'{path}: {defect}{hint}')
@@ -83,5 +83,5 @@ class LoadLabelMap(LoadAnnotations):
             return None
         if not is_wide:
             return None
-        wide = [label for label in labels_in(read_label_map(path)) if not 0 <= label < 1 << 8]
+        wide = [label for label in labels_in(read_seg_map(path)) if not 0 <= label < 1 << 8]
         return labels_defect(wide, known, self.ignored, reduced)

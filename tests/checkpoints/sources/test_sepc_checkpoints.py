@@ -112,7 +112,7 @@ def test_parameters_keep_their_values_and_meaning():
 
 
 @pytest.mark.parametrize('param', ['weight', 'bias'])
-def test_fsafs_first_two_distances_change_places(param):
+def test_fsafs_first_two_distances_change_locations(param):
     state = small(num_anchors=1)
     key = f'bbox_head.retina_reg.{param}'
     converted = convert(state, 'sepc')

@@ -127,10 +127,10 @@ def test_a_head_that_reads_a_pair_elsewhere_is_told_so():
     pair = SEPC(1, 1, 2, lcconv_padding=1)([torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)])[0]
     assert pair.shape == pair.size() == (1, 1, 4, 4) and pair.new_tensor([1.5]).dtype == torch.float32
     assert torch.ones(1, dtype=torch.long).type_as(pair).dtype == pair.dtype
-    sentence = r"SEPC with branches='both' gives a pair .* icconv_mm\.SplitFeatureHead read it; .* take PConv"
-    with pytest.raises(UserError, match=f'conv2d: {sentence}'):
+    message_of = r"SEPC with branches='both' gives a pair .* icconv_mm\.SplitFeatureHead read it; .* take PConv"
+    with pytest.raises(UserError, match=f'conv2d: {message_of}'):
         torch.nn.Conv2d(1, 1, 1)(pair)
-    with pytest.raises(UserError, match=f'flatten: {sentence}'):
+    with pytest.raises(UserError, match=f'flatten: {message_of}'):
         pair.flatten(2)
     assert not hasattr(pair, 'no_such_thing')
 

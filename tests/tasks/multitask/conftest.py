@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from multitask_recipes import MULTITASK
 
-from icconv_mm.config_tree import dicts_in
+from icconv_mm.config_tree import walk_dicts
 from icconv_tools.miniature import MiniatureOptions, ensure_miniature
 
 
@@ -32,7 +32,7 @@ def load(repo, miniature):
     def loaded(name: str) -> Config:
         cfg = Config.fromfile(str(repo / 'configs' / name))
         init_default_scope(cfg.default_scope)
-        for node in dicts_in(cfg):
+        for node in walk_dicts(cfg):
             for key, value in node.items():
                 if isinstance(value, str) and value.startswith('data/miniature/'):
                     node[key] = value.replace('data/miniature/', f'{miniature}/')

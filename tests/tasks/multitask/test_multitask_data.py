@@ -9,7 +9,7 @@ import torch
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from multitask_recipes import SINGLE
 
-from icconv_mm.config_tree import dicts_in
+from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.multitask.data import TaskMetric
@@ -60,7 +60,7 @@ def joint_recipe():
 
 
 @pytest.mark.parametrize('prob', [0.0, 1.0])
-def test_pictures_boxes_and_masks(both, prob):
+def test_images_boxes_and_masks(both, prob):
     pairs = both('instance', prob)
     assert pairs
     for joint, single in pairs:
@@ -75,14 +75,14 @@ def test_pictures_boxes_and_masks(both, prob):
 
 
 @pytest.mark.parametrize('prob', [0.0, 1.0])
-def test_label_maps(both, prob):
+def test_seg_maps(both, prob):
     for joint, single in both('semantic', prob):
         assert torch.equal(joint['data_samples'].semantic.gt_sem_seg.data, single['data_samples'].gt_sem_seg.data)
 
 
 @pytest.mark.parametrize('prob', [0.0, 1.0])
 def test_people(both, prob):
-    """Joints, their targets and the mask of crowds; mirrored, with left and right swapped."""
+    """Joints, their targets and the mask of crowds; flipped, with left and right swapped."""
     pairs = both('pose', prob)
     assert any(len(single['data_samples'].gt_instances.keypoints) for _, single in pairs)
     assert any(not single['data_samples'].gt_fields.heatmap_mask.all() for _, single in pairs)
@@ -123,7 +123,7 @@ def test_keypoints_follow_resize_flip_and_crop():
     assert checked >= 3
 
 
-def test_swaps_left_and_right_where_mirrored():
+def test_swaps_left_and_right_where_flipped():
     warp = TRANSFORMS.build(dict(type='icconv_mm.WarpPeople'))
 
     def keypoints(matrix):
@@ -166,7 +166,7 @@ def test_two_tasks_with_boxes_and_two_with_maps(joint_cfg):
     assert seen
 
 
-def test_unlisted_picture_has_no_labels_for_the_task(joint_cfg):
+def test_unlisted_image_has_no_labels_for_the_task(joint_cfg):
     settings = joint_cfg.train_dataloader.dataset
     settings.datasets.pose.keep_empty = False
     dataset = DATASETS.build(settings)
@@ -217,7 +217,7 @@ def test_preprocessor_pads_once_for_all(joint_cfg):
 # --- bad input
 
 
-def test_datasets_without_a_common_picture(joint_cfg, miniature):
+def test_datasets_without_a_common_image(joint_cfg, miniature):
     settings = joint_cfg.train_dataloader.dataset
     settings.datasets.pose.update(
         ann_file='annotations/person_keypoints_val.json', data_prefix=dict(img=f'{miniature}/val/')
@@ -270,7 +270,7 @@ def test_transforms_that_leave_labels_behind(joint_cfg, joint_model, transform, 
         settings.pipeline.insert(2, transform)
         check_model(joint_model, DATASETS.build(settings), 'train', training=False)
 
-    for names, label in ((['instance', 'pose'], 'keypoints'), (['instance', 'semantic'], 'label maps')):
+    for names, label in ((['instance', 'pose'], 'keypoints'), (['instance', 'semantic'], 'segmentation maps')):
         if behind in (label, 'both'):
             with pytest.raises(
                 InputError, match=rf'train\.pipeline: \w+ of \w+ moves the image, and {label} stay behind'
@@ -280,7 +280,7 @@ def test_transforms_that_leave_labels_behind(joint_cfg, joint_model, transform, 
             check(names)
 
 
-def test_padding_of_a_test_pipeline_is_no_part_of_the_picture(joint_cfg):
+def test_padding_of_a_test_pipeline_is_no_part_of_the_image(joint_cfg):
     """Where a network finds something is where it is in the file, as without the padding."""
     settings = joint_cfg.val_dataloader.dataset
     resize = next(each for each in settings.pipeline if each.type == 'mmdet.Resize')
@@ -315,7 +315,7 @@ def test_keypoint_file_of_another_version(joint_cfg, miniature, tmp_path):
 def test_class_names_need_no_file(joint_cfg, concatenated):
     """As upstream's inferencers ask for them, on a machine that has the weights alone."""
     dataset = joint_cfg.test_dataloader.dataset
-    for node in dicts_in(dataset):
+    for node in walk_dicts(dataset):
         if node.get('ann_file'):
             node['ann_file'] = 'gone.json'
     if concatenated:

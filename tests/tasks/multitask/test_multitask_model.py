@@ -138,7 +138,7 @@ def test_flip_and_scales_of_poses_pass_the_backbone_again(joint_model, joint_cfg
     with torch.no_grad():
         joint_model.eval().val_step(batch(joint_cfg, 'val', 2))
     sides = [shape[-1] for shape in calls]
-    assert sides == [128, 256, 256, 128, 64, 64]  # shared; then 2, 2 mirrored, 1 mirrored, 0.5, 0.5 mirrored
+    assert sides == [128, 256, 256, 128, 64, 64]  # shared; then 2, 2 flipped, 1 flipped, 0.5, 0.5 flipped
 
 
 def without(data, name, rows):
@@ -176,7 +176,7 @@ def test_absence_is_exact_with_infinite_weights(joint_model, joint_cfg, batch):
     assert total.isfinite()
 
 
-def test_pictures_without_labels_have_no_part(joint_model, joint_cfg, batch):
+def test_images_without_labels_have_no_part(joint_model, joint_cfg, batch):
     """The loss of a task is that of the images that are labelled for it, alone."""
     joint_model.eval()  # statistics of the batch would see all images
     data = without(joint_model.data_preprocessor(batch(joint_cfg), True), 'pose', [1])
@@ -243,9 +243,9 @@ def test_gradient_norms(joint_model, joint_cfg, batch):
 def test_deployed_form_gives_the_same(joint_model, joint_cfg, batch):
     joint_model.eval()
     deployed = deploy(joint_model)
-    pictures = torch.randn(1, 3, 128, 128)
+    images = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
-        expected, found = (model.tasks.semantic(pictures, mode='tensor') for model in (joint_model, deployed))
+        expected, found = (model.tasks.semantic(images, mode='tensor') for model in (joint_model, deployed))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert deployed.tasks.pose.backbone.source is not joint_model.tasks.pose.backbone.source
 

@@ -1,4 +1,4 @@
-"""Pictures of all tasks: labels beside predictions, where the image is larger or smaller than the file as well."""
+"""Images of all tasks: labels beside predictions, where the image is larger or smaller than the file as well."""
 
 import cv2
 import numpy as np
@@ -28,10 +28,10 @@ def test_labels_beside_predictions(tmp_path):
     visualizer = MultiTaskVisualizer()
     visualizer.dataset_meta = META
     image, file = np.zeros((100, 200, 3), np.uint8), str(tmp_path / 'drawn.png')
-    visualizer.add_datasample('picture', image, sample(), out_file=file)
+    visualizer.add_datasample('image', image, sample(), out_file=file)
     labels, found = np.split(cv2.imread(file)[..., ::-1], 2, axis=1)
     assert RED(labels).any() and RED(found).any() and not BLUE(labels).any() and BLUE(found).mean() > 0.8
-    visualizer.add_datasample('picture', image, sample(), draw_gt=False, pred_score_thr=0.95, out_file=file)
+    visualizer.add_datasample('image', image, sample(), draw_gt=False, pred_score_thr=0.95, out_file=file)
     found = cv2.imread(file)[..., ::-1]
     assert found.shape == image.shape and not RED(found).any() and BLUE(found).all()
 

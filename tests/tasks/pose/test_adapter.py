@@ -47,16 +47,16 @@ def test_coco_records_can_be_written_and_loaded(adapter, predictions, tmp_path):
 
 @pytest.mark.parametrize(('score_thr', 'drawn'), [(0.1, 2), (0.5, 1), (0.95, 0)])
 def test_people_above_the_threshold_are_drawn(adapter, predictions, coco_meta, score_thr, drawn):
-    picture = draw(np.zeros((100, 150, 3), dtype=np.uint8), adapter.content(predictions, coco_meta, score_thr))
+    image = draw(np.zeros((100, 150, 3), dtype=np.uint8), adapter.drawing(predictions, coco_meta, score_thr))
     shown = [
-        np.mean([picture[int(y), int(x)].max() > 30 for x, y in person])
+        np.mean([image[int(y), int(x)].max() > 30 for x, y in person])
         for person in predictions.pred_instances.keypoints
     ]
     assert sum(share > 0.9 for share in shown) == drawn
     assert len(predictions.pred_instances) == 2  # the sample itself is not changed
 
 
-def test_annotations_of_resized_pictures_are_drawn_where_they_belong(adapter, coco_meta, sample):
+def test_annotations_of_resized_images_are_drawn_where_they_belong(adapter, coco_meta, sample):
     from icconv_mm.tasks.pose import MultiScaleResize, PackMultiScaleInputs
 
     sample['img'][:] = 0

@@ -9,19 +9,19 @@ from icconv_mm.errors import InputError
 def write(tmp_path, mmpose):
     """A function that writes annotations, one image per list of them, and builds the dataset."""
 
-    def build(*pictures, kind='BottomupCocoDataset', count=17, **options):
+    def build(*images, kind='BottomupCocoDataset', count=17, **options):
         from mmpose.registry import DATASETS
 
         annotations = []
-        for image_id, people in enumerate(pictures, start=1):
+        for image_id, people in enumerate(images, start=1):
             for person in people:
                 given = dict(
                     id=len(annotations) + 1, image_id=image_id, category_id=1, iscrowd=0, bbox=[1, 1, 9, 9], area=81,
                     segmentation=[[1, 1, 10, 1, 10, 10]], keypoints=[5, 5, 2] * count, num_keypoints=count,
                 )  # fmt: skip
                 annotations.append({key: value for key, value in {**given, **person}.items() if value is not ...})
-        images = [dict(id=i, file_name=f'{i}.jpg', width=20, height=20) for i in range(1, len(pictures) + 1)]
-        content = dict(images=images, annotations=annotations, categories=[dict(id=1, name='person')])
+        entries = [dict(id=i, file_name=f'{i}.jpg', width=20, height=20) for i in range(1, len(images) + 1)]
+        content = dict(images=entries, annotations=annotations, categories=[dict(id=1, name='person')])
         (tmp_path / 'people.json').write_text(json.dumps(content))
         settings = dict(ann_file=str(tmp_path / 'people.json'), data_mode='bottomup')
         return DATASETS.build(dict(type=kind if '.' in kind else f'icconv_mm.{kind}', **settings, **options))
@@ -44,7 +44,7 @@ def test_crowds_and_people_without_keypoints_are_masked(write):
     assert info['keypoints_visible'].any(1).tolist() == [True, False, False]
 
 
-def test_pictures_without_people_are_left_out_of_training_unless_kept(write):
+def test_images_without_people_are_left_out_of_training_unless_kept(write):
     assert len(write([{}], [])) == 1
     dataset = write([{}], [], keep_empty=True)
     assert len(dataset) == 2
@@ -59,7 +59,7 @@ def test_what_would_drop_people_or_end_in_pycocotools_is_named(write):
         write([{}, {'bbox': None}])
     with pytest.raises(InputError, match=r'people\.json: image 2 \(2\.jpg\), annotation 2: the runs have 300 pixels'):
         write([{}], [dict(crowd, segmentation=dict(size=[20, 20], counts=[100, 200]))])
-    with pytest.raises(InputError, match='annotation 1: run lengths of size'):
+    with pytest.raises(InputError, match='annotation 1: RLE of size'):
         write([dict(crowd, segmentation=dict(size=[10, 20], counts=[200]))], test_mode=True)
     assert len(write([{}, {'segmentation': None}, {'segmentation': ...}])) == 1
     assert len(write([{'segmentation': 'unread'}])) == 1  # of people who have keypoints, nobody reads it

@@ -133,7 +133,7 @@ def test_result_does_not_depend_on_the_batch(model, coco_meta, scales):
     _assert_same(together, [_predict(model, [item])[0] for item in items])
 
 
-def test_pictures_of_one_size_with_different_base_sizes(model, coco_meta):
+def test_images_of_one_size_with_different_base_sizes(model, coco_meta):
     """At size_divisor 8 these have bases of 64 x 72 and 64 x 64, and both go to 64 x 64, a multiple of the stride."""
     items = _pyramids(coco_meta, [(64, 72), (64, 64), (64, 72)], size_divisor=8)
     assert {tuple(item['inputs'][0].shape) for item in items} == {(3, 64, 64)}
@@ -169,13 +169,13 @@ def test_a_batch_tensor_is_a_pyramid_of_one_level(model, coco_meta):
     _assert_same(_predict(model, items), expected)
 
 
-def test_mirrored_picture_gives_mirrored_people(model, coco_meta):
+def test_flipped_image_gives_flipped_people(model, coco_meta):
     """With the flip test, image and mirror image have the same heatmaps but for left and right."""
     item = _pyramids(coco_meta, [(64, 96)])[0]
-    mirrored = dict(item, inputs=[image.flip(-1) for image in item['inputs']])
+    flipped = dict(item, inputs=[image.flip(-1) for image in item['inputs']])
     model.test_cfg['output_heatmaps'] = True
     with torch.no_grad():
-        first, second = (model.test_step(pseudo_collate([i]))[0].pred_fields.heatmaps.clone() for i in (item, mirrored))
+        first, second = (model.test_step(pseudo_collate([i]))[0].pred_fields.heatmaps.clone() for i in (item, flipped))
     torch.testing.assert_close(second.flip(-1)[coco_meta['flip_indices']], first, rtol=1e-4, atol=1e-5)
 
 
@@ -194,12 +194,12 @@ def test_nan_heatmaps_are_an_error(model, coco_meta):
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (2, 3), (5, 31)])
-def test_picture_smaller_than_the_stride(model, coco_meta, shape):
+def test_image_smaller_than_the_stride(model, coco_meta, shape):
     people = _predict(model, _pyramids(coco_meta, [shape], (2, 1, 0.5)))[0]
     assert people.keypoints.shape[1:] == (17, 2)
 
 
-def test_keypoints_come_back_to_the_picture(model, coco_meta):
+def test_keypoints_come_back_to_the_image(model, coco_meta):
     """A peak that the head invents at a known place of the map is found at that place of the image."""
     maps = torch.zeros(1, 34, 16, 24)
     maps[0, :17, 4, 18], maps[0, :17, 5, 19] = 1.0, 0.5  # upsampled, a lone pixel would have four equal peaks

@@ -56,13 +56,13 @@ def test_image_that_would_become_too_long():
 SWAP = [0, 2, 1]
 
 
-def test_unflip_undoes_mirroring():
+def test_unflip_undoes_flipping():
     maps = torch.rand(2, 3, 4, 6)
     assert torch.equal(unflip(maps.flip(-1)[:, SWAP], SWAP), maps)
     assert torch.equal(unflip(maps.flip(-1), None), maps)
 
 
-def test_a_perfect_network_sees_the_same_in_the_mirror():
+def test_a_perfect_network_sees_the_same_in_a_flip():
     maps, tags = torch.rand(1, 3, 8, 12), torch.rand(1, 3, 8, 12)
     aggregator = MapAggregator()
     aggregator.add([maps], [tags], [maps.flip(-1)[:, SWAP]], [tags.flip(-1)[:, SWAP]], SWAP)

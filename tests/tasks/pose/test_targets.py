@@ -62,7 +62,7 @@ def test_mask_follows_the_image():
 
 
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical', 'diagonal'])
-def test_mask_follows_the_mirrored_image(direction):
+def test_mask_follows_the_flipped_image(direction):
     corner = [[[0, 0, 5, 0, 5, 3, 0, 3]]]
     args = corner, (16, 12), np.eye(2, 3), (16, 12)
     axes = {'horizontal': 1, 'vertical': 0, 'diagonal': (0, 1)}[direction]

@@ -34,7 +34,7 @@ def _brightest(image):
 
 
 @pytest.mark.parametrize('prob', [0.0, 1.0])
-def test_keypoints_move_with_the_picture(pipeline, sample, prob):
+def test_keypoints_move_with_the_image(pipeline, sample, prob):
     flip = dict(type='RandomFlip', prob=prob, direction='horizontal')
     results = pipeline(dict(AFFINE, shift_factor=0.05), flip)(_dot(sample))
     assert results['img'].shape == (64, 96, 3) and results['img_shape'] == (64, 96)
@@ -43,7 +43,7 @@ def test_keypoints_move_with_the_picture(pipeline, sample, prob):
 
 
 @pytest.mark.parametrize('direction', ['horizontal', 'vertical'])  # mmpose 1.3 cannot mirror boxes diagonally
-def test_targets_and_mask_move_with_the_picture(pipeline, sample, direction):
+def test_targets_and_mask_move_with_the_image(pipeline, sample, direction):
     sample['invalid_segs'] = [[[65, 45, 76, 45, 76, 56, 65, 56]]]
     flip = dict(type='RandomFlip', prob=1.0, direction=direction)
     generate = dict(type='GenerateTarget', encoder=ENCODER)
@@ -66,7 +66,7 @@ def test_keypoint_less_than_a_heatmap_pixel_outside_is_kept(pipeline, sample):
     assert results['heatmaps'][0, 2, 0] == 1
 
 
-def test_mirroring_before_the_affine_is_refused(pipeline, sample):
+def test_flipping_before_the_affine_is_refused(pipeline, sample):
     with pytest.raises(InputError, match=r'seven\.jpg: RandomFlip stands before BottomupAffine'):
         pipeline(dict(type='RandomFlip', prob=1.0), AFFINE)(sample)
 
@@ -95,7 +95,7 @@ def test_training_sample_is_packed(pipeline, sample):
     assert 'category_id' not in packed['data_samples']
 
 
-def test_picture_without_people(pipeline, sample):
+def test_image_without_people(pipeline, sample):
     for key in ('keypoints', 'keypoints_visible', 'bbox', 'bbox_score', 'area'):
         sample[key] = sample[key][:0]
     flip = dict(type='RandomFlip', prob=1.0)
@@ -123,13 +123,13 @@ def test_every_level_shows_the_dot_at_the_same_place(pipeline, sample):
 
 
 @pytest.mark.parametrize('transform', [AFFINE, dict(type='icconv_mm.MultiScaleResize', input_size=(640, 640))])
-def test_picture_that_cannot_be_warped_is_named(pipeline, sample, transform):
+def test_image_that_cannot_be_warped_is_named(pipeline, sample, transform):
     sample.update(img=np.zeros((1, 32767, 3), dtype=np.uint8), img_shape=(1, 32767))
     with pytest.raises(InputError, match=r'seven\.jpg: an image of 32767 x 1 pixels is too large: .* 32766;'):
         pipeline(transform)(sample)
 
 
-def test_preprocessor_normalizes_each_picture_of_each_level(pipeline, sample, mmpose):
+def test_preprocessor_normalizes_each_image_of_each_level(pipeline, sample, mmpose):
     from icconv_mm.tasks.pose import MultiScaleDataPreprocessor
 
     resize = dict(type='icconv_mm.MultiScaleResize', input_size=(64, 64), scales=[1, 0.5], size_divisor=32)

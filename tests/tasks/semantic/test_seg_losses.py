@@ -1,4 +1,4 @@
-"""Losses of label maps."""
+"""Losses of segmentation maps."""
 
 import pytest
 import torch
@@ -19,6 +19,6 @@ def test_weighted_cross_entropy():
     torch.testing.assert_close(loss(logits, labels), 0.5 * expected)
     pixels = torch.zeros(2, 4, 5)
     assert loss(logits, labels, weight=pixels) == 0
-    void = loss(logits, torch.full_like(labels, 255))
-    void.backward()
-    assert void == 0 and logits.grad.abs().max() == 0
+    ignore_index = loss(logits, torch.full_like(labels, 255))
+    ignore_index.backward()
+    assert ignore_index == 0 and logits.grad.abs().max() == 0

@@ -17,7 +17,7 @@ def code(text: str) -> list[str]:
 SLEEPING = code('time.sleep(60)')
 
 
-def test_how_a_process_ended_is_a_sentence(tmp_path):
+def test_how_a_process_ended_is_a_message(tmp_path):
     log = tmp_path / 'it.log'
     with Children() as children:
         failed = children.run(code('print(os.environ["IT"])\nsys.exit("so")'), log, env={'IT': 'said'})

@@ -56,7 +56,7 @@ def write_page(results: Sequence[Result], tasks: Sequence[DemoTask], folder: Pat
     encoded = base64.b64encode(image.read_bytes()).decode()
     parts += [
         '<h2>Truth and predictions</h2>',
-        '<p>Label maps tint, white lines are the outlines of masks, boxes have names, white dots are keypoints.</p>',
+        '<p>Segmentation maps tint, white lines are the contours of masks, white dots are keypoints.</p>',
         f'<img alt="truth and predictions of a few scenes" src="data:image/jpeg;base64,{encoded}">',
     ]
     for task in tasks:

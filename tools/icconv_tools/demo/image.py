@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from pycocotools.coco import COCO
 
-from icconv_mm_runtime.drawing import Content, Mark, draw
+from icconv_mm_runtime.drawing import Drawing, DrawnObject, draw
 from icconv_tools.demo.tasks import BOXES, KEYPOINTS, LABELS, MASKS, Kind
 from icconv_tools.miniature import CLASSES, PALETTE, SEMANTIC_PALETTE, SKELETON
 
@@ -21,7 +21,7 @@ _MARGIN = 34  # for titles
 _SEEN = 0.5  # of a keypoint's score: the height of its peak in the heatmap
 _MAX_BYTES = 400_000
 
-# What a column shows: for each kind a function that gives a scene's label map, or its objects in COCO's form.
+# What a column shows: for each kind a function that gives a scene's segmentation map, or its objects in COCO's form.
 _Source = Callable[[dict], Any]
 
 
@@ -29,8 +29,8 @@ def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Pat
     """Write a JPEG in which each of a few validation scenes appears once, with all predictions below the truth.
 
     Args:
-        columns: By its title what a row shows: for each kind the COCO results file or the folder of label maps that
-            an evaluator wrote. The truth comes first, and shows all kinds that the others have.
+        columns: By its title what a row shows: for each kind the COCO results file or the folder of segmentation maps
+            that an evaluator wrote. The truth comes first, and shows all kinds that the others have.
         data: The miniature dataset.
         path: The file to write; at most 400 kB.
     """
@@ -74,27 +74,27 @@ def _objects(path: Path, kind: Kind) -> _Source:
 
 
 def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco: COCO) -> np.ndarray:
-    """A scene enlarged to a tile, with label map, masks, boxes with names, and keypoints on top of each other."""
+    """A scene enlarged to a tile, with its segmentation map, masks, boxes with names, and keypoints."""
     factor = _TILE / scene.shape[1]
     tile = cv2.resize(scene, (_TILE, round(factor * scene.shape[0])), interpolation=cv2.INTER_CUBIC)
-    content = Content(colors=SEMANTIC_PALETTE, size=scene.shape[:2])
+    drawing = Drawing(colors=SEMANTIC_PALETTE, size=scene.shape[:2])
     if LABELS in sources:
-        content.label_map = sources[LABELS](image)
+        drawing.seg_map = sources[LABELS](image)
     for kind in (MASKS, KEYPOINTS, BOXES):
         for each in sources[kind](image) if kind in sources else ():
-            mark = Mark(PALETTE[each['category_id'] - 1])
+            item = DrawnObject(PALETTE[each['category_id'] - 1])
             if kind is MASKS:  # smoothed as the scene is
                 smooth = cv2.GaussianBlur(cv2.resize(coco.annToMask(each) * 255, tile.shape[1::-1]), (0, 0), factor)
-                mark.mask = smooth > 127
+                item.mask = smooth > 127
             elif kind is KEYPOINTS:
                 keypoints = np.array(each['keypoints']).reshape(-1, 3)
-                mark.keypoints, mark.skeleton = keypoints[:, :2], [(a - 1, b - 1) for a, b in SKELETON]
-                mark.shown = keypoints[:, 2] > (_SEEN if 'score' in each else 0)  # an annotation has 1 or 2
+                item.keypoints, item.skeleton = keypoints[:, :2], [(a - 1, b - 1) for a, b in SKELETON]
+                item.shown = keypoints[:, 2] > (_SEEN if 'score' in each else 0)  # an annotation has 1 or 2
             else:
                 x, y, width, height = each['bbox']
-                mark.box, mark.text = (x, y, x + width, y + height), CLASSES[each['category_id'] - 1]
-            content.marks.append(mark)
-    return draw(tile[..., ::-1], content)[..., ::-1]
+                item.box, item.text = (x, y, x + width, y + height), CLASSES[each['category_id'] - 1]
+            drawing.objects.append(item)
+    return draw(tile[..., ::-1], drawing)[..., ::-1]
 
 
 def _text(text: str, width: int) -> np.ndarray:

@@ -93,8 +93,8 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
                 _export(options, results, console)
         finally:
             _report(options, tasks, results, console)
-    command = command_of('train', 'YOUR_PICTURES', '--task', 'all').strip('`')
-    console.out(f'\nThe same on your own pictures, labelled in any usual format:\n  {command}', highlight=False)
+    command = command_of('train', 'YOUR_IMAGES', '--task', 'all').strip('`')
+    console.out(f'\nThe same on your own images, labelled in any usual format:\n  {command}', highlight=False)
     return results
 
 

@@ -88,9 +88,9 @@ def notes_on_file(results: Sequence[Result], folder: Path) -> list[str]:
         return []
     report = json.loads(known.read_text())
     own, theirs = report['milliseconds']['file'], report['milliseconds']['model']
-    differences = ', '.join(f'{kind} {value:.0e}' for kind, value in report['check'].items() if kind != 'pictures')
+    differences = ', '.join(f'{kind} {value:.0e}' for kind, value in report['check'].items() if kind != 'images')
     return [
-        f'one network as one file: {report["file"]}, {report["bytes"] / 2**20:.1f} MiB, {own} ms a picture where '
+        f'one network as one file: {report["file"]}, {report["bytes"] / 2**20:.1f} MiB, {own} ms an image where '
         f'PyTorch takes {theirs}; largest differences: {differences}'
     ]
 

@@ -13,7 +13,7 @@ class Kind(NamedTuple):
         key: The same as the evaluator calls it.
         option: The evaluator's option that makes it write the predictions: one of the task's own library.
         value: The name that the option gets.
-        written: The name of what is written: COCO results, or a folder of label maps.
+        written: The name of what is written: COCO results, or a folder of segmentation maps.
         scale: What the evaluator's value is multiplied with, to be in 0..1.
     """
 
@@ -32,7 +32,7 @@ KEYPOINTS = Kind('keypoints', 'OKS AP50', 'coco/AP .5', 'outfile_prefix', 'resul
 LABELS = Kind('labels', 'mIoU', 'mIoU', 'output_dir', 'labels', 'labels', scale=0.01)
 
 
-class Judged(NamedTuple):
+class Evaluation(NamedTuple):
     """One result of a trained network.
 
     Attributes:
@@ -74,7 +74,7 @@ class DemoTask:
     name: str
     title: str
     config: str
-    judged: tuple[Judged, ...]
+    judged: tuple[Evaluation, ...]
     starts_from: tuple[str, ...] = ()
     fine_tuning: int | None = None
     retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -82,7 +82,7 @@ class DemoTask:
 
 def _single(name: str, title: str, config: str, kind: Kind, threshold: float, **more) -> DemoTask:
     """A network for one task."""
-    return DemoTask(name, title, config, (Judged(title, kind, threshold),), **more)
+    return DemoTask(name, title, config, (Evaluation(title, kind, threshold),), **more)
 
 
 # Near the size that the networks learn from: of images of twice the size they find hardly anyone.
@@ -93,10 +93,10 @@ _SCALES = '[1.25,1,0.75]'
 MULTITASK = DemoTask(
     'all', 'one network', 'multitask/multitask_ic-r18_fpn_miniature.py',
     judged=(
-        Judged('one network: boxes', BOXES, 0.60, 'instance', 'test_evaluator.0.metric'),
-        Judged('one network: masks', MASKS, 0.50, 'instance', 'test_evaluator.0.metric'),
-        Judged('one network: semantic segmentation', LABELS, 0.60, 'semantic', 'test_evaluator.1.metric'),
-        Judged('one network: bottom-up pose', KEYPOINTS, 0.40, 'pose', 'test_evaluator.2.metric'),
+        Evaluation('one network: boxes', BOXES, 0.60, 'instance', 'test_evaluator.0.metric'),
+        Evaluation('one network: masks', MASKS, 0.50, 'instance', 'test_evaluator.0.metric'),
+        Evaluation('one network: semantic segmentation', LABELS, 0.60, 'semantic', 'test_evaluator.1.metric'),
+        Evaluation('one network: bottom-up pose', KEYPOINTS, 0.40, 'pose', 'test_evaluator.2.metric'),
     ),
     retests=((', 3 scales', (f'model.tasks.pose.test_cfg.test_scales={_SCALES}',)),),
 )

@@ -4,7 +4,7 @@ Scenes hold people (boxes, masks, 17 COCO keypoints) and five other shapes, and 
 semantic annotations::
 
     {train,val}/000001.jpg                        images
-    semantic/{train,val}/000001.png               label maps: 0 background, 1 person, 2 ball, ...
+    semantic/{train,val}/000001.png               segmentation maps: 0 background, 1 person, 2 ball, ...
     annotations/instances_{train,val}.json        COCO detection and instance segmentation, six categories
     annotations/person_keypoints_{train,val}.json COCO person keypoints, one category
     miniature.json                                the options it was drawn with; written last

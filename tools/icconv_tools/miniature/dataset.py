@@ -160,7 +160,7 @@ def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
 
 
 def _write_crops(folder: Path, name: str, drawn: Scene, annotations: list[dict], options: MiniatureOptions) -> None:
-    """``folder/CLASS/NAME_ITEM.jpg``: a square around the middle of each object's box, mirrored beyond the picture."""
+    """``folder/CLASS/NAME_ITEM.jpg``: a square around the middle of each object's box, flipped beyond the image."""
     side = options.crop
     padded = cv2.copyMakeBorder(drawn.image, side, side, side, side, cv2.BORDER_REFLECT_101)
     for index, (item, annotation) in enumerate(zip(drawn.items, annotations)):
@@ -228,7 +228,7 @@ def _labelled(keypoints: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) -> list | dict:
-    """COCO polygons of a mask ``[H, W]`` (x, y in pixels), or run lengths if it has holes, which polygons cannot have.
+    """COCO polygons of a mask ``[H, W]`` (x, y in pixels), or RLE if it has holes, which polygons cannot have.
 
     The outline is traced on the enlarged mask, so that it runs along the pixels' edges and not through their centres.
     """
@@ -238,13 +238,13 @@ def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) ->
     contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     if (hierarchy[0, :, 3] >= 0).any():
         return rle(mask)
-    outlines = (cv2.approxPolyDP(contour, tolerance * enlarge, True)[:, 0] for contour in contours)
-    corners = [(points + 0.5) / enlarge + (x, y) for points in outlines if len(points) >= 3]
+    segmentations = (cv2.approxPolyDP(contour, tolerance * enlarge, True)[:, 0] for contour in contours)
+    corners = [(points + 0.5) / enlarge + (x, y) for points in segmentations if len(points) >= 3]
     return [np.round(points, 2).ravel().tolist() for points in corners] or rle(mask)
 
 
 def rle(mask: np.ndarray) -> dict:
-    """COCO's uncompressed run lengths of a mask ``[H, W]``: column by column, the first run being background."""
+    """COCO's uncompressed RLE of a mask ``[H, W]``: column by column, the first run being background."""
     pixels = mask.ravel(order='F')
     changes = np.flatnonzero(np.diff(pixels)) + 1
     runs = np.diff([0, *changes, pixels.size])

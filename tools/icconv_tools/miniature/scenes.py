@@ -65,7 +65,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
     if rng.random() < 0.05:
         _add_crowd(rng, scene)
     for is_thing in rng.permutation([0] * people + [1] * things):
-        add = _add_thing if is_thing else _add_person
+        add = _add_object if is_thing else _add_person
         for _ in range(6):  # a refused place is tried elsewhere, then given up
             if add(rng, scene, scale):
                 break
@@ -121,7 +121,7 @@ def background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def grain(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """``image`` with a film's noise, float32."""
+    """``image`` with a video's noise, float32."""
     return image + rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(0, 3))
 
 
@@ -162,14 +162,14 @@ def place(scene: Scene, alpha: np.ndarray, paint: Callable[[tuple], np.ndarray],
     return True
 
 
-def _add_thing(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
+def _add_object(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
     size = len(scene.owner)
     label = int(rng.integers(1, len(CLASSES)))
     radius = np.clip(size * scale * np.exp(rng.normal(np.log(0.14), 0.35)), 0.05 * size, 0.3 * size)
     center = rng.uniform(0.05, 0.95, 2) * size
     tilt = np.deg2rad(rng.uniform(-MAX_TILT, MAX_TILT))
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
-    contours = [fixed(points @ turn * radius + center) for points in OUTLINES[CLASSES[label]](rng)]
+    contours = [fixed(points @ turn * radius + center) for points in POLYGONS[CLASSES[label]](rng)]
     alpha = np.zeros((size, size), np.uint8)
     cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, SUBPIXEL_BITS)
     period = size * rng.uniform(0.055, 0.08)
@@ -218,13 +218,13 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     start, height = rng.uniform(0.15, 0.6, 2) * size, rng.uniform(0.11, 0.17) * size
     steps = np.arange(rng.integers(5, 9)) * 0.42 * height
     poses = [random_pose(rng, start + [step, rng.normal(0, 0.06) * height], height) for step in steps]
-    outlines = [silhouette(pose, size) for pose in poses]
-    alpha = np.max(outlines, axis=0)
+    segmentations = [silhouette(pose, size) for pose in poses]
+    alpha = np.max(segmentations, axis=0)
 
     def paint(window):
         patch = scene.image[window].astype(np.float32)
-        for pose, outline in zip(poses, outlines):
-            covered = outline[window] > 127
+        for pose, segmentation in zip(poses, segmentations):
+            covered = segmentation[window] > 127
             patch[covered] = dressed(rng, pose, scene.image, window)[covered]
         return patch
 
@@ -254,7 +254,7 @@ def _ring(flat: float, hole: float) -> list[np.ndarray]:
     return [_circle(1.1) * [1, flat], _circle(hole) * [1, flat]]
 
 
-OUTLINES = {
+POLYGONS = {
     'ball': lambda rng: [_circle() * [1, rng.uniform(0.9, 1)]],
     'box': lambda rng: [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [1, rng.uniform(0.7, 1)]],
     'cone': lambda rng: [np.array([[-1, 0.9], [1, 0.9], [0, -1.25]]) * [rng.uniform(0.75, 1.1), 1]],

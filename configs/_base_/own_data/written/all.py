@@ -12,7 +12,7 @@ head.roi_head.bbox_head.update(in_channels=width, num_classes=num_classes)
 load[objects_task] = dict(type='mmdet.LoadAnnotations', with_bbox=True)
 pack[objects_task] = [dict(type='mmdet.PackDetInputs')]
 data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes))
-# pictures without things are learned from, too
+# images without objects are learned from, too
 train_sets[objects_task] = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False))
 val_sets[objects_task] = dict(data, ann_file=val_ann_file)
 test_sets[objects_task] = dict(data, ann_file=test_ann_file)
@@ -93,7 +93,7 @@ train_set = dict(
     type='icconv_mm.MultiTaskConcatDataset',
     datasets=[
         dict(one_set, datasets={name: train_sets[name] for name in group}, pipeline=train_pipeline)
-        for group in same_pictures['train']
+        for group in same_images['train']
     ],
 )
 val_set, test_set = (
@@ -104,11 +104,11 @@ val_set, test_set = (
             for group in groups
         ],
     )
-    for sets, groups in ((val_sets, same_pictures['val']), (test_sets, same_pictures['test']))
+    for sets, groups in ((val_sets, same_images['val']), (test_sets, same_images['test']))
 )
 # a task is judged where it has labels
 val_evaluator, test_evaluator = (
-    [each for each in evaluator if any(each['task'] in group for group in same_pictures[split])]
+    [each for each in evaluator if any(each['task'] in group for group in same_images[split])]
     for split, evaluator in (('val', val_evaluator), ('test', test_evaluator))
 )
 val_batch_size = 1

@@ -34,7 +34,7 @@ def test_what_tests_need_is_pinned(tmp_path, torch):
 
 
 @pytest.mark.parametrize(('torch', 'wanted'), [('2.1', '3.10 to 3.11'), ('2.11', '3.10 to 3.12'), ('2.15', '3.13')])
-def test_no_suitable_python_is_one_sentence(repo, torch, wanted):
+def test_no_suitable_python_is_one_message(repo, torch, wanted):
     command = ['sh', repo / 'tools/dev/setup/setup_env.sh', torch, '--venv', 'nowhere']
     done = subprocess.run(command, env={'PYTHON': 'false', 'PATH': '/usr/bin:/bin'}, capture_output=True, text=True)
     assert done.returncode == 1

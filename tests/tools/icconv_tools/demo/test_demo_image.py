@@ -28,14 +28,14 @@ def test_second_row_shows_what_was_found(data, tmp_path, kind, score):
     """Drawn from what the evaluator wrote, if it is confident; the truth stays."""
     area = np.zeros((64, 64), np.uint8)
     area[8:40, 8:40] = 1
-    outline = masks.encode(np.asfortranarray(area))
+    segmentation = masks.encode(np.asfortranarray(area))
     thing = {'bbox': [8, 8, 32, 32], 'category_id': 2, 'score': score, 'keypoints': [10, 20, 2] * 8 + [30, 40, 2] * 9}
-    thing['segmentation'] = {'size': outline['size'], 'counts': outline['counts'].decode()}
+    thing['segmentation'] = {'size': segmentation['size'], 'counts': segmentation['counts'].decode()}
     found = [thing | {'image_id': i} for i in range(1, 5)]
     assert _differing(data, tmp_path, kind, found) == [False, score == 0.9]
 
 
-def test_label_maps_tint(data, tmp_path):
+def test_seg_maps_tint(data, tmp_path):
     images = []
     for number in (0, 3):
         folder = tmp_path / f'labels{number}'

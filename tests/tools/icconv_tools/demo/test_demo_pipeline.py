@@ -18,7 +18,7 @@ def _report(tmp_path):
     return json.loads((tmp_path / 'work/report.json').read_text())
 
 
-def test_one_network_is_judged_for_each_task(home, data, tmp_path):
+def test_one_network_is_evaluated_for_each_task(home, data, tmp_path):
     """By default one network is trained: once; tested once, and once more at three scales."""
     results, printed = run(data, tmp_path, tasks=['all'])
     report = _report(tmp_path)
@@ -38,7 +38,7 @@ def test_one_network_is_judged_for_each_task(home, data, tmp_path):
     assert 'data/miniature' not in cfg.pretty_text.replace(str(data), '')
     assert cv2.imread(str(tmp_path / 'work/demo.jpg')).shape[1] == 2 * 384  # truth and prediction
     assert 'four networks' not in printed
-    exported = '1.0 MiB, 20.0 ms a picture where PyTorch takes 40.0; largest differences: boxes 1e-05'
+    exported = '1.0 MiB, 20.0 ms an image where PyTorch takes 40.0; largest differences: boxes 1e-05'
     page = (tmp_path / 'work/report.html').read_text()
     if EXPORTS:
         assert exported in printed and exported in page and exported in (tmp_path / 'work/report.md').read_text()

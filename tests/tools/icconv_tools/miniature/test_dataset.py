@@ -48,7 +48,7 @@ def test_same_options_same_bytes(tmp_path):
 
 
 def test_annotations_are_the_visible_parts(root, instances):
-    """Masks, boxes, areas and label maps all say the same as the scene they were drawn from."""
+    """Masks, boxes, areas and segmentation maps all say the same as the scene they were drawn from."""
     for image in range(1, 21):
         scene = miniature.scene(OPTIONS, 'train', image - 1)
         annotations = instances.loadAnns(instances.getAnnIds(image))
@@ -114,10 +114,10 @@ def _histograms(root, split, bins=4):
     """Per annotated object: its class and the histogram of the colours of its visible pixels."""
     coco = COCO(root / f'annotations/instances_{split}.json')
     labels, histograms = [], []
-    for image in coco.imgs.values():
-        picture = cv2.imread(str(root / split / image['file_name'])) // (256 // bins)
-        for annotation in coco.loadAnns(coco.getAnnIds(image['id'], iscrowd=False)):
-            code = picture[coco.annToMask(annotation) > 0].astype(int) @ [1, bins, bins * bins]
+    for entry in coco.imgs.values():
+        pixels = cv2.imread(str(root / split / entry['file_name'])) // (256 // bins)
+        for annotation in coco.loadAnns(coco.getAnnIds(entry['id'], iscrowd=False)):
+            code = pixels[coco.annToMask(annotation) > 0].astype(int) @ [1, bins, bins * bins]
             histograms.append(np.bincount(code, minlength=bins**3) / len(code))
             labels.append(annotation['category_id'])
     return np.array(labels), np.array(histograms)

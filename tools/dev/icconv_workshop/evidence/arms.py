@@ -18,7 +18,7 @@ RATES = {
     'backbone-segmentation': 1.6e-2,
     'head': 1.6e-2,
     'fpt': 4e-3,  # of which joint-masks has the baseline: one rate
-    'all': 4e-3,
+    'joint': 4e-3,
     'camvid': 4e-3,
     'camvid-backbone': 4e-3,
     'camvid-head': 4e-3,
@@ -143,7 +143,7 @@ _HEAD = {'model.decode_head.type': 'icconv_mm.PyConvHead', 'model.decode_head.py
 _LOGGED = {'model.log_gradients': True}
 _UPGRAD = {**_LOGGED, 'model.aggregator': 'UPGrad'}
 # Lengths at which one network for all tasks costs half of what the networks for each cost together: a step of it takes
-# 0.56 of the steps of the four for drawn pictures, and 0.57 of those of the three for nuclei, on one CPU core.
+# 0.56 of the steps of the four for drawn images, and 0.57 of those of the three for nuclei, on one CPU core.
 _HALF_OF_FOUR, _HALF_OF_THREE = 0.82, 5 / 6  # the latter in whole epochs
 
 # --- real sets ---

@@ -52,7 +52,7 @@ class Experiment:
         root: Folder below which, by the budget's name, are data, runs and report.
         budget: What a run may cost.
         seeds: Seeds of every arm.
-        comparisons: Names of comparisons; by default all whose pictures are there or can be drawn.
+        comparisons: Names of comparisons; by default all whose images are there or can be drawn.
 
     Raises:
         InputError: There is no such comparison, or no seed.
@@ -60,7 +60,7 @@ class Experiment:
 
     def __init__(self, root: Path, budget: Budget, seeds: Sequence[int], comparisons: Sequence[str] | None = None):
         self.root, self.budget = root.absolute() / budget.name, budget  # runs of two budgets do not mix
-        comparisons = comparisons or [name for name in COMPARISONS if self._has_pictures(name)]
+        comparisons = comparisons or [name for name in COMPARISONS if self._has_images(name)]
         names = require_known(comparisons, COMPARISONS, '--comparisons: no comparison')
         if not seeds:
             raise InputError('--seeds: at least one is needed')
@@ -68,7 +68,7 @@ class Experiment:
         self.comparisons = [COMPARISONS[name] for name in names]
         self.console = Console()
 
-    def _has_pictures(self, comparison: str) -> bool:
+    def _has_images(self, comparison: str) -> bool:
         """Whether its set is drawn, or has been cloned."""
         data = ARMS[COMPARISONS[comparison].rows[0].arm].data
         return data not in REAL or REAL[data].clone(self.root).is_dir()

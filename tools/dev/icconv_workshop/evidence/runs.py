@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from icconv_mm.apis import load_config
-from icconv_mm.config_tree import dicts_in
+from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
 from icconv_mm.runner.config import move_data, set_length
@@ -110,7 +110,7 @@ class Run:
 
     def truth(self, kind: str) -> Path:
         """The COCO file of what it is tested on: of ``'bbox'``, ``'segm'`` or ``'keypoints'``."""
-        metrics = [node for node in dicts_in(self.config().test_evaluator) if 'CocoMetric' in node.get('type', '')]
+        metrics = [node for node in walk_dicts(self.config().test_evaluator) if 'CocoMetric' in node.get('type', '')]
         return Path(next(each.ann_file for each in metrics if kind in each.get('metric', 'keypoints')))
 
     @property
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def is_real(self) -> bool:
-        """Whether its pictures are of a public set, not drawn."""
+        """Whether its images are of a public set, not drawn."""
         return self.arm.data in REAL
 
     @property
@@ -169,7 +169,7 @@ class Run:
         for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training
             cfg[name] = None
         cfg.default_hooks.checkpoint = None
-        for node in list(dicts_in(cfg.test_evaluator)):
+        for node in list(walk_dicts(cfg.test_evaluator)):
             if 'CocoMetric' in node.get('type', ''):  # it writes; AP by size is computed from that
                 node.update(format_only=True, outfile_prefix=str(self.folder / 'results'))
         for loader in (cfg.train_dataloader, cfg.test_dataloader):
@@ -215,10 +215,10 @@ class Run:
         """The drawn set of scales in the place of the miniature one, and its split."""
         cfg = copy.deepcopy(_base(_file(self.arm.base)))
         cfg.test_dataloader, cfg.test_evaluator = copy.deepcopy(cfg.val_dataloader), copy.deepcopy(cfg.val_evaluator)
-        for node in (*dicts_in(cfg.test_dataloader), *dicts_in(cfg.test_evaluator)):
+        for node in (*walk_dicts(cfg.test_dataloader), *walk_dicts(cfg.test_evaluator)):
             node.update({key: _VAL.sub(self.split, value) for key, value in node.items() if isinstance(value, str)})
         move_data(cfg, f'{self.data}/')
-        for node in dicts_in(cfg):
+        for node in walk_dicts(cfg):
             if 'classes' in (node.get('metainfo') or {}):
                 background = ('background',) * (node.metainfo.classes[0] == 'background')
                 node.metainfo = dict(classes=(*background, *CLASSES))
@@ -231,10 +231,10 @@ class Run:
 
 
 def keep_task(cfg: Config, task: str) -> None:
-    """One task of a network for all: its head, labels and figures alone, with the same pictures and augmentation."""
+    """One task of a network for all: its head, labels and figures alone, with the same images and augmentation."""
     cfg.model.tasks = {task: cfg.model.tasks[task]}
     cfg.model.loss_weights = {task: 1.0}
-    for node in dicts_in([cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader]):
+    for node in walk_dicts([cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader]):
         kind = str(node.get('type', '')).rpartition('.')[2]
         if kind in ('LoadTaskAnnotations', 'PackTaskInputs'):
             for other in [key for key, value in node.items() if key != task and isinstance(value, (dict, list))]:

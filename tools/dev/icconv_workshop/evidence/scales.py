@@ -28,7 +28,7 @@ from icconv_tools.miniature.scenes import (
     DARK,
     LIGHT,
     MAX_TILT,
-    OUTLINES,
+    POLYGONS,
     Scene,
     add_person,
     background,
@@ -118,7 +118,7 @@ class ScalesOptions(MiniatureOptions):
     def _add_clutter(self, rng: np.random.Generator, scene: Scene) -> None:
         """A triangle in the two tones that everything has."""
         side = self.smallest * (self.largest / self.smallest) ** rng.uniform(0, 0.7)
-        alpha, _ = self._coverage(OUTLINES['cone'](rng), side, rng.uniform(0, 1, 2) * self.size, rng.uniform(0, 360))
+        alpha, _ = self._coverage(POLYGONS['cone'](rng), side, rng.uniform(0, 1, 2) * self.size, rng.uniform(0, 360))
         left, top, width, height = cv2.boundingRect(alpha)
         window = np.s_[top : top + height, left : left + width]
         if not width:
@@ -127,14 +127,14 @@ class ScalesOptions(MiniatureOptions):
         weight, behind = alpha[window][..., None] / np.float32(255), scene.image[window]
         scene.image[window] = np.rint(behind + weight * (colors - behind)).astype(np.uint8)
 
-    def _coverage(self, outline: list[np.ndarray], side: float, center: np.ndarray, tilt: float):
+    def _coverage(self, segmentation: list[np.ndarray], side: float, center: np.ndarray, tilt: float):
         """Coverage ``[size, size]``, uint8, of an outline of ``side`` ** 2 pixels, and the matrix that turned it."""
-        areas = [cv2.contourArea(points.astype(np.float32)) for points in outline]
+        areas = [cv2.contourArea(points.astype(np.float32)) for points in segmentation]
         radius = side / np.sqrt(areas[0] - sum(areas[1:]))  # the others are holes
         angle = np.deg2rad(tilt)
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         alpha = np.zeros((self.size, self.size), np.uint8)
-        contours = [fixed(points @ turn * radius + center) for points in outline]
+        contours = [fixed(points @ turn * radius + center) for points in segmentation]
         cv2.fillPoly(alpha, contours, 255, cv2.LINE_AA, SUBPIXEL_BITS)
         return alpha, turn
 
@@ -156,7 +156,7 @@ class ScalesOptions(MiniatureOptions):
     def _add_object(self, rng: np.random.Generator, scene: Scene, label: int, side: float) -> bool:
         center, tilt = self._center(rng, scene, side), rng.uniform(-MAX_TILT, MAX_TILT)
         kind = 'star' if label == 1 else ('ball', 'box')[rng.integers(2)]
-        alpha, turn = self._coverage(OUTLINES[kind](rng), side, center, tilt)
+        alpha, turn = self._coverage(POLYGONS[kind](rng), side, center, tilt)
 
         def paint(window):
             y, x = np.mgrid[window].astype(np.float32)
@@ -191,7 +191,7 @@ class ScalesOptions(MiniatureOptions):
             return False  # a mark would tell another ring's class
         if any(self._decides(center, mark) for mark in marks):
             return False
-        alpha, _ = self._coverage(OUTLINES['ring'](rng), side, center, 0.0)
+        alpha, _ = self._coverage(POLYGONS['ring'](rng), side, center, 0.0)
         tones = rng.permutation([DARK, LIGHT])
 
         def paint(window):

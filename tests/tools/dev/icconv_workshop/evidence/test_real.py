@@ -52,7 +52,7 @@ def test_nuclei_have_a_network_for_all_and_one_for_each(clones):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arm', ['camvid-head/pyconv', 'camvid-fpt/ufp-fpt'])
-def test_networks_of_the_drawn_pictures_fit_the_sets(clones, arm):
+def test_networks_of_the_drawn_images_fit_the_sets(clones, arm):
     (metric,) = next(each.metrics for each in COMPARISONS.values() if each.name == arm.split('/')[0])
     assert 0 <= done(clones, arm)['tests'][''][metric] <= 100
 

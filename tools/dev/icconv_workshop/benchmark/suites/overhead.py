@@ -52,8 +52,8 @@ def contenders(options: Options) -> Iterator[tuple[str, Callable[[], object], Ca
         yield f'{name}, forward', partial(layer, x), partial(dense, x)
         yield f'{name}, forward under autocast', autocast(layer), autocast(dense)
         yield f'{name}, step', partial(_step, layer, x), partial(_step, dense, x)
-    rectified = nn.Sequential(dense, nn.ReLU())
-    yield 'ICConv2dReLU, forward without gradient', no_grad(partial(frozen, x)), no_grad(partial(rectified, x))
+    relu = nn.Sequential(dense, nn.ReLU())
+    yield 'ICConv2dReLU, forward without gradient', no_grad(partial(frozen, x)), no_grad(partial(relu, x))
 
 
 def _step(layer: nn.Module, x: Tensor) -> None:

@@ -1,4 +1,4 @@
-# FPT for label maps, narrow, behind the unscathed pyramid, on three stages of a ResNet-18 at output stride 8.
+# FPT for segmentation maps, narrow, behind the unscathed pyramid, on three stages of a ResNet-18 at output stride 8.
 _base_ = '../../../../../configs/semantic_segmentation/ufp-fpt_ic-r18_miniature.py'
 
 model = dict(

@@ -1,4 +1,5 @@
-# One network for boxes and masks, label maps and poses: the heads of mask_rcnn.py, semantic_fpn.py and pose_pyramid.py.
+# One network for boxes and masks, segmentation maps and poses: the heads of mask_rcnn.py, semantic_fpn.py and
+# pose_pyramid.py.
 _base_ = '../../../../../configs/multitask/multitask_ic-r18_fpn_miniature.py'
 
 channels = 32
