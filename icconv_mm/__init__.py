@@ -47,12 +47,12 @@ def _is_installer() -> bool:
 
 
 if not _is_installer():
-    versions.check(('torch',))
+    versions.check_versions(('torch',))
     if versions.is_installed('mmengine'):
         from icconv_mm import registry
         from icconv_mm.checkpoints import loader
 
-        loader.install_with_runner()
+        loader.patch_with_runner()
         registry.find_forks()
 
 _SUBPACKAGES = (

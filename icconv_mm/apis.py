@@ -5,7 +5,7 @@ from typing import Any
 
 from icconv_mm import versions
 
-versions.check()  # the libraries that all of them need; the error names what is missing
+versions.check_versions()  # the libraries that all of them need; the error names what is missing
 
 # Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
 _HOMES = {

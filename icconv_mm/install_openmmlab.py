@@ -133,7 +133,7 @@ def versions_for(installed: Mapping[str, str]) -> Versions:
     return Versions(here)
 
 
-def plan(versions: Versions, installed: Mapping[str, str], device: str) -> list[str]:
+def plan_installation(versions: Versions, installed: Mapping[str, str], device: str) -> list[str]:
     """What :func:`install` would do, a line each.
 
     Raises:
@@ -231,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device, installed = args.device or device_here(), installed_here()
     try:
         versions = Versions(args.torch) if args.torch else versions_for(installed)
-        print('\n'.join(plan(versions, installed, device)), flush=True)
+        print('\n'.join(plan_installation(versions, installed, device)), flush=True)
         if not args.yes:
             print('Nothing was changed; --yes does this.')
             return 0

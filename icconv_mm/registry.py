@@ -8,13 +8,12 @@ a task library is loaded only when a config needs it.
 
 import importlib
 import sys
-from types import ModuleType
 
 from icconv_mm import versions
 
 # before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
 _MMCV = versions.is_installed('mmcv')
-versions.check(tuple(name for name in versions.FOUNDATION if _MMCV or name != 'mmcv'))
+versions.check_versions(tuple(name for name in versions.FOUNDATION if _MMCV or name != 'mmcv'))
 
 from mmengine import registry as root  # noqa: E402
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
@@ -31,14 +30,9 @@ LIBRARIES = {
 ONE_MAP = ('mmpose', 'mmpretrain')
 
 
-def import_task(library: str, module: str = '') -> ModuleType:
-    """Import the folder of the task of a library, or a module of it; the classes of the folder are registered then.
-
-    Args:
-        library: Import name of the library, one of :data:`LIBRARIES`; it is imported, too.
-        module: Name of a module within.
-    """
-    return importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}' + (f'.{module}' if module else ''))
+def import_task(library: str) -> None:
+    """Import the folder of the task of a library, one of :data:`LIBRARIES`, and so register its classes."""
+    importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}')
 
 
 class _LazyRegistry(root.Registry):

@@ -44,7 +44,7 @@ def is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def check(names: tuple[str, ...] = FOUNDATION) -> None:
+def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
     """Raise MissingLibraryError, naming what was found and what is supported, if a library is missing or out of range.
 
     Args:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
-from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
+from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
 from icconv_mm_runtime.results import coco_records
 from icconv_mm_runtime.session import Prediction, Session
 
@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     args = parser.parse_args(argv)
     try:
-        run(args)
+        predict_files(args)
     except (RuntimeInputError, OSError) as error:
-        sys.exit(f'error: {printable(error)}')
+        sys.exit(f'error: {escaped(error)}')
 
 
-def run(args: argparse.Namespace) -> None:
+def predict_files(args: argparse.Namespace) -> None:
     """Write what the network finds in the images.
 
     Raises:
@@ -81,9 +81,9 @@ def run(args: argparse.Namespace) -> None:
         for kind, content in (('predictions', records[task]), ('images', about)):
             path = out / f'{kind}{suffix}.json'
             write_file(path, json.dumps(content).encode())
-            print(printable(path))
+            print(escaped(path))
     if faults:
-        many = f'{len(faults)} of {number} images failed; the results of the others are in {printable(out)}:'
+        many = f'{len(faults)} of {number} images failed; the results of the others are in {escaped(out)}:'
         sys.exit('error: ' + ('\n  '.join([many, *faults]) if number > 1 else faults[0]))
 
 

@@ -204,7 +204,7 @@ def file_name(name: str) -> str:
     stem, suffix = Path(name).stem, Path(name).suffix
     if suffix.lower() not in WRITTEN:
         stem, suffix = name, '.jpg'
-    room = limits.FILE_NAME - len(suffix)
+    room = limits.MAX_FILE_NAME - len(suffix)
     letters = os.fsencode(stem)
     return (stem if len(letters) <= room else letters[:room].decode(errors='ignore') or 'image') + suffix
 

@@ -12,17 +12,17 @@ from icconv_mm_runtime.errors import RuntimeInputError, refusing
 from icconv_mm_runtime.metadata import parsed
 
 KEY = 'icconv_mm'  # of the metadata
-Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, Any], Run]:
+def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, Any], RunFunction]:
     """The metadata of a file, and what runs it: ONNX Runtime, or else OpenVINO, an ``.xml`` only the latter."""
     if not isinstance(file, (str, Path)):
         raise RuntimeInputError(f'file: expected the name of a file, got {type(file).__name__}')
     file = Path(file)
-    is_count = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= limits.THREADS
+    is_count = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= limits.MAX_THREADS
     if threads is not None and not is_count:
-        raise RuntimeInputError(f'threads must be a whole number from 1 to {limits.THREADS}, got {threads!r}')
+        raise RuntimeInputError(f'threads must be a whole number from 1 to {limits.MAX_THREADS}, got {threads!r}')
     with refusing(str(file)):
         if not file.is_file():
             raise RuntimeInputError(f'{file}: no such file')
@@ -38,7 +38,7 @@ def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, A
         raise RuntimeInputError(f'{file}: needs {" or ".join(missing)}: pip install {missing[0]}')
 
 
-def _onnxruntime(file: Path, threads: int | None) -> tuple[dict[str, Any], Run]:
+def _onnxruntime(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFunction]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -52,7 +52,7 @@ def _onnxruntime(file: Path, threads: int | None) -> tuple[dict[str, Any], Run]:
     return metadata, lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
 
 
-def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], Run]:
+def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFunction]:
     import openvino
 
     # float32 also where the processor is faster with less: results are those of the check

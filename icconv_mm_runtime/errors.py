@@ -9,10 +9,10 @@ class RuntimeInputError(ValueError):
     """A file, an image or an option cannot be used; the message is one sentence that says which, and why."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(escaped(message))
 
 
-def printable(text: Any) -> str:
+def escaped(text: Any) -> str:
     """A text in one line: line breaks and what controls a terminal become escapes such as ``\\x1b``."""
     return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 

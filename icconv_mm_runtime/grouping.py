@@ -32,8 +32,10 @@ def group_keypoints(
     count = len(heatmaps)
     order = keypoint_order or (COCO_KEYPOINT_ORDER if count == len(COCO_KEYPOINT_ORDER) else range(count))
     peaks = [_peaks(heatmaps[k], tags[:, k], max_num_people, nms_kernel, detection_threshold) for k in range(count)]
-    if (found := sum(len(scores) for _, scores, _ in peaks)) > limits.PEAKS:
-        raise ValueError(f'{found} peaks are too many, at most {limits.PEAKS} are grouped; raise detection_threshold')
+    if (found := sum(len(scores) for _, scores, _ in peaks)) > limits.MAX_PEAKS:
+        raise ValueError(
+            f'{found} peaks are too many, at most {limits.MAX_PEAKS} are grouped; raise detection_threshold'
+        )
     people = assign_by_tag(peaks, order, tag_threshold, max_num_people if ignore_too_much else None)
     scores = people[..., 2].mean(1) if len(people) else np.zeros(0, np.float32)
     found, pixels = people[..., 2] > 0, people[..., :2].astype(int)

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.errors import RuntimeInputError, is_utf8, printable, refusing
+from icconv_mm_runtime.errors import RuntimeInputError, escaped, is_utf8, refusing
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
@@ -62,7 +62,7 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
 
 
 def _wrong_kind(given: Any) -> RuntimeInputError:
-    return RuntimeInputError(f'images: expected files, folders, videos or arrays, got {printable(repr(given))[:60]}')
+    return RuntimeInputError(f'images: expected files, folders, videos or arrays, got {escaped(repr(given))[:60]}')
 
 
 def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
@@ -100,16 +100,16 @@ def _checked(image: np.ndarray, name: str = 'an array') -> np.ndarray:
         found = f'{list(image.shape)} of {image.dtype}'
         raise RuntimeInputError(f'{name} must be [height, width, 3] of uint8 in the order BGR, got {found}')
     height, width = image.shape[:2]
-    if height * width > limits.IMAGE_PIXELS:
-        raise RuntimeInputError(f'{name}: has {width}x{height} pixels, at most {limits.IMAGE_PIXELS} are read')
+    if height * width > limits.MAX_IMAGE_PIXELS:
+        raise RuntimeInputError(f'{name}: has {width}x{height} pixels, at most {limits.MAX_IMAGE_PIXELS} are read')
     return image
 
 
 def _decoded(path: Path) -> np.ndarray:
     if not path.is_file():
         raise RuntimeInputError(f'{path}: no such file')
-    if (size := path.stat().st_size) > limits.IMAGE_BYTES:
-        raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.IMAGE_BYTES} are read')
+    if (size := path.stat().st_size) > limits.MAX_IMAGE_BYTES:
+        raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
     content = np.fromfile(path, np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
@@ -147,7 +147,7 @@ def _frame(video: cv2.VideoCapture) -> np.ndarray | None:
     return _checked(image, 'a frame') if is_there else None
 
 
-def prepare(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:
+def preprocess(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:
     """The image with what the network reads of it, by the steps in the file."""
     sample.levels = [sample.image]
     for step in steps:
@@ -161,8 +161,8 @@ def prepare(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:
 
 def _check_sizes(sample: Sample, *sizes: Sequence[int]) -> None:
     """Before memory is asked for levels of these (width, height)."""
-    is_right = all(min(size) >= 1 and max(size) <= limits.SIDE for size in sizes)
-    if not is_right or sum(map(math.prod, sizes)) > limits.LEVEL_PIXELS:
+    is_right = all(min(size) >= 1 and max(size) <= limits.MAX_SIDE for size in sizes)
+    if not is_right or sum(map(math.prod, sizes)) > limits.MAX_LEVEL_PIXELS:
         height, width = sample.image.shape[:2]
         made = ', '.join(f'{size[0]}x{size[1]}' for size in sizes)
         raise RuntimeInputError(f'{sample.path}: {width}x{height} pixels would become {made}')
@@ -287,10 +287,10 @@ def batches(samples: Iterator[Sample], size: int, batch: Mapping[str, Any]) -> I
 def arrays_of(samples: Sequence[Sample], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The inputs of a network for a batch, by name."""
     sizes = [_input_size(levels, samples[0].path, batch) for levels in zip(*(each.levels for each in samples))]
-    if (pixels := len(samples) * sum(map(math.prod, sizes))) > limits.INPUT_PIXELS:
+    if (pixels := len(samples) * sum(map(math.prod, sizes))) > limits.MAX_INPUT_PIXELS:
         raise RuntimeInputError(
-            f'{samples[0].path}: an input of {pixels} pixels is too large, at most {limits.INPUT_PIXELS} are given to '
-            'a network; try fewer images in a batch'
+            f'{samples[0].path}: an input of {pixels} pixels is too large, at most {limits.MAX_INPUT_PIXELS} are given '
+            'to a network; try fewer images in a batch'
         )
     arrays = {}
     for number, size in enumerate(sizes):

@@ -23,17 +23,19 @@ def parsed(text: str | None, file: str) -> dict[str, Any]:
     """
     if not text:
         raise RuntimeInputError(f'{file}: has no metadata of icconv_mm; write it with tools/export.py')
-    if len(text) > limits.METADATA_BYTES:
-        raise RuntimeInputError(f'{file}: has {len(text)} bytes of metadata, at most {limits.METADATA_BYTES} are read')
+    if len(text) > limits.MAX_METADATA_BYTES:
+        raise RuntimeInputError(
+            f'{file}: has {len(text)} bytes of metadata, at most {limits.MAX_METADATA_BYTES} are read'
+        )
     try:
         metadata = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise RuntimeInputError(f'{file}: its metadata are no JSON ({error})') from None
-    check(metadata, file)
+    check_metadata(metadata, file)
     return metadata
 
 
-def check(metadata: Any, file: str) -> None:
+def check_metadata(metadata: Any, file: str) -> None:
     """Raise RuntimeInputError, with the file and the field, unless the metadata are those of :class:`Metadata`."""
     where = f'{file}: its metadata'
     schema = metadata.get('schema') if isinstance(metadata, Mapping) else None
@@ -68,7 +70,7 @@ def _wrong(where: str, expected: str, value: Any) -> RuntimeInputError:
     return RuntimeInputError(f'{where} must be {expected}, got {got}')
 
 
-def whole(low: int, high: int) -> Check:
+def integer(low: int, high: int) -> Check:
     """An integer from ``low`` to ``high``."""
 
     def check(value: Any, where: str) -> None:
@@ -78,7 +80,7 @@ def whole(low: int, high: int) -> Check:
     return check
 
 
-def number(low: float, high: float) -> Check:
+def real(low: float, high: float) -> Check:
     """A finite number from ``low`` to ``high``."""
 
     def check(value: Any, where: str) -> None:
@@ -95,16 +97,16 @@ def flag(value: Any, where: str) -> None:
 
 
 def text(value: Any, where: str) -> None:
-    """A text of at most ``limits.NAME`` letters."""
-    if not isinstance(value, str) or len(value) > limits.NAME:
-        raise _wrong(where, f'a text of at most {limits.NAME} letters', value)
+    """A text of at most ``limits.MAX_NAME`` letters."""
+    if not isinstance(value, str) or len(value) > limits.MAX_NAME:
+        raise _wrong(where, f'a text of at most {limits.MAX_NAME} letters', value)
 
 
 def part_of_file_name(value: Any, where: str) -> None:
     """A text that can be a part of the name of a file."""
     text(value, where)
-    if not value.isprintable() or set(value) & set('/\\:') or len(value.encode()) > limits.TASK_NAME:
-        raise _wrong(where, f'a part of the name of a file, of at most {limits.TASK_NAME} bytes', value)
+    if not value.isprintable() or set(value) & set('/\\:') or len(value.encode()) > limits.MAX_TASK_NAME:
+        raise _wrong(where, f'a part of the name of a file, of at most {limits.MAX_TASK_NAME} bytes', value)
 
 
 def one_of(*known: Any) -> Check:
@@ -137,9 +139,9 @@ def optional(kind: Check) -> Check:
 
 def size(value: Any, where: str) -> None:
     """Two sides of a level of an image."""
-    several(whole(1, limits.SIDE), 2, 2)(value, where)
-    if math.prod(value) > limits.LEVEL_PIXELS:
-        raise _wrong(where, f'at most {limits.LEVEL_PIXELS} pixels', value)
+    several(integer(1, limits.MAX_SIDE), 2, 2)(value, where)
+    if math.prod(value) > limits.MAX_LEVEL_PIXELS:
+        raise _wrong(where, f'at most {limits.MAX_LEVEL_PIXELS} pixels', value)
 
 
 def record(schema: type, closed: bool = False) -> Check:
@@ -183,11 +185,11 @@ def of(check: Check, **default: Any) -> Any:
 
 # --- the schema: steps from an image to the input
 
-COLOR = several(number(0, 255), 3, 3)
+COLOR = several(real(0, 255), 3, 3)
 
 
 @dataclass
-class Resize:
+class ResizeStep:
     """To (width, height), or inside of it."""
 
     op: str = of(text)
@@ -196,16 +198,16 @@ class Resize:
 
 
 @dataclass
-class ResizeEdge:
+class ResizeEdgeStep:
     """One edge to ``scale``."""
 
     op: str = of(text)
-    scale: int = of(whole(1, limits.SIDE))
+    scale: int = of(integer(1, limits.MAX_SIDE))
     edge: str = of(one_of('short', 'long', 'width', 'height'))
 
 
 @dataclass
-class CenterCrop:
+class CenterCropStep:
     """The middle of (width, height)."""
 
     op: str = of(text)
@@ -213,7 +215,7 @@ class CenterCrop:
 
 
 @dataclass
-class Pad:
+class PadStep:
     """Up to (width, height)."""
 
     op: str = of(text)
@@ -222,18 +224,18 @@ class Pad:
 
 
 @dataclass
-class Pyramid:
+class PyramidStep:
     """Levels at ``scales`` of an input of (width, height)."""
 
     op: str = of(text)
     input_size: Sequence[int] = of(size)
-    scales: Sequence[float] = of(several(number(1 / limits.SCALE, limits.SCALE), 1, limits.LEVELS))
-    size_divisor: int = of(whole(1, limits.SIDE))
-    stride: int = of(whole(1, limits.SIDE))
+    scales: Sequence[float] = of(several(real(1 / limits.MAX_SCALE, limits.MAX_SCALE), 1, limits.MAX_LEVELS))
+    size_divisor: int = of(integer(1, limits.MAX_SIDE))
+    stride: int = of(integer(1, limits.MAX_SIDE))
 
 
 @dataclass
-class Fit:
+class FitStep:
     """The whole image in the middle of (width, height)."""
 
     op: str = of(text)
@@ -242,12 +244,12 @@ class Fit:
 
 
 STEPS = {
-    'resize': Resize,
-    'resize_edge': ResizeEdge,
-    'center_crop': CenterCrop,
-    'pad': Pad,
-    'pyramid': Pyramid,
-    'fit': Fit,
+    'resize': ResizeStep,
+    'resize_edge': ResizeEdgeStep,
+    'center_crop': CenterCropStep,
+    'pad': PadStep,
+    'pyramid': PyramidStep,
+    'fit': FitStep,
 }
 ENDS = ('pyramid', 'fit')  # they say where in the image the input is
 
@@ -256,7 +258,7 @@ ENDS = ('pyramid', 'fit')  # they say where in the image the input is
 class Batch:
     """To multiples of ``divisor``, or to (height, width); with images of other sizes if it ``pads``."""
 
-    divisor: int = of(whole(1, limits.SIDE))
+    divisor: int = of(integer(1, limits.MAX_SIDE))
     pads: bool = of(flag)
     sized: bool = of(flag)
     fixed: Sequence[int] | None = of(optional(size), default=None)
@@ -264,8 +266,8 @@ class Batch:
 
 # --- the schema: tasks
 
-PLACE = whole(0, limits.KEYPOINTS - 1)
-SCORE = number(-1e6, 1e6)
+PLACE = integer(0, limits.MAX_KEYPOINTS - 1)
+SCORE = real(-1e6, 1e6)
 
 
 @dataclass
@@ -275,9 +277,11 @@ class Task:
     name: str = of(part_of_file_name)
     kind: str = of(text)
     outputs: Sequence[str] = of(several(text, 1, 4))
-    classes: Sequence[str] = of(several(text, 0, limits.CLASSES))
-    palette: Sequence | None = of(optional(several(several(whole(0, 255), 3, 3), 0, limits.CLASSES)), default=None)
-    skeleton: Sequence | None = of(optional(several(several(PLACE, 2, 2), 0, limits.KEYPOINTS**2)), default=None)
+    classes: Sequence[str] = of(several(text, 0, limits.MAX_CLASSES))
+    palette: Sequence | None = of(
+        optional(several(several(integer(0, 255), 3, 3), 0, limits.MAX_CLASSES)), default=None
+    )
+    skeleton: Sequence | None = of(optional(several(several(PLACE, 2, 2), 0, limits.MAX_KEYPOINTS**2)), default=None)
 
 
 @dataclass
@@ -299,14 +303,14 @@ class Semantic(Task):
 class Grouping:
     """Arguments of :func:`icconv_mm_runtime.grouping.group_keypoints`."""
 
-    max_num_people: int = of(whole(1, limits.PEOPLE))
-    nms_kernel: int = of(whole(1, limits.KERNEL))
+    max_num_people: int = of(integer(1, limits.MAX_PEOPLE))
+    nms_kernel: int = of(integer(1, limits.MAX_KERNEL))
     detection_threshold: float = of(SCORE)
     tag_threshold: float = of(SCORE)
     ignore_too_much: bool = of(flag)
     adjust: bool = of(flag)
     refine: bool = of(flag)
-    keypoint_order: Sequence[int] | None = of(optional(several(PLACE, 1, limits.KEYPOINTS)), default=None)
+    keypoint_order: Sequence[int] | None = of(optional(several(PLACE, 1, limits.MAX_KEYPOINTS)), default=None)
 
 
 @dataclass
@@ -329,8 +333,8 @@ KINDS = {
 class Metadata:
     """All that is used; a file has more, for its reader."""
 
-    schema: int = of(whole(1, SCHEMA))
-    steps: Sequence[Mapping] = of(several(one_record('op', STEPS, closed=True), 0, limits.STEPS))
+    schema: int = of(integer(1, SCHEMA))
+    steps: Sequence[Mapping] = of(several(one_record('op', STEPS, closed=True), 0, limits.MAX_STEPS))
     batch: Mapping[str, Any] = of(record(Batch))
-    tasks: Sequence[Mapping] = of(several(one_record('kind', KINDS), 1, limits.TASKS))
+    tasks: Sequence[Mapping] = of(several(one_record('kind', KINDS), 1, limits.MAX_TASKS))
     weights_sha256: str | None = of(optional(text), default=None)

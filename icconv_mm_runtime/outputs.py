@@ -25,7 +25,7 @@ OUTPUTS: dict[str, dict[str, tuple[tuple, str]]] = {
     },
     'classification': {'scores': (('classes',), _FLOAT)},
 }
-_MOST = {'objects': limits.OBJECTS, 'keypoints': limits.KEYPOINTS, 'classes': limits.CLASSES}
+_MOST = {'objects': limits.MAX_OBJECTS, 'keypoints': limits.MAX_KEYPOINTS, 'classes': limits.MAX_CLASSES}
 
 
 def form_of(task: Mapping[str, Any]) -> str:
@@ -81,7 +81,7 @@ def _is_finite(values: np.ndarray) -> bool:
 
 def _check_numbers(task: Mapping[str, Any], found: Mapping[str, np.ndarray], keypoints: int, classes: int) -> None:
     """Labels are classes that the file names, unless it names none; what names keypoints names some that there are."""
-    labels, named = found.get('labels', np.zeros(0, int)), len(task['classes']) or limits.CLASSES
+    labels, named = found.get('labels', np.zeros(0, int)), len(task['classes']) or limits.MAX_CLASSES
     if classes > named:
         raise ValueError(f'the network gives {classes} classes, the metadata name {named}')
     if labels.size and not 0 <= labels.min() <= labels.max() < named:

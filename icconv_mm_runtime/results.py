@@ -30,8 +30,8 @@ def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int,
     if 'masks' in outputs:
         masks = outputs['masks'][row][found]
         size = sample.image.shape[:2]
-        if (pixels := len(masks) * size[0] * size[1]) > limits.MASK_PIXELS:
-            raise ValueError(f'the masks have {pixels} pixels, at most {limits.MASK_PIXELS} are drawn')
+        if (pixels := len(masks) * size[0] * size[1]) > limits.MAX_MASK_PIXELS:
+            raise ValueError(f'the masks have {pixels} pixels, at most {limits.MAX_MASK_PIXELS} are drawn')
         result['masks'] = np.zeros((len(masks), *size), bool)
         for whole, mask, box in zip(result['masks'], masks, result['boxes']):
             whole[:] = paste(mask, box, size, task['mask_threshold'])
@@ -63,11 +63,11 @@ def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: i
     size = sample.image.shape[:2]
     if len(logits) == 1 and task['threshold'] is None:
         raise ValueError('logits of one class need a threshold, which the metadata do not have')
-    if (values := len(logits) * size[1]) > limits.LOGITS:
-        raise ValueError(f'{values} logits of a row of pixels are too many, at most {limits.LOGITS} are kept')
+    if (values := len(logits) * size[1]) > limits.MAX_LOGITS:
+        raise ValueError(f'{values} logits of a row of pixels are too many, at most {limits.MAX_LOGITS} are kept')
     rows, columns = (_neighbours(*sides, task['align_corners']) for sides in zip(logits.shape[1:], size))
     seg_map = np.empty(size, np.uint8 if len(logits) <= 256 else np.int32)
-    step = min(64, max(1, limits.LOGITS // values))
+    step = min(64, max(1, limits.MAX_LOGITS // values))
     for start in range(0, size[0], step):  # the logits of the whole image would be large
         first, second, share = (each[start : start + step] for each in rows)
         wide = _between(logits[:, first[0] : second[-1] + 1], 2, columns)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.engines import Run, open_file
+from icconv_mm_runtime.engines import RunFunction, open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
-from icconv_mm_runtime.images import Sample, arrays_of, batches, prepare, try_read_all
-from icconv_mm_runtime.metadata import check
+from icconv_mm_runtime.images import Sample, arrays_of, batches, preprocess, try_read_all
+from icconv_mm_runtime.metadata import check_metadata
 from icconv_mm_runtime.outputs import check_outputs
 from icconv_mm_runtime.results import Predictions, decode
 
@@ -56,9 +56,9 @@ class Session:
         self.tasks = {task['name']: task for task in self.metadata['tasks']}
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], run: Run, file: str) -> 'Session':
+    def of(cls, metadata: Mapping[str, Any], run: RunFunction, file: str) -> 'Session':
         """A session of another runtime: ``run`` takes arrays by input and gives arrays by output."""
-        check(metadata, file)
+        check_metadata(metadata, file)
         session = cls.__new__(cls)
         session.metadata, session.run, session.file = metadata, run, file
         session.tasks = {task['name']: task for task in metadata['tasks']}
@@ -98,8 +98,10 @@ class Session:
     def _batches(self, images: Any, batch_size: int) -> Iterator[list[Sample] | tuple[str, RuntimeInputError]]:
         """Images that run together, and between them those that cannot be used, with the error."""
         is_size = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-        if not is_size or not 1 <= batch_size <= limits.BATCH:
-            raise RuntimeInputError(f'batch_size must be a whole number from 1 to {limits.BATCH}, got {batch_size!r}')
+        if not is_size or not 1 <= batch_size <= limits.MAX_BATCH:
+            raise RuntimeInputError(
+                f'batch_size must be a whole number from 1 to {limits.MAX_BATCH}, got {batch_size!r}'
+            )
         for has_failed, group in groupby(self._prepared(images), lambda each: isinstance(each, tuple)):
             if has_failed:
                 yield from group
@@ -111,7 +113,7 @@ class Session:
             try:
                 if isinstance(image, RuntimeInputError):
                     raise image
-                yield prepare(Sample(path, image), self.metadata['steps'])
+                yield preprocess(Sample(path, image), self.metadata['steps'])
             except RuntimeInputError as error:
                 yield path, error
 

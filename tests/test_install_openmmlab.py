@@ -19,7 +19,7 @@ def installed(**names):
 
 
 def plan(to='2.11', **names):
-    return installer.plan(installer.Versions(to), installed(**names), 'cpu')
+    return installer.plan_installation(installer.Versions(to), installed(**names), 'cpu')
 
 
 def test_pins_are_in_the_supported_range():

@@ -5,11 +5,15 @@ import importlib
 import inspect
 import subprocess
 import sys
+import textwrap
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from mmengine.registry import Registry
 
 import icconv_mm
+import icconv_mm_runtime
 from icconv_mm import registry, versions
 
 
@@ -69,3 +73,44 @@ def test_checkers_of_types_see_what_star_import_gives():
     core = [name for home in ('backbones', 'layers', 'necks') for name in icconv_mm._TYPES[home]]
     assert {*core, *icconv_mm._FUNCTIONS, *icconv_mm._SUBPACKAGES} == seen.keys()
     assert 'Iterable' in str(inspect.signature(icconv_mm.patterns.DilationPattern))
+
+
+# Names that each module of a kind has, as torchvision's operators and OpenMMLab's tasks do.
+SHARED = {'Adapter', 'convolve', 'forward', 'grad_input', 'grad_weight', 'main', 'reference'}
+
+
+def test_no_public_name_stands_in_two_modules():
+    """One name for one thing: public functions, classes and constants, over both packages."""
+    modules = defaultdict(list)
+    for package in (icconv_mm, icconv_mm_runtime):
+        for path in sorted(Path(package.__file__).parent.rglob('*.py')):
+            for node in ast.parse(path.read_text()).body:
+                for name in _names_of(node):
+                    if not name.startswith('_') and name not in SHARED:
+                        modules[name].append(path.name)
+    assert {name: where for name, where in modules.items() if len(where) > 1} == {}
+
+
+def _names_of(node):
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, 'target', None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def test_no_module_shadows_a_public_function():
+    """Importing a submodule binds its name on the package, where a function of that name would be lost."""
+    pytest.importorskip('mmdet')
+    code = """
+        import importlib, pkgutil, types, icconv_mm
+        functions = {name: getattr(icconv_mm, name) for name in icconv_mm._FUNCTIONS}
+        for module in pkgutil.walk_packages(icconv_mm.__path__, 'icconv_mm.'):
+            importlib.import_module(module.name)
+        for name, function in functions.items():
+            assert isinstance(function, types.FunctionType) and getattr(icconv_mm, name) is function, name
+        assert icconv_mm.list_models()
+        net = icconv_mm.deploy(icconv_mm.create_model('ic_resnet18', pattern='geometric_d4').eval())
+        assert 'ic_resnet18' in icconv_mm.list_models() and net is not None
+        icconv_mm.from_timm
+    """
+    subprocess.run([sys.executable, '-c', textwrap.dedent(code)], check=True, capture_output=True, text=True)

@@ -122,8 +122,8 @@ def test_checkpoint_of_mmengine(tmp_path):
     log = HistoryBuffer([1.0, 2.0], [1, 1])
     torch.save({'state_dict': {'w': torch.ones(2)}, 'message_hub': {'log_scalars': {'loss': log}}}, tmp_path / 'a.pth')
     printed = alone(
-        'from icconv_mm.checkpoints import load\n'
-        f'found = load({str(tmp_path / "a.pth")!r})\n'
+        'from icconv_mm.checkpoints import read\n'
+        f'found = read({str(tmp_path / "a.pth")!r})\n'
         'print(found["state_dict"]["w"].tolist(), type(found["message_hub"]["log_scalars"]["loss"]).__module__)\n'
     )
     assert printed == '[1.0, 1.0] icconv_mm.checkpoints.reading\n'

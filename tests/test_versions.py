@@ -22,13 +22,13 @@ GOOD = {'torch': '2.11.0+cu130', 'mmengine': '0.10.7', 'mmcv': '2.1.0'}
 
 
 def test_installed_libraries_are_supported():
-    versions.check()
+    versions.check_versions()
 
 
 def test_forks_are_accepted(monkeypatch):
     forks = {'torch': '2.11.0', 'onedl-mmengine': '0.10.9', 'onedl-mmcv': '2.3.0', 'onedl-mmdetection': '3.4.5'}
     found(monkeypatch, **forks)
-    versions.check()
+    versions.check_versions()
     assert versions.installed('mmdet') == ('onedl-mmdetection', '3.4.5')
 
 
@@ -59,13 +59,13 @@ def test_configs_inherit_from_a_fork(monkeypatch, tmp_path):
 def test_unsupported_version_is_named(monkeypatch, change, words):
     found(monkeypatch, **{k: v for k, v in {**GOOD, **change}.items() if v})
     with pytest.raises(ImportError) as error:
-        versions.check()
+        versions.check_versions()
     assert all(word in str(error.value) for word in words), error.value
 
 
 def test_a_task_library_is_checked_where_it_is_named(monkeypatch):
     """An old mmpose beside it is no matter to who uses another library."""
     found(monkeypatch, **GOOD, mmpose='1.1.0')
-    versions.check()
+    versions.check_versions()
     with pytest.raises(ImportError, match=r'mmpose: found mmpose 1\.1\.0; icconv_mm supports >=1\.2, <2'):
-        versions.check(('mmpose',))
+        versions.check_versions(('mmpose',))

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
-        from icconv_mm.annotations.convert import convert, name_of, read_datasets
+        from icconv_mm.annotations.convert import convert_dataset, name_of, read_datasets
         from icconv_mm.annotations.left_out import write_warnings
         from icconv_mm.annotations.report import draw_page, summary
 
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for number, found in enumerate(sets := read_datasets(*args.data, strict=args.strict)):
             folder = out / str(number) if number else out
             options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
-            made = [convert(found, task, folder, **options) for task in found.tasks()]
+            made = [convert_dataset(found, task, folder, **options) for task in found.tasks()]
             print('\n'.join(summary(found, made)))
             print(f'  written to {folder}; images: {draw_page(found, made, folder / "page.jpg")}')
         write_warnings(out / 'warnings.json', sets)

@@ -77,7 +77,7 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
 
     dense, inception = build(network, 'dense'), build(network, args.pattern)
     if args.checkpoint:
-        check_fits(inception, checkpoint := reading.load(args.checkpoint), args.checkpoint)
+        check_fits(inception, checkpoint := reading.read(args.checkpoint), args.checkpoint)
         inception.load_state_dict(state_dict_of(checkpoint))
     else:
         randomize(inception)

@@ -144,7 +144,7 @@ def name_of(location: str | Path) -> str:
     return path.parent.name if path.stem in _COMMON else path.stem
 
 
-def convert(
+def convert_dataset(
     dataset: Dataset,
     task: str,
     folder: Path,

@@ -104,12 +104,12 @@ def size_defect(results: Mapping[str, Any]) -> str | None:
             (height, width), (said_height, said_width) = found, expected
             return (
                 f'the image has {width} x {height} pixels, but its annotations say {said_width} x {said_height}'
-                f'{turned(results["img_path"], expected, found)}'
+                f'{unrotated_labels_hint(results["img_path"], expected, found)}'
             )
     return None
 
 
-def turned(path: str | None, labels: Sequence[int], image: Sequence[int] | None) -> str:
+def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequence[int] | None) -> str:
     """What to do about labels whose height and width are those of the image before its EXIF turned it; '' if not so."""
     if path is None or image is None or '://' in path or tuple(labels) != tuple(image[1::-1]):
         return ''

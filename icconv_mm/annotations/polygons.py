@@ -8,7 +8,7 @@ import numpy as np
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import oriented_size
-from icconv_mm.annotations.reading import DatasetError, whole
+from icconv_mm.annotations.reading import DatasetError, as_integer
 from icconv_mm.annotations.segmentations import segmentation_defect
 from icconv_mm.errors import InputError
 from icconv_mm_runtime.results import encode_rle
@@ -115,7 +115,7 @@ def written_size(width: Any, height: Any, fields: Sequence[str]) -> tuple[int, i
     Raises:
         DatasetError: They are something else.
     """
-    sides = [whole(value or 0, field) for value, field in zip((width, height), fields)]
+    sides = [as_integer(value or 0, field) for value, field in zip((width, height), fields)]
     for side, field in zip(sides, fields):
         if side < 0:
             raise DatasetError(f'{field} is {side}, expected pixels')
@@ -134,7 +134,7 @@ def box_of_keypoints(keypoints: Sequence[float], size: tuple[int, int]) -> list[
     return [float(value) for value in (*low, *(high - low))]
 
 
-def turned(annotation: Annotation, orientation: int, size: tuple[int, int]) -> None:
+def rotate(annotation: Annotation, orientation: int, size: tuple[int, int]) -> None:
     """Move an object from the frame of the sensor, of a size, to where EXIF's orientation 5 to 8 puts the image."""
     width, height = size
 
@@ -177,7 +177,7 @@ def fit_to_image(dataset: Dataset, image: AnnotatedImage, written: tuple[int, in
     size, turn = oriented_size(image.path)
     if turn in (5, 6, 7, 8) and (height, width) == size:
         for annotation in image.annotations or ():
-            turned(annotation, turn, (width, height))
+            rotate(annotation, turn, (width, height))
         dataset.warn(image.path, f'EXIF turns it (orientation {turn}), {file.name} has its labels unturned: turned')
     else:
         image.problem = f'is {size[0]} x {size[1]}, but {file.name} says {width} x {height}'

@@ -33,7 +33,7 @@ def no_garbage_search() -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
+def open_regular_file(path: str | Path, most: int) -> Iterator[BinaryIO]:
     """A regular file of at most so many bytes, open for reading.
 
     Args:
@@ -59,21 +59,21 @@ def opened(path: str | Path, most: int) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """The content of a regular file; arguments and errors as of :func:`opened`."""
-    with opened(path, most) as file:
+    """The content of a regular file; arguments and errors as of :func:`open_regular_file`."""
+    with open_regular_file(path, most) as file:
         return file.read()
 
 
 def head(path: Path, count: int = 4096) -> str:
     """The first characters of a file of any size; '' of what cannot be read."""
     try:
-        with opened(path, sys.maxsize) as file:
-            return decoded(file.read(count))
+        with open_regular_file(path, sys.maxsize) as file:
+            return decode_text(file.read(count))
     except DatasetError:
         return ''
 
 
-def decoded(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """Text in UTF-8, UTF-16 or UTF-32; what is not becomes question marks."""
     return content.decode(json.detect_encoding(content), errors='replace')
 
@@ -82,16 +82,16 @@ def read_text(path: Path) -> str:
     """The text of a file, in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        DatasetError: As :func:`opened`.
+        DatasetError: As :func:`open_regular_file`.
     """
-    return decoded(read_bytes(path, limits.TEXT_BYTES))
+    return decode_text(read_bytes(path, limits.TEXT_BYTES))
 
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds, in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        DatasetError: It is not JSON, or as :func:`opened`.
+        DatasetError: It is not JSON, or as :func:`open_regular_file`.
     """
     content = read_bytes(path, limits.JSON_BYTES)
     try:
@@ -105,7 +105,7 @@ def read_xml(path: Path) -> Element:
     """The root of an XML file.
 
     Raises:
-        DatasetError: It is not XML, or as :func:`opened`.
+        DatasetError: It is not XML, or as :func:`open_regular_file`.
     """
     content = read_bytes(path, limits.XML_BYTES)
     try:
@@ -118,7 +118,7 @@ def read_yaml(path: Path) -> dict:
     """The mapping in a YAML file; empty for what is none.
 
     Raises:
-        DatasetError: It is not YAML, its aliases stand for too much, or as :func:`opened`.
+        DatasetError: It is not YAML, its aliases stand for too much, or as :func:`open_regular_file`.
     """
     import yaml
 
@@ -127,7 +127,7 @@ def read_yaml(path: Path) -> dict:
             raise ValueError(f'{short(node.value, 40)} has more than {limits.NUMBER_LETTERS} digits')
         return loader.construct_yaml_int(node)
 
-    text = decoded(read_bytes(path, limits.YAML_BYTES))
+    text = decode_text(read_bytes(path, limits.YAML_BYTES))
     try:
         loader = yaml.SafeLoader(text)
         loader.yaml_constructors = {**loader.yaml_constructors, 'tag:yaml.org,2002:int': whole_number}
@@ -162,7 +162,7 @@ def fault_of(error: Exception) -> str:
     return f'cannot be read ({what or f"{type(error).__name__}: {message_of(error)}"})'
 
 
-def number(value: Any, field: str) -> float:
+def as_number(value: Any, field: str) -> float:
     """A finite number, or the text of one.
 
     Raises:
@@ -177,13 +177,13 @@ def number(value: Any, field: str) -> float:
     return made
 
 
-def whole(value: Any, field: str) -> int:
+def as_integer(value: Any, field: str) -> int:
     """A whole number, or the text of one.
 
     Raises:
         DatasetError: It is none; the message names ``field``.
     """
-    made = number(value, field)
+    made = as_number(value, field)
     if made != int(made):
         raise DatasetError(f'{field} is {short(value, 40)}, expected a whole number')
     return int(made)

@@ -9,7 +9,7 @@ from icconv_mm.checkpoints.convert import (
     convert_file,
     load_rules,
 )
-from icconv_mm.checkpoints.reading import CheckpointError, UnsafeCheckpointError, load, load_detectron
+from icconv_mm.checkpoints.reading import CheckpointError, UnsafeCheckpointError, read, read_detectron
 from icconv_mm.checkpoints.sources import detectron, ic_conv, mmpose, pyconv, sepc  # noqa: F401  (they register)
 
 __all__ = [
@@ -21,7 +21,7 @@ __all__ = [
     'UnsafeCheckpointError',
     'convert',
     'convert_file',
-    'load',
-    'load_detectron',
     'load_rules',
+    'read',
+    'read_detectron',
 ]

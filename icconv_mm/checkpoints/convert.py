@@ -184,12 +184,12 @@ def read_checkpoint(path: str | Path) -> Mapping:
 
     Raises:
         MissingFileError: There is no such file.
-        InputError: As :func:`icconv_mm.checkpoints.load` and :func:`icconv_mm.checkpoints.load_detectron`, or the
+        InputError: As :func:`icconv_mm.checkpoints.read` and :func:`icconv_mm.checkpoints.read_detectron`, or the
             file holds something else than a dict.
     """
     if Path(path).suffix == '.pkl':
-        return {'state_dict': reading.load_detectron(path)}
-    checkpoint = reading.load(path)
+        return {'state_dict': reading.read_detectron(path)}
+    checkpoint = reading.read(path)
     if not isinstance(checkpoint, Mapping):
         raise InputError(f'{path}: expected a dict of weights, found {type(checkpoint).__name__}')
     return checkpoint

@@ -19,19 +19,19 @@ from icconv_mm.checkpoints import reading
 _CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
 
 
-def install_with_runner() -> None:
-    """Call :func:`install` after the first import of mmengine's runner.
+def patch_with_runner() -> None:
+    """Call :func:`patch_checkpoint_loading` after the first import of mmengine's runner.
 
     Importing the runner here would take seconds that the use of a layer does not need.
     """
     if _CHECKPOINTS_OF_MMENGINE in sys.modules:
-        install()
+        patch_checkpoint_loading()
     elif not any(isinstance(finder, _InstallsWithRunner) for finder in sys.meta_path):
         sys.meta_path.insert(0, _InstallsWithRunner())
 
 
 class _InstallsWithRunner(MetaPathFinder):
-    """Waits for the import of mmengine's loading of checkpoints, and calls :func:`install` after it."""
+    """Calls :func:`patch_checkpoint_loading` after the import of mmengine's loading of checkpoints."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if fullname != _CHECKPOINTS_OF_MMENGINE:
@@ -40,12 +40,12 @@ class _InstallsWithRunner(MetaPathFinder):
         spec = importlib.util.find_spec(fullname)
         if spec is not None:
             execute = spec.loader.exec_module
-            spec.loader.exec_module = lambda module: (execute(module), install())
+            spec.loader.exec_module = lambda module: (execute(module), patch_checkpoint_loading())
         return spec
 
 
-def install() -> None:
-    """Let mmengine read local files and URLs through :func:`~icconv_mm.checkpoints.reading.load`."""
+def patch_checkpoint_loading() -> None:
+    """Let mmengine read local files and URLs through :func:`~icconv_mm.checkpoints.reading.read`."""
     from mmengine.runner import checkpoint
 
     register = checkpoint.CheckpointLoader.register_scheme
@@ -56,7 +56,7 @@ def install() -> None:
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """The ``CheckpointLoader`` of local files (mmengine prints the last word of this function's name)."""
-    return _without_code(reading.load(filename, map_location))
+    return _without_code(reading.read(filename, map_location))
 
 
 def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
@@ -68,7 +68,7 @@ def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
     barrier()
-    return _without_code(reading.load(path, map_location))
+    return _without_code(reading.read(path, map_location))
 
 
 def _without_code(content: Any) -> Any:

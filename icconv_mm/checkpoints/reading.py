@@ -1,11 +1,11 @@
 """Reading checkpoints without running code from them, with every supported torch.
 
 A checkpoint is a pickle, and a pickle may name any importable function to be called and give any object a state.
-:func:`load` lets ``torch.load`` read its formats with an unpickler of ours, which imports nothing: a name in the file
+:func:`read` lets ``torch.load`` read its formats with an unpickler of ours, which imports nothing: a name in the file
 stands for what :data:`_STAND_INS` has under it. These functions make tensors, plain data, numpy arrays of numbers and
 the log buffers of mmengine, and :meth:`_Unpickler.load_build` checks the only states that there are.
 
-:mod:`icconv_mm.checkpoints.loader` makes mmengine load through :func:`load`.
+:mod:`icconv_mm.checkpoints.loader` makes mmengine load through :func:`read`.
 """
 
 import errno
@@ -52,7 +52,7 @@ class _Foreign(pickle.UnpicklingError):
     """The file asks for a name that stands for nothing here."""
 
 
-def load(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
+def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
     """Read a checkpoint; like ``torch.load``, but nothing in the file can run code, with any torch.
 
     Args:
@@ -100,7 +100,7 @@ def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
         raise CheckpointError(f'{path}: truncated, or not a safetensors file ({_first_line(error)})') from None
 
 
-def load_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read the blobs of a Detectron ``.pkl`` file; nothing in it can run code.
 
     Args:
@@ -137,7 +137,7 @@ def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
     """A file from anywhere, to be read as ``form``; errors name it.
 
     Raises:
-        MissingFileError, UnsafeCheckpointError, CheckpointError: As :func:`load`.
+        MissingFileError, UnsafeCheckpointError, CheckpointError: As :func:`read`.
     """
     require_file(path, 'checkpoint')
     with naming(str(path), OSError), open(path, 'rb') as file:

@@ -19,7 +19,7 @@ from icconv_mm.torch_private import has_hooks
 _log = logging.getLogger(__name__)
 
 # exact types: a subclass may do something else with its weight
-CONVOLUTIONS = (*compat.CONVOLUTIONS, ICConv2d, PyConv2d)
+FOLDABLE = (*compat.CONVOLUTIONS, ICConv2d, PyConv2d)
 # Of the libraries: they take layers out of their parts one by one, in code that cannot be traced.
 _TAKE_PARTS = ('mmdet.models.dense_heads.tood_head.TaskDecomposition',)
 _PLAIN = tuple(kind for kind in compat.CONVOLUTIONS if issubclass(kind, nn.Conv2d))
@@ -41,7 +41,7 @@ def find_chains(container: nn.Module) -> list[Chain] | None:
     """
     called = list(_called(container))
     may_follow = [module for module in called if type(module) is nn.ReLU or is_batch_norm(module)]
-    if not may_follow or not any(type(module) in CONVOLUTIONS for module in called):
+    if not may_follow or not any(type(module) in FOLDABLE for module in called):
         return []
     if type(container).forward is ConvModule.forward:
         return _of_conv_module(container)
@@ -169,7 +169,7 @@ def _checked(container: nn.Module, chain: Chain) -> list[Chain]:
 
 
 def _is_convolution(module: nn.Module) -> bool:
-    if type(module) not in CONVOLUTIONS or has_hooks(module):
+    if type(module) not in FOLDABLE or has_hooks(module):
         return False
     if type(module) is PyConv2d:
         return module.has_plain_levels(module.pyconv_levels)

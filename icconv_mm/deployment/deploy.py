@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from icconv_mm.compat import is_model_wrapper
-from icconv_mm.deployment.chains import CONVOLUTIONS, Chain, find_chains, is_plain, taken_apart
+from icconv_mm.deployment.chains import FOLDABLE, Chain, find_chains, is_plain, taken_apart
 from icconv_mm.deployment.folding import Folded, fold_integrated_norms, fold_norm
 from icconv_mm.deployment.layers import PackedConv2d, PackedConv2dReLU
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU
@@ -97,7 +97,7 @@ def _replace_others(model: nn.Module) -> None:
 
 def _lay_out(model: nn.Module) -> None:
     """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
-    kinds = *CONVOLUTIONS, ICConv2dReLU, PackedConv2d, PackedConv2dReLU
+    kinds = *FOLDABLE, ICConv2dReLU, PackedConv2d, PackedConv2dReLU
     kept = with_contiguous_maps(model)
     for module in model.modules():
         if type(module) in kinds and type(module) is not PyConv2d and module not in kept:

@@ -8,7 +8,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.task import TaskAdapter
+from icconv_mm.tasks.adapter import TaskAdapter
 
 # The largest differences that a file may have: pixels, scores, and shares of pixels.
 LIMITS = {'boxes': 1e-2, 'keypoints': 1e-2, 'scores': 1e-5, 'masks': 1e-5, 'seg_map': 1e-5, 'missing': 0}

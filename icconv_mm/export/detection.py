@@ -24,7 +24,7 @@ from mmdet.models.roi_heads.roi_extractors import GenericRoIExtractor, SingleRoI
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.export.operators import NONE, best, nms_mask, roi_features, take
+from icconv_mm.export.operators import NONE, best, gather_rows, nms_mask, roi_features
 from icconv_mm.tasks.detection.eod import TO_EDGES, EODCascadeRoIHead, EODRoIExtractor
 from icconv_mm.tasks.detection.panet_heads import PANetMaskHead
 
@@ -126,10 +126,10 @@ def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: 
         moved = boxes + groups[..., None].to(boxes.dtype) * far
     keep = nms_mask(moved, scores, nms['iou_threshold'], NONE / 2)
     values, places = best(torch.where(keep > 0, scores, torch.full_like(scores, NONE)), count)
-    return take(boxes, places), values, places
+    return gather_rows(boxes, places), values, places
 
 
-def decoded(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
+def decode_boxes(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
     """Boxes ``[B, N, 4]`` of priors ``[B, N, 2 or 4]`` and what the head said, inside the valid part."""
     batch, count = deltas.shape[:2]
     boxes = coder.decode(priors.reshape(-1, priors.shape[-1]), deltas.reshape(-1, 4)).reshape(batch, count, 4)
@@ -173,10 +173,12 @@ def _one_stage(head: nn.Module, features: Sequence[Tensor], size: Tensor) -> tup
         values, places = best(flat, cfg.nms_pre)
         rows = places // count
         chosen = priors[None].expand(flat.shape[0], -1, -1)
-        boxes = decoded(head.bbox_coder, take(chosen, rows), take(_rows(deltas[level], 4), rows), size)
+        boxes = decode_boxes(
+            head.bbox_coder, gather_rows(chosen, rows), gather_rows(_rows(deltas[level], 4), rows), size
+        )
         if factors:
             factor = _rows(factors[0][level], 1).sigmoid()
-            values = torch.where(values > NONE, values * take(factor, rows)[..., 0], values)
+            values = torch.where(values > NONE, values * gather_rows(factor, rows)[..., 0], values)
         parts.append((boxes, values, places % count))
     boxes, scores, labels = (torch.cat(each, 1) for each in zip(*parts))
     boxes = boxes * size[:, [2, 3, 2, 3]][:, None]
@@ -195,7 +197,9 @@ def _proposals(head: nn.Module, cfg: dict, features: Sequence[Tensor], size: Ten
     for level, priors in enumerate(_priors(head, classes)):
         values, rows = best(_scores(head, classes[level])[..., 0], cfg.nms_pre)
         chosen = priors[None].expand(values.shape[0], -1, -1)
-        boxes = decoded(head.bbox_coder, take(chosen, rows), take(_rows(deltas[level], 4), rows), size)
+        boxes = decode_boxes(
+            head.bbox_coder, gather_rows(chosen, rows), gather_rows(_rows(deltas[level], 4), rows), size
+        )
         parts.append((boxes, values, torch.full_like(rows, level)))
     boxes, scores, levels = (torch.cat(each, 1) for each in zip(*parts))
     if (least := cfg.get('min_bbox_size', -1)) >= 0:
@@ -228,7 +232,7 @@ def _regressed(head: nn.Module, boxes: Tensor, labels: Tensor, deltas: Tensor, s
     if not head.reg_class_agnostic:
         deltas = deltas.reshape(*deltas.shape[:2], -1, 4)
         deltas = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
-    return decoded(head.bbox_coder, boxes, deltas, size)
+    return decode_boxes(head.bbox_coder, boxes, deltas, size)
 
 
 def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, with_masks: bool) -> tuple[Tensor, ...]:
@@ -252,10 +256,10 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
         (scores > cfg.rcnn.score_thr) & (known[..., None] > NONE), scores, torch.full_like(scores, NONE)
     )
     if head.reg_class_agnostic:
-        boxes = decoded(head.bbox_coder, boxes, deltas, size)[:, :, None].expand(-1, -1, kinds, -1)
+        boxes = decode_boxes(head.bbox_coder, boxes, deltas, size)[:, :, None].expand(-1, -1, kinds, -1)
     else:
         every = boxes[:, :, None].expand(-1, -1, kinds, -1).reshape(batch, -1, 4)
-        boxes = decoded(head.bbox_coder, every, deltas.reshape(batch, -1, 4), size)
+        boxes = decode_boxes(head.bbox_coder, every, deltas.reshape(batch, -1, 4), size)
     boxes = boxes.reshape(batch, -1, 4)
     scale = size[:, [2, 3, 2, 3]][:, None]
     if not with_masks:  # mmdet then scales before it suppresses

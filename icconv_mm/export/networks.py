@@ -1,9 +1,7 @@
 """A whole network as one module: from pixels to what the runtime decodes."""
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
 from unittest import mock
 
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
 from icconv_mm.export import operators
-from icconv_mm.tasks.task import library_of
+from icconv_mm.tasks.libraries import library_of
 
 
 class Exported(nn.Module):
@@ -80,18 +78,22 @@ class Exported(nn.Module):
 def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]) -> nn.Module:
     library = library_of(type(network))
     if library == 'mmdet':
-        return _module('detection').DetectorOutputs(network, where)
+        from icconv_mm.export.detection import DetectorOutputs
+
+        return DetectorOutputs(network, where)
     if library == 'mmseg':
-        return _module('semantic').SegmentorOutputs(network, where)
+        from icconv_mm.export.semantic import SegmentorOutputs
+
+        return SegmentorOutputs(network, where)
     if library == 'mmpose':
-        return _module('pose').outputs_of(network, where, meta, scales)
+        from icconv_mm.export.pose import outputs_of
+
+        return outputs_of(network, where, meta, scales)
     if library == 'mmpretrain':
-        return _module('classification').ClassifierOutputs(network, where)
+        from icconv_mm.export.classification import ClassifierOutputs
+
+        return ClassifierOutputs(network, where)
     raise InputError(f'{where}: {type(network).__name__} is of no library whose networks can be exported')
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(f'icconv_mm.export.{name}')  # whose library may be missing
 
 
 def capture(network: Exported, example: tuple, fixed: bool) -> torch.export.ExportedProgram:

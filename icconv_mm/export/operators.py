@@ -60,7 +60,7 @@ def _(levels, rois, level, scales, size, samples, aligned):
 # --- what is chosen, in tensors of fixed shapes
 
 
-def take(values: Tensor, places: Tensor) -> Tensor:
+def gather_rows(values: Tensor, places: Tensor) -> Tensor:
     """``[B, N, k]`` at ``[B, n]`` -> ``[B, n, k]``."""
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
 

@@ -10,7 +10,7 @@ from mmpose.structures.bbox import bbox_xyxy2cs
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.export.operators import NONE, best, nms_mask, take
+from icconv_mm.export.operators import NONE, best, gather_rows, nms_mask
 from icconv_mm.tasks.pose import AEPoseEstimator
 from icconv_mm.tasks.pose.head import AEHead
 from icconv_mm.tasks.pose.multiscale import check_scales
@@ -117,9 +117,10 @@ class RTMOOutputs(nn.Module):
         scores = torch.where(scores > cfg.get('score_thr', 0.01), scores, torch.full_like(scores, NONE))
         keep = nms_mask(boxes, scores, cfg.get('nms_thr', 1.0), NONE / 2)
         scores, places = best(torch.where(keep > 0, scores, torch.full_like(scores, NONE)), _MOST_PEOPLE)
-        boxes, vectors = take(boxes, places).flatten(0, 1), take(head._flatten_predictions(vectors), places)
-        grids = take(priors[None].expand(scores.shape[0], -1, -1), places).flatten(0, 1)
+        boxes = gather_rows(boxes, places).flatten(0, 1)
+        vectors = gather_rows(head._flatten_predictions(vectors), places)
+        grids = gather_rows(priors[None].expand(scores.shape[0], -1, -1), places).flatten(0, 1)
         corners = torch.cat(bbox_xyxy2cs(boxes, head.bbox_padding), 1)
         found = head.dcc.forward_test(vectors.flatten(0, 1), corners, grids)
-        visible = take(head._flatten_predictions(visible).sigmoid(), places)
+        visible = gather_rows(head._flatten_predictions(visible).sigmoid(), places)
         return found.unflatten(0, scores.shape), visible, scores

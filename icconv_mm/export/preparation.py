@@ -7,7 +7,7 @@ from torch import nn
 
 from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.task import library_of
+from icconv_mm.tasks.libraries import library_of
 
 # How the runtime reads an image: options of what loads one that may stand in a test pipeline.
 _READING = {'to_float32': False, 'color_type': 'color', 'imdecode_backend': 'cv2'}

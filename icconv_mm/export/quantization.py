@@ -13,7 +13,7 @@ import numpy as np
 
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.export import writers
-from icconv_mm_runtime.images import Sample, arrays_of, prepare, read_all
+from icconv_mm_runtime.images import Sample, arrays_of, preprocess, read_all
 
 _IMAGES = 64  # by which ranges are measured at most
 _OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')
@@ -66,7 +66,7 @@ def _inputs(description: Mapping[str, Any], images: Sequence[Path]) -> Iterator[
     """What the network reads of each image."""
     paths = list(map(str, images))[:_IMAGES]
     for path, image in read_all(paths):
-        yield arrays_of([prepare(Sample(path, image), description['steps'])], description['batch'])
+        yield arrays_of([preprocess(Sample(path, image), description['steps'])], description['batch'])
 
 
 def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]], kept: list[str]) -> None:

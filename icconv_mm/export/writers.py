@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ import torch
 from icconv_mm.checkpoints.convert import sha256
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
+from icconv_mm_runtime.engines import KEY, RunFunction
 
 FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2'}
-KEY = 'icconv_mm'  # of the description, as icconv_mm_runtime reads it
-Run = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def write_onnx(model: Any, description: Mapping[str, Any], path: Path) -> None:
@@ -71,7 +70,7 @@ def add_description(path: Path, description: Mapping[str, Any]) -> None:
         archive.writestr(f'{folder}/extra/{KEY}', json.dumps(description))
 
 
-def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> Run:
+def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
     """What runs a package of AOTInductor in this process."""
     loaded = torch._inductor.aoti_load_package(str(path))
 

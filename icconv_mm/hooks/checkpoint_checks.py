@@ -20,7 +20,8 @@ from icconv_mm.deployment import deploy
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
 from icconv_mm.registry import HOOKS
-from icconv_mm.tasks.task import TaskAdapter, adapter_for, metainfo_of_built
+from icconv_mm.tasks.adapter import TaskAdapter, metainfo_of_built
+from icconv_mm.tasks.choose import adapter_for
 
 
 @HOOKS.register_module()
@@ -112,7 +113,7 @@ def check_pretrained(model: nn.Module) -> None:
             path = init.get('checkpoint') if init.get('type') == 'Pretrained' else None
             if path is not None and '://' not in path:
                 require_file(Path(path).expanduser(), f'{name or "model"}.init_cfg.checkpoint')
-                check_covers(module, reading.load(path), path, init.get('prefix'))
+                check_covers(module, reading.read(path), path, init.get('prefix'))
 
 
 def _check_resumable(runner: Runner, checkpoint: dict) -> None:

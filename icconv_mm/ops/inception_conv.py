@@ -217,16 +217,16 @@ def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple
     )
 
 
-def output(
+def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int = 1, groups: int = 1
 ) -> Tensor:
     """``[N, C_in, H, W]``, ``[C_out, C_in / groups, 3, 3]``, ``[C_out]`` -> ``[N, C_out, H', W']``."""
     parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
     outputs = [
         convolve(
-            take(x, 1, part.inputs),
-            take(weight, 0, part.outputs),
-            None if bias is None else take(bias, 0, part.outputs),
+            take_channels(x, 1, part.inputs),
+            take_channels(weight, 0, part.outputs),
+            None if bias is None else take_channels(bias, 0, part.outputs),
             stride,
             part.dilation,
             part.groups,
@@ -243,8 +243,8 @@ def grad_input(
     in_channels = weight.shape[1] * groups
     total = wide_zeros((grad.shape[0], in_channels, *size), like=grad)
     for part in make_parts(tuple(pattern), in_channels, groups):
-        shape, filters = (grad.shape[0], len(part.inputs), *size), take(weight, 0, part.outputs)
-        part_grad = take(grad, 1, part.outputs)
+        shape, filters = (grad.shape[0], len(part.inputs), *size), take_channels(weight, 0, part.outputs)
+        part_grad = take_channels(grad, 1, part.outputs)
         share = convolution_grad_input(part_grad, shape, filters, stride, part.dilation, part.groups)
         if len(part.inputs) == in_channels:
             total += share
@@ -258,13 +258,13 @@ def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, gr
     parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
     outputs = []
     for part in parts:
-        part_grad, part_x = take(grad, 1, part.outputs), take(x, 1, part.inputs)
+        part_grad, part_x = take_channels(grad, 1, part.outputs), take_channels(x, 1, part.inputs)
         shape = len(part.outputs), x.shape[1] // groups, 3, 3
         outputs.append(convolution_grad_weight(part_grad, part_x, shape, stride, part.dilation, part.groups))
     return _in_order(outputs, 0, parts)
 
 
-def take(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
+def take_channels(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
     """These entries of a dimension: the tensor itself or a view where they are consecutive, else a copy."""
     first, count = channels[0], len(channels)
     if channels == tuple(range(first, first + count)):
@@ -291,7 +291,7 @@ def _standard(
     """What exports hold. Groups are mostly whole runs, which need no cutting."""
     if groups == 1:
         return export_form.inception_output(x, weight, bias, pattern, stride, relu=relu)
-    y = output(x, weight, bias, pattern, stride, groups)
+    y = forward(x, weight, bias, pattern, stride, groups)
     return y.relu() if relu else y
 
 
@@ -315,7 +315,7 @@ def _grad_weight_fake(grad, x, pattern, stride, groups):
 
 _convolution = Convolution(
     inception_conv2d,
-    Part(output, {'cpu': Kernel(cpu_refusal, _small_groups), 'cuda': Kernel(_cuda_refusal, _output_objection)}),
+    Part(forward, {'cpu': Kernel(cpu_refusal, _small_groups), 'cuda': Kernel(_cuda_refusal, _output_objection)}),
     Part(
         grad_input, {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_cuda_refusal, _grad_input_objection)}, _grad_input_fake
     ),

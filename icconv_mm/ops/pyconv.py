@@ -123,7 +123,7 @@ def _check(
 # --- the reference, of ordinary convolutions: the oracle of every backend
 
 
-def output(
+def forward(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int = 1, dilation: int = 1
 ) -> Tensor:
     """``[N, C_in, H, W]``, ``[C_l, C_in / groups_l, kh, kw]`` per level, ``[C_out]`` -> ``[N, C_out, H', W']``."""
@@ -212,7 +212,7 @@ def _grad_weight_objection(grad, x, shapes, *_) -> str | None:
 def filled_output(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> Tensor:
-    """As :func:`output`; what is not finite in one channel of ``x`` spreads to all of the outputs."""
+    """As :func:`forward`; what is not finite in one channel of ``x`` spreads to all of the outputs."""
     return convolve(x, _filled(weights, groups), bias, stride, (dilation, dilation), 1)
 
 
@@ -279,7 +279,7 @@ def _kernels(objection: Callable, filled: Callable) -> dict[str, Kernel]:
 
 _convolution = Convolution(
     pyconv2d,
-    Part(output, _kernels(_output_objection, filled_output)),
+    Part(forward, _kernels(_output_objection, filled_output)),
     Part(grad_input, _kernels(_grad_input_objection, filled_grad_input), _grad_input_fake),
     Part(grad_weight, _kernels(_grad_weight_objection, filled_grad_weight), _grad_weight_fake),
     weights_schema='Tensor[] weights',

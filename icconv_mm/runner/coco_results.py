@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from icconv_mm.annotations.checks import check_coco_file
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import require_file, write_json
-from icconv_mm.tasks.task import TaskAdapter
+from icconv_mm.tasks.adapter import TaskAdapter
 
 
 @dataclass(frozen=True)

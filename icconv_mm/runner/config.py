@@ -16,7 +16,8 @@ from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm.hooks.schedule_lengths import stretch
 from icconv_mm.registry import SCOPE
-from icconv_mm.tasks.task import TTA_KEYS, require_library, scope_of
+from icconv_mm.tasks.adapter import TTA_KEYS
+from icconv_mm.tasks.libraries import require_library, scope_of
 from icconv_mm.versions import SUPPORTED
 
 # What a runner reads of its config beside the arguments of its constructor: ``self.cfg.get('compile')``.

@@ -15,7 +15,7 @@ from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.seg_maps import read_seg_map
 from icconv_mm.errors import UserError, printable
 from icconv_mm.hooks.logs import NAME_LETTERS, drawn_figure, warning_after_training
-from icconv_mm.runner.images import read
+from icconv_mm.runner.images import read_image
 from icconv_mm.runner.predict import Predictor
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, tiles
@@ -223,7 +223,7 @@ def _draw_worst(drawn: Mapping[Path, tuple[Drawing, Drawing]], evaluation: Evalu
     """The truth beside the prediction, the worst image first."""
     shown = []
     for each in sorted(drawn, key=evaluation.scores.get):
-        image = read(each, 1600)[..., ::-1]
+        image = read_image(each, 1600)[..., ::-1]
         drawn[each][1].title = f'{evaluation.scores[each]:.0%} right: {each.name}'
         for drawing in drawn[each]:  # the truth, and what was found
             drawing.size = oriented_size(each)[0][::-1]

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures, explain_coco
 from icconv_mm.config_tree import join_root, kind_of, leaf_datasets, phase_datasets, walk
 from icconv_mm.errors import InputError, UserError, message_of, naming
-from icconv_mm.tasks.task import adapter_for
+from icconv_mm.tasks.choose import adapter_for
 
 # What mmengine's methods build, for the place of an error.
 _BUILT = {

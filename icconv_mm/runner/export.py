@@ -33,7 +33,7 @@ from icconv_mm.export.preparation import batch_of, scales_of, steps_of
 from icconv_mm.layers import ICConv2d
 from icconv_mm.runner.config import as_config
 from icconv_mm.runner.explain_errors import boundary
-from icconv_mm.runner.images import InputImage, is_large, read
+from icconv_mm.runner.images import InputImage, is_large, read_image
 from icconv_mm.runner.predict import Predictor, inference_transforms
 from icconv_mm.runner.prepare import prepare_test
 from icconv_mm.runner.train import build_runner
@@ -98,7 +98,7 @@ def export(
     with naming(str(cfg.filename)):
         network, description = _described(predictor, transforms, fixed, checkpoint)
     with _refusals(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
-        metadata_schema.check(description, str(out))
+        metadata_schema.check_metadata(description, str(out))
         file = Path(folder, out.name)
         report = _made(network, description, to, file, int8, operator)
         session = _session(network, description, to, file)
@@ -304,7 +304,7 @@ def _samples(predictor: Predictor, batches: Sequence[Sequence[Path]]) -> Iterato
 
 def _whole(path: Path) -> Path | InputImage:
     """An image that the model is not to read reduced, as the runtime never does."""
-    return InputImage(path, read(path)) if is_large(path) else path
+    return InputImage(path, read_image(path)) if is_large(path) else path
 
 
 def _is_tie(predictor: Predictor, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:

@@ -108,7 +108,7 @@ def _read_url(request: urllib.request.Request) -> bytes:
     return content
 
 
-def read(path: Path, longest: int | None = None, turned: bool = True) -> np.ndarray:
+def read_image(path: Path, longest: int | None = None, turned: bool = True) -> np.ndarray:
     """An image [H, W, 3], BGR, as the pipelines read it: by OpenCV, or HEIC by Pillow.
 
     Args:
@@ -176,13 +176,13 @@ def is_large(path: Path) -> bool:
     return width * height > LARGE
 
 
-def opened(path: Path, turned: bool = True) -> InputImage:
+def load_input(path: Path, turned: bool = True) -> InputImage:
     """An image as the network gets it: most are left to the pipeline; HEIC is read here, and large ones reduced."""
     if path.suffix.lower() in HEIC_SUFFIXES:
-        return InputImage(path, read(path))
+        return InputImage(path, read_image(path))
     if not is_large(path):  # or the pipeline says what is wrong with it
         return InputImage(path)
-    image = read(path, REDUCED, turned)
+    image = read_image(path, REDUCED, turned)
     # OpenCV turns other formats than Pillow
     height, width = sorted(_size_of(path), reverse=image.shape[0] > image.shape[1])
     return InputImage(path, image, (height, width))

@@ -18,7 +18,7 @@ from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.convert import (
     all_tasks,
     choose_dataset,
-    convert,
+    convert_dataset,
     fill_splits,
     name_of,
     nothing_left,
@@ -210,7 +210,7 @@ def _prepared(
         for note in _share_splits(sets):
             say(note)
     converted = {
-        name: convert(
+        name: convert_dataset(
             own,
             name,
             folder,
@@ -318,7 +318,7 @@ def weights_of(backbone: str, weights: str, say: Any) -> dict | None:
     if '://' in weights:
         return dict(type='Pretrained', checkpoint=weights)
     require_file(weights, 'pretrained')
-    keys = state_dict_of(reading.load(weights))
+    keys = state_dict_of(reading.read(weights))
     prefix = dict(prefix='backbone.') if any(key.startswith('backbone.') for key in keys) else {}
     return dict(type='Pretrained', checkpoint=str(Path(weights).absolute()), **prefix)
 

@@ -34,12 +34,12 @@ from icconv_mm.runner.images import (
     fetch,
     find_inputs,
     is_video,
-    opened,
-    read,
+    load_input,
+    read_image,
     temporary_folder,
 )
 from icconv_mm.runner.prepare import prepare, without_own_weights
-from icconv_mm.tasks.task import NO_LIBRARY, scope_of
+from icconv_mm.tasks.libraries import NO_LIBRARY, scope_of
 from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
 
 
@@ -68,7 +68,7 @@ class Predictor:
         cfg = as_config(cfg)
         with boundary(cfg):
             self.task = prepare(cfg)
-        content = reading.load(checkpoint)
+        content = reading.read(checkpoint)
         self.model = build_model(cfg)
         transforms = inference_transforms(cfg)
         self._turned = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
@@ -128,7 +128,7 @@ class Predictor:
         Raises:
             NotSupportedError: The task cannot be put together again.
         """
-        parts, image = [], read(path, turned=self._turned)
+        parts, image = [], read_image(path, turned=self._turned)
         for top, left in tile_corners(image.shape[:2], tile):
             piece = np.ascontiguousarray(image[top : top + tile, left : left + tile])
             sample = self._forward([self._load(InputImage(Path('tile'), piece))])[0]
@@ -137,7 +137,7 @@ class Predictor:
 
     def _load(self, given: str | Path | InputImage) -> tuple[dict, tuple[int, int] | None]:
         """What the pipeline makes of an image, and its whole size where it was reduced."""
-        image = given if isinstance(given, InputImage) else opened(Path(given), self._turned)
+        image = given if isinstance(given, InputImage) else load_input(Path(given), self._turned)
         results = self.task.model_input(str(image.path), self.dataset_meta)
         if image.image is not None:
             results['img'] = image.image
@@ -153,7 +153,7 @@ class Predictor:
 
     def drawn(self, given: Path | InputImage, sample: Any, score_thr: float = 0.3) -> np.ndarray:
         """The image with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
-        image = given.image if isinstance(given, InputImage) else read(given, LONGEST, self._turned)
+        image = given.image if isinstance(given, InputImage) else read_image(given, LONGEST, self._turned)
         content = self.task.drawing(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]

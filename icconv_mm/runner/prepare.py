@@ -25,7 +25,8 @@ from icconv_mm.files import require_file, require_folder, require_writable
 from icconv_mm.hooks.saving import AtomicCheckpointHook
 from icconv_mm.registry import scoped
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
-from icconv_mm.tasks.task import TaskAdapter, task_of
+from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm.tasks.choose import task_of
 
 
 def prepare(cfg: Config, *parts: str, skip_bad_images: bool = False) -> TaskAdapter:
@@ -224,7 +225,7 @@ def _resume(cfg: Config, resume: str | bool) -> None:
         return
     _require_checkpoint(path, 'resume')
     if cfg.get('randomness', {}).get('seed') is None and Path(path).is_file():
-        content = reading.load(path)
+        content = reading.read(path)
         with naming(path):
             seed = seed_of(content)
         cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import convert, name_of, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, name_of, read_datasets
 from icconv_mm.errors import InputError
 
 pytest.importorskip('pycocotools')
@@ -61,14 +61,14 @@ def test_poses_of_the_classes_that_have_keypoints(tmp_path):
             entry['segmentation'] = [labelled.polygon(0, 0, *labelled.SIZE)]
 
     root = labelled.coco(tmp_path / 'data', 'keypoints')
-    made = convert(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
+    made = convert_dataset(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
     assert made.classes == ['dog'] and made.counts == {'dog': 3} and len(_entries(made)) == len(made.boxes) == 3
     found = _only(_change(root, dogs_are_regions))
-    made = convert(found, 'pose', tmp_path / 'cats')
+    made = convert_dataset(found, 'pose', tmp_path / 'cats')
     assert made.classes == ['cat'] and all(entry['num_keypoints'] == 3 for entry in _entries(made))
     assert 'never with a keypoint, left out: dog' in made.notes
     with pytest.raises(InputError, match='no class with keypoints is called dog; there are: cat'):
-        convert(found, 'pose', tmp_path / 'none', classes=['dog'])
+        convert_dataset(found, 'pose', tmp_path / 'none', classes=['dog'])
 
 
 def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
@@ -77,7 +77,10 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
             entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
 
     found = _only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
-    counts = {task: len(_entries(convert(found, task, tmp_path / 'out'))) for task in ('instance', 'detection', 'pose')}
+    counts = {
+        task: len(_entries(convert_dataset(found, task, tmp_path / 'out')))
+        for task in ('instance', 'detection', 'pose')
+    }
     assert counts == dict(instance=3, detection=6, pose=6) and len(found.warnings) == 3
 
 
@@ -101,7 +104,7 @@ def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
     """Pairs of the file, else of the names; what is not known or wrong is said."""
     found = _only(labelled.yolo(tmp_path, 'keypoints'))
     found.keypoints, found.flips = names or found.keypoints, flips or []
-    made = convert(found, 'pose', tmp_path / 'out')
+    made = convert_dataset(found, 'pose', tmp_path / 'out')
     assert made.flips == pairs
     lines = [
         line for line in (*made.notes, *(what for _, what in found.warnings)) if 'mirror' in line or 'flip' in line
@@ -116,11 +119,11 @@ def test_a_value_that_the_first_maps_do_not_show(tmp_path):
     """Without names every map is read; with names, what has none is ignored, and said."""
     found = _only(_maps(tmp_path / 'data', lambda number: [1, 2, 4] if number % 2 else [1, 2], count=202))
     names = dict(classes=['void', 'one', 'two'])
-    made = convert(found, 'semantic', tmp_path / 'named', **names)
+    made = convert_dataset(found, 'semantic', tmp_path / 'named', **names)
     assert made.classes == ['one', 'two']
     assert [what for _, what in found.warnings] == ['label 4, which has no name: void in this map and those after it']
     found = _only(tmp_path / 'data')
-    assert convert(found, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
+    assert convert_dataset(found, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
     assert not found.warnings
 
 
@@ -129,7 +132,7 @@ def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(root / 'masks/001.png')
     Image.fromarray(np.full((16, 16), -1, dtype=np.int32), mode='I').save(root / 'masks/003.tif')
     (root / 'masks/003.tif').rename(root / 'masks/003.png')
-    made = convert(found := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
+    made = convert_dataset(found := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
     said = ' '.join(what for _, what in found.warnings)
     assert sum(made.splits.values()) == 200 and 'has 8 x 8 pixels' in said and 'labels from -1 to -1' in said
 
@@ -140,7 +143,7 @@ def test_palettes_beside_a_table_of_colors(tmp_path, is_of_table):
     colors = [0, 0, 255, 255, 0, 0, 0, 255, 0] if is_of_table else [7, 7, 7, 8, 8, 8, 9, 9, 9]
     root = _maps(tmp_path / 'data', [0, 0, 0, 1, 1, 2], palette=colors + [0] * 759)
     (root / 'class_dict.csv').write_text('name,r,g,b\nroad,255,0,0\ncar,0,255,0\nsky,0,0,255\n')
-    made = convert(_only(root), 'semantic', tmp_path / 'out')
+    made = convert_dataset(_only(root), 'semantic', tmp_path / 'out')
     order = ['sky', 'road', 'car'] if is_of_table else ['road', 'car', 'sky']
     assert sorted(made.counts, key=made.counts.get, reverse=True) == order
     assert is_of_table != any('palettes of maps have other colours' in note for note in made.notes)
@@ -148,14 +151,14 @@ def test_palettes_beside_a_table_of_colors(tmp_path, is_of_table):
 
 def test_255_is_a_thing_or_is_said_to_be_ignored(tmp_path):
     found = _only(_maps(tmp_path / 'object', [0, 255]))
-    made = convert(found, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
+    made = convert_dataset(found, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
     assert made.counts == dict(background=0.5, crack=0.5)
     labels = np.asarray(Image.open(next(iter(found.images.values())).seg_map))
     assert np.unique(labels).tolist() == [0, 1]
-    made = convert(_only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
+    made = convert_dataset(_only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
     assert made.classes == ['class_0', 'class_128'] and 'label 255 is ignored: 50.0% of the pixels' in made.notes
     with pytest.raises(DatasetError, match='label 0, 1, of the classes a alone: there is nothing to tell apart'):
-        convert(
+        convert_dataset(
             _only(_maps(tmp_path / 'one', [0, 1])), 'semantic', tmp_path / 'none', classes=['a', 'b'], ignore_index=[1]
         )
 

@@ -12,7 +12,7 @@ from PIL import Image
 from test_reading_datasets import coco, draw, said, voc, write
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
 from icconv_mm.annotations.left_out import write_warnings
 from icconv_mm.annotations.polygons import mask_of
@@ -48,7 +48,7 @@ def test_areas_that_cannot_be_are_measured(tmp_path, area):
         for split in ('train', 'val'):
             _edit(root / f'{split}.json', lambda content: [each.update(area=area) for each in content['annotations']])
         found = _only(root)
-        made = convert(found, 'detection', tmp_path / 'out')
+        made = convert_dataset(found, 'detection', tmp_path / 'out')
         right = sorted(w * h for annotations in labelled.THINGS for _, _, _, w, h in annotations)
         if area is not True:  # which Python takes for 1
             assert sorted(entry['area'] for entry in _entries(made)) == right
@@ -60,7 +60,7 @@ def test_poses_are_evaluated_by_the_area_that_was_measured(tmp_path):
     root = labelled.coco(tmp_path, 'keypoints')
     for split in ('train', 'val'):
         _edit(root / f'{split}.json', lambda content: [each.update(area=0) for each in content['annotations']])
-    made = convert(_only(root), 'pose', tmp_path / 'out')
+    made = convert_dataset(_only(root), 'pose', tmp_path / 'out')
     assert all(entry['area'] == pytest.approx(0.53 * np.prod(entry['bbox'][2:])) for entry in _entries(made))
 
 
@@ -69,7 +69,7 @@ def test_boxes_without_area_are_measured(tmp_path, kind):
     root = labelled.coco(tmp_path, kind)
     _edit(root / 'train.json', lambda content: content['annotations'][0].update(bbox=[0, 0, 0, 0]))
     found = _only(root)
-    made = convert(found, 'detection', tmp_path / 'out')
+    made = convert_dataset(found, 'detection', tmp_path / 'out')
     entry = next(each for each in _entries(made) if each['category_id'] == 1)
     x, y, w, h = labelled.THINGS[0][0][1:]
     left, top, width, height = entry['bbox']
@@ -142,7 +142,7 @@ def test_entries_of_one_image_and_another_size(tmp_path):
 
     _edit(root / 'train.json', double)
     found = _only(root)
-    made = convert(found, 'instance', tmp_path / 'out')
+    made = convert_dataset(found, 'instance', tmp_path / 'out')
     sizes = [tuple(entry['segmentation']['size']) for entry in _entries(made)]
     assert sizes == [labelled.SIZE[::-1]] * 6
     assert 'train.json: images[2]: "width" and "height" are 6400 x 4800, but' in said(found)
@@ -346,7 +346,7 @@ def test_objects_that_cannot_be_count_as_well(tmp_path):
     with pytest.raises(
         DatasetError, match=r'(?s)4 of 10 images lost.*annotations\[0\] of 0.jpg: x: the box is outside'
     ):
-        convert(found, 'detection', tmp_path / 'out')
+        convert_dataset(found, 'detection', tmp_path / 'out')
 
 
 def test_a_split_of_which_nothing_is_left_is_refused_by_name(tmp_path):
@@ -368,7 +368,7 @@ def test_strict_refuses_at_the_first(tmp_path):
     coco(tmp_path / 'b' / 'a.json', ['0.jpg', '1.jpg'], [[1, 1, 5, 5], [900, 900, 5, 5]])
     (found,) = read_datasets(tmp_path / 'b', strict=True)
     with pytest.raises(DatasetError, match=r'strict: .*outside the image'):
-        convert(found, 'detection', tmp_path / 'out')
+        convert_dataset(found, 'detection', tmp_path / 'out')
 
 
 def test_warnings_as_json(tmp_path):
@@ -421,7 +421,7 @@ def test_blank_names_are_no_classes(tmp_path):
     assert found.classes == ['cat', 'dog'] and 'names[4] is' in said(found) and 'names[5] is None' in said(found)
     root = labelled.seg_maps(tmp_path / 'maps', 'colors')
     (root / 'class_dict.csv').write_text((root / 'class_dict.csv').read_text().replace('dog', ' '))
-    made = convert(found := _only(root), 'semantic', tmp_path / 'out')
+    made = convert_dataset(found := _only(root), 'semantic', tmp_path / 'out')
     assert made.classes == ['background', 'cat'] and 'value 2 of segmentation maps has a blank name' in said(found)
 
 
@@ -445,7 +445,7 @@ def test_formats_of_images_are_named(tmp_path):
         b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n'
     )
     found = _only(tmp_path)
-    convert(found, 'detection', tmp_path / 'out')
+    convert_dataset(found, 'detection', tmp_path / 'out')
     assert 'p0.png: cannot be read (cannot identify image file' in said(found) and 'EPS' not in IMAGE_FORMATS
     package = Path(__file__).parents[2] / 'icconv_mm'
     opened = [line for path in package.rglob('*.py') for line in path.read_text().splitlines() if 'Image.open(' in line]

@@ -12,9 +12,9 @@ from test_reading_datasets import coco, draw, said, write
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.checks import DatasetError, check_coco_file
-from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.annotations.images_on_disk import Files
-from icconv_mm.annotations.reading import opened, read_bytes, read_yaml
+from icconv_mm.annotations.reading import open_regular_file, read_bytes, read_yaml
 from icconv_mm.annotations.segmentations import segmentation_defect
 
 pytest.importorskip('pycocotools')
@@ -36,7 +36,7 @@ def test_no_published_set_is_refused(tmp_path):
     for size in PUBLISHED.values():
         with open(path, 'wb') as file:
             file.truncate(size)
-        with opened(path, limits.JSON_BYTES) as file:
+        with open_regular_file(path, limits.JSON_BYTES) as file:
             assert os.fstat(file.fileno()).st_size == size
     with open(path, 'wb') as file:
         file.truncate(limits.JSON_BYTES + 1)
@@ -83,7 +83,7 @@ def test_every_kind_of_file_has_its_limit(tmp_path, monkeypatch, write_set, limi
     monkeypatch.setattr(limits, limit, 9)
     location = root / 'data.yaml' if limit == 'YAML_BYTES' else root
     with pytest.raises(ValueError, match=f'(?s){problem}'):
-        convert(read_datasets(location)[0], 'detection', tmp_path / 'out')
+        convert_dataset(read_datasets(location)[0], 'detection', tmp_path / 'out')
 
 
 def test_aliases_of_yaml_are_counted_before_they_are_written_out(tmp_path, monkeypatch):
@@ -208,6 +208,6 @@ def test_images_of_one_row(tmp_path):
         Image.fromarray(np.zeros((1, 20000, 3), np.uint8)).save(tmp_path / f'{number}.png')
     coco(tmp_path / 'a.json', [f'{i}.png' for i in range(4)], [[1, 0, 900, 1]] * 4, size=(20000, 1))
     (found,) = read_datasets(tmp_path)
-    made = convert(found, 'detection', tmp_path / 'out', thorough=True)
+    made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
     assert '20000 x 1' in '\n'.join(summary(found, [made]))
     draw_page(found, [made], tmp_path / 'page.jpg')

@@ -7,7 +7,7 @@ import labelled
 import pytest
 from test_reading_datasets import draw, said, splits, write
 
-from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, read_datasets
 
 pytest.importorskip('pycocotools')
 
@@ -27,7 +27,7 @@ def test_lines_of_yolo_that_are_no_labels(tmp_path, kind, line, problem):
     path = root / 'labels' / 'train' / 'p0.txt'
     path.write_text(f'{path.read_text()}{line}\n')
     (found,) = read_datasets(root)
-    convert(found, found.tasks()[-1], tmp_path / 'out')
+    convert_dataset(found, found.tasks()[-1], tmp_path / 'out')
     ((file, what),) = found.warnings
     assert file == f'{path}: line 3' and problem in what
 
@@ -62,7 +62,7 @@ def test_boxes_of_cvat_that_are_turned(tmp_path):
 def test_shapes_of_cvat_that_are_no_labels(tmp_path, attributes, shape, problem):
     _cvat(tmp_path, {'0.jpg': (attributes, shape), '1.jpg': ('width="16" height="12"', _BOX)})
     (found,) = read_datasets(tmp_path)
-    convert(found, 'detection', tmp_path / 'out')
+    convert_dataset(found, 'detection', tmp_path / 'out')
     ((_, what),) = found.warnings
     assert problem in what and 'left out' in what
 
@@ -135,5 +135,5 @@ def test_people_of_mpii_without_joints(tmp_path):
     people = [dict(image='0.jpg', joints=[[5, 5]] * 16, joints_vis=[seen] * 16) for seen in (1, 0)]
     write(tmp_path, {'people.json': json.dumps(people)})
     (found,) = read_datasets(tmp_path)
-    convert(found, 'pose', tmp_path / 'out')
+    convert_dataset(found, 'pose', tmp_path / 'out')
     assert len([*found.annotations()]) == 1 and said(found).endswith('people.json: [1]: no joint is visible: left out')

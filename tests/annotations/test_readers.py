@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import all_tasks, choose_dataset, convert, read_datasets
+from icconv_mm.annotations.convert import all_tasks, choose_dataset, convert_dataset, read_datasets
 from icconv_mm.annotations.dataset import assign_splits
 from icconv_mm.annotations.images_on_disk import located, split_of
 from icconv_mm.annotations.polygons import mask_of
@@ -64,7 +64,7 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
         root = write(tmp_path / str(kind), *([kind] if kind else []))
         found = _only(root)
         assert found.tasks() == tasks and not found.warnings and not found.missing
-        made = convert(found, 'detection', tmp_path / 'out')
+        made = convert_dataset(found, 'detection', tmp_path / 'out')
         assert _things(found) == _truth() and made.classes == list(labelled.NAMES)
         if write is not labelled.labelme:
             assert made.splits == {'train': 2, 'val': 1}
@@ -83,7 +83,7 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
 
 def test_a_mask_for_each_instance(tmp_path):
     found = _only(labelled.masks(tmp_path))
-    convert(found, 'instance', tmp_path / 'out')
+    convert_dataset(found, 'instance', tmp_path / 'out')
     assert found.tasks() == ['detection', 'instance'] and found.classes == ['object'] and not found.warnings
     for image in found.images.values():
         number = int(image.path.stem[-1])
@@ -112,7 +112,7 @@ def test_real_labels_are_those_of_pycocotools(real_samples, tmp_path):
             (encode_rle,) = coco_mask.frPyObjects([polygon.ravel().tolist()], height, width)
             expected['coco128_yolo'].append(encode_rle)
     for name, location in (('nuclei', real_samples / 'nuclei'), ('coco128_yolo', segmentations)):
-        made = convert(choose_dataset(read_datasets(location), 'instance'), 'instance', tmp_path / name)
+        made = convert_dataset(choose_dataset(read_datasets(location), 'instance'), 'instance', tmp_path / name)
         contents = [json.loads(made.files[split].read_text()) for split in made.splits]
         entries = [entry for content in contents for entry in content['annotations']]
         areas = sorted(entry['area'] for entry in entries)
@@ -157,7 +157,7 @@ def test_seg_maps(tmp_path, kind, ignore_index, options):
     """Whatever means nothing and however labels are written, networks get 0, 1, 2 and 255."""
     found = _only(labelled.seg_maps(tmp_path / 'data', kind, ignore_index))
     names = None if kind == 'colors' else ['background', 'cat', 'dog']
-    made = convert(found, 'semantic', tmp_path / 'out', classes=names, **options)
+    made = convert_dataset(found, 'semantic', tmp_path / 'out', classes=names, **options)
     assert made.classes == ['background', 'cat', 'dog'] and made.splits == {'train': 2, 'val': 1}
     assert not found.warnings
     for image in json.loads(made.files['train'].read_text())['images']:
@@ -176,7 +176,7 @@ def test_seg_maps_of_0_and_255_and_a_stray_value(tmp_path):
     maps = sorted((tmp_path / 'data').glob('*annot/*.png'))
     for path in maps:
         Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 255, 0).astype('u1')).save(path)
-    made = convert(_only(tmp_path / 'data'), 'semantic', tmp_path / 'out')
+    made = convert_dataset(_only(tmp_path / 'data'), 'semantic', tmp_path / 'out')
     assert made.classes == ['background', 'foreground'] and '255 is taken for the object' in ' '.join(made.notes)
     for path in maps:
         Image.fromarray((np.arange(48 * 64).reshape(48, 64) // 1024).astype('u1')).save(path)
@@ -184,13 +184,13 @@ def test_seg_maps_of_0_and_255_and_a_stray_value(tmp_path):
     stray[0, 0] = 77
     Image.fromarray(stray).save(maps[0])
     found = _only(tmp_path / 'data')
-    made = convert(found, 'semantic', tmp_path / 'out')
+    made = convert_dataset(found, 'semantic', tmp_path / 'out')
     assert made.classes == ['class_0', 'class_1', 'class_2']
     assert [(file, what) for file, what in found.warnings if file == str(maps[0]) and 'label 77' in what]
 
 
 def test_folders_of_classes(tmp_path):
-    made = convert(_only(labelled.folders(tmp_path / 'data')), 'classification', tmp_path / 'out')
+    made = convert_dataset(_only(labelled.folders(tmp_path / 'data')), 'classification', tmp_path / 'out')
     assert made.classes == ['cat', 'dog'] and sum(made.splits.values()) == 8 and made.splits['val'] == 2
     first = made.files['train'].read_text().splitlines()[0]
     name, label = first.rsplit(' ', 1)
@@ -205,7 +205,7 @@ def test_what_is_wrong_is_said_by_file(tmp_path):
         labels.read_text() + '2 0.5 0.5 0 0.1\n9 1.4 0.5 0.1 0.1\n5 0.5 0.5 0.1 0.1\nx\n2 0.95 0.5 0.3 0.2\n'
     )
     found = _only(root)
-    made = convert(found, 'detection', tmp_path / 'out', thorough=True)
+    made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
     said = '\n'.join(f'{file}: {what}' for file, what in found.warnings)
     for line, words in ((3, 'has 0 x'), (4, 'outside the image'), (5, 'class 5 has no name'), (6, 'no numbers')):
         assert f'{labels}: line {line}: ' in said and words in said
@@ -230,12 +230,12 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
     images = data / 'JPEGImages'
     (images / 'p0.png').write_bytes(b'no image')
     (images / 'p1.png').write_bytes((images / 'p1.png').read_bytes()[:60])
-    quick = convert(found := _only(data), 'detection', tmp_path / 'out')
+    quick = convert_dataset(found := _only(data), 'detection', tmp_path / 'out')
     assert quick.splits == {'train': 1, 'val': 1} and [Path(file).name for file, _ in found.warnings] == ['p0.png']
     lines = '\n'.join(summary(found, [quick]))
     assert 'p0.png: cannot be read (' in lines and draw_page(found, [quick], tmp_path / 'page.jpg').is_file()
     with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
-        convert(_only(data), 'detection', tmp_path / 'out', thorough=True)
+        convert_dataset(_only(data), 'detection', tmp_path / 'out', thorough=True)
     assert all(f'p{n}.png: cannot be read (' in str(error.value) for n in (0, 1))
 
 
@@ -247,7 +247,7 @@ def test_the_page_is_written_where_the_path_is_not_utf_8(tmp_path, monkeypatch):
         raise AssertionError(given)
 
     monkeypatch.setattr(cv2, 'imwrite', never)
-    made = convert(found := _only(labelled.voc(tmp_path / 'data')), 'detection', tmp_path / 'out')
+    made = convert_dataset(found := _only(labelled.voc(tmp_path / 'data')), 'detection', tmp_path / 'out')
     page = draw_page(found, [made], tmp_path / os.fsdecode(b'caf\xe9') / 'page.jpg')
     assert cv2.imdecode(np.fromfile(page, np.uint8), cv2.IMREAD_COLOR).shape[1] == 3 * 480
 
@@ -261,7 +261,7 @@ def test_voc_boxes_without_area_and_difficult_ones(tmp_path):
     path.write_text(path.read_text().replace('</annotation>', more))
     found = _only(root)
     assert [what for file, what in found.warnings if 'object 3' in file and 'has no area' in what]
-    made = convert(found, 'detection', tmp_path / 'out')
+    made = convert_dataset(found, 'detection', tmp_path / 'out')
     entries = json.loads(made.files['train'].read_text())['annotations']
     assert [entry['bbox'] for entry in entries if entry['iscrowd']] == [[2, 2, 7, 7]] and len(entries) == 5
 
@@ -270,7 +270,7 @@ def test_duplicates_across_splits(tmp_path):
     root = labelled.yolo(tmp_path / 'data')
     (root / 'images/val/p2.png').write_bytes((root / 'images/train/p0.png').read_bytes())
     found = _only(root)
-    convert(found, 'detection', tmp_path / 'out', thorough=True)
+    convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
     assert any('the splits train and val share it' in what for _, what in found.warnings)
 
 
@@ -289,7 +289,7 @@ def test_labels_in_the_frame_of_the_sensor_follow_exif(tmp_path, turn):
     (root / 'train.json').write_text(json.dumps(content))
     found = _only(root)
     assert any(f'orientation {turn}' in what for _, what in found.warnings)
-    convert(found, 'instance', tmp_path / 'out')
+    convert_dataset(found, 'instance', tmp_path / 'out')
     image = next(p for p in found.images.values() if p.path.name == 'p0.jpg')
     pixels = cv2.imread(str(path))
     assert image.size == pixels.shape[1::-1] == labelled.SIZE[::-1]
@@ -319,8 +319,8 @@ def test_lists_with_paths_of_another_machine(tmp_path):
 def test_links_that_a_checkout_left_as_text(tmp_path):
     """Images of YOLO behind such a link; their labels are found beside the link."""
     root = labelled.yolo(tmp_path / 'all' / 'boxes')
-    (root / 'images').rename(tmp_path / 'all' / 'images')
-    (root / 'images').write_text('../images')
+    (root / 'images').rename(tmp_path / 'all' / 'photos')
+    (root / 'images').write_text('../photos')
     assert _things(_only(root)) == _truth()
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations import images_on_disk, limits
-from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.annotations.dataset import AnnotatedImage, Dataset, assign_splits
 from icconv_mm.annotations.images_on_disk import ByEnd, Files, followed, located, split_of
 from icconv_mm.annotations.readers import lists
@@ -164,7 +164,7 @@ def test_areas_of_coco_that_are_no_numbers(tmp_path):
     coco(tmp_path / 'a.json', ['0.jpg'])
     write(tmp_path, {'a.json': (tmp_path / 'a.json').read_text().replace('"bbox"', '"area": "25", "bbox"')})
     (found,) = read_datasets(tmp_path)
-    made = convert(found, 'detection', tmp_path / 'out')
+    made = convert_dataset(found, 'detection', tmp_path / 'out')
     assert json.loads(made.files['train'].read_text())['annotations'][0]['area'] == 25
     assert '"area" is \'25\', no number' in said(found)
 
@@ -220,11 +220,11 @@ def test_labels_for_another_size_are_left_out(tmp_path):
     draw(tmp_path, '2.jpg', size=(8, 6))
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg', '2.jpg'])
     (found,) = read_datasets(tmp_path)
-    made = convert(found, 'detection', tmp_path / 'out')
+    made = convert_dataset(found, 'detection', tmp_path / 'out')
     assert sum(made.splits.values()) == 2 and '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(found)
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg'], size=(32, 24))
     with pytest.raises(InputError, match=r'none of 2 images can be used, the first: .*0.jpg: is 16 x 12, but coco'):
-        convert(read_datasets(tmp_path)[0], 'detection', tmp_path / 'out')
+        convert_dataset(read_datasets(tmp_path)[0], 'detection', tmp_path / 'out')
 
 
 def test_images_of_twelve_bits_are_left_out(tmp_path):
@@ -234,7 +234,7 @@ def test_images_of_twelve_bits_are_left_out(tmp_path):
         Image.fromarray(np.linspace(0, most, 192).reshape(12, 16).astype(np.uint16)).save(path)
     coco(tmp_path / 'coco.json', ['0.png', '1.png'])
     (found,) = read_datasets(tmp_path)
-    convert(found, 'detection', tmp_path / 'out')
+    convert_dataset(found, 'detection', tmp_path / 'out')
     assert [what for _, what in found.warnings] == [
         'pixels go up to 4095 of 65535, which are loaded as 15 of 255: save it with 8 bits: left out'
     ]
@@ -401,7 +401,7 @@ def test_images_are_decoded_as_training_does(tmp_path, monkeypatch):
     (tmp_path / '0.jpg').write_bytes(encoded('JPEG', turn=6))
     monkeypatch.setattr(images_on_disk, '_turn_of', lambda image: 1)
     (found,) = read_datasets(tmp_path)
-    made = convert(found, 'detection', tmp_path / 'out', thorough=True)
+    made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
     assert sum(made.splits.values()) == 3
     assert said(found) == f'{tmp_path / "0.jpg"}: OpenCV loads it as 16 x 12 x 3, expected 12 x 16 x 3: left out'
 
@@ -412,7 +412,7 @@ def test_images_without_objects_are_read_as_well(tmp_path, thorough):
     write(tmp_path, {f'labels/{number}.txt': '0 0.5 0.5 0.2 0.2\n' * (number < 3) for number in range(4)})
     write(tmp_path, {'data.yaml': 'names: [a]\ntrain: images\n', 'images/3.jpg': ''})
     (found,) = read_datasets(tmp_path)
-    assert sum(convert(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
+    assert sum(convert_dataset(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
     ((file, what),) = found.warnings
     assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
 
@@ -426,6 +426,6 @@ def test_files_outside_the_folder_are_said(tmp_path):
     (found,) = read_datasets(tmp_path / 'a', strict=True)
     assert len(found.images) == 5
     assert said(found) == f'{tmp_path / "a"}: 2 files lie outside the folder, the first: {tmp_path / "b/1.jpg"}'
-    assert sum(convert(found, 'detection', tmp_path / 'out').splits.values()) == 5
+    assert sum(convert_dataset(found, 'detection', tmp_path / 'out').splits.values()) == 5
     coco(tmp_path / 'a/a.json', [str(tmp_path / 'a/0.jpg'), '3.jpg'])
     assert read_datasets(tmp_path / 'a')[0].warnings == []

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from test_reading_datasets import draw, write
 
-from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.annotations.dataset import SPLITS
 from icconv_mm.errors import InputError
 
@@ -40,7 +40,7 @@ def test_maps_of_images(tmp_path, pairs, others):
     ('names', 'problem'),
     [
         (
-            ['images/0.jpg', 'masks_a/0.png', 'masks_b/0.png'],
+            ['photos/0.jpg', 'masks_a/0.png', 'masks_b/0.png'],
             'has several segmentation maps, .*masks_a/0.png and .*masks_b/0',
         ),
         (['left/0.jpg', 'right/0.jpg', 'masks/0.png'], 'masks/0.png, which fits .*right/0.jpg as well'),
@@ -50,10 +50,10 @@ def test_maps_of_images(tmp_path, pairs, others):
 def test_maps_that_could_be_of_others_are_left_out(tmp_path, names, problem):
     draw(tmp_path, *names)
     with pytest.raises(InputError, match=problem):
-        convert(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
-    draw(tmp_path, 'images/1.jpg', 'masks/1.png')
+        convert_dataset(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
+    draw(tmp_path, 'photos/1.jpg', 'masks/1.png')
     (found,) = read_datasets(tmp_path)
-    made = convert(found, 'semantic', tmp_path / 'out')
+    made = convert_dataset(found, 'semantic', tmp_path / 'out')
     assert {path.name for own in made.paths.values() for path in own} == {'1.jpg'}
     assert found.warnings[-1][1].endswith(': left out')
 
@@ -86,5 +86,5 @@ def test_colors_before_names(tmp_path):
     (tmp_path / 'labels').mkdir()
     Image.fromarray(colors).save(tmp_path / 'labels' / '0_L.png')
     write(tmp_path, {'label_colors.txt': '64 128 64\tAnimal\n0 0 0\tVoid\n0 128 192\tBicyclist\n'})
-    made = convert(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
+    made = convert_dataset(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
     assert made.counts == {'Animal': 0.5, 'Bicyclist': 0.5} and "'Void', value 1, is ignored" in ' '.join(made.notes)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from icconv_mm.checkpoints import load_detectron, metadata, reading
+from icconv_mm.checkpoints import metadata, read_detectron, reading
 from icconv_mm.checkpoints.convert import checked_weights
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.errors import InputError
@@ -106,9 +106,9 @@ def archive(data: bytes) -> bytes:
 
 
 def read(path: Path, tmp: str = '/nonexistent') -> object:
-    """What :func:`reading.load` returns; None for a refusal, which names the file."""
+    """What :func:`reading.read` returns; None for a refusal, which names the file."""
     try:
-        return reading.load(path)
+        return reading.read(path)
     except reading.CheckpointError as error:
         assert str(path) in str(error) and len(str(error)) < 5000
         return None
@@ -130,7 +130,7 @@ def test_pickles_of_any_opcodes(case, data):
 @given(data=PICKLES)
 def test_pickles_of_detectron(case, data):
     with contextlib.suppress(reading.CheckpointError):
-        load_detectron(case.holds(data))
+        read_detectron(case.holds(data))
 
 
 def checkpoint() -> dict:

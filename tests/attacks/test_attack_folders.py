@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.errors import UserError
 
 # of names, encodings and forms that an independent reader does not know
@@ -338,7 +338,7 @@ def outcome(root: Path, out: Path, count) -> str:
     try:
         found = read_datasets(root)
         for own in found:
-            converted += [(own, task, convert(own, task, out / task, absolute=False)) for task in own.tasks()]
+            converted += [(own, task, convert_dataset(own, task, out / task, absolute=False)) for task in own.tasks()]
     except UserError as error:
         assert str(root) in str(error), f'names no file: {error}'
         assert len(str(error)) < 3000

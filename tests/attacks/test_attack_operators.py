@@ -92,7 +92,7 @@ def test_pyramid_calls(case, data):
         weights.append(torch.randn(group * draw(st.integers(1, 5)), channels // group, *kernel).to(dtype))
     stride, dilation = draw(st.integers(1, 4)), draw(st.sampled_from([1, 1, 2, 7]))
     case.holds(repr((list(x.shape), groups, [list(weight.shape) for weight in weights], stride, dilation)).encode())
-    expected = pyramid.output(x.double(), [weight.double() for weight in weights], None, groups, stride, dilation)
+    expected = pyramid.forward(x.double(), [weight.double() for weight in weights], None, groups, stride, dilation)
     with torch.no_grad():
         kept = as_drawn(data, x), [as_drawn(data, weight) for weight in weights]
         for _ in range(3):

@@ -52,7 +52,9 @@ MOST_BYTES = 40 << 20
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
     """Harmless sizes are too large, so that no example asks for much."""
-    for name, value in dict(LEVEL_PIXELS=1 << 16, INPUT_PIXELS=1 << 18, MASK_PIXELS=1 << 20, LOGITS=1 << 18).items():
+    for name, value in dict(
+        MAX_LEVEL_PIXELS=1 << 16, MAX_INPUT_PIXELS=1 << 18, MAX_MASK_PIXELS=1 << 20, MAX_LOGITS=1 << 18
+    ).items():
         monkeypatch.setattr(limits, name, value)
 
 

@@ -10,7 +10,7 @@ from layouts import classifier, resnet, with_prefix
 from pickled_calls import Call
 
 from icconv_mm import create_model
-from icconv_mm.checkpoints import CheckpointError, convert, convert_file, load
+from icconv_mm.checkpoints import CheckpointError, convert, convert_file, read
 from icconv_mm.checkpoints.convert import write_checkpoint
 
 
@@ -133,13 +133,13 @@ def test_safetensors_in_and_out(released, state, tmp_path):
     out, again = tmp_path / 'weights.safetensors', tmp_path / 'again.pth'
     convert_file(released, out, 'ic-conv')
     convert_file(released, again, 'ic-conv')
-    written, expected = load(out), load(again)['state_dict']
+    written, expected = read(out), read(again)['state_dict']
     assert written.keys() == expected.keys() and all(torch.equal(written[key], expected[key]) for key in expected)
     net = create_model('ic_resnet18', pattern='dense', checkpoint_path=out, base_channels=16, num_classes=10)
     assert torch.equal(net.backbone.conv1.weight, state['conv1.weight'])
     shared = torch.rand(3)
     write_checkpoint({'state_dict': {'a': shared, 'b': shared}}, out)  # as stages of a cascade share a head
-    assert all(torch.equal(load(out)[key], shared) for key in 'ab')
+    assert all(torch.equal(read(out)[key], shared) for key in 'ab')
     out.write_bytes(out.read_bytes()[:50])
     with pytest.raises(CheckpointError, match=r'weights\.safetensors: truncated, or not a safetensors file'):
-        load(out)
+        read(out)

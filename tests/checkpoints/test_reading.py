@@ -39,7 +39,7 @@ def checkpoint():
 def test_reads_what_mmengine_writes(tmp_path, checkpoint, zip_format):
     path = tmp_path / 'epoch_1.pth'
     torch.save(checkpoint, path, _use_new_zipfile_serialization=zip_format)
-    read = reading.load(path)
+    read = reading.read(path)
     torch.testing.assert_close(read['state_dict'], checkpoint['state_dict'])
     history = read['message_hub']['log_scalars']['train/loss']
     assert isinstance(history, HistoryBuffer)
@@ -63,7 +63,7 @@ def test_refuses_foreign_objects_and_executes_nothing(tmp_path, checkpoint, name
     path = tmp_path / 'foreign.pth'
     torch.save({**checkpoint, 'extra': payload}, path, _use_new_zipfile_serialization=zip_format)
     with pytest.raises(reading.UnsafeCheckpointError, match='nothing in it was executed') as error:
-        reading.load(path)
+        reading.read(path)
     assert str(path) in str(error.value)
     assert named in str(error.value)
     assert not mark.exists()
@@ -75,7 +75,7 @@ def test_truncated_file_is_named(tmp_path, checkpoint, keep):
     torch.save(checkpoint, whole)
     path.write_bytes(whole.read_bytes()[: int(keep * whole.stat().st_size)])
     with pytest.raises(reading.CheckpointError, match=r'cut\.pth: truncated, or not a torch checkpoint'):
-        reading.load(path)
+        reading.read(path)
 
 
 @pytest.mark.parametrize('content', [b'<html>Quota exceeded</html>', pickle.dumps({'weight': 1.0}), b'\x80\x02}q\x00.'])
@@ -83,17 +83,17 @@ def test_other_files_are_named(tmp_path, content):
     path = tmp_path / 'other.pth'
     path.write_bytes(content)
     with pytest.raises(reading.CheckpointError, match=r'other\.pth'):
-        reading.load(path)
+        reading.read(path)
 
 
 def test_missing_file():
     with pytest.raises(FileNotFoundError, match=r'^checkpoint: no such file: .*nowhere\.pth'):
-        reading.load('nowhere.pth')
+        reading.read('nowhere.pth')
 
 
 def test_mmengine_loads_through_it(tmp_path, checkpoint, monkeypatch):
     monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
-    loader.install()
+    loader.patch_checkpoint_loading()
     path = tmp_path / 'foreign.pth'
     torch.save({**checkpoint, 'extra': Call(os.system, 'true')}, path)
     with pytest.raises(reading.UnsafeCheckpointError):
@@ -207,13 +207,13 @@ REFUSED = {
 def test_pickles_that_no_library_writes(tmp_path, name):
     path = archive(tmp_path / 'odd.pth', REFUSED[name])
     with pytest.raises(reading.CheckpointError, match=r'odd\.pth: truncated, or not'):
-        reading.load(path)
+        reading.read(path)
 
 
 def test_pickles_by_opcodes_are_read(tmp_path):
     """Those above are refused for what their names say."""
     for path in (archive(tmp_path / 'a.pth', tensor()), older(tmp_path / 'b.pth', tensor(storage(view=b'N')))):
-        assert reading.load(path).tolist() == [[0, 1], [2, 3]]
+        assert reading.read(path).tolist() == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_pickles_by_opcodes_are_read(tmp_path):
 )
 def test_storages_of_the_older_format(tmp_path, content, keys, message):
     with pytest.raises(reading.CheckpointError, match=message):
-        reading.load(older(tmp_path / 'odd.pth', content, keys))
+        reading.read(older(tmp_path / 'odd.pth', content, keys))
 
 
 def test_torch_does_not_unpack_a_tar_archive(tmp_path):
@@ -235,14 +235,14 @@ def test_torch_does_not_unpack_a_tar_archive(tmp_path):
     with tarfile.open(tmp_path / 'a.pth', 'w') as made:
         made.add(__file__, 'storages')
     with pytest.raises(reading.CheckpointError, match='a tar archive'):
-        reading.load(tmp_path / 'a.pth')
+        reading.read(tmp_path / 'a.pth')
 
 
 def test_where_torch_takes_no_reader_but_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '1')
     torch.save({}, tmp_path / 'a.pth')
     with pytest.raises(ValueError, match=r'TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, .*: unset it'):
-        reading.load(tmp_path / 'a.pth')
+        reading.read(tmp_path / 'a.pth')
 
 
 # --- arrays, archives, tensors
@@ -284,7 +284,7 @@ def test_forged_states_of_numpy_objects_are_refused(tmp_path, name):
     path = tmp_path / 'forged.pth'
     torch.save({'state_dict': {}, 'meta': {'extra': FORGED[name]}}, path)
     with pytest.raises(reading.CheckpointError, match=r'forged\.pth: '):
-        reading.load(path)
+        reading.read(path)
 
 
 class Writes(torch.nn.Module):
@@ -301,7 +301,7 @@ def test_a_torchscript_archive_is_refused(tmp_path, monkeypatch):
     path = tmp_path / 'script.pth'
     torch.jit.script(Writes()).save(str(path))
     with pytest.raises(reading.UnsafeCheckpointError, match='it asks for code: it is a TorchScript archive'):
-        reading.load(path)
+        reading.read(path)
 
 
 @pytest.mark.parametrize('member', ['data.pkl', 'data/0'])
@@ -315,13 +315,13 @@ def test_an_archive_with_a_member_twice(tmp_path, checkpoint, member):
         with pytest.warns(UserWarning, match='Duplicate name'):
             copy.writestr(f'whole/{member}', archive.read(f'whole/{member}')[::-1])
     with pytest.raises(reading.CheckpointError, match=rf'twice\.pth: .*{member} is in it twice'):
-        reading.load(path)
+        reading.read(path)
 
 
 def test_bytes_that_are_no_bool_become_true(tmp_path):
     path = tmp_path / 'bools.pth'
     torch.save({'flags': torch.tensor([0, 1, 2, 255], dtype=torch.uint8).view(torch.bool)}, path)
-    assert reading.load(path)['flags'].view(torch.uint8).tolist() == [0, 1, 1, 1]
+    assert reading.read(path)['flags'].view(torch.uint8).tolist() == [0, 1, 1, 1]
 
 
 def test_tensors_keep_what_they_share(tmp_path):
@@ -331,7 +331,7 @@ def test_tensors_keep_what_they_share(tmp_path):
     content['parameter'] = torch.nn.Parameter(torch.ones(2))
     for zip_format in (True, False):
         torch.save(content, tmp_path / 'shared.pth', _use_new_zipfile_serialization=zip_format)
-        read = reading.load(tmp_path / 'shared.pth')
+        read = reading.read(tmp_path / 'shared.pth')
         torch.testing.assert_close(read, content)
         assert read['turned'].stride() == (1, 3) and isinstance(read['parameter'], torch.nn.Parameter)
         read['whole'][2] = 100
@@ -342,7 +342,7 @@ def test_tensors_keep_what_they_share(tmp_path):
 @pytest.mark.parametrize('where', ['meta', torch.device('meta'), {'cpu': 'meta'}, lambda storage, location: storage])
 def test_map_location(tmp_path, where, zip_format):
     torch.save({'weight': torch.ones(3)}, tmp_path / 'a.pth', _use_new_zipfile_serialization=zip_format)
-    device = reading.load(tmp_path / 'a.pth', where)['weight'].device.type
+    device = reading.read(tmp_path / 'a.pth', where)['weight'].device.type
     assert device == ('cpu' if callable(where) else 'meta')
 
 
@@ -350,6 +350,6 @@ def test_map_location(tmp_path, where, zip_format):
 def test_lazy_signs_are_not_lost(tmp_path, tensor):
     torch.save({'w': tensor}, tmp_path / 'a.pth')
     with pytest.raises(reading.CheckpointError, match='still to be conjugated or negated'):
-        reading.load(tmp_path / 'a.pth')
+        reading.read(tmp_path / 'a.pth')
     torch.save({'w': tensor.resolve_conj().resolve_neg()}, tmp_path / 'a.pth')
-    assert torch.equal(reading.load(tmp_path / 'a.pth')['w'], tensor)
+    assert torch.equal(reading.read(tmp_path / 'a.pth')['w'], tensor)

@@ -11,7 +11,7 @@ from mmseg.structures import SegDataSample
 
 from icconv_mm.errors import InputError
 from icconv_mm.export.comparison import Differences, compared
-from icconv_mm.tasks.task import adapter_of
+from icconv_mm.tasks.libraries import adapter_of
 
 TASKS = {'': {'kind': 'semantic'}}
 

@@ -18,7 +18,7 @@ from mmengine.structures import InstanceData
 from icconv_mm.errors import InputError
 from icconv_mm.export.detection import DetectorOutputs
 from icconv_mm.files import configs_folder
-from icconv_mm.tasks.task import import_task
+from icconv_mm.registry import import_task
 
 KINDS = {
     'retinanet': 'retinanet/retinanet_r50_fpn_1x_coco.py',

@@ -14,7 +14,7 @@ import torch
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
 from icconv_mm_runtime.grouping import assignment, group_keypoints
-from icconv_mm_runtime.images import Sample, prepare
+from icconv_mm_runtime.images import Sample, preprocess
 from icconv_mm_runtime.results import coco_records, decode, encode_rle, paste
 
 TASK = {'name': '', 'kind': 'classification', 'outputs': ['scores'], 'classes': ['ball', 'box'], 'palette': None}
@@ -52,7 +52,7 @@ def test_a_pyramid_is_that_of_the_transform(size, scales):
     image = random_image(*size)
     known = transforms.MultiScaleResize((128, 160), scales, size_divisor=32).transform({'img': image})
     step = {'op': 'pyramid', 'input_size': [128, 160], 'scales': scales, 'size_divisor': 32, 'stride': 32}
-    made = prepare(Sample('', image), [step])
+    made = preprocess(Sample('', image), [step])
     for own, other in zip(made.levels, known['img'], strict=True):
         np.testing.assert_array_equal(own, other)
     base, center, extent = made.region
@@ -79,7 +79,7 @@ def test_steps_are_those_of_mmcv_and_its_kin(size):
     ]
     for transform, step in pairs:
         known = transform({'img': image})
-        made = prepare(Sample('', image), [step])
+        made = preprocess(Sample('', image), [step])
         np.testing.assert_array_equal(made.levels[0], known['img'])
         if 'scale_factor' in known:
             assert made.scale == pytest.approx(known['scale_factor'], rel=1e-12)
@@ -90,7 +90,7 @@ def test_fitting_is_that_of_mmpose(size):
     transforms = pytest.importorskip('mmpose.datasets.transforms')
     image = random_image(*size)
     known = transforms.BottomupResize((96, 64), pad_val=(114, 114, 114))({'img': image, 'ori_shape': size})
-    made = prepare(Sample('', image), [{'op': 'fit', 'input_size': [96, 64], 'value': [114, 114, 114]}])
+    made = preprocess(Sample('', image), [{'op': 'fit', 'input_size': [96, 64], 'value': [114, 114, 114]}])
     np.testing.assert_array_equal(made.levels[0], known['img'])
     np.testing.assert_array_equal(made.region[2], known['input_scale'])
 
@@ -267,13 +267,13 @@ def test_scales_are_finite_numbers(number):
 
 def test_no_input_is_larger_than_the_limit(tmp_path, monkeypatch):
     """Each image is small, and so is what it becomes; a batch that fills up to the longest of both sides is not."""
-    monkeypatch.setattr(limits, 'INPUT_PIXELS', 1000)
+    monkeypatch.setattr(limits, 'MAX_INPUT_PIXELS', 1000)
     session = classified(batch={**RULE, 'pads': True})
     images = [random_image(4, 100), random_image(100, 4)]
     with pytest.raises(RuntimeInputError, match='an input of 20000 pixels is too large, at most 1000 are given'):
         list(session.predict(images, batch_size=2))
     assert all(not isinstance(found, RuntimeInputError) for _, found in session.try_predict(images, batch_size=2))
-    monkeypatch.setattr(limits, 'IMAGE_PIXELS', 399)
+    monkeypatch.setattr(limits, 'MAX_IMAGE_PIXELS', 399)
     with pytest.raises(RuntimeInputError, match='has 100x4 pixels, at most 399 are read'):
         list(session.predict(images[:1]))
     path = tmp_path / 'a.bmp'
@@ -317,9 +317,9 @@ def test_classes_that_the_file_does_not_name():
 @pytest.mark.parametrize(
     ('limit', 'task', 'message'),
     [
-        ({'MASK_PIXELS': 100}, 'instance', 'the masks have 144 pixels, at most 100 are drawn'),
-        ({'LOGITS': 17}, 'semantic', '18 logits of a row of pixels are too many, at most 17 are kept'),
-        ({'PEAKS': 1}, 'pose', '2 peaks are too many, at most 1 are grouped; raise detection_threshold'),
+        ({'MAX_MASK_PIXELS': 100}, 'instance', 'the masks have 144 pixels, at most 100 are drawn'),
+        ({'MAX_LOGITS': 17}, 'semantic', '18 logits of a row of pixels are too many, at most 17 are kept'),
+        ({'MAX_PEAKS': 1}, 'pose', '2 peaks are too many, at most 1 are grouped; raise detection_threshold'),
     ],
 )
 def test_no_result_is_larger_than_the_limit(limit, task, message, monkeypatch):
@@ -615,7 +615,7 @@ def test_images_of_a_second_run_replace_those_of_the_first(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, 'Session', lambda *_: session)
         for _ in range(2):
-            command.run(arguments)
+            command.predict_files(arguments)
     assert sorted(file.name for file in (tmp_path / 'out' / 'vis').iterdir()) == ['2_x.png', 'x.png']
 
 
@@ -634,7 +634,7 @@ def test_metadata_that_are_too_long_are_not_parsed(monkeypatch):
 
     text = json.dumps(described())
     assert parsed(text, 'net') == described()
-    monkeypatch.setattr(limits, 'METADATA_BYTES', len(text) - 1)
+    monkeypatch.setattr(limits, 'MAX_METADATA_BYTES', len(text) - 1)
     with pytest.raises(RuntimeInputError, match=f'net: has {len(text)} bytes of metadata, at most {len(text) - 1}'):
         parsed(text, 'net')
     monkeypatch.undo()

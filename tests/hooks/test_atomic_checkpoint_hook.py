@@ -34,7 +34,7 @@ def test_keeps_what_mmengine_keeps(tmp_path, keep, by_epoch):
         ends[hook] = files(tmp_path / hook.__name__)
     assert ends[AtomicCheckpointHook] == ends[CheckpointHook]
     named = (tmp_path / 'AtomicCheckpointHook/last_checkpoint').read_text()
-    assert reading.load(named)['message_hub']['runtime_info']['last_ckpt'] == named
+    assert reading.read(named)['message_hub']['runtime_info']['last_ckpt'] == named
 
 
 def test_the_best_one_is_kept(tmp_path):
@@ -52,9 +52,9 @@ def test_at_every_step_of_saving_there_is_a_whole_checkpoint(tmp_path, monkeypat
         def call(*args, **kwargs):
             named = tmp_path / 'run/last_checkpoint'
             if named.exists():
-                seen.append(reading.load(named.read_text())['meta']['iter'])
+                seen.append(reading.read(named.read_text())['meta']['iter'])
             for path in (tmp_path / 'run').glob('[bi]*.pth'):
-                reading.load(path)
+                reading.read(path)
             return function(*args, **kwargs)
 
         return call
@@ -166,12 +166,12 @@ def test_kills_at_random_moments(tmp_path, ends):
             assert process.returncode == -ends, error.decode()
             kills += 1
             if saved.exists():
-                reading.load(saved.read_text())
+                reading.read(saved.read_text())
             for path in folder.glob('*.pth'):
-                reading.load(path)
+                reading.read(path)
         assert out.split()[-1].decode() == whole.stdout.split()[-1]
         (averaged, *_), (other, *_) = (
-            [reading.load(path)['ema_state_dict'] for path in each.glob('iter_120.pth')]
+            [reading.read(path)['ema_state_dict'] for path in each.glob('iter_120.pth')]
             for each in (folder, tmp_path / 'whole')
         )
         assert all(torch.equal(value, other[key]) for key, value in averaged.items())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from workspaces import DETECTION, INSTANCE, SEMANTIC, short
 
-from icconv_mm.checkpoints import load
+from icconv_mm.checkpoints import read
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ def test_checkpoint_of_another_architecture(workspace, detector, train):
     # fine-tuning with another head is possible, when told
     error = train(INSTANCE, '--allow-mismatch', 'roi_head.mask_head', load_from=detector)
     assert error is None
-    loaded, before = load(root / 'runs/bad/iter_1.pth')['state_dict'], load(detector)['state_dict']
+    loaded, before = read(root / 'runs/bad/iter_1.pth')['state_dict'], read(detector)['state_dict']
     assert set(before) < set(loaded)
     distance = (loaded['backbone.conv1.weight'] - before['backbone.conv1.weight']).abs().max()
     assert distance < 1e-3  # one step with a learning rate of 1e-4

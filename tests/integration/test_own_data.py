@@ -178,13 +178,13 @@ def test_videos_and_tiles(workspace, detector, tmp_path):
 
     import cv2
 
-    from icconv_mm.runner.images import Video, VideoWriter, read
+    from icconv_mm.runner.images import Video, VideoWriter, read_image
 
     config = workspace.config('detection/faster-rcnn_ic-r18_fpn_miniature.py')
     images = sorted((workspace.root / 'data/miniature/val').glob('*.jpg'))
     writer = VideoWriter(tmp_path / 'street.mp4', 4)
     for image in images:
-        writer.add(read(image))
+        writer.add(read_image(image))
     writer.close()
     assert (
         workspace.tool('infer', config, detector, writer.path, '--out-dir', tmp_path / 'a', '--batch-size', 3) is None
@@ -193,7 +193,7 @@ def test_videos_and_tiles(workspace, detector, tmp_path):
     about = json.loads((tmp_path / 'a' / 'images.json').read_text())
     assert [entry['id'] for entry in about['images']] == list(range(1, len(images) + 1))
     assert {'image_id', 'bbox'} <= json.loads((tmp_path / 'a' / 'predictions.json').read_text())[0].keys()
-    cv2.imwrite(str(tmp_path / 'large.jpg'), cv2.resize(read(images[0]), (300, 200)))
+    cv2.imwrite(str(tmp_path / 'large.jpg'), cv2.resize(read_image(images[0]), (300, 200)))
     options = ('--tile', 128, '--out-dir', tmp_path / 'b')
     assert workspace.tool('infer', config, detector, tmp_path / 'large.jpg', *options) is None
-    assert read(tmp_path / 'b' / 'vis' / 'large.jpg').shape == (200, 300, 3)
+    assert read_image(tmp_path / 'b' / 'vis' / 'large.jpg').shape == (200, 300, 3)

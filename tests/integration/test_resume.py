@@ -9,7 +9,7 @@ import torch
 from pickled_calls import Call
 from workspaces import DETECTION, short
 
-from icconv_mm.checkpoints import load
+from icconv_mm.checkpoints import read
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def test_killed_run_resumes_on_the_same_curve(workspace):
     assert sorted(resumed) == [4, 5, 6, 7]
     for step, loss in resumed.items():
         assert loss == pytest.approx(whole[step], abs=1e-4), step
-    ends = [load(workspace.root / f'runs/{name}/iter_7.pth')['state_dict'] for name in ('whole', 'killed')]
+    ends = [read(workspace.root / f'runs/{name}/iter_7.pth')['state_dict'] for name in ('whole', 'killed')]
     for key, value in ends[0].items():
         torch.testing.assert_close(ends[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
 
@@ -53,7 +53,7 @@ def test_killed_run_resumes_on_the_same_curve(workspace):
 @pytest.mark.parametrize('tool', ['resume', 'load_from', 'test', 'infer'])
 def test_foreign_payload_is_refused(workspace, detector, tool):
     mark, path = workspace.root / 'executed', workspace.root / 'foreign.pth'
-    torch.save({**load(detector), 'extra': Call(os.mkdir, str(mark))}, path)
+    torch.save({**read(detector), 'extra': Call(os.mkdir, str(mark))}, path)
     config = workspace.config(DETECTION)
     name, args = {
         'resume': ('train', (config, '--resume', path, *short(5))),

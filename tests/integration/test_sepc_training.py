@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from workspaces import short
 
-from icconv_mm.checkpoints import load
+from icconv_mm.checkpoints import read
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +65,6 @@ def test_other_heads_train_without_nan(workspace, head, precision):
     losses = list(workspace.losses(name).values())
     assert len(losses) == 20 and np.isfinite(losses).all()
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
-    weights = load(workspace.root / name / 'iter_20.pth')['state_dict']
+    weights = read(workspace.root / name / 'iter_20.pth')['state_dict']
     assert all(value.isfinite().all() for value in weights.values())
     assert any(value.any() for key, value in weights.items() if 'conv_offset' in key)  # offsets have left zero

@@ -34,7 +34,7 @@ def test_an_inception_convolution_is_its_reference(pattern, stride, relu):
     out_channels = sum(flat[::3])
     x, weight, bias = torch.randn(2, 24, 13, 10), torch.randn(out_channels, 24, 3, 3), torch.randn(out_channels)
     for each in (bias, None):
-        expected = inception_conv.output(x, weight, each, flat, stride, 1)
+        expected = inception_conv.forward(x, weight, each, flat, stride, 1)
         got = export_form.inception_output(x, weight, each, flat, stride, relu=relu)
         close(got, expected.relu() if relu else expected)
 
@@ -49,7 +49,7 @@ def test_a_pyramidal_convolution_is_its_reference(stride, dilation):
     counts = [export_form._whole_groups(w, g)[1] for w, g in zip(weights, groups)]  # of 16 outputs or more
     assert counts == [1, 1, 1, 2]  # of 16 outputs or more
     for each in (bias, None):
-        expected = pyconv.output(x, weights, each, groups, stride, dilation)
+        expected = pyconv.forward(x, weights, each, groups, stride, dilation)
         close(export_form.pyramidal_output(x, weights, each, groups, stride, dilation), expected)
 
 

@@ -241,7 +241,7 @@ def test_kept_weights_can_be_swapped():
     forget_packed_weights()
     pattern, x = [4, 1, 1, 2, 2, 2], torch.randn(1, 4, 5, 5)
     first, second = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
-    expected = [inception.output(x.double(), each.double(), None, pattern) for each in (first, second)]
+    expected = [inception.forward(x.double(), each.double(), None, pattern) for each in (first, second)]
     for _ in range(3):
         OPS.inception_conv2d_compiled(x, first, None, pattern, 1, 1)
     torch.utils.swap_tensors(first, second)
@@ -259,7 +259,7 @@ def test_new_names_for_one_memory():
         alias.add_(0.1)
         for _ in range(2):
             got = OPS.inception_conv2d_compiled(x, alias, None, pattern, 1, 1)
-            assert_near(got, inception.output(x.double(), weight.double(), None, pattern), 1e-5, 'alias')
+            assert_near(got, inception.forward(x.double(), weight.double(), None, pattern), 1e-5, 'alias')
     assert forget_packed_weights() <= 4
 
 
@@ -267,7 +267,7 @@ def test_new_names_for_one_memory():
 def test_inputs_whose_channels_are_one(instructions, dtype):
     x, weight = torch.randn(1, 1, 9, 9).to(dtype).expand(1, 64, 9, 9), torch.randn(6, 64, 3, 3).to(dtype)
     out = OPS.inception_conv2d_compiled(x, weight, None, [4, 1, 1, 2, 2, 2], 1, 1)
-    expected = inception.output(x.double(), weight.double(), None, [4, 1, 1, 2, 2, 2], 1, 1)
+    expected = inception.forward(x.double(), weight.double(), None, [4, 1, 1, 2, 2, 2], 1, 1)
     assert_near(out, expected, TOLERANCE[dtype], 'output')
 
 
@@ -304,7 +304,7 @@ def test_a_dilation_larger_than_the_map_needs_no_more_memory():
     call = Call(torch.randn(1, 4, 3, 5), torch.randn(6, 4, 3, 3), None, [(4, far, 1), (2, 1, far)], 1, 1)
     flat, near = [4, far, 1, 2, 1, far], [4, 3, 1, 2, 1, 5]  # as far as the map is wide
     out = OPS.inception_conv2d_compiled(*call[:3], flat, 1, 1)
-    assert_near(out, inception.output(call.x.double(), call.weight.double(), None, near, 1, 1), 1e-5, 'output')
+    assert_near(out, inception.forward(call.x.double(), call.weight.double(), None, near, 1, 1), 1e-5, 'output')
     got = OPS.inception_conv2d_grad_input_compiled(out, call.weight, (3, 5), flat, 1, 1)
     expected = inception.grad_input(out.double(), call.weight.double(), (3, 5), near, 1, 1)
     assert_near(got, expected, 1e-5, 'gradient of x')

@@ -23,9 +23,9 @@ def test_large_images_are_read_reduced(tmp_path, monkeypatch):
     monkeypatch.setattr(images, 'REDUCED', 300)
     Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(tmp_path / 'a.jpg')
     Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(tmp_path / 'b.jpg')
-    large, small = images.opened(tmp_path / 'a.jpg'), images.opened(tmp_path / 'b.jpg')
+    large, small = images.load_input(tmp_path / 'a.jpg'), images.load_input(tmp_path / 'b.jpg')
     assert large.size == (400, 600) and 150 <= max(large.image.shape) <= 400
-    assert small.image is None and images.opened(tmp_path / 'none.jpg').image is None
+    assert small.image is None and images.load_input(tmp_path / 'none.jpg').image is None
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
@@ -40,8 +40,8 @@ def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suf
     path = tmp_path / f'a{suffix}'
     Image.fromarray(np.stack([rows / 4, columns / 6, rows / 8], -1).astype(np.uint8)).save(path, exif=exif)
     known = mmcv.imfrombytes(path.read_bytes(), 'color' if turned else 'color_ignore_orientation')
-    np.testing.assert_array_equal(images.read(path, turned=turned), known)
-    image = images.opened(path, turned)
+    np.testing.assert_array_equal(images.read_image(path, turned=turned), known)
+    image = images.load_input(path, turned)
     assert image.size == known.shape[:2] and max(image.image.shape) == 300
     reduced = cv2.resize(known, image.image.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(reduced.astype(int) - image.image).mean() < 2
@@ -50,7 +50,7 @@ def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suf
 def test_grey_of_16_bits_is_what_the_pipelines_read(tmp_path):
     grey = np.linspace(0, 65535, 40 * 60).reshape(40, 60).astype(np.uint16)
     cv2.imwrite(str(tmp_path / 'a.png'), grey)
-    np.testing.assert_array_equal(images.read(tmp_path / 'a.png'), cv2.imread(str(tmp_path / 'a.png')))
+    np.testing.assert_array_equal(images.read_image(tmp_path / 'a.png'), cv2.imread(str(tmp_path / 'a.png')))
 
 
 def test_videos_frame_by_frame(tmp_path):
@@ -116,7 +116,7 @@ def test_addresses(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f'http://127.0.0.1:{server.server_port}'
     (path,) = images.find_inputs(f'{address}/a.jpg?width=3', tmp_path)
-    assert path.name == 'a.jpg' and images.read(path).shape == (8, 9, 3)
+    assert path.name == 'a.jpg' and images.read_image(path).shape == (8, 9, 3)
     with pytest.raises(InputError, match=r'/gone\.jpg: cannot be fetched \(Not Found\)'):
         images.find_inputs(f'{address}/gone.jpg', tmp_path)
     server.shutdown()
@@ -164,10 +164,10 @@ def test_folders_of_videos_and_of_heic(tmp_path, monkeypatch):
     assert [path.name for path in images.find_inputs(str(tmp_path), tmp_path)] == ['b.heic']
     monkeypatch.setattr(images, 'is_installed', lambda name: False)
     with pytest.raises(InputError, match='pip install pillow-heif'):
-        images.opened(tmp_path / 'b.heic')
+        images.load_input(tmp_path / 'b.heic')
     (tmp_path / 'c.jpg').write_bytes(b'no image')
     with pytest.raises(ImageFileError, match=r'c\.jpg: cannot be read'):
-        images.read(tmp_path / 'c.jpg')
+        images.read_image(tmp_path / 'c.jpg')
 
 
 @pytest.mark.parametrize('size', [(50, 100), (100, 100), (250, 1000), (101, 99)])

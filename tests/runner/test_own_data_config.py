@@ -221,7 +221,7 @@ def test_splits_that_contradict_each_other_are_said(tmp_path):
 @pytest.mark.parametrize('more_people', [False, True])
 def test_people_beside_objects_of_another_file(tmp_path, more_people):
     """All classes of objects are learned; joined sets need as many objects as people, as their numbers are compared."""
-    from icconv_mm.tasks.multitask.checks import check_people
+    from icconv_mm.tasks.multitask.checks import check_people_are_instances
 
     for library in ('mmdet', 'mmpose'):
         pytest.importorskip(library)
@@ -241,7 +241,7 @@ def test_people_beside_objects_of_another_file(tmp_path, more_people):
     assert list(cfg.model.tasks) == ['instance', 'pose'] and _lines(cfg.classes) == ['cat', 'dog', 'car']
     assert cfg.same_images.train == ([['instance'], ['pose']] if more_people else [['instance', 'pose']])
     for dataset in _build(cfg, 'train').datasets:
-        check_people(dataset, 'train')
+        check_people_are_instances(dataset, 'train')
 
 
 def test_sets_and_names_that_are_not_used_are_said(tmp_path):
@@ -314,7 +314,7 @@ def test_a_config_of_other_images_is_kept(tmp_path, monkeypatch):
 def test_labels_are_drawn_where_they_are(tmp_path, task):
     """Test pipelines resize images before they load labels, which are in pixels of the file."""
     pytest.importorskip('mmdet')
-    from icconv_mm.tasks.task import adapter_of
+    from icconv_mm.tasks.libraries import adapter_of
 
     cfg = config_for(labelled.coco(tmp_path / 'data'), task, size=128, work_dir=tmp_path / 'run', **QUICK)
     adapter = adapter_of('mmdet')

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from icconv_mm.annotations.convert import convert, read_datasets
+from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.errors import ArgumentError, InputError, name_defect, printable
 from icconv_mm.hooks.own_data import CopyAnnotationsHook
 from icconv_mm.runner.own_data import config_for
@@ -100,7 +100,7 @@ def test_names_of_classes_and_keypoints_are_refused(tmp_path, name, task):
     data = _renamed(tmp_path / 'data', name, task == 'keypoint')
     word = 'keypoint' if task == 'keypoint' else 'class'
     with pytest.raises(InputError, match=rf'data: the {word} .*: rename it$') as caught:
-        convert(read_datasets(data)[0], 'pose' if task == 'keypoint' else task, tmp_path / 'out')
+        convert_dataset(read_datasets(data)[0], 'pose' if task == 'keypoint' else task, tmp_path / 'out')
     assert '\n' not in str(caught.value)
 
 
@@ -108,7 +108,9 @@ def test_names_of_classes_and_keypoints_are_refused(tmp_path, name, task):
 def test_names_that_are_asked_for_are_refused(tmp_path, name):
     data = labelled.seg_maps(tmp_path / 'data', ignore_index=11)
     with pytest.raises(InputError, match=r'the class .*: rename it'):
-        convert(read_datasets(data)[0], 'semantic', tmp_path / 'out', classes=['road', name, 'car'], ignore_index=[11])
+        convert_dataset(
+            read_datasets(data)[0], 'semantic', tmp_path / 'out', classes=['road', name, 'car'], ignore_index=[11]
+        )
 
 
 @BAD
@@ -122,7 +124,7 @@ def test_names_of_a_checkpoint_are_refused(name):
 def test_a_file_that_a_checkpoint_names_is_not_read(tmp_path):
     """A config may name files of classes and keypoints, a checkpoint may not."""
     pytest.importorskip('mmpose')
-    from icconv_mm.tasks.task import adapter_of
+    from icconv_mm.tasks.libraries import adapter_of
 
     (tmp_path / 'k.json').write_text(json.dumps({'keypoints': ['a', 'b']}))
     named = dict.fromkeys(['classes', 'keypoints'], str(tmp_path / 'k.json'))
@@ -302,9 +304,8 @@ def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
 
 def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     pytest.importorskip('mmdet')
-    from icconv_mm.runner.convert import prepare_training
-
     from icconv_mm.runner.explain_errors import Progress
+    from icconv_mm.runner.prepare import prepare_training
     from icconv_mm.runner.train import build_runner
 
     cfg = config_for(

@@ -8,7 +8,7 @@ from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm.runner.config import set_length
 from icconv_mm.runner.predict import inference_transforms
 from icconv_mm.runner.prepare import prepare, prepare_test, prepare_training, without_own_weights
-from icconv_mm.tasks.task import TaskAdapter
+from icconv_mm.tasks.adapter import TaskAdapter
 
 LOADING = 'icconv_mm.LoadImageFromFile'
 

@@ -10,7 +10,7 @@ from mmengine.registry import METRICS
 
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.apis import train
-from icconv_mm.checkpoints import load
+from icconv_mm.checkpoints import read
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import alone_in
@@ -212,7 +212,7 @@ def test_a_longer_training_has_the_rates_of_one_from_the_start(quick, small, tmp
         saving = {'type': 'CheckpointHook', 'interval': 1, 'by_epoch': False}
         changes = dict(train_cfg__max_iters=iters, param_scheduler=schedule, work_dir=str(tmp_path / folder), **runner)
         train(small(default_hooks={'checkpoint': saving}, randomness=dict(seed=0), **changes), **options)
-        return [load(path) for path in sorted((tmp_path / folder).glob('iter_*.pth'))]
+        return [read(path) for path in sorted((tmp_path / folder).glob('iter_*.pth'))]
 
     whole = run(6, 'whole')
     run(3, 'part')

@@ -72,7 +72,7 @@ class Training(Runner):
         ScheduleHook().before_save_checkpoint(self, checkpoint)
         with tempfile.NamedTemporaryFile(suffix='.pth') as file:
             torch.save(checkpoint, file.name)
-            return reading.load(file.name)
+            return reading.read(file.name)
 
     def go_on(self, checkpoint):
         """What mmengine does to resume, in its order."""

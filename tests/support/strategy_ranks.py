@@ -56,7 +56,7 @@ def main() -> None:
         print(name, 'resumed', flush=True)
         metrics = test(config(recipe, name, folder, 2), f'{folder}/iter_2.pth', launcher='pytorch')
         assert metrics or get_rank() or 'rcnn' in recipe, metrics  # mmdet has none where nothing is found
-        found[name] = state_dict_of(reading.load(f'{folder}/iter_2.pth'))
+        found[name] = state_dict_of(reading.read(f'{folder}/iter_2.pth'))
         print(name, 'tested', flush=True)
     first = found.pop(names[0])
     for name, other in found.items():

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.errors import InputError
 from icconv_mm.runner.explain_errors import boundary
-from icconv_mm.tasks.task import TaskAdapter, adapter_of
+from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm.tasks.libraries import adapter_of
 
 RESNET = dict(type='icconv_mm.ICResNet', depth=18, pattern='dense', base_channels=8)
 FPN = dict(type='mmdet.FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=5)

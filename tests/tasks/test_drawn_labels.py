@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmengine.structures import InstanceData, PixelData
 
-from icconv_mm.tasks.task import adapter_of
+from icconv_mm.tasks.libraries import adapter_of
 
 META = dict(classes=('cat', 'dog'), palette=[(10, 20, 30), (40, 50, 60)])
 

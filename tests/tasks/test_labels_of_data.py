@@ -16,7 +16,9 @@ from icconv_mm import apis
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.task import NotSupportedError, adapter_of, task_of
+from icconv_mm.tasks.adapter import NotSupportedError
+from icconv_mm.tasks.choose import task_of
+from icconv_mm.tasks.libraries import adapter_of
 
 HEIGHT, WIDTH = 40, 64
 SQUARE = [[4, 4, 14, 4, 14, 14, 4, 14]]

@@ -8,7 +8,8 @@ import pytest
 from mmengine.config import Config
 
 from icconv_mm.errors import MissingLibraryError
-from icconv_mm.tasks.task import adapter_of, scope_of, task_of
+from icconv_mm.tasks.choose import task_of
+from icconv_mm.tasks.libraries import adapter_of, scope_of
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     code = """
         import sys
         from icconv_mm import registry
-        SHARED = 'adapter', 'check_levels', 'choose', 'multitask', 'task'
+        SHARED = 'adapter', 'check_levels', 'choose', 'libraries', 'multitask'
         shared = tuple(f'icconv_mm.tasks.{each}' for each in SHARED)  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))

@@ -25,7 +25,7 @@ from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import LayerResult
 from icconv_mm.runner.config import as_config, set_length
 from icconv_mm.runner.search import search_checkpoint
-from icconv_mm.tasks.task import scope_of
+from icconv_mm.tasks.libraries import scope_of
 from icconv_tools.recorded_runs import digest, find_result, train_once
 from icconv_tools.tables import markdown, table
 

@@ -18,7 +18,7 @@ from icconv_mm.annotations.polygons import (
     read_class_ids,
     written_size,
 )
-from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, number, read_json
+from icconv_mm.annotations.reading import DatasetError, as_number, fault_of, head, mentions, read_json
 from icconv_mm.errors import short
 
 _MPII = (
@@ -416,7 +416,7 @@ def _mpii(dataset: Dataset, path: Path, files: Files) -> None:
                 raise DatasetError(f'expected joints and joints_vis of {len(_MPII)} keypoints')
             if not all(isinstance(point, list) and len(point) == 2 for point in joints):
                 raise DatasetError(f'"joints" is {short(joints)}, expected x and y of each')
-            points = [[number(value, '"joints"') for value in point] for point in joints]
+            points = [[as_number(value, '"joints"') for value in point] for point in joints]
             if (location := locations.get(name)) is None:
                 dataset.missing.append(f'{where}: {name}')
                 continue

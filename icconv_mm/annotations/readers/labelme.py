@@ -11,7 +11,7 @@ from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, located
 from icconv_mm.annotations.polygons import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.annotations.readers.coco import kind_of_json
-from icconv_mm.annotations.reading import DatasetError, number, read_json
+from icconv_mm.annotations.reading import DatasetError, as_number, read_json
 from icconv_mm.errors import short
 
 _CORNERS = 32  # of a polygon in the place of a circle
@@ -96,7 +96,7 @@ def _shape_defect(shape: Any) -> str | None:
             return f'"{field}" is {short(shape[field])}'
     try:
         for x, y in points:
-            number(x, '"points"'), number(y, '"points"')
+            as_number(x, '"points"'), as_number(y, '"points"')
     except DatasetError as error:
         return str(error)
     return None

@@ -12,7 +12,7 @@ from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
 from icconv_mm.annotations.polygons import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.annotations.readers.lists import listed, splits_of
-from icconv_mm.annotations.reading import DatasetError, head, number, read_xml, whole
+from icconv_mm.annotations.reading import DatasetError, as_integer, as_number, head, read_xml
 from icconv_mm.errors import short
 from icconv_mm_runtime.results import encode_rle
 
@@ -108,7 +108,7 @@ def _voc_annotation(element: Element, where: str) -> Annotation:
         raise DatasetError('has no name')
     if element.find('bndbox') is None:
         raise DatasetError(f'{name}: has no bndbox')
-    x1, y1, x2, y2 = (number(element.findtext(f'bndbox/{side}'), f'{name}: bndbox/{side}') for side in _BOX)
+    x1, y1, x2, y2 = (as_number(element.findtext(f'bndbox/{side}'), f'{name}: bndbox/{side}') for side in _BOX)
     if x2 <= x1 or y2 <= y1:
         raise DatasetError(f'{name}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) has no area')
     crowd = (element.findtext('difficult') or '0').strip() == '1'
@@ -171,8 +171,8 @@ def _cvat_annotation(
 ) -> Annotation | None:
     annotation = Annotation(label, location=where)
     if element.tag == 'box':
-        corners = [number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr')]
-        annotation.box = _around_turned(*corners, number(element.get('rotation') or 0, 'rotation'))
+        corners = [as_number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr')]
+        annotation.box = _around_turned(*corners, as_number(element.get('rotation') or 0, 'rotation'))
     elif element.tag == 'polygon':
         annotation.segmentation = as_segmentation([_polygon(element.get('points', ''))], size, dataset, where, image)
         if annotation.segmentation is None:
@@ -202,12 +202,12 @@ def _point(text: str | None) -> tuple[float, float]:
     x, comma, y = (text or '').partition(',')
     if not comma:
         raise DatasetError(f'points has {short(text, 40)}, expected x,y')
-    return number(x, 'points'), number(y, 'points')
+    return as_number(x, 'points'), as_number(y, 'points')
 
 
 def _cvat_mask(element: Element, size: tuple[int, int]) -> np.ndarray:
     """The mask [H, W] of an image; what is beyond its border is cut."""
-    left, top, width, height = (whole(element.get(key), key) for key in ('left', 'top', 'width', 'height'))
+    left, top, width, height = (as_integer(element.get(key), key) for key in ('left', 'top', 'width', 'height'))
     if not (0 < width <= 2 * size[0] and 0 < height <= 2 * size[1]):
         raise DatasetError(f'width and height are {width} x {height}, those of its image {size[0]} x {size[1]}')
     try:

@@ -25,7 +25,7 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
         if 'names' in content and any(
             isinstance(content.get(key), (str, list)) for keys in _KEYS.values() for key in keys
         ):
-            yield 'YOLO', path, partial(read, path, content)
+            yield 'YOLO', path, partial(read_data_yaml, path, content)
 
 
 def yaml_of(path: Path, files: Files, *keys: str) -> dict:
@@ -57,7 +57,7 @@ def yaml_of(path: Path, files: Files, *keys: str) -> dict:
         return {}
 
 
-def read(path: Path, content: dict) -> Dataset:
+def read_data_yaml(path: Path, content: dict) -> Dataset:
     """What a ``data.yaml`` names.
 
     Raises:

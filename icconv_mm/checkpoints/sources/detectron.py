@@ -34,7 +34,7 @@ _KINDS = {'bn': 'batch norm', 'gn': 'group norm'}
 
 @register_source('detectron')
 def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
-    """Convert the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.load_detectron` reads them.
+    """Convert the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.read_detectron` reads them.
 
     Args:
         conversion: The file's tensors; what cannot be placed is left in it.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from icconv_mm.annotations.checks import check_order
-from icconv_mm.tasks.task import TaskAdapter
+from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 

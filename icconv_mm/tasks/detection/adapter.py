@@ -33,8 +33,8 @@ from icconv_mm.annotations.segmentations import check_segmentations, first_defec
 from icconv_mm.config_tree import kind_of, walk_dicts, with_pipeline
 from icconv_mm.errors import naming
 from icconv_mm.registry import DATASETS
+from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
-from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 

@@ -13,11 +13,12 @@ from mmengine.visualization import Visualizer
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
 from icconv_mm.config_tree import datasets_in, kind_of, leaf_datasets, phase_datasets, walk_dicts
 from icconv_mm.registry import VISUALIZERS
+from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter, metainfo_of
+from icconv_mm.tasks.libraries import adapter_of, library_of, registered_class
 from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.data import MultiTaskDataset, TaskMetric
 from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations
-from icconv_mm.tasks.task import NotSupportedError, TaskAdapter, adapter_of, library_of, metainfo_of, registered_class
 from icconv_mm_runtime.drawing import Drawing, draw, joined
 
 

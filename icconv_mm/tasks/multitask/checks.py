@@ -8,10 +8,10 @@ from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.config_tree import datasets_in
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
+from icconv_mm.tasks.libraries import library_of
 from icconv_mm.tasks.multitask.data import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations, PackTaskInputs, WarpPeople
-from icconv_mm.tasks.task import library_of
 
 # Transforms of the libraries that move nothing, beside those that load, pack or change colours.
 _STILL = (
@@ -53,7 +53,7 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
     for location, each in datasets_in(dataset, where):
         if isinstance(each, MultiTaskDataset):
             _check_packed(each, location)
-            check_people(each, location)
+            check_people_are_instances(each, location)
     if training and has_filters(model):
         _check_levels(model)
 
@@ -112,7 +112,7 @@ def _check_levels(model: MultiTaskModel) -> None:
             check_levels(task, levels, f'model.tasks.{name}', f'model.{giver}')
 
 
-def check_people(dataset: MultiTaskDataset, where: str) -> None:
+def check_people_are_instances(dataset: MultiTaskDataset, where: str) -> None:
     """Raise DatasetError unless the people of a joined set are instances of it, by the ids of their annotations.
 
     Only where there are boxes of mmdet beside them.

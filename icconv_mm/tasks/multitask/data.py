@@ -20,8 +20,8 @@ from icconv_mm.annotations.reading import no_garbage_search
 from icconv_mm.config_tree import datasets_in
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, METRICS, MODELS
+from icconv_mm.tasks.libraries import library_of, registered_class
 from icconv_mm.tasks.multitask.model import MultiTaskSample
-from icconv_mm.tasks.task import library_of, registered_class
 
 
 @DATASETS.register_module()

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import MODELS, scoped
+from icconv_mm.tasks.libraries import library_of, registered_class
 from icconv_mm.tasks.multitask.gradients import SharedGradient, each_map, maps_of
-from icconv_mm.tasks.task import library_of, registered_class
 
 # Meta information of a sample: whether its labels are those of the file while its image was resized before them.
 LABELS_OF_FILE = 'labels_of_file'

@@ -12,8 +12,8 @@ from mmcv.transforms import BaseTransform, Compose, to_tensor
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
+from icconv_mm.tasks.libraries import library_of, registered_class
 from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskSample
-from icconv_mm.tasks.task import library_of, registered_class
 
 _STEP = 1 << 20  # more than any set has classes: label + step * number of the task, while boxes travel together
 _BOXES = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')

@@ -22,9 +22,9 @@ from icconv_mm.annotations.segmentations import check_segmentations
 from icconv_mm.annotations.skeleton import keypoint_metainfo
 from icconv_mm.config_tree import kind_of, with_pipeline
 from icconv_mm.errors import naming
+from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
-from icconv_mm.tasks.task import NotSupportedError, TaskAdapter
 from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 

@@ -9,7 +9,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
-from icconv_mm.annotations.loading import ImageFileError, turned
+from icconv_mm.annotations.loading import ImageFileError, unrotated_labels_hint
 from icconv_mm.annotations.seg_maps import IGNORED, labels_defect, labels_in, read_seg_map, seg_map_defect
 from icconv_mm.errors import InputError
 from icconv_mm.registry import TRANSFORMS
@@ -70,7 +70,7 @@ class LoadSegMap(LoadAnnotations):
             super()._load_seg_map(results)
             labels = results['gt_seg_map']
             defect = seg_map_defect(labels, known, ignored=self.ignored, size=size, reduced=reduced)
-            hint = turned(image, labels.shape[:2], size) if defect else ''
+            hint = unrotated_labels_hint(image, labels.shape[:2], size) if defect else ''
         if defect is not None:
             raise ImageFileError(f'{path}: {defect}{hint}')
 

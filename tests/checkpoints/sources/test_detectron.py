@@ -9,7 +9,7 @@ from layouts import detectron_blobs
 from torch import nn
 
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.checkpoints import convert, convert_file, load_detectron
+from icconv_mm.checkpoints import convert, convert_file, read_detectron
 from icconv_mm.checkpoints.convert import run_conversion
 
 RESNEXT = {'groups': 4, 'base_width': 2}
@@ -69,7 +69,7 @@ def test_a_bias_of_the_first_convolution_goes_into_its_norm(tmp_path):
     net = network()
     bias = torch.randn(8)
     blobs = {**detectron_blobs(net), 'conv1_b': bias.numpy()}
-    state = convert(load_detectron(write(tmp_path / 'R-50.pkl', blobs)), 'detectron')
+    state = convert(read_detectron(write(tmp_path / 'R-50.pkl', blobs)), 'detectron')
     other = network()
     other.load_state_dict(state)
     plain = nn.Conv2d(3, 8, 7, 2, 3)

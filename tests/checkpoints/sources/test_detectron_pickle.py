@@ -11,7 +11,7 @@ import pytest
 import torch
 from pickled_calls import Call
 
-from icconv_mm.checkpoints import CheckpointError, UnsafeCheckpointError, convert_file, load_detectron
+from icconv_mm.checkpoints import CheckpointError, UnsafeCheckpointError, convert_file, read_detectron
 
 
 def write(path, content, protocol=2):
@@ -30,7 +30,7 @@ def test_protocols_of_either_python(tmp_path, protocol):
         'empty': np.zeros((0, 3), np.float32),
     }
     content = {**arrays, 'scalar': np.float32(1.5), 'text': 'cfg', 'nothing': None}
-    read = load_detectron(write(tmp_path / 'file.pkl', content, protocol))
+    read = read_detectron(write(tmp_path / 'file.pkl', content, protocol))
     assert list(read) == list(arrays)
     for name, array in arrays.items():
         np.testing.assert_array_equal(read[name].numpy(), array)
@@ -49,7 +49,7 @@ def test_bytes_of_python_2(tmp_path):
     )
     pickletools.dis(content, out=io.StringIO())
     (tmp_path / 'py2.pkl').write_bytes(content)
-    np.testing.assert_array_equal(load_detectron(tmp_path / 'py2.pkl')['w'].numpy(), array)
+    np.testing.assert_array_equal(read_detectron(tmp_path / 'py2.pkl')['w'].numpy(), array)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_refuses_other_objects_and_executes_nothing(tmp_path, function, args, na
     args = [arg.format(mark=mark) if isinstance(arg, str) else arg for arg in args]
     path = write(tmp_path / 'hostile.pkl', {'blobs': {'conv1_w': Call(function, *args)}}, protocol)
     with pytest.raises(UnsafeCheckpointError, match=rf'hostile\.pkl: refused, and nothing .* asks for {named}'):
-        load_detectron(path)
+        read_detectron(path)
     assert not mark.exists()
     with pytest.raises(UnsafeCheckpointError):
         convert_file(path, tmp_path / 'out.pth', 'detectron')
@@ -100,7 +100,7 @@ def test_files_that_are_no_weights(tmp_path, content):
     path = tmp_path / 'other.pkl'
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r'other\.pkl: '):
-        load_detectron(path)
+        read_detectron(path)
 
 
 def test_every_truncation_is_an_error(tmp_path):
@@ -109,7 +109,7 @@ def test_every_truncation_is_an_error(tmp_path):
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(CheckpointError, match=r'cut\.pkl: (truncated, or not a pickle|refused)'):
-            load_detectron(path)
+            read_detectron(path)
 
 
 def test_damaged_bytes_do_no_harm(tmp_path):
@@ -123,9 +123,9 @@ def test_damaged_bytes_do_no_harm(tmp_path):
             damaged[place] = rng.randint(256)
         path.write_bytes(bytes(damaged))
         with contextlib.suppress(CheckpointError):
-            load_detectron(path)
+            read_detectron(path)
 
 
 def test_missing_file():
     with pytest.raises(FileNotFoundError, match=r'^checkpoint: no such file: .*nowhere\.pkl'):
-        load_detectron('nowhere.pkl')
+        read_detectron('nowhere.pkl')

@@ -296,7 +296,7 @@ def test_padding_of_a_test_pipeline_is_no_part_of_the_image(joint_cfg):
 
 
 def test_keypoint_file_of_another_version(joint_cfg, miniature, tmp_path):
-    from icconv_mm.tasks.multitask.checks import check_people
+    from icconv_mm.tasks.multitask.checks import check_people_are_instances
 
     path = miniature / 'annotations/person_keypoints_train.json'
     content = json.loads(path.read_text())
@@ -304,11 +304,11 @@ def test_keypoint_file_of_another_version(joint_cfg, miniature, tmp_path):
     (tmp_path / 'people.json').write_text(json.dumps(content))
     settings = joint_cfg.train_dataloader.dataset
     dataset = DATASETS.build(copy.deepcopy(settings))
-    check_people(dataset, 'train')
+    check_people_are_instances(dataset, 'train')
     settings.datasets.pose.ann_file = str(tmp_path / 'people.json')
     message = r'train\.datasets\.pose\.ann_file: 1 of the \d+ annotation ids of .*people\.json are not in .*1000000'
     with pytest.raises(InputError, match=message):
-        check_people(DATASETS.build(settings), 'train')
+        check_people_are_instances(DATASETS.build(settings), 'train')
 
 
 @pytest.mark.parametrize('concatenated', [False, True])

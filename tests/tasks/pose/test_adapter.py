@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from icconv_mm.tasks.task import NotSupportedError
+from icconv_mm.tasks.adapter import NotSupportedError
 from icconv_mm_runtime.drawing import draw
 
 

@@ -3,137 +3,31 @@
 Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter`` in its ``adapter.py``.
 """
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
-from mmengine.registry import DATASETS, Registry
+from mmengine.registry import DATASETS
 
-from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.skeleton import read_keypoints
 from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.config_tree import leaf_datasets, phase_datasets, walk_dicts, with_pipeline
-from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
+from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file
-from icconv_mm.registry import LIBRARIES, SCOPE, import_task
 from icconv_mm_runtime.drawing import Drawing, drawing_of, palette
 from icconv_mm_runtime.results import Predictions, coco_records
 
 if TYPE_CHECKING:
     from torch import nn
 
-NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types say themselves of which library they are
 # top-level keys of a config that a test with augmented copies needs
 TTA_KEYS = ('tta_model', 'tta_pipeline')
 
 
 class NotSupportedError(ArgumentError):
     """The task or the config lacks what an argument needs."""
-
-
-class UnknownTaskError(InputError):
-    """A config that belongs to no task known here."""
-
-
-def task_of(cfg: Mapping[str, Any], name: str = 'the config') -> 'TaskAdapter':
-    """The adapter of the task that a config describes.
-
-    Args:
-        cfg: A config with ``default_scope`` (or a scoped ``model.type``).
-        name: Name of the config in an error.
-
-    Raises:
-        MissingLibraryError: The library is not installed.
-        UnknownTaskError: The config belongs to no task known here.
-    """
-    require_library(cfg, name)
-    if 'tasks' in (cfg.get('model') or {}):  # several: the types in the config say of which libraries
-        # by name, as the folders of the libraries: it stands above them
-        return importlib.import_module('icconv_mm.tasks.multitask.adapter').Adapter(cfg)
-    if (scope := scope_of(cfg)) not in LIBRARIES:
-        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(LIBRARIES)}')
-    return adapter_of(scope)
-
-
-def adapter_for(cfg: Mapping[str, Any]) -> 'TaskAdapter':
-    """As :func:`task_of`, but with the defaults for a network and data that are of no task known here."""
-    try:
-        return task_of(cfg)
-    except UnknownTaskError:
-        return TaskAdapter()
-
-
-def scope_of(cfg: Mapping[str, Any]) -> str | None:
-    """The task library that a config is written for: its ``default_scope``, else the scope of its model's type."""
-    scope = cfg.get('default_scope')
-    if scope in NO_LIBRARY:
-        kind = (cfg.get('model') or {}).get('type')
-        return kind.split('.')[0] if isinstance(kind, str) and '.' in kind else scope
-    return scope
-
-
-def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
-    """Raise MissingLibraryError unless the library that ``cfg`` is written for can be imported.
-
-    Args:
-        cfg: A config.
-        name: Name of the config in the message, such as its file name.
-    """
-    scope = scope_of(cfg)
-    if scope in NO_LIBRARY:
-        return
-    known = versions.SUPPORTED.get(scope)
-    if not versions.is_installed(scope):
-        hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
-        raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
-    if known:
-        with naming(name):
-            versions.check((scope,))
-
-
-def adapter_of(library: str) -> 'TaskAdapter':
-    """What the tools know about the task of a library, given its import name."""
-    return import_task(library, 'adapter').Adapter()
-
-
-def library_of(cls: type) -> str | None:
-    """The library of a class, or of the nearest of its bases that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
-    packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
-    return next((package for package in packages if package in LIBRARIES), None)
-
-
-def registered_class(registry: Registry, kind: Any, where: str) -> type:
-    """The class that a ``type`` of a config names.
-
-    A type of this package may live in the folder of a task, which is imported with its library: where it is not found,
-    the installed libraries are imported.
-
-    Args:
-        registry: Registry where to look.
-        kind: The type: a scoped name or a class.
-        where: Name of the config in an error.
-
-    Raises:
-        InputError: There is none; MissingLibraryError if its library is not installed.
-    """
-    if not isinstance(kind, str):
-        if kind is None:
-            raise InputError(f"{where}: no 'type'")
-        return kind
-    scope = kind.split('.')[0]
-    if scope in LIBRARIES and not versions.is_installed(scope):
-        raise MissingLibraryError(f'{where}: {kind} needs {scope}, which is not installed')
-    if (found := registry.get(kind)) is None and scope == SCOPE:
-        for library in filter(versions.is_installed, LIBRARIES):
-            import_task(library)
-        found = registry.get(kind)
-    if found is None:
-        hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'
-        raise InputError(f'{where}: no registered {kind!r}{hint}')
-    return found
 
 
 def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:

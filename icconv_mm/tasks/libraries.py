@@ -1,0 +1,100 @@
+"""Which task library a config, a class or a registered type belongs to, and the adapter of a library."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mmengine.registry import Registry
+
+from icconv_mm import versions
+from icconv_mm.errors import InputError, MissingLibraryError, naming
+from icconv_mm.registry import LIBRARIES, SCOPE, import_task
+
+if TYPE_CHECKING:
+    pass
+from icconv_mm.tasks.adapter import TaskAdapter
+
+NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types say themselves of which library they are
+
+
+def scope_of(cfg: Mapping[str, Any]) -> str | None:
+    """The task library that a config is written for: its ``default_scope``, else the scope of its model's type."""
+    scope = cfg.get('default_scope')
+    if scope in NO_LIBRARY:
+        kind = (cfg.get('model') or {}).get('type')
+        return kind.split('.')[0] if isinstance(kind, str) and '.' in kind else scope
+    return scope
+
+
+def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
+    """Raise MissingLibraryError unless the library that ``cfg`` is written for can be imported.
+
+    Args:
+        cfg: A config.
+        name: Name of the config in the message, such as its file name.
+    """
+    scope = scope_of(cfg)
+    if scope in NO_LIBRARY:
+        return
+    known = versions.SUPPORTED.get(scope)
+    if not versions.is_installed(scope):
+        hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
+        raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
+    if known:
+        with naming(name):
+            versions.check_versions((scope,))
+
+
+def adapter_of(library: str) -> TaskAdapter:
+    """The adapter of a library, given its import name; the library is imported.
+
+    Raises:
+        KeyError: It is none of :data:`icconv_mm.registry.LIBRARIES`.
+    """
+    if library == 'mmdet':
+        from icconv_mm.tasks.detection.adapter import Adapter
+    elif library == 'mmseg':
+        from icconv_mm.tasks.semantic.adapter import Adapter
+    elif library == 'mmpose':
+        from icconv_mm.tasks.pose.adapter import Adapter
+    elif library == 'mmpretrain':
+        from icconv_mm.tasks.classification.adapter import Adapter
+    else:
+        raise KeyError(library)
+    return Adapter()
+
+
+def library_of(cls: type) -> str | None:
+    """The library of a class, or of the nearest of its bases that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
+    packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
+    return next((package for package in packages if package in LIBRARIES), None)
+
+
+def registered_class(registry: Registry, kind: Any, where: str) -> type:
+    """The class that a ``type`` of a config names.
+
+    A type of this package may live in the folder of a task, which is imported with its library: where it is not found,
+    the installed libraries are imported.
+
+    Args:
+        registry: Registry where to look.
+        kind: The type: a scoped name or a class.
+        where: Name of the config in an error.
+
+    Raises:
+        InputError: There is none; MissingLibraryError if its library is not installed.
+    """
+    if not isinstance(kind, str):
+        if kind is None:
+            raise InputError(f"{where}: no 'type'")
+        return kind
+    scope = kind.split('.')[0]
+    if scope in LIBRARIES and not versions.is_installed(scope):
+        raise MissingLibraryError(f'{where}: {kind} needs {scope}, which is not installed')
+    if (found := registry.get(kind)) is None and scope == SCOPE:
+        for library in filter(versions.is_installed, LIBRARIES):
+            import_task(library)
+        found = registry.get(kind)
+    if found is None:
+        hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'
+        raise InputError(f'{where}: no registered {kind!r}{hint}')
+    return found
