@@ -278,7 +278,7 @@ def test_no_input_is_larger_than_the_limit(tmp_path, monkeypatch):
         list(session.predict(images[:1]))
     path = tmp_path / 'a.bmp'
     cv2.imwrite(str(path), random_image(4, 4))
-    monkeypatch.setattr(limits, 'IMAGE_BYTES', 100)
+    monkeypatch.setattr(limits, 'MAX_IMAGE_BYTES', 100)
     with pytest.raises(RuntimeInputError, match=r'a\.bmp: has 102 bytes, at most 100 are read'):
         list(session.predict(path))
 
