@@ -1,4 +1,4 @@
-"""What goes into one network for several tasks, and how a task of it is judged: sets, batches, metric."""
+"""Datasets, batches and metrics of one network for several tasks."""
 
 import copy
 import os
@@ -26,7 +26,7 @@ from icconv_mm.tasks.multitask.model import MultiTaskSample
 
 @DATASETS.register_module()
 class MultiTaskDataset(BaseDataset):
-    """One set of images, labelled for several tasks by files that the libraries' own datasets read.
+    """One set of images with annotations for several tasks, which the libraries' own datasets read.
 
     The datasets are joined by the path of the image. An image that a dataset does not list is unlabelled for its task,
     not empty. Keep empty images with
@@ -105,7 +105,7 @@ class MultiTaskDataset(BaseDataset):
 
 
 def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:
-    """A copy of the config of a dataset, in which it and those that it wraps read no file yet if ``lazy_init``."""
+    """Returns a copy of a dataset config; with ``lazy_init``, neither it nor what it wraps reads a file yet."""
     copied = copy.deepcopy(dict(cfg))
     for _, each in datasets_in(copied, '') if lazy_init else ():
         each['lazy_init'] = True
@@ -118,7 +118,7 @@ def _path_of(dataset: BaseDataset, index: int) -> str:
 
 @DATASETS.register_module()
 class MultiTaskConcatDataset(ConcatDataset):
-    """mmengine's ``ConcatDataset`` of :class:`MultiTaskDataset` that are labelled for different tasks.
+    """mmengine's ``ConcatDataset`` of :class:`MultiTaskDataset` with annotations for different tasks.
 
     ``mmdet.MultiSourceSampler`` draws from them by a ratio.
 

@@ -88,7 +88,7 @@ def _joined(boxes: Mapping[str, dict]) -> dict:
 
 @TRANSFORMS.register_module()
 class WarpPeople(BaseTransform):
-    """Move keypoints, as mmpose loads them, to where the image went.
+    """Moves keypoints, as mmpose loads them, along with the image.
 
     Needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
     centre, where a keypoint is, at x + 0.5. A flipped image swaps left and right keypoints by ``flip_indices``. Adds

@@ -1,4 +1,4 @@
-"""The demo's image: a column for each scene, the truth above what each network, or set of networks, predicts."""
+"""The image of the demo: a column per scene, the ground truth above the predictions of each network or set."""
 
 import json
 from collections import defaultdict
