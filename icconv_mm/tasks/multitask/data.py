@@ -21,7 +21,6 @@ from icconv_mm.config_tree import datasets_in
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, METRICS, MODELS
 from icconv_mm.tasks.libraries import library_of, registered_class
-from icconv_mm.tasks.multitask.model import MultiTaskSample
 
 
 @DATASETS.register_module()
@@ -174,7 +173,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         shape = tuple(data['inputs'].shape[-2:])
         for size, sample in zip(sizes, data.get('data_samples') or ()):
             content = tuple(map(min, size, sample.metainfo.get('content_shape', size)))
-            for own in _tasks_of(sample):
+            for own in filter(lambda value: isinstance(value, BaseDataElement), sample.values()):
                 own.set_metainfo(self._place(own, size, content, shape))
                 _boxes_to_tensors(own)
                 if training:
@@ -205,12 +204,8 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
 
 
-def _tasks_of(sample: MultiTaskSample) -> Sequence[BaseDataElement]:
-    return [value for value in sample.values() if isinstance(value, BaseDataElement)]
-
-
 def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
-    """What mmpose maps keypoints back by: the part of the original image that the batch shows, padding included.
+    """Returns the metainfo by which mmpose maps keypoints back: the region that the batch shows, with padding.
 
     A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
     """
