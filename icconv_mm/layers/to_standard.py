@@ -19,7 +19,7 @@ class SplitConv2d(nn.Module):
         convolutions: The convolutions.
         inputs: The channels of the input that each of them reads.
         outputs: The channels of the output that each of them makes.
-        relu: Whether the output is rectified.
+        relu: Whether a ReLU follows.
     """
 
     def __init__(

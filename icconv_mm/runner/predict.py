@@ -390,7 +390,7 @@ def inference_transforms(cfg: Config) -> list[dict]:
         raise InputError(f'{cfg.filename}: no pipeline in the dataset of the test_dataloader')
     transforms = datasets[0].pipeline
     kinds = map(kind_of, transforms)
-    labels = ('Annotations', 'LabelMap')
+    labels = ('Annotations', 'SegMap')
     return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith(labels))]
 
 
