@@ -37,7 +37,7 @@ NAMES = {  # whole names of functions and classes: English elsewhere
 }
 ALLOWED = '|'.join([
     r"is_?thing|thing_classes|no_such_thing|COCO-Stuff|stuffthingmaps|'thing'|\(thing\)|<name>thing|thing\.xml",
-    r"'stuff'|\bstuff=|\.stuff\b|[Pp]hoto[Mm]etric|(other|one|these|many|first|three) things?|Where things",  # no objects
+    r"'stuff'|\bstuff=|\.stuff\b|[Pp]hoto[Mm]etric|(other|one|these|many|first|three) things?|Where things",
     r'[\w.]*label_map(=[\w.]+)?|MapAggregator',  # mmseg's option; a class that aggregates maps
     r"infer\.py|test_infer\w*|(\bicconv_mm |['\"])infer\b|infer_request|import infer|\binfer\(",  # the tool
     r'(?i:from scratch)|\bturned (on|off|into|out)\b',
