@@ -57,7 +57,7 @@ EVIDENCE = (
     '2026-11-23-evidence-of-networks',
     '2026-11-24-evidence-of-sepc',
     '2026-11-26-evidence-of-one-network',
-    '2026-11-26-evidence-on-real-pictures',
+    '2026-11-26-evidence-on-real-images',
 )
 SCORES = {
     'box/AP': 'box AP',
