@@ -301,7 +301,7 @@ class Semantic(Task):
 
 @dataclass
 class Grouping:
-    """Arguments of :func:`icconv_mm_runtime.grouping.group_keypoints`."""
+    """Arguments of :func:`icconv_mm_runtime.grouping.group_people`."""
 
     max_num_people: int = of(integer(1, limits.MAX_PEOPLE))
     nms_kernel: int = of(integer(1, limits.MAX_KERNEL))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
-from icconv_mm_runtime.grouping import assignment, group_keypoints
+from icconv_mm_runtime.grouping import assignment
 from icconv_mm_runtime.images import Sample, preprocess
 from icconv_mm_runtime.results import coco_records, decode, encode_rle, paste
 
@@ -140,28 +140,6 @@ def test_the_assignment_is_that_of_scipy_also_where_costs_are_equal():
         cost = np.round(random.random(shape) * 2) * 100 - random.random(shape[0])[:, None]
         for own, other in zip(assignment(cost), known(cost)):
             np.testing.assert_array_equal(own, other)
-
-
-@pytest.mark.parametrize('tag_maps', [1, 2])
-def test_people_are_those_of_the_package(tag_maps):
-    grouping = pytest.importorskip('icconv_mm.tasks.pose.grouping')
-    random = np.random.default_rng(tag_maps)
-    heatmaps = random.random((17, 45, 70)).astype(np.float32) * 0.2
-    tags = random.normal(0, 0.3, (tag_maps, 17, 45, 70)).astype(np.float32)
-    for person in range(6):
-        for keypoint in random.choice(17, 11, replace=False):
-            y, x = random.integers(3, 42), random.integers(3, 67)
-            heatmaps[keypoint, y, x] = 0.4 + 0.6 * random.random()
-            tags[:, keypoint, y - 1 : y + 2, x - 1 : x + 2] = 3 * person
-    options = dict(max_num_people=30, nms_kernel=5, detection_threshold=0.3, tag_threshold=1.0)
-    options |= dict(ignore_too_much=False, adjust=True, refine=True, keypoint_order=None)
-    own, own_scores = group_keypoints(heatmaps, tags, **options)
-    known, scores = grouping.group_keypoints(
-        torch.from_numpy(heatmaps), torch.from_numpy(tags).permute(1, 2, 3, 0), **options
-    )
-    np.testing.assert_allclose(own, known.numpy(), atol=1e-6)
-    np.testing.assert_allclose(own_scores, scores.numpy(), atol=1e-6)
-    assert len(own) >= 6 and (own[..., 2] > 0).sum() > 66  # missing keypoints were filled in
 
 
 def test_records_of_classes():
