@@ -11,6 +11,7 @@ from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.outputs import OUTPUTS, form_of
 
+KEY = 'icconv_mm'  # under which a file holds its metadata
 SCHEMA = 1  # of the metadata that this version reads
 Check = Callable[[Any, str], None]  # of a value; raises RuntimeInputError with the name of its field
 
