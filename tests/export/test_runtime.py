@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
+from icconv_mm_runtime.coco import coco_records, encode_rle
 from icconv_mm_runtime.grouping import assignment
 from icconv_mm_runtime.images import Sample, preprocess
-from icconv_mm_runtime.results import coco_records, decode, encode_rle, paste
+from icconv_mm_runtime.results import decode, paste
 
 TASK = {'name': '', 'kind': 'classification', 'outputs': ['scores'], 'classes': ['ball', 'box'], 'palette': None}
 RULE = {'divisor': 1, 'pads': False, 'sized': False, 'fixed': None}
@@ -516,7 +517,7 @@ def test_no_path_of_a_video_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypat
 
 
 def test_files_of_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    from icconv_mm_runtime.__main__ import write_file
+    from icconv_mm_runtime.coco import write_file
 
     path = tmp_path / 'predictions.json'
     write_file(path, b'old')

@@ -14,7 +14,7 @@ from icconv_mm.annotations.polygons import as_segmentation, box_of_keypoints, fi
 from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.reading import DatasetError, as_integer, as_number, head, read_xml
 from icconv_mm.errors import short
-from icconv_mm_runtime.results import encode_rle
+from icconv_mm_runtime.coco import encode_rle
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 
