@@ -69,7 +69,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
 
     Args:
         chosen: What was chosen.
-        prepared: What was written for each task.
+        converted: What was written for each task.
         annotations: Name of the folder with the annotations, which is in the folder that is called like the config.
 
     Raises:
