@@ -4,6 +4,7 @@ No name and no path of the data is in it, not even as a literal: mmengine replac
 config before it parses it. They are in the folder of annotations, which the config finds by its own place.
 """
 
+# mmengine's Config.dump writes values in the place of names: who edits size or epochs on top would change nothing.
 import hashlib
 import math
 import re
