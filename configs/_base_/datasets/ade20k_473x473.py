@@ -1,5 +1,5 @@
 # ADE20K as the authors of PyConvSegNet train and test: images of their own size scaled by half to twice, in steps of
-# .05, rotated, blurred and cropped; tested with a long side of 512; --tta: at six multiples of it, each with its mirror
+# .05, rotated, blurred and cropped; tested with a long side of 512; --tta: at six multiples of it, each flipped as well
 # image.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
