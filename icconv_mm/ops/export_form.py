@@ -52,9 +52,9 @@ class Sums(NamedTuple):
         return [channel for _, own in self.rows for channel in own]
 
     @property
-    def places(self) -> list[tuple[int, int] | None]:
+    def slots(self) -> list[tuple[int, int] | None]:
         """Returns the layer's channel and filter row of each channel of the 1x3 convolutions; None for padding."""
-        return [place for _, own in self.rows for place in _padded([(c, row) for row in range(3) for c in own], None)]
+        return [slot for _, own in self.rows for slot in _padded([(c, row) for row in range(3) for c in own], None)]
 
     @property
     def step_and_reach(self) -> tuple[int, int]:
@@ -64,7 +64,7 @@ class Sums(NamedTuple):
 
     def cost(self, in_channels: int) -> float:
         """Returns the products per pixel."""
-        total, reach = len(self.places), self.step_and_reach[1]
+        total, reach = len(self.slots), self.step_and_reach[1]
         return total * (3 * in_channels + _MAP + 2 * reach + 1 + _up(len(self.heights)))
 
 
@@ -211,11 +211,11 @@ def _summed(x: Tensor, weight: Tensor, bias: Tensor | None, sums: Sums, stride: 
         rows.append(F.conv2d(x, _fill(filters, _up(3 * len(channels))), None, (1, stride), (0, width), (1, width)))
     partial = torch.cat(rows, 1) if len(rows) > 1 else rows[0]
     step, reach = sums.step_and_reach
-    channels, places = sums.channels, sums.places
-    shifts = [-1 if each is None else reach + (each[1] - 1) * sums.heights[each[0]] // step for each in places]
-    owners = [-1 if each is None else channels.index(each[0]) for each in places]
+    channels, slots = sums.channels, sums.slots
+    shifts = [-1 if each is None else reach + (each[1] - 1) * sums.heights[each[0]] // step for each in slots]
+    owners = [-1 if each is None else channels.index(each[0]) for each in slots]
     shifts = _one_hot(shifts, 2 * reach + 1, x)[:, None, :, None]
-    total = len(places)
+    total = len(slots)
     shifted = F.conv2d(partial, shifts, None, (stride, 1), (step * reach, 0), (step, 1), groups=total)
     ones = _one_hot(owners, _up(len(channels)), x).t()[..., None, None]
     return F.conv2d(shifted, ones, _rows(bias, channels))
