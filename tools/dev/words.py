@@ -33,7 +33,7 @@ WORDS = {  # whole words, also those of a name like old_name or OldName
     r'asks(?! for)': 'requires',
 }
 NAMES = {  # whole names of functions and classes: English elsewhere
-    r'(def|class) (found|content|take|whole|kept|within|plan|mark|places?)(?= ?[:(])': 'the noun of the field',
+    r'(def|class) (found|content|whole|kept|within|mark|places?)(?= ?[:(])': 'the noun of the field',
 }
 ALLOWED = '|'.join([
     r"is_?thing|thing_classes|no_such_thing|COCO-Stuff|stuffthingmaps|'thing'|\(thing\)|<name>thing|thing\.xml",
