@@ -33,7 +33,7 @@ WORDS = {  # whole words, also those of a name like old_name or OldName
     r'asks(?! for)': 'requires',
 }
 NAMES = {  # whole names of functions and classes: English elsewhere
-    r'(def|class) (found|content|take|whole|kept|within|plan|mark|places?)(?= ?[:(])': 'the noun of the field',
+    r'(def|class) (found|content|whole|kept|within|mark|places?)(?= ?[:(])': 'the noun of the field',
 }
 ALLOWED = '|'.join([
     r"is_?thing|thing_classes|no_such_thing|COCO-Stuff|stuffthingmaps|'thing'|\(thing\)|<name>thing|thing\.xml",
@@ -42,7 +42,7 @@ ALLOWED = '|'.join([
     r"infer\.py|test_infer\w*|(\bicconv_mm |['\"])infer\b|infer_request|import infer|\binfer\(",  # the tool
     r'(?i:from scratch)|\bturned (on|off|into|out)\b',
     r'\b(const )?void\b(?=[ *)>]*[\w:(*]*[({;,>]|\*| \*)|-> void',  # C++
-    r"'[Vv]oid'|`[Vv]oid`",  # a class of that name
+    r"'[Vv]oid'|`[Vv]oid`|--void|COCO's stuff",  # a class of that name, an option of old, COCO's results
     r'im\(age\|g\)\|photo\|picture\|rgb|/photos|photos/',  # folders of users
     r'2026-\d\d-\d\d-[\w-]+',  # names of measurements
 ])  # fmt: skip
