@@ -12,8 +12,9 @@ from PIL import Image
 
 from icconv_mm.hooks import logs, loss
 from icconv_mm.runner import evaluate
+from icconv_mm.runner.config import as_run
 from icconv_mm.runner.explain_errors import boundary
-from icconv_mm.runner.train import build_runner
+from icconv_mm.runner.train import build_runner, train_runner
 
 
 def log(folder, name, locations):
@@ -185,8 +186,8 @@ def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
 
     monkeypatch.setattr(logs, 'draw_curves', fail)
     made = cfg(train_cfg__max_iters=1)
-    with boundary(made) as progress:
-        build_runner(made, progress).train()
+    with boundary(run := as_run(made)) as progress:
+        train_runner(build_runner(run, progress))
     (tmp_path / 'last_checkpoint').write_text('iter_1.pth')
     monkeypatch.setattr(evaluate, 'Predictor', fail)
     made.val_ann_file = 'detection_val.json'
