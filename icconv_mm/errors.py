@@ -27,7 +27,7 @@ class UserError(Exception):
     """An error that the user can fix: the message says what is wrong, and where. The root of all such errors.
 
     Attributes:
-        place: The file, the field or the layer before the message; '' for none.
+        location: The file, the field or the layer before the message; '' for none.
     """
 
     location = ''

@@ -102,7 +102,7 @@ def fetch(address: str, folder: Path) -> Path:
 
 def _read_url(request: urllib.request.Request) -> bytes:
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-        content, said = answer.read(_MOST_BYTES + 1), answer.headers.get('Drawing-Length', '')
+        content, said = answer.read(_MOST_BYTES + 1), answer.headers.get('Content-Length', '')
     if said.isdecimal() and len(content) < min(int(said), _MOST_BYTES):  # http.client says so only if it may read on
         raise OSError(f'{len(content)} of {said} bytes came')
     return content

@@ -130,7 +130,7 @@ def test_an_answer_that_is_cut_off(tmp_path, said, is_whole):
         def do_GET(self):
             self.send_response(200)
             if said is not None:
-                self.send_header('Drawing-Length', str(said))
+                self.send_header('Content-Length', str(said))
             self.end_headers()
             self.wfile.write(b'x' * 10_000)
 
