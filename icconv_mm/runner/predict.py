@@ -399,7 +399,7 @@ def inference_transforms(run: TaskRun) -> list[dict]:
     if transforms is None:
         raise InputError(f'{run.name}: no pipeline in the dataset of the test_dataloader')
     kinds = map(kind_of, transforms)
-    labels = ('Annotations', 'LabelMap')
+    labels = ('Annotations', 'SegMap')
     return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith(labels))]
 
 
