@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from icconv_mm import errors, versions
 from icconv_mm._version import __version__
 
-if TYPE_CHECKING:  # what __getattr__ finds, for checkers of types, which cannot run it
+# What __getattr__ finds, once more: checkers of types read imports and a literal __all__, and compute neither.
+if TYPE_CHECKING:
     from icconv_mm import annotations, backbones, checkpoints, deployment, layers, models, necks, ops, patterns, tasks
     from icconv_mm import apis as apis
     from icconv_mm import registry as registry
@@ -55,21 +56,6 @@ if not _is_installer():
         loader.patch_with_runner()
         registry.find_forks()
 
-_SUBPACKAGES = (
-    'annotations',
-    'apis',
-    'backbones',
-    'checkpoints',
-    'deployment',
-    'layers',
-    'models',
-    'necks',
-    'ops',
-    'patterns',
-    'registry',
-    'runner',
-    'tasks',
-)
 _FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
 # Where the registered types are, all of them. mmpose's registry of codecs finds AECodec by its name here: it has no
 # root that a registry of ours could extend.
@@ -142,6 +128,8 @@ __all__ = [
     'tasks',
     'versions',
 ]  # fmt: skip
+# The subpackages in that list, and those that not everybody can import.
+_SUBPACKAGES = {*__all__} - _HOMES.keys() - {'__version__', 'errors', 'versions'} | {'apis', 'registry', 'runner'}
 
 
 def __getattr__(name: str) -> Any:

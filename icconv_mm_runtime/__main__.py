@@ -6,18 +6,15 @@ Examples:
 
 import argparse
 import itertools
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from icconv_mm_runtime.coco import coco_records, write_file, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
-from icconv_mm_runtime.results import coco_records
 from icconv_mm_runtime.session import Prediction, Session
 
 
@@ -75,12 +72,8 @@ def predict_files(args: argparse.Namespace) -> None:
         for task, found in own.items():
             records[task] += found
     for task, description in session.tasks.items():
-        suffix = f'.{task}' if task else ''
-        categories = [{'id': i, 'name': known} for i, known in enumerate(description['classes'], start=1)]
-        about = {'images': images, 'annotations': [], 'categories': categories}
-        for kind, content in (('predictions', records[task]), ('images', about)):
-            path = out / f'{kind}{suffix}.json'
-            write_file(path, json.dumps(content).encode())
+        categories = dict(enumerate(description['classes'], start=1))
+        for path in write_results(out, task, records[task], images, categories).values():
             print(escaped(path))
     if faults:
         many = f'{len(faults)} of {number} images failed; the results of the others are in {escaped(out)}:'
@@ -106,20 +99,6 @@ def _drawn(session: Session, prediction: Prediction, score_thr: float) -> np.nda
     """The image [h, w, 3], RGB, with what all tasks found, on at most 4096 pixels."""
     parts = [drawing_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
     return draw(prediction.image[..., ::-1], joined(parts))
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file: it appears whole or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
-    try:
-        with os.fdopen(descriptor, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 if __name__ == '__main__':

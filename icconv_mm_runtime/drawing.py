@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 
 from icconv_mm_runtime import limits
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
-WRITTEN = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # suffixes of drawn images
 LONGEST = 4096  # pixels of a drawn image: the file of a larger one is for the network, not for the eye
 _FAR = 1 << 20  # pixels: further outside nothing is drawn
 _GOLDEN = 0.61803398875  # of the circle of hues from one colour to the next
@@ -202,7 +202,7 @@ def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit
 def file_name(name: str) -> str:
     """The name of the file of a drawn image: that of the image, shortened, and with a suffix that is written."""
     stem, suffix = Path(name).stem, Path(name).suffix
-    if suffix.lower() not in WRITTEN:
+    if suffix.lower() not in IMAGE_SUFFIXES:
         stem, suffix = name, '.jpg'
     room = limits.MAX_FILE_NAME - len(suffix)
     letters = os.fsencode(stem)
@@ -213,12 +213,12 @@ def encoded(image: np.ndarray, suffix: str) -> bytes:
     """The content of the file of an image [h, w, 3], RGB.
 
     Raises:
-        ValueError: The suffix is not one of :data:`WRITTEN`, or OpenCV cannot encode the image.
+        ValueError: The suffix is not one of :data:`IMAGE_SUFFIXES`, or OpenCV cannot encode the image.
     """
-    known = next((each for each in WRITTEN if each == suffix.lower()), None)
+    known = next((each for each in IMAGE_SUFFIXES if each == suffix.lower()), None)
     is_encoded, buffer = cv2.imencode(known, image[..., ::-1]) if known else (False, None)
     if not is_encoded:
-        raise ValueError(f'no image is written as {suffix!r}, but as {", ".join(WRITTEN)}')
+        raise ValueError(f'no image is written as {suffix!r}, but as {", ".join(IMAGE_SUFFIXES)}')
     return buffer.tobytes()
 
 

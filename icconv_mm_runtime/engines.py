@@ -9,9 +9,8 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
-from icconv_mm_runtime.metadata import parsed
+from icconv_mm_runtime.metadata import KEY, parsed
 
-KEY = 'icconv_mm'  # of the metadata
 RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 

@@ -1,6 +1,12 @@
-"""People from heatmaps and tags (associative embedding, https://arxiv.org/abs/1611.05424), as icconv_mm groups them."""
+"""From heatmaps and tags to people (associative embedding, https://arxiv.org/abs/1611.05424).
 
-from collections.abc import Callable, Sequence
+Non-maximum suppression, candidates, grouping by tag, sub-pixel shift, refinement: the steps and their order are those
+of mmpose 0.x (``HeatmapParser``), which the published figures were measured with; docs/pose.md lists the deliberate
+differences.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,7 +18,7 @@ COCO_KEYPOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 _BLOCK = 16  # side of the squares that the search for missing keypoints rules out
 
 
-def group_keypoints(
+def group_people(
     heatmaps: np.ndarray,
     tags: np.ndarray,
     *,
@@ -27,10 +33,12 @@ def group_keypoints(
 ) -> tuple[np.ndarray, np.ndarray]:
     """``[K, H, W]`` and ``[L, K, H, W]`` -> people ``[P, K, 3]``, as (x, y, score), and their scores ``[P]``.
 
-    The options are those of ``icconv_mm.tasks.pose.group_keypoints``.
+    The options are those of ``icconv_mm.tasks.pose.group_keypoints``, which checks its arguments and calls this.
     """
     count = len(heatmaps)
-    order = keypoint_order or (COCO_KEYPOINT_ORDER if count == len(COCO_KEYPOINT_ORDER) else range(count))
+    order = keypoint_order
+    if order is None:
+        order = COCO_KEYPOINT_ORDER if count == len(COCO_KEYPOINT_ORDER) else range(count)
     peaks = [_peaks(heatmaps[k], tags[:, k], max_num_people, nms_kernel, detection_threshold) for k in range(count)]
     if (found := sum(len(scores) for _, scores, _ in peaks)) > limits.MAX_PEAKS:
         raise ValueError(
@@ -63,7 +71,6 @@ def assign_by_tag(
     order: Sequence[int],
     threshold: float,
     most: int | None = None,
-    solve: Callable | None = None,
 ) -> np.ndarray:
     """Group peaks keypoint by keypoint, each time by the cheapest assignment to the people found so far.
 
@@ -75,7 +82,6 @@ def assign_by_tag(
         order: In which keypoints are grouped.
         threshold: Largest distance of tags.
         most: Only the first so many people are matched and returned; None for all.
-        solve: What finds the assignment, by default :func:`assignment`.
 
     Returns:
         ``[P, K, 3]``, float32: (x, y, score), zeros for a keypoint not found.
@@ -91,7 +97,7 @@ def assign_by_tag(
         if people:
             means = np.stack(sums[:most]) / np.array(counts[:most])[:, None]
             distance = np.linalg.norm(tags[:, None] - means[None], axis=2)
-            rows, columns = (solve or assignment)(np.round(distance) * 100 - scores[:, None])
+            rows, columns = assignment(np.round(distance) * 100 - scores[:, None])
             near = distance[rows, columns] < threshold
             owner[rows[near]] = columns[near]
         for number, person in enumerate(owner):
@@ -165,42 +171,57 @@ def _fill(heatmaps: np.ndarray, tags: np.ndarray, people: np.ndarray, pixels: np
     every = np.broadcast_to(np.arange(len(heatmaps)), found.shape)
     own = tags[:, every, pixels[..., 1], pixels[..., 0]] * found  # [L, P, K]
     means = (own.sum(2) / found.sum(1)).astype(np.float32)
-    blocks: dict[int, tuple] = {}
-    for person, keypoint in zip(*np.nonzero(~found)):
-        if keypoint not in blocks:
-            blocks[keypoint] = _blocks(heatmaps[keypoint], tags[:, keypoint])
-        pixels[person, keypoint] = _best_pixel(*blocks[keypoint], means[:, person], heatmaps.shape[2])
+    with np.errstate(over='ignore'):  # tags may be as large as a network that diverges makes them
+        for keypoint in np.flatnonzero(~found.all(0)):
+            blocks = _Blocks.of(heatmaps[keypoint], tags[:, keypoint])
+            for person in np.flatnonzero(~found[:, keypoint]):
+                pixels[person, keypoint] = blocks.best_pixel(means[:, person])
     scores = heatmaps[every, pixels[..., 1], pixels[..., 0]]
     accepted = ~found & (scores > 0)
     filled = np.concatenate([_shifted(heatmaps, pixels), scores[..., None]], -1)
     people[accepted] = filled[accepted]
 
 
-def _blocks(heatmap: np.ndarray, tags: np.ndarray) -> tuple:
-    """Squares of a map and of its tags, ``[n, side * side]`` each, the place of each pixel, and what bounds them."""
-    height, width = heatmap.shape
-    border = ((0, -height % _BLOCK), (0, -width % _BLOCK))
+class _Blocks(NamedTuple):
+    """A heatmap and its tags cut into squares of neighbouring pixels, and what bounds the values inside each."""
 
-    def cut(values: np.ndarray, filler: float) -> np.ndarray:
-        filled = values
-        if height % _BLOCK or width % _BLOCK:
-            filled = np.pad(values, border, constant_values=filler)
-        rows, columns = (side // _BLOCK for side in filled.shape)
-        return filled.reshape(rows, _BLOCK, columns, _BLOCK).swapaxes(1, 2).reshape(rows * columns, -1)
+    heat: np.ndarray  # [rows, side, columns, side]
+    tags: np.ndarray  # [L, rows, side, columns, side]
+    highest: np.ndarray  # [rows * columns], largest heatmap value
+    low: np.ndarray  # [L, rows * columns], smallest tag
+    high: np.ndarray  # and largest
 
-    heat, tag = cut(heatmap, -np.inf), np.stack([cut(each, 0) for each in tags])
-    places = cut(np.arange(height * width).reshape(height, width), height * width)
-    return heat, tag, places, heat.max(1), tag.min(2), tag.max(2)
+    @classmethod
+    def of(cls, heatmap: np.ndarray, tags: np.ndarray) -> '_Blocks':
+        """The squares of ``[H, W]`` and ``[L, H, W]``."""
+        border = [(0, -side % _BLOCK) for side in heatmap.shape]
+        if any(map(any, border)):
+            heatmap = np.pad(heatmap, border, constant_values=-np.inf)
+            tags = np.pad(tags, [(0, 0), *border])
+        height, width = heatmap.shape
+        sides = height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK
 
+        def extreme(maps: np.ndarray, reduce: np.ufunc) -> np.ndarray:  # rows first: that reads contiguous memory
+            lines = reduce.reduce(maps.reshape(-1, sides[0], _BLOCK, width), 2)
+            return reduce.reduce(lines.reshape(-1, sides[0] * sides[2], _BLOCK), 2)
 
-def _best_pixel(heat, tag, places, highest, low, high, mean, width) -> tuple[int, int]:
-    outside = np.maximum(np.maximum(low - mean[:, None], mean[:, None] - high), 0)
-    bound = highest - np.round(np.sqrt((outside**2).sum(0)))
-    most, chosen = -np.inf, np.argsort(-bound)[:8]
-    for _ in range(2):  # a few promising squares say which others can hold the best pixel
-        values = heat[chosen] - np.round(np.sqrt(((tag[:, chosen] - mean[:, None, None]) ** 2).sum(0)))
-        most = max(most, values.max())
-        if _ == 0:
-            chosen = np.flatnonzero(bound >= most)
-    place = places[chosen][values == most].min()
-    return place % width, place // width
+        highest, low, high = extreme(heatmap, np.maximum)[0], extreme(tags, np.minimum), extreme(tags, np.maximum)
+        return cls(heatmap.reshape(sides), tags.reshape(-1, *sides), highest, low, high)
+
+    def best_pixel(self, mean: np.ndarray) -> tuple[int, int]:
+        """The pixel (x, y) that maximises ``heatmap - round(|tag - mean|)``; the first one in a tie."""
+        outside = np.maximum(np.maximum(self.low - mean[:, None], mean[:, None] - self.high), 0)
+        bound = self.highest - np.round(np.sqrt((outside**2).sum(0)))
+        promising = np.argsort(-bound)[:8]  # they say which others can hold the best pixel
+        values = self._values(promising, mean)
+        chosen = np.flatnonzero(bound >= values.max())
+        values = self._values(chosen, mean)
+        block, line, column = np.nonzero(values == values.max())
+        row, start = np.divmod(chosen[block], self.heat.shape[2])
+        return min(zip(row * _BLOCK + line, start * _BLOCK + column))[::-1]
+
+    def _values(self, chosen: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """Those of all pixels of some squares, ``[n, side, side]``."""
+        row, column = np.divmod(chosen, self.heat.shape[2])
+        distance = self.tags[:, row, :, column] - mean[:, None, None]  # [n, L, side, side]
+        return self.heat[row, :, column] - np.round(np.sqrt((distance**2).sum(1)))

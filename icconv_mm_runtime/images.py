@@ -13,8 +13,8 @@ import numpy as np
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, is_utf8, refusing
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
 
 
 @dataclass
@@ -71,7 +71,7 @@ def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]
         yield name, files
         return
     for file in files:
-        if file.suffix.lower() in VIDEOS:
+        if file.suffix.lower() in VIDEO_SUFFIXES:
             yield from _frames(file)
         else:
             yield _attempt(str(file), _decoded, file)
@@ -80,10 +80,15 @@ def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGES and file.is_file())
+    found = images_among(path.iterdir())
     if not found:
-        raise RuntimeInputError(f'{path}: no image ({", ".join(IMAGES)}) in this folder')
+        raise RuntimeInputError(f'{path}: no image ({", ".join(IMAGE_SUFFIXES)}) in this folder')
     return found
+
+
+def images_among(paths: Iterable[Path]) -> list[Path]:
+    """The files of images among some paths, by their suffixes, sorted."""
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
@@ -110,11 +115,16 @@ def _decoded(path: Path) -> np.ndarray:
         raise RuntimeInputError(f'{path}: no such file')
     if (size := path.stat().st_size) > limits.MAX_IMAGE_BYTES:
         raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
-    content = np.fromfile(path, np.uint8)
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    image = decode_file(path)
     if image is None:
         raise RuntimeInputError(f'{path}: is no image, or is damaged')
     return _checked(image, str(path))
+
+
+def decode_file(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
+    """An image [H, W, 3], BGR; None of a file that OpenCV does not decode."""
+    content = np.fromfile(path, np.uint8)
+    return cv2.imdecode(content, flags) if content.size else None
 
 
 def _opened(path: Path) -> cv2.VideoCapture:

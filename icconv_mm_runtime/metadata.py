@@ -11,6 +11,7 @@ from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.outputs import OUTPUTS, form_of
 
+KEY = 'icconv_mm'  # under which a file holds its metadata
 SCHEMA = 1  # of the metadata that this version reads
 Check = Callable[[Any, str], None]  # of a value; raises RuntimeInputError with the name of its field
 
@@ -301,7 +302,7 @@ class Semantic(Task):
 
 @dataclass
 class Grouping:
-    """Arguments of :func:`icconv_mm_runtime.grouping.group_keypoints`."""
+    """Arguments of :func:`icconv_mm_runtime.grouping.group_people`."""
 
     max_num_people: int = of(integer(1, limits.MAX_PEOPLE))
     nms_kernel: int = of(integer(1, limits.MAX_KERNEL))

@@ -45,11 +45,11 @@ def test_datasets_of_phases():
 def test_datasets_below_wrappers():
     """By the same names in the config and in what is built of it."""
 
-    class Pictures(BaseDataset):
+    class Images(BaseDataset):
         def load_data_list(self):
             return [{'img_path': 'a.jpg'}]
 
-    first, second = Pictures(), Pictures()
+    first, second = Images(), Images()
     built = ConcatDataset([RepeatDataset(first, times=2), second])
     leaves = {'type': 'First', 'ann_file': 'a'}, {'type': 'Second'}
     cfg = {'type': 'ConcatDataset', 'datasets': [{'type': 'RepeatDataset', 'dataset': leaves[0]}, leaves[1]]}

@@ -1,7 +1,7 @@
 """Predict for images, videos and cameras: what is drawn, and a COCO results file, for any task.
 
 Examples:
-  python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/inferred
+  python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/predicted
   python tools/infer.py CONFIG CHECKPOINT street.mp4 --out-dir work_dirs/street
 """
 

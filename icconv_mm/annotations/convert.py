@@ -19,7 +19,7 @@ from icconv_mm.annotations import TASKS, limits
 from icconv_mm.annotations.convert_seg_maps import convert_seg_maps
 from icconv_mm.annotations.converted import Converted
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Annotation, Dataset, assign_splits
-from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, IMAGE_FORMATS, IMAGE_SUFFIXES, Files, loaded_shape
+from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, IMAGE_FORMATS, Files, loaded_shape
 from icconv_mm.annotations.left_out import check_left_out
 from icconv_mm.annotations.polygons import measure
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
@@ -34,6 +34,7 @@ from icconv_mm.annotations.skeleton import KEYPOINTS_FILE, find_flip_pairs, sigm
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import ArgumentError, UserError, check_names, is_unprintable, message_of
 from icconv_mm.files import atomic_write, write_json
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _READERS = (coco_sources, yolo_sources, voc_sources, seg_map_sources, deeplabcut_sources, labelme_sources)
 _DECODING = 4  # images are decoded at once

@@ -18,9 +18,9 @@ from icconv_mm.annotations import limits
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, read_text
 from icconv_mm.errors import InputError, message_of
 from icconv_mm.files import require_file
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 AnyPath = TypeVar('AnyPath', str, Path)
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')  # that Pillow may find in a file
 ANNOTATION_SUFFIXES = ('.json', '.xml', '.yaml', '.yml', '.txt', '.csv')
 _SPLIT = re.compile(r'(?<![a-z])(train|val|dev|test)(?:ing|id|idation)?(?:set|images)?(?![a-z])')

@@ -14,9 +14,10 @@ from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
 from mmengine.logging import print_log
 from PIL import Image
 
-from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS, IMAGE_SUFFIXES
+from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
 from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
+from icconv_mm_runtime.images import IMAGE_SUFFIXES, images_among
 
 # How a file of each format begins and ends. Some cameras append data of their own to a JPEG: a file without the mark in
 # its last bytes is decoded in full before it is called truncated.
@@ -170,7 +171,7 @@ def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
         candidates = path.rglob('*') if recursive else path.iterdir()
     else:
         candidates = map(Path, glob.glob(str(inputs), recursive=True))
-    found = sorted(file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
+    found = images_among(candidates)
     if not found:
         kind = 'in the folder' if path.is_dir() else 'matches'
         raise MissingFileError(f'no image ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')

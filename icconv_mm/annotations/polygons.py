@@ -11,7 +11,7 @@ from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.reading import DatasetError, as_integer
 from icconv_mm.annotations.segmentations import segmentation_defect
 from icconv_mm.errors import InputError
-from icconv_mm_runtime.results import encode_rle
+from icconv_mm_runtime.coco import encode_rle
 
 _MARGIN = 0.1  # of the longer side of the keypoints, around them
 _LEAST = 0.02  # of the longer side of the image: people seen from far away are one keypoint

@@ -23,8 +23,7 @@ def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
     """Lines about a set: format, splits, classes with counts, sizes, then what is wrong with it, by file."""
     lines = [f'{dataset.location}: {dataset.format}, {len(dataset.images)} images']
     for task in converted:
-        splits = ', '.join(f'{split} {count}' for split, count in task.splits.items())
-        lines.append(f'  {task.task}: {splits}')
+        lines.append(f'  {task.task}: {split_counts(task)}')
         if task.task == 'semantic':
             counts = ', '.join(f'{name} {share:.1%}' for name, share in task.counts.items())
         else:
@@ -43,10 +42,14 @@ def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
             )
         lines += [f'    note: {note}' for note in task.notes]
     lines.append(f'  sizes: {sizes_of([tuple(size) for task in converted for size in task.sizes.tolist()])}')
-    if dataset.missing:
-        lines.append(f'  {len(dataset.missing)} images are named and not there, the first: {dataset.missing[0]}')
     lines += problem_lines(dataset)
+    lines += [] if dataset.warnings else ['  nothing wrong was found']
     return [printable(line) for line in lines]
+
+
+def split_counts(converted: Converted) -> str:
+    """How many images each split has, in words."""
+    return ', '.join(f'{split} {count}' for split, count in converted.splits.items())
 
 
 def sizes_of(sizes: Sequence[tuple[int, int]]) -> str:
@@ -57,10 +60,12 @@ def sizes_of(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def problem_lines(dataset: Dataset, most: int = _MOST) -> list[str]:
-    """What is wrong, by file; of many alike, the first ones and their number."""
-    if not dataset.warnings:
-        return ['  nothing wrong was found']
-    lines = [f'  wrong with {len(dataset.warnings)} labels or files:']
+    """Images that are not there, then what is wrong by file; of many alike, the first ones and their number."""
+    lines = []
+    if dataset.missing:
+        lines.append(f'  {len(dataset.missing)} images are named and not there, the first: {dataset.missing[0]}')
+    if dataset.warnings:
+        lines.append(f'  wrong with {len(dataset.warnings)} labels or files:')
     lines += [f'    {file}: {what}' for file, what in dataset.warnings[:most]]
     if len(dataset.warnings) > most:
         lines.append(f'    ... and {len(dataset.warnings) - most} more')

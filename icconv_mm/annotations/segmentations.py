@@ -157,6 +157,7 @@ def _first_of_compressed(entries: list[tuple[Key, bytes, int, int]]) -> tuple[Ke
 
 def _totals(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Sum and least of the RLE in each compressed text; all are of the codes above."""
+    # for 100,000 masks of 215 letters the check takes 0.6 s, number by number 2.6 s; reading their file takes 0.5 s
     codes = np.frombuffer(b''.join(texts), np.uint8).astype(np.int64) - ord('0')
     last = np.flatnonzero(codes & 32 == 0)  # of each number
     first = np.concatenate([[0], last[:-1] + 1])

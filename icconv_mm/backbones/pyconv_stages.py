@@ -1,4 +1,4 @@
-"""From the 3x3 convolutions of a network to pyramidal ones, by a table of its stages."""
+"""Conversion of 3x3 convolutions to pyramidal ones, by tables of a network's stages."""
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -45,10 +45,10 @@ def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: in
 
 
 def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], exact: bool = True) -> nn.Module:
-    """A pyramidal convolution with the channels, stride, dilation and kind of a 3x3 one, and He weights.
+    """Returns a pyramidal convolution with the channels, stride, dilation and kind of a 3x3 one, and He weights.
 
     Args:
-        conv: The 3x3 convolution. A weight-standardised one makes levels that are weight-standardised.
+        conv: The 3x3 convolution. A weight-standardised one gives weight-standardised levels.
         kernels: Kernel size of each of 1 to 4 levels; one level is an ordinary convolution.
         groups: Groups of each level.
         exact: Refuse groups that do not divide the channels of a level. Otherwise use the most that divide them, if
@@ -69,7 +69,7 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
         common = [gcd(conv.in_channels, size) for size in channels]
         groups = [_divisor(size, max(group, conv.groups)) for size, group in zip(common, groups)]
     bias = conv.bias is not None
-    with torch.device('meta'):  # which checks the numbers
+    with torch.device('meta'):  # checks the numbers
         new = PyConv2d(conv.in_channels, channels, kernels, groups, conv.stride[0], conv.dilation[0], bias)
     for index, level in enumerate(new.pyconv_levels):
         new.pyconv_levels[index] = _level(conv, level)
@@ -80,7 +80,7 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
 
 
 def _level(conv: nn.Conv2d, level: nn.Conv2d) -> nn.Conv2d:
-    """A convolution of the kind of ``conv`` and the numbers of ``level``."""
+    """Returns a convolution of the kind of ``conv`` with the numbers of ``level``."""
     size = level.in_channels, level.out_channels, level.kernel_size
     with conv.weight.device:
         new = type(conv)(*size, level.stride, level.padding, level.dilation, level.groups, level.bias is not None)
@@ -91,5 +91,5 @@ def _level(conv: nn.Conv2d, level: nn.Conv2d) -> nn.Conv2d:
 
 
 def _divisor(number: int, most: int) -> int:
-    """The largest divisor of ``number`` that is not above ``most``."""
+    """Returns the largest divisor of ``number`` up to ``most``."""
     return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)

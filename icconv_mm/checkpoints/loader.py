@@ -30,6 +30,8 @@ def patch_with_runner() -> None:
         sys.meta_path.insert(0, _InstallsWithRunner())
 
 
+# Without it, who imports this package and loads by mmengine before a module of ours is built would run a checkpoint's
+# code, or every import would take 0.6 s longer for mmengine's runner.
 class _InstallsWithRunner(MetaPathFinder):
     """Calls :func:`patch_checkpoint_loading` after the import of mmengine's loading of checkpoints."""
 

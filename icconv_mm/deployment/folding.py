@@ -1,4 +1,4 @@
-"""Batch norms that become part of the convolutions before them."""
+"""Folding batch norms into the convolutions before them."""
 
 import copy
 
@@ -12,10 +12,10 @@ from icconv_mm.layers.fast_eval import declares
 
 
 class Folded(nn.Identity):
-    """Stands where a layer was that is now part of the convolution before it."""
+    """Placeholder of a layer that is now part of the convolution before it."""
 
     def train(self, mode: bool = True) -> 'Folded':
-        """As ``nn.Module.train``, but training mode is an error."""
+        """Sets the mode as ``nn.Module.train``; training mode is an error."""
         if mode:
             raise RuntimeError(
                 'this model is deployed (icconv_mm.deploy): its batch norms are part of the convolutions, so '
@@ -25,7 +25,7 @@ class Folded(nn.Identity):
 
 
 def fold_norm(conv: nn.Module, norm: _BatchNorm) -> nn.Module:
-    """A new convolution, with bias, that computes ``norm(conv(x))`` of two modules in evaluation mode."""
+    """Returns a new convolution, with bias, that computes ``norm(conv(x))`` of two modules in evaluation mode."""
     if not isinstance(conv, PyConv2d):
         return fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
     new, begin = copy.deepcopy(conv), 0
@@ -39,20 +39,20 @@ def fold_norm(conv: nn.Module, norm: _BatchNorm) -> nn.Module:
 
 
 def fold_integrated_norms(module: nn.Module) -> int:
-    """Folds the integrated norms that a module itself has, in place; gives their number.
+    """Folds the integrated norms of a module, in place; returns their number.
 
-    In evaluation mode such a norm is linear. A module whose very class has ``norms_and_convs`` says which there are:
-    the name of each, and the convolutions over whose sum it runs. Offsets of deformable convolutions read the input,
-    not the output, and stay as they are.
+    In evaluation mode such a norm is linear. A module whose exact class has ``norms_and_convs`` names each norm and the
+    convolutions whose sum it normalises. Offsets of deformable convolutions depend on the input, not the output, and
+    stay unchanged.
     """
     if not declares(module, 'norms_and_convs'):
         return 0
     found = [(name, convs) for name, convs in module.norms_and_convs() if _folds(getattr(module, name), convs)]
     for name, convs in found:
-        for conv in convs:  # all terms of a sum are scaled, one of them is shifted
+        for conv in convs:  # all terms of the sum are scaled, one is shifted
             _scale(conv, getattr(module, name), shift=conv is convs[0])
         setattr(module, name, None)
-        module.add_module(f'{name}_folded', Folded().eval())  # refuses training mode, is not called
+        module.add_module(f'{name}_folded', Folded().eval())  # refuses training mode; it is never called
     return len(found)
 
 
@@ -67,7 +67,7 @@ def _folds(norm: nn.Module | None, convs: tuple[nn.Module, ...]) -> bool:
 
 @torch.no_grad()
 def _scale(conv: nn.Conv2d, norm: _BatchNorm, shift: bool) -> None:
-    """Folds the norm into a convolution, in place; without its shift where another term of the sum carries that."""
+    """Folds the norm into a convolution, in place; without its shift if another term of the sum has it."""
     nothing = torch.zeros_like(norm.running_mean)
     mean, bias = (norm.running_mean, norm.bias) if shift else (nothing, nothing)
     conv.weight, conv.bias = fuse_conv_bn_weights(

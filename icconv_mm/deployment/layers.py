@@ -9,7 +9,7 @@ from icconv_mm.layers.settings import layer_like
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution by packed filters where they serve (:mod:`icconv_mm.layers.fast_eval`), torch's own elsewhere.
+    """A convolution with packed filters where possible (:mod:`icconv_mm.layers.fast_eval`), torch's own elsewhere.
 
     Example:
         >>> conv = nn.Conv2d(8, 6, 3, padding=1).requires_grad_(False)
@@ -18,12 +18,12 @@ class PackedConv2d(nn.Conv2d):
     """
 
     relu = False  # whether ReLU follows
-    # of this very class: see icconv_mm.layers.fast_eval and icconv_mm.backbones.blocks
+    # of this exact class: see icconv_mm.layers.fast_eval and icconv_mm.backbones.blocks
     makes_new_map = frees_input = takes_sum = True
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> 'PackedConv2d':
-        """The layer with the parameters of ``conv``."""
+        """Returns the layer with the parameters of ``conv``."""
         return layer_like(conv, cls)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -39,34 +39,34 @@ class PackedConv2d(nn.Conv2d):
         Args:
             x: ``[N, C_in, H, W]``.
             z: ``[N, C_out, H', W']``.
-            overwrite: Whether nobody needs z any more. The result is then written over z where it can be, as a new map
-                costs more than the sum.
+            overwrite: Whether z has no other user. The result then overwrites z if possible, as a new map costs more
+                than the sum.
 
         Returns:
-            ``[N, C_out, H', W']``; z itself where it was written over.
+            ``[N, C_out, H', W']``; z itself if it was overwritten.
         """
         if overwrite and is_packed(x, self) and self._may_overwrite(z, x):
             packed_conv2d_add_relu_(z, x, self)
             return z
         y = self(x)
-        y += z  # in place: no gradient needs what a convolution made
+        y += z  # in place: no gradient needs the output of a convolution
         return F.relu_(y)
 
     def _may_overwrite(self, z: Tensor, x: Tensor) -> bool:
-        """Whether z is as the output would be, and no gradient needs it."""
+        """Whether z has the format of the output, and no gradient needs it."""
         if type(z) is not Tensor or (torch.is_grad_enabled() and z.requires_grad) or z.dtype != x.dtype:
             return False
         return z.shape == self.output_shape(x) and z.is_contiguous(memory_format=torch.channels_last)
 
     def output_shape(self, x: Tensor) -> tuple[int, ...]:
-        """``(N, C_out, H', W')`` of what it makes of ``x``."""
+        """Returns ``(N, C_out, H', W')``, the shape of the output for ``x``."""
         numbers = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
         return x.shape[0], self.out_channels, *sides
 
 
 class PackedConv2dReLU(PackedConv2d):
-    """``relu(PackedConv2d(x))``, without gradient where filters are packed.
+    """``relu(PackedConv2d(x))``, without gradient if filters are packed.
 
     Example:
         >>> conv = nn.Conv2d(8, 6, 3, padding=1).requires_grad_(False)

@@ -1,14 +1,15 @@
 """A whole network as one module: from pixels to what the runtime decodes."""
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from unittest import mock
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
 from icconv_mm.export import operators
+from icconv_mm.layers import pyramid_conv
 from icconv_mm.tasks.libraries import library_of
 
 
@@ -130,10 +131,17 @@ def _standard_operators() -> Iterator[None]:
         return operators.deform_conv(x, offset, weight, *numbers)
 
     # whoever exports a PSP head or deformable convolutions could not: the libraries call these functions by name
-    with ExitStack() as patches:
-        patches.enter_context(mock.patch('torch.nn.functional.adaptive_avg_pool2d', operators.adaptive_mean))
-        own = mock.patch('icconv_mm.layers.pyramid_conv.padded_deform_conv2d', operators.deform_conv)
-        patches.enter_context(own)
-        with suppress(ImportError):  # without mmcv's compiled operators no network has them, either
-            patches.enter_context(mock.patch('mmcv.ops.deform_conv.deform_conv2d', of_mmcv))
+    replaced = [
+        (torch.nn.functional, 'adaptive_avg_pool2d', operators.adaptive_mean),
+        (pyramid_conv, 'padded_deform_conv2d', operators.deform_conv),
+    ]
+    with suppress(ImportError):  # without mmcv's compiled operators no network has them, either
+        replaced.append((importlib.import_module('mmcv.ops.deform_conv'), 'deform_conv2d', of_mmcv))
+    before = [getattr(module, name) for module, name, _ in replaced]
+    for module, name, function in replaced:
+        setattr(module, name, function)
+    try:
         yield
+    finally:
+        for (module, name, _), function in zip(replaced, before):
+            setattr(module, name, function)

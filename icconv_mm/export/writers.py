@@ -12,7 +12,8 @@ import torch
 from icconv_mm.checkpoints.convert import sha256
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
-from icconv_mm_runtime.engines import KEY, RunFunction
+from icconv_mm_runtime.engines import RunFunction
+from icconv_mm_runtime.metadata import KEY
 
 FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2'}
 

@@ -1,4 +1,4 @@
-"""Necks one after the other, as one neck."""
+"""Several necks in sequence as one neck."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from icconv_mm.errors import InputError
 
 @MODELS.register_module()
 class SequenceNeck(BaseModule):
-    """Several necks in a row as one neck. mmdet and mmseg take a list instead; mmpose silently ignores a list.
+    """Several necks in a row as one neck. mmdet and mmseg accept a list instead; mmpose silently ignores a list.
 
     The keys of neck i are those below ``neck.necks.i.``.
 
@@ -37,7 +37,7 @@ class SequenceNeck(BaseModule):
         self.necks = ModuleList(MODELS.build(neck) for neck in necks)
 
     def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Run the necks one after the other on the backbone's maps."""
+        """Runs the necks one after the other on the backbone's maps."""
         for neck in self.necks:
             inputs = neck(inputs)
         return inputs

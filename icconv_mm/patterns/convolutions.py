@@ -1,4 +1,4 @@
-"""Which convolutions of a network get dilations of their own."""
+"""Selection of the convolutions of a network that get dilations of their own."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -28,9 +28,9 @@ def selects(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channe
 
 
 def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple[str, nn.Module]]:
-    """The convolutions of 3x3 and more of any kind, deformable ones too, in order of definition.
+    """Returns the convolutions of 3x3 and more of any kind, deformable ones too, in order of definition.
 
-    A convolution within a convolution (what gives a deformable one its offsets) is part of it. ``filter`` is that of
+    A convolution within a convolution (for the offsets of a deformable one) is part of it. ``filter`` is that of
     :func:`select_convs`.
     """
     inside: tuple[str, ...] = ()
@@ -48,15 +48,15 @@ def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple
 def select_convs(
     module: nn.Module, filter: LayerFilter = None, kinds: tuple[type, ...] = ()
 ) -> Iterator[tuple[str, nn.Conv2d]]:
-    """The square convolutions of 3x3 and more that may get other dilations, in order of definition.
+    """Returns the square convolutions of 3x3 and more that may get other dilations, in order of definition.
 
     Args:
         module: Any network. Subclasses of ``nn.Conv2d`` that compute something else (deformable, weight-standardised,
-            padded in another way) are passed over.
+            padded in another way) are skipped.
         filter: Selects convolutions: a regular expression searched in the name, or a callable (name, convolution) ->
-            bool. None takes all but the stem, which published patterns do not count: what reads the image (3 input
-            channels), and a deep stem (``stem``, ``conv_stem`` or a ``conv1`` of several layers).
-        kinds: Subclasses that are not passed over.
+            bool. None selects all but the stem, which published patterns do not count: convolutions of the image (3
+            input channels), and a deep stem (``stem``, ``conv_stem`` or a ``conv1`` of several layers).
+        kinds: Subclasses that are not skipped.
     """
     for name, layer in conv_layers(module, filter):
         kind = type(layer)

@@ -1,9 +1,9 @@
 """The initial checkpoint of the searched network: the kept taps of a supernet, channels sorted by dilation.
 
-A layer's channels can be put in the order of their dilations without changing the network when only the next
-convolution reads them: its output filters, its batch norm and the next layer's input move together. In a residual
-block that holds for every convolution but the last, whose channels are tied to the shortcut; there the order stays and
-the pattern has more runs than dilations.
+A layer's channels can be sorted by dilation without changing the network if only the next convolution reads them: its
+output filters, its batch norm and the next layer's input move together. In a residual block that holds for every
+convolution but the last, whose channels are tied to the shortcut; there the order stays and the pattern has more runs
+than dilations.
 """
 
 import re
@@ -29,12 +29,12 @@ def inherit_taps(
     Args:
         state: State dict of the supernet; keys under any prefix.
         results: What ``search_layers`` returned for this supernet, one result per layer.
-        sort: Sort the channels of a layer by dilation where the network's function allows: inside post-activation
+        sort: Sort the channels of a layer by dilation where this keeps the network's function: inside post-activation
             residual blocks with ``convN``, ``bnN`` names (torchvision, mmdet, mmpretrain, timm), where nothing but a
             batch norm stands between two convolutions. False keeps every channel in place.
 
     Returns:
-        The patterns, one per layer, and a new state dict that fits them; tensors the search does not touch are shared.
+        The patterns, one per layer, and a new state dict that fits them; tensors outside the search are shared.
     """
     state = dict(state)
     patterns = []
@@ -54,18 +54,18 @@ def inherit_taps(
 
 
 def _order(dilations: Tensor) -> Tensor:
-    """The stable permutation that sorts (d_h, d_w) pairs."""
+    """Returns the stable permutation that sorts (d_h, d_w) pairs."""
     return torch.argsort(dilations[:, 0] * (int(dilations.max()) + 1) + dilations[:, 1], stable=True)
 
 
 def _channels(order: Tensor, weight: Tensor) -> Tensor:
-    """The output channels of groups (or channels) in this order."""
+    """Returns the output channels of groups (or channels) in this order."""
     size = weight.shape[0] // len(order)
     return (order[:, None] * size + torch.arange(size)).flatten()
 
 
 def _neighbor(name: str, step: int) -> str | None:
-    """The convolution ``step`` further in the block: 'layer1.0.conv2' -> 'layer1.0.conv3'."""
+    """Returns the convolution ``step`` further in the block: 'layer1.0.conv2' -> 'layer1.0.conv3'."""
     match = re.fullmatch(r'(|.*\.)conv(\d)', name)
     return f'{match[1]}conv{int(match[2]) + step}' if match else None
 
@@ -76,7 +76,7 @@ def _norm(name: str) -> str:
 
 
 def _is_free(state: Mapping[str, Tensor], result: LayerResult) -> bool:
-    """Whether only a batch norm and the next convolution see this layer's channels (and, if grouped, its input's)."""
+    """Whether only a batch norm and the next convolution read this layer's channels (and, if grouped, its input's)."""
     if not _feeds(state, result.name, _neighbor(result.name, 1)):
         return False
     return result.groups == 1 or _feeds(state, _neighbor(result.name, -1), result.name, result.groups)
@@ -100,7 +100,7 @@ def _feeds(state: Mapping[str, Tensor], name: str | None, following: str | None,
 
 
 def _permute_outputs(state: dict[str, Tensor], name: str, order: Tensor, inputs: bool = True) -> None:
-    """Permutes the output channels of a convolution, its batch norm and, unless told, the next layer's input."""
+    """Permutes the output channels of a convolution, its batch norm and, by default, the next layer's input."""
     for key in (f'{name}.weight', f'{name}.bias', *(f'{_norm(name)}.{part}' for part in _NORM)):
         if key in state:
             state[key] = state[key][order]

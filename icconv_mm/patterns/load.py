@@ -1,4 +1,4 @@
-"""The pattern of a network: an analytic or published name, a file, or a list; and the JSON form of files."""
+"""Patterns of networks by name, from files or lists; reading and writing of pattern files."""
 
 import json
 import os
@@ -23,14 +23,14 @@ def load_pattern(
     groups: int | Sequence[int] = 1,
     names: Sequence[str] | None = None,
 ) -> list[DilationPattern]:
-    """The pattern of a whole network.
+    """Returns the pattern of a network, one ``DilationPattern`` per layer.
 
     Args:
         source: A name ('dense', 'geometric_d4', 'detection/ic_resnet50_k9', ...), the path of a pattern file, or a
             list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer). A published pattern
-            is fetched when it is first used, with a line in the log; not if ``ICCONV_MM_OFFLINE=1``.
+            is downloaded at its first use, with a log line, unless ``ICCONV_MM_OFFLINE=1``.
         channels: The output channels of every 3x3 convolution of the network, in forward order. Required by the
-            analytic names; with it the pattern is checked against the network and comes back in channels.
+            analytic names; with it the pattern is checked against the network and returned in channels.
         groups: The groups of these convolutions, one number for all or one for each. A pattern of a grouped
             convolution may count in groups.
         names: The names of these convolutions, for messages.
@@ -39,9 +39,9 @@ def load_pattern(
         One ``DilationPattern`` per layer, in forward order.
 
     Raises:
-        MissingFileError: If the file is missing, or a published pattern that is not fetched or cannot be.
-        InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; names the
-            file, the layer, and the numbers expected and found.
+        MissingFileError: If the file is missing, or a published pattern is not or cannot be downloaded.
+        InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; the message
+            names the file, the layer, and the numbers expected and found.
     """
     network = None if channels is None else _network(channels, groups)
     if isinstance(source, str) and (analytic := _ANALYTIC.fullmatch(source)):
@@ -60,12 +60,12 @@ def load_pattern(
 
 
 def is_analytic(name: str) -> bool:
-    """Whether a pattern of this name is made for any network: 'dense', 'geometric_dN'."""
+    """Whether a name is that of a pattern for any network: 'dense', 'geometric_dN'."""
     return bool(_ANALYTIC.fullmatch(name))
 
 
 def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
-    """Half the channels at dilation 1, a quarter at 2, and so on; the last dilation ``d_max`` takes what remains.
+    """Returns half the channels at dilation 1, a quarter at 2, and so on; dilation ``d_max`` gets the rest.
 
     ``d_max = 1`` is the dense convolution. Needs no search and no file: the family that ships with the package.
     """
@@ -81,7 +81,8 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
 
     Raises:
         MissingFileError: If there is no such file.
-        InputError: If it is larger than 10 MB, is not JSON, or a layer is malformed; names file, layer and numbers.
+        InputError: If it is larger than 10 MB, is not JSON, or a layer is malformed; the message names file, layer and
+            numbers.
     """
     path = Path(path)
     content = read_small(path, 'pattern file')
@@ -96,7 +97,7 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
 
 
 def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
-    """Patterns from a list whose items are patterns, tables of runs or JSON layers; ``source`` names it in errors."""
+    """Returns the patterns of a list of patterns, tables of runs or JSON layers; ``source`` names it in errors."""
     if not layers:
         raise InputError(f'{source}: the pattern has no layers')
     patterns = []
@@ -107,12 +108,12 @@ def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
 
 
 def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> None:
-    """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
+    """Writes a pattern file, one layer per pattern, atomically."""
     write_json(Path(path), [pattern.to_json() for pattern in patterns], indent=1)
 
 
 class _Pairs(list):
-    """A JSON object as its pairs, because a dict would swallow a repeated key."""
+    """Returns a JSON object as its pairs, because a dict would drop a repeated key."""
 
 
 def _parse_layer(layer) -> DilationPattern:

@@ -1,4 +1,4 @@
-"""What mmcv's ``RFSearchHook`` finds, as a pattern: RF-Next, https://arxiv.org/abs/2206.06637."""
+"""Patterns from the results of mmcv's ``RFSearchHook``: RF-Next, https://arxiv.org/abs/2206.06637."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter = None) -> dict[str, DilationPattern]:
-    """The patterns that give a backbone the dilations of a ``local_search_config_stepN.json``.
+    """Returns the patterns that give a backbone the dilations of a ``local_search_config_stepN.json``.
 
     Args:
         path: The file, which names the layers of the network that was searched.
@@ -25,12 +25,12 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
 
     Returns:
         A pattern for each of these layers by its name in the network, in order of definition. A layer that was not
-        searched keeps its dilation. What got another dilation elsewhere, as in the neck, is named in the log.
+        searched keeps its dilation. Dilations found elsewhere, as in the neck, are named in the log.
 
     Raises:
         MissingFileError: There is no such file.
-        InputError: It is not of that form; or a layer is not in the network, or has a dilation there that the found
-            one is no multiple of.
+        InputError: The file has another form, a layer is not in the network, or a found dilation is no multiple of the
+            layer's.
     """
     structure = _read(Path(path))
     modules = dict(network.named_modules())
@@ -51,14 +51,14 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
 
 
 def _pattern(conv: nn.Conv2d, found: tuple[int, int]) -> DilationPattern:
-    """One dilation for all channels, less the convolution's own, by which a pattern is multiplied."""
+    """Returns a pattern of one dilation for all channels, divided by the convolution's own."""
     if any(each % own for each, own in zip(found, conv.dilation)):
         raise InputError(f'dilation {found} is no multiple of that in the network, {conv.dilation}')
     return DilationPattern([(conv.out_channels, *(each // own for each, own in zip(found, conv.dilation)))])
 
 
 def _read(path: Path) -> dict[str, tuple[int, int]]:
-    """The dilations (height, width) by the names of the layers."""
+    """Returns the dilations (height, width) by the names of the layers."""
     content = read_small(path, 'result of RFSearchHook')
     try:
         structure = json.loads(content)['structure']

@@ -2,7 +2,7 @@
 
 Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2. A filter W of the supernet has
 K x K taps, ``K = 2 * d_max + 1``. Dilation d keeps the nine taps ``S(d) = {centre + (a * d_h, b * d_w)}``, a, b in
-{-1, 0, 1}, and the search takes, for every filter, the d whose kept kernel W_d changes the output least: ``min_d
+{-1, 0, 1}, and the search selects, for every filter, the d whose kept kernel W_d changes the output least: ``min_d
 E|W X - W_d X|``.
 The choice for one filter does not depend on the others, so one pass over the weights is the whole search.
 
@@ -10,12 +10,12 @@ With only the mean m_c of input channel c known (1 by default, measured on image
 error has an estimate and two bounds, the named criteria. D_c are the dropped taps of W that read channel c:
 
 - ``'rms'``: ``sqrt((sum_c m_c * sum D_c)^2 + (pi - 1) * sum_c m_c^2 * sum D_c^2)``, the root mean square of the change
-  for independent inputs that batch norm and ReLU leave: rectified Gaussians, whose variance is ``(pi - 1) * m_c^2``.
+  for independent inputs after batch norm and ReLU: ReLUs of Gaussians, whose variance is ``(pi - 1) * m_c^2``.
 - ``'expectation'``: ``|sum_c m_c * sum D_c|``, the distance of the expected outputs. It is the paper's form and a
   lower bound (Jensen's inequality): dropped taps of opposite sign cancel.
 - ``'kept_mass'``: ``sum_c m_c * sum |D_c|``, an upper bound by the triangle inequality: nothing cancels.
 
-docs/search.md says why ``'rms'`` is the default.
+docs/search.md explains why ``'rms'`` is the default.
 """
 
 import math
@@ -35,18 +35,18 @@ from icconv_mm.patterns.receptive_field import evaluating
 from icconv_mm.patterns.supernet import SupernetKernel, candidates, keep_taps, select_kernels, tap_indices
 
 CRITERIA = ('rms', 'expectation', 'kept_mass')
-TIE = 1e-10  # errors closer than this share of the filter's mass are equal: more than fp64 sums differ by their order
+TIE = 1e-10  # errors closer than this share of the filter's mass are equal: above the rounding of fp64 sums
 
 
 @dataclass(frozen=True, eq=False)
 class LayerResult:
-    """What the search found for one layer.
+    """The result of the search for one layer.
 
     Attributes:
         name: The layer.
         dilations: (d_h, d_w) of each filter or, in a grouped convolution, of each group of filters, [U, 2].
         groups: Groups of the convolution.
-        kept: Share of the sum of absolute weights that the kept taps hold.
+        kept: Share of the kept taps in the sum of absolute weights.
     """
 
     name: str
@@ -55,12 +55,12 @@ class LayerResult:
     kept: float
 
     def pattern(self, sort: bool = False) -> DilationPattern:
-        """The layer's pattern, its runs in the order of the supernet's channels or sorted by dilation."""
+        """Returns the layer's pattern, its runs in the order of the supernet's channels or sorted by dilation."""
         return runs_of(self.dilations, sort)
 
 
 def runs_of(dilations: Tensor, sort: bool = False) -> DilationPattern:
-    """A pattern from the dilation of each channel, [C, 2]; ``sort`` gives one run per dilation, smallest first."""
+    """Returns a pattern from the dilation of each channel, [C, 2]; ``sort`` gives one run per dilation."""
     pairs = [tuple(pair) for pair in dilations.tolist()]
     return DilationPattern(tuple((len(list(run)), *d) for d, run in groupby(sorted(pairs) if sort else pairs)))
 
@@ -88,15 +88,15 @@ def edo_search(
         groups: Groups of the convolutions, all or {layer: groups}; only for a state dict. The filters of a group share
             one dilation (their errors add up) and the pattern counts in groups.
         sort: False keeps the order of the supernet's channels, so that the pattern fits its weights; True sorts a
-            layer's channels by dilation, as the published patterns are, for a network that is trained anew.
+            layer's channels by dilation, as in the published patterns, for a network trained from scratch.
 
     Returns:
         One pattern per layer, in order of definition, which is the forward order of a ResNet. Equal errors go to the
         smaller dilation: smaller d_h + d_w, then smaller d_h.
 
     Raises:
-        InputError: If the criterion is unknown; a kernel has another size than d_max demands; weights or means hold
-            NaN or infinity; the means do not fit the layers. Names the layer and the numbers.
+        InputError: If the criterion is unknown; a kernel has another size than d_max requires; weights or means
+            contain NaN or infinity; the means do not fit the layers. The message names the layer and the numbers.
     """
     return [result.pattern(sort) for result in search_layers(model, d_max, criterion, channel_means, filter, groups)]
 
@@ -109,7 +109,7 @@ def search_layers(
     filter: LayerFilter = None,
     groups: int | Mapping[str, int] = 1,
 ) -> list[LayerResult]:
-    """As :func:`edo_search`, but with the details of every layer."""
+    """Searches as :func:`edo_search`, but return the details of every layer."""
     require_known([criterion], CRITERIA, 'no criterion')
     kernels = select_kernels(model, d_max, filter, groups)
     means = {} if channel_means is None else _means_by_layer(kernels, channel_means)
@@ -129,7 +129,7 @@ def _search_layer(kernel: SupernetKernel, d_max: int, criterion: str, mean: Tens
 def dilation_errors(
     kernel: SupernetKernel, d_max: int, criterion: str, mean: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The error of every candidate dilation for every filter (or group of filters), in fp64.
+    """Returns the error of every candidate dilation for every filter (or group of filters), in fp64.
 
     Args:
         kernel: Weight of one layer, [C_out, C_in / groups, K, K].
@@ -163,7 +163,7 @@ def dilation_errors(
 
 
 def _sum_inputs(weight: Tensor, groups: int, mean: Tensor | None) -> Tensor:
-    """sum_c m_c * W_c of every filter, c over the input channels of its group, in fp64: [C_out, K * K]."""
+    """Returns sum_c m_c * W_c of every filter, c over the input channels of its group, in fp64: [C_out, K * K]."""
     weight = weight.flatten(2)
     if mean is None:
         return weight.sum(1, dtype=torch.float64)
@@ -199,7 +199,7 @@ def measure_channel_means(
     """Measures m_c = E[x_c], the mean input of every channel of every searchable convolution, on images.
 
     Args:
-        model: The supernet; it runs in eval mode and is left as it was.
+        model: The supernet; it runs in eval mode; its mode is restored.
         batches: Inputs of the network, e.g. normalised images [N, 3, H, W].
         filter: Selects layers, as in :func:`edo_search`.
         forward: Function that runs a batch; ``model`` by default.

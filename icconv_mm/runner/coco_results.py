@@ -13,6 +13,7 @@ from icconv_mm.annotations.checks import check_coco_file
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import require_file, write_json
 from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm_runtime.coco import write_results
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,8 @@ class CocoResults:
     def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
         """Write the results, and the images and categories that they refer to; give the files by name."""
         numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
-        categories = [{'id': i, 'name': known} for i, known in zip(self.category_ids, self.classes)]
-        about = {'images': numbered, 'annotations': [], 'categories': categories}
-        written = {}
-        for kind, content in (('predictions', self.records), ('images', about)):
-            key = f'{kind}.{self.name}' if self.name else kind
-            written[key] = out / f'{key}.json'
-            write_json(written[key], content)
-        return written
+        categories = dict(zip(self.category_ids, self.classes))
+        return write_results(out, self.name, self.records, numbered, categories, write_json)
 
 
 def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:

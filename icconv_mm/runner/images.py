@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from icconv_mm.annotations.images_on_disk import oriented_size
-from icconv_mm.annotations.loading import IMAGE_SUFFIXES, ImageFileError, find_images
+from icconv_mm.annotations.loading import ImageFileError, find_images
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
 from icconv_mm.timeouts import call_with_timeout
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.errors import is_utf8
+from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_file
 
-VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
 HEIC_SUFFIXES = ('.heic', '.heif')
 # Pixels of an image that is read reduced, and the longer side then: no network here sees more than 1333 of it.
 LARGE, REDUCED = 24_000_000, 2048
@@ -125,10 +125,9 @@ def read_image(path: Path, longest: int | None = None, turned: bool = True) -> n
     if longest is not None and path.suffix.lower() in ('.jpg', '.jpeg'):
         flags |= _decoded_smaller(max(_size_of(path)) // longest)
     try:
-        content = np.fromfile(path, np.uint8)
+        image = decode_file(path, flags)
     except OSError as error:
         raise ImageFileError(f'{path}: cannot be read ({error.strerror})') from None
-    image = cv2.imdecode(content, flags) if content.size else None
     if image is None:
         raise ImageFileError(f'{path}: cannot be read (OpenCV knows no such image)')
     return _shrunk(image, longest)

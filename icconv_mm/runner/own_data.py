@@ -27,7 +27,7 @@ from icconv_mm.annotations.convert import (
 from icconv_mm.annotations.converted import Converted
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Dataset, assign_splits
 from icconv_mm.annotations.left_out import write_warnings
-from icconv_mm.annotations.report import problem_lines
+from icconv_mm.annotations.report import problem_lines, split_counts
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
@@ -86,7 +86,7 @@ def config_for(
         epochs: Length of the training; by default 30,000 images are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
         classes: Names to learn, in this order; where several tasks are learned, names of segmentation maps.
-        void: Values of segmentation maps that are ignored.
+        ignore_index: Values of segmentation maps that are ignored.
         pretrained: ``'auto'`` takes torchvision's for a network of their shape where they can be fetched, ``'none'``
             random ones; else a file, or anything that mmengine loads.
         patience: Validations without progress after which the training ends.
@@ -266,15 +266,12 @@ def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterat
     splits = {split for made in converted.values() for split in made.splits}
     for task, made in converted.items():
         own = sets[task]
-        counts = ', '.join(f'{split} {count}' for split, count in made.splits.items())
-        yield f'{own.location}: {own.format}, {task}: {len(made.classes)} classes ({counts})'
+        yield f'{own.location}: {own.format}, {task}: {len(made.classes)} classes ({split_counts(made)})'
         yield from (f'  {note}' for note in made.notes)
         if absent := ' or '.join(split for split in SPLITS if split in splits - made.splits.keys()):
             yield f'  no labels for {task} in the split {absent}: not judged there'
     for own in {id(own): own for own in sets.values()}.values():
-        if own.missing:
-            yield f'  {len(own.missing)} images are named and not there, the first: {own.missing[0]}'
-        yield from problem_lines(own, most=5) if own.warnings else ()
+        yield from problem_lines(own, most=5)
 
 
 # --- the network ---

@@ -4,6 +4,7 @@ No name and no path of the data is in it, not even as a literal: mmengine replac
 config before it parses it. They are in the folder of annotations, which the config finds by its own place.
 """
 
+# mmengine's Config.dump writes values in the place of names: who edits size or epochs on top would change nothing.
 import hashlib
 import math
 import re
@@ -69,7 +70,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
 
     Args:
         chosen: What was chosen.
-        prepared: What was written for each task.
+        converted: What was written for each task.
         annotations: Name of the folder with the annotations, which is in the folder that is called like the config.
 
     Raises:

@@ -17,8 +17,9 @@ from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.config_tree import DatasetAt, leaf_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file
+from icconv_mm_runtime.coco import coco_records
 from icconv_mm_runtime.drawing import Drawing, drawing_of, palette
-from icconv_mm_runtime.results import Predictions, coco_records
+from icconv_mm_runtime.results import Predictions
 
 if TYPE_CHECKING:
     from torch import nn

@@ -1,4 +1,4 @@
-"""Exported files with metadata and outputs of another hand: a finite result, or one sentence, in bounded memory."""
+"""Exported files with metadata and outputs of another hand: a finite result, or one message, in bounded memory."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
 from icconv_mm_runtime.__main__ import _drawn
-from icconv_mm_runtime.results import coco_records
+from icconv_mm_runtime.coco import coco_records
 
 GROUPING = dict(max_num_people=3, nms_kernel=3, detection_threshold=0.5, tag_threshold=1.0, keypoint_order=[1, 0])
 GROUPING |= dict(ignore_too_much=False, adjust=True, refine=True)

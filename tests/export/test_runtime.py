@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
-from icconv_mm_runtime.grouping import assignment, group_keypoints
+from icconv_mm_runtime.coco import coco_records, encode_rle
+from icconv_mm_runtime.grouping import assignment
 from icconv_mm_runtime.images import Sample, preprocess
-from icconv_mm_runtime.results import coco_records, decode, encode_rle, paste
+from icconv_mm_runtime.results import decode, paste
 
 TASK = {'name': '', 'kind': 'classification', 'outputs': ['scores'], 'classes': ['ball', 'box'], 'palette': None}
 RULE = {'divisor': 1, 'pads': False, 'sized': False, 'fixed': None}
@@ -140,28 +141,6 @@ def test_the_assignment_is_that_of_scipy_also_where_costs_are_equal():
         cost = np.round(random.random(shape) * 2) * 100 - random.random(shape[0])[:, None]
         for own, other in zip(assignment(cost), known(cost)):
             np.testing.assert_array_equal(own, other)
-
-
-@pytest.mark.parametrize('tag_maps', [1, 2])
-def test_people_are_those_of_the_package(tag_maps):
-    grouping = pytest.importorskip('icconv_mm.tasks.pose.grouping')
-    random = np.random.default_rng(tag_maps)
-    heatmaps = random.random((17, 45, 70)).astype(np.float32) * 0.2
-    tags = random.normal(0, 0.3, (tag_maps, 17, 45, 70)).astype(np.float32)
-    for person in range(6):
-        for keypoint in random.choice(17, 11, replace=False):
-            y, x = random.integers(3, 42), random.integers(3, 67)
-            heatmaps[keypoint, y, x] = 0.4 + 0.6 * random.random()
-            tags[:, keypoint, y - 1 : y + 2, x - 1 : x + 2] = 3 * person
-    options = dict(max_num_people=30, nms_kernel=5, detection_threshold=0.3, tag_threshold=1.0)
-    options |= dict(ignore_too_much=False, adjust=True, refine=True, keypoint_order=None)
-    own, own_scores = group_keypoints(heatmaps, tags, **options)
-    known, scores = grouping.group_keypoints(
-        torch.from_numpy(heatmaps), torch.from_numpy(tags).permute(1, 2, 3, 0), **options
-    )
-    np.testing.assert_allclose(own, known.numpy(), atol=1e-6)
-    np.testing.assert_allclose(own_scores, scores.numpy(), atol=1e-6)
-    assert len(own) >= 6 and (own[..., 2] > 0).sum() > 66  # missing keypoints were filled in
 
 
 def test_records_of_classes():
@@ -538,7 +517,7 @@ def test_no_path_of_a_video_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypat
 
 
 def test_files_of_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    from icconv_mm_runtime.__main__ import write_file
+    from icconv_mm_runtime.coco import write_file
 
     path = tmp_path / 'predictions.json'
     write_file(path, b'old')

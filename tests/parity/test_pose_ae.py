@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from icconv_mm.tasks.pose import losses, multiscale, targets
-from icconv_mm.tasks.pose.grouping import find_candidates, group_keypoints
+from icconv_mm.tasks.pose.grouping import group_keypoints
+from icconv_mm_runtime.grouping import _peaks
 from icconv_mm_runtime.images import warp_matrix
 
 AGGREGATION = ('ae_agg_higher_ms', 'ae_agg_higher_ss', 'ae_agg_hrnet_ss')
@@ -118,13 +119,14 @@ def _in_the_image(args, keypoints, scores):
 def test_candidates(case):
     for name in PARSING:
         _, data = case(f'ae_parse_{name}')
-        heatmaps = torch.from_numpy(data['heatmaps'])[0]
-        tags = torch.from_numpy(data['tags'])[0].expand(heatmaps.shape[0], -1, -1, -1)
-        for joint, found in enumerate(find_candidates(heatmaps, tags, 30, 5, 0.1)):
+        heatmaps, tags = data['heatmaps'][0], np.moveaxis(data['tags'][0], -1, 0)
+        tags = np.broadcast_to(tags, (len(tags), *heatmaps.shape))
+        for joint, heatmap in enumerate(heatmaps):
+            pixels, scores, own_tags = _peaks(heatmap, tags[:, joint], 30, 5, 0.1)
             count = int((data['topk/val_k'][0, joint] > 0.1).sum())
-            np.testing.assert_array_equal(found.scores.astype(np.float32), data['topk/val_k'][0, joint, :count])
-            np.testing.assert_array_equal(found.pixels, data['topk/loc_k'][0, joint, :count])
-            np.testing.assert_array_equal(found.tags.astype(np.float32), data['topk/tag_k'][0, joint, :count])
+            np.testing.assert_array_equal(scores.astype(np.float32), data['topk/val_k'][0, joint, :count])
+            np.testing.assert_array_equal(pixels, data['topk/loc_k'][0, joint, :count])
+            np.testing.assert_array_equal(own_tags.astype(np.float32), data['topk/tag_k'][0, joint, :count])
 
 
 def test_crowd_with_ties_is_solved_as_by_munkres_3(case):

@@ -146,8 +146,8 @@ def test_many_classes_make_no_large_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(axes.Axes, 'imshow', spy)
     confusion = np.diag([4, 4, 4, 4, 4, 0])
     confusion[1, 3], confusion[1, 0], confusion[4, 3] = 10, 2, 4
-    judged = evaluate.Evaluation(['absent' if k == 5 else 'n' * 1000 + str(k) for k in range(6)], confusion)
-    evaluate._draw_confusion(judged, tmp_path / 'confusion.png')
+    evaluation = evaluate.Evaluation(['absent' if k == 5 else 'n' * 1000 + str(k) for k in range(6)], confusion)
+    evaluate._draw_confusion(evaluation, tmp_path / 'confusion.png')
     assert drawn['shares'].tolist() == [[0.25, 0.625, 0], [0, 1, 0], [0, 0.5, 0.5]]  # of 1, 3 and 4
     assert drawn['axis'].get_title() == 'the 3 with the most mistakes of 5 classes'
     assert {len(label.get_text()) for label in drawn['axis'].get_xticklabels()} == {logs.NAME_LETTERS}

@@ -1,4 +1,4 @@
-"""What a run raises: a sentence where the user can do something about it, a traceback where the fault is ours."""
+"""What a run raises: a message where the user can do something about it, a traceback where the fault is ours."""
 
 import re
 

@@ -206,7 +206,7 @@ def test_a_file_in_another_order(tmp_path):
         ('<xmax>9</xmax>', '<xmax>wide</xmax>', r'object 1 \(thing\) has no <bndbox> of'),
         ('<name>thing</name>', '', 'object 1 has no <name>$'),
         ('<width>64</width>', '', '<size> has no <width> and <height> in pixels$'),
-        ('</annotation>', '', r'cannot be read \(no element found: line 1'),
+        ('</annotation>', '', r'not XML \(no element found: line 1'),
     ],
     ids=str,
 )

@@ -8,7 +8,7 @@ from mmengine.structures import InstanceData, PixelData
 from icconv_mm.runner.predict import tile_corners
 from icconv_mm.tasks.adapter import NotSupportedError
 from icconv_mm.tasks.libraries import adapter_of
-from icconv_mm_runtime.results import encode_rle
+from icconv_mm_runtime.coco import encode_rle
 
 SIZE, TILE = (90, 150), 64
 

@@ -28,7 +28,7 @@ from icconv_mm.runner.search import search_checkpoint
 from icconv_tools.recorded_runs import digest, find_result, train_once
 from icconv_tools.tables import markdown, table
 
-# What a network is judged by, by the library of its config.
+# What a network is evaluated by, by the library of its config.
 METRICS = dict(mmdet='coco/bbox_mAP', mmseg='mIoU', mmpose='coco/AP', mmpretrain='accuracy/top1')
 VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # networks that a search is compared with, and its own
 

@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from icconv_mm.annotations.dataset import Dataset
-from icconv_mm.annotations.images_on_disk import IMAGE_SUFFIXES, Files, split_of
+from icconv_mm.annotations.images_on_disk import Files, split_of
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 
 def class_folder_sources(files: Files) -> Iterator[tuple]:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from icconv_mm.annotations.dataset import SPLITS, Dataset, held_out_first
-from icconv_mm.annotations.images_on_disk import IMAGE_SUFFIXES, ByEnd, Files, as_path
+from icconv_mm.annotations.images_on_disk import ByEnd, Files, as_path
 from icconv_mm.annotations.reading import read_text
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _LIST = re.compile(r'(train_?val|train|val|test)\w*')
 

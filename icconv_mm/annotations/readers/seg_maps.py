@@ -18,7 +18,6 @@ from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import (
     IMAGE_FORMATS,
-    IMAGE_SUFFIXES,
     Files,
     followed,
     is_text,
@@ -30,7 +29,8 @@ from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.readers.yolo import yaml_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
 from icconv_mm.errors import short
-from icconv_mm_runtime.results import encode_rle
+from icconv_mm_runtime.coco import encode_rle
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _OF_LABELS = re.compile(r'annot|label|mask|seg|gt|truth|target|class', re.IGNORECASE)
 _OF_IMAGES = re.compile(r'im(age|g)|photo|picture|rgb', re.IGNORECASE)

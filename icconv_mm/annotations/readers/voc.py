@@ -1,7 +1,7 @@
 """Pascal VOC: an XML file of boxes for each image, as LabelImg writes it as well; and CVAT's one XML for all."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, iterparse
@@ -14,7 +14,7 @@ from icconv_mm.annotations.polygons import as_segmentation, box_of_keypoints, fi
 from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.reading import DatasetError, as_integer, as_number, head, read_xml
 from icconv_mm.errors import short
-from icconv_mm_runtime.results import encode_rle
+from icconv_mm_runtime.coco import encode_rle
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 
@@ -113,6 +113,37 @@ def _voc_annotation(element: Element, where: str) -> Annotation:
         raise DatasetError(f'{name}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) has no area')
     crowd = (element.findtext('difficult') or '0').strip() == '1'
     return Annotation(name, [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1], crowd=crowd, location=where)
+
+
+def voc_names(paths: Iterable[Path]) -> set[str]:
+    """The class names in some files, as they are written: mmdet knows no others."""
+    names = {each.findtext('name') for path in paths for each in read_xml(path).iter('object')}
+    return names - {None, ''}
+
+
+def voc_defect(path: Path, classes: Collection[str]) -> str | None:
+    """What a file lacks of what mmdet reads of these classes, of which none is left out; None if nothing."""
+    try:
+        root = read_xml(path)
+    except DatasetError as error:
+        return str(error).removeprefix(f'{path}: ')
+    size = root.find('size')
+    if size is not None and not _has_numbers(size, ('width', 'height')):
+        return '<size> has no <width> and <height> in pixels'
+    for i, element in enumerate(root.iterfind('object'), 1):
+        if (name := element.findtext('name')) is None:
+            return f'object {i} has no <name>'
+        box = element.find('bndbox')
+        if name in classes and (box is None or not _has_numbers(box, _BOX)):
+            return f'object {i} ({name}) has no <bndbox> of {", ".join(f"<{side}>" for side in _BOX)}'
+    return None
+
+
+def _has_numbers(element: Element, fields: Sequence[str]) -> bool:
+    try:
+        return all(as_number(element.findtext(field), field) is not None for field in fields)
+    except DatasetError:
+        return False
 
 
 # --- CVAT for images 1.1 ---

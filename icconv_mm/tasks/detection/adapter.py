@@ -2,11 +2,9 @@
 
 import copy
 import logging
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError, parse
 
 import numpy as np
 from mmcv.ops import batched_nms
@@ -29,6 +27,7 @@ from icconv_mm.annotations.checks import (
     check_order,
     location_of,
 )
+from icconv_mm.annotations.readers.voc import voc_defect, voc_names
 from icconv_mm.annotations.segmentations import check_segmentations, first_defect
 from icconv_mm.config_tree import kind_of, walk_dicts, with_pipeline
 from icconv_mm.errors import naming
@@ -89,7 +88,7 @@ class Adapter(TaskAdapter):
         except Exception:  # it is not the files
             return
         for file in files:
-            if defect := _xml_defect(file, dataset.metainfo['classes']):
+            if defect := voc_defect(file, dataset.metainfo['classes']):
                 raise DatasetError(f'{where}: {file}: {defect}')
         if empty:
             _check_xml_names(dataset, where)
@@ -257,9 +256,8 @@ def _check_xml(dataset: XMLDataset, where: str) -> None:
 
 
 def _check_xml_names(dataset: XMLDataset, where: str) -> None:
-    files = [file for file in _xml_files(dataset) if file.is_file()]
-    names = {each.findtext('name') for file in files for each in parse(file).iter('object')}
-    check_known(dataset.metainfo['classes'], sorted(filter(None, names)), where, f'the files of {_xml_folder(dataset)}')
+    names = voc_names(file for file in _xml_files(dataset) if file.is_file())
+    check_known(dataset.metainfo['classes'], sorted(names), where, f'the files of {_xml_folder(dataset)}')
 
 
 def _xml_folder(dataset: XMLDataset) -> Path:
@@ -268,31 +266,6 @@ def _xml_folder(dataset: XMLDataset) -> Path:
 
 def _xml_files(dataset: XMLDataset) -> list[Path]:
     return [_xml_folder(dataset) / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
-
-
-def _xml_defect(path: Path, classes: Sequence[str]) -> str | None:
-    """What a file in Pascal VOC's format lacks of what mmdet reads of these classes; None if nothing."""
-    try:
-        root = parse(path).getroot()
-    except (OSError, ParseError) as error:
-        return f'cannot be read ({error})'
-    size = root.find('size')
-    if size is not None and not _has_numbers(size, ('width', 'height')):
-        return '<size> has no <width> and <height> in pixels'
-    for i, element in enumerate(root.iterfind('object'), 1):
-        if (name := element.findtext('name')) is None:
-            return f'object {i} has no <name>'
-        box = element.find('bndbox')
-        if name in classes and (box is None or not _has_numbers(box, ('xmin', 'ymin', 'xmax', 'ymax'))):
-            return f'object {i} ({name}) has no <bndbox> of <xmin>, <ymin>, <xmax>, <ymax>'
-    return None
-
-
-def _has_numbers(element: Element, fields: Sequence[str]) -> bool:
-    try:
-        return all(math.isfinite(float(element.findtext(field) or 'nan')) for field in fields)
-    except ValueError:
-        return False
 
 
 def _flip_pipeline(pipeline: list) -> list:

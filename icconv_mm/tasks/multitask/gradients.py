@@ -1,4 +1,4 @@
-"""What the losses of several tasks send back into the features that they share: measured, and made one gradient."""
+"""Gradients of several tasks at the features that they share: measured, and combined into one."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -4,8 +4,9 @@ The functions on arrays and tensors need no mmpose; where it is installed, the m
 """
 
 from icconv_mm import versions
-from icconv_mm.tasks.pose.grouping import COCO_KEYPOINT_ORDER, group_keypoints
+from icconv_mm.tasks.pose.grouping import group_keypoints
 from icconv_mm.tasks.pose.losses import MaskedHeatmapLoss, TagLoss, heatmap_loss, tag_loss
+from icconv_mm_runtime.grouping import COCO_KEYPOINT_ORDER
 
 __all__ = ['COCO_KEYPOINT_ORDER', 'MaskedHeatmapLoss', 'TagLoss', 'group_keypoints', 'heatmap_loss', 'tag_loss']
 

@@ -1,30 +1,12 @@
-"""From heatmaps and tags to people: non-maximum suppression, candidates, grouping by tag, sub-pixel shift, refinement.
-
-The steps and their order are those of mmpose 0.x (``HeatmapParser``), which the published figures were measured with;
-docs/pose.md lists the deliberate differences.
-"""
+"""From heatmaps and tags to people, for tensors."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn.functional import max_pool2d
 
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.pose.refinement import fill_missing, quarter_shift
-from icconv_mm_runtime.grouping import COCO_KEYPOINT_ORDER, assign_by_tag
-
-
-class Candidates(NamedTuple):
-    """Peaks of one keypoint, best first."""
-
-    pixels: np.ndarray  # [C, 2], (x, y)
-    scores: np.ndarray  # [C]
-    tags: np.ndarray  # [C, L]
+from icconv_mm_runtime.grouping import group_people
 
 
 def group_keypoints(
@@ -62,67 +44,28 @@ def group_keypoints(
 
     Raises:
         InputError: If shapes disagree, maps are not finite or an option is out of range.
+        ValueError: If there are more than ``icconv_mm_runtime.limits.MAX_PEAKS`` peaks.
     """
-    _check(heatmaps, tags, max_num_people, nms_kernel)
-    heatmaps, tags = (maps.detach().float() for maps in (heatmaps, tags))
-    order = _keypoint_order(heatmaps.shape[0], keypoint_order)
-    candidates = find_candidates(heatmaps, tags, max_num_people, nms_kernel, detection_threshold)
-    limit = max_num_people if ignore_too_much else None
-    people = assign_by_tag(candidates, order, tag_threshold, limit, linear_sum_assignment)
-    keypoints = torch.from_numpy(people).to(heatmaps.device)
-    scores = keypoints[..., 2].mean(1)
-    if len(keypoints) == 0:
-        return keypoints, scores
-    found = keypoints[..., 2] > 0
-    pixels = keypoints[..., :2].long()
-    if adjust:
-        keypoints[..., :2] = torch.where(found[..., None], quarter_shift(heatmaps, pixels), keypoints[..., :2])
-    if refine:
-        keypoints = fill_missing(heatmaps, tags, keypoints, pixels, found)
+    _check(heatmaps, tags, max_num_people, nms_kernel, keypoint_order)
+    maps = heatmaps.detach().float().cpu().numpy(), tags.detach().float().permute(3, 0, 1, 2).cpu().contiguous().numpy()
+    people = group_people(
+        *maps,
+        max_num_people=max_num_people,
+        nms_kernel=nms_kernel,
+        detection_threshold=detection_threshold,
+        tag_threshold=tag_threshold,
+        ignore_too_much=ignore_too_much,
+        adjust=adjust,
+        refine=refine,
+        keypoint_order=keypoint_order,
+    )
+    keypoints, scores = (torch.from_numpy(each).to(heatmaps.device) for each in people)
     return keypoints, scores
 
 
-def find_peaks(heatmaps: Tensor, kernel: int, threshold: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Keypoint, y and x of the pixels above ``threshold`` that are the largest of a ``kernel`` x ``kernel`` window.
-
-    All pixels of a plateau are peaks.
-    """
-    if heatmaps.device.type != 'cpu':
-        pooled = max_pool2d(heatmaps.unsqueeze(0), kernel, stride=1, padding=kernel // 2).squeeze(0)
-        return torch.nonzero((heatmaps == pooled) & (heatmaps > threshold), as_tuple=True)
-    window = np.ones((kernel, kernel), np.uint8)
-    # On two cores max_pool2d takes 0.4 s for 17 maps of 640 x 640, OpenCV's dilation 0.02 s. Most keypoints of most
-    # images are nowhere, and their maps not dilated.
-    maps = heatmaps.contiguous().numpy()
-    peaks = np.zeros(maps.shape, bool)
-    for keypoint in np.flatnonzero(maps.max((1, 2)) > threshold):
-        highest = cv2.dilate(maps[keypoint], window)
-        peaks[keypoint] = (maps[keypoint] == highest) & (highest > threshold)
-    keypoint, pixel = np.divmod(np.flatnonzero(peaks), peaks[0].size)
-    y, x = np.divmod(pixel, peaks.shape[2])
-    return torch.from_numpy(keypoint), torch.from_numpy(y), torch.from_numpy(x)
-
-
-def find_candidates(heatmaps: Tensor, tags: Tensor, limit: int, kernel: int, threshold: float) -> list[Candidates]:
-    """The ``limit`` highest peaks of every keypoint, with their tags, as float64 numpy arrays."""
-    keypoint, y, x = peaks = find_peaks(heatmaps, kernel, threshold)
-    scores, peak_tags = (maps[peaks].double().cpu().numpy() for maps in (heatmaps, tags))
-    keypoint, pixels = keypoint.cpu().numpy(), torch.stack([x, y], 1).cpu().numpy()
-    best_first = np.lexsort((-scores, keypoint))
-    ends = np.bincount(keypoint, minlength=heatmaps.shape[0]).cumsum()
-    chosen = [mine[:limit] for mine in np.split(best_first, ends[:-1])]
-    return [Candidates(pixels[mine], scores[mine], peak_tags[mine]) for mine in chosen]
-
-
-def _keypoint_order(num_keypoints: int, order: Sequence[int] | None) -> tuple[int, ...]:
-    if order is None:
-        return COCO_KEYPOINT_ORDER if num_keypoints == len(COCO_KEYPOINT_ORDER) else tuple(range(num_keypoints))
-    if sorted(order) != list(range(num_keypoints)):
-        raise InputError(f'keypoint_order must name each of the {num_keypoints} keypoints once, got {list(order)}')
-    return tuple(order)
-
-
-def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int) -> None:
+def _check(
+    heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int, keypoint_order: Sequence[int] | None
+) -> None:
     if heatmaps.dim() != 3 or tags.dim() != 4 or tags.shape[:3] != heatmaps.shape:
         raise InputError(
             'expected heatmaps [K, H, W] and tags [K, H, W, L] of the same keypoints and size, got '
@@ -142,3 +85,6 @@ def _check(heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int)
                     f'the {name} of keypoint {keypoint} is not finite (NaN or infinity) at {count} of '
                     f'{values.numel()} values; has training diverged?'
                 )
+    if keypoint_order is not None and sorted(keypoint_order) != list(range(len(heatmaps))):
+        named = f'each of the {len(heatmaps)} keypoints once'
+        raise InputError(f'keypoint_order must name {named}, got {list(keypoint_order)}')

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from scenes import scene
@@ -5,7 +6,7 @@ from torch.nn.functional import max_pool2d
 
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose import COCO_KEYPOINT_ORDER, group_keypoints
-from icconv_mm.tasks.pose.grouping import _keypoint_order, find_peaks
+from icconv_mm_runtime.grouping import _Blocks, _fill, _peaks, _shifted
 
 
 def test_without_adjust_and_refine_pixels_are_whole_and_gaps_stay():
@@ -32,11 +33,15 @@ def test_memory_layout_of_tags_does_not_matter():
 def test_peaks_equal_max_pooling(kernel, shape):
     # Few distinct values, so that there are plateaus, at the borders too.
     heatmaps = torch.randint(0, 6, shape).float() / 5
+    tags = heatmaps + 1
     pooled = max_pool2d(heatmaps[None], kernel, stride=1, padding=kernel // 2)[0]
     expected = ((heatmaps == pooled) & (heatmaps > 0.3)).nonzero()
-    found = torch.stack(find_peaks(heatmaps, kernel, 0.3), 1)
     assert len(expected) > 0
-    assert torch.equal(found, expected)
+    for keypoint, heatmap in enumerate(heatmaps):
+        pixels, scores, own_tags = _peaks(heatmap.numpy(), tags[keypoint, None].numpy(), 10**6, kernel, 0.3)
+        own = expected[expected[:, 0] == keypoint, 1:].flip(1).tolist()
+        assert sorted(pixels.tolist()) == sorted(own) and (np.diff(scores) <= 0).all()
+        np.testing.assert_allclose(own_tags[:, 0], scores + 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize('value', [0.0, -1.0, 0.1])
@@ -97,8 +102,7 @@ def test_keypoint_orders_name_the_torso_first(mmpose):
     limbs = [f'{side}_{keypoint}' for keypoint in ('elbow', 'wrist', 'knee', 'ankle') for side in ('left', 'right')]
     assert names('coco', COCO_KEYPOINT_ORDER) == head + torso + limbs
     # mmpose 0.x grouped any other skeleton in the order of the dataset; in CrowdPose that starts with the shoulders.
-    order = _keypoint_order(14, None)
-    assert names('crowdpose', order) == [
+    assert names('crowdpose', range(14)) == [
         f'{side}_{keypoint}'
         for keypoint in ('shoulder', 'elbow', 'wrist', 'hip', 'knee', 'ankle')
         for side in ('left', 'right')
@@ -123,3 +127,57 @@ def test_keypoint_orders_name_the_torso_first(mmpose):
 def test_bad_arguments(heatmaps, tags, options, message):
     with pytest.raises(InputError if options else ValueError, match=message):
         group_keypoints(torch.zeros(heatmaps), torch.zeros(tags), **options)
+
+
+def test_any_other_number_of_keypoints_is_grouped_in_its_order():
+    heatmaps, tags = scene(4, count=14, visible=0.5)
+    for got, expected in zip(
+        group_keypoints(heatmaps, tags, keypoint_order=range(14)), group_keypoints(heatmaps, tags)
+    ):
+        assert torch.equal(got, expected)
+
+
+def search_everywhere(heatmap, tags, mean):
+    value = heatmap - np.round(np.sqrt(((tags - mean[:, None, None]) ** 2).sum(0)))
+    return divmod(int(value.argmax()), heatmap.shape[1])[::-1]  # the first in a tie
+
+
+@pytest.mark.parametrize('size', [(64, 48), (37, 50), (16, 16), (5, 3)])
+@pytest.mark.parametrize('tag_dim', [1, 2])
+@pytest.mark.parametrize('spread', [0.1, 3.0])
+def test_search_by_blocks_finds_what_full_search_finds(size, tag_dim, spread):
+    random = np.random.default_rng(0)
+    heatmap = random.normal(0, 0.3, size).astype(np.float32)
+    tags = random.normal(0, spread, (tag_dim, *size)).astype(np.float32)
+    blocks = _Blocks.of(heatmap, tags)
+    for mean in random.normal(0, 4, (40, tag_dim)).astype(np.float32):  # some lie far from every tag of the map
+        assert blocks.best_pixel(mean) == search_everywhere(heatmap, tags, mean)
+
+
+def test_ties_give_the_first_pixel():
+    mean, random = np.zeros(1, np.float32), np.random.default_rng(0)
+    assert _Blocks.of(np.zeros((40, 40)), np.zeros((1, 40, 40))).best_pixel(mean) == (0, 0)
+    for _ in range(20):
+        heatmap = (random.random((40, 56)) > 0.97).astype(np.float32)
+        tags = random.integers(0, 3, (1, 40, 56)).astype(np.float32)
+        assert _Blocks.of(heatmap, tags).best_pixel(mean) == search_everywhere(heatmap, tags, mean)
+
+
+def test_quarter_shift_at_borders_and_ties():
+    heatmap = np.zeros((1, 4, 5))
+    heatmap[0, 0, 1] = heatmap[0, 3, 3] = 1.0
+    # (x, y): right neighbour larger; tie in both; the corner, whose own value stands for the missing neighbour
+    pixels = np.array([[[0, 0]], [[2, 1]], [[4, 3]]])
+    assert _shifted(heatmap, pixels).tolist() == [[[0.75, 0.25]], [[2.25, 1.25]], [[4.25, 3.25]]]
+
+
+def test_only_missing_keypoints_with_a_positive_heatmap_are_filled():
+    heatmaps, tags = np.full((3, 20, 20), -0.5), np.full((1, 3, 20, 20), 7.0)
+    heatmaps[0, 4, 5] = 0.9
+    heatmaps[1, 10, 12] = 0.3
+    people = np.zeros((1, 3, 3), np.float32)
+    people[0, 0] = known = np.array([5.0, 4.0, 0.9], np.float32)
+    _fill(heatmaps, tags, people, people[..., :2].astype(int), people[..., 2] > 0)
+    np.testing.assert_array_equal(people[0, 0], known)
+    np.testing.assert_allclose(people[0, 1], [12.25, 10.25, 0.3], rtol=1e-6)
+    np.testing.assert_array_equal(people[0, 2], 0)

@@ -1,0 +1,144 @@
+"""Predictions as COCO results: records of an image, run lengths of masks, and the files."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from icconv_mm_runtime.results import Predictions
+
+
+def coco_records(
+    task: Mapping[str, Any],
+    found: Predictions,
+    image_id: int,
+    score_thr: float = 0.0,
+    category_ids: Sequence[int] | None = None,
+    size: Sequence[int] | None = None,
+) -> list[dict]:
+    """Entries of a COCO results file: objects, people, classes, or of a segmentation map one mask for each class.
+
+    Args:
+        task: Its ``kind``.
+        found: What it found.
+        image_id: Id of the image.
+        score_thr: What scores less is left out.
+        category_ids: The category of each label; by default the label plus 1.
+        size: Height and width that masks are brought to; by default they keep theirs.
+    """
+    entry = {'image_id': image_id}
+
+    def category(label: int) -> int:
+        return int(label) + 1 if category_ids is None else category_ids[label]
+
+    if task['kind'] == 'semantic':
+        labels = np.flatnonzero(np.bincount(found['seg_map'].ravel()))
+        if category_ids is not None:
+            labels = labels[labels < len(category_ids)]
+        masks = ((category(label), encode_rle(found['seg_map'] == label, size)) for label in labels)
+        return [{**entry, 'category_id': number, 'segmentation': mask} for number, mask in masks]
+    scores = found['scores']
+    rounded = [round(float(score), 5) for score in scores]
+    if task['kind'] == 'classification':
+        order = [int(label) for label in np.argsort(-scores, kind='stable') if scores[label] >= score_thr]
+        return [{**entry, 'category_id': category(label), 'score': rounded[label]} for label in order]
+    kept = np.flatnonzero(scores >= score_thr)
+    if 'keypoints' in found:
+        records = []
+        for i in kept:
+            triples = np.column_stack([found['keypoints'][i], found['keypoint_scores'][i]]).round(4)
+            own = {'category_id': category(0), 'keypoints': triples.ravel().tolist(), 'score': rounded[i]}
+            records.append(entry | own)
+        return records
+    records = []
+    for i in kept:
+        x1, y1, x2, y2 = (float(value) for value in found['boxes'][i])
+        box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
+        record = {**entry, 'category_id': category(found['labels'][i]), 'bbox': box, 'score': rounded[i]}
+        if 'masks' in found:
+            record['segmentation'] = encode_rle(found['masks'][i], size)
+        records.append(record)
+    return records
+
+
+def encode_rle(mask: np.ndarray, size: Sequence[int] | None = None) -> dict:
+    """A mask ``[H, W]``, brought to a size, as COCO's compressed RLE, which JSON can hold."""
+    columns = cv2.transpose(np.asarray(mask, bool).view(np.uint8))  # faster than by numpy
+    if size is not None and mask.shape != tuple(size[:2]):
+        columns = cv2.resize(columns, tuple(int(side) for side in size[:2]), interpolation=cv2.INTER_NEAREST)
+    try:
+        from pycocotools.mask import encode  # several times as fast, on noise twenty times
+    except ImportError:
+        counts = _letters(columns.ravel())
+    else:
+        counts = encode(columns.T)['counts'].decode('ascii')
+    return {'size': list(columns.shape[::-1]), 'counts': counts}
+
+
+def _letters(flat: np.ndarray) -> str:
+    """Lengths of runs, zeros first, as COCO writes them: differences in numbers of 5 bits, each a letter."""
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *([0] if flat.size and flat[0] else []), *changes, flat.size]).tolist()
+    letters = []
+    for position, count in enumerate(counts):
+        value = count - counts[position - 2] if position > 2 else count
+        more = True
+        while more:
+            bits, value = value & 31, value >> 5
+            more = value != (-1 if bits & 16 else 0)
+            letters.append(chr(bits + (32 if more else 0) + 48))
+    return ''.join(letters)
+
+
+def write_results(
+    out: Path,
+    task: str,
+    records: Sequence[Mapping[str, Any]],
+    images: Sequence[Mapping[str, Any]],
+    categories: Mapping[int, str],
+    write: Callable[[Path, Any], None] | None = None,
+) -> dict[str, Path]:
+    """Write the results of a task, and the images and categories that they refer to.
+
+    Args:
+        out: The folder.
+        task: Its name, '' for a network of one.
+        records: Entries of the results file.
+        images: Entries of the images, with their ids.
+        categories: Class names by id.
+        write: What writes JSON; by default a file appears whole or not at all.
+
+    Returns:
+        The files by name, ``predictions`` and ``images``, each with the name of the task.
+    """
+    listed = [{'id': number, 'name': name} for number, name in categories.items()]
+    contents = {'predictions': records, 'images': {'images': images, 'annotations': [], 'categories': listed}}
+    written = {}
+    for kind, content in contents.items():
+        key = f'{kind}.{task}' if task else kind
+        written[key] = out / f'{key}.json'
+        (write or _write_json)(written[key], content)
+    return written
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_file(path, json.dumps(content).encode())
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file: it appears whole or not at all."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
+    try:
+        with os.fdopen(descriptor, 'wb') as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
