@@ -26,8 +26,12 @@ if not EXPORTS:
 
 from icconv_mm import apis
 from icconv_mm.errors import InputError, MissingLibraryError
+from icconv_mm.export.check import check_file, is_tie
+from icconv_mm.export.description import describe
 from icconv_mm.export.networks import Exported
+from icconv_mm.export.run import move_parts
 from icconv_mm.runner import export as exporting
+from icconv_mm.runner.config import as_run
 from icconv_mm.runner.export import compare_metrics
 from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
@@ -152,7 +156,8 @@ def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     """Poses that differ are a tie where the file's maps are the model's, and a fault where they are not."""
     loaded = apis.load_run(workspace.config(POSE))
     predictor = apis.Predictor(loaded, weights(POSE), device='cpu')
-    network, description = exporting._described(predictor, inference_transforms(loaded), None, weights(POSE))
+    known = predictor.task.parts(predictor.dataset_meta)
+    network, description = describe(predictor.model, known, inference_transforms(loaded), None, weights(POSE))
 
     def run(arrays, error=0.0):
         images = [torch.from_numpy(each) for name, each in arrays.items() if name.startswith('image')]
@@ -163,13 +168,14 @@ def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
 
     image = str(min((workspace.root / 'data/miniature/val').iterdir()))
     disturbed = Session.of(description, partial(run, error=1e-3), '')
-    assert exporting._is_tie(predictor, Session.of(description, run, ''), [Path(image)], image, '')
-    assert not exporting._is_tie(predictor, disturbed, [Path(image)], image, '')
+    model = exporting.compared_model(predictor)
+    assert is_tie(model, Session.of(description, run, ''), [Path(image)], image, '')
+    assert not is_tie(model, disturbed, [Path(image)], image, '')
 
 
 def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkeypatch):
     """A segmentor whose file is given other weights than the model."""
-    from icconv_mm.runner import export as module
+    from icconv_mm.export import run as module
 
     captured = module.capture
 
@@ -283,7 +289,8 @@ def test_heads_that_are_not_covered(workspace, recipe, message):
 def in_process(predictor, name, weights):
     """A session whose network runs in torch, as an exported file would."""
     transforms = inference_transforms(apis.load_run(name))
-    network, description = exporting._described(predictor, transforms, None, weights)
+    known = predictor.task.parts(predictor.dataset_meta)
+    network, description = describe(predictor.model, known, transforms, None, weights)
 
     def run(arrays):
         images = [torch.from_numpy(each) for key, each in arrays.items() if key.startswith('image')]
@@ -305,7 +312,7 @@ def test_file_and_model_get_equal_batches(workspace, weights, recipe, tmp_path):
     session = in_process(predictor, config, checkpoint)
     counts, run = [], session.run
     session.run = lambda arrays: counts.append(len(arrays['image'])) or run(arrays)
-    check, _ = exporting._checked(predictor, session, sorted(tmp_path.iterdir()), limited=True)
+    check, _ = check_file(exporting.compared_model(predictor), session, sorted(tmp_path.iterdir()), limited=True)
     assert check['images'] == 4 and check.get('missing', 0) == 0
     assert counts == [1, 1, 1, 1, *([2, 2] if recipe == DETECTOR else [1, 1, 2])]
 
@@ -332,14 +339,14 @@ def test_images_of_the_check_are_those_of_the_annotation_file(kind, is_absolute,
     dataset = dict(type=name, ann_file=str(file), data_prefix=folder if prefix is None else {prefix: folder})
     if not is_absolute:
         dataset.update(ann_file=file.name, data_root=str(tmp_path))
-    cfg = Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}})
-    assert exporting._images_of(cfg) == [image]
+    run = as_run(Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}}))
+    assert exporting._images_of(run) == [image]
     file.unlink()
     if not is_absolute:
-        assert exporting._images_of(cfg) == [tmp_path / 'images' / 'b.png']
+        assert exporting._images_of(run) == [tmp_path / 'images' / 'b.png']
     else:
         with pytest.raises(InputError, match=r'images: .*name some for the check'):
-            exporting._images_of(cfg)
+            exporting._images_of(run)
 
 
 def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):
@@ -360,6 +367,6 @@ def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
             patch.setattr(Path, 'replace', until)
-            exporting._move(made, out)
+            move_parts(made, out)
         texts = {part.read_text() for part in tmp_path.glob('net.*')} if out.exists() else {'no file'}
         assert len(texts) == 1 and (limit < 2 or texts == {'new'})

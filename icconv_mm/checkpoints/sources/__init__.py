@@ -36,10 +36,10 @@ def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> s
     return prefixes[0]
 
 
-def strip_prefix(conversion: Conversion, prefix: str) -> None:
-    """Take from the keys that are left what stands before the backbone, as a wrapper of the whole network puts it."""
+def without_prefix(prefix: str) -> RenameRule:
+    """The rule that takes from keys what stands before the backbone, as a wrapper of the whole network puts it."""
     outer = prefix.removesuffix('backbone.')
-    conversion.rename_left([RenameRule(rf'{re.escape(outer)}(.*)', r'\1')])
+    return RenameRule(rf'{re.escape(outer)}(.*)', r'\1')
 
 
 def place_resnet(conversion: Conversion) -> int:

@@ -11,6 +11,7 @@ RPN), ``bbox_head`` or ``cascade_head``, ``mask_head``; they are known by the la
 """
 
 import re
+from collections.abc import Collection
 
 import torch
 
@@ -27,19 +28,22 @@ _RPN = {'conv3x3': 'rpn_conv', 'conv_cls': 'rpn_cls', 'conv_loc': 'rpn_reg'}
 _BOXES = {'fc6': 'shared_fcs.0', 'fc7': 'shared_fcs.1', 'fc_rcnn_cls': 'fc_cls', 'fc_rcnn_loc': 'fc_reg'}
 
 
-def convert_eod_heads(conversion: Conversion) -> bool:
-    """Place neck and heads of a two-stage detector of EOD; False if ``conversion`` holds nothing of EOD's.
+def has_eod_heads(keys: Collection[str]) -> bool:
+    """Whether keys are of a two-stage detector of EOD; one of its parts may have other layers."""
+    return sum(any(re.fullmatch(sign, key) for key in keys) for sign in _SIGNS.values()) >= len(_SIGNS) - 1
+
+
+def convert_eod_heads(conversion: Conversion) -> None:
+    """Place neck and heads of a two-stage detector of EOD.
 
     Raises:
         InputError: Layers have other rows than their neighbours demand, or the mask head is none that mmdet has.
     """
     found = {part: conversion.matching(sign) for part, sign in _SIGNS.items()}
     missing = [part for part, keys in found.items() if not keys]
-    if len(missing) > 1:
-        return False
     if missing:
         conversion.layout = f'EOD without the {missing[0]} of its Faster, Mask and Cascade R-CNN'
-        return True
+        return
     neck, rpn, boxes = (re.fullmatch(_SIGNS[part], keys[0])[1] for part, keys in found.items())
     cascade = f'{boxes}.fc_rcnn_cls.weight' not in conversion.left
     classes = len(conversion.left[[*found.values()][-1][0]])  # the background is one of them
@@ -51,7 +55,6 @@ def convert_eod_heads(conversion: Conversion) -> bool:
     if masks := conversion.matching(r'[^.]*mask[^.]*\..+'):
         _place_masks(conversion, masks, classes, ('.0', '.1', '.2') if cascade else ('',))
     conversion.layout = f'EOD {" ".join(["Cascade"] * cascade + ["Mask"] * bool(masks)) or "Faster"} R-CNN'
-    return True
 
 
 def _place_level(conversion: Conversion, key: str) -> None:

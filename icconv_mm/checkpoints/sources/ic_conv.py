@@ -11,15 +11,16 @@ of mmpose (any version).
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule, register_source
-from icconv_mm.checkpoints.sources import RESNET_LAYER, choose_backbone, strip_prefix
-from icconv_mm.checkpoints.sources.eod import convert_eod_heads
-from icconv_mm.checkpoints.sources.mmdet_heads import convert_heads
-from icconv_mm.checkpoints.sources.mmpose import convert_pose_head
+from icconv_mm.checkpoints.sources import RESNET_LAYER, choose_backbone, without_prefix
+from icconv_mm.checkpoints.sources.eod import convert_eod_heads, has_eod_heads
+from icconv_mm.checkpoints.sources.mmdet_heads import convert_heads, has_mmdet_heads
+from icconv_mm.checkpoints.sources.mmpose import convert_pose_head, has_pose_head
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import load_pattern
 
@@ -59,10 +60,20 @@ def convert_ic_conv(
     runs = _convert_backbone(conversion, prefix)
     if pattern is not None:
         _check_pattern(conversion, runs, pattern)
-    strip_prefix(conversion, prefix)
+    conversion.rename_left([without_prefix(prefix)])
     conversion.rename_left(rules)
-    known = (convert_eod_heads, convert_heads, convert_pose_head, _convert_classifier)
-    if not any(convert(conversion) for convert in known):
+    keys = list(conversion.left)
+    classifier = next((name for name in ('fc', 'backbone.fc', 'head.fc') if f'{name}.weight' in keys), None)
+    if has_eod_heads(keys):
+        convert_eod_heads(conversion)
+    elif has_mmdet_heads(keys):
+        convert_heads(conversion)
+    elif has_pose_head(keys):
+        convert_pose_head(conversion)
+    elif classifier is not None:
+        conversion.layout = 'classifier'
+        conversion.place_all(rf'{classifier}\.(weight|bias)', r'head.fc.\1')
+    else:
         other = next((name for keys, name in _OTHERS.items() if conversion.matching(keys)), 'unknown')
         conversion.layout = f'{other} (its backbone alone is converted)' if conversion.left else 'backbone alone'
 
@@ -92,46 +103,60 @@ def _drop_other_networks(conversion: Conversion, prefix: str, prefixes: set[str]
 
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
     """Place the backbone under ``backbone.``; returns the channels of every run of every inception convolution."""
+    left, placed = conversion.left, {}
+    moves: list[tuple[str, str | None]] = []  # key and new name; None for a second copy of the stem
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
-    for key in list(conversion.left):
+    for key, value in left.items():
         name = key.removeprefix(prefix)
         name = _EOD_STEM.get(name[:9], name[:9]) + name[9:]
-        if (twin := conversion.state_dict.get(f'backbone.{name}')) is not None and twin.equal(conversion.left[key]):
+        if name in placed and placed[name].equal(value):
+            moves.append((key, None))
+        elif key.startswith(prefix) and _BACKBONE_KEY.fullmatch(name):
+            conv, separator, index = name.removesuffix('.weight').partition('.conv_list.')
+            if separator:
+                parts[conv][int(index)] = key
+            else:
+                placed.setdefault(name, value)
+                moves.append((key, name))
+    joined = {}
+    for conv in sorted(parts, key=_forward_order):
+        keys = _in_order(conv, parts[conv])
+        joined[conv] = keys, _checked(conv, {key: left[key] for key in keys}, placed)
+    for key, name in moves:
+        if name is None:
             conversion.drop(key, 'a second copy of the stem')
-            continue
-        if not key.startswith(prefix) or not _BACKBONE_KEY.fullmatch(name):
-            continue
-        conv, separator, index = name.removesuffix('.weight').partition('.conv_list.')
-        if separator:
-            parts[conv][int(index)] = key
         else:
             conversion.place(key, f'backbone.{name}')
-    return {conv: _join(conversion, conv, parts[conv]) for conv in sorted(parts, key=_forward_order)}
+    for conv, (keys, weights) in joined.items():
+        conversion.place(keys, f'backbone.{conv}.weight', torch.cat(weights), 'joined over output channels')
+    return {conv: [len(weight) for weight in weights] for conv, (_, weights) in joined.items()}
 
 
 def _forward_order(conv: str) -> list[int]:
     return [int(number) for number in re.findall(r'\d+', conv)]  # stage, block, convolution
 
 
-def _join(conversion: Conversion, conv: str, keys: dict[int, str]) -> list[int]:
-    """Concatenate the sub-convolutions of one inception convolution; returns how many channels each has."""
+def _in_order(conv: str, keys: dict[int, str]) -> list[str]:
+    """The keys of the sub-convolutions of one inception convolution, of which none may be missing."""
     missing = sorted(set(range(max(keys) + 1)) - set(keys))
     if missing:
         raise InputError(
             f'{conv}: conv_list has {len(keys)} weights, the last is number {max(keys)}, but {missing} miss'
         )
-    ordered = [keys[index] for index in range(len(keys))]
-    weights = [conversion.left[key] for key in ordered]
-    for key, weight in zip(ordered, weights):
-        if weight.ndim != 4 or weight.shape[1:] != weights[0].shape[1:]:
-            expected = ', '.join(map(str, weights[0].shape[1:]))
+    return [keys[index] for index in range(len(keys))]
+
+
+def _checked(conv: str, parts: Mapping[str, Tensor], placed: Mapping[str, Tensor]) -> list[Tensor]:
+    """The weights of the sub-convolutions of one inception convolution, which must fit each other and its norm."""
+    first, *_ = weights = list(parts.values())
+    for key, weight in parts.items():
+        if weight.ndim != 4 or weight.shape[1:] != first.shape[1:]:
+            expected = ', '.join(map(str, first.shape[1:]))
             raise InputError(f'{key}: expected [n, {expected}], found {list(weight.shape)}')
-    joined = torch.cat(weights)
-    norm = conversion.state_dict.get(f'backbone.{conv.replace(".conv", ".bn")}.weight')
-    if norm is not None and len(norm) != len(joined):
-        raise InputError(f'{conv}: its {len(keys)} sub-convolutions have {len(joined)} channels, its norm {len(norm)}')
-    conversion.place(ordered, f'backbone.{conv}.weight', joined, 'joined over output channels')
-    return [len(weight) for weight in weights]
+    channels, norm = sum(map(len, weights)), placed.get(f'{conv.replace(".conv", ".bn")}.weight')
+    if norm is not None and len(norm) != channels:
+        raise InputError(f'{conv}: its {len(parts)} sub-convolutions have {channels} channels, its norm {len(norm)}')
+    return weights
 
 
 def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern: str) -> None:
@@ -143,12 +168,3 @@ def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern:
         expected = [run.out_channels for run in layer]
         if runs != expected:
             raise InputError(f'{conv}: pattern {pattern} has runs of {expected} channels, the file {runs}')
-
-
-def _convert_classifier(conversion: Conversion) -> bool:
-    for name in ('fc', 'backbone.fc', 'head.fc'):
-        if f'{name}.weight' in conversion.left:
-            conversion.layout = 'classifier'
-            conversion.place_all(rf'{name}\.(weight|bias)', r'head.fc.\1')
-            return True
-    return False

@@ -12,6 +12,8 @@ The background goes from weights and biases alike. (The upgrade script that came
 the biases of ``fc_reg`` and ``conv_logits`` instead of the first; files that went through it have them one class off.)
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -28,8 +30,15 @@ _ROI_HEAD = rf'bbox_head(?:\.\d)?\.(?:{_BOX_LAYER})|mask_head(?:\.\d)?\.(?:{_MAS
 _DENSE_HEAD = rf'bbox_head\.(?:(?:cls|reg)_convs\.\d+\.{_CONV_MODULE}|retina_(?:cls|reg)\.{_PARAM})'
 
 
-def convert_heads(conversion: Conversion) -> bool:
-    """Place the neck and heads of an mmdet file of any version; False if ``conversion`` holds none."""
+def has_mmdet_heads(keys: Iterable[str]) -> bool:
+    """Whether keys are of a detector of mmdet of any version, as far as it is converted."""
+    tops = {key.split('.')[0] for key in keys}
+    two_stages = 'roi_head' in tops or {'rpn_head', 'bbox_head'} <= tops
+    return two_stages or any(key.startswith('bbox_head.retina_') for key in keys)
+
+
+def convert_heads(conversion: Conversion) -> None:
+    """Place the neck and heads of an mmdet file of any version."""
     tops = {key.split('.')[0] for key in conversion.left}
     if 'roi_head' in tops:
         conversion.layout = 'mmdet 2.x/3.x two-stage'
@@ -37,15 +46,12 @@ def convert_heads(conversion: Conversion) -> bool:
     elif {'rpn_head', 'bbox_head'} <= tops:
         conversion.layout = 'mmdet 1.x two-stage'
         _convert_v1_roi_heads(conversion)
-    elif conversion.matching(r'bbox_head\.retina_.*'):
+    else:
         conversion.layout = 'mmdet one-stage'
         # Before mmdet 0.6 the stacked convolutions were bare: cls_convs.0.weight, today cls_convs.0.conv.weight.
         conversion.place_all(r'(bbox_head\.(?:cls|reg)_convs\.\d+)\.(weight|bias)', r'\1.conv.\2')
         conversion.place_all(_DENSE_HEAD)
-    else:
-        return False
     conversion.place_all(_NECK_AND_RPN)
-    return True
 
 
 def _convert_v1_roi_heads(conversion: Conversion) -> None:

@@ -12,13 +12,15 @@ heatmaps and tags. Values and the order of the channels are the same; names are 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule, register_source
-from icconv_mm.checkpoints.sources import RESNET_LAYER, choose_backbone, strip_prefix
+from icconv_mm.checkpoints.sources import RESNET_LAYER, choose_backbone, without_prefix
 from icconv_mm.errors import InputError
 
 _FIRST_KEY = re.compile(r'(?P<prefix>.*?)layer1\.0\.conv1\.weight')
+_TODAYS_HEAD = rf'head\.(?:(?:deconv|conv)_layers\.\d+|final_layer)\.{PARAM}'
+_HEAD_KEY = re.compile(rf'keypoint_head\.(?:deconv_layers\.\d+|final_layer(?:\.\d+)?)\.{PARAM}|{_TODAYS_HEAD}')
 _IC_KEY = re.compile(r'.*\.conv_list\.\d+\.weight')
 
 
@@ -45,14 +47,21 @@ def convert_mmpose(
         raise InputError('no ResNet found: no key ends in layer1.0.conv1.weight')
     prefix = choose_backbone(prefixes, backbone_prefix, 'ResNet')
     conversion.place_all(rf'{re.escape(prefix)}({RESNET_LAYER}\.{PARAM})', r'backbone.\1')
-    strip_prefix(conversion, prefix)
+    conversion.rename_left([without_prefix(prefix)])
     conversion.rename_left(rules)
-    if not convert_pose_head(conversion):
+    if has_pose_head(conversion.left):
+        convert_pose_head(conversion)
+    else:
         conversion.layout = 'unknown' if conversion.left else 'backbone alone'
 
 
-def convert_pose_head(conversion: Conversion) -> bool:
-    """Place the head of a bottom-up file of either version; False if ``conversion`` holds none."""
+def has_pose_head(keys: Iterable[str]) -> bool:
+    """Whether keys are of a bottom-up estimator of either version."""
+    return any(map(_HEAD_KEY.fullmatch, keys))
+
+
+def convert_pose_head(conversion: Conversion) -> None:
+    """Place the head of a bottom-up file of either version."""
     final = rf'keypoint_head\.final_layer\.(\d+)\.{PARAM}'
     last = max((int(re.fullmatch(final, key)[1]) for key in conversion.matching(final)), default=None)
     placed = [
@@ -60,8 +69,6 @@ def convert_pose_head(conversion: Conversion) -> bool:
         *conversion.place_all(rf'keypoint_head\.final_layer\.(?:{last}\.)?({PARAM})', r'head.final_layer.\1'),
         *conversion.place_all(rf'keypoint_head\.final_layer\.(\d+\.{PARAM})', r'head.conv_layers.\1'),
     ]
-    if placed:
-        conversion.layout = 'mmpose 0.x bottom-up'
-    elif placed := conversion.place_all(rf'head\.(?:(?:deconv|conv)_layers\.\d+|final_layer)\.{PARAM}'):
-        conversion.layout = 'mmpose 1.x bottom-up'
-    return bool(placed)
+    conversion.layout = 'mmpose 0.x bottom-up' if placed else 'mmpose 1.x bottom-up'
+    if not placed:
+        conversion.place_all(_TODAYS_HEAD)

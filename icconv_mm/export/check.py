@@ -1,0 +1,168 @@
+"""Whether a file finds in images what the model finds in them."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from icconv_mm.annotations.loading import find_images
+from icconv_mm.config_tree import DatasetAt, join_root
+from icconv_mm.errors import ArgumentError, naming
+from icconv_mm.export import comparison
+from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm_runtime import Session
+
+_IMAGES = 4  # of the check, where none are given
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """The model that a file is compared with.
+
+    Attributes:
+        network: The model.
+        adapters: The adapter of each of its tasks, by name; '' of one alone.
+        predict: What it returns for each image of a batch.
+    """
+
+    network: nn.Module
+    adapters: Mapping[str, TaskAdapter]
+    predict: Callable[[Sequence[Path]], Iterable[Any]]
+
+
+def images_to_check(datasets: Sequence[DatasetAt], name: str) -> list[Path]:
+    """Some images of the first of these datasets that has images here; ``name`` is that of their config.
+
+    Raises:
+        ArgumentError: None has.
+    """
+    for leaf in (each.cfg for each in datasets if each.is_leaf):
+        prefixes, root = leaf.get('data_prefix') or {}, leaf.get('data_root') or ''
+        folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
+        path = Path(join_root(root, folder or ''))
+        listed = (path / name for name in _names_in(Path(join_root(root, leaf.get('ann_file') or ''))))
+        if found := list(islice(filter(Path.is_file, listed), _IMAGES)):
+            return found
+        if path.is_dir() and (root or folder):
+            return find_images(path)[:_IMAGES]
+    raise ArgumentError('images', f'{name}: the images of the test dataset are not here; name some for the check')
+
+
+def _names_in(file: Path) -> list[str]:
+    """The image names in an annotation file: COCO, a list of segmentation maps, or ``NAME LABEL`` lines."""
+    if not file.is_file():
+        return []
+    with naming(str(file), OSError, ValueError, LookupError, TypeError, AttributeError):
+        text = file.read_text(encoding='utf-8')
+        if file.suffix == '.json':
+            return [image['file_name'] for image in json.loads(text)['images']]
+        return [line.strip().rpartition(' ')[0] for line in text.splitlines()]
+
+
+def check_file(
+    model: ComparedModel, session: Session, images: Sequence[Path], limited: bool
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """Compare the results of a file with those of the model, with one and two images in a batch.
+
+    Args:
+        model: The model.
+        session: The file.
+        images: The images.
+        limited: Whether results are compared; otherwise times are taken alone.
+
+    Returns:
+        The largest differences, by kind, and the milliseconds of an image.
+
+    Raises:
+        InputError: A difference is over its limit.
+    """
+    differences = comparison.Differences(session.tasks, model.adapters)
+    milliseconds: dict[str, float] = {}
+    for batch_size in (1, 2):
+        seconds: dict[str, list[float]] = {'model': [], 'file': []}
+        counts: list[int] = []
+        counted = Session.of(session.metadata, partial(_counted, session, counts), session.file)
+        found = _timed(counted.predict(list(map(str, images)), batch_size), seconds['file'])
+        left = iter(images)
+        batches = [list(islice(left, count)) for count in counts]  # the model gets those of the file
+        samples = _timed(_samples(model, batches), seconds['model'])
+        if limited:
+            for prediction, (batch, sample) in zip(found, samples, strict=True):
+                differences.add(prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch))
+        milliseconds = milliseconds or {
+            name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
+        }
+        sizes = {path: prediction.image.shape for path, prediction in zip(images, found)}
+        images = sorted(images, key=sizes.get)  # most libraries make pairs of equal sizes only
+    differences.require_small()
+    ties = {'ties': len(differences.ties)} if differences.ties else {}
+    return {'images': len(images), **differences.largest, **ties}, milliseconds
+
+
+def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a file gives for a batch, whose size is counted."""
+    counts.append(len(arrays['image']))
+    return session.run(arrays)
+
+
+def _samples(model: ComparedModel, batches: Sequence[Sequence[Path]]) -> Iterator[tuple[Sequence[Path], Any]]:
+    """What the model finds in each image, after the batch that it was in."""
+    for batch in batches:
+        for sample in model.predict(batch):
+            yield batch, sample
+
+
+def is_tie(model: ComparedModel, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:
+    """Whether a pose task finds other people in an image of a batch than the model though their maps agree.
+
+    Grouping rounds distances of tags and compares neighbouring pixels: where two are alike, the last digit decides. The
+    runtime has to find the model's people in the model's maps, and the maps of the file have to be these.
+    """
+    task, prefix = session.tasks[name], f'{name}.' if name else ''
+    paths, outputs = list(map(str, batch)), {}
+    row = paths.index(path)
+    list(Session.of(session.metadata, partial(_recorded, session, outputs), session.file).predict(paths, len(paths)))
+    estimator = model.network.tasks[name] if name else model.network
+    settings = estimator.test_cfg
+    estimator.test_cfg = type(settings)(settings, output_heatmaps=True)
+    try:
+        samples = [sample.get(name) if name else sample for sample in model.predict(batch)]
+    finally:
+        estimator.test_cfg = settings
+    heatmaps, tags = (
+        np.stack([getattr(sample.pred_fields, each).cpu().numpy() for sample in samples])
+        for each in ('heatmaps', 'tags')
+    )
+    tags = tags.reshape(*heatmaps.shape[:2], -1, *heatmaps.shape[2:]).swapaxes(1, 2)
+    maps = {f'{prefix}heatmaps': heatmaps, f'{prefix}tags': tags}
+    for key, known in maps.items():
+        limit = comparison.LIMITS['scores'] * max(1, np.abs(known[row]).max())
+        if not np.abs(outputs[key][row] - known[row]).max() <= limit:
+            return False
+    of_maps = Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file)
+    grouped = list(of_maps.predict(paths, len(paths)))[row].tasks[name]
+    known = model.adapters[name].found(samples[row])
+    return comparison.is_close(comparison.compared(task, grouped, known))
+
+
+def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping) -> dict[str, np.ndarray]:
+    outputs.update(session.run(arrays))
+    return outputs
+
+
+def _timed(results: Iterator, seconds: list[float]) -> list:
+    """All results, and how long each took."""
+    found, begin = [], time.perf_counter()
+    for each in results:
+        found.append(each)
+        seconds.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
+    return found

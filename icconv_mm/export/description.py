@@ -1,0 +1,88 @@
+"""What an exported file says of itself: how images are prepared, what its outputs are, of what it was made."""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from icconv_mm import versions
+from icconv_mm._version import __version__
+from icconv_mm.checkpoints.convert import sha256
+from icconv_mm.deployment import deploy
+from icconv_mm.export import writers
+from icconv_mm.export.networks import Exported
+from icconv_mm.export.preparation import batch_of, scales_of, steps_of
+from icconv_mm.layers import ICConv2d
+from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm_runtime import metadata as metadata_schema
+
+
+def describe(
+    model: nn.Module,
+    known: Mapping[str, tuple[TaskAdapter, dict]],
+    transforms: Sequence[Mapping[str, Any]],
+    fixed: Sequence[int] | None,
+    checkpoint: str,
+) -> tuple[Exported, dict]:
+    """The network as a module from pixels to outputs, and what the file says of it.
+
+    Args:
+        model: The model, in evaluation mode.
+        known: Of each task its adapter and class names, as :meth:`TaskAdapter.parts` gives them.
+        transforms: The test pipeline.
+        fixed: Height and width of every input; None leaves them free.
+        checkpoint: The file of its weights.
+
+    Raises:
+        InputError: A part of the network or a transform cannot be exported.
+    """
+    metas = {name: adapter.model_input('', meta) for name, (adapter, meta) in known.items()}
+    steps = steps_of(transforms, 'test pipeline')
+    network = Exported(_deployed(model), metas, scales_of(steps)).eval()
+    batch = batch_of(model, steps, fixed, 'model.data_preprocessor')
+    network.sized = batch['sized']
+    tasks = []
+    for part, (name, (adapter, meta)) in zip(network.parts, known.items()):
+        described = {**adapter.described(meta), 'name': name, 'kind': part.kind, 'outputs': list(part.names)}
+        tasks.append({**described, **part.details(metas[name])})
+    layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
+    pattern = hashlib.sha256(repr([layer.scaled_pattern.flat for layer in layers]).encode()).hexdigest()
+    return network, {
+        'schema': metadata_schema.SCHEMA,
+        'steps': steps,
+        'batch': batch,
+        'tasks': tasks,
+        'pattern_sha256': pattern if layers else None,
+        'layers': len(layers),
+        'checkpoint_sha256': sha256(checkpoint),
+        'versions': {
+            'icconv_mm': __version__,
+            **{name: (versions.installed(name) or ('', ''))[1] for name in versions.SUPPORTED},
+        },
+    }
+
+
+def _deployed(model: nn.Module) -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # that there is nothing to fold
+        return deploy(model)
+
+
+def write_description(to: str, file: Path, description: Mapping[str, Any]) -> None:
+    """Put the description into the file, in the place of the one it has."""
+    if to == 'pt2':
+        writers.add_description(file, description)
+    elif to == 'onnx':
+        import onnx
+
+        model = onnx.load(str(file))
+        del model.metadata_props[:]
+        writers.write_onnx(model, description, file)
+    else:
+        import openvino
+
+        model = openvino.Core().read_model(str(file), config={'ENABLE_MMAP': False})
+        writers.write_openvino(model, description, file)

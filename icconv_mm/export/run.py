@@ -1,0 +1,118 @@
+"""The steps of an export: its arguments are checked, the file is written beside its place, opened, and moved there."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icconv_mm.annotations.loading import find_images
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
+from icconv_mm.export import writers
+from icconv_mm.export.description import write_description
+from icconv_mm.export.networks import Exported, capture
+from icconv_mm_runtime import RuntimeInputError, Session
+
+
+def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path | None) -> Path:
+    """The file that an export is to write, by the arguments of :func:`icconv_mm.apis.export`.
+
+    Raises:
+        ArgumentError: They do not fit each other, or the file cannot be written.
+        MissingLibraryError: A library that writes or runs such a file is not installed.
+    """
+    require_known([to], tuple(writers.FORMATS), 'to: there is no format')
+    _check_versions(to)
+    out = Path(out) if out is not None else Path(checkpoint).with_suffix(writers.FORMATS[to])
+    if out.suffix != writers.FORMATS[to]:
+        raise ArgumentError('out', f'expected a name that ends in {writers.FORMATS[to]}, got {out}')
+    if int8 is not None and to == 'pt2':
+        raise ArgumentError('int8', "expected to='onnx' or 'openvino', got 'pt2'")
+    _check_writable(out)
+    return out
+
+
+def _check_versions(to: str) -> None:
+    for name in (
+        'onnx',
+        'onnxscript',
+        *(['openvino'] if to == 'openvino' else []),
+        *(['onnxruntime'] if to == 'onnx' else []),
+    ):
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise MissingLibraryError(f'to={to!r} needs {name}, which is not installed: pip install {name}') from None
+
+
+def _check_writable(out: Path) -> None:
+    with naming(str(out), OSError):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out.parent):
+            pass
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the runtime refuses is wrong input of the export."""
+    try:
+        yield
+    except RuntimeInputError as error:
+        raise InputError(str(error)) from error
+
+
+def _example(network: Exported, description: Mapping[str, Any]) -> tuple:
+    """Arguments of the network, batch 2: free sizes are traced at one that no layer confuses with another."""
+    height, width = description['batch']['fixed'] or (512, 704)
+    images = [
+        torch.randint(256, (2, 3, round(height * scale), round(width * scale)), dtype=torch.uint8)
+        for scale in network.scales
+    ]
+    size = torch.tensor([[height, width, 1.0, 1.0], [height - 16, width - 16, 1.0, 1.0]])
+    return (images, size) if network.sized else (images,)
+
+
+def write_network(
+    network: Exported, description: Mapping[str, Any], to: str, file: Path, int8: str | Path | None, operator: bool
+) -> dict[str, Any]:
+    """Write the file, still without the figures of the check."""
+    from icconv_mm.export.onnx_files import count_convolutions, to_onnx
+
+    example, fixed = _example(network, description), description['batch']['fixed'] is not None
+    program = capture(network, example, fixed)
+    if to == 'pt2':
+        program = program if operator else capture(writers.standard_module(program), example, fixed)
+        writers.compile_pt2(program, file)
+        return {'layers': description['layers']}
+    model = to_onnx(program, writers.input_names(network), network.names)
+    report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}
+    if int8 is not None:
+        from icconv_mm.export import quantization
+
+        quantization.write(model, description, to, file, find_images(int8))
+    elif to == 'onnx':
+        writers.write_onnx(model, description, file)
+    else:
+        writers.write_openvino(writers.to_openvino(model), description, file)
+    return report
+
+
+def open_session(network: Exported, description: Mapping[str, Any], to: str, file: Path) -> Session:
+    """What runs the file, which gets its description."""
+    if to == 'pt2':
+        return Session.of(description, writers.pt2_runner(file, network.names, len(network.scales)), str(file))
+    write_description(to, file, description)
+    return Session(file)
+
+
+def move_parts(folder: Path, out: Path) -> None:
+    """Move the parts of a file to where it belongs; one of several parts is never beside a part of the former one."""
+    others = [part for part in folder.iterdir() if part.name != out.name]
+    if others:
+        out.unlink(missing_ok=True)  # until its other parts are there, nothing can be opened
+    for part in (*others, folder / out.name):
+        part.replace(out.parent / part.name)
