@@ -24,10 +24,8 @@ from icconv_mm.annotations.convert import (
     nothing_left,
     read_datasets,
 )
-from icconv_mm.annotations.converted import Converted
-from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Dataset, assign_splits
-from icconv_mm.annotations.left_out import write_warnings
-from icconv_mm.annotations.report import problem_lines, split_counts
+from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
+from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.annotations.converted import Converted
-from icconv_mm.annotations.dataset import SPLITS
-from icconv_mm.annotations.skeleton import KEYPOINTS_FILE
+from icconv_mm.annotations.dataset import KEYPOINTS_FILE, SPLITS, Converted
 from icconv_mm.errors import InputError
 from icconv_mm.files import configs_folder
 from icconv_mm.hooks.own_data import HERE
