@@ -17,7 +17,8 @@ import torch
 
 from icconv_mm.checkpoints.convert import PARAM, Conversion, RenameRule, register_source
 from icconv_mm.checkpoints.sources import RESNET_LAYER, choose_backbone, strip_prefix
-from icconv_mm.checkpoints.sources.mmdet_heads import convert_eod_heads, convert_heads
+from icconv_mm.checkpoints.sources.eod import convert_eod_heads
+from icconv_mm.checkpoints.sources.mmdet_heads import convert_heads
 from icconv_mm.checkpoints.sources.mmpose import convert_pose_head
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import load_pattern

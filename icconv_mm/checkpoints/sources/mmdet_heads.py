@@ -1,4 +1,4 @@
-"""Necks and heads of mmdet 1.x and 2.x, and of EOD, under the names and in the class order of mmdet 3.
+"""Necks and heads of mmdet 1.x and 2.x, under the names and in the class order of mmdet 3.
 
 mmdet 1.x keeps the two-stage heads at the top level and class 0 is the background; from 2.0 on they live under
 ``roi_head`` and the background is the last class. Names did not change from 2.x to 3.x. What this means for a layer:
@@ -10,20 +10,7 @@ mmdet 1.x keeps the two-stage heads at the top level and class 0 is the backgrou
 
 The background goes from weights and biases alike. (The upgrade script that came with mmdet 2.x cut the last class from
 the biases of ``fc_reg`` and ``conv_logits`` instead of the first; files that went through it have them one class off.)
-
-Heads of detectors that EOD (before: POD) trained, IC-Conv's ``ckpt_e14.pth`` among them, for mmdet 3.
-
-Neck, RPN, box head and mask head have the names that whoever trained gave them, usually ``neck``, ``roi_head`` (the
-RPN), ``bbox_head`` or ``cascade_head``, ``mask_head``; they are known by the layers within. What changes beside names:
-
-- Class 0 is the background: rows of classes move as those of mmdet 1.x.
-- An RPN with softmax has the rows background, object of each anchor. Their difference is the one logit of mmdet's
-  sigmoid RPN: sigmoid(o - b) = softmax(b, o)[o].
-- No mask head was ever published. Its layers are placed by what they are, in the file's order: 3x3 convolutions, a
-  transposed 2x2 one, a 1x1 one. mmdet's cascade has a mask head for each stage and averages them: each gets the one.
 """
-
-import re
 
 import torch
 from torch import Tensor
@@ -90,85 +77,3 @@ def without_leading_background(key: str, layer: str, value: Tensor, classes: int
     if layer == 'fc_cls':
         return torch.cat([value[1:], value[:1]]), 'background moved from first to last'
     return value[per_class:].clone(), 'background removed'
-
-
-_SIGNS = {  # how the parts are known, by a name for the user
-    'pyramid (c2_lateral)': r'(.+)\.c2_lateral\.(?:conv\.)?weight',
-    'RPN (conv3x3, conv_loc)': r'(.+)\.conv_loc\.weight',
-    'box head (fc_rcnn_cls, or fc_rcnn_cls_list of a cascade)': r'(.+)\.fc_rcnn_cls(?:_list\.0)?\.weight',
-}
-_RPN = {'conv3x3': 'rpn_conv', 'conv_cls': 'rpn_cls', 'conv_loc': 'rpn_reg'}
-_BOXES = {'fc6': 'shared_fcs.0', 'fc7': 'shared_fcs.1', 'fc_rcnn_cls': 'fc_cls', 'fc_rcnn_loc': 'fc_reg'}
-
-
-def convert_eod_heads(conversion: Conversion) -> bool:
-    """Place neck and heads of a two-stage detector of EOD; False if ``conversion`` holds nothing of EOD's.
-
-    Raises:
-        InputError: Layers have other rows than their neighbours demand, or the mask head is none that mmdet has.
-    """
-    found = {part: conversion.matching(sign) for part, sign in _SIGNS.items()}
-    missing = [part for part, keys in found.items() if not keys]
-    if len(missing) > 1:
-        return False
-    if missing:
-        conversion.layout = f'EOD without the {missing[0]} of its Faster, Mask and Cascade R-CNN'
-        return True
-    neck, rpn, boxes = (re.fullmatch(_SIGNS[part], keys[0])[1] for part, keys in found.items())
-    cascade = f'{boxes}.fc_rcnn_cls.weight' not in conversion.left
-    classes = len(conversion.left[[*found.values()][-1][0]])  # the background is one of them
-    for key in conversion.matching(rf'{re.escape(neck)}\.[cp]\d_(?:lateral|conv)\.(?:(?:conv|bn)\.)?\w+'):
-        _place_level(conversion, key)
-    _place_rpn(conversion, rpn)
-    for key in conversion.matching(rf'{re.escape(boxes)}\.(?:{"|".join(_BOXES)})(?:_list\.\d)?\.(?:weight|bias)'):
-        _place_box_layer(conversion, key, key.removeprefix(f'{boxes}.'), classes)
-    if masks := conversion.matching(r'[^.]*mask[^.]*\..+'):
-        _place_masks(conversion, masks, classes, ('.0', '.1', '.2') if cascade else ('',))
-    conversion.layout = f'EOD {" ".join(["Cascade"] * cascade + ["Mask"] * bool(masks)) or "Faster"} R-CNN'
-    return True
-
-
-def _place_level(conversion: Conversion, key: str) -> None:
-    _, level, layer, norm, param = re.fullmatch(r'(.+)\.[cp](\d)_(\w+)\.(?:(conv|bn)\.)?(\w+)', key).groups()
-    kind = 'lateral_convs' if layer == 'lateral' else 'fpn_convs'
-    conversion.place(key, f'neck.{kind}.{int(level) - 2}.{norm or "conv"}.{param}')
-
-
-def _place_rpn(conversion: Conversion, name: str) -> None:
-    anchors = len(conversion.left[f'{name}.conv_loc.weight']) // 4
-    for key in conversion.matching(rf'{re.escape(name)}\.(?:{"|".join(_RPN)})\.(?:weight|bias)'):
-        *_, layer, param = key.split('.')
-        value, how, rows = conversion.left[key], 'renamed', len(conversion.left[key])
-        if layer == 'conv_cls' and rows == 2 * anchors:
-            value = value.to(torch.promote_types(value.dtype, torch.float32))
-            value, how = value[1::2] - value[::2], 'object less background'
-        elif layer == 'conv_cls' and rows != anchors:
-            raise InputError(f'{key}: expected {anchors} or {2 * anchors} rows ({anchors} anchors), found {rows}')
-        conversion.place(key, f'rpn_head.{_RPN[layer]}.{param}', value, how)
-
-
-def _place_box_layer(conversion: Conversion, key: str, name: str, classes: int) -> None:
-    layer, stage, param = re.fullmatch(r'(\w+?)(?:_list(\.\d))?\.(\w+)', name).groups()
-    value, how, new = conversion.left[key], 'renamed', _BOXES[layer]
-    if new.startswith('fc_'):
-        value, how = without_leading_background(key, new, value, classes)
-    conversion.place(key, f'roi_head.bbox_head{stage or ""}.{new}.{param}', value, how)
-
-
-def _place_masks(conversion: Conversion, keys: list[str], classes: int, stages: tuple[str, ...]) -> None:
-    layers = [key.removesuffix('.weight') for key in keys if conversion.left[key].ndim == 4]
-    kernels = [conversion.left[f'{layer}.weight'].shape[-1] for layer in layers]
-    if kernels[-2:] != [2, 1] or set(kernels[:-2]) != {3}:
-        raise InputError(
-            f'{keys[0].split(".")[0]}: its convolutions have kernels of {kernels}; a mask head has some of 3, one of 2 '
-            'that is transposed, and one of 1, in this order'
-        )
-    names = [*(f'convs.{index}.conv' for index in range(len(layers) - 2)), 'upsample', 'conv_logits']
-    for layer, name in zip(layers, names):
-        for key in [key for key in keys if key.rpartition('.')[0] == layer]:
-            value, how = conversion.left[key], 'renamed by its place'
-            if name == 'conv_logits' and len(value) != classes - 1:
-                value, how = without_leading_background(key, name, value, classes)
-            first, *others = (f'roi_head.mask_head{stage}.{name}.{key.rpartition(".")[2]}' for stage in stages)
-            conversion.place(key, first, value, f'{how}, for each stage' if others else how)
-            conversion.state_dict |= dict.fromkeys(others, value)
