@@ -14,7 +14,7 @@ version = release = __version__
 language = 'en'
 
 # The source folder is the root of the repository (sphinx-build -c docs . OUT), so that links lead where they do there.
-root_doc = 'docs/index'
+root_doc = 'docs/README'
 include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/**.md', 'configs/README.md',
                     'configs/**/README.md', 'tools/README.md', 'tools/dev/README.md', 'tests/**README.md']  # fmt: skip
 
@@ -56,6 +56,22 @@ def point_inside(app, name: str, source: list[str]) -> None:
     source[0] = re.sub(link, lead, source[0])
 
 
+def list_pages(app, name: str, source: list[str]) -> None:
+    """The tree of pages is that of the tables of docs/README.md; there is no such block in it on GitHub."""
+    if name != root_doc:
+        return
+    trees = re.findall(r'^## (.+)\n((?:(?!## ).*\n)*)', source[0], re.MULTILINE)
+    pages = {title: re.findall(r'^\| \[\S+\]\(([\w./*-]+)\.md\)', text, re.MULTILINE) for title, text in trees}
+    pages |= {'API': ['api/*'], 'Recipes': ['../configs/README', '../configs/*/README'],
+              'Measurements': ['measurements/README'],
+              'Project': ['../README', '../CHANGELOG', '../CONTRIBUTING', '../SECURITY', '../tools/README',
+                          '../tools/dev/README', '../tests/README', '../tests/data/README']}  # fmt: skip
+    for title, entries in pages.items():
+        if entries:
+            source[0] += f'\n```{{toctree}}\n:hidden:\n:glob:\n:titlesonly:\n:caption: {title}\n\n'
+            source[0] += '\n'.join(entries) + '\n```\n'
+
+
 def list_measurements(app, name: str, source: list[str]) -> None:
     """The pages of measurements hang below their index, the newest first; there is no such block in it on GitHub."""
     if name == 'docs/measurements/README':
@@ -65,11 +81,12 @@ def list_measurements(app, name: str, source: list[str]) -> None:
 def begin_at_the_index(app, error: Exception | None) -> None:
     """A page at the root of the site that leads to the first one."""
     if error is None and app.builder.name == 'html':
-        page = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/index.html"><title>icconv_mm</title>\n'
+        page = '<!doctype html><meta http-equiv="refresh" content="0; url=docs/README.html"><title>icconv_mm</title>\n'
         Path(app.outdir, 'index.html').write_text(page)
 
 
 def setup(app) -> None:
     app.connect('source-read', point_inside)
+    app.connect('source-read', list_pages)
     app.connect('source-read', list_measurements)
     app.connect('build-finished', begin_at_the_index)

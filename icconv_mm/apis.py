@@ -16,6 +16,7 @@ _HOMES = {
     'export': 'export',
     'infer': 'predict',
     'load_config': 'config',
+    'load_run': 'config',
     'read_images': 'search',
     'search_checkpoint': 'search',
     'test': 'train',

@@ -1,9 +1,9 @@
-"""What layers, backbones and necks are built of: mmengine's and mmcv's parts, or small forms of them by torch alone.
+"""Parts of mmengine and mmcv for layers, backbones and necks, or small forms of them with torch alone.
 
-Each library is taken where it is installed, mmcv-lite as well as mmcv. Layers, backbones and necks import neither.
+Each library is used if it is installed, mmcv-lite as well as mmcv. Layers, backbones and necks import neither.
 
-Of the small forms, names, keys of parameters, default initialisation and random numbers are those of the libraries;
-only what this package itself needs is here. Whatever goes beyond is refused with the name of the package that has it.
+The small forms have the names, keys of parameters, default initialisation and random numbers of the libraries, and only
+the features that this package needs. For others an error names the package to install.
 """
 
 import copy
@@ -48,17 +48,17 @@ class Registry:
         self._modules: dict[str, Callable] = {}
 
     def register_module(self, name: str | None = None, module: Callable | None = None) -> Callable:
-        """Add ``module`` under ``name``, its own by default; without ``module``, a decorator."""
+        """Adds ``module`` under ``name``, its own by default; without ``module``, returns a decorator."""
         if module is None:
             return lambda made: self.register_module(name, made)
         self._modules[name or module.__name__] = module
         return module
 
     def build(self, cfg: dict) -> Any:
-        """The module of a config: ``type`` ('icconv_mm.Name', 'Name' or a class) called with the other entries.
+        """Builds the module of a config: calls ``type`` ('icconv_mm.Name', 'Name' or a class) with the other entries.
 
         Raises:
-            MissingLibraryError: For a name that is not of this package.
+            MissingLibraryError: For a name of another package.
         """
         options = dict(cfg)
         kind = options.pop('type')
@@ -93,7 +93,7 @@ _INITIALIZERS = {'Constant': nn.init.constant_, 'Kaiming': _kaiming, 'Normal': n
 
 
 def _initialize(module: nn.Module, type: str, layer: str | Sequence[str], bias: float = 0, **options) -> None:
-    """Fill the layers of certain kinds, as one entry of an ``init_cfg`` says."""
+    """Initialises the layers of certain kinds by one entry of an ``init_cfg``."""
     if type not in _INITIALIZERS:
         raise _needs('mmengine', f'init_cfg of type {type!r}')
     kinds = {layer} if isinstance(layer, str) else set(layer)
@@ -105,14 +105,14 @@ def _initialize(module: nn.Module, type: str, layer: str | Sequence[str], bias: 
 
 
 def _children_first(module: nn.Module) -> list[nn.Module]:
-    """In the order of ``nn.Module.apply``, which is that of the random numbers."""
+    """Initialises in the order of ``nn.Module.apply``, which fixes the random numbers."""
     found: list[nn.Module] = []
     module.apply(found.append)
     return found
 
 
 class BaseModule(nn.Module):
-    """A module with an ``init_cfg``, by which :meth:`init_weights` fills the parameters.
+    """A module whose ``init_cfg`` tells :meth:`init_weights` how to initialise parameters.
 
     Args:
         init_cfg: Entries of type 'Constant', 'Kaiming', 'Normal' or 'Xavier', as in mmengine. None for torch's own
@@ -125,7 +125,7 @@ class BaseModule(nn.Module):
         self.is_init = False
 
     def init_weights(self) -> None:
-        """Initialise this module and the children that know how to; a second call changes nothing.
+        """Initialises this module and children with ``init_weights``; a second call changes nothing.
 
         Raises:
             MissingLibraryError: For an entry of another type, such as 'Pretrained': load such a file with
@@ -143,7 +143,7 @@ class BaseModule(nn.Module):
 
 
 class ModuleList(BaseModule, nn.ModuleList):
-    """An ``nn.ModuleList`` whose :meth:`init_weights` reaches its modules."""
+    """An ``nn.ModuleList`` whose :meth:`init_weights` initialises its modules."""
 
     def __init__(self, modules: Sequence[nn.Module] = ()):
         BaseModule.__init__(self)
@@ -155,7 +155,7 @@ class ModuleList(BaseModule, nn.ModuleList):
 
 
 def build_conv_layer(cfg: dict | None, *args, **options) -> nn.Module:
-    """A ``Conv2d`` of the arguments that follow ``cfg``.
+    """Builds a ``Conv2d`` from the arguments after ``cfg``.
 
     Raises:
         MissingLibraryError: If ``cfg`` names another kind.
@@ -167,7 +167,7 @@ def build_conv_layer(cfg: dict | None, *args, **options) -> nn.Module:
 
 
 def build_norm_layer(cfg: dict, num_features: int, postfix: int | str = '') -> tuple[str, nn.Module]:
-    """A norm of ``num_features`` channels, and its name: 'bn' or 'gn' with ``postfix``.
+    """Builds a norm of ``num_features`` channels; returns its name, 'bn' or 'gn' with ``postfix``, and the norm.
 
     Raises:
         MissingLibraryError: If ``cfg`` names another kind than 'BN', 'SyncBN' or 'GN'.
@@ -185,12 +185,12 @@ def build_norm_layer(cfg: dict, num_features: int, postfix: int | str = '') -> t
 
 
 def build_plugin_layer(cfg: dict, postfix: int | str = '', **options) -> tuple[str, nn.Module]:
-    """Refuses: the plugins of blocks are mmcv's."""
+    """Raises MissingLibraryError: the plugins of blocks are mmcv's."""
     raise _needs('mmcv', f'the plugin {cfg["type"]!r}')
 
 
 class DropPath(nn.Module):
-    """Leaves out a branch for each sample with probability ``drop_prob`` while training, and scales up the others."""
+    """Drops a branch for each sample with probability ``drop_prob`` while training, and scales up the others."""
 
     def __init__(self, drop_prob: float = 0.1):
         super().__init__()
@@ -205,11 +205,11 @@ class DropPath(nn.Module):
 
 
 class ConvModule(nn.Module):
-    """A convolution, a norm and a ReLU; the last two where they are asked for.
+    """A convolution, then optionally a norm and a ReLU.
 
     Args:
-        in_channels, out_channels, kernel_size, stride, padding: Numbers of the convolution, which has a bias if no norm
-            follows.
+        in_channels, out_channels, kernel_size, stride, padding: Arguments of the convolution, which has a bias if no
+            norm follows.
         norm_cfg: Config for :func:`build_norm_layer`; None for none.
         act_cfg: ``dict(type='ReLU')`` or None.
 
@@ -244,11 +244,11 @@ class ConvModule(nn.Module):
 
     @property
     def norm(self) -> nn.Module | None:
-        """The norm layer, if there is one."""
+        """Returns the norm layer, if there is one."""
         return getattr(self, self.norm_name) if self.norm_name else None
 
     def init_weights(self) -> None:
-        """Weights of the convolution as of He et al., the norm as the identity."""
+        """Initialises the convolution as in He et al., the norm as the identity."""
         _kaiming(self.conv.weight)
         _set_bias(self.conv, 0)
         if self.with_norm and self.norm.weight is not None:
@@ -267,7 +267,7 @@ def is_model_wrapper(model: nn.Module) -> bool:
     return isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel))
 
 
-# --- the libraries' own, where they are installed: what follows replaces the small forms above
+# --- the libraries' own, if installed: these replace the small forms above
 
 DefaultScope, MMLogger, MODELS, ONE_MAP = None, None, Registry(), ()
 if versions.is_installed('mmengine'):
@@ -277,34 +277,34 @@ if versions.is_installed('mmengine'):
 
     from icconv_mm.registry import MODELS, ONE_MAP
 
-ConvAWS2d = ConvWS2d = None  # a network of torch alone has none
+ConvAWS2d = ConvWS2d = None  # a network of torch alone has no init_weights
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 if versions.is_installed('mmengine') and versions.is_installed('mmcv'):
     from mmcv import cnn
     from mmcv.cnn import ConvAWS2d, ConvModule, ConvWS2d, build_norm_layer, build_plugin_layer
     from mmcv.cnn.bricks import DropPath, wrappers
 
-    # mmcv's forms of torch's layers, which do the same
+    # mmcv's equal forms of torch's layers
     CONVOLUTIONS += (wrappers.Conv2d, wrappers.ConvTranspose2d)
 
     def build_conv_layer(cfg: dict | None, *args, **options) -> nn.Module:
-        """mmcv's ``build_conv_layer``; says what is missing where a deformable one is asked of mmcv-lite."""
+        """Calls mmcv's ``build_conv_layer``; with mmcv-lite the error for a deformable layer says what is missing."""
         if cfg and str(cfg.get('type')).startswith('DCN'):
             require_operators(f'conv_cfg of type {cfg["type"]!r}')
         return cnn.build_conv_layer(cfg, *args, **options)
 
 
-# --- what both have
+# --- for both forms
 
 
 def expects_one_map() -> bool:
-    """Whether a config is being built of a library whose backbones return one map (``registry.ONE_MAP``)."""
+    """Whether the config under construction is of a library whose backbones return one map (``registry.ONE_MAP``)."""
     scope = DefaultScope and DefaultScope.get_current_instance()
     return bool(scope) and scope.scope_name in ONE_MAP
 
 
 def init_weights(module: nn.Module) -> None:
-    """``module.init_weights()``, without the page about it that mmengine logs; nothing on parameters without data."""
+    """Calls ``module.init_weights()`` without mmengine's long log; does nothing for parameters without data."""
     if not has_data(next(module.parameters())):
         return
     if MMLogger is None:
@@ -320,14 +320,14 @@ def init_weights(module: nn.Module) -> None:
 
 
 def deform_conv2d(*args) -> Tensor:
-    """mmcv's function of this name, which only mmcv with its compiled operators has."""
+    """Calls mmcv's function of this name, which needs mmcv with its compiled operators."""
     from mmcv.ops.deform_conv import deform_conv2d as run
 
     return run(*args)
 
 
 def require_operators(what: str) -> None:
-    """Raise MissingLibraryError unless mmcv is here with its compiled operators; ``what`` needs them."""
+    """Raises MissingLibraryError unless mmcv with its compiled operators is installed; ``what`` needs them."""
     try:
         import mmcv.ops.deform_conv  # noqa: F401
     except ImportError as error:

@@ -1,6 +1,7 @@
 """Walking a config, and the datasets that OpenMMLab nests: as configs or built."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,15 @@ def walk_dicts(cfg: Any) -> Iterator[dict]:
     return (node for _, node in walk(cfg))
 
 
+def texts_in(node: Any, name: str = '') -> Iterator[tuple[str, str]]:
+    """Every text in a part of a config, with its dotted name; keys as well."""
+    if isinstance(node, str):
+        yield name, node
+    for key, value in entries(node).items():
+        yield name, key
+        yield from texts_in(value, f'{name}.{key}'.lstrip('.'))
+
+
 def kind_of(node: Mapping[str, Any]) -> str:
     """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
     kind = node.get('type') or ''
@@ -46,11 +56,37 @@ def join_root(root: str, path: str) -> str:
     return f'{root.rstrip("/")}/{path}' if '://' in root else str(Path(root, path))
 
 
-def phase_datasets(cfg: Mapping[str, Any], *phases: str) -> Iterator[tuple[str, Any]]:
-    """The datasets of the phases (``'train'``, ``'val'``, ``'test'``) that a config has, each after its dotted name."""
-    for phase in phases:
-        if loader := cfg.get(f'{phase}_dataloader'):
-            yield f'{phase}_dataloader.dataset', loader['dataset']
+@dataclass(frozen=True)
+class DatasetAt:
+    """A dataset in a config.
+
+    Attributes:
+        location: Its dotted name, such as ``'train_dataloader.dataset'``.
+        cfg: Its config.
+        is_leaf: Whether it reads files; otherwise it wraps others.
+        pipeline: The config's own list of its transforms; empty without one.
+        transforms: All dicts in its pipeline, those below others as well.
+    """
+
+    location: str
+    cfg: Any
+    is_leaf: bool
+    pipeline: list
+    transforms: tuple[dict, ...]
+
+
+def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
+    """The datasets of each phase, wrappers before what they wrap; a phase without data has none."""
+    found = {}
+    for phase in ('train', 'val', 'test'):
+        loader, location = cfg.get(f'{phase}_dataloader'), f'{phase}_dataloader.dataset'
+        found[phase] = tuple(_at(*each) for each in datasets_in(loader['dataset'], location)) if loader else ()
+    return found
+
+
+def _at(location: str, dataset: Any) -> DatasetAt:
+    pipeline = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or []
+    return DatasetAt(location, dataset, not _parts(dataset), pipeline, tuple(walk_dicts(pipeline)))
 
 
 def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Networks by name, with the habits of timm; torch alone is enough."""
+"""Networks by name, as in timm; torch alone is enough."""
 
 import difflib
 import os
@@ -43,12 +43,12 @@ _MODELS: dict[str, tuple[str, dict]] = {
 
 
 class FeatureInfo:
-    """What is known of the maps that a network of features gives, by timm's names.
+    """Information on the feature maps of a network, with timm's names.
 
     Args:
         info: ``dict(num_chs=, reduction=, module=)`` of every stage: channels, pixels of the image per pixel of the map
-            along one side, and the module that makes it.
-        out_indices: The stages whose maps the network returns.
+            along one side, and the module of the map.
+        out_indices: The stages of the returned maps.
 
     Example:
         >>> info = create_model('pyconv_resnet18', features_only=True, out_indices=(1, 3)).feature_info
@@ -66,32 +66,32 @@ class FeatureInfo:
         return self.info[stage]
 
     def get_dicts(self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None) -> dict | list[dict]:
-        """What is known of the maps returned, of one stage ``idx`` or of several; of each only ``keys`` if given."""
+        """Returns the information on the returned maps, or of stage(s) ``idx``; only ``keys`` of each if given."""
         if isinstance(idx, int):
             return {key: value for key, value in self.info[idx].items() if keys is None or key in keys}
         return [self.get_dicts(keys, stage) for stage in (self.out_indices if idx is None else idx)]
 
     def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
-        """One value of each map returned, of one stage ``idx``, or of several."""
+        """Returns one value of each returned map, of one stage ``idx``, or of several."""
         if isinstance(idx, int):
             return self.info[idx][key]
         return [self.info[stage][key] for stage in (self.out_indices if idx is None else idx)]
 
     def channels(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Channels, as :meth:`get` gives them."""
+        """Returns the channels, as :meth:`get` does."""
         return self.get('num_chs', idx)
 
     def reduction(self, idx: int | Sequence[int] | None = None) -> Any:
-        """Pixels of the image per pixel of the map, along one side, as :meth:`get` gives them."""
+        """Returns the pixels of the image per pixel of the map, along one side, as :meth:`get` does."""
         return self.get('reduction', idx)
 
     def module_name(self, idx: int | Sequence[int] | None = None) -> Any:
-        """The module that a map comes from, as :meth:`get` gives it."""
+        """Returns the module of a map, as :meth:`get` does."""
         return self.get('module', idx)
 
 
 def _stages_of(network: ResNet, prefix: str = '') -> list[dict]:
-    """What is known of the map of each stage of a backbone."""
+    """Returns the information on the map of each stage of a backbone."""
     reduction, stages = network.stem_stride, []
     for stage, channels in enumerate(network.out_channels):
         reduction *= network.stage_stride(stage)
@@ -148,18 +148,18 @@ class ImageClassifier(nn.Module):
         output_fmt: str = 'NCHW',
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Images ``[N, C, H, W]`` -> the last map and those of some stages, the finest first.
+        """Images ``[N, C, H, W]`` -> the last map and the maps of some stages, the finest first.
 
         Args:
             x: The images.
-            indices: Stages, 0 to 3, counted from the end where negative; the last so many for a number; all by default.
+            indices: Stages, 0 to 3, negative ones from the end; a number n for the last n stages; all by default.
             norm: As in timm's ResNets, without effect: a stage ends with a ReLU.
-            stop_early: Whether no stage runs after the last of ``indices``, whose map is the last then.
+            stop_early: Whether stages after the last of ``indices`` are skipped; its map is then the last.
             output_fmt: ``'NCHW'``.
-            intermediates_only: Whether the maps of the stages are returned alone.
+            intermediates_only: Whether only the maps of the stages are returned.
 
         Raises:
-            InputError: For a stage that is not there, or another format.
+            InputError: For a missing stage, or another format.
         """
         stages = range(len(self.feature_info))
         if output_fmt != 'NCHW':
@@ -182,18 +182,19 @@ class ImageClassifier(nn.Module):
         return x if pre_logits else self.head(x)
 
     def get_classifier(self) -> nn.Module:
-        """The linear layer."""
+        """Returns the linear layer."""
         return self.head.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new linear layer for other classes; none for 0, so that a forward gives the pooled features.
+        """Replaces the linear layer for other classes; removes it for 0, so ``forward`` returns the pooled features.
 
         Args:
             num_classes: Number of classes.
-            global_pool: Pooling, as of the class; that of before by default.
+            global_pool: Pooling, as of the class; unchanged by default.
 
         Raises:
-            InputError: If ``num_classes`` is no integer or below 0, or the pooling is unknown or has no linear layer.
+            InputError: If ``num_classes`` is not an integer of at least 0, or the pooling is unknown or has no linear
+                layer.
         """
         if not isinstance(num_classes, Integral) or num_classes < 0:
             raise InputError(f'num_classes must be an integer of at least 0, got {num_classes!r}')
@@ -209,11 +210,11 @@ class ImageClassifier(nn.Module):
         self.head = nn.Sequential(OrderedDict(fc=fc)).train(self.training)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """As :meth:`icconv_mm.backbones.ResNet.set_grad_checkpointing`."""
+        """Calls :meth:`icconv_mm.backbones.ResNet.set_grad_checkpointing`."""
         self.backbone.set_grad_checkpointing(enable)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Regular expressions of timm's groups of parameters, for rates that decay by layer: of blocks, or stages."""
+        """Returns regular expressions of timm's groups of parameters, for layer-wise rate decay: blocks, or stages."""
         blocks = r'^backbone\.layer(\d+)' if coarse else r'^backbone\.layer(\d+)\.(\d+)'
         return dict(stem=r'^backbone\.(?!layer)', blocks=blocks)
 
@@ -222,7 +223,7 @@ _POOLINGS = {'avg': lambda x: x.mean((2, 3)), 'max': lambda x: x.amax((2, 3)), '
 
 
 def default_cfg(name: str) -> dict:
-    """What timm's tools ask about a network: how images are prepared, and what its first and last layer are called."""
+    """Returns timm's description of a network: preprocessing of images, names of the first and last layer."""
     first = 'stem.0' if _MODELS[name][0].endswith(('V1c', 'V1d')) else 'conv1'
     return dict(
         url='',
@@ -240,7 +241,7 @@ def default_cfg(name: str) -> dict:
 
 
 def _take_flat_keys(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
-    """A ``load_state_dict`` pre-hook: keys without ``backbone.`` get it, a classifier's the name ``head.fc``."""
+    """A ``load_state_dict`` pre-hook: adds ``backbone.`` to keys without it, names a classifier ``head.fc``."""
     own = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
     if any(key.startswith('backbone.') for key in own):
         return
@@ -250,7 +251,7 @@ def _take_flat_keys(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
 
 
 def list_models(filter: str | Sequence[str] = '') -> list[str]:
-    """Names that :func:`create_model` knows, those that match a shell pattern ('ic_resnext*') or one of several.
+    """Returns the names for :func:`create_model`, or those that match one or several shell patterns ('ic_resnext*').
 
     Example:
         >>> list_models('pyconv_hg*')
@@ -261,7 +262,7 @@ def list_models(filter: str | Sequence[str] = '') -> list[str]:
 
 
 def backbone_options(name: str) -> tuple[str, dict]:
-    """The class of ``icconv_mm.backbones`` behind a name of :func:`list_models`, and its options."""
+    """Returns the class of ``icconv_mm.backbones`` of a name of :func:`list_models`, and its options."""
     return _MODELS[name]
 
 
@@ -279,17 +280,17 @@ def create_model(
     global_pool: str = 'avg',
     **options,
 ) -> nn.Module:
-    """A network of this package by its name, initialised: a classifier, or the maps of its stages.
+    """Creates and initialises a network of this package by its name: a classifier, or a feature extractor.
 
     Args:
-        name: A name out of :func:`list_models`.
-        pattern: Dilation pattern. Networks that begin with ``ic_`` need it, or ``supernet_d_max`` for the search;
-            others take none. See :func:`icconv_mm.patterns.load_pattern`.
-        pretrained: Refused where true: this package distributes no weights.
-        checkpoint_path: A file of weights, which is read without running code from it. Weights of the dense network of
+        name: A name of :func:`list_models`.
+        pattern: Dilation pattern. Names that begin with ``ic_`` need it, or ``supernet_d_max`` for the search; others
+            have none. See :func:`icconv_mm.patterns.load_pattern`.
+        pretrained: Refused if true: this package contains no weights.
+        checkpoint_path: A file of weights; no code in it is run. Weights of the dense network of
             torchvision, timm or mmpretrain fit an ``ic_`` network.
-        features_only: Gives a tuple of maps, the finest first, as a backbone does for detection; ``feature_info`` says
-            their channels and reductions.
+        features_only: Return a tuple of maps, the finest first, as a backbone for detection; ``feature_info`` has their
+            channels and reductions.
         out_indices: Stages whose maps are returned with ``features_only``, as configs count them: 0 is the first stage,
             of stride 4, and 3 the last; all by default. timm's own ResNets, and :func:`from_timm`, count the stem as 0.
         num_classes: Number of classes of the classifier; 0 for pooled features; 1000 by default. Refused, as
@@ -301,10 +302,10 @@ def create_model(
             that the name fixes are given by the name alone.
 
     Raises:
-        InputError: For an unknown name, a pattern where there is none, a bool as a pattern, ``pretrained``, what
-            ``features_only`` has no use for, or a file that does not fit; and as of :class:`ImageClassifier`, and of
-            :class:`icconv_mm.backbones.ICResNet` and its kin.
-        TypeError: For an option that is given twice or that the backbone's class does not have; names it.
+        InputError: For an unknown name, a pattern for a network without one, a bool as a pattern, ``pretrained``,
+            options that ``features_only`` excludes, or a file that does not fit; and as of :class:`ImageClassifier`,
+            :class:`icconv_mm.backbones.ICResNet` and the other backbones.
+        TypeError: For an option given twice or unknown to the backbone's class; the message names it.
 
     Example:
         >>> net = create_model('ic_resnet50', pattern='geometric_d4', features_only=True, out_indices=(1, 3))
@@ -349,7 +350,7 @@ def create_model(
 
 
 def _refuse_head(num_classes: int, drop_rate: float, global_pool: str) -> None:
-    """Raise InputError for arguments of a classifier other than the defaults; ``num_classes=0`` asks for none, too."""
+    """Raises InputError for arguments of a classifier with ``features_only``, except defaults and ``num_classes=0``."""
     given = [f'num_classes={num_classes}'] if num_classes not in (0, 1000) else []
     given += [f'drop_rate={drop_rate}'] if drop_rate else []
     given += [f'global_pool={global_pool!r}'] if global_pool not in ('', 'avg') else []
@@ -367,10 +368,10 @@ def _load(network: nn.Module, path: str | os.PathLike) -> None:
     from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 
     content = read_checkpoint(path)
-    averaged = content.get('state_dict_ema', content.get('model_ema'))  # which timm prefers
+    averaged = content.get('state_dict_ema', content.get('model_ema'))  # timm prefers these
     weights = dict(state_dict_of(content if averaged is None else averaged))
     if isinstance(network, ImageClassifier):
-        _take_flat_keys(network, weights, '')  # before the check, whose message then has the names of the network
+        _take_flat_keys(network, weights, '')  # before the check, so its message has the network's names
     check_fits(network, weights, str(path))
     network.load_state_dict(weights)
 
@@ -383,19 +384,20 @@ def from_timm(
     supernet_d_max: int | None = None,
     **options,
 ) -> nn.Module:
-    """A network of timm with inception convolutions in the place of its 3x3 ones, under the same keys.
+    """Creates a network of timm with inception convolutions instead of its 3x3 ones, under the same keys.
 
     Args:
         name: A name of ``timm.list_models()``.
-        pattern: An analytic name ('geometric_d4') fits any network, a published one the ResNet that it was found on.
+        pattern: An analytic name ('geometric_d4') fits any network, a published one the ResNet for which it was
+            searched.
         filter: Selects convolutions, as for :func:`icconv_mm.ICBackbone`; by default all 3x3 ones outside the stem.
         supernet_d_max: Largest dilation of the search, given instead of a pattern.
         **options: Arguments of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ... Its
-            ``out_indices`` count as timm's do: of a ResNet 0 is the stem, of stride 2, and 1 what :func:`create_model`
-            calls 0.
+            ``out_indices`` count as in timm: for a ResNet 0 is the stem, of stride 2, and 1 is stage 0 of
+            :func:`create_model`.
 
     Returns:
-        timm's network, an object of its own class.
+        timm's network, an object of timm's class.
 
     Raises:
         MissingLibraryError: Without timm.

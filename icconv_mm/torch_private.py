@@ -1,4 +1,4 @@
-"""What the package uses of torch and torch does not promise, with the versions in which it is known."""
+"""Private parts of torch that the package uses, with the versions in which they are known to work."""
 
 import sys
 from collections.abc import Callable
@@ -9,34 +9,34 @@ from torch.autograd import forward_ad
 
 from icconv_mm.errors import InputError
 
-# tests/test_torch_private.py says what each must do: it is what to run with a new torch.
+# tests/test_torch_private.py tests each: run it with a new torch.
 
-# Context manager: operators run past their gradient rules. torch 2.1 to 2.15.
+# Context manager: operators run without their gradient rules. torch 2.1 to 2.15.
 below_autograd = torch._C._AutoDispatchBelowAutograd
 # The class of an operator, for annotations. torch 2.1 to 2.15.
 Operator = torch._ops.OpOverload
-# Whether dynamo traces this; `torch.compiler` has it from 2.2 on. A name of its own, because dynamo knows the function,
-# not the name. torch 2.1 to 2.15.
+# Whether dynamo traces this; `torch.compiler` has it from 2.2 on. dynamo identifies the function, not its name. torch
+# 2.1 to 2.15.
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
 
 # Reads a zip archive of ``torch.save`` as ``torch.load`` does. torch 2.1 to 2.15.
 ArchiveReader = torch._C.PyTorchFileReader
-# Whether it gives a storage as many bytes as a file claims, and not as there are: torch 2.1, not 2.11 and 2.15.
+# Whether it gives a storage as many bytes as a file claims, instead of as many as it has: torch 2.1, not 2.11 and 2.15.
 BELIEVES_SIZES = tuple(map(int, torch.__version__.split('.')[:2])) < (2, 11)
 
 
 def register_decomposition(operator: Operator, function: Callable, fake: Callable) -> None:
-    """What ``torch.onnx`` takes an operator of an exported program apart into.
+    """Sets the decomposition of an operator of an exported program for ``torch.onnx``.
 
-    Shapes with symbols would follow from it, too, and lose the memory format; of an operator with a Python meta
-    function they do not. torch 2.1 to 2.15; ``torch.onnx`` reads it from 2.5 on.
+    Symbolic shapes would use it as well and lose the memory format; with a Python meta function of the operator they do
+    not. torch 2.1 to 2.15; ``torch.onnx`` reads it from 2.5 on.
     """
     torch._decomp.decomposition_table[operator] = function
     torch._decomp.meta_table[operator] = fake
 
 
 def keep_in_inductor(operator: Operator) -> None:
-    """Have inductor call an operator that has a decomposition; by itself it refuses to where ``CI`` is set.
+    """Makes inductor call an operator that has a decomposition; by default it refuses to if ``CI`` is set.
 
     Does nothing before inductor is imported, which takes seconds. torch 2.1 to 2.15.
     """
@@ -47,7 +47,7 @@ def keep_in_inductor(operator: Operator) -> None:
 
 
 def refuse_script(module: nn.Module) -> None:
-    """What ``torch.jit.script`` calls as ``__prepare_scriptable__`` before it reads any code. torch 2.1 to 2.15."""
+    """The ``__prepare_scriptable__`` that ``torch.jit.script`` calls before it reads any code. torch 2.1 to 2.15."""
     raise InputError(f'torch.jit.script cannot read {type(module).__name__}: use torch.export, or torch.jit.trace')
 
 
@@ -62,29 +62,29 @@ def in_functorch() -> bool:
 
 
 def has_data(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has numbers: one on the device 'meta' or of a ``FakeTensorMode`` has none. torch 2.1 to 2.15."""
+    """Whether a tensor has data: one on the device 'meta' or of a ``FakeTensorMode`` has none. torch 2.1 to 2.15."""
     return not (tensor.is_meta or isinstance(tensor, torch._subclasses.FakeTensor))
 
 
 def in_dispatch_mode() -> bool:
-    """Whether a ``TorchDispatchMode`` sees every operator, such as a FLOP counter. torch 2.1 to 2.15."""
+    """Whether a ``TorchDispatchMode`` observes every operator, such as a FLOP counter. torch 2.1 to 2.15."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
 def has_saved_tensors_hooks() -> bool:
-    """Whether somebody decides what autograd keeps, such as a checkpoint. torch 2.5 to 2.15; older ones cannot tell."""
+    """Whether hooks, such as a checkpoint's, change what autograd saves. torch 2.5 to 2.15; False in older ones."""
     top = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
     return top is not None and top(True) is not None
 
 
 def in_transform_or_mode() -> bool:
-    """Whether dynamo, a transform, forward-mode differentiation or a dispatch mode looks at the single operators."""
-    # the first is what dynamo knows, so that it traces none of the rest
+    """Whether dynamo, a transform, forward-mode differentiation or a dispatch mode observes single operators."""
+    # dynamo evaluates the first, so it traces none of the rest
     return is_compiling() or in_forward_ad() or in_dispatch_mode() or in_functorch()
 
 
 def is_jit_or_onnx_tracing() -> bool:
-    """Whether ``torch.jit.trace`` or ``torch.onnx`` records the call: what reads that knows torch's operators only."""
+    """Whether ``torch.jit.trace`` or ``torch.onnx`` records the call; their readers support only torch's operators."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
@@ -96,7 +96,7 @@ def has_hooks(module: nn.Module) -> bool:
 def must_be_called(*modules: nn.Module | None, including_backward: bool = False) -> bool:
     """Whether one of some modules :func:`has_hooks`, or all modules have hooks. torch 2.1 to 2.15.
 
-    With ``including_backward`` hooks on gradients count, too, which matter only where gradients are recorded.
+    With ``including_backward`` hooks on gradients count as well, which matter only if gradients are recorded.
     """
     of_all = nn.modules.module
     if of_all._global_forward_hooks or of_all._global_forward_pre_hooks:
@@ -119,7 +119,7 @@ def has_kernel(operator: str, key: str) -> bool:
 
 
 def register_load_state_dict_pre_hook(module: nn.Module, hook: Callable[..., None]) -> None:
-    """Have ``hook(module, state_dict, prefix, ...)`` called before a module loads; public from torch 2.5 on."""
+    """Registers ``hook(module, state_dict, prefix, ...)`` for calls before a module loads; public from torch 2.5 on."""
     if hasattr(module, 'register_load_state_dict_pre_hook'):
         module.register_load_state_dict_pre_hook(hook)
     else:
@@ -127,5 +127,5 @@ def register_load_state_dict_pre_hook(module: nn.Module, hook: Callable[..., Non
 
 
 def untyped(storage: torch.TypedStorage) -> torch.UntypedStorage:
-    """The memory of a storage with a dtype, without the warning that its method gives. torch 2.1 to 2.15."""
+    """Returns the memory of a storage with a dtype, without the warning of its method. torch 2.1 to 2.15."""
     return storage._untyped_storage

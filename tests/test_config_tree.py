@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, RepeatDataset
 from torch.utils.data import ConcatDataset
 
-from icconv_mm.config_tree import datasets_in, leaf_datasets, phase_datasets, walk, walk_dicts
+from icconv_mm.config_tree import datasets_in, datasets_of, leaf_datasets, walk, walk_dicts
 
 
 def test_every_dict_of_a_config():
@@ -25,24 +25,31 @@ def test_locations_of_a_config():
 
 
 def test_datasets_of_phases():
-    """In the order that is asked for; a phase without data is left out."""
-    cfg = Config(
-        {'train_dataloader': {'dataset': {'n': 1}}, 'val_dataloader': None, 'test_dataloader': {'dataset': {}}}
-    )
-    assert list(phase_datasets(cfg, 'test', 'val', 'train')) == [
-        ('test_dataloader.dataset', {}),
-        ('train_dataloader.dataset', {'n': 1}),
-    ]
+    """With their locations, and what a change in place needs: the config's own dicts."""
+    inner = {'n': 1, 'pipeline': [{'type': 'A', 'transforms': [{'type': 'B'}]}]}
+    wrapped = {'type': 'RepeatDataset', 'dataset': inner}
+    cfg = Config({'train_dataloader': {'dataset': wrapped}, 'val_dataloader': None, 'test_dataloader': {'dataset': {}}})
+    found = datasets_of(cfg)
+    assert {phase: [(each.location, each.is_leaf) for each in own] for phase, own in found.items()} == {
+        'train': [('train_dataloader.dataset', False), ('train_dataloader.dataset.dataset', True)],
+        'val': [],
+        'test': [('test_dataloader.dataset', True)],
+    }
+    _, leaf = found['train']
+    own = cfg.train_dataloader.dataset.dataset
+    assert leaf.cfg is own and leaf.pipeline is own.pipeline
+    assert [node.type for node in leaf.transforms] == ['A', 'B'] and leaf.transforms[0] is own.pipeline[0]
+    assert found['test'][0].pipeline == [] and found['test'][0].transforms == ()
 
 
 def test_datasets_below_wrappers():
     """By the same names in the config and in what is built of it."""
 
-    class Pictures(BaseDataset):
+    class Images(BaseDataset):
         def load_data_list(self):
             return [{'img_path': 'a.jpg'}]
 
-    first, second = Pictures(), Pictures()
+    first, second = Images(), Images()
     built = ConcatDataset([RepeatDataset(first, times=2), second])
     leaves = {'type': 'First', 'ann_file': 'a'}, {'type': 'Second'}
     cfg = {'type': 'ConcatDataset', 'datasets': [{'type': 'RepeatDataset', 'dataset': leaves[0]}, leaves[1]]}

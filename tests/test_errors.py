@@ -1,4 +1,4 @@
-"""Errors that the user can fix: kinds, places, sentences."""
+"""Errors that the user can fix: kinds, places, messages."""
 
 import pickle
 import re

@@ -98,6 +98,7 @@ def _names_of(node):
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
+@pytest.mark.slow
 def test_no_module_shadows_a_public_function():
     """Importing a submodule binds its name on the package, where a function of that name would be lost."""
     pytest.importorskip('mmdet')
@@ -108,9 +109,9 @@ def test_no_module_shadows_a_public_function():
             importlib.import_module(module.name)
         for name, function in functions.items():
             assert isinstance(function, types.FunctionType) and getattr(icconv_mm, name) is function, name
-        assert icconv_mm.list_models()
         net = icconv_mm.deploy(icconv_mm.create_model('ic_resnet18', pattern='geometric_d4').eval())
         assert 'ic_resnet18' in icconv_mm.list_models() and net is not None
-        icconv_mm.from_timm
+        assert not HAS_TIMM or icconv_mm.from_timm('resnet18', pattern='geometric_d4', pretrained=False) is not None
     """
-    subprocess.run([sys.executable, '-c', textwrap.dedent(code)], check=True, capture_output=True, text=True)
+    code = f'HAS_TIMM = {versions.is_installed("timm")}\n{textwrap.dedent(code)}'
+    subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, text=True)

@@ -26,8 +26,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import browse
 
-        cfg, options = command_line.read_config(args)
-        written = browse(cfg, **options, progress=partial(command_line.progress, description='images'))
+        run, options = command_line.read_run(args)
+        written = browse(run, **options, progress=partial(command_line.progress, description='images'))
         if written:
             print(f'{len(written)} images in {args.out_dir}')
 

@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _options_of(config: str, source: str) -> dict[str, Any]:
     """The model of a config and, of IC-Conv, the pattern: what the converted file must fit."""
-    from icconv_mm.runner.config import load_config
+    from icconv_mm.runner.config import load_run
     from icconv_mm.runner.predict import build_model
 
-    cfg = load_config(config)
-    pattern = cfg.model.get('backbone', {}).get('pattern') if source == 'ic-conv' else None
-    return {'model': build_model(cfg)} | ({'pattern': pattern} if pattern else {})
+    run = load_run(config)
+    pattern = run.cfg.model.get('backbone', {}).get('pattern') if source == 'ic-conv' else None
+    return {'model': build_model(run)} | ({'pattern': pattern} if pattern else {})
 
 
 def moves_table(conversion: Conversion) -> Table:

@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_line.reporting(args.debug, after='Nothing was written.'):
         from icconv_mm.apis import export
 
-        cfg, options = command_line.read_config(args)
-        print(json.dumps(export(cfg, **options), indent=2))
+        run, options = command_line.read_run(args)
+        print(json.dumps(export(run, **options), indent=2))
 
 
 if __name__ == '__main__':

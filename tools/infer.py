@@ -1,7 +1,7 @@
 """Predict for images, videos and cameras: what is drawn, and a COCO results file, for any task.
 
 Examples:
-  python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/inferred
+  python tools/infer.py CONFIG CHECKPOINT data/miniature/val --out-dir work_dirs/predicted
   python tools/infer.py CONFIG CHECKPOINT street.mp4 --out-dir work_dirs/street
 """
 
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import infer
 
-        cfg, options = command_line.read_config(args)
-        written = infer(cfg, **options, progress=partial(command_line.progress, description='images'))
+        run, options = command_line.read_run(args)
+        written = infer(run, **options, progress=partial(command_line.progress, description='images'))
         for path in written.values():
             print(path)
 

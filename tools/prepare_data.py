@@ -1,4 +1,4 @@
-"""Say what a folder of labelled images holds, what is wrong with it by file, and draw a page of it.
+"""Print the datasets of a folder with warnings by file, and draw a page of annotated images.
 
 Examples:
   python tools/prepare_data.py data/bccd

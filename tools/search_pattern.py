@@ -1,4 +1,4 @@
-"""Search the dilation pattern of a trained supernet (EDO), or take what RF-Next has found.
+"""Search the dilation pattern of a trained supernet (EDO), or read the one that RF-Next found.
 
 The supernet is ICResNet(..., supernet_d_max=D) or any network through icconv_mm.layers.to_supernet.
 

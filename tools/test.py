@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import test
 
-        cfg, options = command_line.read_config(args)
-        if not test(cfg, **options):
+        run, options = command_line.read_run(args)
+        if not test(run, **options):
             print('no metric: the model predicted nothing')
 
 

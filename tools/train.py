@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import train
 
-        cfg, options, own = command_line.read_training(args)
-        train(cfg, **options)
+        run, options, own = command_line.read_training(args)
+        train(run, **options)
         if own is not None:
             from icconv_mm.runner.evaluate import evaluate_run
 

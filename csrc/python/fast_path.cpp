@@ -66,8 +66,8 @@ class Inception : public Convolution {
   Tensor output(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
     using Signature = Tensor(const Tensor&, const Tensor&, const Optional<Tensor>&, Ints, int64_t, int64_t);
     static const Operator<Signature> plain("icconv_mm::inception_conv2d_compiled");
-    static const Operator<Signature> rectified("icconv_mm::inception_conv2d_relu_compiled");
-    return (relu_ ? rectified : plain)(x, weights[0], bias, pattern_, stride_, groups_);
+    static const Operator<Signature> with_relu("icconv_mm::inception_conv2d_relu_compiled");
+    return (relu_ ? with_relu : plain)(x, weights[0], bias, pattern_, stride_, groups_);
   }
 
   Tensor grad_input(const Tensor& grad, TensorList weights, Ints size) const override {
@@ -118,8 +118,8 @@ class Pyramidal : public Convolution {
   Tensor output(const Tensor& x, TensorList weights, const Optional<Tensor>& bias) const override {
     using Signature = Tensor(const Tensor&, TensorList, const Optional<Tensor>&, Ints, int64_t, int64_t);
     static const Operator<Signature> plain("icconv_mm::pyconv2d_compiled");
-    static const Operator<Signature> rectified("icconv_mm::pyconv2d_relu_compiled");
-    return (relu_ ? rectified : plain)(x, weights, bias, groups_, stride_, dilation_);
+    static const Operator<Signature> with_relu("icconv_mm::pyconv2d_relu_compiled");
+    return (relu_ ? with_relu : plain)(x, weights, bias, groups_, stride_, dilation_);
   }
 
   Tensor grad_input(const Tensor& grad, TensorList weights, Ints size) const override {

@@ -19,7 +19,7 @@ __all__ = [
     'ResNet',
 ]
 
-# A config may name these layers as well: ICConv2d as a conv_cfg, too; PyConv2d has channels by level, so by its type
-# alone. They are registered here, as layers do without what the registry loads.
+# A config may name these layers as well: ICConv2d also as a conv_cfg; PyConv2d, with channels per level, only by type.
+# They are registered here, because layers do not import the registry.
 for _layer in (ICConv2d, PyConv2d):
     MODELS.register_module(module=_layer)

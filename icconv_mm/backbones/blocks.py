@@ -17,32 +17,32 @@ from icconv_mm.layers.fast_eval import Shortcut, add, convolve, declares, norm_r
 from icconv_mm.layers.recomputed_norm import recomputed_norm_relu
 from icconv_mm.torch_private import has_hooks_recursive, is_compiling
 
-MakeConv = Callable[..., nn.Module]  # input channels, output channels, stride -> a convolution
+MakeConv = Callable[..., nn.Module]  # (input channels, output channels, stride) -> a convolution
 
 
 def norm_property(number: int) -> property:
-    """The norm of ``conv{number}``, under whatever name its kind gives it."""
+    """Returns a property for the norm of ``conv{number}``, whose name depends on its kind."""
     return property(
         lambda self: getattr(self, getattr(self, f'norm{number}_name')), doc=f'The norm of ``conv{number}``.'
     )
 
 
 class Block(nn.Module):
-    """Convolutions with norms, and a shortcut around them; a subclass says of which sizes.
+    """Convolutions with norms, and a shortcut around them; a subclass sets their sizes.
 
     Args:
         in_channels: C_in.
         width: Channels between the convolutions.
         out_channels: C_out.
-        conv1x1: Makes a 1x1 convolution of (input channels, output channels, stride).
+        conv1x1: Function of (input channels, output channels, stride) that returns a 1x1 convolution.
         conv3x3: The same for 3x3 convolutions; ``dilation=`` replaces the stage's.
         norm_cfg: Config of the norm layers, such as ``dict(type='BN')``.
         stride: Stride of the block on both axes; 1 by default.
-        style: Convolution of a bottleneck that has the stride, 'pytorch' or 'caffe': see :class:`ResNet`.
+        style: Convolution of a bottleneck with the stride, 'pytorch' or 'caffe': see :class:`ResNet`.
         downsample: The layers of the shortcut; None where it is the identity.
         plugins: Layers after a convolution, ``dict(cfg=dict(type=...), position='after_conv2')`` each.
         drop_path: Probability that a sample skips the convolutions while training (stochastic depth).
-        with_cp: Whether activations are computed again in the backward pass: see :class:`ResNet`.
+        with_cp: Whether the backward pass recomputes activations: see :class:`ResNet`.
     """
 
     kernel_sizes: tuple[int, ...] = ()  # of the convolutions
@@ -71,7 +71,7 @@ class Block(nn.Module):
         sizes = [in_channels, *[width] * (last - 1), out_channels]
         for number, (kernel, inside, outside) in enumerate(zip(self.kernel_sizes, sizes, sizes[1:]), 1):
             make = conv1x1 if kernel == 1 else conv3x3
-            if kernel == 3 and number == last:  # as in the libraries, whatever the stage has
+            if kernel == 3 and number == last:  # as in the libraries, for any dilation of the stage
                 make = partial(conv3x3, dilation=1)
             self.add_module(f'conv{number}', make(inside, outside, stride if number == strided else 1))
             self.last_norm_name = add_norm(self, norm_cfg, outside, number)
@@ -90,7 +90,7 @@ class Block(nn.Module):
         self.plugin_names[number].append(name)
 
     def apply_plugins(self, x: Tensor, number: int) -> Tensor:
-        """``x`` after the plugins of convolution ``number``."""
+        """Returns ``x`` after the plugins of convolution ``number``."""
         for name in self.plugin_names[number]:
             x = getattr(self, name)(x)
         return x
@@ -105,11 +105,11 @@ class Block(nn.Module):
         *inner, last = self.plugin_names
         recomputation = nullcontext()
         for number in inner:
-            # a list, as the compiler of torch 2.1 cannot unpack a generator
+            # a list: the compiler of torch 2.1 cannot unpack a generator
             conv, norm, relu = [getattr(self, f'{kind}{number}') for kind in ('conv', 'norm', 'relu')]
             with recomputation:
-                x = convolve(x, conv)  # in a line of its own: narrow maps are free before a norm makes wide ones
-            if self.with_cp == 'norms' and not self.plugin_names[number]:  # a plugin keeps what it reads
+                x = convolve(x, conv)  # a separate line frees narrow maps before a norm allocates wide ones
+            if self.with_cp == 'norms' and not self.plugin_names[number]:  # a plugin keeps its input
                 x, recomputation = recomputed_norm_relu(x, conv, norm, relu)
             else:
                 x, recomputation = self.apply_plugins(norm_relu(x, conv, norm, relu), number), nullcontext()
@@ -121,11 +121,11 @@ class Block(nn.Module):
         return self._sum(x, conv, last, shortcut)
 
     def forward_in_place(self, x: Tensor) -> Tensor:
-        """The output of the block, which may lie where ``x`` was; in evaluation."""
+        """Returns the output of the block in evaluation, which may overwrite ``x``."""
         return self._output(x, can_overwrite_input=self.downsample is None)
 
     def adds_in_convolution(self) -> bool:
-        """Whether the last convolution takes sum and ReLU, as in deployed models where these have no hooks."""
+        """Whether the last convolution includes sum and ReLU, as in deployed models if these have no hooks."""
         last = len(self.kernel_sizes)
         conv, norm = getattr(self, f'conv{last}'), getattr(self, f'norm{last}')
         if not declares(conv, 'takes_sum'):
@@ -136,34 +136,34 @@ class Block(nn.Module):
         return is_folded and not any(map(has_hooks_recursive, (conv, norm, self.relu)))
 
     def _can_overwrite_shortcut(self) -> bool:
-        """Whether the shortcut is a new map that nothing else reads."""
+        """Whether the shortcut is a new map without another reader."""
         shortcut = self.downsample
         is_new = type(shortcut) is Shortcut and declares(shortcut[-2], 'takes_sum')
         return is_new and not has_hooks_recursive(shortcut)
 
     def _sum(self, x: Tensor, conv: nn.Module, last: int, shortcut: Tensor) -> Tensor:
-        """The output of the block, from what its last convolution made."""
+        """Returns the output of the block, from the output of its last convolution."""
         norm = getattr(self, f'norm{last}')
         if not self.plugin_names[last] and self.drop_path is None:
             return norm_relu(x, conv, norm, self.relu, shortcut)
         x = self.apply_plugins(norm_relu(x, conv, norm), last)
         if self.drop_path is not None:
             x = self.drop_path(x)
-        return self.relu(add(x, shortcut, conv, norm))  # plugins do not read their outputs again, either
+        return self.relu(add(x, shortcut, conv, norm))  # plugins do not read their outputs again either
 
 
 class Stage(nn.Sequential):
-    """The blocks of a stage, one after the other.
+    """The blocks of a stage in sequence.
 
-    In a deployed model a block writes its output over its input, where the block before has made that and neither has
-    hooks: a new map costs more than the sum, because the system clears it page by page.
+    In a deployed model a block overwrites its input if that is the output of the block before and neither has hooks: a
+    new map costs more than the sum, because the system clears it page by page.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C_in, H, W]``, which stays as it is -> ``[N, C_out, H', W']``."""
+        """``[N, C_in, H, W]``, which is not changed -> ``[N, C_out, H', W']``."""
         if is_compiling() or type(x) is not Tensor:
             return super().forward(x)
-        can_overwrite_input = False  # whether nothing but the next block reads x
+        can_overwrite_input = False  # whether only the next block reads x
         for block in self:
             is_known = declares(block, 'frees_input') and declares(block.conv1, 'frees_input')
             keeps_no_maps = is_known and block.adds_in_convolution() and not has_hooks_recursive(block)
@@ -177,7 +177,7 @@ class BasicBlock(Block):
 
     expansion = 1
     kernel_sizes = (3, 3)
-    frees_input = True  # of this very class: it keeps nothing of its input, if its first convolution does not
+    frees_input = True  # of this exact class: it keeps nothing of its input if its first convolution does not
 
 
 class Bottleneck(Block):
@@ -189,7 +189,7 @@ class Bottleneck(Block):
 
 
 def add_norm(module: nn.Module, norm_cfg: dict, channels: int, number: int) -> str:
-    """Registers a norm in ``module`` under the name that its kind has ('bn1', 'gn1'), and returns that."""
+    """Registers a norm in ``module`` under the name of its kind ('bn1', 'gn1'), and returns the name."""
     name, layer = build_norm_layer(norm_cfg, channels, postfix=number)
     module.add_module(name, layer)
     setattr(module, f'norm{number}_name', name)

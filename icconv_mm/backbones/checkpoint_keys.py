@@ -1,4 +1,4 @@
-"""Checkpoints of whole networks, in the layouts of several libraries, loaded into a backbone alone."""
+"""Loading checkpoints of whole networks, in the layouts of several libraries, into a backbone."""
 
 import re
 from collections import OrderedDict
@@ -12,40 +12,39 @@ from icconv_mm.versions import command_of
 
 # the classifiers of torchvision, timm and mmpretrain
 _HEADS = ('fc.', 'head.')
-# convolutions in pieces: sub-convolutions of IC-Conv, levels of PyConv
+# split convolutions: sub-convolutions of IC-Conv, levels of PyConv
 _OFFICIAL = re.compile(r'\.conv_list\.|layer\d\.\d+\.conv[12]\.conv2_\d\.')
 _SQUEEZE = re.compile(r'layer\d\.\d+\.se(_layer|_module)?\.')
 _OF_A_BACKBONE = re.compile(r'(stem|layer\d|(conv|bn|gn|in|ln)\d)\.')
-_PART = 'icconv_mm.part'  # in the metadata of a state dict for the module that loads it
+_PART = 'icconv_mm.part'  # key in the metadata of a state dict
 
 
 def as_part(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A copy of a state dict of which :func:`keep_backbone_keys` lets weights be missing and left.
+    """Returns a copy of a state dict for which :func:`keep_backbone_keys` allows missing and unexpected weights.
 
-    A hook is not told of ``strict``, whose place torch fills with True. The metadata, which torch hands to the hook,
-    belongs to the one call.
+    A hook does not get ``strict``: torch passes True. The metadata, which torch passes to the hook, belong to one call.
     """
     if not isinstance(state_dict, Mapping):
-        return state_dict  # which torch refuses
+        return state_dict  # torch refuses this
     part, metadata = OrderedDict(state_dict), getattr(state_dict, '_metadata', None) or {}
     part._metadata = {**metadata, '': {**metadata.get('', {}), _PART: True}}
     return part
 
 
 def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict, *_) -> None:
-    """A ``load_state_dict`` pre-hook: leaves in ``state_dict`` what belongs to the backbone, under its own names.
+    """A ``load_state_dict`` pre-hook: keeps in ``state_dict`` the weights of the backbone, under its own names.
 
-    The deep stems and pooled shortcuts of mmpretrain, mmpose and timm have other numbers and get ours. For a backbone
-    on its own: torchvision and timm have the backbone's keys and a classifier's; mmpretrain, mmseg and mmdet have them
-    under ``backbone.``, beside those of necks and heads; trainers put a ``model`` or ``module.`` around. All weights
-    must then arrive, also where mmengine loads, which would report the others and go on; of a part (:func:`as_part`)
-    those that are there. Within a larger model (``prefix``) other keys are that model's affair.
+    The deep stems and pooled shortcuts of mmpretrain, mmpose and timm have other numbers and are renamed. For a
+    backbone alone: torchvision and timm have the backbone's keys and a classifier's; mmpretrain, mmseg and mmdet have
+    them under ``backbone.``, beside those of necks and heads; trainers add a ``model`` or ``module.``. All weights must
+    then load, also by mmengine, which would report the others and continue; of a part (:func:`as_part`) those in the
+    file. Within a larger model (``prefix``) other keys are not checked.
 
     Raises:
         InputError: If the file is an official IC-Conv or PyConv checkpoint, whose convolutions have other keys, or one
             of a network with squeeze and excitation.
-        ArchitectureMismatchError: If weights of the backbone or of the file would be left, or have another shape or
-            kind; lists their keys. To load a part on purpose: ``net.load_state_dict(part, strict=False)``.
+        ArchitectureMismatchError: If weights of the backbone or of the file are unmatched, or have another shape or
+            kind; the message lists their keys. To load a part on purpose: ``net.load_state_dict(part, strict=False)``.
     """
     _refuse_others(module, state_dict, prefix)
     if not prefix:
@@ -71,7 +70,7 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
 
 
 def _unwrap(state_dict: dict) -> None:
-    """Strip, in place, what trainers and larger models put around the backbone's weights."""
+    """Strips, in place, the wrappers and prefixes of trainers and larger models."""
     from icconv_mm.checkpoints.matching import state_dict_of
 
     own = dict(state_dict_of(state_dict))
@@ -82,13 +81,13 @@ def _unwrap(state_dict: dict) -> None:
 
 
 def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Other libraries' numbers of the layers of a deep stem and of pooled shortcuts become ours, in place."""
+    """Renames layers of deep stems and pooled shortcuts of other libraries, in place."""
     own = module.state_dict()
     inside = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
 
     def renamed(key: str) -> str:
         if match := re.fullmatch(r'(layer\d\.\d+\.downsample\.)([01])\.(\w+)', key):
-            # mmpretrain and mmpose have a pooling layer only where there is a stride
+            # mmpretrain and mmpose have a pooling layer only for a stride
             shifts = f'{match[1]}0.weight' in inside and f'{match[1]}0.weight' not in own
             return f'{match[1]}{int(match[2]) + 1}.{match[3]}' if shifts else key
         if key in own:
@@ -107,14 +106,14 @@ def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
 
 
 def _check(module: nn.Module, state_dict: dict, is_part: bool) -> None:
-    """Raise ArchitectureMismatchError unless all weights fit and, but for a part, none is missing or left."""
+    """Raises ArchitectureMismatchError unless all weights fit and, except for a part, none is unmatched."""
     from icconv_mm.checkpoints.matching import ArchitectureMismatchError, Mismatch, compare
 
     found = compare(module, state_dict)
     if is_part:
         found = Mismatch((), (), found.shapes, found.kinds)
     stages = tuple(f'{name}.' for name in dict(module.named_children()) if name.startswith('layer'))
-    # a network of fewer stages leaves the others of the file
+    # a network of fewer stages ignores the others of the file
     left = tuple(
         key
         for key in found.unexpected

@@ -32,7 +32,7 @@ class ICResNet(ResNet):
 
     Raises:
         InputError: If neither a pattern nor ``supernet_d_max`` is given, or both, the pattern does not fit, or another
-            argument is out of range; names it and what was expected.
+            argument is out of range; the message names it and what was expected.
         MissingFileError: If the pattern file is missing.
 
     Example:
@@ -41,8 +41,8 @@ class ICResNet(ResNet):
         [torch.Size([1, 256, 4, 4]), torch.Size([1, 512, 2, 2])]
     """
 
-    fixed_options: dict = {}  # arguments of ResNet that make a variant what it is
-    # which convolutions, by name: plugins and the offsets of deformable layers stay as they are
+    fixed_options: dict = {}  # fixed arguments of ResNet of a variant
+    # convolutions by name: plugins and the offsets of deformable layers stay unchanged
     converted_names = r'^layer\d\.\d+\.conv\d$'
 
     def __init__(
@@ -73,7 +73,7 @@ class ICResNeXt(ICResNet):
 
     Args:
         depth: 50, 101 or 152.
-        pattern: A pattern as :class:`ICResNet` takes it; it may count in groups, as the published one does.
+        pattern: A pattern as of :class:`ICResNet`; it may count in groups, as the published one does.
         groups: Groups of the 3x3 convolutions; 32 by default.
         base_width: Channels of a group in the first stage, also ``width_per_group``; 4 by default.
         **kwargs: Arguments of :class:`ICResNet`.
@@ -101,11 +101,11 @@ class ICResNeXt(ICResNet):
 
 @MODELS.register_module()
 class ICResNetV1c(ICResNet):
-    """An :class:`ICResNet` with a stem of three 3x3 convolutions, in the place of a ``ResNetV1c``.
+    """An :class:`ICResNet` with a stem of three 3x3 convolutions, to replace a ``ResNetV1c``.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        pattern: A pattern as :class:`ICResNet` takes it.
+        pattern: A pattern as of :class:`ICResNet`.
         **kwargs: Arguments of :class:`ICResNet`; ``deep_stem`` is True.
 
     Raises:
@@ -121,11 +121,11 @@ class ICResNetV1c(ICResNet):
 
 @MODELS.register_module()
 class ICResNetV1d(ICResNetV1c):
-    """An :class:`ICResNetV1c` whose strided shortcuts pool by average, in the place of a ``ResNetV1d``.
+    """An :class:`ICResNetV1c` with average pooling in strided shortcuts, to replace a ``ResNetV1d``.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        pattern: A pattern as :class:`ICResNet` takes it.
+        pattern: A pattern as of :class:`ICResNet`.
         **kwargs: Arguments of :class:`ICResNet`; ``deep_stem`` and ``avg_down`` are True.
 
     Raises:

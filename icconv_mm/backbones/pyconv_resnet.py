@@ -3,8 +3,8 @@
 Pyramidal Convolution: Rethinking Convolutional Neural Networks for Visual Recognition, 2020,
 https://arxiv.org/abs/2006.11538, section 4.
 
-What differs from a ResNet: the kernels of a stage, by the tables below; no max pooling in the stem, whose stride the
-first stage takes over; a strided shortcut pools by maximum, 3x3, before its 1x1 convolution.
+Differences from a ResNet: the kernels of a stage, by the tables below; no max pooling in the stem, so the first stage
+has its stride; a strided shortcut has a 3x3 max pooling before its 1x1 convolution.
 """
 
 from collections.abc import Sequence
@@ -57,10 +57,10 @@ def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: in
 
 
 def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], exact: bool = True) -> nn.Module:
-    """A pyramidal convolution with the channels, stride, dilation and kind of a 3x3 one, and He weights.
+    """Returns a pyramidal convolution with the channels, stride, dilation and kind of a 3x3 one, and He weights.
 
     Args:
-        conv: The 3x3 convolution. A weight-standardised one makes levels that are weight-standardised.
+        conv: The 3x3 convolution. A weight-standardised one gives weight-standardised levels.
         kernels: Kernel size of each of 1 to 4 levels; one level is an ordinary convolution.
         groups: Groups of each level.
         exact: Refuse groups that do not divide the channels of a level. Otherwise use the most that divide them, if
@@ -81,7 +81,7 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
         common = [gcd(conv.in_channels, size) for size in channels]
         groups = [_divisor(size, max(group, conv.groups)) for size, group in zip(common, groups)]
     bias = conv.bias is not None
-    with torch.device('meta'):  # which checks the numbers
+    with torch.device('meta'):  # checks the numbers
         new = PyConv2d(conv.in_channels, channels, kernels, groups, conv.stride[0], conv.dilation[0], bias)
     for index, level in enumerate(new.pyconv_levels):
         new.pyconv_levels[index] = _level(conv, level)
@@ -92,7 +92,7 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
 
 
 def _level(conv: nn.Conv2d, level: nn.Conv2d) -> nn.Conv2d:
-    """A convolution of the kind of ``conv`` and the numbers of ``level``."""
+    """Returns a convolution of the kind of ``conv`` with the numbers of ``level``."""
     size = level.in_channels, level.out_channels, level.kernel_size
     with conv.weight.device:
         new = type(conv)(*size, level.stride, level.padding, level.dilation, level.groups, level.bias is not None)
@@ -103,7 +103,7 @@ def _level(conv: nn.Conv2d, level: nn.Conv2d) -> nn.Conv2d:
 
 
 def _divisor(number: int, most: int) -> int:
-    """The largest divisor of ``number`` that is not above ``most``."""
+    """Returns the largest divisor of ``number`` up to ``most``."""
     return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
 
 
@@ -132,7 +132,7 @@ class PyConvResNet(ResNet):
             deformable instead of pyramidal. The first stage is as with ``with_cp='norms'``, unless that is True.
 
     Raises:
-        InputError: If an argument is out of range; names it and what was expected.
+        InputError: If an argument is out of range; the message names it and what was expected.
 
     Example:
         >>> net = PyConvResNet(18, out_indices=(2, 3))
@@ -160,7 +160,7 @@ class PyConvResNet(ResNet):
     # --- the parts that differ
 
     def check_arguments(self, num_stages: int) -> None:
-        """As of a ResNet, and the tables of kernels and groups."""
+        """Checks the arguments of a ResNet, and the tables of kernels and groups."""
         super().check_arguments(num_stages)
         if self.avg_down:
             raise InputError(f'{type(self).__name__} pools its shortcuts by maximum: avg_down must be False')
@@ -169,25 +169,25 @@ class PyConvResNet(ResNet):
         check_stages(self.stage_kernels, self.stage_groups, num_stages)
 
     def make_stem(self, in_channels: int, channels: int) -> None:
-        """A stem that ends at half the resolution of the image; the first stage halves it again."""
+        """Builds a stem that ends at half the resolution of the image; the first stage halves it again."""
         super().make_stem(in_channels, channels)
         self.maxpool = nn.Identity()
 
     def stage_stride(self, stage: int) -> int:
-        """As of a ResNet; the first stage takes over the factor of 2 of the pooling that the stem does not have."""
+        """Returns a ResNet's stride; the first stage adds the factor of 2 of the missing pooling."""
         return super().stage_stride(stage) * (2 if stage == 0 else 1)
 
     def stage_with_cp(self, stage: int) -> bool | Literal['norms']:
-        """As of a ResNet; without the pooling the first maps are four times as large, and kept only once."""
+        """Returns a ResNet's setting; without pooling the first maps are four times as large, and kept only once."""
         return super().stage_with_cp(stage) or ('norms' if stage == 0 else False)
 
     def block_type(self) -> type[Block]:
-        """As of a ResNet; the second convolution of a basic block is 1x1, unless there are ``two_pyconvs``."""
+        """Returns a ResNet's block; the second convolution of a basic block is 1x1 unless ``two_pyconvs`` is set."""
         block = super().block_type()
         return PyConvBasicBlock if block is BasicBlock and not self.two_pyconvs else block
 
     def make_conv3x3(self, in_channels: int, out_channels: int, stride: int, stage: int, dilation: int) -> nn.Module:
-        """The pyramidal convolution of a block, the ordinary one of a stage of one level, or a deformable one."""
+        """Returns the pyramidal convolution of a block, an ordinary one for one level, or a deformable one."""
         conv = super().make_conv3x3(in_channels, out_channels, stride, stage, dilation)
         if self.dcn and self.stage_with_dcn[stage]:
             return conv
@@ -195,9 +195,9 @@ class PyConvResNet(ResNet):
             return to_pyconv(conv, self.stage_kernels[stage], self.stage_groups[stage], self.exact_groups)
 
     def make_downsample(self, in_channels: int, out_channels: int, stage: int, stride: int) -> nn.Module | None:
-        """The shortcut of a block, or None where it is the identity.
+        """Returns the shortcut of a block, or None for the identity.
 
-        The convolution is ``downsample.1`` and its norm ``downsample.2`` whatever the stride. A stage that is dilated
+        The convolution is ``downsample.1`` and its norm ``downsample.2`` for any stride. A stage that is dilated
         instead of strided keeps the pooling, at stride 1.
         """
         pools = stride > 1 or self.dilations[stage] > 1
@@ -226,5 +226,5 @@ class PyConvHGResNet(PyConvResNet):
     default_groups = ((32, 32, 32, 32), (32, 64, 64), (32, 64), (32,))
 
     def block_width(self, planes: int) -> int:
-        """Channels of the pyramidal convolution of a bottleneck."""
+        """Returns the channels of the pyramidal convolution of a bottleneck."""
         return super().block_width(planes) if self.groups > 1 else 2 * planes

@@ -1,8 +1,8 @@
 """The ResNet skeleton that the backbones of this package share.
 
 Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, with torchvision's keys and the options
-of the ResNets of mmdet, mmseg, mmpose and mmpretrain. A variant overrides the method of the part in which it differs,
-out of those under "the parts".
+of the ResNets of mmdet, mmseg, mmpose and mmpretrain. A variant overrides the methods of
+the parts that differ, among those under "the parts".
 """
 
 import re
@@ -24,7 +24,7 @@ from icconv_mm.layers.fast_eval import Shortcut, convolve, norm_relu, set_norms_
 from icconv_mm.layers.memory_format import set_memory_format
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
 
-# what each stage has by default
+# defaults of each stage
 STRIDES = (1, 2, 2, 2)
 DILATIONS = (1, 1, 1, 1)
 
@@ -40,13 +40,13 @@ DEFAULT_INIT = [
 ]
 
 
-# arguments that are integers above 0, or lists of them; None where there is a default
+# arguments that are positive integers, or lists of them; None for a default
 _POSITIVE = ('in_channels', 'stem_channels', 'base_channels', 'expansion', 'groups', 'base_width')
 _ALL_POSITIVE = ('strides', 'dilations', 'multi_grid')
 
 
 def pretrained_cfg(pretrained: str | Path | None, init_cfg: dict | list[dict] | None) -> dict | list[dict] | None:
-    """The ``init_cfg`` of a network that was given one, or a ``pretrained`` of old."""
+    """Returns the ``init_cfg`` of a network from ``init_cfg`` or the deprecated ``pretrained``."""
     if pretrained is None:
         return init_cfg
     if not isinstance(pretrained, (str, Path)):
@@ -55,7 +55,7 @@ def pretrained_cfg(pretrained: str | Path | None, init_cfg: dict | list[dict] | 
         raise InputError(
             f'pretrained={str(pretrained)!r} and init_cfg={init_cfg} both say where weights come from: give one'
         )
-    # a warning of users, as in the libraries: Python hides deprecations outside of __main__
+    # a UserWarning, as in the libraries: Python hides deprecations outside of __main__
     warnings.warn('DeprecationWarning: pretrained is deprecated, please use "init_cfg" instead', stacklevel=3)
     return {'type': 'Pretrained', 'checkpoint': str(pretrained)}
 
@@ -71,19 +71,18 @@ class ResNet(BaseModule):
         base_channels: Channels of the first stage (before the expansion of a bottleneck).
         expansion: Output channels of a block over its inner channels: by default 4 for a bottleneck, 1 for a basic
             block.
-        num_stages: Number of stages, 1 to 4; 4 by default. Arguments with an entry per stage have that many, also by
-            default.
+        num_stages: Number of stages, 1 to 4; 4 by default. Arguments with an entry per stage have as many entries.
         strides: Stride of each stage; (1, 2, 2, 2) by default.
         dilations: Dilation of the 3x3 convolutions of each stage; all 1 by default.
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
         multi_grid: The dilations of the blocks of the last stage, one each (as in mmseg).
         out_indices: The stages whose outputs are returned; by default all. In the default scope of mmpose or mmpretrain
             the default is the last one, as for their own ResNets.
-        style: Convolution of a bottleneck that has the stride: 'pytorch', the 3x3 one; 'caffe', the first 1x1 one,
+        style: Convolution of a bottleneck with the stride: 'pytorch', the 3x3 one; 'caffe', the first 1x1 one,
             as in the first ResNets and their Caffe weights.
         deep_stem: Three 3x3 convolutions instead of one 7x7 (keys ``stem.N`` as in mmdet).
         avg_down: Average pooling before the 1x1 convolution of a strided shortcut.
-        frozen_stages: The stem and that many stages do not learn; -1 freezes nothing.
+        frozen_stages: Number of frozen stages, with the stem; -1 freezes nothing.
         conv_cfg: Config of the convolutions; ``dict(type='ConvWS')`` standardises their weights.
         norm_cfg: Config of the norm layers: BN, SyncBN, GN, ...
         norm_eval: Whether batch norms keep their statistics while training.
@@ -91,11 +90,11 @@ class ResNet(BaseModule):
         stage_with_dcn: For each stage, whether its 3x3 convolutions are deformable; none is by default.
         plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
             stages=(False, True, True, True))`` each.
-        with_cp: Compute activations again in the backward pass, to save memory: all of a block (True), or only those of
-            batch norm and ReLU ('norms'), which costs little time and works with ``nn.BatchNorm2d`` only.
+        with_cp: Recompute activations in the backward pass to save memory: all of a block (True), or only those of
+            batch norm and ReLU ('norms'), which costs little time and needs ``nn.BatchNorm2d``.
         zero_init_residual: Whether the last norm of every block starts at zero, unless weights are loaded.
-        drop_path_rate: Stochastic depth: the last block of four stages is left out with this probability, at least 0
-            and below 1, those before it less.
+        drop_path_rate: Stochastic depth: probability of skipping the last block of four stages, at least 0 and below 1;
+            lower for blocks before it.
         groups: Groups of the 3x3 convolutions of bottlenecks; 1 by default.
         base_width: Channels of a group in the first stage (ResNeXt-101 32x4d: 4); ``base_channels`` by default.
         width_per_group: ``base_width`` by mmpretrain's name.
@@ -103,13 +102,13 @@ class ResNet(BaseModule):
             instead of ``strides`` and ``dilations``.
         memory_format: Memory format of the maps: 'auto' (channels_last on the CPU), 'channels_last' or
             'preserve', see :func:`icconv_mm.layers.set_memory_format`.
-        pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
+        pretrained: A checkpoint (deprecated; use ``init_cfg``).
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
-            Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load as they are.
+            Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load unchanged.
         **unknown: Options of other networks, which are refused.
 
     Raises:
-        InputError: If an argument is out of range; names it and what was expected.
+        InputError: If an argument is out of range; the message names it and what was expected.
         InputTypeError: If ``pretrained`` is neither a path nor a URL, or an option is unknown.
 
     Example:
@@ -164,7 +163,7 @@ class ResNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         **unknown,
     ):
-        if unknown:  # of a ResNeSt, a TridentNet, ... whose type alone was replaced
+        if unknown:  # options of a ResNeSt, a TridentNet, ... of which only the type was replaced
             raise InputTypeError(
                 f'{type(self).__name__} got an unexpected keyword argument {next(iter(unknown))!r}; for an option of '
                 'another network, convert that network with ICBackbone or PyConvBackbone'
@@ -214,10 +213,10 @@ class ResNet(BaseModule):
             )
         self.strides, self.dilations = OUTPUT_STRIDES[output_stride]
 
-    # --- the parts; a variant overrides those in which it differs
+    # --- the parts; a variant overrides those that differ
 
     def check_arguments(self, num_stages: int) -> None:
-        """Raises InputError for an argument that is out of range, before anything is built of them."""
+        """Raises InputError for an argument out of range, before anything is built."""
         allowed = {
             'depth': sorted(self.arch_settings),
             'num_stages': range(1, 5),
@@ -261,7 +260,7 @@ class ResNet(BaseModule):
                 raise InputError(f'position of a plugin must be one of {positions}, got {position!r}')
 
     def make_stem(self, in_channels: int, channels: int) -> None:
-        """Registers the modules of :meth:`stem_forward`."""
+        """Builds the modules of :meth:`stem_forward`."""
         if self.deep_stem:
             half, layers = channels // 2, []
             for inside, outside, stride in ((in_channels, half, 2), (half, half, 1), (half, channels, 1)):
@@ -276,7 +275,7 @@ class ResNet(BaseModule):
 
     @property
     def stem(self) -> nn.Module:
-        """The layers before the max pooling, under the name that mmseg's ICNet uses."""
+        """Returns the layers before the max pooling, under the name of mmseg's ICNet."""
         return self._modules.get('stem') or nn.Sequential(self.conv1, self.norm1, self.relu)
 
     def stem_forward(self, x: Tensor) -> Tensor:
@@ -285,23 +284,23 @@ class ResNet(BaseModule):
         return self.maxpool(x)
 
     def block_type(self) -> type[Block]:
-        """What stages are made of."""
+        """Returns the class of the blocks."""
         return self.arch_settings[self.depth][0]
 
     def stage_stride(self, stage: int) -> int:
-        """The stride of the first block of a stage."""
+        """Returns the stride of the first block of a stage."""
         return self.strides[stage]
 
     def stage_with_cp(self, stage: int) -> bool | Literal['norms']:
-        """What the blocks of a stage compute again."""
+        """Returns which activations the blocks of a stage recompute."""
         return self.with_cp
 
     def block_options(self, stage: int, number: int) -> dict[str, Any]:
-        """Arguments that block ``number`` of a stage takes besides those of :class:`Block`; none by default."""
+        """Returns arguments of block ``number`` of a stage besides those of :class:`Block`; none by default."""
         return {}
 
     def make_stage(self, stage: int, in_channels: int, out_channels: int) -> nn.Sequential:
-        """The blocks of a stage."""
+        """Builds the blocks of a stage."""
         block, depths = self.block_type(), self.arch_settings[self.depth][1]
         before, last = sum(depths[:stage]), sum(depths) - 1
         blocks = []
@@ -334,15 +333,15 @@ class ResNet(BaseModule):
         return [first] + [dilation] * (blocks - 1)
 
     def block_width(self, planes: int) -> int:
-        """Channels of the 3x3 convolution of a bottleneck."""
+        """Returns the channels of the 3x3 convolution of a bottleneck."""
         return planes * (self.base_width or self.base_channels) // self.base_channels * self.groups
 
     def make_conv1x1(self, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-        """A 1x1 convolution of a block or a shortcut."""
+        """Returns a 1x1 convolution of a block or a shortcut."""
         return build_conv_layer(self.conv_cfg, in_channels, out_channels, 1, stride=stride, bias=False)
 
     def make_conv3x3(self, in_channels: int, out_channels: int, stride: int, stage: int, dilation: int) -> nn.Module:
-        """A 3x3 convolution of a block; deformable where the stage is."""
+        """Returns a 3x3 convolution of a block; deformable if the stage is."""
         cfg = self.conv_cfg
         if self.dcn and self.stage_with_dcn[stage]:
             dcn = {key: value for key, value in self.dcn.items() if key != 'fallback_on_stride'}
@@ -360,14 +359,14 @@ class ResNet(BaseModule):
         )
 
     def make_downsample(self, in_channels: int, out_channels: int, stage: int, stride: int) -> nn.Sequential | None:
-        """The shortcut of a block, or None where it is the identity."""
+        """Returns the shortcut of a block, or None for the identity."""
         if stride == 1 and in_channels == out_channels:
             return None
         pool = [nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False)] if self.avg_down else []
         conv = self.make_conv1x1(in_channels, out_channels, 1 if self.avg_down else stride)
         return Shortcut(*pool, conv, build_norm_layer(self.norm_cfg, out_channels)[1])
 
-    # --- what torch and mmengine call
+    # --- called by torch and mmengine
 
     def init_weights(self) -> None:
         initialized = self.is_init
@@ -384,12 +383,12 @@ class ResNet(BaseModule):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> tuple[list[str], list[str]]:
-        """Load the weights of this network, or of a dense one in any library's layout, with a classifier or without.
+        """Loads the weights of this network, or of a dense one in any library's layout, with or without a classifier.
 
         Args:
             state_dict: The weights by name.
-            strict: Whether all weights of the network must be there, and all of the file have a place. mmengine's
-                loading (``init_cfg``, ``load_checkpoint``) does not call this method and always asks for it.
+            strict: Whether all weights of the network and of the file must match. mmengine's loading (``init_cfg``,
+                ``load_checkpoint``) does not call this method and is always strict.
             assign: Whether the tensors themselves become the network's, as in ``nn.Module``.
 
         Returns:
@@ -397,8 +396,8 @@ class ResNet(BaseModule):
 
         Raises:
             InputError: If the file is an official IC-Conv or PyConv checkpoint, or of an SE-ResNet.
-            ArchitectureMismatchError: If a weight has another shape or kind, or with ``strict`` is missing or left;
-                lists the keys. Nothing is loaded then.
+            ArchitectureMismatchError: If a weight has another shape or kind, or with ``strict`` is unmatched; the
+                message lists the keys. Nothing is loaded then.
         """
         return super().load_state_dict(state_dict if strict else as_part(state_dict), strict, assign)
 
@@ -407,7 +406,7 @@ class ResNet(BaseModule):
         return self.maps(x, self.out_indices)
 
     def maps(self, x: Tensor, stages: Collection[int]) -> tuple[Tensor, ...]:
-        """``[N, in_channels, H, W]`` -> the feature maps of some stages; those after the last one do not run."""
+        """``[N, in_channels, H, W]`` -> the feature maps of some stages; later stages do not run."""
         x = self.stem_forward(x)
         outputs = []
         for stage in range(max(stages) + 1):
@@ -417,16 +416,16 @@ class ResNet(BaseModule):
         return tuple(outputs)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Have all blocks compute their activations again in the backward pass, or as the constructor was told."""
+        """Makes all blocks recompute activations in the backward pass, or restores the constructor's setting."""
         for stage in range(len(self.out_channels)):
             for block in getattr(self, f'layer{stage + 1}'):
                 block.with_cp = enable or self.stage_with_cp(stage)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The layer of a parameter and the number of layers, for a learning rate that decays by layer (mmpretrain).
+        """Returns the layer of a parameter and the number of layers, for layer-wise learning rate decay (mmpretrain).
 
         The stem is layer 0, stages 1 and 4 are a layer each, stages 2 and 3 one for every two and three blocks (four
-        and four of ResNet-152); what is not under ``prefix`` is a head and comes last.
+        and four of ResNet-152); a parameter outside ``prefix`` belongs to a head and comes last.
         """
         _, second, third, _ = self.arch_settings[self.depth][1]
         every = (4, 4) if second == 8 else (2, 3)
@@ -456,12 +455,12 @@ class ResNet(BaseModule):
 
 
 def _tuple_of(given: Any) -> Any:
-    """A list as a tuple; anything else unchanged, for the later check."""
+    """Returns a list as a tuple; anything else unchanged, for the later check."""
     return tuple(given) if isinstance(given, Iterable) else given
 
 
 def _width(base_width: int | None, width_per_group: int | None) -> int | None:
-    """``base_width``, under either of its two names."""
+    """Returns ``base_width``, given under either of its two names."""
     if width_per_group is None:
         return base_width
     check_positive(width_per_group=width_per_group)

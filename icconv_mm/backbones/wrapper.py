@@ -1,8 +1,8 @@
-"""Backbones of other libraries, made of inception or pyramidal convolutions.
+"""Backbones of other libraries with inception or pyramidal convolutions.
 
-``ICBackbone`` and ``PyConvBackbone`` are called as classes are because they stand where a config has a class, as the
-``type`` of a backbone. Both are functions that build a network from its config, convert it in place and return *it*:
-keys, initialisation, freezing, ``norm_eval``, checkpointing and ``train`` are its own because it is that network.
+``ICBackbone`` and ``PyConvBackbone`` have names of classes because they are the ``type`` of a backbone in configs. Both
+are functions that build a network from its config, convert it in place and return *that network*, with its own keys,
+initialisation, freezing, ``norm_eval``, checkpointing and ``train``.
 """
 
 import re
@@ -38,31 +38,30 @@ def ICBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Replace the 3x3 convolutions of any backbone by inception convolutions, under the same keys.
+    """Replaces the 3x3 convolutions of any backbone by inception convolutions, under the same keys.
 
     A function, although configs use it as a ``type``: it returns the backbone, an object of the backbone's own class.
 
-    Deformable convolutions, and others of their own kind, stay as they are; weight-standardised ones of mmcv stay
-    weight-standardised.
+    Deformable and other special convolutions stay unchanged; weight-standardised ones of mmcv stay weight-standardised.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
         pattern: Pattern of the 3x3 convolutions in order of definition: see :func:`icconv_mm.patterns.load_pattern`. An
-            analytic name ('geometric_d4', 'dense') fits any network, a published one the ResNet that it was found on.
+            analytic name ('geometric_d4', 'dense') fits any network, a published one the ResNet for which it was
+            searched.
         filter: Selects convolutions: a regular expression searched in the name or a callable (name, convolution) ->
             bool. By default all but those of the stem, as for :func:`icconv_mm.layers.to_inception`.
         supernet_d_max: Largest dilation of the search, given instead of a pattern. Kernels then have a side
             of ``2 * supernet_d_max + 1``.
-        pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
-        init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning
-            says so.
+        pretrained: A checkpoint (deprecated; use ``init_cfg``).
+        init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``, with a warning.
 
     Returns:
         The backbone itself, an object of its own class.
 
     Raises:
         InputError: If neither or both of ``pattern`` and ``supernet_d_max`` are given, the latter is not positive, no
-            convolution is selected, or the pattern does not fit; names the layer and the numbers.
+            convolution is selected, or the pattern does not fit; the message names the layer and the numbers.
         InputTypeError: If ``pretrained`` is neither a path nor a URL.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587.
@@ -78,7 +77,7 @@ def ICBackbone(
         return _refuse_dense(to_supernet(network, supernet_d_max, filter))
 
     def chosen(name: str, conv: nn.Module) -> bool:
-        """Convert the large kernels of a supernet to nine taps, but leave a network's own large kernels alone."""
+        """Converts the large kernels of a supernet to nine taps, but keeps a network's own large kernels."""
         size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
         return size and selects(filter, name, conv, conv.in_channels)
 
@@ -96,13 +95,13 @@ def PyConvBackbone(
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
 ) -> nn.Module:
-    """Replace the 3x3 convolutions of any backbone by pyramidal convolutions.
+    """Replaces the 3x3 convolutions of any backbone by pyramidal convolutions.
 
     A function, as :func:`ICBackbone`: it returns the backbone, an object of the backbone's own class.
 
-    A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage is that of
-    its name (``layer1`` to ``layer4``) or, in networks of other names, the resolution that it has on an image: strides
-    of 4 and less are the first stage, 32 and more the last.
+    A convolution ``name`` becomes ``name.pyconv_levels.N``, with new weights; all other keys stay. Its stage comes from
+    its name (``layer1`` to ``layer4``) or, with other names, from its output's stride: 4 and less are the first stage,
+    32 and more the last.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
@@ -110,16 +109,15 @@ def PyConvBackbone(
         stage_groups: The groups of each stage, one per level. By default the paper's and no fewer than the convolution
             has, or as many as divide the channels.
         filter: Selects convolutions, as for :func:`ICBackbone`.
-        pretrained: A checkpoint, by the older name; ``init_cfg`` is preferred.
-        init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``; a warning
-            says so.
+        pretrained: A checkpoint (deprecated; use ``init_cfg``).
+        init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``, with a warning.
 
     Returns:
         The backbone itself, an object of its own class.
 
     Raises:
         InputError: If the tables do not fit each other, no convolution is selected, or groups do not divide the
-            channels of one; names the layer and the numbers.
+            channels of one; the message names the layer and the numbers.
         InputTypeError: If ``pretrained`` is neither a path nor a URL.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538.
@@ -145,7 +143,7 @@ def PyConvBackbone(
 
 
 def _refuse_dense(network: nn.Module) -> nn.Module:
-    """Has loading fail where a file holds dense 3x3 kernels for layers that have others, and keep random ones."""
+    """Makes loading fail if a file has dense 3x3 kernels for converted layers, which would stay random."""
     for module in network.modules():
         if isinstance(module, PyConv2d) or hasattr(module, 'supernet_d_max'):
             register_load_state_dict_pre_hook(module, check_kernel)
@@ -153,10 +151,10 @@ def _refuse_dense(network: nn.Module) -> nn.Module:
 
 
 def check_kernel(module: nn.Module, state_dict: dict, prefix: str, *_: object) -> None:
-    """Called before the weights of a converted layer are loaded.
+    """Checks the weights before a converted layer loads them.
 
     Raises:
-        InputError: They are those of the dense convolution that it was.
+        InputError: They are those of the dense convolution.
     """
     weight = state_dict.get(f'{prefix}weight')
     if weight is not None and weight.shape[2:] == (3, 3) != getattr(module, 'kernel_size', None):
@@ -188,7 +186,7 @@ def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn
 
 
 def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]:
-    """The stage of each convolution, 0 to 3, by its name or by the size of its output on an image."""
+    """Returns the stage of each convolution, 0 to 3, by its name or by the size of its output on an image."""
     named = {name: int(match[1]) - 1 for name in convs if (match := _STAGE.search(name))}
     if len(named) == len(convs):
         return named
@@ -217,7 +215,7 @@ def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]
 
 
 def _run_on_zeros(network: nn.Module, side: int) -> None:
-    """Run a network on an image of as many channels as its first convolution reads, or of three (YOLOX slices it)."""
+    """Runs a network on an image of as many channels as its first convolution reads, or of three (YOLOX slices it)."""
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
     with torch.no_grad():
         try:

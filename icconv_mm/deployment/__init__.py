@@ -1,4 +1,4 @@
-"""Deployed models: norms folded into convolutions, activations fused, memory layout chosen once."""
+"""Deployed models: norms folded into convolutions, activations fused, one memory format."""
 
 from icconv_mm.deployment.deploy import deploy
 

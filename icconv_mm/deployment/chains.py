@@ -1,4 +1,4 @@
-"""Which convolutions of a module feed a norm, a ReLU, or both, and nothing else; and norms that become part of them."""
+"""Finding the convolutions of a module that feed only a norm, a ReLU, or both; folding of norms into them."""
 
 import copy
 import inspect
@@ -20,10 +20,10 @@ from icconv_mm.torch_private import has_hooks
 
 
 class Folded(nn.Identity):
-    """Stands where a layer was that is now part of the convolution before it."""
+    """Placeholder of a layer that is now part of the convolution before it."""
 
     def train(self, mode: bool = True) -> 'Folded':
-        """As ``nn.Module.train``, but training mode is an error."""
+        """Sets the mode as ``nn.Module.train``; training mode is an error."""
         if mode:
             raise RuntimeError(
                 'this model is deployed (icconv_mm.deploy): its batch norms are part of the convolutions, so '
@@ -33,7 +33,7 @@ class Folded(nn.Identity):
 
 
 def fold_norm(conv: nn.Module, norm: _BatchNorm) -> nn.Module:
-    """A new convolution, with bias, that computes ``norm(conv(x))`` of two modules in evaluation mode."""
+    """Returns a new convolution, with bias, that computes ``norm(conv(x))`` of two modules in evaluation mode."""
     if not isinstance(conv, PyConv2d):
         return fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
     new, begin = copy.deepcopy(conv), 0
@@ -47,20 +47,20 @@ def fold_norm(conv: nn.Module, norm: _BatchNorm) -> nn.Module:
 
 
 def fold_integrated_norms(module: nn.Module) -> int:
-    """Folds the integrated norms that a module itself has, in place; gives their number.
+    """Folds the integrated norms of a module, in place; returns their number.
 
-    In evaluation mode such a norm is linear. A module whose very class has ``norms_and_convs`` says which there are:
-    the name of each, and the convolutions over whose sum it runs. Offsets of deformable convolutions read the input,
-    not the output, and stay as they are.
+    In evaluation mode such a norm is linear. A module whose exact class has ``norms_and_convs`` names each norm and the
+    convolutions whose sum it normalises. Offsets of deformable convolutions depend on the input, not the output, and
+    stay unchanged.
     """
     if not declares(module, 'norms_and_convs'):
         return 0
     found = [(name, convs) for name, convs in module.norms_and_convs() if _folds(getattr(module, name), convs)]
     for name, convs in found:
-        for conv in convs:  # all terms of a sum are scaled, one of them is shifted
+        for conv in convs:  # all terms of the sum are scaled, one is shifted
             _scale(conv, getattr(module, name), shift=conv is convs[0])
         setattr(module, name, None)
-        module.add_module(f'{name}_folded', Folded().eval())  # refuses training mode, is not called
+        module.add_module(f'{name}_folded', Folded().eval())  # refuses training mode; it is never called
     return len(found)
 
 
@@ -75,7 +75,7 @@ def _folds(norm: nn.Module | None, convs: tuple[nn.Module, ...]) -> bool:
 
 @torch.no_grad()
 def _scale(conv: nn.Conv2d, norm: _BatchNorm, shift: bool) -> None:
-    """Folds the norm into a convolution, in place; without its shift where another term of the sum carries that."""
+    """Folds the norm into a convolution, in place; without its shift if another term of the sum has it."""
     nothing = torch.zeros_like(norm.running_mean)
     mean, bias = (norm.running_mean, norm.bias) if shift else (nothing, nothing)
     conv.weight, conv.bias = fuse_conv_bn_weights(
@@ -85,15 +85,15 @@ def _scale(conv: nn.Conv2d, norm: _BatchNorm, shift: bool) -> None:
 
 _log = logging.getLogger(__name__)
 
-# exact types: a subclass may do something else with its weight
+# exact types: a subclass may use its weight differently
 FOLDABLE = (*compat.CONVOLUTIONS, ICConv2d, PyConv2d)
-# Of the libraries: they take layers out of their parts one by one, in code that cannot be traced.
+# Modules of the libraries that call layers of their parts one by one, in code that cannot be traced.
 _TAKE_PARTS = ('mmdet.models.dense_heads.tood_head.TaskDecomposition',)
 _PLAIN = tuple(kind for kind in compat.CONVOLUTIONS if issubclass(kind, nn.Conv2d))
 
 
 class Chain(NamedTuple):
-    """A convolution and what follows it, as names of submodules; at least one of the two is there."""
+    """A convolution and the norm and ReLU after it, at least one of the two, as names of submodules."""
 
     conv: str
     norm: str | None
@@ -101,10 +101,10 @@ class Chain(NamedTuple):
 
 
 def find_chains(container: nn.Module) -> list[Chain] | None:
-    """The chains of the convolutions that ``container`` itself calls, in the order of the calls.
+    """Returns the chains of the convolutions that ``container`` itself calls, in the order of the calls.
 
-    A module in evaluation mode is traced, its submodules being single steps. Where that fails, because the code asks
-    for values or for the kind of its arguments, nothing is known, and None returned.
+    The module is traced in evaluation mode, with submodules as single steps. If that fails, because the code reads
+    values or types of its arguments, the result is None.
     """
     called = list(_called(container))
     may_follow = [module for module in called if type(module) is nn.ReLU or is_batch_norm(module)]
@@ -117,7 +117,7 @@ def find_chains(container: nn.Module) -> list[Chain] | None:
 
 
 def taken_apart(model: nn.Module) -> set[nn.Module]:
-    """Modules whose layers other code calls one by one, or reads: their own code does not show what uses them."""
+    """Returns modules whose layers other code calls or reads: their own code does not show the use."""
     apart: set[nn.Module] = set()
     for container in model.modules():
         if f'{type(container).__module__}.{type(container).__qualname__}' in _TAKE_PARTS:
@@ -132,7 +132,7 @@ def taken_apart(model: nn.Module) -> set[nn.Module]:
 
 
 def _called(container: nn.Module) -> Iterator[nn.Module]:
-    """Submodules that the container can call as its own: children, also those in lists."""
+    """Returns submodules that the container can call: children, also those in lists."""
     for child in container.children():
         if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
             yield from _called(child)
@@ -141,8 +141,8 @@ def _called(container: nn.Module) -> Iterator[nn.Module]:
 
 
 def _of_conv_module(module: ConvModule) -> list[Chain]:
-    """A module of mmcv that has its steps in a list instead of in code."""
-    if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:  # folds at every call
+    """Returns the chain of a module of mmcv that has its steps in a list instead of in code."""
+    if getattr(module, 'efficient_conv_bn_eval_forward', None) is not None:  # it folds the norm at every call
         return []
     there = {'conv': True, 'norm': module.with_norm, 'act': module.with_activation}
     steps = [step for step in module.order if there[step]]
@@ -153,21 +153,21 @@ def _of_conv_module(module: ConvModule) -> list[Chain]:
 
 
 def trace(container: nn.Module) -> fx.Graph | None:
-    """The graph of a module's code, its submodules being single steps; None where nothing is known of it."""
+    """Returns the graph of a module's code, with submodules as single steps; None if it cannot be traced."""
     parameters = inspect.signature(container.forward).parameters.values()
     several = any(p.default is not p.empty or p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters)
     code = getattr(container.forward, '__code__', None)
     if several or code is None or 'isinstance' in code.co_names:
-        return None  # a trace would show one of several ways through the code
+        return None  # a trace would show one of several branches
     held = [(values, dict(values)) for values in (vars(container), container._buffers)]
     try:
         graph = _Tracer().trace(container)
-    except Exception as error:  # whatever the code of a module does with something that is no tensor
+    except Exception as error:  # any error of code that gets no tensor
         _log.debug('%s is not traced, its convolutions stay: %s', type(container).__name__, error)
         return None
     finally:
         keeps = False
-        for values, before in held:  # what the code keeps from one call to the next
+        for values, before in held:  # values that the code keeps from one call to the next
             keeps |= any(before.get(name, container) is not value for name, value in values.items())
             values.clear()
             values.update(before)
@@ -179,7 +179,7 @@ class _Tracer(fx.Tracer):
         return True
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
-        """A module that the code itself makes, such as a slice of an ``nn.Sequential``, is part of the code."""
+        """Treats a module that the code creates, such as a slice of an ``nn.Sequential``, as part of the code."""
         if all(m is not each for each in self.root.modules()):
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
@@ -187,7 +187,7 @@ class _Tracer(fx.Tracer):
 
 def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
     calls = Counter(id(container.get_submodule(node.target)) for node in graph.nodes if node.op == 'call_module')
-    # parameters that the code reads itself are not to change
+    # parameters that the code itself reads must not change
     read = {str(node.target).rpartition('.')[0] for node in graph.nodes if node.op == 'get_attr'}
 
     whole = tuple(f'{node.target}.' for node in graph.nodes if node.op == 'call_module')
@@ -211,7 +211,7 @@ def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
 
 
 def _next(node: fx.Node) -> fx.Node | None:
-    """The one module that takes the result of a node and nothing else, if there is one."""
+    """Returns the module that is the only user of a node, if there is one."""
     users = list(node.users)
     if len(users) != 1 or users[0].op != 'call_module' or users[0].args != (node,) or users[0].kwargs:
         return None
@@ -219,7 +219,7 @@ def _next(node: fx.Node) -> fx.Node | None:
 
 
 def _checked(container: nn.Module, chain: Chain) -> list[Chain]:
-    """The part of a chain whose modules are of known kinds, if there is any."""
+    """Returns the part of a chain whose modules are of known kinds, if any."""
     conv = container.get_submodule(chain.conv)
     if not _is_convolution(conv):
         return []
@@ -240,7 +240,7 @@ def _is_convolution(module: nn.Module) -> bool:
         return False
     if type(module) is PyConv2d:
         return module.has_plain_levels(module.pyconv_levels)
-    # the filters of a grouped transposed convolution lie in another order, which torch's folding does not know
+    # the filters of a grouped transposed convolution have another order, which torch's folding does not support
     return not (isinstance(module, nn.ConvTranspose2d) and module.groups > 1)
 
 
@@ -250,6 +250,6 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def is_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is a batch norm of known code that normalises with statistics it has stored."""
+    """Whether a module is a batch norm of known code that uses running statistics."""
     known = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
     return known and not module.training and not has_hooks(module) and has_statistics(module)

@@ -1,4 +1,4 @@
-"""``icconv_mm.deploy``: a trained model made faster for inference, its ordinary convolutions packed on the CPU."""
+"""``icconv_mm.deploy``: a faster copy of a trained model for inference, with packed convolutions on the CPU."""
 
 import copy
 import logging
@@ -28,7 +28,7 @@ from icconv_mm.layers.settings import layer_like
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution by packed filters where they serve (:mod:`icconv_mm.layers.fast_eval`), torch's own elsewhere.
+    """A convolution with packed filters where possible (:mod:`icconv_mm.layers.fast_eval`), torch's own elsewhere.
 
     Example:
         >>> conv = nn.Conv2d(8, 6, 3, padding=1).requires_grad_(False)
@@ -37,12 +37,12 @@ class PackedConv2d(nn.Conv2d):
     """
 
     relu = False  # whether ReLU follows
-    # of this very class: see icconv_mm.layers.fast_eval and icconv_mm.backbones.blocks
+    # of this exact class: see icconv_mm.layers.fast_eval and icconv_mm.backbones.blocks
     makes_new_map = frees_input = takes_sum = True
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> 'PackedConv2d':
-        """The layer with the parameters of ``conv``."""
+        """Returns the layer with the parameters of ``conv``."""
         return layer_like(conv, cls)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -58,34 +58,34 @@ class PackedConv2d(nn.Conv2d):
         Args:
             x: ``[N, C_in, H, W]``.
             z: ``[N, C_out, H', W']``.
-            overwrite: Whether nobody needs z any more. The result is then written over z where it can be, as a new map
-                costs more than the sum.
+            overwrite: Whether z has no other user. The result then overwrites z if possible, as a new map costs more
+                than the sum.
 
         Returns:
-            ``[N, C_out, H', W']``; z itself where it was written over.
+            ``[N, C_out, H', W']``; z itself if it was overwritten.
         """
         if overwrite and is_packed(x, self) and self._may_overwrite(z, x):
             packed_conv2d_add_relu_(z, x, self)
             return z
         y = self(x)
-        y += z  # in place: no gradient needs what a convolution made
+        y += z  # in place: no gradient needs the output of a convolution
         return F.relu_(y)
 
     def _may_overwrite(self, z: Tensor, x: Tensor) -> bool:
-        """Whether z is as the output would be, and no gradient needs it."""
+        """Whether z has the format of the output, and no gradient needs it."""
         if type(z) is not Tensor or (torch.is_grad_enabled() and z.requires_grad) or z.dtype != x.dtype:
             return False
         return z.shape == self.output_shape(x) and z.is_contiguous(memory_format=torch.channels_last)
 
     def output_shape(self, x: Tensor) -> tuple[int, ...]:
-        """``(N, C_out, H', W')`` of what it makes of ``x``."""
+        """Returns ``(N, C_out, H', W')``, the shape of the output for ``x``."""
         numbers = zip(x.shape[2:], self.kernel_size, self.stride, self.padding, self.dilation)
         sides = ((size + 2 * pad - dil * (side - 1) - 1) // step + 1 for size, side, step, pad, dil in numbers)
         return x.shape[0], self.out_channels, *sides
 
 
 class PackedConv2dReLU(PackedConv2d):
-    """``relu(PackedConv2d(x))``, without gradient where filters are packed.
+    """``relu(PackedConv2d(x))``, without gradient if filters are packed.
 
     Example:
         >>> conv = nn.Conv2d(8, 6, 3, padding=1).requires_grad_(False)
@@ -97,47 +97,46 @@ class PackedConv2dReLU(PackedConv2d):
     takes_sum = False  # the sum would come before ReLU
 
 
-# what computes relu(conv(x)) in one operator
+# layers that compute relu(conv(x)) in one operator
 _RELU = {ICConv2d: ICConv2dReLU, PyConv2d: PyConv2dReLU, PackedConv2d: PackedConv2dReLU}
 _log = logging.getLogger(__name__)
 
 
 def deploy(model: nn.Module) -> nn.Module:
-    """A copy of the model made for inference: same results (to 1e-4 of the maximum in float32), less work.
+    """Returns a copy of the model for inference: same results (to 1e-4 of the maximum in float32), less work.
 
     Batch norms, also synchronised and integrated ones, become part of the convolution before them; a ReLU after a
-    convolution becomes part of that; weights are channels_last. The last convolution of a block of this package takes
+    convolution becomes part of it; weights are channels_last. The last convolution of a block of this package includes
     the sum with the shortcut and its ReLU. On the CPU plain convolutions keep their filters in oneDNN's order, for the
-    sizes of map that they saw last. Other norms stay. A norm is folded only where the code of the module that holds it
-    shows that the convolution feeds it and nothing else; what cannot be shown stays as it is. One line at level INFO
-    says how much was folded and fused, and which modules' code could not be traced. On a GPU norms are folded and ReLUs
-    of inception and pyramidal convolutions fused, and no more.
+    last sizes of maps. Other norms stay. A norm is folded only if the code of its module shows that it is the only user
+    of the convolution; otherwise it stays. One log line at level INFO counts what was folded and fused, and the modules
+    whose code could not be traced. On a GPU only norms are folded and ReLUs of inception and pyramidal convolutions
+    fused.
 
     Args:
         model: A backbone, neck, or whole model of any task library; it is not changed. A wrapper for distributed
-            training is taken off.
+            training is removed.
 
     Returns:
-        A new model of the same class in evaluation mode. Parameters do not require gradients and have other names than
-        before: the checkpoint of the model is loaded before this, not after. Switching to training mode is an error. It
-        exports, traces and compiles as the model does. Where there is nothing to fold or fuse, a warning says so, and
-        the copy computes what the model computes.
+        A new model of the same class in evaluation mode. Parameters do not require gradients and have other names: load
+        the model's checkpoint before, not after. Switching to training mode is an error. It exports, traces and
+        compiles as the model does. If there is nothing to fold or fuse, a warning says so, and the copy is unchanged.
 
     Raises:
-        TypeError: If ``model`` is not a module, or one that ``torch.compile`` made.
+        TypeError: If ``model`` is not a module, or the result of ``torch.compile``.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f'deploy takes a torch.nn.Module, got {type(model).__name__}')
     if hasattr(model, '_orig_mod'):
         raise TypeError('deploy takes the model itself: call torch.compile on what deploy returns')
     model = copy.deepcopy(model.module if is_model_wrapper(model) else model)
-    model.eval()  # some modules of task libraries do not return themselves
+    model.eval()  # eval() of some modules of task libraries does not return the module
     model.requires_grad_(False)
     norms = relus = 0
     untraced = Counter()
     kept, apart = with_contiguous_maps(model), taken_apart(model)
     for module in list(model.modules()):
-        if getattr(module, 'with_cp', False):  # recomputation, of no use here, would hide a block's code from tracing
+        if getattr(module, 'with_cp', False):  # recomputation would hide a block's code from tracing
             module.with_cp = False
         norms += fold_integrated_norms(module)
         chains = [] if module in apart else find_chains(module)
@@ -155,7 +154,7 @@ def deploy(model: nn.Module) -> nn.Module:
 
 
 def _left(untraced: Counter) -> str:
-    """How many modules stay as they are because of their code, by class."""
+    """Returns the part of the log line on modules that stay unchanged because of their code, by class."""
     if not untraced:
         return ''
     kinds = ', '.join(f'{count} {kind}' for kind, count in untraced.most_common())
@@ -168,7 +167,7 @@ def _is_packable(conv: nn.Module) -> bool:
 
 
 def _replace_others(model: nn.Module) -> None:
-    """Plain convolutions without ReLU, in place: those that are called, and may give channels_last maps."""
+    """Packs plain convolutions without ReLU, in place: those that are called, and may return channels_last maps."""
     kept = with_contiguous_maps(model)
     kept |= {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
     convs = [(name, conv) for name, conv in model.named_modules() if name and conv not in kept and _is_packable(conv)]
@@ -176,17 +175,17 @@ def _replace_others(model: nn.Module) -> None:
 
 
 def _lay_out(model: nn.Module) -> None:
-    """Filters as the kernels read them. Unknown layers may ask for theirs in another shape, and keep them."""
+    """Converts filters to the format of the kernels. Unknown layers may view theirs in another shape, and keep them."""
     kinds = *FOLDABLE, ICConv2dReLU, PackedConv2d, PackedConv2dReLU
     kept = with_contiguous_maps(model)
     for module in model.modules():
         if type(module) in kinds and type(module) is not PyConv2d and module not in kept:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
-    give_contiguous_maps(model)  # what such convolutions make is channels_last
+    give_contiguous_maps(model)  # outputs of such convolutions are channels_last
 
 
 def _shorten(container: nn.Module, chain: Chain, may_pack: bool) -> bool:
-    """Makes one convolution of a chain; says whether a ReLU was fused."""
+    """Replaces a chain by one convolution; returns whether a ReLU was fused."""
     conv = container.get_submodule(chain.conv)
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))

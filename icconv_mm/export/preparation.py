@@ -83,10 +83,9 @@ _STEPS = {
 }
 
 
-def scales_of(transforms: Sequence[Mapping[str, Any]]) -> list[float]:
-    """At which scales the transforms of a test pipeline give images, largest first."""
-    pyramids = (each for each in transforms if kind_of(each) == 'MultiScaleResize')
-    return next((sorted(each.get('scales', (1,)), reverse=True) for each in pyramids), [1])
+def scales_of(steps: Sequence[Mapping[str, Any]]) -> list[float]:
+    """At which scales the steps before a network give images, largest first."""
+    return next((step['scales'] for step in steps if step['op'] == 'pyramid'), [1])
 
 
 def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequence[int] | None, where: str) -> dict:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -15,13 +14,12 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.checkpoints import metadata, reading
 from icconv_mm.checkpoints.matching import check_covers, check_fits
-from icconv_mm.config_tree import as_list, walk_dicts
 from icconv_mm.deployment import deploy
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
 from icconv_mm.registry import HOOKS
 from icconv_mm.tasks.adapter import TaskAdapter, metainfo_of_built
-from icconv_mm.tasks.choose import adapter_for
+from icconv_mm.tasks.choose import scope_and_adapter
 
 
 @HOOKS.register_module()
@@ -37,6 +35,7 @@ class CheckpointMatchHook(Hook):
             classes changes.
         name: Name of the checkpoint in the error.
         resume: Whether the run continues from the checkpoint: its counters, logs and best checkpoints are checked.
+        task: The adapter of the task; by default that of the runner's config.
 
     Raises:
         DatasetError, InputError: Data cannot be right, or the model cannot learn them.
@@ -48,17 +47,29 @@ class CheckpointMatchHook(Hook):
 
     priority = 'HIGHEST'  # before hooks that change the checkpoint, such as the one for averaged weights
 
-    def __init__(self, allow: Sequence[str] = (), name: str = 'the checkpoint', resume: bool = False) -> None:
+    def __init__(
+        self,
+        allow: Sequence[str] = (),
+        name: str = 'the checkpoint',
+        resume: bool = False,
+        task: TaskAdapter | None = None,
+    ) -> None:
         self.allow = tuple(allow)
         self.name = name
         self.resume = resume
+        self.task = task
+
+    def _task_of(self, runner: Runner) -> TaskAdapter:
+        if self.task is None:  # in a config of the user's, without our tools
+            _, self.task = scope_and_adapter(runner.cfg)
+        return self.task
 
     def before_run(self, runner: Runner) -> None:
         """A runner calls it when all is built; most have read no checkpoint yet."""
-        model, task = unwrapped(runner.model), adapter_for(runner.cfg)
+        model = unwrapped(runner.model)
         for phase in ('train', 'val', 'test'):
             if isinstance(loop := getattr(runner, f'_{phase}_loop', None), BaseLoop):
-                dataset = loop.dataloader.dataset
+                task, dataset = self._task_of(runner), loop.dataloader.dataset
                 task.check(model, dataset, f'{phase}_dataloader.dataset', training=phase == 'train')
                 for i, metric in enumerate(loop.evaluator.metrics if phase != 'train' else ()):
                     where, source = f'{phase}_evaluator', _source(runner.cfg.get(f'{phase}_evaluator'), i)
@@ -80,12 +91,12 @@ class CheckpointMatchHook(Hook):
                 _check_resumable(runner, checkpoint)
             for phase in ('train',) * self.resume + ('test',):
                 if isinstance(loop := getattr(runner, f'_{phase}_loop', None), BaseLoop):
-                    _check_labels(adapter_for(runner.cfg), checkpoint, loop.dataloader.dataset, f'{phase}_dataloader')
+                    _check_labels(self._task_of(runner), checkpoint, loop.dataloader.dataset, f'{phase}_dataloader')
 
 
 def _check_labels(task: TaskAdapter, checkpoint: dict, dataset: Any, where: str) -> None:
     """Raise InputError for a class that has one label in the checkpoint and another in the data."""
-    learned = task.parts(task.dataset_meta(checkpoint, Config()))
+    learned = task.parts(task.dataset_meta(checkpoint))
     for part, (adapter, meta) in task.parts(dict(metainfo_of_built(dataset))).items():
         names = adapter.class_names(meta)
         for label, name in enumerate(adapter.class_names(learned[part][1])):
@@ -109,7 +120,8 @@ def check_pretrained(model: nn.Module) -> None:
     mmengine loads what fits of it, and says the rest in the log.
     """
     for name, module in model.named_modules():
-        for init in as_list(getattr(module, 'init_cfg', None) or []):
+        inits = getattr(module, 'init_cfg', None) or []
+        for init in [inits] if isinstance(inits, Mapping) else inits:
             path = init.get('checkpoint') if init.get('type') == 'Pretrained' else None
             if path is not None and '://' not in path:
                 require_file(Path(path).expanduser(), f'{name or "model"}.init_cfg.checkpoint')
@@ -149,9 +161,13 @@ def _batch_size(runner: Runner) -> int | None:
 
 def _source(evaluator: Any, i: int) -> str:
     """The annotation file of a metric by the config of the evaluator, if it says one."""
-    metrics = as_list(evaluator.get('metrics', evaluator) if isinstance(evaluator, Mapping) else evaluator)
-    files = (node['ann_file'] for node in walk_dicts(metrics[i : i + 1]) if node.get('ann_file'))
-    return str(next(files, 'the file'))
+    metrics = evaluator.get('metrics', evaluator) if isinstance(evaluator, Mapping) else evaluator
+    metric = next(iter(metrics[i : i + 1]), None) if isinstance(metrics, (list, tuple)) else metrics
+    while isinstance(metric, Mapping):
+        if metric.get('ann_file'):
+            return str(metric['ann_file'])
+        metric = metric.get('metric')  # of TaskMetric
+    return 'the file'
 
 
 class ImageCheckHook(Hook):

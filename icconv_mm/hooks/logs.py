@@ -18,7 +18,6 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
-from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import message_of, printable
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import color_of
@@ -33,9 +32,17 @@ _NO_METRICS = ('step', 'epoch', 'time', 'data_time')  # of what a validation log
 
 
 class OpeningHook(Hook):
-    """The first lines of the log: config, network, data, schedule, machine. Everything else is in the saved config."""
+    """The first lines of the log: config, network, data, schedule, machine. Everything else is in the saved config.
+
+    Args:
+        name: Name of the config.
+        network: Types of the model and of its backbone.
+    """
 
     priority = 'HIGHEST'
+
+    def __init__(self, name: str, network: Sequence[str]) -> None:
+        self.name, self.network = name, network
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
@@ -52,13 +59,10 @@ class OpeningHook(Hook):
 
     def _say(self, runner: Runner, data: Sequence[str]) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        parts = ', '.join(
-            kind_of(part) for part in (runner.cfg.model, runner.cfg.model.get('backbone') or {}) if kind_of(part)
-        )
-        count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        parts, count = ', '.join(self.network), sum(parameter.numel() for parameter in model.parameters()) / 1e6
         device = next((str(parameter.device) for parameter in model.parameters()), 'cpu')
         runner.logger.info(
-            f'{runner.cfg.filename} -> {runner.work_dir}\n'
+            f'{self.name} -> {runner.work_dir}\n'
             f'  network: {parts}, {count:.1f} million parameters\n'
             f'  data: {", ".join(data)}\n'
             f'  machine: {device}, {get_world_size()} processes, torch {torch.__version__}, seed {runner.seed}'

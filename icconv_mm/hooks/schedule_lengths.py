@@ -2,24 +2,24 @@
 
 import math
 
-from icconv_mm.config_tree import as_list, kind_of
+from icconv_mm.config_tree import as_list
 
 # What a scheduler counts in epochs or iterations, and the least that it may be.
 _COUNTS = {'begin': 0, 'end': 1, 'T_max': 1, 'step_size': 1, 'total_steps': 1, 'periods': 1, 'milestones': 1}
 
 
-def stretch(scheduler: dict, ratio: float) -> None:
-    """Change the config of a scheduler to that of a training ``ratio`` times as long.
+def stretch(scheduler: dict, kind: str, ratio: float) -> None:
+    """Change the config of a scheduler of a kind to that of a training ``ratio`` times as long.
 
     What becomes iterations when the length of an epoch is known (``convert_to_iter_based``) keeps fractions of epochs.
     """
     step, whole = ratio * scheduler.get('step_size', 1), not scheduler.get('convert_to_iter_based')
-    if kind_of(scheduler).startswith('Exponential') or ('step_size' in scheduler and step < 1 and whole):
+    if kind.startswith('Exponential') or ('step_size' in scheduler and step < 1 and whole):
         scheduler['gamma'] = scheduler.get('gamma', 0.1) ** (1 / step)  # it decays in each step
-    scale_counts(scheduler, ratio, whole)
+    scale_counts(scheduler, kind, ratio, whole)
 
 
-def scale_counts(scheduler: dict, ratio: float, whole: bool = True) -> None:
+def scale_counts(scheduler: dict, kind: str, ratio: float, whole: bool = True) -> None:
     """Multiply what a scheduler counts, by default to whole numbers."""
     former = span_of(scheduler) if 'end' in scheduler else 0
     spans = 'end' in scheduler and math.isclose(scheduler.get('T_max') or 0, span_of(scheduler))
@@ -32,21 +32,21 @@ def scale_counts(scheduler: dict, ratio: float, whole: bool = True) -> None:
     if spans:
         scheduler['T_max'] = span_of(scheduler)
     if whole and former not in (0, 1):  # a factor of one step, as in RTMO's recipes, is meant to stay
-        skip_short_warm_up(scheduler, ('Linear', 'Constant'))
+        skip_short_warm_up(scheduler, kind, ('Linear', 'Constant'))
 
 
 def span_of(scheduler: dict) -> float:
     return scheduler['end'] - scheduler.get('begin', 0)
 
 
-def skip_short_warm_up(scheduler: dict, kinds: tuple[str, ...]) -> None:
+def skip_short_warm_up(scheduler: dict, kind: str, kinds: tuple[str, ...]) -> None:
     """Let a warm-up of one step have the full value in it.
 
     mmengine's warm-ups (``LinearLR``, ``ConstantLR``, those of the momentum) come back to it in their last step. The
     first is none: the value would stay at the start for the whole training.
     """
-    if kind_of(scheduler).startswith(kinds) and 'end' in scheduler and span_of(scheduler) < 2:
-        if kind_of(scheduler).startswith('Constant'):
+    if kind.startswith(kinds) and 'end' in scheduler and span_of(scheduler) < 2:
+        if kind.startswith('Constant'):
             scheduler['factor'] = 1.0
         else:
             scheduler['start_factor'] = max(scheduler.get('start_factor', 1 / 3), scheduler.get('end_factor', 1.0))

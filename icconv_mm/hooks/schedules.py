@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from icconv_mm.config_tree import as_list, kind_of
+from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import InputError
 from icconv_mm.hooks.schedule_lengths import scale_counts, skip_short_warm_up, span_of
 
@@ -16,33 +16,31 @@ _STATE = {'optimizer', 'base_values', 'last_step', '_global_step', '_last_value'
 _STATE_OF_METRICS = {'best', 'cooldown_counter', 'num_bad_epochs'}  # of ReduceOnPlateau
 
 
-def check_schedulers_when_built(runner: Runner) -> None:
-    """Have a runner mend and check the configs of its schedulers when it knows how many iterations an epoch has.
+def checked_schedulers(runner: Runner, schedulers: Any) -> Any:
+    """Configs of schedulers in the same form, those of epochs that step in every iteration in iterations.
 
     A warm-up that is longer than the training gets a warning.
+
+    Args:
+        runner: The runner, whose training loop says how many iterations an epoch has.
+        schedulers: ``param_scheduler`` of its config; None without any.
     """
-    builder = getattr(runner, 'strategy', runner)
-    build = builder.build_param_scheduler
-    builder.build_param_scheduler = lambda schedulers, *args, **options: build(
-        _checked(runner, schedulers), *args, **options
-    )
-
-
-def _checked(runner: Runner, schedulers: Any) -> Any:
-    """Configs of schedulers in the same form, those of epochs that step in every iteration in iterations."""
     if isinstance(schedulers, dict) and 'type' not in schedulers:  # of several optimisers
-        return {name: _checked(runner, own) for name, own in schedulers.items()}
-    return [_check(runner, dict(each)) if isinstance(each, dict) else each for each in as_list(schedulers)]
+        return {name: checked_schedulers(runner, own) for name, own in schedulers.items()}
+    if isinstance(schedulers, dict):
+        return [_check(runner, dict(schedulers))]
+    return schedulers and [_check(runner, dict(each)) if isinstance(each, dict) else each for each in schedulers]
 
 
 def _check(runner: Runner, scheduler: dict) -> dict:
+    kind = kind_of(scheduler)
     if scheduler.get('by_epoch', True) and scheduler.pop('convert_to_iter_based', False):
-        scale_counts(scheduler, len(runner.train_dataloader))
+        scale_counts(scheduler, kind, len(runner.train_dataloader))
         scheduler['by_epoch'] = False
     by_epoch = scheduler.get('by_epoch', True)
     length, unit = (runner.max_epochs, 'epochs') if by_epoch else (runner.max_iters, 'iterations')
-    end, kind = scheduler.setdefault('end', length), kind_of(scheduler)
-    skip_short_warm_up(scheduler, ('Linear',))
+    end = scheduler.setdefault('end', length)
+    skip_short_warm_up(scheduler, kind, ('Linear',))
     if kind.startswith(('Linear', 'QuadraticWarmup')) and end > length > scheduler.get('begin', 0):
         runner.logger.warning(
             f'param_scheduler: {kind} ends after {end} {unit}, the training after {length}: it does not reach its end'
@@ -61,13 +59,18 @@ class ScheduleHook(Hook):
     A schedule that is the checkpoint's goes on as it was. With any other (another length, another decay), the values
     of the optimiser become those that a training with this schedule from the start would have there.
 
+    Args:
+        resume: Whether the run continues from a checkpoint.
+        name: Name of the checkpoint in the error.
+
     Raises:
         InputError: The schedule is another, and depends on metrics of the validations.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self) -> None:
+    def __init__(self, resume: bool = True, name: str = 'the checkpoint') -> None:
+        self.resume, self.name = resume, name
         self._is_another = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -78,7 +81,7 @@ class ScheduleHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """It is called before mmengine gives the schedulers their states in the checkpoint."""
         states = checkpoint.get('param_schedulers')
-        if states is None or not runner.param_schedulers or not runner.cfg.get('resume'):
+        if states is None or not runner.param_schedulers or not self.resume:
             return
         now, before = list(_each(runner.param_schedulers)), list(_each(states))
         for scheduler, state in zip(now, before):
@@ -89,7 +92,7 @@ class ScheduleHook(Hook):
         changes = _changes(now, before)
         if metrics := next(filter(_is_of_metrics, now), None):
             raise InputError(
-                f'{runner.cfg.load_from}: the schedule is not that of the checkpoint ({changes}), and '
+                f'{self.name}: the schedule is not that of the checkpoint ({changes}), and '
                 f'{type(metrics).__name__} depends on validations that a training with this one would have had: resume '
                 'with the former schedule'
             )

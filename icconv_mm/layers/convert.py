@@ -1,4 +1,4 @@
-"""The 3x3 convolutions of any network into supernet kernels, and either into inception convolutions."""
+"""Conversion of 3x3 convolutions to supernet kernels, and of both to inception convolutions, in any network."""
 
 import sys
 from collections import Counter
@@ -20,10 +20,10 @@ _MERGING = ('switch_to_deploy', 'reparameterize', 'fuse')  # methods that merge 
 
 
 def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn.Module:
-    """Gives the 3x3 convolutions of a network kernels of (2 * d_max + 1)^2, in place.
+    """Extends the 3x3 convolutions of a network to kernels of (2 * d_max + 1)^2, in place.
 
-    The result computes what the network computed: the nine weights stay around the centre, the new ones are zero, and
-    the padding grows with the kernel. It is ordinary PyTorch and trains as the network did.
+    The result computes the same as the network: the nine weights stay around the centre, the new ones are zero, and the
+    padding grows with the kernel. It is ordinary PyTorch and trains like the network.
 
     This, training, ``patterns.search.edo_search`` and :func:`to_inception` are the steps of the dilation search
     (Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2). The network is changed only after
@@ -33,14 +33,14 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
         module: Any network, or a single convolution.
         d_max: The largest dilation to search.
         filter: Selects 3x3 convolutions: a regular expression searched in the name or a callable
-            ``(name, convolution) -> bool``. By default all but the stem: what reads the image (3 input channels), and
-            a deep stem.
+            ``(name, convolution) -> bool``. By default all but the stem: convolutions of the image (3 input
+            channels), and a deep stem.
 
     Returns:
         ``module`` (a new layer if it is itself a convolution).
 
     Raises:
-        InputError: If no convolution is selected, or one of them cannot be extended; names the layer.
+        InputError: If no convolution is selected, or one of them cannot be extended; the message names the layer.
 
     Example:
         >>> to_supernet(nn.Conv2d(8, 8, 3, padding=1), d_max=4).kernel_size
@@ -60,16 +60,16 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
 def to_inception(
     module: nn.Module, pattern: str | Path | Sequence[DilationPattern], filter: LayerFilter = None
 ) -> nn.Module:
-    """Turns the 3x3 or supernet convolutions of a network into ``ICConv2d`` by a pattern, in place.
+    """Converts the 3x3 or supernet convolutions of a network to ``ICConv2d`` by a pattern, in place.
 
-    A 3x3 kernel keeps its weights (the dense pattern leaves the network as it was); of a supernet kernel each channel
-    keeps the nine taps of its dilation. mmcv's ``ConvWS2d`` and ``ConvAWS2d`` stay weight-standardised; deformable and
-    other convolutions of their own kind stay as they are.
+    A 3x3 kernel keeps its weights (the dense pattern does not change the network's results); of a supernet kernel each
+    channel keeps the nine taps of its dilation. mmcv's ``ConvWS2d`` and ``ConvAWS2d`` stay weight-standardised;
+    deformable and other special convolutions stay unchanged.
 
     Args:
         module: Any network, or a single convolution.
-        pattern: One pattern per convolution in order of definition, or what ``load_pattern`` takes: a file or a name.
-            It may count those that stay as they are.
+        pattern: One pattern per convolution in order of definition, or a file or a name for ``load_pattern``. It may
+            include entries for convolutions that stay unchanged.
         filter: Selects convolutions of odd square kernels, 3x3 and above, as in :func:`to_supernet`.
 
     Returns:
@@ -77,7 +77,7 @@ def to_inception(
 
     Raises:
         InputError: If the pattern has another number of layers than the network, or does not fit one of them: its
-            channels, its padding, or a dilation beyond the supernet's; names the layer and the numbers.
+            channels, its padding, or a dilation beyond the supernet's; the message names the layer and the numbers.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3, padding=1, stride=2))
@@ -97,7 +97,7 @@ def to_inception(
 
 
 def refuse_merging(*_: object, **__: object) -> None:
-    """Stands for the methods by which RepVGG, MobileOne and their kin merge branches into dense convolutions.
+    """Replaces the methods by which RepVGG, MobileOne and similar networks merge branches into dense convolutions.
 
     Raises:
         InputError: Always.
@@ -106,7 +106,7 @@ def refuse_merging(*_: object, **__: object) -> None:
 
 
 def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> list[DilationPattern]:
-    """The pattern of each of ``convs``, read from one of them alone or from one of ``every`` convolution."""
+    """Returns the pattern of each of ``convs``, from a pattern of these alone or of ``every`` convolution."""
 
     def load(layers):
         names = [name for name, _ in layers if name]
@@ -124,7 +124,7 @@ def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> lis
 
 
 def check_choice(who: str, pattern: object, supernet_d_max: int | None) -> None:
-    """Raise InputError unless ``who`` was given one of the two: a pattern, or the largest dilation of a search."""
+    """Raises InputError unless ``who`` got exactly one of a pattern and the largest dilation of a search."""
     if (pattern is None) == (supernet_d_max is None):
         example = "pattern='geometric_d4', or pattern='dense' for no dilation"
         given = f'neither: give for example {example}' if pattern is None else 'both'
@@ -134,7 +134,7 @@ def check_choice(who: str, pattern: object, supernet_d_max: int | None) -> None:
 
 
 def none_selected_message(module: nn.Module, filter: LayerFilter = None) -> str:
-    """What is said of a network in which nothing is to be converted: which convolutions it has."""
+    """Returns the message for a network without convolutions to convert: which convolutions it has."""
     convs = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
     kinds = Counter(f'{type(conv).__name__} of {"x".join(map(str, conv.kernel_size))}' for _, conv in convs)
     it_has = ', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'no convolution'
@@ -145,17 +145,17 @@ def none_selected_message(module: nn.Module, filter: LayerFilter = None) -> str:
 
 
 def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
-    """The supernet layer of a 3x3 convolution: kernel 2 * d_max + 1, same output. See :func:`to_supernet`."""
+    """Returns the supernet layer of a 3x3 convolution: kernel 2 * d_max + 1, same output. See :func:`to_supernet`."""
     check_padding(conv)
     padding = tuple(pad + (d_max - 1) * dilation for pad, dilation in zip(conv.padding, conv.dilation))
     weight = nn.Parameter(embed_taps(conv.weight.detach(), d_max), conv.weight.requires_grad)
     new = layer_like(conv, nn.Conv2d, weight, kernel_size=2 * d_max + 1, padding=padding)
-    new.supernet_d_max = d_max  # which tells it from a network's own large kernels
+    new.supernet_d_max = d_max  # marks it among a network's own large kernels
     return new
 
 
 def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
-    """The inception layer of a 3x3 or supernet convolution. See :func:`to_inception`."""
+    """Returns the inception layer of a 3x3 or supernet convolution. See :func:`to_inception`."""
     check_padding(conv)
     kernel = conv.kernel_size[0]
     same = tuple(kernel // 2 * dilation for dilation in conv.dilation)
@@ -183,7 +183,7 @@ def check_padding(conv: nn.Conv2d) -> None:
 def convert_all(
     module: nn.Module, convs: Iterable[tuple[str, nn.Conv2d]], convert: Callable, settings: Iterable
 ) -> nn.Module:
-    """Puts the converted layers in the place of the old ones, wherever in the tree a layer appears."""
+    """Replaces layers by the converted ones, wherever they appear in the network."""
     table = {}
     for (name, conv), setting in zip(convs, settings):
         with naming(name or type(conv).__name__, ValueError):
@@ -200,7 +200,7 @@ def convert_all(
 
 
 def standardized_kinds() -> dict[type[nn.Module], type[ICConv2d]]:
-    """The layers of mmcv that have an inception layer of their own; none while mmcv is not loaded."""
+    """Returns the layers of mmcv that have their own inception layer; none while mmcv is not loaded."""
     if not sys.modules.get('mmcv.cnn'):
         return {}
     from icconv_mm.layers.standardized import STANDARDIZED

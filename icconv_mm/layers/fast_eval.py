@@ -1,13 +1,13 @@
-"""What residual networks do faster where nothing is recorded: packed filters, and norm, sum and ReLU in place.
+"""Faster inference of residual networks: packed filters, and norm, sum and ReLU in place.
 
-torch hands oneDNN the filters of a convolution in torch's own order, at every call, and for that order there are slower
-kernels; which order is the fastest depends on the size of the map. The compiled CPU operator keeps packed filters
-beside the weights, as inception convolutions do. After a convolution torch runs a step each for norm, sum and ReLU, and
+torch passes the filters of a convolution to oneDNN in torch's own order at every call, for which oneDNN has slower
+kernels; the fastest order depends on the size of the map. The compiled CPU operator keeps packed filters beside the
+weights, as inception convolutions do. After a convolution torch runs a step each for norm, sum and ReLU, and
 the norm makes a new map; the compiled operator passes over memory once, in the map that the convolution made.
 
-Both steps run by one rule (:func:`_may_run`), and in place only what is provably nobody else's: a map that a
-convolution has just made (:func:`makes_new_map`). Modules and their hooks are asked as they are at the call. Everywhere
-else torch's own operators run, which are the reference of both.
+Both steps follow one rule (:func:`_may_run`), and write in place only to a map that provably has no other user: the
+new output of a convolution (:func:`makes_new_map`). Each call checks modules and hooks. Everywhere else torch's own
+operators run, the reference of both.
 
 Neither is an operator of ``torch.library``: its dispatch would cost more than a small map takes.
 """
@@ -27,30 +27,29 @@ from icconv_mm.torch_private import in_transform_or_mode, is_compiling, is_jit_o
 
 _log = logging.getLogger(__name__)
 
-# exact types, whose output is a map of its own, whatever the input
+# exact types whose output is always new memory
 _NEW_MAPS = nn.Conv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.GroupNorm, nn.InstanceNorm2d
 
 
-# --- when steps may run
+# --- conditions
 
 
 def _may_run(x: Tensor, *others: Tensor | None) -> bool:
-    """The rule of both steps: ordinary tensors on the CPU, nothing that is recorded, the CPU's backend in use or none.
+    """The rule of both steps: ordinary tensors on the CPU, nothing recorded, the CPU's backend in use or none.
 
-    ``x`` is the map that is read, which :func:`_is_map`. Recorded are gradients, and calls that a transform, a mode or
-    a trace looks at.
+    ``x`` is the input map (:func:`_is_map`). Recorded are gradients, and calls in a transform, a mode or a trace.
     """
     if in_transform_or_mode() or is_jit_or_onnx_tracing() or requested() not in ('auto', 'cpu'):
         return False
     tensors = [x, *(each for each in others if each is not None)]
     if torch.is_grad_enabled() and any(each.requires_grad for each in tensors):
         return False
-    # quantised and sharded weights, say, are of types of their own
+    # quantised and sharded weights have other types
     return all(type(each) in (Tensor, nn.Parameter) and each.device.type == 'cpu' for each in tensors)
 
 
 def _is_map(x: Tensor) -> bool:
-    """Whether x is a map ``[N, C, H, W]`` of numbers, and no symbol; asked before a parameter, whose reading is traced.
+    """Whether x is a map ``[N, C, H, W]`` of numbers, and no symbol; checked first, as reading a parameter is traced.
 
     torch 2.1 compiles no type(x).
     """
@@ -58,15 +57,15 @@ def _is_map(x: Tensor) -> bool:
 
 
 def makes_new_map(module: nn.Module) -> bool:
-    """Whether what a module returns is memory of its own that nobody else has seen, as its class and hooks are now.
+    """Whether a module's output is new memory without another user, given its class and hooks now.
 
-    Classes of this package say so by the attribute ``makes_new_map``.
+    Classes of this package have the attribute ``makes_new_map``.
     """
     return (type(module) in _NEW_MAPS or declares(module, 'makes_new_map')) and not must_be_called(module)
 
 
 def declares(module: nn.Module, what: str) -> bool:
-    """Whether the very class of a module has an attribute that is true: a subclass may do otherwise than its base."""
+    """Whether the exact class of a module has a true attribute: a subclass may behave differently."""
     return bool(vars(type(module)).get(what))
 
 
@@ -74,11 +73,11 @@ def declares(module: nn.Module, what: str) -> bool:
 
 
 def convolve(x: Tensor, conv: nn.Module) -> Tensor:
-    """``conv(x)``; where nothing is recorded, an ordinary convolution of a channels_last map runs by packed filters.
+    """``conv(x)``; if nothing is recorded, an ordinary convolution of a channels_last map uses packed filters.
 
     Args:
         x: ``[N, C_in, H, W]``.
-        conv: A convolution, of whatever kind.
+        conv: A convolution of any kind.
 
     Returns:
         ``[N, C_out, H', W']``.
@@ -89,7 +88,7 @@ def convolve(x: Tensor, conv: nn.Module) -> Tensor:
 
 
 def is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether :func:`packed_conv2d` may run: its kernel serves such a call, and nothing looks at the single steps."""
+    """Whether :func:`packed_conv2d` may run: its kernel supports the call, and nothing observes single steps."""
     if not (_is_map(x) and has_zero_border(conv) and _may_run(x, conv.weight, conv.bias)):
         return False
     if x.dtype != conv.weight.dtype or x.numel() == 0 or is_autocast('cpu'):
@@ -103,17 +102,17 @@ def has_zero_border(conv: nn.Conv2d) -> bool:
 
 
 def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether torch takes such a map, else it says so, and oneDNN, which has crashed at borders beyond a kernel."""
+    """Whether torch accepts the map, and oneDNN, which has crashed at borders beyond a kernel."""
     numbers = zip(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation)
     fits = all(size + 2 * pad > dilation * (side - 1) >= pad for size, side, pad, dilation in numbers)
     return fits and x.shape[1] == conv.in_channels
 
 
 def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
-    """``conv(x)``, then ReLU if told so, without gradient.
+    """``conv(x)``, then optionally ReLU, without gradient.
 
     Args:
-        x: ``[N, C_in, H, W]`` of which :func:`is_packed` says that it may.
+        x: ``[N, C_in, H, W]`` for which :func:`is_packed` holds.
         conv: The convolution.
         relu: Whether negative values become zero.
 
@@ -121,21 +120,21 @@ def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
         ``[N, C_out, H', W']``, channels_last.
 
     Raises:
-        RuntimeError: If shapes or dtypes do not fit; it names those found.
+        RuntimeError: If shapes or dtypes do not fit; the message names them.
     """
-    run = torch.ops.icconv_mm.packed_conv2d_compiled.default  # is there only after the library is
+    run = torch.ops.icconv_mm.packed_conv2d_compiled.default  # exists only after the library is loaded
     return run(x, conv.weight, conv.bias, *_settings(conv), relu)
 
 
 def packed_conv2d_add_relu_(z: Tensor, x: Tensor, conv: nn.Conv2d) -> None:
-    """``z = relu(conv(x) + z)``, in place and without gradient: no map is made.
+    """``z = relu(conv(x) + z)``, in place and without gradient, without a new map.
 
     Args:
         z: ``[N, C_out, H', W']``, channels_last, of the dtype of x.
         x, conv: As of :func:`packed_conv2d`.
 
     Raises:
-        RuntimeError: If shapes, dtypes or the memory format of z do not fit; it names those found.
+        RuntimeError: If shapes, dtypes or the memory format of z do not fit; the message names them.
     """
     run = torch.ops.icconv_mm.packed_conv2d_add_relu__compiled.default
     run(z, x, conv.weight, conv.bias, *_settings(conv))
@@ -147,14 +146,14 @@ def _settings(conv: nn.Conv2d) -> tuple:
 
 @cache
 def packs(dtype: torch.dtype) -> bool:
-    """Whether the operators are there and compute what they must, tried on a small map.
+    """Whether the operators exist and give correct results on a small map.
 
     torch's build or the processor may lack a dtype.
     """
     if not torch.backends.mkldnn.is_available() or missing_kernel('packed_conv2d_compiled', 'cpu') is not None:
         return False
     conv = nn.Conv2d(16, 16, 3, padding=1, device='meta')
-    # no random numbers: what follows is to draw the same ones whether it comes here or not
+    # no random numbers: this check must not change those of the caller
     x, weight = torch.arange(1024.0).sin().view(1, 16, 8, 8), torch.arange(2304.0).cos().view(16, 16, 3, 3)
     x, weight = (each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, weight))
     conv.weight, conv.bias = (nn.Parameter(each, False) for each in (weight, weight.new_ones(16)))
@@ -178,18 +177,18 @@ def norm_relu(
 ) -> Tensor:
     """``relu(norm(x) + shortcut)``.
 
-    In evaluation, where nothing is recorded, this runs in place, in one pass over memory: the maps are larger than
-    caches, so that each pass that is left out is time, and a map that is not made needs no memory.
+    In evaluation, if nothing is recorded, this runs in place, in one pass over memory: maps are larger than caches, so
+    each pass less saves time, and each map less saves memory.
 
     Args:
-        x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses.
-        conv: The module that made it. Unless it :func:`makes_new_map`, ``x`` is left as it is.
+        x: ``[N, C, H, W]``, the output of ``conv`` without another user.
+        conv: The module with this output. Unless it :func:`makes_new_map`, ``x`` is not changed.
         norm: A norm.
         relu: An activation, or None.
         shortcut: ``[N, C, H, W]``, or None.
 
     Returns:
-        ``[N, C, H, W]``; x itself where batch norm runs in place.
+        ``[N, C, H, W]``; x itself if batch norm runs in place.
     """
     if _runs_in_place(x, conv, norm, relu, shortcut):
         _batch_norm_relu_(x, norm, shortcut, relu is not None)
@@ -201,7 +200,7 @@ def norm_relu(
 
 
 def add(x: Tensor, shortcut: Tensor, conv: nn.Module, norm: nn.Module) -> Tensor:
-    """``x + shortcut``, in place where ``x``, the output of conv and norm, is a map that one of them has made."""
+    """``x + shortcut``, in place if ``x``, the output of conv and norm, is a new map of one of them."""
     if is_compiling() or not (makes_new_map(conv) or makes_new_map(norm)):
         return x + shortcut
     x += shortcut  # no norm reads its output again
@@ -242,7 +241,7 @@ def _batch_norm_relu_(x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor | None, 
 
 
 class Shortcut(nn.Sequential):
-    """Pooling, a convolution and its norm: the way around a block whose maps change."""
+    """Pooling, a convolution and its norm: the shortcut of a block that changes the shape of maps."""
 
     def forward(self, x: Tensor) -> Tensor:
         *before, conv, norm = self
@@ -252,7 +251,7 @@ class Shortcut(nn.Sequential):
 
 
 def set_norms_eval(network: nn.Module) -> None:
-    """Has the batch norms of a network, integrated ones included, normalise with the statistics that they have."""
+    """Sets the batch norms of a network, integrated ones included, to use their running statistics."""
     for module in network.modules():
         if isinstance(module, _BatchNorm):
             module.eval()

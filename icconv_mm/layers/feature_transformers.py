@@ -1,4 +1,4 @@
-"""The parts of the Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451: three transformers and DropBlock."""
+"""Layers of the Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451: three transformers and DropBlock."""
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ class MixtureWeights(nn.Module):
     def forward(self, keys: Tensor) -> Tensor:
         """Keys ``[B, C, N_k]`` -> weights ``[B, N]``, in float32 at least."""
         mean = _at_least_float32(keys).mean(-1)
-        # not as a matrix product, which autocast would take to half precision
+        # not a matrix product, which autocast would compute in half precision
         return (mean[:, None] * self.weight.to(mean.dtype)).sum(-1).softmax(-1)
 
 
@@ -77,7 +77,7 @@ class SelfTransformer(nn.Module):
 class GroundingTransformer(nn.Module):
     """Concepts of a coarser level for the pixels of a finer one (section 3.3, equations 4 and 5).
 
-    The norm after the last projection starts at zero, so that training starts from the pyramid as it is.
+    The norm after the last projection starts at zero, so training starts from the unchanged pyramid.
 
     Args:
         channels: Channels of both levels.
@@ -86,8 +86,8 @@ class GroundingTransformer(nn.Module):
         similarity: 'euclidean', ``-|q - k|^2``, the paper's; 'embedded', ``q . k / sqrt(d)``, both under a softmax;
             'dot', ``q . k`` divided by the number of keys, without a softmax. The last two are the embedded Gaussian
             and the dot product of non-local networks, https://arxiv.org/abs/1711.07971.
-        window: Side of the square of coarse cells around its own position that a pixel sees, odd: the
-            locality-constrained form (LGT). None for all of them.
+        window: Side of the square of coarse cells around its own position that a pixel attends to, odd: the
+            locality-constrained form (LGT). None for all cells.
         norm_cfg: Config of the norm layer; None for none.
 
     Raises:
@@ -141,13 +141,12 @@ class GroundingTransformer(nn.Module):
 
 
 class RenderingTransformer(nn.Module):
-    """Looks of a finer level for the concepts of a coarser one (section 3.4, equation 6).
+    """Appearance of a finer level for the concepts of a coarser one (section 3.4, equation 6).
 
     A weight for every channel, from the mean of the fine level, multiplies the coarse level, which a convolution then
-    refines; the fine level is brought to the size of the coarse one by convolutions of stride 2; a convolution refines
-    the sum. Equation 6 has the mean itself for a weight; as in the authors' code it goes through a projection, a norm
-    and a ReLU. That norm is there only if it is a group norm of several channels: any other has a single value to
-    normalise in each image.
+    refines; convolutions of stride 2 reduce the fine level to the size of the coarse one; a convolution refines the
+    sum. In equation 6 the mean itself is the weight; as in the authors' code it passes a projection, a norm and a ReLU.
+    That norm exists only for a group norm of several channels: any other would normalise a single value in each image.
 
     Args:
         channels: Channels of both levels.
@@ -183,7 +182,7 @@ class RenderingTransformer(nn.Module):
 
 
 class DropBlock2d(nn.Module):
-    """Sets random squares of every channel to zero while training, and scales what is left to the same mean.
+    """Sets random squares of every channel to zero while training, and scales the rest to the same mean.
 
     Args:
         drop_prob: Expected share of the values that are dropped, in [0, 1); 0 switches it off.
@@ -213,12 +212,12 @@ class DropBlock2d(nn.Module):
             return x
         height, width = x.shape[2:]
         size = min(self.block_size, height, width)
-        # centres are drawn where the whole block fits
+        # centres are sampled where the whole block fits
         rows, columns = height - size + 1, width - size + 1
         gamma = min(1.0, self.drop_prob * height * width / (size**2 * rows * columns))
         centers = (torch.rand((*x.shape[:2], rows, columns), device=x.device) < gamma).to(torch.float32)
         dropped = F.max_pool2d(F.pad(centers, [size - 1] * 4), size, stride=1) > 0
-        # counted in float32: float16 ends at 65504, which a map of 256 x 16 x 16 exceeds
+        # summed in float32: float16 ends at 65504, which a map of 256 x 16 x 16 exceeds
         kept = (~dropped).sum(dtype=torch.float32)
         scale = (x.numel() / kept.clamp(min=1)).to(x.dtype)
         return x.masked_fill(dropped, 0) * scale
@@ -231,8 +230,8 @@ def euclidean_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tens
     """Mixture of softmaxes of ``-|q - k|^2`` over the keys (equation 4), in float32 at least.
 
     In ``-|q|^2 + 2 q . k - |k|^2`` the first term is the same for all keys of a query and cancels in the softmax; the
-    last is a bias of the key. Distances stay as they are when the mean of the keys becomes the origin, which keeps the
-    terms small: their difference would lose its digits in large numbers.
+    last is a bias of the key. Distances do not change when the mean of the keys becomes the origin, which keeps the
+    terms small: the difference of large terms would lose digits.
 
     Queries ``[B, N, d, N_q]``, keys ``[B, N, d, N_k]``, values ``[B, C, N_k]`` and weights of the softmaxes ``[B, N]``
     -> ``[B, C, N_q]``.
@@ -246,7 +245,7 @@ def euclidean_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tens
 def dot_product_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
     """Mixture of ``q . k / N_k`` without a softmax; shapes as in :func:`euclidean_attention`.
 
-    Without a softmax the products may be taken in another order, keys with values first, which needs no weights at all.
+    Without a softmax the products can be computed in another order, keys with values first, without weights.
     """
     with torch.autocast(queries.device.type, enabled=False):
         dtype = values.dtype
@@ -256,7 +255,7 @@ def dot_product_attention(queries: Tensor, keys: Tensor, values: Tensor, mix: Te
 
 
 def _conv_module(*args, **options) -> nn.Module:
-    from icconv_mm.compat import ConvModule  # which loads mmcv; the other layers have no need of it
+    from icconv_mm.compat import ConvModule  # loads mmcv, which other layers do not need
 
     return ConvModule(*args, **options)
 

@@ -1,4 +1,4 @@
-"""The inception convolution as a module."""
+"""The module of the inception convolution."""
 
 import functools
 import inspect
@@ -18,9 +18,9 @@ _CONV2D = inspect.signature(nn.Conv2d.__init__)
 
 
 def _takes_order_of_conv2d(init: Callable) -> Callable:
-    """Let an ``__init__`` that gets ``pattern`` by its name take the others in the order that ``nn.Conv2d`` has.
+    """Lets an ``__init__`` with the keyword ``pattern`` accept the other arguments in the order of ``nn.Conv2d``.
 
-    What builds a layer from a ``conv_cfg`` puts them so, and gives the entries of the config by their names.
+    mmcv builds a layer from a ``conv_cfg`` in this order, with the entries of the config as keywords.
     """
 
     @functools.wraps(init)
@@ -40,25 +40,25 @@ class ICConv2d(nn.Conv2d):
     It is an ``nn.Conv2d`` with the same weight ``[C_out, C_in / groups, 3, 3]`` under the same key: checkpoints,
     initialisation and norm folding treat it as the dense layer, only ``forward`` differs.
 
-    With ``pattern`` by its name the others may have the order of ``nn.Conv2d``: the layer is a ``conv_cfg`` of mmcv's
-    modules, ``dict(type='icconv_mm.ICConv2d', pattern=...)``.
+    With the keyword ``pattern`` the other arguments may have the order of ``nn.Conv2d``: the layer is a ``conv_cfg`` of
+    mmcv's modules, ``dict(type='icconv_mm.ICConv2d', pattern=...)``.
 
     Args:
         in_channels: C_in.
         out_channels: C_out.
         pattern: A table of runs ``(out_channels, dilation_h, dilation_w)`` that sums to ``out_channels``, or to
-            ``groups`` where it counts in groups (published ResNeXt patterns do).
+            ``groups`` if it counts in groups (as published ResNeXt patterns do).
         kernel_size: 3, the only size that a pattern describes.
         stride: Stride of both axes; 1 by default.
         groups: Groups of channels, as in ``nn.Conv2d``; 1 by default.
-        dilation: Factor of the dilations of the pattern, the dilation of the stage that the layer is in: one number, or
-            height and width; 1 by default.
+        dilation: Factor of the dilations of the pattern, the dilation of the layer's stage: one number, or height and
+            width; 1 by default.
         bias: Whether the layer has a bias; False by default.
-        padding: Padding that keeps the size, which is ``dilation``; None, the default, stands for it.
+        padding: Padding that keeps the size, which is ``dilation``; None, the default, means the same.
         device, dtype: Device and type of the parameters, as in ``nn.Conv2d``.
 
     Attributes:
-        scaled_pattern: The pattern times the dilation of the layer, which is what the operator takes.
+        scaled_pattern: The pattern times the dilation of the layer, the argument of the operator.
 
     Raises:
         InputError: If the kernel size is not 3, the padding does not keep the size, the stride differs between the
@@ -74,7 +74,7 @@ class ICConv2d(nn.Conv2d):
 
     operator = staticmethod(inception_conv2d)
     __prepare_scriptable__ = refuse_script
-    makes_new_map = frees_input = True  # of this very class: see icconv_mm.layers.fast_eval
+    makes_new_map = frees_input = True  # of this exact class: see icconv_mm.layers.fast_eval
 
     @_takes_order_of_conv2d
     def __init__(
@@ -108,12 +108,12 @@ class ICConv2d(nn.Conv2d):
         return self.convolve(x, self.weight)
 
     def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        """What ``forward`` computes, with filters that a subclass has made of its own."""
+        """Computes ``forward`` with filters of a subclass."""
         return self.operator(x, weight, self.bias, self.scaled_pattern, self.stride[0], self.groups)
 
     @property
     def exported_convolutions(self) -> int:
-        """How many standard convolutions the layer is in an exported file."""
+        """Number of standard convolutions of the layer in an exported file."""
         return inception_convolutions(self.scaled_pattern.flat, self.in_channels, self.groups)
 
     def extra_repr(self) -> str:
@@ -136,10 +136,10 @@ class ICConv2dReLU(ICConv2d):
 
     @classmethod
     def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
-        """The layer with the parameters of ``conv``."""
+        """Returns the layer with the parameters of ``conv``."""
         return layer_like(conv, cls)
 
 
 def _pair(sides) -> tuple:
-    """Height and width of what is given as one number or as both."""
+    """Returns height and width of a number or a pair."""
     return tuple(sides) if isinstance(sides, Iterable) else (sides, sides)

@@ -1,4 +1,4 @@
-"""Integrated batch normalisation as modules: one batch norm for all levels of a pyramid."""
+"""Modules of integrated batch normalisation: one batch norm for all levels of a pyramid."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,7 @@ from icconv_mm.ops.integrated_norm import integrated_norm
 class IntegratedBatchNorm(nn.BatchNorm2d):
     """Batch norm over all levels of a pyramid together; parameters, buffers and keys are those of ``nn.BatchNorm2d``.
 
-    Of SEPC, https://arxiv.org/abs/2005.03101: the levels share mean and variance, and every pixel of every level counts
-    alike.
+    Of SEPC, https://arxiv.org/abs/2005.03101: the levels share mean and variance, and all pixels have equal weight.
 
     In training mode the result, the gradients and the running statistics are those of batch norm over all pixels of all
     levels. In evaluation mode every level is normalised with the running statistics. Statistics are computed in float32
@@ -49,16 +48,16 @@ class IntegratedSyncBatchNorm(nn.SyncBatchNorm):
 
 
 def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool = False) -> list[Tensor]:
-    """Normalise the levels of a pyramid with the parameters and buffers of one batch norm, and rectify them if wanted.
+    """Normalises the levels of a pyramid with the parameters and buffers of one batch norm, then optionally ReLU.
 
     Args:
         levels: ``[N, C, H_l, W_l]`` each, equal N and C.
         norm: An ``nn.BatchNorm2d``, or an ``nn.SyncBatchNorm``, whose process group then shares the statistics (also on
-            the CPU). Libraries replace the one by the other in whole models, so both are taken.
+            the CPU). Libraries replace the one by the other in whole models, so both are supported.
         relu: Whether a ReLU follows.
 
     Raises:
-        InputError: A level has other than C channels, or batch statistics are wanted of a single pixel in total.
+        InputError: A level has other than C channels, or batch statistics are required of a single pixel in total.
 
     Example:
         >>> levels = integrated_batch_norm([torch.randn(1, 8, 16, 16), torch.randn(1, 8, 8, 8)], nn.BatchNorm2d(8))
@@ -71,7 +70,7 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
         outputs = [F.batch_norm(x, *settings) for x in levels]
         return [F.relu(x, inplace=True) for x in outputs] if relu else outputs
     group = _process_group(norm)
-    _check_pixels(levels, 1 if group is not None else 2)  # of every process, so that nobody waits for one that failed
+    _check_pixels(levels, 1 if group is not None else 2)  # of every process, so that none waits for a failed one
     statistics, momentum = (None, None, None), 0.0
     if norm.training and norm.track_running_stats:
         statistics, momentum = (norm.running_mean, norm.running_var, norm.num_batches_tracked), _momentum(norm)
@@ -94,7 +93,7 @@ def _check_pixels(levels: Sequence[Tensor], least: int) -> None:
 
 
 def _process_group(norm: _BatchNorm):
-    """The group that shares the statistics, None where a process keeps to itself."""
+    """Returns the process group that shares the statistics; None for statistics of one process."""
     shares = isinstance(norm, nn.SyncBatchNorm) and norm.training
     if not (shares and dist.is_available() and dist.is_initialized()):
         return None
@@ -103,5 +102,5 @@ def _process_group(norm: _BatchNorm):
 
 
 def _momentum(norm: _BatchNorm) -> float:
-    """The share of the next batch; without a momentum that of the plain average over all batches so far."""
+    """Returns the share of the next batch; without a momentum that of the mean over all batches so far."""
     return norm.momentum if norm.momentum is not None else 1.0 / (1 + int(norm.num_batches_tracked))

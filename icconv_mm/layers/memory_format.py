@@ -1,4 +1,4 @@
-"""Networks that compute in channels_last, whatever format their images come in."""
+"""Networks that compute in channels_last for images of any memory format."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,11 +11,10 @@ from icconv_mm.errors import InputError
 from icconv_mm.ops.tensors import LEAST_CHANNELS
 from icconv_mm.torch_private import in_functorch, is_compiling
 
-# Packages and modules of Python whose layers get contiguous maps: those of operators that read memory without asking
-# for its format (seen in mmcv 2.1.0: RoIAlign and modulated deformable convolution give other numbers without a word),
-# and heads that ask for a `view` which channels_last maps do not have. Such a layer knows nothing of the network before
-# it. So the first network that converts its input has torch show every module that is registered from then on, in the
-# whole process, and these get a hook.
+# Python packages and modules whose layers get contiguous maps: operators that read memory regardless of its format
+# (seen in mmcv 2.1.0: RoIAlign and modulated deformable convolution give wrong numbers without an error), and heads
+# that call a `view` which channels_last maps do not have. Such a layer does not know the network before it. So from the
+# first network that converts its input on, torch shows every registered module of the process, and these get a hook.
 _CONTIGUOUS = (
     'mmcv.ops',
     'mmdet.models.dense_heads.centernet_head',
@@ -30,18 +29,18 @@ _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def set_memory_format(network: nn.Module, memory_format: str) -> None:
-    """Has a network convert the maps that it is called with.
+    """Makes a network convert the maps of its input.
 
     On CPUs convolutions and norms of channels_last maps are faster, but OpenMMLab's images are NCHW. A network of this
-    package converts its input, which is small, once; the maps that follow, and so what necks and heads make of them,
-    are channels_last. Results do not depend on it.
+    package converts its small input once; all later maps, also those of necks and heads, are then channels_last.
+    Results do not depend on it.
 
     Args:
-        network: A backbone or a neck: takes a map ``[N, C, H, W]``, or levels of them. Gets the attribute
+        network: A backbone or a neck, called with a map ``[N, C, H, W]`` or with levels. Gets the attribute
             ``memory_format``.
-        memory_format: 'auto': to channels_last on the CPU, where it is faster; as they come elsewhere.
-            'channels_last': on every device. 'preserve': as they come. On the CPU a network with a strided 1x1
-            convolution of fewer than :data:`LEAST_CHANNELS` channels preserves them in any case.
+        memory_format: 'auto': channels_last on the CPU, where it is faster; unchanged elsewhere. 'channels_last': on
+            every device. 'preserve': unchanged. On the CPU a network with a strided 1x1 convolution of fewer than
+            :data:`LEAST_CHANNELS` channels always preserves the format.
 
     Raises:
         InputError: For another ``memory_format``.
@@ -64,12 +63,12 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
 
 
 def with_contiguous_maps(network: nn.Module) -> set[nn.Module]:
-    """The modules that need contiguous maps, and their parts: filters decide the format of what a part makes."""
+    """Yields the modules that need contiguous maps, and their parts: filters decide the format of a part's output."""
     return {part for module in network.modules() if _needs_contiguous_maps(module) for part in module.modules()}
 
 
 def give_contiguous_maps(network: nn.Module) -> None:
-    """Has those modules of a network that need contiguous maps, such as all of ``mmcv.ops``, get them."""
+    """Gives contiguous maps to the modules of a network that need them, such as all of ``mmcv.ops``."""
     for module in network.modules():
         _guard(network, '', module)
 
@@ -109,11 +108,11 @@ def _convert(network: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict
 
 
 def converted(x: Tensor, network: nn.Module) -> Tensor:
-    """A map in the format that a network converts its input to."""
+    """Returns a map in the memory format of a network's input."""
     on_cpu = x.device.type == 'cpu'
     if network.memory_format == 'preserve' or x.ndim != 4 or (on_cpu and network.is_narrow):
         return x
-    if not is_compiling() and in_functorch():  # vmap cannot tell the format of a map
+    if not is_compiling() and in_functorch():  # vmap does not know the format of a map
         return x
     if network.memory_format == 'auto' and not (on_cpu and x.dtype in _FAST_ON_CPU):
         return x

@@ -1,4 +1,4 @@
-"""The pyramidal convolution as a module."""
+"""The module of the pyramidal convolution."""
 
 from collections.abc import Sequence, Sized
 from typing import Any
@@ -18,8 +18,8 @@ class PyConv2d(nn.Module):
     Level l is an ``nn.Conv2d`` with the keys ``pyconv_levels.l.weight`` and ``.bias``; all levels are padded so that
     their outputs have one size.
 
-    It is no ``conv_cfg``: that gives one number of output channels and one kernel, which say nothing of levels. A
-    config builds it by ``type='icconv_mm.PyConv2d'`` with the arguments below.
+    It is no ``conv_cfg``, which has one number of output channels and one kernel, not one per level. A config builds it
+    by ``type='icconv_mm.PyConv2d'`` with the arguments below.
 
     Args:
         in_channels: C_in.
@@ -31,8 +31,8 @@ class PyConv2d(nn.Module):
         bias: Whether the levels have a bias; False by default.
 
     Raises:
-        InputError: If one of the lists is none, they differ in length or are empty, a kernel is even, or groups do not
-            divide the channels; names the argument or the level, and the numbers.
+        InputError: If an argument is no list, lists differ in length or are empty, a kernel is even, or groups do not
+            divide the channels; the message names the argument or the level, and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
 
@@ -44,7 +44,7 @@ class PyConv2d(nn.Module):
 
     operator = staticmethod(pyconv2d)
     __prepare_scriptable__ = refuse_script
-    makes_new_map = True  # of this very class: see icconv_mm.layers.fast_eval
+    makes_new_map = True  # of this exact class: see icconv_mm.layers.fast_eval
 
     def __init__(
         self,
@@ -101,13 +101,13 @@ class PyConv2d(nn.Module):
         return self.operator(x, weights, bias, self.groups, self.stride, self.dilation)
 
     def run_levels(self, x: Tensor, levels: Sequence[nn.Module]) -> Tensor:
-        """What ``forward`` computes, by one module after the other: each knows what was done to it."""
+        """Computes ``forward`` by the modules of the levels, with their hooks and parametrisations."""
         return torch.cat([level(x) for level in levels], 1)
 
     def has_plain_levels(self, levels: Sequence[nn.Module]) -> bool:
-        """Whether the operator computes what the levels compute, as they are now.
+        """Whether the operator gives the results of the levels in their present state.
 
-        A level is plain unless it was replaced, parametrised, given hooks, or a setting of it was changed.
+        A level is plain unless it was replaced or parametrised, has hooks, or a changed setting.
         """
         if len(levels) != len(self.groups) or _have_hooks(levels):
             return False
@@ -138,7 +138,7 @@ class PyConv2dReLU(PyConv2d):
 
     @classmethod
     def of(cls, conv: PyConv2d) -> 'PyConv2dReLU':
-        """The layer with the levels of ``conv``."""
+        """Returns the layer with the levels of ``conv``."""
         new = cls(**settings_of(conv), device='meta')  # whose levels are replaced
         new.pyconv_levels = conv.pyconv_levels
         return new.train(conv.training)
@@ -149,7 +149,7 @@ class PyConv2dReLU(PyConv2d):
 
 
 def _have_hooks(levels: Sequence[nn.Module]) -> bool:
-    if is_compiling():  # dynamo does not trace what else must be asked
+    if is_compiling():  # dynamo does not trace the other checks
         return any(level._forward_hooks or level._forward_pre_hooks for level in levels)
     return must_be_called(*levels, including_backward=True)
 
@@ -161,7 +161,7 @@ def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
             return module._parameters[name]
         if name in module._modules:
             return module._modules[name]
-    return getattr(module, name)  # what wraps networks may put a tensor in a parameter's place
+    return getattr(module, name)  # wrappers of networks may replace a parameter by a tensor
 
 
 def _check_lists(**arguments):

@@ -22,9 +22,9 @@ _LARGEST_STEP = 32  # images per im2col of mmcv's operator, which must divide th
 class ScaleEqualizedConv2d(nn.Conv2d):
     """A 3x3 convolution that can also run as a deformable one (v1: offsets, no mask) with the same weight and bias.
 
-    On the finest level of a pyramid the kernel samples its grid; on coarser ones learnt offsets let it follow the blur
-    that makes the feature pyramid of a network differ from a Gaussian one (SEPC, https://arxiv.org/abs/2005.03101).
-    Weights start as N(0, 0.01), biases and offsets as zero: at first both give the same.
+    On the finest level of a pyramid the kernel samples its grid; on coarser ones learnt offsets compensate for the blur
+    by which a feature pyramid differs from a Gaussian one (SEPC, https://arxiv.org/abs/2005.03101). Weights start as
+    N(0, 0.01), biases and offsets as zero: at first both forms give the same results.
 
     Args:
         in_channels: C_in.
@@ -34,7 +34,7 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         deform: Whether there is a ``conv_offset``; without it the convolution is always plain.
 
     Raises:
-        InputError: If it is to deform and mmcv has no compiled operators.
+        InputError: If ``deform`` is set and mmcv has no compiled operators.
 
     Example:
         >>> conv, x = ScaleEqualizedConv2d(8, 6, stride=2, deform=True), torch.randn(1, 8, 16, 16)
@@ -55,7 +55,7 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         """Weights N(0, 0.01), biases and offsets zero."""
         nn.init.normal_(self.weight, std=0.01)
         nn.init.zeros_(self.bias)
-        offset = getattr(self, 'conv_offset', None)  # not there yet when nn.Conv2d's constructor calls
+        offset = getattr(self, 'conv_offset', None)  # does not exist yet when nn.Conv2d's constructor calls
         for parameter in () if offset is None else offset.parameters():
             nn.init.zeros_(parameter)
 
@@ -64,7 +64,7 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         return self.sample(x, self.conv_offset(x)) if deform else super().forward(x)
 
     def sample(self, x: Tensor, offset: Tensor) -> Tensor:
-        """The deformable convolution at given offsets ``[N, 18, H', W']``."""
+        """Computes the deformable convolution at given offsets ``[N, 18, H', W']``."""
         y = padded_deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
         return y + self.bias.to(y.dtype)[:, None, None]
 
@@ -72,10 +72,10 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 def merged_convs(
     x: Tensor, convs: Sequence[ScaleEqualizedConv2d], deform: bool, merged: dict[bool, tuple[Tensor, Tensor]]
 ) -> Sequence[Tensor]:
-    """The outputs of several convolutions of equal stride and padding for one map, all plain or all deformable.
+    """Returns the outputs of several convolutions of equal stride and padding for one map, all plain or all deformable.
 
-    Plain ones run as one convolution, and so do the convolutions to offsets: on the small maps of a pyramid the
-    number of launches is what counts.
+    Plain ones run as one convolution, and so do those of the offsets: on the small maps of a pyramid the number of
+    launches decides the time.
 
     Args:
         x: ``[N, C_in, H, W]``.
@@ -113,7 +113,7 @@ def padded_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int,
         offset = offset.float()
     kernel = weight.shape[-1]
     below, beside = (max(kernel - size, 0) for size in x.shape[-2:])
-    if below or beside:  # mmcv refuses maps below the kernel's size; outside of a map it reads zeros, as here
+    if below or beside:  # mmcv refuses maps below the kernel's size; zero padding gives the same result
         x = F.pad(x, (0, beside, 0, below))
         rows, columns = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[-2:])
         offset = F.pad(offset, (0, columns - width, 0, rows - height))
@@ -123,10 +123,10 @@ def padded_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int,
 
 
 class PConvLayer(nn.Module):
-    """One pyramid convolution, with integrated batch norm if wanted, and ReLU.
+    """One pyramid convolution, optionally with integrated batch norm, and ReLU.
 
     Of SEPC, https://arxiv.org/abs/2005.03101. All levels share the weights, level l + 1 has half the resolution of
-    level l, and neighbours that do not exist are left out::
+    level l, and missing neighbours are skipped::
 
         y_l = upsample(w_1 * x_{l+1}) + w_0 * x_l + w_-1 *_{stride 2} x_{l-1}
 
@@ -134,8 +134,8 @@ class PConvLayer(nn.Module):
         in_channels: C_in of every level.
         out_channels: C_out of every level.
         deform: Whether the convolutions deform (scale equalisation).
-        start_level: The finest target level whose convolutions deform, the one that reads level ``start_level - 1``
-            included; what lands on finer levels stays plain.
+        start_level: The finest target level whose convolutions deform, also the one that reads level
+            ``start_level - 1``; convolutions to finer levels stay plain.
         ibn: Whether to normalise, with statistics of all levels together.
         sync_ibn: Whether the statistics are also those of all processes.
 
@@ -178,14 +178,14 @@ class PConvLayer(nn.Module):
         return normalize_and_relu(sums, self.norm)
 
     def norms_and_convs(self) -> list[tuple[str, tuple[nn.Module, ...]]]:
-        """The name of its norm, and the convolutions whose sum that normalises."""
+        """Returns the name of the norm, and the convolutions whose sum it normalises."""
         return [('norm', (self.from_same, self.from_coarser, self.from_finer))]
 
     def _deforms(self, target: int) -> bool:
         return self.deform and target >= self.start_level
 
     def _from_same_and_coarser(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Per level what it adds to itself, and what it adds, once upsampled, to the next finer level."""
+        """Returns for each level its own term, and the one that, upsampled, is added to the next finer level."""
         pair, merged = (self.from_same, self.from_coarser), {}
         same, upwards = [self.from_same(levels[0], self._deforms(0))], [None]
         for level, x in enumerate(levels[1:], 1):
@@ -200,7 +200,7 @@ class PConvLayer(nn.Module):
 
 
 def make_ibn(channels: int, sync: bool) -> nn.Module:
-    """Integrated batch norm of one process or of all."""
+    """Returns integrated batch norm of one process or of all."""
     return IntegratedSyncBatchNorm(channels) if sync else IntegratedBatchNorm(channels)
 
 
@@ -212,7 +212,7 @@ def normalize_and_relu(levels: Sequence[Tensor], norm: nn.Module | None, inplace
 
 
 def check_pyramid(levels: Sequence[Tensor], channels: int) -> None:
-    """Raise InputError unless levels are ``[N, channels, H_l, W_l]``, each the rounded-up half of the finer one.
+    """Raises InputError unless levels are ``[N, channels, H_l, W_l]``, each the rounded-up half of the finer one.
 
     Raises:
         InputError: Fewer than two levels, a level of another shape, or two whose sizes do not halve; names them.

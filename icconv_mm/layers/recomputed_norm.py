@@ -1,7 +1,7 @@
-"""Maps of batch norm and ReLU that the backward pass makes again, instead of keeping them from the forward pass.
+"""Outputs of batch norm and ReLU that the backward pass recomputes, instead of keeping them from the forward pass.
 
-What batch norm reads is kept for its own gradient. What it makes is kept only as the input of the next convolution,
-and follows from the former by one cheap pass. In-Place Activated BatchNorm, https://arxiv.org/abs/1712.02616, has the
+The input of batch norm is kept for its own gradient. Its output is kept only as the input of the next convolution, and
+follows from the input by one cheap pass. In-Place Activated BatchNorm, https://arxiv.org/abs/1712.02616, has the
 same aim and inverts the activation; ReLU has no inverse.
 """
 
@@ -21,7 +21,7 @@ from icconv_mm.torch_private import (
 
 
 class _Recipe:
-    """How a map was made."""
+    """The inputs from which a map is recomputed."""
 
     def __init__(self, x: Tensor, norm: nn.BatchNorm2d):
         self.by_batch = norm.training or norm.running_mean is None
@@ -34,9 +34,9 @@ class _Recipe:
 
 
 class _Recomputed(saved_tensors_hooks):
-    """For one use: while open, autograd keeps a recipe wherever it would keep one map.
+    """A context, used once, in which autograd saves a recipe instead of one map.
 
-    The map is known by its place in memory, so it is held until then: no other one can be there.
+    The map is identified by its address in memory, and held until then, so no other map can have this address.
     """
 
     def __init__(self, made: Tensor, recipe: _Recipe):
@@ -58,17 +58,17 @@ def _place(x: Tensor) -> tuple:
 def recomputed_norm_relu(
     x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module
 ) -> tuple[Tensor, AbstractContextManager]:
-    """:func:`~icconv_mm.layers.fast_eval.norm_relu`, whose output need not be kept.
+    """:func:`~icconv_mm.layers.fast_eval.norm_relu`, whose output autograd need not keep.
 
     Args:
-        x: ``[N, C, H, W]``, what ``conv`` has just made and nothing else uses.
-        conv: The convolution that made it.
-        norm: A norm. Only what ``nn.BatchNorm2d`` makes is made again.
+        x: ``[N, C, H, W]``, the output of ``conv`` without another user.
+        conv: The convolution with this output.
+        norm: A norm. Only the output of ``nn.BatchNorm2d`` is recomputed.
         relu: An activation.
 
     Returns:
-        ``relu(norm(x))``, and a context in which to call, once, what reads it. Gradients are the same bit for bit.
-        Where nothing can be saved, or somebody looks at the single steps, the context does nothing.
+        ``relu(norm(x))``, and a context for the one call that reads it. Gradients are the same bit for bit. If nothing
+        can be saved, or something observes single steps, the context does nothing.
     """
     if not _is_recomputed(x, conv, norm, relu):
         return norm_relu(x, conv, norm, relu), nullcontext()
@@ -83,6 +83,6 @@ def _is_recomputed(x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module)
         return False
     if type(norm) is not nn.BatchNorm2d or type(relu) is not nn.ReLU or not relu.inplace:
         return False
-    if has_saved_tensors_hooks():  # checkpointing around this network keeps less than we would
+    if has_saved_tensors_hooks():  # checkpointing around this network keeps even less
         return False
     return not must_be_called(conv, norm, relu)

@@ -1,4 +1,4 @@
-"""The settings of a layer: the one place from which conversion, ``deploy`` and other copies know them."""
+"""The settings of a layer, from which conversion, ``deploy`` and other copies are made."""
 
 import inspect
 from collections.abc import Mapping
@@ -9,15 +9,14 @@ from torch import nn
 
 from icconv_mm.errors import InputError
 
-_OF_PARAMETERS = ('device', 'dtype')  # what a copy shares is somewhere and of some type already
+_OF_PARAMETERS = ('device', 'dtype')  # parameters of a copy have a device and a dtype already
 
 
 def settings_of(layer: nn.Module) -> dict[str, Any]:
-    """The arguments by which the constructor of a layer makes one like it, apart from parameters and their place.
+    """Returns the arguments of a layer's constructor for an equal layer, without parameters and their device.
 
-    An argument is the attribute of its name, ``bias`` whether there is one. A layer that keeps its arguments otherwise
-    has a method ``settings`` that returns them. So an argument that a class gets later is carried by every copy, or is
-    an AttributeError; none is left out in silence.
+    An argument is the attribute of its name, ``bias`` whether there is one. A layer with other attributes has a method
+    ``settings`` that returns them. So every copy has arguments that are added later, or raises an AttributeError.
     """
     if hasattr(layer, 'settings'):
         return layer.settings()
@@ -26,22 +25,23 @@ def settings_of(layer: nn.Module) -> dict[str, Any]:
 
 
 def layer_like(layer: nn.Module, kind: type[nn.Module], weight: nn.Parameter | None = None, **changes) -> nn.Module:
-    """A layer of another kind with the settings, parameters and mode of a convolution.
+    """Returns a layer of another kind with the settings, parameters and mode of a convolution.
 
     Args:
-        layer: An ``nn.Conv2d``, of whatever class.
+        layer: An ``nn.Conv2d`` of any class.
         kind: A class with its parameters ``weight`` and ``bias``.
-        weight: What it has instead of the weight of ``layer``.
-        **changes: Settings in which it differs.
+        weight: Replaces the weight of ``layer``.
+        **changes: Settings that differ.
 
     Raises:
-        InputError: If ``layer`` has a setting, other than its default, that ``kind`` does not know; names it.
+        InputError: If ``layer`` has a setting, other than its default, that ``kind`` does not have; the message names
+            it.
     """
     settings, known = settings_of(layer) | changes, _arguments(kind)
     for name in settings.keys() - known.keys():
         if settings[name] != _arguments(type(layer))[name].default:
             raise InputError(f'{kind.__name__} has no {name}, and the layer has {name}={settings[name]!r}')
-    # without parameters: those of the layer are put in their place
+    # without parameters: those of the layer replace them
     new = kind(**{name: value for name, value in settings.items() if name in known}, device='meta')
     new.weight, new.bias = layer.weight if weight is None else weight, layer.bias
     return new.train(layer.training)

@@ -1,4 +1,4 @@
-"""Inception convolutions of standardised weights, in the places of mmcv's ``ConvWS2d`` and ``ConvAWS2d``."""
+"""Inception convolutions with standardised weights, for mmcv's ``ConvWS2d`` and ``ConvAWS2d``."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from icconv_mm.layers.inception_conv import ICConv2d
 
 
 class ICConvWS2d(ICConv2d, ConvWS2d):
-    """A ``ConvWS2d`` of several dilations, made by :func:`icconv_mm.layers.to_inception`.
+    """A ``ConvWS2d`` of several dilations, from :func:`icconv_mm.layers.to_inception`.
 
     Each filter is normalised to mean 0 and deviation 1: Weight Standardization, https://arxiv.org/abs/1903.10520.
     """

@@ -1,4 +1,4 @@
-"""Networks whose inception and pyramidal convolutions are torch's own, for tools that know no others."""
+"""Networks with torch's own convolutions instead of inception and pyramidal ones, for tools that need these."""
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -13,13 +13,13 @@ from icconv_mm.ops.inception_conv import make_parts
 
 
 class SplitConv2d(nn.Module):
-    """Ordinary convolutions, whose outputs together are those of one layer.
+    """Ordinary convolutions whose concatenated outputs are those of one layer.
 
     Args:
         convolutions: The convolutions.
-        inputs: The channels of the input that each of them reads.
-        outputs: The channels of the output that each of them makes.
-        relu: Whether the output is rectified.
+        inputs: The input channels of each convolution.
+        outputs: The output channels of each convolution.
+        relu: Whether a ReLU follows.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class SplitConv2d(nn.Module):
 
 
 def to_standard(module: nn.Module) -> nn.Module:
-    """Puts ordinary convolutions in the place of the inception and pyramidal ones of a network, in place.
+    """Replaces the inception and pyramidal convolutions of a network by ordinary ones, in place.
 
-    For tools that know ``nn.Conv2d`` alone: quantisation, pruning, TorchScript. The network computes the same, more
-    slowly, and its state dict has other keys: one convolution for each dilation, one for each level. It trains.
-    Layers of a kind of their own, such as weight-standardised ones, stay as they are.
+    For tools that support only ``nn.Conv2d``: quantisation, pruning, TorchScript. The network computes the same, more
+    slowly, and its state dict has other keys: one convolution for each dilation, one for each level. It can be trained.
+    Special layers, such as weight-standardised ones, stay unchanged.
 
     Args:
         module: Any network, deployed or not, or a single layer.

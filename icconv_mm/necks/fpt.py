@@ -31,12 +31,12 @@ class FPT(BaseModule):
     Args:
         in_channels: Channels of each level of the input, the finest first.
         out_channels: Channels of each level of the output; 256 by default.
-        num_outs: Number of output levels; by default the levels used. Further ones are made from the last; with fewer,
-            the coarser levels enrich the others and are not enriched themselves.
+        num_outs: Number of output levels; by default the levels used. Further ones are computed from the last; with
+            fewer, the coarser levels enrich the others and are not enriched themselves.
         strides: Stride of each level of the input, up to a common factor; each is 1, 2, 4, ... times the finest one. By
             default every level is half as large as the one before.
         start_level: Index of the first level that is used; 0 by default.
-        add_extra_convs: Way to make output levels beyond those used: False, by taking every second position of the
+        add_extra_convs: Computation of output levels beyond those used: False, by taking every second position of the
             last output; 'on_input' (or True) and 'on_output', by 3x3 convolutions of stride 2 on the last input or
             output.
         interactions: Names of the interactions, out of 'self', 'grounding' and 'rendering'; all by default.
@@ -44,16 +44,16 @@ class FPT(BaseModule):
         grounding_mixtures: Number of softmaxes of the grounding transformers, which divides half of ``out_channels``; 4
             by default.
         similarity: Similarity of the grounding transformers: 'euclidean' (default), 'embedded' or 'dot'.
-        window: Side of the window of the grounding transformers, odd; by default they see the whole coarse level.
+        window: Side of the window of the grounding transformers, odd; by default they attend to the whole coarse level.
         pool_keys: Whether the self-transformers average the keys and values to a quarter of the positions.
         drop_prob: Probability of DropBlock, in [0, 1); 0.2 by default.
         block_size: Side of the blocks of DropBlock; 3 by default.
         norm_cfg: Config of all norm layers; GroupNorm of 32 groups by default; None for none.
         init_cfg: mmengine initialisation.
-        relu_before_extra_convs: Whether the extra convolutions but the first read a ReLU of their input.
+        relu_before_extra_convs: Whether a ReLU precedes the extra convolutions after the first.
 
     Raises:
-        InputError: If an argument is out of range, with its name; in ``forward``, if the input is no such pyramid.
+        InputError: If an argument is out of range; in ``forward``, if the input is no such pyramid.
 
     Example:
         >>> neck = FPT(in_channels=[8, 16], out_channels=32)
@@ -122,14 +122,14 @@ class FPT(BaseModule):
         )
 
     def _make_transformers(self, self_settings: dict, grounding_settings: dict, norm_cfg: dict | None) -> None:
-        """The transformers within each level and between each two, by the settings of their classes."""
+        """Builds the transformers within each level and between each two, with the settings of their classes."""
         channels, enriched = self.out_channels, range(min(self.num_outs, self.num_levels))
         with naming('FPT: out_channels and self_mixtures', ValueError):
             self.self_transformers = nn.ModuleList(
                 SelfTransformer(channels, **self_settings, norm_cfg=norm_cfg)
                 for _ in (enriched if 'self' in self.interactions else ())
             )
-        # by the names of the two levels, the enriched one first
+        # named after the two levels, the enriched one first
         self.groundings, self.renderings = nn.ModuleDict(), nn.ModuleDict()
         for fine, coarse in combinations(range(self.num_levels), 2):
             if 'grounding' in self.interactions and fine in enriched:
@@ -160,7 +160,7 @@ class FPT(BaseModule):
             )
 
     def _maps(self, level: int) -> int:
-        """How many maps are concatenated at a level."""
+        """Returns the number of maps concatenated at a level."""
         coarser = self.num_levels - 1 - level
         counts = {'self': 1, 'grounding': coarser, 'rendering': level}
         return 1 + sum(counts[name] for name in set(self.interactions))
@@ -170,7 +170,7 @@ class FPT(BaseModule):
 
         Raises:
             InputError: If the maps do not have the number, the channels or the sizes of the pyramid: a level at stride
-                s is ``ceil(H s_0 / s)`` high, as strided convolutions make it.
+                s is ``ceil(H s_0 / s)`` high, as after strided convolutions.
         """
         self._check_inputs(inputs)
         levels = [conv(x) for conv, x in zip(self.laterals, inputs[self.start_level :])]
@@ -178,7 +178,7 @@ class FPT(BaseModule):
         return (*outputs, *self._extra_levels(inputs[-1], outputs[-1]))
 
     def _interact(self, levels: list[Tensor], index: int) -> Tensor:
-        """The concatenated maps of one level."""
+        """Returns the concatenated maps of one level."""
         maps = []
         if self.self_transformers:
             maps.append(self.self_transformers[index](levels[index]))

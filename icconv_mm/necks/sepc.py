@@ -17,11 +17,11 @@ from icconv_mm.torch_private import is_compiling
 
 @MODELS.register_module()
 class PConv(BaseModule):
-    """Stacked pyramid convolutions; gives as many maps as it takes, of the same sizes.
+    """Stacked pyramid convolutions, with outputs of the number and sizes of the inputs.
 
-    It is a stack of ``pconv_num`` :class:`icconv_mm.layers.PConvLayer` and nothing else. :class:`SEPC` without options,
+    It is only a stack of ``pconv_num`` :class:`icconv_mm.layers.PConvLayer`. :class:`SEPC` without options,
     which the paper also calls PConv, adds one convolution for each branch of a dense head to this stack.
-    Both take the levels of another neck (FPN, PAFPN, ...) as the second of a list of necks:
+    Both follow another neck (FPN, PAFPN, ...) as the second of a list of necks:
     ``neck=[dict(type='FPN', ...), dict(type='icconv_mm.SEPC', in_channels=256, out_channels=256, num_outs=5)]``.
 
     Args:
@@ -29,8 +29,8 @@ class PConv(BaseModule):
         out_channels: Channels of the outputs.
         num_outs: Number of levels, 2 or more.
         pconv_num: Number of pyramid convolutions; 4 by default.
-        pconv_deform: Deform the pyramid convolutions (scale equalisation). With two levels, the part that the finer
-            level gets from the coarser one never deforms; its offsets get no gradient.
+        pconv_deform: Deform the pyramid convolutions (scale equalisation). With two levels, the convolution from the
+            coarser to the finer level never deforms; its offsets get no gradient.
         ibn: Whether to normalise with statistics of all levels (integrated batch norm).
         start_level: Index of the finest level that deforms; 1 by default, as in the paper's code. ``num_outs`` or more
             turns deformation off.
@@ -39,7 +39,8 @@ class PConv(BaseModule):
         init_cfg: mmengine initialisation; by default weights are N(0, 0.01), biases and offsets zero.
 
     Raises:
-        InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid, naming the level.
+        InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid; the message names the
+            level.
 
     Example:
         >>> neck = PConv(in_channels=8, out_channels=8, num_outs=2, pconv_num=1)
@@ -92,12 +93,12 @@ class PConv(BaseModule):
         if len(levels) != self.num_outs:
             shapes = ', '.join(str(list(x.shape)) for x in levels)
             raise InputError(f'{self._name}: expected {self.num_outs} levels (num_outs), got {len(levels)}: {shapes}')
-        if not is_compiling():  # which cannot trace what names the neck; the layers check the same
+        if not is_compiling():  # dynamo cannot trace this check; the layers check the same
             with naming(self._name):
                 check_pyramid(levels, self.pconvs[0].in_channels)
 
     def train(self, mode: bool = True) -> 'PConv':
-        """As ``nn.Module.train``, but norms stay in evaluation mode with ``norm_eval``."""
+        """Sets the mode as ``nn.Module.train``; with ``norm_eval`` norms stay in evaluation mode."""
         super().train(mode)
         if self.norm_eval:
             set_norms_eval(self)
@@ -108,13 +109,13 @@ _IN_COMMON = ('device', 'dtype', 'ndim', 'new_full', 'new_ones', 'new_tensor', '
 
 
 class LevelPairError(InputError, AttributeError):
-    """A pair of maps was taken for one map."""
+    """A pair of maps was used as one map."""
 
 
 class LevelPair(NamedTuple):
     """A level of :class:`SEPC`: one map for each branch of a dense head, both of one shape.
 
-    A head may read what the maps share, such as their shape. A head that uses the pair as one map gets a clear error.
+    A head may read common properties of the maps, such as their shape. Using the pair as one map raises an error.
     """
 
     cls: Tensor
@@ -146,7 +147,7 @@ class LevelPair(NamedTuple):
 class SEPC(PConv):
     """Stacked pyramid convolutions, then one 3x3 convolution for classification and one for localisation.
 
-    Gives, per level, the pair (classification map, localisation map) for a head without convolutions of its own
+    Returns, per level, the pair (classification map, localisation map) for a head without convolutions of its own
     (``icconv_mm.SplitFeatureHead``). Variants: all off is PConv of the paper's tables; ``ibn``; ``ibn`` and
     ``lcconv_deform`` is SEPC-lite; these and ``pconv_deform`` is SEPC.
 
@@ -158,8 +159,8 @@ class SEPC(PConv):
         pconv_deform: Whether the pyramid convolutions deform (scale equalisation).
         lcconv_deform: Whether the last two convolutions deform.
         ibn: Integrated batch norm after every pyramid convolution and after the last two.
-        lcconv_padding: Padding of the last two convolutions. The authors have 0, and their weights want it: maps shrink
-            by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
+        lcconv_padding: Padding of the last two convolutions. The authors' value is 0, which their weights need: maps
+            shrink by one pixel at every side, and no level may be smaller than 3 pixels. 1 keeps the sizes.
         start_level: Index of the finest level that deforms, in pyramid convolutions and the last two, 0 or more; the
             authors' is 1.
         branches: Maps to return: 'both' as pairs (default), 'cls' or 'reg' as plain tensors (dense prediction).
@@ -167,8 +168,8 @@ class SEPC(PConv):
         **kwargs: ``norm_eval`` and ``init_cfg`` of :class:`PConv`.
 
     Raises:
-        InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid or too small, naming the
-            level.
+        InputError: For numbers that do not fit; in ``forward`` for levels that are no pyramid or too small; the message
+            names the level.
 
     Example:
         >>> neck = SEPC(in_channels=8, out_channels=8, num_outs=2, ibn=True, lcconv_padding=1)
@@ -224,12 +225,12 @@ class SEPC(PConv):
         outputs = []
         for branch, of_branch in zip(self.branches, zip(*maps)):
             norm = getattr(self, f'{branch}_norm')
-            # without a norm these may be parts of one merged output, views
+            # without a norm these may be views of one merged output
             outputs.append(normalize_and_relu(of_branch, norm, inplace=norm is not None))
         return tuple(map(LevelPair, *outputs)) if len(outputs) > 1 else tuple(outputs[0])
 
     def norms_and_convs(self) -> list[tuple[str, tuple[nn.Module, ...]]]:
-        """The name of the norm of each branch, and the convolution that it follows."""
+        """Returns the name of the norm of each branch, and the convolution before it."""
         return [(f'{branch}_norm', (getattr(self, f'{branch}_conv'),)) for branch in self.branches]
 
     def _check_levels(self, levels: Sequence[Tensor]) -> None:

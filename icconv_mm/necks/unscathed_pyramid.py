@@ -1,6 +1,6 @@
-"""The unscathed feature pyramid (UFP) on which FPT segments: levels of one size that see further and further.
+"""The unscathed feature pyramid (UFP) of FPT for segmentation: levels of one size with growing receptive fields.
 
-Beside it, what puts several necks in a row, such as this one and FPT.
+Beside it, a neck of several necks in a row.
 """
 
 from collections.abc import Sequence
@@ -48,20 +48,20 @@ class UnscathedPyramid(BaseModule):
     """Global convolutions of several kernels on one level of a backbone: a pyramid whose levels have one size.
 
     Feature Pyramid Transformer (https://arxiv.org/abs/2007.09451), section 3.5: kernels of 1, 7, 15 and 31 on the last
-    level of a dilated ResNet. A 1x1 convolution first takes its 2048 channels to those of the output, which the paper
+    level of a dilated ResNet. A 1x1 convolution first reduces its 2048 channels to those of the output, which the paper
     does not mention: kernels of 31 on all of them would have 50 million weights.
 
     Args:
-        in_channels: Channels of the level that is read.
+        in_channels: Channels of the input level.
         out_channels: Channels of each level of the output; 256 by default.
-        in_index: Index of the level that is read; the last by default.
+        in_index: Index of the input level; the last by default.
         kernel_sizes: Odd kernel size of each level of the output; (1, 7, 15, 31) by default.
         norm_cfg: Config of the norm layers; GroupNorm of 32 groups by default; None for none.
         init_cfg: mmengine initialisation.
 
     Raises:
-        InputError: If a kernel is even or there is none, channels are no positive numbers, or the norm does not fit
-            ``out_channels``; in ``forward``, if there is no level ``in_index`` or it has other channels.
+        InputError: If a kernel is even or ``kernel_sizes`` is empty, channels are not positive, or the norm does not
+            fit ``out_channels``; in ``forward``, if there is no level ``in_index`` or it has other channels.
 
     Example:
         >>> neck = UnscathedPyramid(in_channels=64, out_channels=32, kernel_sizes=(1, 7))
@@ -106,7 +106,7 @@ class UnscathedPyramid(BaseModule):
 
 @MODELS.register_module()
 class SequenceNeck(BaseModule):
-    """Several necks in a row as one neck. mmdet and mmseg take a list instead; mmpose silently ignores a list.
+    """Several necks in a row as one neck. mmdet and mmseg accept a list instead; mmpose silently ignores a list.
 
     The keys of neck i are those below ``neck.necks.i.``.
 
@@ -133,7 +133,7 @@ class SequenceNeck(BaseModule):
         self.necks = ModuleList(MODELS.build(neck) for neck in necks)
 
     def forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Run the necks one after the other on the backbone's maps."""
+        """Runs the necks one after the other on the backbone's maps."""
         for neck in self.necks:
             inputs = neck(inputs)
         return inputs

@@ -1,8 +1,8 @@
 """Operators: functions of tensors, each with a plain PyTorch reference and optional compiled backends.
 
-Each operator is one module: the function, which calls its kernels get, its reference, its registration. ``dispatch``
-chooses what runs a call, ``library`` defines operators for torch, ``convolution`` those of both convolutions, and
-``tensors`` is what they share. ``integrated_norm`` and ``pyramid_sum`` are for layers, not for users.
+Each operator is one module: the function, the rules of its kernels, its reference, its registration. ``dispatch``
+chooses the backend of a call, ``library`` defines operators for torch, ``convolution`` those of both convolutions, and
+``tensors`` has shared checks and casts. ``integrated_norm`` and ``pyramid_sum`` are for layers, not for users.
 """
 
 from icconv_mm.ops.dispatch import (

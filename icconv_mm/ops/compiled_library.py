@@ -1,4 +1,4 @@
-"""The compiled operators: found, loaded once, and asked for their kernels."""
+"""Finding and loading the library of compiled operators, and looking up its kernels."""
 
 import importlib.machinery
 import importlib.util
@@ -16,7 +16,7 @@ REBUILD = 'build it with `pip install --no-build-isolation -e .` (needs a C++ co
 
 @cache
 def missing_library() -> str | None:
-    """Loads the compiled operators once: None if they are there, else one sentence that says why not and what to do."""
+    """Loads the compiled operators once; returns None, or a message why they are missing and what to do."""
     package, _, path = _find_library()
     if path is None:
         others = ', '.join(sorted(file.name for file in package.glob('_C_torch*')))
@@ -31,7 +31,7 @@ def missing_library() -> str | None:
 
 
 def _find_library() -> tuple[Path, str, Path | None]:
-    """The package's folder, and the library's name and file; its name says for which torch it was built: setup.py."""
+    """Returns the package's folder, and the library's name and file; the name has the torch version of the build."""
     package = Path(__file__).resolve().parents[1]
     major, minor = torch.__version__.split('.')[:2]
     name = f'_C_torch{major}_{minor}'
@@ -41,7 +41,7 @@ def _find_library() -> tuple[Path, str, Path | None]:
 
 @cache
 def library_module() -> ModuleType | None:
-    """The compiled library as a module of Python; None without it."""
+    """Returns the compiled library as a Python module; None without it."""
     if missing_library():
         return None
     _, name, path = _find_library()
@@ -52,7 +52,7 @@ def library_module() -> ModuleType | None:
 
 
 def missing_kernel(operator: str, device: str) -> str | None:
-    """None if the compiled library has a kernel of ``operator`` for this device type, else the sentence why not."""
+    """Returns None if the compiled library has a kernel of ``operator`` for a device type, else a message why not."""
     if reason := missing_library():
         return reason
     if _is_registered(operator, device):
@@ -60,8 +60,8 @@ def missing_kernel(operator: str, device: str) -> str | None:
     return f'the compiled operators have no {device} kernel of {operator}; re{REBUILD}'
 
 
-@cache  # asked at every call of an operator
+@cache  # called at every call of an operator
 def _is_registered(operator: str, device: str) -> bool:
-    # a library that was built from older sources does not even have the schema
+    # a library built from older sources lacks the schema
     known = hasattr(torch.ops.icconv_mm, operator)
     return known and has_kernel(f'icconv_mm::{operator}', device.upper())

@@ -1,4 +1,4 @@
-"""A convolution that is linear in its input and in its weights: its operators, their gradients, and its call."""
+"""The operators of a convolution that is linear in its input and weights, their gradients, and its call."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial, wraps
@@ -14,37 +14,37 @@ from icconv_mm.ops.library import decomposed, define, fragment, refuse_gradient,
 from icconv_mm.ops.tensors import convolve, device_refusal, empty, tensors_of
 from icconv_mm.torch_private import below_autograd, in_functorch, is_compiling, is_jit_or_onnx_tracing
 
-FORWARD, GRADIENTS = 1, 2  # passes of a call, as csrc/python/fast_path.cpp has them
-PROVEN = ((9, 0),)  # compute capabilities of GPUs on which the algorithms of the backend were right and faster
+FORWARD, GRADIENTS = 1, 2  # passes of a call, as in csrc/python/fast_path.cpp
+PROVEN = ((9, 0),)  # compute capabilities of GPUs on which the backend was correct and faster
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def cpu_refusal(*args) -> str | None:
-    """Why the CPU kernels of convolutions cannot serve a call."""
+    """Returns why the CPU kernels of convolutions cannot run a call; None if they can."""
     tensors = tensors_of(args)
     if reason := device_refusal(tensors, 'cpu'):
         return reason
     dtypes = list(dict.fromkeys(t.dtype for t in tensors))
     if len(dtypes) > 1 or dtypes[0] not in _CPU_DTYPES:
-        return f'it takes float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'
+        return f'it needs float32 or bfloat16, the same for all, got {" and ".join(map(str, dtypes))}'
     return None
 
 
 @cache
 def capability(device: torch.device) -> tuple[int, int]:
-    """The compute capability of a GPU."""
+    """Returns the compute capability of a GPU."""
     return torch.cuda.get_device_capability(device)
 
 
 def unproven(device: torch.device) -> str | None:
-    """Why the CUDA backend serves no call on a GPU unless it is in use."""
+    """Returns why the CUDA backend is no default on a GPU; None if it is."""
     if capability(device) in PROVEN:
         return None
     return f'its tests have not passed on a GPU like {device}'
 
 
 class Part(NamedTuple):
-    """What a convolution knows of one of its three operators."""
+    """One of the three operators of a convolution."""
 
     reference: Callable
     kernels: Mapping[str, Kernel]  # by backend
@@ -56,24 +56,24 @@ class Convolution:
 
     With the trilinear form T(x, w, g) = <g, conv(x, w)>, the convolution is the partial derivative of T for g, the
     gradient for its input the one for x, the gradient for its weights the one for w. Each is a function of the two
-    other arguments, and its own gradients are again partial derivatives of T, with the outer gradient in the place of
-    the argument that it lacks. So three operators are enough for derivatives of any order.
+    other arguments, and its own gradients are again partial derivatives of T, with the outer gradient as the third
+    argument. So three operators are enough for derivatives of any order.
 
-    The settings of a call are what follows its tensors: ``table, stride, number``. The table is a list of integers, a
-    pattern or the groups of the levels; the number is the groups or the dilation.
+    The settings of a call are the arguments after its tensors: ``table, stride, number``. The table is a list of
+    integers, a pattern or the groups of the levels; the number is the groups or the dilation.
 
     Args:
-        function: The Python function ``<name>``; that with ReLU takes the same.
+        function: The Python function ``<name>``; the one with ReLU has the same arguments.
         output, grad_input, grad_weight: The three operators; ``<name>_relu`` has the kernels of the first.
-        weights_schema: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also takes their
-            shapes.
+        weights_schema: Schema of the weights: 'Tensor weight', or 'Tensor[] weights', whose gradient also has their
+            shapes as an argument.
         settings_schema: Schema of the settings: 'int[] pattern, int stride, int groups'.
         check: Function that raises ValueError unless these are arguments of the operator ``<name>``.
         standard: Function of the arguments of the operator and of ``relu``: the output by convolutions that every
             runtime has, for exports to ONNX.
         dense: Function from the settings of a single dilation or level to stride, dilation and groups.
-        maker: What :func:`dispatch.prepared` takes.
-        converters: Functions by argument, from what ``function`` takes to what the operators take.
+        maker: The argument of :func:`dispatch.prepared`.
+        converters: Functions by argument, from arguments of ``function`` to arguments of the operators.
     """
 
     def __init__(
@@ -110,12 +110,12 @@ class Convolution:
         several: bool,
         relu: bool = False,
     ) -> Tensor:
-        """What the functions of the convolution do: all from unchecked arguments to the result.
+        """Computes the convolution from unchecked arguments.
 
         Args:
             x, weights, bias: Tensors of the call.
             settings: The table, a tuple, the stride and the number.
-            several: Whether there are several dilations or levels; one alone is torch's own convolution.
+            several: Whether there are several dilations or levels; a single one uses torch's convolution.
             relu: Whether negative values become zero.
 
         Raises:
@@ -123,7 +123,7 @@ class Convolution:
             RuntimeError: If a tensor requires a gradient and ``relu`` is set, except in a trace.
         """
         table, stride, number = settings
-        if is_jit_or_onnx_tracing():  # first: what is loaded during a trace would be recorded
+        if is_jit_or_onnx_tracing():  # first: a trace would record the loading
             args = x, self.pack(weights), bias, [int(entry) for entry in table], stride, number
             if torch.onnx.is_in_onnx_export():
                 return decomposed(partial(self.standard, relu=relu), self.check, *args)
@@ -134,26 +134,26 @@ class Convolution:
             if out is not None:
                 return out
         args = x, self.pack(weights), bias, [int(entry) for entry in table], stride, number
-        if not is_compiling() and in_functorch():  # whose transforms know torch's operators only
+        if not is_compiling() and in_functorch():  # functorch supports only torch's operators
             out = decomposed(self.reference, self.check, *args)
             return out.relu_() if relu else out
         self.check(*args)
         if several:
             return (self.relu if relu else self.output)(*args)
-        if relu:  # what follows has a gradient: as with several, it is an error to ask for one
+        if relu:  # torch's ReLU has a gradient: as with several, requiring one is an error
             refuse_gradient(self.relu_name, *args)
-        out = convolve(x, weights[0], bias, *self.dense(*args[3:]))  # torch has the best kernel
+        out = convolve(x, weights[0], bias, *self.dense(*args[3:]))  # torch's kernel is the best
         return out.relu_() if relu else out
 
     def call_prepared(
         self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, settings: tuple, relu: bool
     ) -> Tensor | None:
-        """The result without Python in between; None where the operator itself must be called."""
+        """Returns the result of the fast path in C++; None where the operator itself must be called."""
         run = dispatch.prepared(self.maker, settings, relu, self.served)
         return None if run is None else run(x, weights, bias, dispatch.requested())
 
     def served(self, relu: bool, settings: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
-        """Which of the passes of a call compiled kernels serve here and now."""
+        """Returns which passes of a call run on compiled kernels now."""
         packed = self.pack(weights)
         if not dispatch.is_compiled(self.relu_name if relu else self.name, x, packed, bias, *settings):
             return 0
@@ -173,12 +173,12 @@ class Convolution:
         sizes: Sequence[int] = (),
         bias: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
-        """Whichever of x, grad and weights is left out, by the operator that gives it.
+        """Computes the one of x, grad and weights that is None, by its operator.
 
         Args:
-            settings: What follows the tensors in a call.
+            settings: The arguments after the tensors of a call.
             x, grad, weights: Two of the three.
-            sizes: Sizes of the result, where it is x (two numbers) or weights (those of :func:`shapes_of`).
+            sizes: Sizes of the result if it is x (two numbers) or weights (those of :func:`shapes_of`).
             bias: ``[C_out]``, added to the output, or None.
         """
         if grad is None:
@@ -188,15 +188,15 @@ class Convolution:
         return tuple(self.unpack(self.grad_weight(grad, x, *self.shapes(sizes), *settings)))
 
     def pack(self, tensors: Sequence[Tensor]) -> list[Tensor] | Tensor:
-        """From a sequence to what the operators take."""
+        """Converts a sequence to the weights argument of the operators."""
         return list(tensors) if self.takes_list else tensors[0]
 
     def unpack(self, packed: list[Tensor] | Tensor) -> list[Tensor]:
-        """And back."""
+        """Converts the weights argument of the operators to a sequence."""
         return packed if self.takes_list else [packed]
 
     def shapes(self, sizes: Sequence[int]) -> tuple:
-        """From what :func:`shapes_of` returns to the arguments that ``<name>_grad_weight`` takes for it."""
+        """Converts the result of :func:`shapes_of` to arguments of ``<name>_grad_weight``."""
         return (sizes,) if self.takes_list else ()
 
     # --- the operators
@@ -213,7 +213,7 @@ class Convolution:
         )
 
         @wraps(part.reference)
-        def relu(*args):  # on the backend of the plain call, where that has no kernel with ReLU
+        def relu(*args):  # on the backend of the plain call if it has no kernel with ReLU
             return dispatch.run(self.name, *args).relu_()
 
         def rule(_, x, packed, bias, *settings):
@@ -242,7 +242,7 @@ class Convolution:
         weights_schema: str,
         settings_schema: str,
     ) -> None:
-        """Operators that have gradients themselves."""
+        """Defines the operators of the gradients, which have gradients themselves."""
 
         def rule_of_input(_, grad, packed, size, *settings):
             return _Derivative.apply(self, settings, size, None, None, grad, *self.unpack(packed))
@@ -275,23 +275,23 @@ class Convolution:
         )
 
     def _define_backward(self, weights_schema: str, settings_schema: str) -> None:
-        """By which the gradient rule in C++ (csrc/python/fast_path.cpp) reaches operators that are differentiable."""
+        """Defines the operators by which the gradient rule in C++ (csrc/python/fast_path.cpp) is differentiable."""
         name = f'{self.name}_backward'
         rest = f'{settings_schema}, bool to_x, bool to_weights, str backend'
         fragment.define(f'{name}(Tensor grad, Tensor x, {weights_schema}, {rest}) -> Tensor[]')
-        # the latter two: with several gradients at once it is taken apart as well, instead of being called for each
+        # the latter two: vmap over several gradients decomposes it instead of calling it for each
         for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
             fragment.impl(name, self._backward, key)
 
     def _backward(self, grad, x, packed, table, stride, number, to_x, to_weights, chosen):
         settings, weights = (table, stride, number), self.unpack(packed)
-        with dispatch.use_backend(chosen):  # of the forward pass; this may be a thread of autograd
+        with dispatch.use_backend(chosen):  # the backend of the forward pass: this may be a thread of autograd
             results = [self.third(settings, None, grad, weights, x.shape[2:])] if to_x else []
             return results + (list(self.third(settings, x, grad, (), shapes_of(weights))) if to_weights else [])
 
 
 class _Derivative(torch.autograd.Function):
-    """The gradient rule of all three operators: ``Convolution.third``, whose own gradients are such again."""
+    """The gradient rule of all three operators: ``Convolution.third``, whose gradients have the same rule."""
 
     @staticmethod
     def forward(ctx, convolution, settings, sizes, bias, x, grad, *weights):
@@ -304,7 +304,7 @@ class _Derivative(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx, *tangents):
-        """The form is linear in each argument: a sum with one argument after the other exchanged for its tangent."""
+        """Returns the tangent: the form is linear in each argument, so a sum with each one replaced by its tangent."""
         _, _, _, d_bias, d_x, d_grad, *d_weights = tangents
         x, grad, *weights = ctx.saved_tensors
         exchanged = [] if d_x is None else [(d_x, grad, weights)]
@@ -329,7 +329,7 @@ class _Derivative(torch.autograd.Function):
         _, _, _, need_bias, need_x, need_grad, *need_weights = ctx.needs_input_grad
         to_x = to_grad = to_bias = None
         to_weights = [None] * len(need_weights)
-        # autograd may run this on another thread, which knows nothing of the caller's `use_backend`
+        # autograd may run this on another thread, where the caller's `use_backend` does not hold
         with dispatch.use_backend(ctx.backend):
             if need_x:
                 to_x = ctx.convolution.third(ctx.settings, None, grad, weights, x.shape[2:])
@@ -343,10 +343,10 @@ class _Derivative(torch.autograd.Function):
 
 
 def shapes_of(weights: Sequence[Tensor]) -> list[int]:
-    """Three numbers for each of the weights: its channels and its kernel."""
+    """Returns three numbers for each of the weights: its channels and its kernel."""
     return [number for weight in weights for number in (weight.shape[0], *weight.shape[2:])]
 
 
 def flops(output: Sequence[int], weights: Sequence[Sequence[int]]) -> int:
-    """Operations of each of the three operators, two per multiplication, by the shapes of output and weights."""
+    """Returns the operations of each of the three operators, two per product, by shapes of output and weights."""
     return 2 * output[0] * prod(output[2:]) * sum(map(prod, weights))

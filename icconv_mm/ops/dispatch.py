@@ -1,6 +1,6 @@
-"""Which backend runs a call of an operator: the one chooser.
+"""The choice of the backend that runs a call of an operator.
 
-Below it torch's own dispatcher finds the kernel of a device, and nothing else chooses.
+Below it only torch's own dispatcher chooses, the kernel of a device.
 """
 
 import inspect
@@ -25,15 +25,15 @@ _log = logging.getLogger(__name__)
 _requested: ContextVar[str | None] = ContextVar('icconv_mm_backend', default=None)
 
 
-# --- what a user asks and says
+# --- for users
 
 
 class Status(NamedTuple):
-    """Whether a backend is there at all; true in a condition if it is.
+    """The availability of a backend; true in a condition if it is available.
 
     Attributes:
-        available: Whether it is there.
-        reason: Why it is available, or why it is not, in one sentence.
+        available: Whether the backend can be used here.
+        reason: Message why it is available, or why it is not.
 
     Example:
         >>> bool(backends()['reference'])
@@ -51,10 +51,10 @@ class Verdict(Enum):
     """The kinds of answers of a backend to a call.
 
     Attributes:
-        CAN_RUN: It serves the call, if no better backend does.
-        NOT_ADVISED: It serves the call within ``use_backend`` only: another is faster, or nothing was measured.
-        REFUSED: It cannot serve such a call.
-        ABSENT: It could, but is not installed.
+        CAN_RUN: It runs the call if no better backend does.
+        NOT_ADVISED: It runs the call only within ``use_backend``: another is faster, or nothing was measured.
+        REFUSED: It does not support the call.
+        ABSENT: It supports the call, but is not installed.
 
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
@@ -70,17 +70,17 @@ class Verdict(Enum):
 
 
 class Answer(NamedTuple):
-    """The answer of a backend to a call; true in a condition if it can run, as a string one sentence.
+    """The answer of a backend to a call; true in a condition if it can run the call, as a string a message.
 
     Attributes:
         verdict: The kind of answer.
-        reason: Why it is no better one, in one sentence; empty where the backend can run.
+        reason: Message why it is no better one; empty if the backend can run the call.
 
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
         >>> answer = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])['cuda']
         >>> answer.verdict, bool(answer), str(answer)
-        (<Verdict.REFUSED: 'cannot run such a call'>, False, 'it takes tensors on a CUDA device, got cpu')
+        (<Verdict.REFUSED: 'cannot run such a call'>, False, 'it needs tensors on a CUDA device, got cpu')
     """
 
     verdict: Verdict
@@ -101,10 +101,10 @@ class Answer(NamedTuple):
 
 
 class Explanation(dict[str, Answer]):
-    """The answer of every backend of an operator, best first.
+    """The answers of all backends of an operator, best first.
 
     Attributes:
-        chosen: The backend that serves the call; None where the one in use cannot.
+        chosen: The backend that runs the call; None if the one in use cannot.
 
     Example:
         >>> x, weight, pattern = torch.randn(1, 4, 8, 8), torch.randn(4, 4, 3, 3), [(2, 1, 1), (2, 2, 2)]
@@ -123,7 +123,7 @@ class Explanation(dict[str, Answer]):
 
 
 def backends() -> dict[str, Status]:
-    """The backends that exist and whether each is available here, with the reason.
+    """Returns the availability of each backend here, with the reason.
 
     Example:
         >>> backends()['reference']
@@ -145,30 +145,30 @@ def backends() -> dict[str, Status]:
 
 
 def explain(operator: str, *args, **named) -> Explanation:
-    """Which backend serves a call of ``operator`` here and now, and why not the others.
+    """Explains which backend runs a call of ``operator``, and why the others do not.
 
-    No backend is asked for a convolution with a single dilation or level, which is torch's own: this says what the
-    operator would run.
+    A convolution with a single dilation or level is torch's own and uses no backend; the answers are then those of the
+    operator.
 
     Args:
         operator: Name of the operator, e.g. 'inception_conv2d'.
-        *args: The arguments of one call, as the function of this name takes them; a pattern may also be flat
-            (:attr:`DilationPattern.flat`). Of an operator without a function, such as a gradient, they are its own.
+        *args: The arguments of the function of this name; a pattern may also be flat (:attr:`DilationPattern.flat`).
+            For an operator without a function, such as a gradient, the operator's arguments.
         **named: Arguments by name.
 
     Returns:
-        A dictionary from backends, best first, to their answers. Its ``chosen`` is the backend that serves the call,
+        A dictionary from backends, best first, to their answers. Its ``chosen`` is the backend that runs the call, with
         ``use_backend`` and the environment variable considered.
 
     Raises:
-        ValueError: If there is no such operator, or the arguments do not fit; then the message is that of the call.
-        TypeError: If it takes other arguments; the message says which.
+        ValueError: If there is no such operator, or the arguments do not fit, with the message of the call.
+        TypeError: If the operator has other arguments; the message names them.
 
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32).double(), torch.randn(6, 8, 3, 3).double()
         >>> answers = explain('inception_conv2d', x, weight, None, [(4, 1, 1), (2, 2, 4)])
         >>> answers.chosen, str(answers['cpu'])
-        ('reference', 'it takes float32 or bfloat16, the same for all, got torch.float64')
+        ('reference', 'it needs float32 or bfloat16, the same for all, got torch.float64')
     """
     if operator not in _kernels:
         raise ValueError(f'explain: no operator {operator!r}; there are {", ".join(sorted(_kernels))}')
@@ -182,15 +182,15 @@ def explain(operator: str, *args, **named) -> Explanation:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Within it, operators run on the backend ``name``: 'reference', 'cpu', 'cuda', or 'auto' (the best that can).
+    """Runs operators within it on the backend ``name``: 'reference', 'cpu', 'cuda', or 'auto' (the best that can).
 
-    It concerns the current thread, and the backward passes of what was computed within. An operator that has no
-    implementation at all on that backend runs its reference. The environment variable ``ICCONV_MM_BACKEND`` does the
-    same for a whole process.
+    It holds for the current thread, and for the backward passes of results computed within. An operator without any
+    implementation on that backend runs its reference. The environment variable ``ICCONV_MM_BACKEND`` does the same for
+    a whole process.
 
     Raises:
         ValueError: If there is no backend of this name.
-        RuntimeError: From the operator, if the backend cannot serve a call; the message says why.
+        RuntimeError: From the operator, if the backend cannot run a call; the message says why.
 
     Example:
         >>> x, weight = torch.randn(1, 8, 32, 32), torch.randn(6, 8, 3, 3)
@@ -206,7 +206,7 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def requested() -> str:
-    """The backend in use: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
+    """Returns the backend in use: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
     return _requested.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
 
 
@@ -219,10 +219,10 @@ def _checked(name: str, source: str) -> str:
 def forget_packed_weights() -> int:
     """Frees the packed weights, and the memory for packed inputs, that inference on CPUs keeps.
 
-    Results do not depend on it: a weight that has changed is packed anew.
+    Results do not depend on it: a changed weight is packed again in any case.
 
     Returns:
-        How many packed weights there were.
+        The number of packed weights.
 
     Example:
         >>> forget_packed_weights() >= 0
@@ -231,28 +231,28 @@ def forget_packed_weights() -> int:
     return 0 if missing_library() else torch.ops.icconv_mm.forget_packed_weights()
 
 
-# --- what operators register
+# --- registration of operators
 
 
 def _nothing(*_) -> None:
-    """No reason against any call."""
+    """Returns None: no reason against any call."""
 
 
 class Kernel(NamedTuple):
-    """What serves the calls of one operator on one backend.
+    """The implementation of one operator on one backend.
 
-    The first two take the operator's arguments and return one sentence with the value that was found, or None.
-    :func:`register` sets the rest, unless ``run`` is given: steps of torch, for which nothing needs to be installed.
+    The first two are functions of the operator's arguments that return a message with the value found, or None.
+    :func:`register` sets the rest, unless ``run`` is given: steps of torch, which need no installation.
     """
 
-    refusal: Callable[..., str | None] = _nothing  # why it cannot serve a call
-    objection: Callable[..., str | None] = _nothing  # why it should serve a call within ``use_backend`` only
+    refusal: Callable[..., str | None] = _nothing  # why it does not support a call
+    objection: Callable[..., str | None] = _nothing  # why it should run a call only within ``use_backend``
     absence: Callable[[], str | None] = _nothing  # why it is not installed
     run: Callable | None = None  # from the operator's arguments to the result
     is_compiled: bool = False  # whether ``run`` is nothing but the operator of the compiled library
 
     def answer(self, *args) -> Answer:
-        """Whether it runs a call: if it takes it, if it is installed, if it is advised."""
+        """Returns the answer to a call: whether it is supported, installed and advised."""
         if reason := self.refusal(*args):
             return Answer(Verdict.REFUSED, reason)
         if reason := self.absence():
@@ -263,14 +263,14 @@ class Kernel(NamedTuple):
 
 
 class Arguments(NamedTuple):
-    """What a call of an operator takes: for ``explain``, which is asked with the same."""
+    """The arguments of an operator's call, for ``explain``."""
 
-    function: Callable  # whose signature it is
-    check: Callable[..., None] = _nothing  # raises where the operator's arguments do not fit
-    converters: Mapping[str, Callable] = {}  # by argument, from what the function takes to what the operator takes
+    function: Callable  # the function with this signature
+    check: Callable[..., None] = _nothing  # raises if the operator's arguments do not fit
+    converters: Mapping[str, Callable] = {}  # by argument, from arguments of the function to those of the operator
 
     def of(self, operator: str, args: tuple, named: Mapping[str, object]) -> tuple:
-        """All arguments of a call, as the operator takes them; raises what the call raises of them."""
+        """Returns all arguments of a call, as the operator has them; raises the errors of the call."""
         signature = inspect.signature(self.function)
         try:
             call = signature.bind(*args, **named)
@@ -286,7 +286,7 @@ class Arguments(NamedTuple):
 
 
 class _Kernels(dict):
-    """Those of each operator by backend, best first; counts how often they were exchanged."""
+    """The kernels of each operator by backend, best first; counts changes."""
 
     generation = 0
 
@@ -306,22 +306,22 @@ def register(
     compiled: Callable | None = None,
     arguments: Arguments | None = None,
 ) -> None:
-    """Registers what runs an operator, or a function that has backends and is no operator of ``torch.library``.
+    """Registers the implementations of an operator, or of a function with backends outside ``torch.library``.
 
-    The latter is for what ``torch.library`` does not suit: an operator of it cannot both change a buffer and have a
-    gradient, and adds microseconds to a call.
+    The latter is for functions that ``torch.library`` does not suit: its operators cannot both change a buffer and have
+    a gradient, and add microseconds to a call.
 
     Args:
-        operator: The name by which ``run`` and ``explain`` know it.
+        operator: The name for ``run`` and ``explain``.
         reference: Function that computes the results on tensors of any device.
-        kernels: What the compiled ``<operator>_compiled`` refuses, by backend, or what runs in its place.
-        compiled: Function that calls it, where that is more than the plain call.
-        arguments: What a call takes, for ``explain``; None for what ``compiled`` or else ``reference`` takes.
+        kernels: By backend, the rules of the compiled ``<operator>_compiled``, or what runs instead of it.
+        compiled: Function that calls it, if that is more than the plain call.
+        arguments: The arguments of a call, for ``explain``; None for those of ``compiled`` or else ``reference``.
     """
     name = f'{operator}_compiled'
 
     def run_compiled(*args):
-        return getattr(torch.ops.icconv_mm, name).default(*args)  # is there only after the library is
+        return getattr(torch.ops.icconv_mm, name).default(*args)  # exists only after the library is loaded
 
     def complete(backend: str) -> Kernel:
         if kernels[backend].run is not None:
@@ -339,7 +339,7 @@ def register(
 
 
 def choose(operator: str, *args) -> tuple[str, dict[str, Answer]]:
-    """The backend for a call, and the answers of those that were considered: the one in use, or the best ones."""
+    """Returns the backend for a call, and the answers of those considered: the one in use, or the best ones."""
     known, name = _kernels[operator], requested()
     if name != 'auto':
         name = name if name in known else 'reference'
@@ -367,39 +367,39 @@ def run(operator: str, *args) -> Any:
 
 
 def is_compiled(operator: str, *args) -> bool:
-    """Whether a call of ``operator`` gets a compiled kernel, here and now; says nothing and raises nothing."""
+    """Whether a call of ``operator`` now runs on a compiled kernel; logs nothing and raises nothing."""
     name, answers = choose(operator, *args)
     return _kernels[operator][name].is_compiled and answers[name].serves
 
 
 def prepared(maker: str, settings: tuple, relu: bool, served: Callable) -> Callable | None:
-    """The calls of a layer without Python in between: from tensors to the result, with the gradient rule in C++.
+    """Returns a function for the calls of a layer from tensors to the result in C++, gradient rule included.
 
     The operators are defined in Python, and their dispatch and autograd cost some twenty microseconds of the processor,
     more than a small layer takes on a GPU. Here ordinary tensors go to ``csrc/python/fast_path.cpp`` instead. It
-    chooses nothing: it asks ``served`` once for each kind of call (backend requested, device, dtype and sizes, which is
-    all that a choice depends on besides the numbers of a layer) and keeps the answer.
+    chooses nothing: it calls ``served`` once for each kind of call (backend requested, device, dtype and sizes, on
+    which a choice depends besides the numbers of a layer) and keeps the answer.
 
-    Everything else is left to the operator: calls that are compiled, traced, exported or counted, transforms of
-    ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all while choices are
-    logged.
+    The operator itself runs everything else: calls that are compiled, traced, exported or counted, transforms of
+    ``torch.func``, forward-mode gradients, subclasses of tensors, calls that do not fit, and all calls while choices
+    are logged.
 
     Args:
         maker: The function of the library that prepares the calls of a layer.
-        settings: A pattern or groups (a tuple), and two numbers: what follows the tensors in the operator.
+        settings: A pattern or groups (a tuple), and two numbers: the operator's arguments after the tensors.
         relu: Whether a ReLU follows; such an operator has no gradient.
-        served: Function ``(relu, settings, x, weights, bias)``: which passes of a call compiled kernels serve.
+        served: Function ``(relu, settings, x, weights, bias)``: which passes of a call run on compiled kernels.
 
     Returns:
         A function ``(x, weights, bias, requested())`` of unchecked tensors, which returns None for a call that the
-        operator itself must serve; None where all calls are such.
+        operator itself must run; None if all calls are such.
     """
-    # first what dynamo knows, so that it traces none of the rest
+    # first the check that dynamo evaluates, so it traces none of the rest
     if is_compiling() or in_forward_ad() or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
         return _prepared(maker, settings, relu, served, _kernels.generation)
-    except TypeError:  # numbers that are none, or that 64 bits do not hold: the operator says what is wrong
+    except TypeError:  # no numbers, or numbers above 64 bits: the operator raises the error
         return None
 
 
@@ -411,14 +411,14 @@ def _prepared(maker: str, settings: tuple, relu: bool, served: Callable, generat
     return getattr(module, maker)(list(settings[0]), *settings[1:], relu, partial(served, relu, settings))
 
 
-# --- what is said of a choice
+# --- logging of choices
 
 _logged: set[str] = set()
-_MOST_LOGGED = 1000  # reasons hold numbers of the calls
+_MOST_LOGGED = 1000  # reasons contain numbers of the calls
 
 
 def _log_choice(operator: str, name: str, answers: Mapping[str, Answer]) -> None:
-    """Logs at debug level what has not been logged yet: a network makes the same choice thousands of times."""
+    """Logs each choice once at debug level: a network makes the same choice thousands of times."""
     in_use = requested()
     if in_use == 'auto':
         others = [(other, answer.reason) for other, answer in answers.items() if other != name]
@@ -436,7 +436,7 @@ def _log_choice(operator: str, name: str, answers: Mapping[str, Answer]) -> None
 
 
 def _notice_absence(name: str) -> None:
-    """Warns once that the reference serves calls because the kernel of a backend is not installed."""
+    """Warns once that the reference runs calls because the kernel of a backend is not installed."""
     if reason := missing_library():
         _warn_once(f'{reason}. The slower reference operators are used.')
     elif name == 'cpu':  # a build without CUDA is a choice

@@ -1,7 +1,7 @@
-"""Inception and pyramidal convolutions as few standard ones: what exports hold, at nearly the price of a dense network.
+"""Inception and pyramidal convolutions as few standard ones for exports, at nearly the cost of a dense network.
 
-Runtimes compute in blocks of channels, so a convolution of 3 channels costs as much as one of 16, and one for each
-dilation is far from the price of the dense layer. Here is the one place that decides how a layer is cut. An inception
+Runtimes compute in blocks of channels, so a convolution of 3 channels costs as much as one of 16, and one per dilation
+costs far more than the dense layer. Only this module decides how a layer is cut. An inception
 convolution keeps a convolution for each of its largest dilations. Its other channels take two steps: a 1x3 convolution
 for each dilation of the width gives the three partial sums of a channel, of the upper, middle and lower row of its
 filter; one depthwise convolution moves every sum up or down by the channel's dilation of the height, and a 1x1
@@ -21,7 +21,7 @@ from torch import Tensor
 from icconv_mm.ops.tensors import triples
 
 BLOCK = 16  # channels that a runtime computes at once, on processors with AVX-512; others have 8
-_MAP = 60  # price of a channel that a depthwise convolution writes and the next one reads, in products for a pixel
+_MAP = 60  # cost of a channel that a depthwise convolution writes and the next one reads, in products per pixel
 
 
 class Direct(NamedTuple):
@@ -29,7 +29,7 @@ class Direct(NamedTuple):
 
     Attributes:
         dilation: Height and width.
-        channels: The output channels of the layer that it computes.
+        channels: The layer's output channels that it computes.
     """
 
     dilation: tuple[int, int]
@@ -40,8 +40,8 @@ class Sums(NamedTuple):
     """The two steps of the other channels.
 
     Attributes:
-        rows: For each dilation of the width the channels whose rows a 1x3 convolution sums.
-        heights: The dilation of the height, by channel.
+        rows: For each horizontal dilation the channels whose rows a 1x3 convolution sums.
+        heights: The vertical dilation, by channel.
     """
 
     rows: tuple[tuple[int, tuple[int, ...]], ...]
@@ -52,28 +52,28 @@ class Sums(NamedTuple):
         return [channel for _, own in self.rows for channel in own]
 
     @property
-    def places(self) -> list[tuple[int, int] | None]:
-        """What the channels of the 1x3 convolutions are: a channel of the layer and a row of its filter, or padding."""
-        return [place for _, own in self.rows for place in _padded([(c, row) for row in range(3) for c in own], None)]
+    def slots(self) -> list[tuple[int, int] | None]:
+        """Returns the layer's channel and filter row of each channel of the 1x3 convolutions; None for padding."""
+        return [slot for _, own in self.rows for slot in _padded([(c, row) for row in range(3) for c in own], None)]
 
     @property
     def step_and_reach(self) -> tuple[int, int]:
-        """Dilation of the depthwise filters, and how many taps they reach up and down."""
+        """Returns the dilation of the depthwise filters, and their reach in taps up and down."""
         step = reduce(gcd, self.heights.values())
         return step, max(self.heights.values()) // step
 
     def cost(self, in_channels: int) -> float:
-        """Products for a pixel."""
-        total, reach = len(self.places), self.step_and_reach[1]
+        """Returns the products per pixel."""
+        total, reach = len(self.slots), self.step_and_reach[1]
         return total * (3 * in_channels + _MAP + 2 * reach + 1 + _up(len(self.heights)))
 
 
 class Plan(NamedTuple):
-    """How a layer is cut.
+    """The cut of a layer into standard convolutions.
 
     Attributes:
         direct: Convolutions of full filters.
-        sums: The two steps of the other channels, None where there are none.
+        sums: The two steps of the other channels; None if there are none.
     """
 
     direct: tuple[Direct, ...]
@@ -81,12 +81,12 @@ class Plan(NamedTuple):
 
     @property
     def convolutions(self) -> int:
-        """How many standard convolutions the layer becomes."""
+        """Returns the number of standard convolutions."""
         return len(self.direct) + (len(self.sums.rows) + 2 if self.sums else 0)
 
     @property
     def order(self) -> list[int]:
-        """Where each channel of the layer is in the padded outputs, one after another."""
+        """Returns the position of each channel of the layer in the concatenated padded outputs."""
         found = [channel for part in self.direct for channel in _padded(part.channels, -1)]
         found += _padded(self.sums.channels, -1) if self.sums else []
         return [found.index(channel) for channel in range(max(found) + 1)]
@@ -94,11 +94,11 @@ class Plan(NamedTuple):
 
 @lru_cache(maxsize=1024)
 def plan(pattern: tuple[int, ...], in_channels: int) -> Plan:
-    """The cheapest cut of a layer without groups.
+    """Returns the cheapest cut of a layer without groups.
 
     Args:
         pattern: Flat table of runs.
-        in_channels: Of the layer.
+        in_channels: Input channels of the layer.
     """
     by_dilation: dict[tuple[int, int], list[int]] = {}
     position = 0
@@ -134,11 +134,11 @@ def _up(count: int) -> int:
 
 
 def _padded(entries: Sequence, filler: object) -> list:
-    """The entries and so many fillers that they are whole blocks."""
+    """Returns the entries, filled up to whole blocks."""
     return [*entries, *[filler] * (_up(len(entries)) - len(entries))]
 
 
-# --- what a plan computes
+# --- computing by a plan
 
 
 def inception_output(
@@ -166,7 +166,7 @@ def inception_output(
 
 
 def _vector(values: Sequence[int], like: Tensor) -> Tensor:
-    """Integers as a tensor, by operators alone: what an exported program is taken apart into may hold no constants."""
+    """Returns integers as a tensor, by operators alone: decompositions in exports may contain no constants."""
     runs: list[list[int]] = []
     for value in values:
         run = runs[-1] if runs else []
@@ -185,12 +185,12 @@ def _vector(values: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _one_hot(values: Sequence[int], count: int, like: Tensor) -> Tensor:
-    """``[len(values), count]``: 1 where a value says, a row of zeros for -1."""
+    """Returns ``[len(values), count]``: one-hot rows, a row of zeros for -1."""
     return (_vector(values, like)[:, None] == torch.arange(count, device=like.device)).to(like.dtype)
 
 
 def _rows(tensor: Tensor | None, channels: Sequence[int]) -> Tensor | None:
-    """These filters or biases, and zeros up to whole blocks."""
+    """Returns filters or biases, padded by zeros to whole blocks."""
     if tensor is None:
         return None
     chosen = tensor.index_select(0, _vector(channels, tensor))
@@ -211,18 +211,18 @@ def _summed(x: Tensor, weight: Tensor, bias: Tensor | None, sums: Sums, stride: 
         rows.append(F.conv2d(x, _fill(filters, _up(3 * len(channels))), None, (1, stride), (0, width), (1, width)))
     partial = torch.cat(rows, 1) if len(rows) > 1 else rows[0]
     step, reach = sums.step_and_reach
-    channels, places = sums.channels, sums.places
-    shifts = [-1 if each is None else reach + (each[1] - 1) * sums.heights[each[0]] // step for each in places]
-    owners = [-1 if each is None else channels.index(each[0]) for each in places]
+    channels, slots = sums.channels, sums.slots
+    shifts = [-1 if each is None else reach + (each[1] - 1) * sums.heights[each[0]] // step for each in slots]
+    owners = [-1 if each is None else channels.index(each[0]) for each in slots]
     shifts = _one_hot(shifts, 2 * reach + 1, x)[:, None, :, None]
-    total = len(places)
+    total = len(slots)
     shifted = F.conv2d(partial, shifts, None, (stride, 1), (step * reach, 0), (step, 1), groups=total)
     ones = _one_hot(owners, _up(len(channels)), x).t()[..., None, None]
     return F.conv2d(shifted, ones, _rows(bias, channels))
 
 
 def depthwise_parts(out_channels: int, in_channels: int, groups: int, kernel: tuple[int, int]) -> int:
-    """How many depthwise convolutions a level of a pyramidal convolution becomes, before their sum; 0 for itself.
+    """Returns the number of depthwise convolutions for a level of a pyramidal convolution; 0 if it stays as it is.
 
     Runtimes have no fast kernel for groups of a few channels. Output j of every group is the sum over the inputs of its
     group, each convolved with a filter of its own: a depthwise convolution of all inputs, and a 1x1 convolution that
@@ -236,13 +236,13 @@ def depthwise_parts(out_channels: int, in_channels: int, groups: int, kernel: tu
 
 
 def _whole_groups(weight: Tensor, groups: int) -> tuple[Tensor, int]:
-    """The filters ``[C_out, C_in / groups, ...]`` in groups of whole blocks of outputs, by zeros; and how many groups.
+    """Returns filters ``[C_out, C_in / groups, ...]`` in groups of whole blocks of outputs, by zeros, and the groups.
 
     A group of fewer outputs costs a runtime as much as one of a block, and ONNX Runtime leaves its fast layout for it.
     """
     outputs, inside, *kernel = map(int, weight.shape)
     parts = outputs // groups
-    joined = BLOCK // parts if BLOCK % parts == 0 else 1  # groups that become one
+    joined = BLOCK // parts if BLOCK % parts == 0 else 1  # number of groups that become one
     if joined == 1 or groups % joined:
         return weight, groups
     own = _one_hot(range(joined), joined, weight)[None, :, None, :, None, None, None]

@@ -53,7 +53,7 @@ def inception_conv2d(
         ``[N, C_out, ceil(H / stride), ceil(W / stride)]``.
 
     Raises:
-        ValueError: If shapes, groups and pattern do not fit; the message says what was got and what was expected.
+        ValueError: If shapes, groups and pattern do not fit; the message has the values got and expected.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
 
@@ -78,7 +78,7 @@ def inception_conv2d_relu(
 ) -> Tensor:
     """``relu(inception_conv2d(...))``: arguments, result and errors are those of ``inception_conv2d``.
 
-    A compiled kernel rectifies while it stores, which saves a pass over the output. There is no gradient.
+    A compiled kernel applies ReLU while it stores, which saves a pass over the output. There is no gradient.
 
     Raises:
         RuntimeError: Also, if an argument requires a gradient while gradients are recorded.
@@ -96,7 +96,7 @@ def inception_conv2d_relu(
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> None:
-    """Raise ValueError unless these are arguments of an inception convolution, ``pattern`` flat."""
+    """Raises ValueError unless these are arguments of an inception convolution, ``pattern`` flat."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if weight.dim() != 4 or tuple(weight.shape[2:]) != (3, 3):
@@ -117,14 +117,14 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int
 
 
 def _flat(pattern: Iterable) -> tuple[int, ...]:
-    """A pattern as the operator takes it, given so or as a table of runs."""
+    """Returns a flat pattern from a flat one or from a table of runs."""
     pattern = tuple(pattern)
     return pattern if all(isinstance(each, int) for each in pattern) else DilationPattern.of(pattern).flat
 
 
-# --- which calls the compiled kernels get (measured: docs/performance.md)
+# --- rules of the compiled kernels (measured: docs/performance.md)
 
-_LANES = 16  # of a vector of the CPU's kernels: a group with fewer channels leaves parts of it empty
+_LANES = 16  # lanes of a vector on the CPU: a group with fewer channels leaves some empty
 
 
 def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
@@ -134,23 +134,23 @@ def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
     return None
 
 
-_LARGEST_CHOSEN_DILATION = 8  # of a call that is chosen: a wider border leaves a processor smaller tiles
-_MANY_CHANNELS = 64  # of a dilation, on average: a float32 convolution for each dilation is then as fast
-_VECTOR_BYTES = 16  # the tiled kernels copy so much of a pixel's channels at once
+_LARGEST_CHOSEN_DILATION = 8  # largest dilation by default: a wider border leaves smaller tiles
+_MANY_CHANNELS = 64  # mean channels per dilation: a float32 convolution for each dilation is then as fast
+_VECTOR_BYTES = 16  # bytes of a pixel's channels that the tiled kernels copy at once
 
 
 def _cuda_refusal(first, second, *_) -> str | None:
     if reason := device_refusal((first, second), 'cuda'):
         return reason
     if first.device != second.device:
-        return f'it takes tensors on one device, got {first.device} and {second.device}'
+        return f'it needs tensors on one device, got {first.device} and {second.device}'
     if first.dtype not in FLOAT_DTYPES or first.dtype != second.dtype:
-        return f'it takes tensors of one floating-point type, got {first.dtype} and {second.dtype}'
+        return f'it needs tensors of one floating-point type, got {first.dtype} and {second.dtype}'
     return None
 
 
 def _cuda_objection(tensor, group_in: int, group_out: int, pattern) -> str | None:
-    """Why the reference serves a call, unless the CUDA backend is in use: the kernels are slower, or did not run so."""
+    """Returns why the reference runs a call by default: the CUDA kernels are slower, or were not measured."""
     if reason := unproven(tensor.device):
         return reason
     if tensor.dtype == torch.float64:
@@ -180,7 +180,7 @@ def _grad_weight_objection(grad, x, pattern, stride, groups) -> str | None:
     return _cuda_objection(grad, x.shape[1] // groups, grad.shape[1] // groups, pattern)
 
 
-# --- the reference, of ordinary convolutions: the oracle of every backend
+# --- the reference: ordinary convolutions, the oracle of every backend
 
 
 class Convolved(NamedTuple):
@@ -188,15 +188,15 @@ class Convolved(NamedTuple):
 
     dilation: tuple[int, int]
     groups: int
-    inputs: tuple[int, ...]  # input channels it reads
-    outputs: tuple[int, ...]  # output channels it computes
+    inputs: tuple[int, ...]  # input channels
+    outputs: tuple[int, ...]  # output channels
 
 
 @lru_cache(maxsize=1024)
 def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple[Convolved, ...]:
     """Cuts a flat table of runs into ordinary convolutions: one per dilation and per number of channels in a group.
 
-    A call costs at most as many convolutions as it has different dilations; a group that a run cuts in two adds one.
+    A call has at most as many convolutions as different dilations; a run that ends inside a group adds one.
     """
     dilations = [(h, w) for n, h, w in triples(pattern) for _ in range(n)]
     group_out, group_in = len(dilations) // groups, in_channels // groups
@@ -239,7 +239,7 @@ def forward(
 def grad_input(
     grad: Tensor, weight: Tensor, size: tuple[int, int], pattern: Sequence[int], stride: int, groups: int
 ) -> Tensor:
-    """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
+    """Gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
     in_channels = weight.shape[1] * groups
     total = wide_zeros((grad.shape[0], in_channels, *size), like=grad)
     for part in make_parts(tuple(pattern), in_channels, groups):
@@ -254,7 +254,7 @@ def grad_input(
 
 
 def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, groups: int) -> Tensor:
-    """The gradient for the weight: ``[N, C_out, H', W']``, ``[N, C_in, H, W]`` -> ``[C_out, C_in / groups, 3, 3]``."""
+    """Gradient for the weight: ``[N, C_out, H', W']``, ``[N, C_in, H, W]`` -> ``[C_out, C_in / groups, 3, 3]``."""
     parts = make_parts(tuple(pattern), int(x.shape[1]), groups)
     outputs = []
     for part in parts:
@@ -265,7 +265,7 @@ def grad_weight(grad: Tensor, x: Tensor, pattern: Sequence[int], stride: int, gr
 
 
 def take_channels(tensor: Tensor, dim: int, channels: tuple[int, ...]) -> Tensor:
-    """These entries of a dimension: the tensor itself or a view where they are consecutive, else a copy."""
+    """Selects entries of a dimension: the tensor itself or a view if they are consecutive, else a copy."""
     first, count = channels[0], len(channels)
     if channels == tuple(range(first, first + count)):
         return tensor if count == int(tensor.shape[dim]) else tensor.narrow(dim, first, count)
@@ -288,7 +288,7 @@ def _index(channels: tuple[int, ...], like: Tensor) -> Tensor:
 def _standard(
     x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int, *, relu=False
 ) -> Tensor:
-    """What exports hold. Groups are mostly whole runs, which need no cutting."""
+    """Computes the convolution by the operators of exports; groups are mostly whole runs, which need no cut."""
     if groups == 1:
         return export_form.inception_output(x, weight, bias, pattern, stride, relu=relu)
     y = forward(x, weight, bias, pattern, stride, groups)
@@ -296,7 +296,7 @@ def _standard(
 
 
 def exported_convolutions(pattern: tuple[int, ...], in_channels: int, groups: int = 1) -> int:
-    """How many standard convolutions an exported file has for a layer."""
+    """Returns the number of standard convolutions in an exported file for a layer."""
     if groups == 1:
         return export_form.plan(pattern, in_channels).convolutions
     return len(make_parts(pattern, in_channels, groups))

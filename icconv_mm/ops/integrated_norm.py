@@ -26,19 +26,19 @@ def integrated_norm(
     *,
     group: 'dist.ProcessGroup | None' = None,
 ) -> list[Tensor]:
-    """Batch norm with statistics of all pixels of all levels, then ReLU if wanted; once differentiable.
+    """Batch norm with statistics of all pixels of all levels, then optionally ReLU; once differentiable.
 
-    On a CPU two passes over memory serve the levels, and two their gradients.
+    On a CPU the forward and the backward pass need two passes over memory each.
 
     Args:
         levels: ``[N, C, H_l, W_l]`` each, unchecked.
         weight, bias: ``[C]`` or None.
-        running_mean, running_var, batches: Statistics ``[C]``, ``[C]`` and number of batches ``[]``, which change; or
-            None.
+        running_mean, running_var, batches: Statistics ``[C]``, ``[C]`` and number of batches ``[]``, updated in place;
+            or None.
         momentum: Share of this batch in the statistics.
-        eps: What is added to the variance.
+        eps: Added to the variance.
         relu: Whether negative values become zero.
-        group: Processes that share the statistics. The reference serves such calls, and ``torch.compile``.
+        group: Processes that share the statistics. The reference runs such calls, and calls in ``torch.compile``.
 
     Returns:
         Levels of the same shapes.
@@ -112,7 +112,7 @@ class _Normalize(torch.autograd.Function):
             # grad_x = factor * (grad - mean(grad) - x_hat * mean(grad * x_hat)), x_hat = inverse * (x - mean)
             factor = scale * inverse
             slope, shift = -factor * sums / count
-            # a batch norm of these is slope * x_hat + shift, in one pass over memory
+            # batch norm with these parameters is slope * x_hat + shift, in one pass over memory
             affine = slope * inverse, shift, mean, torch.ones_like(mean), False, 0.0, 0.0, False
             grad_levels = [
                 torch.batch_norm(x, *affine).addcmul_(grad, factor[:, None, None].to(grad.dtype))
@@ -122,16 +122,16 @@ class _Normalize(torch.autograd.Function):
 
 
 def _moments(levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Means [L, C], biased variances [L, C] and numbers of pixels [L] of the levels, in float32 or float64."""
+    """Returns means [L, C], biased variances [L, C] and numbers of pixels [L] of the levels, in float32 or float64."""
     dtype = torch.float64 if levels[0].dtype == torch.float64 else torch.float32
-    unused = levels[0].new_zeros(2, levels[0].shape[1], dtype=dtype)  # running statistics, which set the dtype
+    unused = levels[0].new_zeros(2, levels[0].shape[1], dtype=dtype)  # running statistics set the dtype
     parts = [torch.batch_norm_update_stats(x, *unused, 0.0) if x.numel() else tuple(unused) for x in levels]
     means, variances = (torch.stack(column) for column in zip(*parts))
     return means, variances, means.new_tensor([x.shape[0] * x.shape[2] * x.shape[3] for x in levels])
 
 
 def _combine(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean [C], biased variance [C] and pixels [] of a union of parts, given theirs: [P, C], [P, C], [P]."""
+    """Returns mean [C], biased variance [C] and pixels [] of a union of parts, given theirs: [P, C], [P, C], [P]."""
     count = counts.sum()
     share = (counts / count)[:, None]
     mean = (share * means).sum(0)
@@ -140,7 +140,7 @@ def _combine(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, 
 
 
 def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> tuple[Tensor, Tensor, Tensor]:
-    """The moments of every process of a group, [P, C], [P, C] and [P], in one exchange."""
+    """Returns the moments of every process of a group, [P, C], [P, C] and [P], in one exchange."""
     own = torch.cat([mean, var, count[None]])
     every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
     dist.all_gather(every, own, group=group)
@@ -149,10 +149,10 @@ def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> tuple[Tensor, Te
 
 
 def _sums(grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    """Sums over pixels of grad * normalised x and of grad, [2, C], in one pass."""
+    """Returns sums over pixels of grad * normalised x and of grad, [2, C], in one pass."""
     if x.numel() == 0:
         return mean.new_zeros(2, len(mean))
-    # that of training, whose statistics are given: that of inference fails on CUDA without a gradient of x
+    # training mode with given statistics: inference mode fails on CUDA without a gradient of x
     backward = torch.ops.aten.native_batch_norm_backward.default
     ones, mask = torch.ones_like(mean), [False, True, True]
     no_running = None, None  # mean and variance
@@ -160,7 +160,7 @@ def _sums(grad: Tensor, x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
     return torch.stack([weighted, plain])
 
 
-# --- the compiled kernel: its gradient, and which calls it gets
+# --- the compiled kernel: its gradient and its rules
 
 
 def _compiled(levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu):
@@ -194,13 +194,13 @@ def _refusal(levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | 
     if reason := device_refusal((first,), 'cpu') or mixture_refusal(levels, 'levels'):
         return reason
     if first.dtype not in FLOAT_DTYPES:
-        return f'it takes floating-point levels, got {first.dtype}'
+        return f'it needs floating-point levels, got {first.dtype}'
     if any(level.numel() == 0 for level in levels):
-        return 'it takes levels that are not empty'
+        return 'it needs levels that are not empty'
     wanted = torch.float64 if first.dtype == torch.float64 else torch.float32
     for each in (weight, bias, running_mean):
         if each is not None and each.dtype != wanted:
-            return f'it takes {str(wanted).removeprefix("torch.")} parameters and statistics, got {each.dtype}'
+            return f'it needs {str(wanted).removeprefix("torch.")} parameters and statistics, got {each.dtype}'
     return None
 
 

@@ -1,4 +1,4 @@
-"""What an operator is to torch: its definition in ``torch.library``, its gradient, its decomposition in traces."""
+"""Operators in torch: definition in ``torch.library``, gradient, decomposition in traces."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from icconv_mm.torch_private import (
     register_decomposition,
 )
 
-# this interface is the same from torch 2.1 on
+# the same interface from torch 2.1 on
 fragment = torch.library.Library('icconv_mm', 'FRAGMENT')
 
 
@@ -40,7 +40,7 @@ def define(
     arguments: dispatch.Arguments | None = None,
     standard: Callable | None = None,
 ) -> Operator:
-    """Define an operator: ``torch.ops.icconv_mm.<name>``.
+    """Defines an operator: ``torch.ops.icconv_mm.<name>``.
 
     Args:
         name: Name of the operator.
@@ -48,16 +48,16 @@ def define(
         reference: Function that computes the results on tensors of any device.
         fake: Function that returns empty tensors of the results' shapes, dtypes and memory formats, for tensors
             without data.
-        autograd: Function ``(operator, *args)`` that computes the results where a gradient may be needed; None for an
-            operator whose gradient is never needed.
+        autograd: Function ``(operator, *args)`` that computes the results if a gradient may be needed; None for an
+            operator without a gradient.
         autocast: Whether ``torch.autocast`` casts the tensors.
-        flops: Function of the shapes of the arguments and of ``out_shape``, as torch's FLOP counter calls it.
+        flops: Function of the shapes of the arguments and of ``out_shape``, for torch's FLOP counter.
         layout_of: Position of the argument whose memory format the results have; None for contiguous results.
-        kernels: What the compiled kernels ``<name>_compiled`` refuse, by backend; None where there are none.
-        arguments: What a call takes, for ``explain``; None where no Python function stands before the operator, and
+        kernels: Rules of the compiled kernels ``<name>_compiled`` by backend; None if there are none.
+        arguments: The arguments of a call, for ``explain``; None if no Python function calls the operator, and
             ``reference`` has its arguments.
-        standard: What ``torch.onnx`` makes of the operator in an exported program: a function that computes the results
-            by operators that runtimes know, whatever the sizes; None where it is not exported.
+        standard: Decomposition of the operator in an exported program for ``torch.onnx``: a function that computes the
+            results by operators of runtimes, for any sizes; None if it is not exported.
 
     Returns:
         The overload of ``torch.ops``.
@@ -75,7 +75,7 @@ def define(
         return type(out)(each.contiguous(memory_format=fmt) for each in out)
 
     def with_gradient(*args):
-        if torch.is_grad_enabled() or in_forward_ad():  # tangents do not ask for gradients
+        if torch.is_grad_enabled() or in_forward_ad():  # tangents do not require gradients
             return autograd(operator, *args)
         with below_autograd():  # the same without the cost of preparing a gradient
             return operator(*args)
@@ -90,7 +90,7 @@ def define(
     fragment.impl(name, implementation, 'CompositeExplicitAutograd')
 
     def without_data(*args):
-        if standard is not None:  # the compiler asks for shapes before it looks for code
+        if standard is not None:  # the compiler reads shapes before it looks for code
             keep_in_inductor(operator)
         return fake(*args)
 
@@ -110,7 +110,7 @@ def define(
 
 
 def checked_call(operator: Callable, reference: Callable, check: Callable, *args) -> Any:
-    """Check the arguments and call the operator, or for a trace its decomposition, the reference."""
+    """Checks the arguments and calls the operator, or in a trace its decomposition, the reference."""
     if is_jit_or_onnx_tracing():
         return decomposed(reference, check, *args)
     check(*args)
@@ -118,7 +118,7 @@ def checked_call(operator: Callable, reference: Callable, check: Callable, *args
 
 
 def decomposed(reference: Callable, check: Callable, *args) -> Any:
-    """Check the arguments and call the reference without tracer warnings: a trace makes constants of shapes anyway."""
+    """Checks the arguments and calls the reference without tracer warnings: a trace turns shapes into constants."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         check(*args)
@@ -155,12 +155,12 @@ class _Once(torch.autograd.Function):
 
 
 def is_symbol(x: object) -> bool:
-    """Whether ``torch.fx`` records the call: there is control flow on tensors below a function, so that is one step."""
+    """Whether ``torch.fx`` records the call; a function has control flow on tensors, so it is one step of the graph."""
     return isinstance(x, fx.Proxy)
 
 
 def recorded(function: Callable, x: fx.Proxy, *args: object) -> fx.Proxy:
-    """The call of a function as one step of a graph of ``torch.fx``; patterns are lists of runs there."""
+    """Records the call of a function as one step of a graph of ``torch.fx``; patterns are lists of runs there."""
     args = [tuple(map(tuple, arg)) if isinstance(arg, DilationPattern) else arg for arg in args]
     return x.tracer.create_proxy('call_function', function, (x, *args), {})
 
@@ -170,13 +170,13 @@ def _has_tangent(tensor: Tensor) -> bool:
 
 
 def refuse_gradient(name: str, *args) -> None:
-    """Raise RuntimeError where a tensor among the arguments of an operator without a gradient requires one."""
+    """Raises RuntimeError if a tensor among the arguments of an operator without a gradient requires one."""
     if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
         raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
 
 
 def without_gradient(operator: Operator, *args) -> Any:
-    """A gradient rule for operators without a gradient: raise RuntimeError where a tensor requires one."""
+    """A gradient rule for operators without a gradient: raise RuntimeError if a tensor requires one."""
     refuse_gradient(operator._schema.name.removeprefix('icconv_mm::'), *args)
     with below_autograd():
         return operator(*args)

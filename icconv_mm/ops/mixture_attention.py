@@ -19,12 +19,11 @@ def mixture_attention(
 
         A_ij = sum_n mix_n softmax_j(scale q_in . k_jn + bias_jn),        out_i = sum_j A_ij v_j
 
-    A is N_q x N_k, at 800 x 1088 pixels 3 GB for each softmax of the finest level alone. Here it never exists: blocks
-    of queries are computed one after the other in workspace memory of fixed size, and again in the backward pass, which
-    needs nothing but the inputs. Mixing the weights before they meet the values costs one product with the values,
-    where an attention per softmax would cost N.
+    A is N_q x N_k, at 800 x 1088 pixels 3 GB for each softmax of the finest level alone. It is never stored: blocks of
+    queries are computed one by one in workspace memory of fixed size, and again in the backward pass, which needs only
+    the inputs. Mixing the weights first costs one product with the values; an attention per softmax would cost N.
 
-    Half precision is computed in float32; the result has the dtype of ``v``. Autocast leaves the dtypes as they are.
+    Half precision is computed in float32; the result has the dtype of ``v``. Autocast does not change the dtypes.
 
     Args:
         q: Queries ``[B, N, d, N_q]``: N parts of d channels.
@@ -38,7 +37,7 @@ def mixture_attention(
         ``[B, C, N_q]``.
 
     Raises:
-        ValueError: If shapes do not fit, or there is no key; the message says what was got.
+        ValueError: If shapes do not fit, or there is no key; the message has the shapes got.
 
     Source: Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, equations 2 and 3.
 
@@ -73,7 +72,7 @@ def _check(q, k, v, mix, bias, scale):
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None = None, scale: float = 1.0) -> Tensor:
-    """What a trace or an exported ONNX model holds; arguments and result as those of ``mixture_attention``."""
+    """Computes the attention for traces and ONNX exports; arguments and result as in ``mixture_attention``."""
     logits = scale * q.transpose(-2, -1) @ k
     if bias is not None:
         logits = logits + bias[:, :, None]
@@ -85,7 +84,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None 
 
 
 def _weights(q, k, bias, scale, scores, out):
-    """softmax(scale q^T k + bias) [rows, N_k] of one part, into ``out``; ``scores`` is workspace memory."""
+    """Writes softmax(scale q^T k + bias) [rows, N_k] of one part to ``out``; ``scores`` is workspace memory."""
     if bias is None:
         torch.mm(q.t(), k, out=scores).mul_(scale)
     else:
@@ -124,7 +123,7 @@ def _backward_in_blocks(grad, q, k, v, mix, bias, scale):
                     mixed.addcmul_(weights, share)
                     to_mix[image, part] += torch.dot(weights.flatten(), outer.flatten())
                     softmax_backward(outer, weights, -1, weights.dtype, grad_input=scores)
-                    # of the logits, but for the factor `share`, which is left to the small tensors
+                    # gradient of the logits without the factor `share`, which the small tensors get
                     torch.mm(part_k, scores.t(), out=to_q[image, part, :, rows])
                     to_k[image, part].addmm_(part_q * share, scores, alpha=scale)
                     if bias is not None:

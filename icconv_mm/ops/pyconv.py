@@ -30,9 +30,9 @@ def pyconv2d(
 ) -> Tensor:
     """Pyramidal convolution, differentiable to any order.
 
-    Level l has its own kernel size and number of groups. Larger kernels have more groups, so that the whole costs about
-    what one convolution does. All levels see the same input; their outputs are concatenated over the channels. The
-    padding is ``dilation * (kernel // 2)``, so they are of one size.
+    Level l has its own kernel size and number of groups. Larger kernels have more groups, so the total cost is about
+    that of one convolution. All levels read the same input; their outputs are concatenated over the channels. The
+    padding is ``dilation * (kernel // 2)``, so they have one size.
 
     Args:
         x: Input ``[N, C_in, H, W]``, contiguous or channels_last (the output then is, too).
@@ -46,8 +46,8 @@ def pyconv2d(
         ``[N, C_out, ceil(H / stride), ceil(W / stride)]``, the levels in order.
 
     Raises:
-        ValueError: If shapes and groups do not fit, a kernel is even, or one of the lists is none; names the
-            argument or the level, and the numbers.
+        ValueError: If shapes and groups do not fit, a kernel is even, or an argument is no list; the message
+            names the argument or the level, and the numbers.
 
     Source: PyConv, https://arxiv.org/abs/2006.11538, section 3.
 
@@ -84,14 +84,14 @@ def pyconv2d_relu(
 
 
 def _list_of_weights(weights: Sequence[Tensor]) -> list[Tensor]:
-    """One entry per level; raises ValueError for one tensor, as an ordinary convolution takes it."""
+    """Returns the weights as a tuple; raises ValueError for one tensor, as of an ordinary convolution."""
     if isinstance(weights, Tensor):
         raise ValueError(f'weights must be a list of tensors, one per level, got a tensor {list(weights.shape)}')
     return list(weights)
 
 
 def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
-    """One entry per level; raises ValueError for one number, as an ordinary convolution takes it."""
+    """Returns the groups as a tuple; raises ValueError for one number, as of an ordinary convolution."""
     if isinstance(groups, int):
         raise ValueError(f'groups must be a list of numbers, one per level, got {groups}')
     return tuple(groups)
@@ -100,7 +100,7 @@ def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
 def _check(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> None:
-    """Raise ValueError unless these are arguments of a pyramidal convolution."""
+    """Raises ValueError unless these are arguments of a pyramidal convolution."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if not weights or len(weights) != len(groups):
@@ -120,7 +120,7 @@ def _check(
     check_tensors({'x': x, **levels, 'bias': bias}, sum(weight.shape[0] for weight in weights))
 
 
-# --- the reference, of ordinary convolutions: the oracle of every backend
+# --- the reference: ordinary convolutions, the oracle of every backend
 
 
 def forward(
@@ -138,7 +138,7 @@ def forward(
 def grad_input(
     grad: Tensor, weights: Sequence[Tensor], size: tuple[int, int], groups: Sequence[int], stride: int, dilation: int
 ) -> Tensor:
-    """The gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weights -> ``[N, C_in, H, W]``."""
+    """Gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weights -> ``[N, C_in, H, W]``."""
     shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
     total = wide_zeros(shape, like=grad)
     for part, weight, group in zip(_split(grad, [weight.shape[0] for weight in weights]), weights, groups):
@@ -149,7 +149,7 @@ def grad_input(
 def grad_weight(
     grad: Tensor, x: Tensor, shapes: Sequence[int], groups: Sequence[int], stride: int, dilation: int
 ) -> list[Tensor]:
-    """The gradients for the weights; ``shapes`` has three numbers per level: its channels and its kernel."""
+    """Gradients for the weights; ``shapes`` has three numbers per level: its channels and its kernel."""
     sizes = level_shapes(shapes, x.shape[1], groups)
     return [
         convolution_grad_weight(part, x, size, stride, (dilation, dilation), group)
@@ -158,7 +158,7 @@ def grad_weight(
 
 
 def level_shapes(shapes: Sequence[int], in_channels: int, groups: Sequence[int]) -> list[tuple[int, int, int, int]]:
-    """The shapes of the weights: ``[(C_l, C_in / groups_l, kh, kw), ...]`` from the flat ``[C_l, kh, kw, ...]``."""
+    """Shapes of the weights: ``[(C_l, C_in / groups_l, kh, kw), ...]`` from the flat ``[C_l, kh, kw, ...]``."""
     return [
         (channels, in_channels // group, height, width)
         for (channels, height, width), group in zip(triples(shapes), groups)
@@ -169,10 +169,10 @@ def _split(grad: Tensor, channels: Sequence[int]) -> Sequence[Tensor]:
     return grad.split([int(count) for count in channels], 1)
 
 
-# --- on GPUs: one dense convolution, of filters in which zeros stand for what smaller kernels and groups leave out
+# --- on GPUs: one dense convolution, with zeros in the filters for smaller kernels and groups
 
-_FILLED_DTYPES = (torch.bfloat16, torch.float16)  # tensor cores multiply the zeros faster than cuDNN leaves them out
-_MOST_FILLED = 6400  # factors of an output, zeros included: up to so many it was measured (docs/measurements)
+_FILLED_DTYPES = (torch.bfloat16, torch.float16)  # tensor cores multiply the zeros faster than cuDNN skips them
+_MOST_FILLED = 6400  # largest number of factors of an output, zeros included, that was measured (docs/measurements)
 
 
 def _filled_refusal(*args) -> str | None:
@@ -180,10 +180,10 @@ def _filled_refusal(*args) -> str | None:
 
 
 def _filled_objection(like: Tensor, in_channels: int, kernels: Sequence[Sequence[int]]) -> str | None:
-    """Why the reference serves a call unless the CUDA backend is in use.
+    """Returns why the reference runs a call by default; None if the CUDA backend does.
 
     Args:
-        like: A tensor of the call: its device and dtype count.
+        like: A tensor of the call, for its device and dtype.
         in_channels: Input channels, of all groups.
         kernels: Height and width of each level's kernel.
     """
@@ -212,14 +212,14 @@ def _grad_weight_objection(grad, x, shapes, *_) -> str | None:
 def filled_output(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> Tensor:
-    """As :func:`forward`; what is not finite in one channel of ``x`` spreads to all of the outputs."""
+    """Computes :func:`forward`; a value of ``x`` that is not finite spreads to all output channels."""
     return convolve(x, _filled(weights, groups), bias, stride, (dilation, dilation), 1)
 
 
 def filled_grad_input(
     grad: Tensor, weights: Sequence[Tensor], size: tuple[int, int], groups: Sequence[int], stride: int, dilation: int
 ) -> Tensor:
-    """As :func:`grad_input`."""
+    """Computes :func:`grad_input`."""
     shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
     return convolution_grad_input(grad, shape, _filled(weights, groups), stride, (dilation, dilation), 1)
 
@@ -227,7 +227,7 @@ def filled_grad_input(
 def filled_grad_weight(
     grad: Tensor, x: Tensor, shapes: Sequence[int], groups: Sequence[int], stride: int, dilation: int
 ) -> list[Tensor]:
-    """As :func:`grad_weight`."""
+    """Computes :func:`grad_weight`."""
     sizes = level_shapes(shapes, x.shape[1], groups)
     shape = _filled_shape(sizes, x.shape[1])
     filled = convolution_grad_weight(grad, x, shape, stride, (dilation, dilation), 1)
@@ -235,7 +235,7 @@ def filled_grad_weight(
 
 
 def _filled(weights: Sequence[Tensor], groups: Sequence[int]) -> Tensor:
-    """All levels as the filters of one dense convolution, ``[C_out, C_in, kh, kw]`` of the largest kernel."""
+    """Returns all levels as the filters of one dense convolution, ``[C_out, C_in, kh, kw]`` of the largest kernel."""
     sizes = [tuple(weight.shape) for weight in weights]
     filled = weights[0].new_zeros(_filled_shape(sizes, sizes[0][1] * groups[0]))
     for (part, size, group), weight in zip(_parts(filled, sizes, groups), weights):
@@ -249,12 +249,12 @@ def _filled_shape(sizes: Sequence[tuple[int, ...]], in_channels: int) -> tuple[i
 
 
 def _parts(filled, sizes, groups):
-    """The rows of each level, its own shape and its groups."""
+    """Yields the rows of each level, its shape and its groups."""
     return zip(filled.split([size[0] for size in sizes]), sizes, groups)
 
 
 def _own(part: Tensor, size: tuple[int, ...], groups: int) -> Tensor:
-    """The elements that a level has in its rows ``[C_l, C_in, kh, kw]`` of the filled filters: a view, groups first."""
+    """Returns a level's elements in its rows ``[C_l, C_in, kh, kw]`` of the filled filters: a view, groups first."""
     (channels, inside, *kernel), sides = size, part.shape[2:]
     top, left = ((side - own) // 2 for side, own in zip(sides, kernel))
     middle = part[:, :, top : top + kernel[0], left : left + kernel[1]]

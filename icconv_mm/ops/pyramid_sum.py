@@ -12,13 +12,13 @@ from icconv_mm.torch_private import below_autograd, in_transform_or_mode, is_jit
 def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
     """``own + finer + upsample(coarser)``, bilinear with aligned corners; with gradients of any order.
 
-    What a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`) ends with. torch makes a map for each step; the
-    compiled kernel reads its inputs once and writes the sum.
+    The last step of a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`). torch makes a map for each addition;
+    the compiled kernel reads its inputs once and writes the sum.
 
     Args:
         own: ``[N, C, H, W]``.
         coarser: ``[N, C, h, w]``.
-        finer: ``[N, C, H, W]`` or None: what comes from the finer level, already of this one's size.
+        finer: ``[N, C, H, W]`` or None: the part of the finer level, already of this level's size.
 
     Returns:
         ``[N, C, H, W]``, a new map of the dtype of ``own``.
@@ -38,7 +38,7 @@ def reference(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tens
     return y + upsampled.to(y.dtype)  # autocast interpolates in float32 where it has no other kernel
 
 
-# --- the compiled kernel: its gradient, and which calls it gets
+# --- the compiled kernel: its gradient and its rules
 
 
 def _compiled(own, coarser, finer=None):
@@ -73,9 +73,9 @@ def _refusal(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str |
     if reason := device_refusal(maps, 'cpu') or mixture_refusal(maps, 'maps'):
         return reason
     if own.dtype not in FLOAT_DTYPES:
-        return f'it takes floating-point maps, got {own.dtype}'
+        return f'it needs floating-point maps, got {own.dtype}'
     if coarser.numel() == 0:
-        return 'it takes levels that are not empty'
+        return 'it needs levels that are not empty'
     return None
 
 

@@ -1,4 +1,4 @@
-"""What operators share: checks and casts of tensors, torch's own convolution where it is right, workspace memory."""
+"""Shared by operators: checks and casts of tensors, torch's convolution without its errors, workspace memory."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # torch 2.11 on CPUs writes beyond its memory in the backward pass of strided 1x1 convolutions of fewer channels_last
 # channels (1, 8 and 12 of them crash, 16 and more do not).
 LEAST_CHANNELS = 16
-# Bytes of workspace memory of one call: on a CPU what stays in its caches, on a GPU what fills it.
+# Bytes of workspace memory of one call: on a CPU the size of its caches, on a GPU enough to fill it.
 WORKSPACE = {'cpu': 16 << 20, 'cuda': 512 << 20}
-_AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on, which is to be without the others
+_AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on, which deprecates the others
 
 
 def check_tensors(tensors: Mapping[str, Tensor | None], out_channels: int) -> None:
-    """Raise ValueError unless a bias has the output's channels, and all share a device and a dtype of convolutions.
+    """Raises ValueError unless a bias has the output's channels, and all share a device and a dtype of convolutions.
 
     Args:
-        tensors: Tensors by name, the input first. None is left out. Under autocast dtypes may differ.
+        tensors: Tensors by name, the input first. None is skipped. Under autocast dtypes may differ.
         out_channels: Channels of the output.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
@@ -46,7 +46,7 @@ def check_tensors(tensors: Mapping[str, Tensor | None], out_channels: int) -> No
 
 
 def check_groups(x: Tensor, weight: Tensor, groups: int, name: str = '') -> None:
-    """Raise ValueError unless ``[N, C_in, H, W]`` and ``[C_out, C_in / groups, kh, kw]`` fit; ``name`` comes first."""
+    """Raises ValueError unless ``[N, C_in, H, W]`` and ``[C_out, C_in / groups, kh, kw]`` fit; ``name`` comes first."""
     if groups < 1 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise ValueError(
             f'{name}x {list(x.shape)} and weight {list(weight.shape)} do not fit {groups} groups: expected x with '
@@ -62,17 +62,17 @@ def is_autocast(device: str) -> bool:
 
 
 def device_refusal(tensors: Iterable[Tensor], device: str) -> str | None:
-    """What a kernel of a device type says of a call whose tensors are elsewhere; None where all are on it."""
+    """Returns the message of a kernel about tensors on another device type; None if all are on it."""
     found = next((tensor.device for tensor in tensors if tensor.device.type != device), None)
     if found is None:
         return None
-    return f'it takes tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+    return f'it needs tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
 
 
 def mixture_refusal(tensors: Sequence[Tensor], what: str) -> str | None:
-    """What a kernel says of tensors of several dtypes or devices; None where all are alike."""
+    """Returns the message of a kernel about tensors of several dtypes or devices; None if all are alike."""
     if any(x.dtype != tensors[0].dtype or x.device != tensors[0].device for x in tensors):
-        return f'it takes {what} of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in tensors]}'
+        return f'it needs {what} of one dtype and device, got {[f"{x.dtype} on {x.device}" for x in tensors]}'
     return None
 
 
@@ -82,7 +82,7 @@ def is_list_of_tensors(arg: object) -> bool:
 
 
 def tensors_of(args: Iterable[object]) -> list[Tensor]:
-    """The tensors among the arguments of a call, and those in lists of tensors."""
+    """Returns the tensors among the arguments of a call, and those in lists of tensors."""
     found = []
     for arg in args:
         if isinstance(arg, Tensor):
@@ -93,7 +93,7 @@ def tensors_of(args: Iterable[object]) -> list[Tensor]:
 
 
 def cast(arg: object, device: str) -> object:
-    """An argument of a call as ``torch.autocast`` of a device type has it: float64 and what is no float stay."""
+    """Returns an argument of a call as cast by ``torch.autocast``: float64 and non-floating values stay."""
     if is_list_of_tensors(arg):
         return [cast(each, device) for each in arg]
     if not isinstance(arg, Tensor) or arg.dtype == torch.float64 or not arg.is_floating_point():
@@ -108,24 +108,24 @@ def _autocast_dtype(device: str) -> torch.dtype:
 
 
 def triples(flat: Iterable[int]) -> Iterator[tuple[int, int, int]]:
-    """What operators take flat: the runs of a pattern, or the channels and the kernel of each of the weights."""
+    """Returns a flat list of the runs of a pattern, or of the channels and the kernel of each of the weights."""
     return zip(*[iter(flat)] * 3)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
-    """channels_last for an input that is channels_last and not contiguous as well; else contiguous."""
+    """Returns channels_last for an input that is channels_last and not also contiguous; else contiguous."""
     if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
         return torch.channels_last
     return torch.contiguous_format
 
 
 def empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Uninitialised values of the dtype, device and memory format of ``like``."""
+    """Returns an uninitialised tensor with the dtype, device and memory format of ``like``."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format(like))
 
 
 def wide_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Zeros to add many contributions to: in half precision that costs digits that a single convolution keeps."""
+    """Returns zeros for a sum of many terms, in float32 for half precision, whose digits a single convolution keeps."""
     dtype = torch.float32 if like.dtype in (torch.float16, torch.bfloat16) else like.dtype
     return torch.zeros(shape, dtype=dtype, device=like.device).to(memory_format=memory_format(like))
 
@@ -136,7 +136,7 @@ def wide_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: Sequence[int], groups: int
 ) -> Tensor:
-    """``F.conv2d`` that keeps the size but for its stride, in float32 where bfloat16 cannot be trusted.
+    """``F.conv2d`` that keeps the size apart from its stride, in float32 where bfloat16 is wrong.
 
     ``[N, C_in, H, W]``, ``[C_out, C_in / groups, kh, kw]``, ``[C_out]`` -> ``[N, C_out, H', W']``; kernels are odd.
     """
@@ -154,36 +154,36 @@ def convolve(
 
 
 def _is_trusted(x: Tensor, stride: int) -> bool:
-    """Whether torch's convolution of this input, ``[N, C, H, W]``, is right in bfloat16.
+    """Whether torch's convolution of this input, ``[N, C, H, W]``, is correct in bfloat16.
 
     torch 2.11 on CPUs: with a stride and one column of outputs, the output may be wrong, and the gradient of the weight
-    is uninitialised memory for taps that meet no pixel.
+    is uninitialised memory for taps without a pixel.
     """
     return stride == 1 or x.device.type != 'cpu' or x.shape[-1] > stride
 
 
 def _is_narrow(x: Tensor, weight: Tensor, stride: int) -> bool:
-    """Whether the backward pass of torch's convolution takes contiguous maps alone (:data:`LEAST_CHANNELS`)."""
+    """Whether the backward pass of torch's convolution needs contiguous maps (:data:`LEAST_CHANNELS`)."""
     is_one_tap = weight.shape[2] == weight.shape[3] == 1
     return stride > 1 and is_one_tap and x.device.type == 'cpu' and x.shape[1] < LEAST_CHANNELS
 
 
 def _plain(x: Tensor) -> Tensor:
-    """A contiguous copy; a map of one channel is contiguous and may have the strides of channels_last all the same."""
+    """Returns a contiguous copy; a map of one channel is contiguous even with the strides of channels_last."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
 def convolution_grad_input(
     grad: Tensor, shape: Sequence[int], weight: Tensor, stride: int, dilation: Sequence[int], groups: int
 ) -> Tensor:
-    """The gradient for an input of this shape: ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
+    """Returns the gradient for an input of this shape: ``[N, C_out, H', W']`` and the weight -> ``[N, C_in, H, W]``."""
     return _backward(grad, grad.new_empty(1).expand(shape), weight, stride, dilation, groups, 0)
 
 
 def convolution_grad_weight(
     grad: Tensor, x: Tensor, shape: Sequence[int], stride: int, dilation: Sequence[int], groups: int
 ) -> Tensor:
-    """The gradient for a weight of this shape: ``[N, C_out, H', W']`` and the input -> that of the weight."""
+    """Returns the gradient for a weight of this shape: ``[N, C_out, H', W']`` and the input -> that of the weight."""
     return _backward(grad, x, grad.new_empty(1).expand(shape), stride, dilation, groups, 1)
 
 
@@ -207,26 +207,26 @@ def _padding(weight, dilation):
 
 
 def computed_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of the arithmetic: half precision has neither the range nor the digits for logits."""
+    """Returns the dtype of the arithmetic: half precision has neither the range nor the digits for logits."""
     return dtype if dtype == torch.float64 else torch.float32
 
 
 @contextmanager
 def widened(*tensors: Tensor | None) -> Iterator[list[Tensor | None]]:
-    """The tensors in the dtype of the arithmetic, where autocast does not change it again."""
+    """Yields the tensors in the dtype of the arithmetic, with autocast off."""
     dtype = torch.float64 if any(t is not None and t.dtype == torch.float64 for t in tensors) else torch.float32
     with torch.autocast(tensors[0].device.type, enabled=False), torch.no_grad():
         yield [None if tensor is None else tensor.to(dtype) for tensor in tensors]
 
 
 def rows_of_a_block(columns: int, buffers: int, like: Tensor) -> int:
-    """How many rows of ``buffers`` matrices with so many columns fit into the workspace memory; 16 at least."""
+    """Returns the number of rows of ``buffers`` matrices with so many columns that fit the workspace; 16 at least."""
     size = WORKSPACE.get(like.device.type, WORKSPACE['cuda'])
     return max(16, size // (buffers * columns * like.element_size()) // 16 * 16)
 
 
 def in_blocks(rows: int, columns: int, buffers: int, like: Tensor) -> Iterator[tuple[slice, list[Tensor]]]:
-    """Blocks of ``rows``, each with a workspace of ``buffers`` matrices [rows of the block, columns]."""
+    """Yields blocks of ``rows``, each with a workspace of ``buffers`` matrices [rows of the block, columns]."""
     block = min(rows, rows_of_a_block(columns, buffers, like))
     workspace = like.new_empty((buffers, block, columns))
     for start in range(0, rows, block):

@@ -19,13 +19,13 @@ def window_attention(
 ) -> Tensor:
     """Attention of every position of ``q`` to a window of ``k`` and ``v`` around it, once differentiable.
 
-    A query sees the square of coarse cells around its own position; cells beyond the border count as zeros, in keys and
-    values alike. A position of the fine map belongs to the coarse cell that holds its centre; the sizes need not be
+    A query attends to the square of coarse cells around its own position; cells beyond the border are zeros, in keys
+    and values. A position of the fine map belongs to the coarse cell that contains its centre; the sizes need not be
     multiples of each other. The channels of queries and keys are divided into N parts with a softmax each, as in
     :func:`icconv_mm.ops.mixture_attention`.
 
     Rows of queries are computed block by block, offset by offset, and again in the backward pass: neither N_q x N_k
-    weights nor the unfolded windows, window^2 times the size of the queries, ever exist. Half precision is computed in
+    weights nor the unfolded windows, window^2 times the size of the queries, are stored. Half precision is computed in
     float32; the result has the dtype of ``v``.
 
     Args:
@@ -41,7 +41,7 @@ def window_attention(
         ``[B, D, H, W]``.
 
     Raises:
-        ValueError: If shapes do not fit or the window is even or too large; the message says what was got.
+        ValueError: If shapes do not fit or the window is even or too large; the message has the values got.
 
     Source: Feature Pyramid Transformer, https://arxiv.org/abs/2007.09451, section 3.3 (locality-constrained grounding
     transformer).
@@ -81,17 +81,17 @@ def check_settings(similarity: str, window: int) -> None:
 
 
 def cells_of(fine: int, coarse: int, device: torch.device) -> Tensor:
-    """For every fine position along an axis, the coarse cell that holds its centre."""
+    """Returns for every fine position along an axis the coarse cell that contains its centre."""
     return (2 * torch.arange(fine, device=device) + 1) * coarse // (2 * fine)
 
 
 def scale_of(channels: int, parts: int, window: int, similarity: str) -> float:
-    """The factor of the similarities of a query and the keys of its window."""
+    """Returns the factor of the similarities of a query and the keys of its window."""
     return {'euclidean': 1.0, 'embedded': (channels / parts) ** -0.5, 'dot': window**-2}[similarity]
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similarity: str) -> Tensor:
-    """What a trace or an exported ONNX model holds; arguments and result as those of ``window_attention``."""
+    """Computes the attention for traces and ONNX exports; arguments and result as in ``window_attention``."""
     (batch, channels, height, width), parts, area = q.shape, mix.shape[1], window**2
     rows, columns = cells_of(height, k.shape[2], q.device), cells_of(width, k.shape[3], q.device)
 
@@ -114,7 +114,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, window: int, similar
 
 
 class _Block(NamedTuple):
-    """A block of rows of the fine map, and how it meets the coarse map, padded by half a window."""
+    """A block of rows of the fine map, and its cells in the coarse map, padded by half a window."""
 
     rows: slice  # of the fine map
     cells: tuple[Tensor, Tensor] | None  # rows and columns of the coarse map; None where the sizes are equal
@@ -122,7 +122,7 @@ class _Block(NamedTuple):
     side: int
 
     def offsets(self) -> Iterator[tuple]:
-        """The coarse cells of the block at each offset: rows and columns of the padded map, as slices or indices."""
+        """Yields the cells of the padded coarse map at each offset: rows and columns, slices or indices."""
         for down in range(self.side):
             for right in range(self.side):
                 if self.cells is None:
@@ -137,19 +137,19 @@ def _blocks(q: Tensor, k: Tensor, side: int) -> Iterator[_Block]:
     cells = None
     if coarse != (height, width):
         cells = cells_of(height, coarse[0], q.device), cells_of(width, coarse[1], q.device)
-    # beside the weights, a few maps of the block's queries and keys are in memory at a time
+    # besides the weights, a few maps of the block's queries and keys are in memory
     count = max(1, rows_of_a_block(width * (channels + side**2), 4, q) if height * width else height)
     for start in range(0, height, count):
         yield _Block(slice(start, min(start + count, height)), cells, width, side)
 
 
 def _take(padded: Tensor, rows, columns) -> Tensor:
-    """The coarse cells [C, rows, columns] of a padded map [C, h, w]."""
+    """Returns coarse cells [C, rows, columns] of a padded map [C, h, w]."""
     return padded[:, rows][:, :, columns]
 
 
 def _add(padded: Tensor, rows, columns, values: Tensor) -> None:
-    """The transpose of :func:`_take`: adds values where they were taken from."""
+    """Adds values to the cells that :func:`_take` reads: its transpose."""
     if isinstance(rows, slice):
         padded[:, rows, columns] += values
     else:
@@ -163,7 +163,7 @@ def _by_part(x: Tensor, parts: int) -> Tensor:
 
 
 def _weights(query, keys, parts, block, similarity):
-    """Weights of each part [window^2, N, rows, W] before they are mixed, for queries [C, rows, W] of one image."""
+    """Returns the weights of each part [window^2, N, rows, W] before mixing, for queries [C, rows, W] of one image."""
     weights = query.new_empty((block.side**2, parts, *query.shape[1:]))
     for offset, cells in enumerate(block.offsets()):
         key = _take(keys, *cells)
@@ -214,7 +214,7 @@ def _backward_in_blocks(grad, q, k, v, mix, window, similarity):
 
 
 def _to_logits(weights, to_mixed, mix, similarity):
-    """Gradient of the logits [window^2, N, rows, W], which for 'dot' are the weights."""
+    """Returns the gradient of the logits [window^2, N, rows, W], which for 'dot' are the weights."""
     grad = to_mixed[:, None] * mix[:, None, None]
     if similarity == 'dot':
         return grad
@@ -222,7 +222,7 @@ def _to_logits(weights, to_mixed, mix, similarity):
 
 
 def _add_logits(to_q, to_k, query, keys, to_logits, cells, similarity):
-    """Adds what the logits of one offset [N, rows, W] contribute to the gradients of queries and (padded) keys."""
+    """Adds the part of the logits of one offset [N, rows, W] to the gradients of queries and (padded) keys."""
     parts, key = to_logits.shape[0], _take(keys, *cells)
     share = to_logits[:, None]
     if similarity == 'euclidean':
@@ -243,7 +243,7 @@ def _backward_fake(grad, q, k, v, mix, window, similarity):
 
 
 def _flops(q, window, channels):
-    """Multiplications and additions of so many channels of every cell of a window, for all queries."""
+    """Returns the multiplications and additions of so many channels of every cell of a window, for all queries."""
     return 2 * q[0] * q[2] * q[3] * window**2 * channels
 
 

@@ -1,6 +1,6 @@
-"""The published pattern files, from where their authors keep them into the cache folder.
+"""Downloads of the published pattern files from the authors' repository to the cache folder.
 
-The repository of the paper carries no licence, so its files cannot be part of this package.
+The repository has no licence, so its files cannot be part of this package.
 """
 
 import hashlib
@@ -21,11 +21,11 @@ from icconv_mm.versions import command_of
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
 _TIMEOUT = 30  # seconds without a byte
 _LIMIT = 120  # seconds for one file: the largest has 26 kB
-# The last commit of the repository, and what only older ones have, under other paths: name -> (commit, path).
+# The last commit of the repository, and files that only older commits have: name -> (commit, path).
 _LAST_COMMIT = '0a92284559f6ddfc9d0e6ad94bcfed3e982d875f'
 _RESNEXT = ('acd22f8bb4e5b76a56dabc7e72b888b5b2be67d3', 'pattern_zoo/ic_resnext_32x4d_k9.json')
 _OLDER = {'detection/ic_resnext101_32x4d_k9': _RESNEXT}
-# SHA-256 by name, which but for those is the path in the authors' folder; the two R101 k9 patterns are one file.
+# SHA-256 by name, which except for those is the path in the authors' folder; the two R101 k9 patterns are one file.
 PUBLISHED = {
     'detection/ic_resnet50_k9': 'b8167268cea4475ee27a73774a89b25fbe235dd0a841bc8a5bee2b1fcadb7a0d',
     'detection/ic_resnet101_k9': 'bbae9729e719cb7441609fb1e300969eab90944bb2846b9b2896147c21efec1c',
@@ -39,11 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 class DownloadError(InputError):
-    """Published patterns that did not arrive.
+    """Published patterns could not be downloaded.
 
     Attributes:
         failed: Names of the missing patterns, each with the reason.
-        fetched: Names of the patterns in the cache, each with True if this call fetched it.
+        fetched: Names of the patterns in the cache, each with True if this call downloaded it.
     """
 
     def __init__(self, failed: dict[str, str], fetched: dict[str, bool]):
@@ -53,19 +53,19 @@ class DownloadError(InputError):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$ICCONV_MM_CACHE``, else ``$XDG_CACHE_HOME/icconv_mm``, else ~/.cache/icconv_mm."""
+    """Returns the cache folder: ``$ICCONV_MM_CACHE``, ``$XDG_CACHE_HOME/icconv_mm`` or ~/.cache/icconv_mm."""
     if folder := os.environ.get('ICCONV_MM_CACHE'):
         return Path(folder).expanduser()
     return Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'icconv_mm'
 
 
 def published_file(name: str) -> Path:
-    """The file of a published pattern in the cache; fetched if it is not there, unless ``ICCONV_MM_OFFLINE`` is set.
+    """Returns a published pattern's file in the cache; downloads it if needed, unless ``ICCONV_MM_OFFLINE`` is set.
 
-    A file that somebody has changed counts as none.
+    A modified file counts as missing.
 
     Raises:
-        MissingFileError: If it is not there and is not or cannot be fetched.
+        MissingFileError: If it is missing and is not or cannot be downloaded.
     """
     path = _target(name)
     if _is_published(path, name):
@@ -87,20 +87,20 @@ def download_patterns(
     source: str | Path | None = None,
     progress: Callable[[list[str]], Iterable[str]] = iter,
 ) -> dict[str, bool]:
-    """Puts published patterns into the cache folder, each checked by its SHA-256 and written whole or not at all.
+    """Downloads published patterns to the cache folder; each is checked by its SHA-256 and written atomically.
 
     Args:
-        names: Names out of ``PUBLISHED``; all by default.
-        source: An address below which a file is at ``COMMIT/PATH``, by default ``PUBLISHED_AT``; or a folder with
-            files by their paths, such as a clone of the repository.
+        names: Names of ``PUBLISHED``; all by default.
+        source: A URL with files at ``COMMIT/PATH``, ``PUBLISHED_AT`` by default; or a folder with files at their paths,
+            such as a clone of the repository.
         progress: Wraps the list of names while they are worked on.
 
     Returns:
-        For every name whether it was fetched; files that are there and intact are left alone.
+        For every name whether it was downloaded; intact files are kept.
 
     Raises:
         InputError: If a name is unknown.
-        DownloadError: If a file cannot be read or written or is not the published one; the others have arrived.
+        DownloadError: If a file cannot be read or written or is not the published one; the others were downloaded.
     """
     names = require_known(PUBLISHED if names is None else names, PUBLISHED, 'no published pattern')
     fetched, failed = {}, {}
@@ -115,7 +115,7 @@ def download_patterns(
 
 
 def location(name: str) -> tuple[str, str]:
-    """The commit of the authors' repository that has a published file, and its path there."""
+    """Returns the commit of the authors' repository that has a published file, and its path there."""
     return _OLDER.get(name, (_LAST_COMMIT, f'pattern_zoo/{name}.json'))
 
 
@@ -140,7 +140,7 @@ def _fetch(name: str, source: str) -> bool:
 
 
 def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
-    """Where the file is in a folder, and what it holds."""
+    """Returns the path and the content of a file in a folder."""
     commit, path = location(name)
     for relative in (path, path.removeprefix('pattern_zoo/'), f'{name}.json'):
         if (folder / relative).is_file():
@@ -150,7 +150,7 @@ def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
 
 
 def _read_address(name: str, source: str) -> tuple[str, bytes]:
-    """The file's address, and what it holds."""
+    """Returns the URL and the content of a file."""
     commit, path = location(name)
     address = f'{source.rstrip("/")}/{commit}/{path}'
     try:

@@ -1,6 +1,6 @@
-"""The pattern of a network: an analytic or published name, a file, or a list; and the JSON form of files.
+"""Patterns of networks by name, from files or lists; reading and writing of pattern files.
 
-Beside them, what mmcv's ``RFSearchHook`` finds: RF-Next, https://arxiv.org/abs/2206.06637.
+Beside them, the pattern that mmcv's ``RFSearchHook`` found: RF-Next, https://arxiv.org/abs/2206.06637.
 """
 
 import json
@@ -30,14 +30,14 @@ def load_pattern(
     groups: int | Sequence[int] = 1,
     names: Sequence[str] | None = None,
 ) -> list[DilationPattern]:
-    """The pattern of a whole network.
+    """Returns the pattern of a network, one ``DilationPattern`` per layer.
 
     Args:
         source: A name ('dense', 'geometric_d4', 'detection/ic_resnet50_k9', ...), the path of a pattern file, or a
             list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer). A published pattern
-            is fetched when it is first used, with a line in the log; not if ``ICCONV_MM_OFFLINE=1``.
+            is downloaded at its first use, with a log line, unless ``ICCONV_MM_OFFLINE=1``.
         channels: The output channels of every 3x3 convolution of the network, in forward order. Required by the
-            analytic names; with it the pattern is checked against the network and comes back in channels.
+            analytic names; with it the pattern is checked against the network and returned in channels.
         groups: The groups of these convolutions, one number for all or one for each. A pattern of a grouped
             convolution may count in groups.
         names: The names of these convolutions, for messages.
@@ -46,9 +46,9 @@ def load_pattern(
         One ``DilationPattern`` per layer, in forward order.
 
     Raises:
-        MissingFileError: If the file is missing, or a published pattern that is not fetched or cannot be.
-        InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; names the
-            file, the layer, and the numbers expected and found.
+        MissingFileError: If the file is missing, or a published pattern is not or cannot be downloaded.
+        InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; the message
+            names the file, the layer, and the numbers expected and found.
     """
     network = None if channels is None else _network(channels, groups)
     if isinstance(source, str) and (analytic := _ANALYTIC.fullmatch(source)):
@@ -67,12 +67,12 @@ def load_pattern(
 
 
 def is_analytic(name: str) -> bool:
-    """Whether a pattern of this name is made for any network: 'dense', 'geometric_dN'."""
+    """Whether a name is that of a pattern for any network: 'dense', 'geometric_dN'."""
     return bool(_ANALYTIC.fullmatch(name))
 
 
 def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
-    """Half the channels at dilation 1, a quarter at 2, and so on; the last dilation ``d_max`` takes what remains.
+    """Returns half the channels at dilation 1, a quarter at 2, and so on; dilation ``d_max`` gets the rest.
 
     ``d_max = 1`` is the dense convolution. Needs no search and no file: the family that ships with the package.
     """
@@ -88,7 +88,8 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
 
     Raises:
         MissingFileError: If there is no such file.
-        InputError: If it is larger than 10 MB, is not JSON, or a layer is malformed; names file, layer and numbers.
+        InputError: If it is larger than 10 MB, is not JSON, or a layer is malformed; the message names file, layer and
+            numbers.
     """
     path = Path(path)
     content = read_small(path, 'pattern file')
@@ -103,7 +104,7 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
 
 
 def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
-    """Patterns from a list whose items are patterns, tables of runs or JSON layers; ``source`` names it in errors."""
+    """Returns the patterns of a list of patterns, tables of runs or JSON layers; ``source`` names it in errors."""
     if not layers:
         raise InputError(f'{source}: the pattern has no layers')
     patterns = []
@@ -114,12 +115,12 @@ def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
 
 
 def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> None:
-    """Writes one layer per pattern in the form ``read_patterns`` reads; the file appears whole or not at all."""
+    """Writes a pattern file, one layer per pattern, atomically."""
     write_json(Path(path), [pattern.to_json() for pattern in patterns], indent=1)
 
 
 class _Pairs(list):
-    """A JSON object as its pairs, because a dict would swallow a repeated key."""
+    """Returns a JSON object as its pairs, because a dict would drop a repeated key."""
 
 
 def _parse_layer(layer) -> DilationPattern:
@@ -171,7 +172,7 @@ _log = logging.getLogger(__name__)
 
 
 def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter = None) -> dict[str, DilationPattern]:
-    """The patterns that give a backbone the dilations of a ``local_search_config_stepN.json``.
+    """Returns the patterns that give a backbone the dilations of a ``local_search_config_stepN.json``.
 
     Args:
         path: The file, which names the layers of the network that was searched.
@@ -180,12 +181,12 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
 
     Returns:
         A pattern for each of these layers by its name in the network, in order of definition. A layer that was not
-        searched keeps its dilation. What got another dilation elsewhere, as in the neck, is named in the log.
+        searched keeps its dilation. Dilations found elsewhere, as in the neck, are named in the log.
 
     Raises:
         MissingFileError: There is no such file.
-        InputError: It is not of that form; or a layer is not in the network, or has a dilation there that the found
-            one is no multiple of.
+        InputError: The file has another form, a layer is not in the network, or a found dilation is no multiple of the
+            layer's.
     """
     structure = _read(Path(path))
     modules = dict(network.named_modules())
@@ -206,14 +207,14 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
 
 
 def _pattern(conv: nn.Conv2d, found: tuple[int, int]) -> DilationPattern:
-    """One dilation for all channels, less the convolution's own, by which a pattern is multiplied."""
+    """Returns a pattern of one dilation for all channels, divided by the convolution's own."""
     if any(each % own for each, own in zip(found, conv.dilation)):
         raise InputError(f'dilation {found} is no multiple of that in the network, {conv.dilation}')
     return DilationPattern([(conv.out_channels, *(each // own for each, own in zip(found, conv.dilation)))])
 
 
 def _read(path: Path) -> dict[str, tuple[int, int]]:
-    """The dilations (height, width) by the names of the layers."""
+    """Returns the dilations (height, width) by the names of the layers."""
     content = read_small(path, 'result of RFSearchHook')
     try:
         structure = json.loads(content)['structure']

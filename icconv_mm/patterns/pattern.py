@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from icconv_mm.errors import InputError
 
-MAX_DILATION = 1 << 20  # no map is as wide; kernels compute with products of it
+MAX_DILATION = 1 << 20  # above the width of any map; kernels compute with products of it
 _KEY = re.compile(r'\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\)')
 
 
@@ -23,22 +23,22 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, init=False, repr=False)
 class DilationPattern:
-    """Which dilation every output channel of a 3x3 convolution has, as a table of runs in channel order.
+    """The dilation of every output channel of a 3x3 convolution, as a table of runs in channel order.
 
     It iterates as its runs ``(out_channels, dilation_h, dilation_w)``, is immutable and hashable, and compares by them.
     The same dilation may appear in several runs. Runs of no channels, which published files contain, are kept in
-    ``entries`` so that a file is written back as it was read; they are neither iterated nor compared.
+    ``entries``, so a file is written back unchanged; they are neither iterated nor compared.
 
     Args:
         entries: Triples ``(out_channels, dilation_h, dilation_w)``.
 
     Attributes:
         runs: The entries that have channels.
-        flat: The same as one tuple of integers, the form in which operators take it.
+        flat: The same as one tuple of integers, the argument of operators.
         is_uniform: Whether all runs share one dilation: an ordinary convolution.
 
     Raises:
-        InputError: If ``entries`` is no table of three integers each, a dilation is outside 1 to 2**20, a number of
+        InputError: If ``entries`` is no table of triples of integers, a dilation is outside 1 to 2**20, a number of
             channels is outside 0 to 2**20, or all are 0.
 
     Source: IC-Conv, https://arxiv.org/abs/2012.13587, section 3.1.
@@ -47,7 +47,7 @@ class DilationPattern:
     entries: tuple[Run, ...] = field(compare=False)
     runs: tuple[Run, ...]
     flat: tuple[int, ...] = field(compare=False)
-    is_uniform: bool = field(compare=False)  # kept, because each call of an operator asks
+    is_uniform: bool = field(compare=False)  # stored, because each call of an operator reads it
 
     def __init__(self, entries: Iterable[Sequence[int]]):
         entries = tuple(_as_run(entry, position) for position, entry in enumerate(_table(entries)))
@@ -70,7 +70,7 @@ class DilationPattern:
 
     @classmethod
     def of(cls, pattern: 'DilationPattern | Iterable[Sequence[int]]') -> 'DilationPattern':
-        """``pattern`` itself, or the pattern of an iterable of runs."""
+        """Returns ``pattern`` itself, or the pattern of an iterable of runs."""
         return pattern if isinstance(pattern, cls) else cls(pattern)
 
     @property
@@ -84,21 +84,21 @@ class DilationPattern:
         return max(max(run.dilation_h, run.dilation_w) for run in self.runs)
 
     def histogram(self) -> dict[tuple[int, int], int]:
-        """How many channels each dilation ``(h, w)`` has, smallest dilation first."""
+        """Returns the number of channels of each dilation ``(h, w)``, smallest dilation first."""
         counts: Counter = Counter()
         for n, h, w in self.runs:
             counts[h, w] += n
         return dict(sorted(counts.items()))
 
     def scaled(self, dilation: int | tuple[int, int]) -> 'DilationPattern':
-        """The pattern inside a dilated stage: every dilation times ``dilation`` (one number, or height and width)."""
+        """Returns the pattern inside a dilated stage: every dilation times ``dilation`` (a number, or a pair)."""
         scale_h, scale_w = (dilation, dilation) if isinstance(dilation, int) else dilation
         if scale_h == scale_w == 1:
             return self
         return DilationPattern(tuple(Run(n, h * scale_h, w * scale_w) for n, h, w in self.entries))
 
     def for_convolution(self, out_channels: int, groups: int = 1) -> 'DilationPattern':
-        """The pattern in output channels of a convolution of this size.
+        """Returns the pattern in output channels of a convolution of this size.
 
         A pattern of a grouped convolution may count in groups (the published ResNeXt file does): if its sum is
         ``groups``, every count is multiplied by the channels of a group.
@@ -138,13 +138,13 @@ class DilationPattern:
         return cls(tuple(entries))
 
     def to_json(self) -> dict[str, int] | list[list[int]]:
-        """The published form of this layer, or the list of runs where a dilation repeats."""
+        """Returns the published form of this layer, or the list of runs where a dilation repeats."""
         published = {f'({h - 1}, {w - 1})': n for n, h, w in self.entries}
         return published if len(published) == len(self.entries) else [list(run) for run in self.entries]
 
 
 def _table(entries) -> tuple:
-    """The entries, if they are several and no text."""
+    """Returns the entries as a tuple; raises InputError for text and for anything that cannot be iterated."""
     try:
         if isinstance(entries, (str, bytes)):
             raise TypeError

@@ -1,7 +1,7 @@
-"""How far a network really looks: its effective receptive field, measured by gradients.
+"""The effective receptive field of a network, measured by gradients.
 
 Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, https://arxiv.org/abs/1701.04128: the
-gradient of one output pixel with respect to the input image says how much every input pixel matters to it.
+gradient of one output pixel for the input image measures how much every input pixel matters to it.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class ReceptiveField(NamedTuple):
     """The effective receptive field of one output pixel.
 
     Attributes:
-        share: ``[size, size]``, what part of the squared gradient each input pixel has; sums to one.
+        share: ``[size, size]``, the share of each input pixel in the squared gradient; sums to one.
         extent_h: Root mean square distance from the centre, in input pixels, along the height.
         extent_w: Root mean square distance from the centre, in input pixels, along the width.
     """
@@ -30,13 +30,13 @@ class ReceptiveField(NamedTuple):
 def effective_receptive_field(
     network: nn.Module, size: int = 641, images: int = 2, stage: int = -1, seed: int = 0
 ) -> ReceptiveField:
-    """Measures the field of the centre pixel of a feature map.
+    """Measures the effective receptive field of the centre pixel of a feature map.
 
     The gradient is that of a random combination of all channels at the centre pixel, on images of white noise.
 
     Args:
-        network: A backbone: ``[1, 3, size, size]`` -> a tuple of feature maps. It is measured in evaluation mode.
-        size: Height and width of the image; where the field is cut off, the extents come out too small.
+        network: A backbone: ``[1, 3, size, size]`` -> a tuple of feature maps. It runs in evaluation mode.
+        size: Height and width of the image; if it cuts the field off, the extents are too small.
         images: Number of images over which the squared gradient is averaged; 2 by default.
         stage: Index of the feature map that is measured; the last by default.
         seed: Seed of the random images and of the combinations of channels; 0 by default.
@@ -74,7 +74,7 @@ def randomize(network: nn.Module, size: int = 128, seed: int = 0) -> nn.Module:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """In evaluation mode and without the gradients of weights, which would cost as much as those of the image."""
+    """Runs a block in evaluation mode and without gradients of weights, which would cost as much as the image's."""
     training = [module for module in network.modules() if module.training]
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     network.eval().requires_grad_(False)
@@ -88,7 +88,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _extent(profile: Tensor) -> float:
-    """Root mean square distance from the mean position, of a distribution over pixels."""
+    """Returns the root mean square distance from the mean position of a distribution over pixels."""
     position = torch.arange(len(profile), dtype=profile.dtype)
     mean = (profile * position).sum()
     return ((profile * (position - mean).square()).sum()).sqrt().item()

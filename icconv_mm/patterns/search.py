@@ -2,7 +2,7 @@
 
 Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2. A filter W of the supernet has
 K x K taps, ``K = 2 * d_max + 1``. Dilation d keeps the nine taps ``S(d) = {centre + (a * d_h, b * d_w)}``, a, b in
-{-1, 0, 1}, and the search takes, for every filter, the d whose kept kernel W_d changes the output least: ``min_d
+{-1, 0, 1}, and the search selects, for every filter, the d whose kept kernel W_d changes the output least: ``min_d
 E|W X - W_d X|``.
 The choice for one filter does not depend on the others, so one pass over the weights is the whole search.
 
@@ -10,19 +10,19 @@ With only the mean m_c of input channel c known (1 by default, measured on image
 error has an estimate and two bounds, the named criteria. D_c are the dropped taps of W that read channel c:
 
 - ``'rms'``: ``sqrt((sum_c m_c * sum D_c)^2 + (pi - 1) * sum_c m_c^2 * sum D_c^2)``, the root mean square of the change
-  for independent inputs that batch norm and ReLU leave: rectified Gaussians, whose variance is ``(pi - 1) * m_c^2``.
+  for independent inputs after batch norm and ReLU: ReLUs of Gaussians, whose variance is ``(pi - 1) * m_c^2``.
 - ``'expectation'``: ``|sum_c m_c * sum D_c|``, the distance of the expected outputs. It is the paper's form and a
   lower bound (Jensen's inequality): dropped taps of opposite sign cancel.
 - ``'kept_mass'``: ``sum_c m_c * sum |D_c|``, an upper bound by the triangle inequality: nothing cancels.
 
-docs/search.md says why ``'rms'`` is the default.
+docs/search.md explains why ``'rms'`` is the default.
 
 The initial checkpoint of the searched network: the kept taps of a supernet, channels sorted by dilation.
 
-A layer's channels can be put in the order of their dilations without changing the network when only the next
-convolution reads them: its output filters, its batch norm and the next layer's input move together. In a residual
-block that holds for every convolution but the last, whose channels are tied to the shortcut; there the order stays and
-the pattern has more runs than dilations.
+A layer's channels can be sorted by dilation without changing the network if only the next convolution reads them: its
+output filters, its batch norm and the next layer's input move together. In a residual block that holds for every
+convolution but the last, whose channels are tied to the shortcut; there the order stays and the pattern has more runs
+than dilations.
 """
 
 import math
@@ -50,18 +50,18 @@ from icconv_mm.patterns.supernet import (
 )
 
 CRITERIA = ('rms', 'expectation', 'kept_mass')
-TIE = 1e-10  # errors closer than this share of the filter's mass are equal: more than fp64 sums differ by their order
+TIE = 1e-10  # errors closer than this share of the filter's mass are equal: above the rounding of fp64 sums
 
 
 @dataclass(frozen=True, eq=False)
 class LayerResult:
-    """What the search found for one layer.
+    """The result of the search for one layer.
 
     Attributes:
         name: The layer.
         dilations: (d_h, d_w) of each filter or, in a grouped convolution, of each group of filters, [U, 2].
         groups: Groups of the convolution.
-        kept: Share of the sum of absolute weights that the kept taps hold.
+        kept: Share of the kept taps in the sum of absolute weights.
     """
 
     name: str
@@ -70,12 +70,12 @@ class LayerResult:
     kept: float
 
     def pattern(self, sort: bool = False) -> DilationPattern:
-        """The layer's pattern, its runs in the order of the supernet's channels or sorted by dilation."""
+        """Returns the layer's pattern, its runs in the order of the supernet's channels or sorted by dilation."""
         return runs_of(self.dilations, sort)
 
 
 def runs_of(dilations: Tensor, sort: bool = False) -> DilationPattern:
-    """A pattern from the dilation of each channel, [C, 2]; ``sort`` gives one run per dilation, smallest first."""
+    """Returns a pattern from the dilation of each channel, [C, 2]; ``sort`` gives one run per dilation."""
     pairs = [tuple(pair) for pair in dilations.tolist()]
     return DilationPattern(tuple((len(list(run)), *d) for d, run in groupby(sorted(pairs) if sort else pairs)))
 
@@ -103,15 +103,15 @@ def edo_search(
         groups: Groups of the convolutions, all or {layer: groups}; only for a state dict. The filters of a group share
             one dilation (their errors add up) and the pattern counts in groups.
         sort: False keeps the order of the supernet's channels, so that the pattern fits its weights; True sorts a
-            layer's channels by dilation, as the published patterns are, for a network that is trained anew.
+            layer's channels by dilation, as in the published patterns, for a network trained from scratch.
 
     Returns:
         One pattern per layer, in order of definition, which is the forward order of a ResNet. Equal errors go to the
         smaller dilation: smaller d_h + d_w, then smaller d_h.
 
     Raises:
-        InputError: If the criterion is unknown; a kernel has another size than d_max demands; weights or means hold
-            NaN or infinity; the means do not fit the layers. Names the layer and the numbers.
+        InputError: If the criterion is unknown; a kernel has another size than d_max requires; weights or means
+            contain NaN or infinity; the means do not fit the layers. The message names the layer and the numbers.
     """
     return [result.pattern(sort) for result in search_layers(model, d_max, criterion, channel_means, filter, groups)]
 
@@ -124,7 +124,7 @@ def search_layers(
     filter: LayerFilter = None,
     groups: int | Mapping[str, int] = 1,
 ) -> list[LayerResult]:
-    """As :func:`edo_search`, but with the details of every layer."""
+    """Searches as :func:`edo_search`, but return the details of every layer."""
     require_known([criterion], CRITERIA, 'no criterion')
     kernels = select_kernels(model, d_max, filter, groups)
     means = {} if channel_means is None else _means_by_layer(kernels, channel_means)
@@ -144,7 +144,7 @@ def _search_layer(kernel: SupernetKernel, d_max: int, criterion: str, mean: Tens
 def dilation_errors(
     kernel: SupernetKernel, d_max: int, criterion: str, mean: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The error of every candidate dilation for every filter (or group of filters), in fp64.
+    """Returns the error of every candidate dilation for every filter (or group of filters), in fp64.
 
     Args:
         kernel: Weight of one layer, [C_out, C_in / groups, K, K].
@@ -178,7 +178,7 @@ def dilation_errors(
 
 
 def _sum_inputs(weight: Tensor, groups: int, mean: Tensor | None) -> Tensor:
-    """sum_c m_c * W_c of every filter, c over the input channels of its group, in fp64: [C_out, K * K]."""
+    """Returns sum_c m_c * W_c of every filter, c over the input channels of its group, in fp64: [C_out, K * K]."""
     weight = weight.flatten(2)
     if mean is None:
         return weight.sum(1, dtype=torch.float64)
@@ -214,7 +214,7 @@ def measure_channel_means(
     """Measures m_c = E[x_c], the mean input of every channel of every searchable convolution, on images.
 
     Args:
-        model: The supernet; it runs in eval mode and is left as it was.
+        model: The supernet; it runs in eval mode; its mode is restored.
         batches: Inputs of the network, e.g. normalised images [N, 3, H, W].
         filter: Selects layers, as in :func:`edo_search`.
         forward: Function that runs a batch; ``model`` by default.
@@ -261,12 +261,12 @@ def inherit_taps(
     Args:
         state: State dict of the supernet; keys under any prefix.
         results: What ``search_layers`` returned for this supernet, one result per layer.
-        sort: Sort the channels of a layer by dilation where the network's function allows: inside post-activation
+        sort: Sort the channels of a layer by dilation where this keeps the network's function: inside post-activation
             residual blocks with ``convN``, ``bnN`` names (torchvision, mmdet, mmpretrain, timm), where nothing but a
             batch norm stands between two convolutions. False keeps every channel in place.
 
     Returns:
-        The patterns, one per layer, and a new state dict that fits them; tensors the search does not touch are shared.
+        The patterns, one per layer, and a new state dict that fits them; tensors outside the search are shared.
     """
     state = dict(state)
     patterns = []
@@ -286,18 +286,18 @@ def inherit_taps(
 
 
 def _order(dilations: Tensor) -> Tensor:
-    """The stable permutation that sorts (d_h, d_w) pairs."""
+    """Returns the stable permutation that sorts (d_h, d_w) pairs."""
     return torch.argsort(dilations[:, 0] * (int(dilations.max()) + 1) + dilations[:, 1], stable=True)
 
 
 def _channels(order: Tensor, weight: Tensor) -> Tensor:
-    """The output channels of groups (or channels) in this order."""
+    """Returns the output channels of groups (or channels) in this order."""
     size = weight.shape[0] // len(order)
     return (order[:, None] * size + torch.arange(size)).flatten()
 
 
 def _neighbor(name: str, step: int) -> str | None:
-    """The convolution ``step`` further in the block: 'layer1.0.conv2' -> 'layer1.0.conv3'."""
+    """Returns the convolution ``step`` further in the block: 'layer1.0.conv2' -> 'layer1.0.conv3'."""
     match = re.fullmatch(r'(|.*\.)conv(\d)', name)
     return f'{match[1]}conv{int(match[2]) + step}' if match else None
 
@@ -308,7 +308,7 @@ def _norm(name: str) -> str:
 
 
 def _is_free(state: Mapping[str, Tensor], result: LayerResult) -> bool:
-    """Whether only a batch norm and the next convolution see this layer's channels (and, if grouped, its input's)."""
+    """Whether only a batch norm and the next convolution read this layer's channels (and, if grouped, its input's)."""
     if not _feeds(state, result.name, _neighbor(result.name, 1)):
         return False
     return result.groups == 1 or _feeds(state, _neighbor(result.name, -1), result.name, result.groups)
@@ -332,7 +332,7 @@ def _feeds(state: Mapping[str, Tensor], name: str | None, following: str | None,
 
 
 def _permute_outputs(state: dict[str, Tensor], name: str, order: Tensor, inputs: bool = True) -> None:
-    """Permutes the output channels of a convolution, its batch norm and, unless told, the next layer's input."""
+    """Permutes the output channels of a convolution, its batch norm and, by default, the next layer's input."""
     for key in (f'{name}.weight', f'{name}.bias', *(f'{_norm(name)}.{part}' for part in _NORM)):
         if key in state:
             state[key] = state[key][order]

@@ -1,4 +1,4 @@
-"""Which convolutions get dilations of their own, and supernet kernels: where the taps of a dilation lie in them.
+"""Convolutions that get dilations of their own; supernet kernels and the taps of each dilation in them.
 
 A supernet (Inception Convolution with Efficient Dilation Search, CVPR 2021, section 3.2) has a kernel of
 K = 2 * d_max + 1 taps a side where the network has 3. The nine taps that a 3x3 convolution of dilation (d_h, d_w) reads
@@ -35,9 +35,9 @@ def selects(filter: LayerFilter, name: str, layer: nn.Conv2d | Tensor, in_channe
 
 
 def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple[str, nn.Module]]:
-    """The convolutions of 3x3 and more of any kind, deformable ones too, in order of definition.
+    """Returns the convolutions of 3x3 and more of any kind, deformable ones too, in order of definition.
 
-    A convolution within a convolution (what gives a deformable one its offsets) is part of it. ``filter`` is that of
+    A convolution within a convolution (for the offsets of a deformable one) is part of it. ``filter`` is that of
     :func:`select_convs`.
     """
     inside: tuple[str, ...] = ()
@@ -55,15 +55,15 @@ def conv_layers(module: nn.Module, filter: LayerFilter = None) -> Iterator[tuple
 def select_convs(
     module: nn.Module, filter: LayerFilter = None, kinds: tuple[type, ...] = ()
 ) -> Iterator[tuple[str, nn.Conv2d]]:
-    """The square convolutions of 3x3 and more that may get other dilations, in order of definition.
+    """Returns the square convolutions of 3x3 and more that may get other dilations, in order of definition.
 
     Args:
         module: Any network. Subclasses of ``nn.Conv2d`` that compute something else (deformable, weight-standardised,
-            padded in another way) are passed over.
+            padded in another way) are skipped.
         filter: Selects convolutions: a regular expression searched in the name, or a callable (name, convolution) ->
-            bool. None takes all but the stem, which published patterns do not count: what reads the image (3 input
-            channels), and a deep stem (``stem``, ``conv_stem`` or a ``conv1`` of several layers).
-        kinds: Subclasses that are not passed over.
+            bool. None selects all but the stem, which published patterns do not count: convolutions of the image (3
+            input channels), and a deep stem (``stem``, ``conv_stem`` or a ``conv1`` of several layers).
+        kinds: Subclasses that are not skipped.
     """
     for name, layer in conv_layers(module, filter):
         kind = type(layer)
@@ -89,13 +89,13 @@ class SupernetKernel(NamedTuple):
 
 
 def check_d_max(d_max: int, name: str = 'd_max') -> None:
-    """Raise InputError unless ``d_max``, the argument ``name``, is a positive integer."""
+    """Raises InputError unless ``d_max``, the argument ``name``, is a positive integer."""
     if not isinstance(d_max, int) or d_max < 1:
         raise InputError(f'{name} must be a positive integer, got {d_max!r}')
 
 
 def candidates(d_max: int) -> Tensor:
-    """All dilations (d_h, d_w) up to ``d_max``, [d_max^2, 2], the smallest first.
+    """Returns all dilations (d_h, d_w) up to ``d_max``, [d_max^2, 2], the smallest first.
 
     The order decides ties: smaller d_h + d_w, then smaller d_h.
     """
@@ -105,7 +105,7 @@ def candidates(d_max: int) -> Tensor:
 
 
 def tap_indices(dilations: Tensor, d_max: int) -> Tensor:
-    """Positions of the nine taps of each dilation, row by row, in the flattened K x K kernel: [N, 2] -> [N, 9]."""
+    """Returns the positions of the nine taps of each dilation in the flattened K x K kernel: [N, 2] -> [N, 9]."""
     kernel = 2 * d_max + 1
     steps = torch.arange(-1, 2)
     rows = d_max + dilations[:, 0, None, None] * steps[:, None]
@@ -114,11 +114,11 @@ def tap_indices(dilations: Tensor, d_max: int) -> Tensor:
 
 
 def embed_taps(weight: Tensor, d_max: int) -> Tensor:
-    """The supernet kernel that computes what a 3x3 kernel does: its taps around the centre, zero elsewhere.
+    """Returns the supernet kernel that computes the same as a 3x3 kernel: its taps around the centre, zero elsewhere.
 
     Args:
         weight: [C_out, C_in / groups, 3, 3].
-        d_max: The largest dilation that the supernet is to hold.
+        d_max: The largest dilation of the supernet.
 
     Returns:
         [C_out, C_in / groups, 2 * d_max + 1, 2 * d_max + 1].
@@ -127,7 +127,7 @@ def embed_taps(weight: Tensor, d_max: int) -> Tensor:
 
 
 def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
-    """The 3x3 kernels left of a supernet kernel when each filter keeps the nine taps of its dilation.
+    """Returns the 3x3 kernels of a supernet kernel when each filter keeps the nine taps of its dilation.
 
     Args:
         weight: [C_out, C_in / groups, K, K], K odd.
@@ -151,17 +151,17 @@ def keep_taps(weight: Tensor, dilations: Tensor) -> Tensor:
 def select_kernels(
     model: nn.Module | Mapping[str, Tensor], d_max: int, filter: LayerFilter = None, groups: int | Mapping[str, int] = 1
 ) -> list[SupernetKernel]:
-    """The supernet kernels of a network or of its state dict, in order of definition.
+    """Returns the supernet kernels of a network or of its state dict, in order of definition.
 
     Args:
         model: The network with (2 * d_max + 1)^2 kernels, or its state dict.
         d_max: Largest dilation that the supernet was built with.
-        filter: Selects layers, as in :func:`select_convs`; for a state dict a callable gets (name, weight). None takes
-            every kernel above 3x3 but those of the stem.
-        groups: Groups of all selected layers, or {layer: groups}; needed for a state dict, which does not say them.
+        filter: Selects layers, as in :func:`select_convs`; for a state dict a callable gets (name, weight). None
+            selects every kernel above 3x3 but those of the stem.
+        groups: Groups of all selected layers, or {layer: groups}; needed for a state dict, which does not contain them.
 
     Raises:
-        InputError: If a selected kernel is not (2 * d_max + 1)^2, holds NaN or infinity, or none is selected.
+        InputError: If a selected kernel is not (2 * d_max + 1)^2, contains NaN or infinity, or none is selected.
     """
     check_d_max(d_max)
     if isinstance(model, nn.Module):

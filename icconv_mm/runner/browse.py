@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.visualization import Visualizer
 
 from icconv_mm.errors import InputError
-from icconv_mm.runner.config import as_config
+from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime.drawing import draw
@@ -19,7 +19,7 @@ _LEAST = 512  # pixels of a drawn image: on a smaller one, words would cover wha
 
 
 def browse(
-    cfg: Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     out_dir: str | None = None,
     *,
     phase: str = 'train',
@@ -31,7 +31,7 @@ def browse(
     """Draw the annotations of a dataset on its images.
 
     Args:
-        cfg: A config, which is changed in place, or its file.
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
         out_dir: Folder for the images; None writes none.
         phase: The dataset to show: ``'train'``, ``'val'`` or ``'test'``.
         count: Number of images; all by default.
@@ -45,15 +45,15 @@ def browse(
     Raises:
         InputError, DatasetError, ImageFileError: Bad input, named in the message.
     """
-    cfg = as_config(cfg)
-    where = f'{phase}_dataloader'
-    if not cfg.get(where):
-        raise InputError(f'{cfg.filename}: no {where}')
-    with boundary(cfg):
-        task = prepare(cfg, where)
+    run, where = as_run(cfg), f'{phase}_dataloader'
+    with boundary(run):
+        if not run.datasets[phase]:
+            raise InputError(f'{run.name}: no {where}')
+        prepare(run, where)
+    task = run.adapter
     init_default_scope(task.library)
-    with boundary(cfg, where):
-        dataset = DATASETS.build(cfg[where].dataset)
+    with boundary(run, where):
+        dataset = DATASETS.build(run.datasets[phase][0].cfg)
     task.check(None, dataset, f'{where}.dataset', training=False)
     window = Visualizer() if show else None
     written = []

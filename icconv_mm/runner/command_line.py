@@ -20,6 +20,8 @@ from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+    from icconv_mm.runner.config import TaskRun
+
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
 
 # What the user's disk refuses, whatever the program does.
@@ -122,23 +124,23 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def read_config(args: argparse.Namespace) -> tuple['Config', dict[str, Any]]:
-    """The config as the arguments change it, and the arguments that are not of this module or are the launcher.
+def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
+    """The run of the config as the arguments change it, and the arguments that are not of this module, or the launcher.
 
     Raises:
-        InputError: As :func:`icconv_mm.apis.load_config`.
+        InputError: As :func:`icconv_mm.apis.load_run`.
     """
-    from icconv_mm.runner.config import load_config
+    from icconv_mm.runner.config import load_run
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
     # mmengine reads the rank on this machine from the environment
     os.environ.setdefault('LOCAL_RANK', str(rest.pop('local_rank', 0)))
-    return load_config(config, options, work_dir), rest
+    return load_run(config, options, work_dir), rest
 
 
-def read_training(args: argparse.Namespace) -> tuple['Config', dict[str, Any], 'Config | None']:
-    """As :func:`read_config` for a training, whose config may have to be written first: it comes as well, as written.
+def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 'Config | None']:
+    """As :func:`read_run` for a training, whose config may have to be written first: it comes as well, as written.
 
     Raises:
         ArgumentError: An option is for images without a config and a config is given, or the other way round.
@@ -168,9 +170,10 @@ def read_training(args: argparse.Namespace) -> tuple['Config', dict[str, Any], '
         written = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
         args.config, args.work_dir = written.filename, written.work_dir
         own = written
-    cfg, rest = read_config(args)
-    set_length(cfg, **length)
-    return cfg, rest, own
+    run, rest = read_run(args)
+    if set(length.values()) != {None}:
+        set_length(run.cfg, **length)
+    return run, rest, own
 
 
 def require_device(name: str) -> None:

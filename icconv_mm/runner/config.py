@@ -1,30 +1,70 @@
-"""Reading a config with what the command line changes in it, options that cannot be meant, length of a schedule."""
+"""A run: its config with what the command line changes in it, the adapter of its task, its datasets."""
 
 import ast
 import difflib
 import functools
 import inspect
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.config_tree import as_list, entries, walk_dicts
+from icconv_mm.config_tree import DatasetAt, as_list, datasets_of, entries, kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm.hooks.schedule_lengths import stretch
 from icconv_mm.registry import SCOPE
-from icconv_mm.tasks.adapter import TTA_KEYS
-from icconv_mm.tasks.libraries import require_library, scope_of
+from icconv_mm.tasks.adapter import TTA_KEYS, TaskAdapter
+from icconv_mm.tasks.choose import scope_and_adapter
 from icconv_mm.versions import SUPPORTED
 
-# What a runner reads of its config beside the arguments of its constructor: ``self.cfg.get('compile')``.
-_READ = re.compile(r"""self\.cfg(?:\.get\(\s*|\[)['"](\w+)['"]""")
+# What the runners of mmengine read of their config beside the arguments of their constructors.
+READ_BY_RUNNERS = (
+    'activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'init_weights_for_test_or_val', 'model_wrapper_cfg', 'sync_bn',
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class TaskRun:
+    """A config and what it says, looked up once: whatever is done with the config is handed this.
+
+    Attributes:
+        cfg: The config. Tools change it in place until the runner has it.
+        scope: The library that it is written for, as :func:`icconv_mm.tasks.libraries.scope_of` gives it.
+        adapter: The adapter of its task; ``TaskAdapter`` itself where it is of no task known here.
+        name: Name of the config in an error.
+    """
+
+    cfg: Config
+    scope: str | None
+    adapter: TaskAdapter
+    name: str
+
+    @functools.cached_property
+    def datasets(self) -> dict[str, tuple[DatasetAt, ...]]:
+        """Those of ``'train'``, ``'val'`` and ``'test'``, with their locations, as they are when first asked for."""
+        return datasets_of(self.cfg)
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
+    """The config of :func:`load_run`."""
+    return load_run(path, options, work_dir).cfg
+
+
+def as_run(given: TaskRun | Config | str | Path) -> TaskRun:
+    """A run as it is, or that of a config or of its file; errors as of :func:`load_run`."""
+    if isinstance(given, TaskRun):
+        return given
+    if not isinstance(given, Config):
+        return load_run(given)
+    name = str(given.filename)
+    return TaskRun(given, *scope_and_adapter(given, name), name)
+
+
+def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> TaskRun:
     """Read a config file and change it as ``options`` and ``work_dir`` say.
 
     Args:
@@ -43,7 +83,6 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work
         cfg = Config.fromfile(path, format_python_code=False)  # a run asks for its text four times
     except Exception as error:  # configs are Python: reading one can raise anything
         raise InputError(f'config {path} cannot be read: {type(error).__name__}: {_first_paragraph(error)}') from error
-    require_library(cfg, str(path))
     check_variables(cfg, path)
     if options:
         check_options(cfg, options)
@@ -56,7 +95,7 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
-    return cfg
+    return as_run(cfg)
 
 
 def check_variables(cfg: Config, path: str | Path) -> None:
@@ -96,11 +135,6 @@ def _bases_of(tree: ast.Module, path: str | Path) -> list[str]:
                 return []
             return [Config._get_cfg_path(base, str(path))[0] for base in bases]
     return []
-
-
-def as_config(cfg: Config | str | Path) -> Config:
-    """A config as it is, or the one of a file; errors as of :func:`load_config`."""
-    return cfg if isinstance(cfg, Config) else load_config(cfg)
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -147,42 +181,16 @@ def _read_keys(cfg: Config) -> list[str]:
 
     kind = cfg.get('runner_type')
     runner = kind if isinstance(kind, type) else (kind and RUNNERS.get(kind)) or Runner
-    return ['runner_type', *TTA_KEYS, *_read_by(runner)]
-
-
-@functools.cache
-def _read_by(runner: type) -> list[str]:
     arguments = [name for name in inspect.signature(runner.__init__).parameters if name not in ('self', 'cfg')]
-    sources = [inspect.getsource(base) for base in runner.__mro__[:-1]]
-    return list(dict.fromkeys([*arguments, *(key for source in sources for key in _READ.findall(source))]))
+    return list(dict.fromkeys(['runner_type', *TTA_KEYS, *arguments, *READ_BY_RUNNERS]))
 
 
 def _has_readers_of_its_own(cfg: Config) -> bool:
     """Whether the config brings modules of neither this package nor a library of OpenMMLab: they may read any key."""
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
     names = [imports] if isinstance(imports, str) else imports
-    packages = {name.split('.')[0] for name in (*names, scope_of(cfg) or SCOPE)}
+    packages = {name.split('.')[0] for name in (*names, cfg.get('default_scope') or 'mmengine')}
     return bool(packages - {SCOPE, *SUPPORTED})
-
-
-def check_marks(cfg: Config) -> None:
-    """Raise InputError for text of a config that mmengine would replace when it reads its copy of the config.
-
-    Such text comes from outside: the path of a checkpoint, a folder that was moved.
-    """
-    for name, text in _texts(cfg._cfg_dict):
-        if '{{' in text:
-            what = 'has the template mark {{, which mmengine replaces when it reads its copy of the config'
-            raise InputError(f'{name}: {text!r:.200} {what}: rename it')
-
-
-def _texts(node: Any, name: str = '') -> Iterator[tuple[str, str]]:
-    """Every text in a part of a config, with its dotted name; keys as well."""
-    if isinstance(node, str):
-        yield name, node
-    for key, value in entries(node).items():
-        yield name, key
-        yield from _texts(value, f'{name}.{key}'.lstrip('.'))
 
 
 def move_data(cfg: Config, root: str) -> None:
@@ -218,7 +226,7 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     if (interval := cfg.train_cfg.get('val_interval', 1)) > 1:
         cfg.train_cfg.val_interval = min(max(round(ratio * interval), 1), given)
     for scheduler in walk_dicts(cfg.get('param_scheduler')):
-        stretch(scheduler, ratio)
+        stretch(scheduler, kind_of(scheduler), ratio)
     for hook in cfg.get('custom_hooks') or ():
         if 'switch_epoch' in hook:  # of the library's PipelineSwitchHook
             hook['switch_epoch'] = round(ratio * hook['switch_epoch'])

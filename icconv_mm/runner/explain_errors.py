@@ -6,15 +6,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures, explain_coco
-from icconv_mm.config_tree import join_root, kind_of, leaf_datasets, phase_datasets, walk
+from icconv_mm.config_tree import join_root, kind_of, walk
 from icconv_mm.errors import InputError, UserError, message_of, naming
-from icconv_mm.tasks.choose import adapter_for
+from icconv_mm.runner.config import TaskRun
 
 # What mmengine's methods build, for the place of an error.
 _BUILT = {
@@ -40,16 +39,21 @@ class ProcessGoneError(UserError, RuntimeError):
 
 
 class Progress(Hook):
-    """How far a run has come, and what it is about: its config, then the checkpoint that it reads."""
+    """How far a run has come, and what it is about: its config, then the checkpoint that it reads.
+
+    Args:
+        location: Name of the config.
+        checkpoint: Name of the checkpoint, which is known when the run is prepared.
+    """
 
     priority = 'HIGHEST'
 
-    def __init__(self, location: str) -> None:
-        self.location = location
+    def __init__(self, location: str, checkpoint: str = '') -> None:
+        self.location, self.checkpoint = location, checkpoint
         self.begun = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self.location = str(runner.cfg.load_from)
+        self.location = self.checkpoint or self.location
 
     def before_train(self, runner: Runner) -> None:
         self.begun = True
@@ -58,7 +62,7 @@ class Progress(Hook):
 
 
 @contextmanager
-def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
+def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
     """What a run raises, as an error that says where to look.
 
     Until the first step, an exception is a wrong config, or a file that it names: there is nothing else yet. After it,
@@ -66,7 +70,7 @@ def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
     and another process that is gone.
 
     Args:
-        cfg: The config of the run.
+        run: The run.
         building: What of the config is built where that is all, such as ``'train_dataloader'``.
 
     Yields:
@@ -77,7 +81,7 @@ def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
         ProcessGoneError: The exchange with another process of the run fails.
         InputError: Something that the config names cannot be built or loaded.
     """
-    progress = Progress(str(cfg.filename))
+    progress = Progress(run.name)
     try:
         yield progress
     except Exception as error:
@@ -93,11 +97,11 @@ def boundary(cfg: Config, building: str = '') -> Iterator[Progress]:
                     'batch norm learns nothing: give larger images (--size 64), or a train_dataloader.batch_size that '
                     'leaves no single image for the end of an epoch, or train_dataloader.drop_last=True'
                 ) from error
-            _explain_metrics(cfg, error)
+            _explain_metrics(run, error)
             raise
         part = building or _being_built(error)
         if part.endswith('_dataloader') and (not isinstance(error, UserError) or error.__cause__):
-            _explain_data(cfg, part.removesuffix('_dataloader'), error)
+            _explain_data(run, part.removesuffix('_dataloader'), error)
         if isinstance(error, UserError) and not part:  # of a check, which names its place
             raise
         with naming(': '.join(filter(None, (progress.location, part))), Exception):
@@ -110,29 +114,29 @@ def _being_built(error: Exception) -> str:
     return next((part for name, part in _BUILT.items() if name in names), '')
 
 
-def _explain_data(cfg: Config, phase: str, error: Exception) -> None:
+def _explain_data(run: TaskRun, phase: str, error: Exception) -> None:
     """Raise DatasetError that says why the data of a phase cannot be built, if they are the reason."""
-    task = adapter_for(cfg)
     is_empty = _NOTHING_LEFT in str(error)
-    for location, dataset in phase_datasets(cfg, phase):
-        for where, leaf in leaf_datasets(dataset, location):
-            if isinstance(leaf, Mapping) and leaf.get('ann_file') and task.is_coco(leaf['type']):
-                path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
-                explain_coco(path, task.classes(leaf), where, empty=is_empty)
-            elif isinstance(leaf, Mapping):
-                task.explain_data(leaf, where, empty=is_empty)
-        if is_empty:
-            what = 'paths, suffixes of files (img_suffix) or filters (filter_cfg)'
-            raise DatasetError(f'{location}: no image is found, or none is left: see its {what}') from error
+    leaves = [(each.location, each.cfg) for each in run.datasets[phase] if each.is_leaf]
+    for location, leaf in leaves:
+        if isinstance(leaf, Mapping) and leaf.get('ann_file') and run.adapter.is_coco(leaf['type']):
+            path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
+            explain_coco(path, run.adapter.classes(leaf), location, empty=is_empty)
+        elif isinstance(leaf, Mapping):
+            run.adapter.explain_data(leaf, location, empty=is_empty)
+    if is_empty and run.datasets[phase]:
+        what = 'paths, suffixes of files (img_suffix) or filters (filter_cfg)'
+        location = run.datasets[phase][0].location
+        raise DatasetError(f'{location}: no image is found, or none is left: see its {what}') from error
 
 
-def _explain_metrics(cfg: Config, error: Exception) -> None:
+def _explain_metrics(run: TaskRun, error: Exception) -> None:
     """Raise DatasetError if annotations are the reason why an evaluation against them failed."""
     kinds = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
     if isinstance(error, UserError) or not isinstance(error, kinds):
         return
     for part in ('val_evaluator', 'test_evaluator'):
-        for location, metric in walk(cfg.get(part), part):
+        for location, metric in walk(run.cfg.get(part), part):
             if 'Coco' in kind_of(metric) and metric.get('ann_file') and Path(metric['ann_file']).is_file():
                 with naming(f'{location}.ann_file'):
                     check_measures(check_coco_file(metric['ann_file']), metric['ann_file'])

@@ -24,14 +24,14 @@ from icconv_mm._version import __version__
 from icconv_mm.annotations.loading import find_images
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints.convert import sha256
-from icconv_mm.config_tree import join_root, leaf_datasets, phase_datasets
+from icconv_mm.config_tree import join_root
 from icconv_mm.deployment import deploy
 from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, UserError, message_of, naming
 from icconv_mm.export import comparison, writers
 from icconv_mm.export.networks import Exported, capture
 from icconv_mm.export.preparation import batch_of, scales_of, steps_of
 from icconv_mm.layers import ICConv2d
-from icconv_mm.runner.config import as_config
+from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.images import InputImage, is_large, read_image
 from icconv_mm.runner.predict import Predictor, inference_transforms
@@ -44,7 +44,7 @@ _IMAGES = 4  # of the check, where none are given
 
 
 def export(
-    cfg: Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     checkpoint: str,
     to: str = 'onnx',
     out: str | Path | None = None,
@@ -90,12 +90,11 @@ def export(
     if int8 is not None and to == 'pt2':
         raise ArgumentError('int8', "expected to='onnx' or 'openvino', got 'pt2'")
     _check_writable(out)
-    cfg = as_config(cfg)
-    untouched = cfg.copy()
-    transforms = [dict(transform) for transform in inference_transforms(cfg)]  # as the config has them
-    predictor = Predictor(cfg, checkpoint, device='cpu')
-    paths = find_images(images) if images is not None else _images_of(cfg)
-    with naming(str(cfg.filename)):
+    run = as_run(cfg)
+    transforms = [dict(transform) for transform in inference_transforms(run)]  # as the config has them
+    predictor = Predictor(run, checkpoint, device='cpu')
+    paths = find_images(images) if images is not None else _images_of(run)
+    with naming(run.name):
         network, description = _described(predictor, transforms, fixed, checkpoint)
     with _refusals(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
         metadata_schema.check_metadata(description, str(out))
@@ -104,7 +103,7 @@ def export(
         session = _session(network, description, to, file)
         report['check'], report['milliseconds'] = _checked(predictor, session, paths, limited=int8 is None)
         if int8 is not None:
-            report['metrics'] = _metrics(untouched, checkpoint, session)
+            report['metrics'] = _metrics(run, checkpoint, session)
         _describe(to, file, {**description, 'check': report['check']})
         _move(Path(folder), out)
     return {'file': str(out), 'bytes': out.stat().st_size, **report}
@@ -148,21 +147,18 @@ def _check_writable(out: Path) -> None:
             pass
 
 
-def _images_of(cfg: Config) -> list[Path]:
+def _images_of(run: TaskRun) -> list[Path]:
     """Some images of the test dataset."""
-    for location, dataset in phase_datasets(cfg, 'test', 'val'):
-        for _, leaf in leaf_datasets(dataset, location):
-            prefixes, root = leaf.get('data_prefix') or {}, leaf.get('data_root') or ''
-            folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
-            path = Path(join_root(root, folder or ''))
-            listed = (path / name for name in _names_in(Path(join_root(root, leaf.get('ann_file') or ''))))
-            if found := list(islice(filter(Path.is_file, listed), _IMAGES)):
-                return found
-            if path.is_dir() and (root or folder):
-                return find_images(path)[:_IMAGES]
-    raise ArgumentError(
-        'images', f'{cfg.filename}: the images of the test dataset are not here; name some for the check'
-    )
+    for leaf in (each.cfg for phase in ('test', 'val') for each in run.datasets[phase] if each.is_leaf):
+        prefixes, root = leaf.get('data_prefix') or {}, leaf.get('data_root') or ''
+        folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
+        path = Path(join_root(root, folder or ''))
+        listed = (path / name for name in _names_in(Path(join_root(root, leaf.get('ann_file') or ''))))
+        if found := list(islice(filter(Path.is_file, listed), _IMAGES)):
+            return found
+        if path.is_dir() and (root or folder):
+            return find_images(path)[:_IMAGES]
+    raise ArgumentError('images', f'{run.name}: the images of the test dataset are not here; name some for the check')
 
 
 def _names_in(file: Path) -> list[str]:
@@ -183,8 +179,8 @@ def _described(
     model = predictor.model
     known = predictor.task.parts(predictor.dataset_meta)
     metas = {name: adapter.model_input('', meta) for name, (adapter, meta) in known.items()}
-    network = Exported(_deployed(model), metas, scales_of(transforms)).eval()
     steps = steps_of(transforms, 'test pipeline')
+    network = Exported(_deployed(model), metas, scales_of(steps)).eval()
     batch = batch_of(model, steps, fixed, 'model.data_preprocessor')
     network.sized = batch['sized']
     tasks = []
@@ -342,10 +338,10 @@ def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping)
     return outputs
 
 
-def _metrics(cfg: Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]] | str:
+def _metrics(run: TaskRun, checkpoint: str, session: Session) -> dict[str, dict[str, float]] | str:
     """What the model and the file reach on the test dataset, or a sentence that says why nobody knows."""
     try:
-        return compare_metrics(cfg, checkpoint, session)
+        return compare_metrics(run, checkpoint, session)
     except UserError as error:
         return f'not measured: {message_of(error)}'
 
@@ -377,11 +373,11 @@ def _describe(to: str, file: Path, description: Mapping[str, Any]) -> None:
         writers.write_openvino(model, description, file)
 
 
-def compare_metrics(cfg: Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
+def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
     """Test a model, and then its file in its place.
 
     Args:
-        cfg: The config, which is changed in place.
+        cfg: A run or a config, which is changed in place.
         checkpoint: File with the weights of the model.
         session: The file.
 
@@ -392,10 +388,11 @@ def compare_metrics(cfg: Config, checkpoint: str, session: Session) -> dict[str,
         MissingFileError: The test dataset is not here.
         InputError, DatasetError: As :func:`icconv_mm.apis.test`.
     """
-    with tempfile.TemporaryDirectory() as folder, boundary(cfg) as progress:
-        cfg.work_dir = folder
-        prepare_test(cfg, checkpoint)
-        runner = build_runner(cfg, progress)
+    run = as_run(cfg)
+    with tempfile.TemporaryDirectory() as folder, boundary(run) as progress:
+        run.cfg.work_dir = folder
+        prepare_test(run, checkpoint)
+        runner = build_runner(run, progress)
         model = runner.test()
         runner.model.test_step = partial(_found, runner.model, session)
         file = runner.test()

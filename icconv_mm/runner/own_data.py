@@ -31,7 +31,7 @@ from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
 from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, configs_folder, require_file, write_json
-from icconv_mm.hooks.own_data import UNFINISHED
+from icconv_mm.hooks.saving import UNFINISHED
 from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
 from icconv_mm.versions import command_of, is_installed

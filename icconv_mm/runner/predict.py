@@ -21,11 +21,11 @@ from torch import nn
 
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.config_tree import kind_of, with_pipeline
+from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.files import atomic_write
 from icconv_mm.runner.coco_results import CocoResults, results_of
-from icconv_mm.runner.config import as_config
+from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.images import (
     InputImage,
@@ -38,8 +38,8 @@ from icconv_mm.runner.images import (
     read_image,
     temporary_folder,
 )
-from icconv_mm.runner.prepare import prepare, without_own_weights
-from icconv_mm.tasks.libraries import NO_LIBRARY, scope_of
+from icconv_mm.runner.prepare import prepare
+from icconv_mm.tasks.libraries import NO_LIBRARY
 from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
 
 
@@ -47,7 +47,7 @@ class Predictor:
     """A model of any task, ready for image files.
 
     Args:
-        cfg: Config of the model, which is changed in place, or its file.
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
         checkpoint: File with the weights of the model, which must fit in every key.
         device: Device of the model, such as ``'cuda:0'``; by default an accelerator if there is one.
         palette: One colour (R, G, B) per class for drawing; by default those of the checkpoint or the config.
@@ -63,21 +63,22 @@ class Predictor:
     """
 
     def __init__(
-        self, cfg: Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
+        self, cfg: TaskRun | Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
     ) -> None:
-        cfg = as_config(cfg)
-        with boundary(cfg):
-            self.task = prepare(cfg)
+        run = as_run(cfg)
+        with boundary(run):
+            prepare(run)
+        self.task = run.adapter
         content = reading.read(checkpoint)
-        self.model = build_model(cfg)
-        transforms = inference_transforms(cfg)
+        self.model = build_model(run)
+        transforms = inference_transforms(run)
         self._turned = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
-        with naming(str(cfg.filename), Exception):
+        with naming(run.name, Exception):
             self.pipeline = Compose(transforms)
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
         with naming(checkpoint):
-            self.dataset_meta = self.task.dataset_meta(content, cfg)
+            self.dataset_meta = self.task.dataset_meta(content, run.datasets)
         if palette is not None:
             if '' not in self.task.parts(self.dataset_meta):
                 raise ArgumentError('palette', 'of a network for several tasks, each has colours of its own')
@@ -209,7 +210,7 @@ def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
 
 
 def infer(
-    cfg: Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     checkpoint: str,
     inputs: str,
     out_dir: str,
@@ -233,7 +234,7 @@ def infer(
     network for several tasks writes both for each, as ``predictions.TASK.json`` and ``images.TASK.json``.
 
     Args:
-        cfg: Config of the model, or its file.
+        cfg: As for :class:`Predictor`.
         checkpoint: File with the weights of the model.
         inputs: The images: a file, a folder, a glob pattern, an address; a video (MP4, AVI, GIF, ...), a stream or the
             number of a camera, whose drawn frames become an MP4. HEIC needs pillow-heif.
@@ -368,29 +369,37 @@ def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
         return error
 
 
-def build_model(cfg: Config) -> nn.Module:
-    """The model of a config of any task library, for weights that a checkpoint gives; the config is changed in place.
+def build_model(run: TaskRun) -> nn.Module:
+    """The model of a run of any task library, for weights that a checkpoint gives; its config is changed in place.
 
     Raises:
         InputError: Something that the config names cannot be built.
     """
-    scope = scope_of(cfg)
-    init_default_scope('mmengine' if scope in NO_LIBRARY else scope)
-    with naming(str(cfg.filename), Exception):
-        return revert_sync_batchnorm(MODELS.build(without_own_weights(cfg)))
+    init_default_scope('mmengine' if run.scope in NO_LIBRARY else run.scope)
+    with naming(run.name, Exception):
+        return revert_sync_batchnorm(MODELS.build(without_own_weights(run.cfg)))
 
 
-def inference_transforms(cfg: Config) -> list[dict]:
+def without_own_weights(cfg: Config) -> dict:
+    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
+    cfg.model.pop('pretrained', None)
+    for node in walk_dicts(cfg.model):
+        node.pop('init_cfg', None)
+    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg.model
+
+
+def inference_transforms(run: TaskRun) -> list[dict]:
     """The transforms of the test dataset without those that load annotations."""
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-    if not loader:
-        raise InputError(f'{cfg.filename}: no test_dataloader, which says how images are prepared')
-    datasets = with_pipeline(loader.dataset)
+    datasets = run.datasets['test'] or run.datasets['val']
     if not datasets:
-        raise InputError(f'{cfg.filename}: no pipeline in the dataset of the test_dataloader')
-    transforms = datasets[0].pipeline
+        raise InputError(f'{run.name}: no test_dataloader, which says how images are prepared')
+    transforms = next((each.pipeline for each in datasets if each.pipeline), None)
+    if transforms is None:
+        raise InputError(f'{run.name}: no pipeline in the dataset of the test_dataloader')
     kinds = map(kind_of, transforms)
-    labels = ('Annotations', 'LabelMap')
+    labels = ('Annotations', 'SegMap')
     return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith(labels))]
 
 

@@ -1,7 +1,7 @@
 """Everything that a run changes in its config, and what it needs to be there.
 
-Each function takes a config as :func:`icconv_mm.apis.load_config` returns it, changes it in place and returns the
-adapter of its task, which makes the changes that differ between tasks (``show_predictions``, ``enable_tta``).
+Each function takes a run and changes its config in place; the adapter of its task makes the changes that differ between
+tasks (``show_predictions``, ``enable_tta``).
 """
 
 from collections.abc import Mapping
@@ -19,28 +19,37 @@ from icconv_mm.annotations.loading import LoadImageFromFile
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import seed_of
-from icconv_mm.config_tree import as_list, join_root, kind_of, walk, walk_dicts
+from icconv_mm.config_tree import as_list, join_root, kind_of, walk
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file, require_folder, require_writable
 from icconv_mm.hooks.saving import AtomicCheckpointHook
-from icconv_mm.registry import scoped
+from icconv_mm.registry import LIBRARIES, scoped
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
-from icconv_mm.tasks.adapter import TaskAdapter
-from icconv_mm.tasks.choose import task_of
+from icconv_mm.runner.config import TaskRun
 
 
-def prepare(cfg: Config, *parts: str, skip_bad_images: bool = False) -> TaskAdapter:
+class UnknownTaskError(InputError):
+    """A config that belongs to no task known here."""
+
+
+def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
     """What every purpose needs, in one pass over the config.
 
     Images are checked as they are read, a CPU gets plain batch norm, no two runs share a visualiser, and the files that
     some parts of the config name are there.
 
     Args:
-        cfg: The config.
+        run: The run.
         parts: The parts of the config of which all files are read, such as ``'train_dataloader'``.
         skip_bad_images: Whether to train without images that cannot be read.
+
+    Raises:
+        UnknownTaskError: The config belongs to no task known here.
+        MissingFileError: A file is not there.
     """
-    task = task_of(cfg, str(cfg.filename))
+    if not run.adapter.library:
+        raise UnknownTaskError(f'{run.name}: default_scope = {run.scope!r}, expected one of {", ".join(LIBRARIES)}')
+    cfg, datasets = run.cfg, run.datasets
     on_cpu = get_device() == 'cpu'
     for location, node in walk(cfg):
         part, kind = location.split('.')[0], kind_of(node)
@@ -51,39 +60,38 @@ def prepare(cfg: Config, *parts: str, skip_bad_images: bool = False) -> TaskAdap
         elif node.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
             node['type'] = 'BN'
         elif part in parts:
-            _require_files(node, location)
-    task.prepare_loaders(cfg)
+            if kind == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
+                require_file(Path(path).expanduser(), f'{location}.checkpoint')
+            prefixes = node.get('data_prefix')
+            prefixes = dict(prefixes) if isinstance(prefixes, Mapping) else {}
+            with naming(location, TypeError):  # a number in the place of a path
+                _require_data(location, node.get('data_root') or '', node.get('ann_file'), prefixes)
+    run.adapter.prepare_loaders(datasets, cfg.get('model') or {})
     # mmengine keeps visualisers by name for the whole process; without one, each run has its own, in its own folder.
     (cfg.get('visualizer') or {}).pop('name', None)
-    return task
 
 
-def _require_files(node: Mapping[str, Any], location: str) -> None:
-    """Raise MissingFileError for the first path of a dataset, a metric or pretrained weights that does not exist.
+def _require_data(location: str, root: Any, ann_file: Any, prefixes: Mapping[str, Any]) -> None:
+    """Raise MissingFileError for the first path of a dataset or a metric that does not exist.
 
     Paths with a scheme (``s3://``) are left alone, but for folders that somebody would have to list over HTTP.
     """
-    if kind_of(node) == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
-        require_file(Path(path).expanduser(), f'{location}.checkpoint')
-    with naming(location, TypeError):  # a number in the place of a path
-        root, prefixes = node.get('data_root') or '', node.get('data_prefix')
-        prefixes = prefixes if isinstance(prefixes, Mapping) else {}
-        maps = join_root(str(root), prefixes.get('seg_map_path') or '')
-        if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not node.get('ann_file'):
-            raise InputError(f'{maps} is no folder that can be listed: give ann_file, the names without their suffix')
-        if '://' in str(root):
-            return
-        if root:
-            require_folder(root, f'{location}.data_root', MissingDataError)
-        if '://' not in str(node.get('ann_file') or '://'):
-            require_file(join_root(root, node['ann_file']), f'{location}.ann_file', MissingDataError)
-        for key, prefix in prefixes.items():
-            if '://' not in str(prefix or '://'):
-                require_folder(join_root(root, prefix), f"{location}.data_prefix['{key}']", MissingDataError)
+    maps = join_root(str(root), prefixes.get('seg_map_path') or '')
+    if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
+        raise InputError(f'{maps} is no folder that can be listed: give ann_file, the names without their suffix')
+    if '://' in str(root):
+        return
+    if root:
+        require_folder(root, f'{location}.data_root', MissingDataError)
+    if ann_file and '://' not in str(ann_file):
+        require_file(join_root(root, ann_file), f'{location}.ann_file', MissingDataError)
+    for key, prefix in prefixes.items():
+        if prefix and '://' not in str(prefix):
+            require_folder(join_root(root, prefix), f"{location}.data_prefix['{key}']", MissingDataError)
 
 
 def prepare_training(
-    cfg: Config,
+    run: TaskRun,
     *,
     resume: str | bool = False,
     amp: bool = False,
@@ -91,18 +99,19 @@ def prepare_training(
     launcher: str = 'none',
     validate: bool = True,
     skip_bad_images: bool = False,
-) -> TaskAdapter:
+) -> None:
     """Arguments and errors as of :func:`icconv_mm.apis.train`."""
+    cfg = run.cfg
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     parts = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator')
-    task = prepare(cfg, *parts, skip_bad_images=skip_bad_images)
+    _distribute(cfg, launcher)
+    prepare(run, *parts, skip_bad_images=skip_bad_images)
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if saving.get('type') == 'CheckpointHook':  # which deletes the last checkpoint before it writes the next one
         saving['type'] = scoped(AtomicCheckpointHook)
-    _distribute(cfg, launcher)
     if amp:
-        _use_amp(cfg, task)
+        _use_amp(cfg, run.adapter.autocast_modules)
     if auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise ArgumentError('auto_scale_lr', f'{cfg.filename} has no auto_scale_lr.base_batch_size')
@@ -111,11 +120,10 @@ def prepare_training(
         _resume(cfg, resume)
     elif cfg.get('load_from'):
         _require_checkpoint(cfg.load_from, 'load_from')
-    return task
 
 
 def prepare_test(
-    cfg: Config,
+    run: TaskRun,
     checkpoint: str,
     *,
     out: str | None = None,
@@ -125,16 +133,17 @@ def prepare_test(
     wait_time: float = 2.0,
     tta: bool = False,
     launcher: str = 'none',
-) -> TaskAdapter:
+) -> None:
     """Arguments and errors as of :func:`icconv_mm.apis.test`."""
-    task = prepare(cfg, 'test_dataloader', 'test_evaluator')
-    require_file(checkpoint, 'checkpoint')
+    cfg = run.cfg
     _distribute(cfg, launcher)
+    prepare(run, 'test_dataloader', 'test_evaluator')
+    require_file(checkpoint, 'checkpoint')
     cfg.load_from, cfg.resume = checkpoint, False
     if show or show_dir:
-        task.show_predictions(cfg, show, show_dir and str(Path(show_dir).absolute()), wait_time)
+        run.adapter.show_predictions(cfg, show, show_dir and str(Path(show_dir).absolute()), wait_time)
     if tta:
-        task.enable_tta(cfg)
+        run.adapter.enable_tta(cfg)
     require_known([out_item], ('pred', 'metrics'), 'out_item: nothing is called')
     if out is not None:
         endings = ('.json',) if out_item == 'metrics' else ('.pkl', '.pickle')
@@ -142,18 +151,7 @@ def prepare_test(
             raise ArgumentError('out', f'expected a name that ends in {endings[0]}, got {out}')
         require_writable(Path(out), 'out')  # it is written after the test
     if out is not None and out_item == 'pred':
-        cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': task.dump_metric, 'out_file_path': out}]
-    return task
-
-
-def without_own_weights(cfg: Config) -> dict:
-    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
-    cfg.model.pop('pretrained', None)
-    for node in walk_dicts(cfg.model):
-        node.pop('init_cfg', None)
-    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return cfg.model
+        cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': run.adapter.dump_metric, 'out_file_path': out}]
 
 
 def _distribute(cfg: Config, launcher: str) -> None:
@@ -201,8 +199,8 @@ def _share_whole_files(strategy: dict) -> None:
         )
 
 
-def _use_amp(cfg: Config, task: TaskAdapter) -> None:
-    """Mixed precision by the wrapper that fits the machine."""
+def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
+    """Mixed precision by the wrapper that fits the machine; on a CPU of these children of the model, None for all."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', scoped(CPUAmpOptimWrapper)):
@@ -214,7 +212,7 @@ def _use_amp(cfg: Config, task: TaskAdapter) -> None:
         for option in ('loss_scale', 'dtype', 'use_fsdp'):  # of AmpOptimWrapper
             wrapper.pop(option, None)
         wrapper.type = scoped(CPUAmpOptimWrapper)
-        wrapper.setdefault('modules', task.autocast_modules)
+        wrapper.setdefault('modules', modules)
 
 
 def _resume(cfg: Config, resume: str | bool) -> None:

@@ -17,7 +17,7 @@ from icconv_mm.patterns.load import rf_next_patterns
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.search import LayerResult, inherit_taps, measure_channel_means, search_layers
 from icconv_mm.patterns.supernet import LayerFilter
-from icconv_mm.runner.config import as_config
+from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.predict import build_model
 
 
@@ -31,7 +31,7 @@ def search_checkpoint(
     filter: LayerFilter = None,
     groups: int = 1,
     model: nn.Module | None = None,
-    cfg: Config | str | Path | None = None,
+    cfg: TaskRun | Config | str | Path | None = None,
     images: Iterable[Tensor] | None = None,
 ) -> list[LayerResult]:
     """Searches the dilations of a supernet checkpoint and writes them.
@@ -47,7 +47,7 @@ def search_checkpoint(
         groups: Groups of the convolutions, needed where no network is given; 1 by default.
         model: The network whose weights these are. It, or a ``cfg``, is needed for ``images`` and for layers of
             different groups.
-        cfg: Config of that network, or its file, given instead of a ``model``; changed in place.
+        cfg: Run or config of that network, or its file, given instead of a ``model``; changed in place.
         images: Batches [N, 3, H, W] in the network's normalisation, on which the channel means are measured.
 
     Returns:
@@ -61,7 +61,7 @@ def search_checkpoint(
     if model is not None and cfg is not None:
         raise InputError('search_checkpoint: model and cfg both say what the network is: give one')
     content = read_checkpoint(checkpoint)
-    model = model if cfg is None else build_model(as_config(cfg))
+    model = model if cfg is None else build_model(as_run(cfg))
     with naming(str(checkpoint)):
         state = checked_weights(content)
         means = None
@@ -91,13 +91,13 @@ def search_checkpoint(
 
 
 def convert_rf_next(
-    structure: str | Path, cfg: Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
+    structure: str | Path, cfg: TaskRun | Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
 ) -> dict[str, DilationPattern]:
     """Writes what mmcv's ``RFSearchHook`` has found as a pattern file.
 
     Args:
         structure: A ``local_search_config_stepN.json`` of the search.
-        cfg: The config that was searched, or its file; changed in place.
+        cfg: The run or the config that was searched, or its file; changed in place.
         pattern_out: The pattern file.
         filter: Selects layers of the backbone, as for ``edo_search``.
 
@@ -108,7 +108,7 @@ def convert_rf_next(
         MissingFileError, InputError: As ``rf_next_patterns``, or the config's model cannot be built. Nothing is written
             then.
     """
-    patterns = rf_next_patterns(structure, build_model(as_config(cfg)), filter)
+    patterns = rf_next_patterns(structure, build_model(as_run(cfg)), filter)
     _make_folder_of(pattern_out)
     write_patterns(list(patterns.values()), pattern_out)
     return patterns

@@ -15,13 +15,15 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from icconv_mm.config_tree import kind_of, texts_in
+from icconv_mm.errors import InputError
 from icconv_mm.files import RUN_LOCK, alone_in
 from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
 from icconv_mm.hooks.logs import CurvesHook, OpeningHook
 from icconv_mm.hooks.loss import FiniteLossHook, UnmeasuredHook
 from icconv_mm.hooks.randomness import ResumableRandomnessHook
-from icconv_mm.hooks.schedules import ScheduleHook, check_schedulers_when_built
-from icconv_mm.runner.config import as_config, check_marks
+from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
+from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import Progress, boundary
 from icconv_mm.runner.prepare import prepare_test, prepare_training
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:  # loads every strategy, of which most runs have none
 
 
 def train(
-    cfg: Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     *,
     resume: str | bool = False,
     amp: bool = False,
@@ -44,8 +46,7 @@ def train(
     """Train a model, as the task library's own tool does, with bad input told apart from faults.
 
     Args:
-        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`), which is changed in place, or its
-            file.
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config with ``work_dir`` set, changed in place, or its file.
         resume: Continue from this checkpoint; True or ``'auto'`` for the latest one in ``cfg.work_dir``, if any.
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
         auto_scale_lr: Scale the learning rate by the batch size, as ``cfg.auto_scale_lr`` says.
@@ -62,10 +63,10 @@ def train(
         MissingFileError: A file that is named is not there.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    cfg = as_config(cfg)
-    with boundary(cfg) as progress:
+    run = as_run(cfg)
+    with boundary(run) as progress:
         prepare_training(
-            cfg,
+            run,
             resume=resume,
             amp=amp,
             auto_scale_lr=auto_scale_lr,
@@ -73,16 +74,16 @@ def train(
             validate=validate,
             skip_bad_images=skip_bad_images,
         )
-        runner = build_runner(cfg, progress, allow_mismatch=allow_mismatch)
+        runner = build_runner(run, progress, allow_mismatch=allow_mismatch)
         if not keep_going:
             runner.register_hook(FiniteLossHook())
-        with _alone(Path(cfg.work_dir)):
-            runner.train()
+        with _alone(Path(runner.work_dir)):
+            train_runner(runner)
     return runner
 
 
 def test(
-    cfg: Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     checkpoint: str,
     *,
     out: str | None = None,
@@ -97,8 +98,7 @@ def test(
     """Evaluate a checkpoint with the metrics of the config.
 
     Args:
-        cfg: A config with ``work_dir`` set (:func:`icconv_mm.apis.load_config`), which is changed in place, or its
-            file.
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config with ``work_dir`` set, changed in place, or its file.
         checkpoint: The file to test. It must fit the model in every key.
         out: Write to this file what ``out_item`` says.
         out_item: ``'pred'``, the predictions to a pickle file, or ``'metrics'``, what is returned to a JSON file.
@@ -116,10 +116,10 @@ def test(
         MissingFileError: A file that is named is not there.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    cfg = as_config(cfg)
-    with boundary(cfg) as progress:
+    run = as_run(cfg)
+    with boundary(run) as progress:
         prepare_test(
-            cfg,
+            run,
             checkpoint,
             out=out,
             out_item=out_item,
@@ -129,7 +129,7 @@ def test(
             tta=tta,
             launcher=launcher,
         )
-        runner = build_runner(cfg, progress)
+        runner = build_runner(run, progress)
         if deploy:
             runner.register_hook(DeployHook())
         metrics = runner.test()
@@ -138,14 +138,15 @@ def test(
     return metrics
 
 
-def build_runner(cfg: Config, progress: Progress, *, allow_mismatch: Sequence[str] = ()) -> Runner:
-    """The runner of a prepared config, with the hooks that every run of the tools has.
+def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[str] = ()) -> Runner:
+    """The runner of a run whose config is prepared, with the hooks that every run of the tools has.
 
     They are not added to the config, so that the file that the runner writes stays the user's.
 
     Raises:
         InputError: mmengine's copy of the config would be read as another one.
     """
+    cfg = run.cfg
     check_marks(cfg)
     if cfg.filename is not None and (copy := Path(cfg.work_dir, Path(cfg.filename).name)).is_symlink():
         copy.unlink()  # mmengine would write to where it leads
@@ -156,23 +157,44 @@ def build_runner(cfg: Config, progress: Progress, *, allow_mismatch: Sequence[st
         logging.disable(logging.NOTSET)
     runner.logger.setLevel(runner.logger.level)  # forgets what was disabled
     if cfg.get('strategy', {}).get('type') == 'FSDPStrategy':
+        # whoever trains with FSDP could not resume the optimiser
         runner.strategy.load_optim_state_dict = partial(_load_shards, runner.strategy)
     for hook in runner.hooks:
-        if isinstance(hook, LoggerHook):  # all processes would write the metrics of a test into one file, at once
+        # whoever tests with several processes would get one file of metrics that all of them have written at once
+        if isinstance(hook, LoggerHook):
             hook.after_test_epoch = master_only(hook.after_test_epoch)
+    checkpoint, resume = str(cfg.get('load_from') or 'the checkpoint'), bool(cfg.get('resume'))
+    progress.checkpoint = checkpoint
     runner.register_hook(progress)
-    runner.register_hook(OpeningHook())
-    checkpoint = str(cfg.get('load_from') or 'the checkpoint')
-    runner.register_hook(CheckpointMatchHook(allow_mismatch, checkpoint, bool(cfg.get('resume'))))
+    network = [kind for part in (cfg.model, cfg.model.get('backbone') or {}) if (kind := kind_of(part))]
+    runner.register_hook(OpeningHook(run.name, network))
+    runner.register_hook(CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter))
     runner.register_hook(ImageCheckHook())
     if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
         runner.register_hook(ResumableRandomnessHook())
     if cfg.get('train_cfg'):
-        check_schedulers_when_built(runner)
-        runner.register_hook(ScheduleHook())
+        runner.register_hook(ScheduleHook(resume, checkpoint))
         runner.register_hook(UnmeasuredHook())
         runner.register_hook(CurvesHook())
     return runner
+
+
+def check_marks(cfg: Config) -> None:
+    """Raise InputError for text of a config that mmengine would replace when it reads its copy of the config.
+
+    Such text comes from outside: the path of a checkpoint, a folder that was moved.
+    """
+    for name, text in texts_in(cfg._cfg_dict):
+        if '{{' in text:
+            what = 'has the template mark {{, which mmengine replaces when it reads its copy of the config'
+            raise InputError(f'{name}: {text!r:.200} {what}: rename it')
+
+
+def train_runner(runner: Runner) -> None:
+    """Train, with schedules that fit the length of an epoch, which is known when the training loop is built."""
+    if runner.param_schedulers is not None and runner.train_loop is not None:
+        runner.param_schedulers = checked_schedulers(runner, runner.param_schedulers)
+    runner.train()
 
 
 def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:

@@ -3,6 +3,7 @@
 Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter`` in its ``adapter.py``.
 """
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from mmengine.registry import DATASETS
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.dataset import read_keypoints
 from icconv_mm.checkpoints.metadata import dataset_meta_of
-from icconv_mm.config_tree import leaf_datasets, phase_datasets, walk_dicts, with_pipeline
+from icconv_mm.config_tree import DatasetAt, leaf_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file
 from icconv_mm_runtime.coco import coco_records
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # top-level keys of a config that a test with augmented copies needs
 TTA_KEYS = ('tta_model', 'tta_pipeline')
+# whose datasets say what a model knows of its classes, where its checkpoint does not
+PHASES_TO_NAME = ('test', 'val', 'train')
 
 
 class NotSupportedError(ArgumentError):
@@ -190,12 +193,16 @@ class TaskAdapter:
             empty: Whether no image was left.
         """
 
-    def prepare_loaders(self, cfg: Config) -> None:
-        """Change ``cfg`` so that annotations are checked as they are read, where they cannot be checked before."""
-        for location, dataset in phase_datasets(cfg, 'train', 'val', 'test'):
-            for _, leaf in leaf_datasets(dataset, location):
-                for node in walk_dicts(leaf.get('pipeline')):
-                    self.prepare_loader(node, leaf, cfg.get('model') or {})
+    def prepare_loaders(self, datasets: Mapping[str, Sequence[DatasetAt]], model_cfg: Mapping[str, Any]) -> None:
+        """Have annotations checked as they are read, where they cannot be checked before.
+
+        Args:
+            datasets: Those of each phase, whose configs are changed in place.
+            model_cfg: Config of the model that they are for.
+        """
+        for each in itertools.chain(*datasets.values()):
+            for node in each.transforms if each.is_leaf else ():
+                self.prepare_loader(node, each.cfg, model_cfg)
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
         """The part of :meth:`prepare_loaders` that is about one transform of a dataset for a model, as configs."""
@@ -218,17 +225,21 @@ class TaskAdapter:
 
     # --- inference ---
 
-    def dataset_meta(self, checkpoint: Any, cfg: Config) -> dict:
-        """Class names and colours: those that a checkpoint says, else those of the config's dataset.
+    def dataset_meta(self, checkpoint: Any, datasets: Mapping[str, Sequence[DatasetAt]] | None = None) -> dict:
+        """Class names and colours: those that a checkpoint says, else those of the datasets.
+
+        Args:
+            checkpoint: Its content.
+            datasets: Those of each phase, in a config.
 
         Raises:
             InputError: What the checkpoint says of them is not of the form that libraries write.
         """
         meta = dataset_meta_of(checkpoint)
-        for where, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
-            if not ({'classes', 'palette'} <= meta.keys() or 'keypoint_id2name' in meta):
-                _, leaf = next(leaf_datasets(dataset, where))
-                meta = {**metainfo_of(self.dataset_class(leaf.type), leaf), **meta}
+        for phase in PHASES_TO_NAME:
+            leaf = next((each.cfg for each in (datasets or {}).get(phase, ()) if each.is_leaf), None)
+            if leaf is not None and not ({'classes', 'palette'} <= meta.keys() or 'keypoint_id2name' in meta):
+                meta = {**metainfo_of(self.dataset_class(leaf['type']), leaf), **meta}
         return meta
 
     def parts(self, dataset_meta: dict) -> 'dict[str, tuple[TaskAdapter, dict]]':

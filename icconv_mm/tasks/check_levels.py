@@ -1,4 +1,4 @@
-"""What a head asks of the levels of features that it reads, against those that there are."""
+"""Checks that heads fit the feature levels that they read."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -14,19 +14,19 @@ _PROBE = 256  # pixels: strides up to 128 leave some of them, and a length that 
 
 
 class Level(NamedTuple):
-    """Channels of a map, and pixels of the image from one of its pixels to the next."""
+    """Channels and stride of one feature level."""
 
     channels: int
     stride: int
 
 
 def has_filters(model: nn.Module) -> bool:
-    """Whether a model can run as it is: FSDP leaves a part of each filter, as a vector, in each process."""
+    """Whether all filters are whole. FSDP leaves a part of each filter, as a vector, in each process."""
     return all(module.weight.ndim == 4 for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
 def levels_of(model: nn.Module) -> list[Level]:
-    """The levels that ``extract_feat`` of a network gives, by a pass of one small image."""
+    """Returns the levels that ``extract_feat`` gives for one small image."""
     training, parameter = model.training, next(model.parameters())
     model.eval()
     try:
@@ -43,7 +43,7 @@ def levels_of(model: nn.Module) -> list[Level]:
 
 
 def check_levels(network: nn.Module, levels: Sequence[Level], name: str, giver: str) -> None:
-    """Raise InputError for a head that the levels do not fit.
+    """Raises InputError for a head that does not fit the levels.
 
     Args:
         network: The network with the heads.
@@ -61,7 +61,7 @@ def check_levels(network: nn.Module, levels: Sequence[Level], name: str, giver: 
 
 
 def _misfits(module: nn.Module, levels: Sequence[Level]) -> Iterator[str]:
-    """What a head asks of the levels that they do not give; only for modules that say it as mmdet's and mmseg's do."""
+    """Yields what a head requires and the levels lack, for heads with the attributes of mmdet and mmseg."""
     count, channels = len(levels), [level.channels for level in levels]
     index, joins = getattr(module, 'in_index', None), getattr(module, 'input_transform', None) == 'resize_concat'
     if index is not None:

@@ -3,40 +3,29 @@
 from collections.abc import Mapping
 from typing import Any
 
-from icconv_mm.errors import InputError
 from icconv_mm.registry import LIBRARIES
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm.tasks.libraries import adapter_of, require_library, scope_of
 
 
-class UnknownTaskError(InputError):
-    """A config that belongs to no task known here."""
-
-
-def task_of(cfg: Mapping[str, Any], name: str = 'the config') -> TaskAdapter:
-    """The adapter of the task that a config describes.
+def scope_and_adapter(cfg: Mapping[str, Any], name: str = 'the config') -> tuple[str | None, TaskAdapter]:
+    """The library that a config is written for, and the adapter of its task.
 
     Args:
         cfg: A config with ``default_scope`` (or a scoped ``model.type``).
         name: Name of the config in an error.
 
+    Returns:
+        The import name of the library, and the adapter; of no task known here, the defaults (``TaskAdapter``).
+
     Raises:
         MissingLibraryError: The library is not installed.
-        UnknownTaskError: The config belongs to no task known here.
+        InputError: ``model.tasks`` has a network of no known type.
     """
-    require_library(cfg, name)
+    scope = scope_of(cfg)
+    require_library(scope, name)
     if 'tasks' in (cfg.get('model') or {}):  # several: the types in the config say of which libraries
         from icconv_mm.tasks.multitask.adapter import Adapter
 
-        return Adapter(cfg)
-    if (scope := scope_of(cfg)) not in LIBRARIES:
-        raise UnknownTaskError(f'{name}: default_scope = {scope!r}, expected one of {", ".join(LIBRARIES)}')
-    return adapter_of(scope)
-
-
-def adapter_for(cfg: Mapping[str, Any]) -> TaskAdapter:
-    """As :func:`task_of`, but with the defaults for a network and data that are of no task known here."""
-    try:
-        return task_of(cfg)
-    except UnknownTaskError:
-        return TaskAdapter()
+        return scope, Adapter(cfg)
+    return scope, adapter_of(scope) if scope in LIBRARIES else TaskAdapter()

@@ -1,16 +1,13 @@
 """Which task library a config, a class or a registered type belongs to, and the adapter of a library."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mmengine.registry import Registry
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError, MissingLibraryError, naming
 from icconv_mm.registry import LIBRARIES, SCOPE, import_task
-
-if TYPE_CHECKING:
-    pass
 from icconv_mm.tasks.adapter import TaskAdapter
 
 NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types say themselves of which library they are
@@ -25,14 +22,13 @@ def scope_of(cfg: Mapping[str, Any]) -> str | None:
     return scope
 
 
-def require_library(cfg: Mapping[str, Any], name: str = 'the config') -> None:
-    """Raise MissingLibraryError unless the library that ``cfg`` is written for can be imported.
+def require_library(scope: str | None, name: str = 'the config') -> None:
+    """Raise MissingLibraryError unless the library that a config is written for can be imported.
 
     Args:
-        cfg: A config.
+        scope: The library, as :func:`scope_of` gives it.
         name: Name of the config in the message, such as its file name.
     """
-    scope = scope_of(cfg)
     if scope in NO_LIBRARY:
         return
     known = versions.SUPPORTED.get(scope)

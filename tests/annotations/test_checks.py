@@ -1,4 +1,4 @@
-"""A wrong annotation file is one sentence that names it."""
+"""A wrong annotation file is one message that names it."""
 
 import json
 

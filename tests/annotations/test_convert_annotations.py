@@ -101,7 +101,7 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
     ],
 )
 def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
-    """Pairs of the file, else of the names; what is not known or wrong is said."""
+    """Pairs of the file, else of the names; what is not known or wrong is reported."""
     found = _only(labelled.yolo(tmp_path, 'keypoints'))
     found.keypoints, found.flips = names or found.keypoints, flips or []
     made = convert_dataset(found, 'pose', tmp_path / 'out')

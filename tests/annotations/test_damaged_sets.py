@@ -42,14 +42,14 @@ def _entries(made):
 
 @pytest.mark.parametrize('area', [0, -4, float('nan'), float('inf'), 64 * 48 + 1, '9', [9], 10**400, True])
 def test_areas_that_cannot_be_are_measured(tmp_path, area):
-    """Of the mask where there is one, else of the box; and it is said once."""
+    """Of the mask where there is one, else of the box; and it is reported once."""
     for kind in ('polygons', 'keypoints'):
         root = labelled.coco(tmp_path / kind, kind)
         for split in ('train', 'val'):
             _edit(root / f'{split}.json', lambda content: [each.update(area=area) for each in content['annotations']])
         found = _only(root)
         made = convert_dataset(found, 'detection', tmp_path / 'out')
-        right = sorted(w * h for annotations in labelled.THINGS for _, _, _, w, h in annotations)
+        right = sorted(w * h for annotations in labelled.OBJECTS for _, _, _, w, h in annotations)
         if area is not True:  # which Python takes for 1
             assert sorted(entry['area'] for entry in _entries(made)) == right
             assert said(found).count('"area" is') == 2 and 'as of 3 others in this file' in said(found)
@@ -71,7 +71,7 @@ def test_boxes_without_area_are_measured(tmp_path, kind):
     found = _only(root)
     made = convert_dataset(found, 'detection', tmp_path / 'out')
     entry = next(each for each in _entries(made) if each['category_id'] == 1)
-    x, y, w, h = labelled.THINGS[0][0][1:]
+    x, y, w, h = labelled.OBJECTS[0][0][1:]
     left, top, width, height = entry['bbox']
     assert x - 2 <= left <= x + 2 and y - 2 <= top <= y + 2 and 0 <= w - width < 4 and 0 <= h - height < 6
     assert f'that of its {"mask" if kind == "polygons" else "keypoints"} is taken' in said(found)

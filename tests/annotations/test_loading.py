@@ -88,7 +88,7 @@ def test_given_array_is_taken(image):
     assert results['img_shape'] == results['ori_shape'] == (4, 6)
 
 
-class Pictures(BaseDataset):
+class Images(BaseDataset):
     def load_data_list(self):
         return [{'img_path': path} for path in self.paths]
 
@@ -100,9 +100,9 @@ class Pictures(BaseDataset):
 def test_skipped_in_training(image, tmp_path, capfd):
     bad = tmp_path / f'bad{image.suffix}'
     bad.write_bytes(image.read_bytes()[:100])
-    data = Pictures([str(bad), str(image)], pipeline=[LoadImageFromFile(skip_bad=True)])
+    data = Images([str(bad), str(image)], pipeline=[LoadImageFromFile(skip_bad=True)])
     assert data[0]['img_path'] == str(image)
-    data = Pictures([str(bad), str(image)], pipeline=[LoadImageFromFile()])
+    data = Images([str(bad), str(image)], pipeline=[LoadImageFromFile()])
     with pytest.raises(ImageFileError, match='bad'):
         data[0]
 

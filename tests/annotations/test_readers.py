@@ -25,8 +25,8 @@ def _only(root):
     return found
 
 
-def _things(found):
-    """Class and whole box of each thing, by the number in the image's name."""
+def _objects(found):
+    """Class and whole box of each object, by the number in the image's name."""
     made = {}
     for image in found.images.values():
         boxes = [
@@ -39,7 +39,7 @@ def _things(found):
 def _truth():
     return {
         number: sorted((labelled.NAMES[label], *box) for label, *box in annotations)
-        for number, annotations in enumerate(labelled.THINGS)
+        for number, annotations in enumerate(labelled.OBJECTS)
     }
 
 
@@ -65,7 +65,7 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
         found = _only(root)
         assert found.tasks() == tasks and not found.warnings and not found.missing
         made = convert_dataset(found, 'detection', tmp_path / 'out')
-        assert _things(found) == _truth() and made.classes == list(labelled.NAMES)
+        assert _objects(found) == _truth() and made.classes == list(labelled.NAMES)
         if write is not labelled.labelme:
             assert made.splits == {'train': 2, 'val': 1}
         areas = {}
@@ -77,7 +77,8 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
                 if 'segmentation' in annotation:
                     assert abs(coco.annToMask(annotation).sum() - annotation['area']) <= 1
         assert {k: sorted(v) for k, v in areas.items()} == {
-            number: sorted(w * h for _, _, _, w, h in annotations) for number, annotations in enumerate(labelled.THINGS)
+            number: sorted(w * h for _, _, _, w, h in annotations)
+            for number, annotations in enumerate(labelled.OBJECTS)
         }
 
 
@@ -90,7 +91,7 @@ def test_a_mask_for_each_instance(tmp_path):
         for location, annotation in enumerate(image.annotations):
             assert (mask_of(annotation.segmentation, labelled.SIZE) == labelled.mask(number, location)).all()
             assert (
-                tuple(annotation.box) == labelled.THINGS[number][location][1:]
+                tuple(annotation.box) == labelled.OBJECTS[number][location][1:]
                 and annotation.area == mask_of(annotation.segmentation, labelled.SIZE).sum()
             )
 
@@ -137,7 +138,7 @@ def test_keypoints_with_their_own_names(tmp_path, kind):
     for image in found.images.values():
         number = int(image.path.stem[-1])
         own = np.reshape(image.annotations[0].keypoints, (3, 3))
-        expected = np.array(labelled.points(*labelled.THINGS[number][0][1:]))
+        expected = np.array(labelled.points(*labelled.OBJECTS[number][0][1:]))
         seen = own[:, 2] > 0
         assert np.allclose(own[seen, :2], expected[seen]) and seen.sum() == (
             2 if kind == 'DeepLabCut' and number == 1 else 3
@@ -164,7 +165,7 @@ def test_seg_maps(tmp_path, kind, ignore_index, options):
         labels = np.asarray(Image.open(tmp_path / 'out' / image['seg_map']))
         number = int(image['file_name'][-5])
         assert (labels[:4, :4] == 255).all()
-        for label, x, y, w, h in labelled.THINGS[number]:
+        for label, x, y, w, h in labelled.OBJECTS[number]:
             part = labels[max(y, 4) : y + h, max(x, 4) : x + w]
             assert (part == label + 1).mean() > 0.9
     is_as_it_lay = ignore_index == 255
@@ -321,7 +322,7 @@ def test_links_that_a_checkout_left_as_text(tmp_path):
     root = labelled.yolo(tmp_path / 'all' / 'boxes')
     (root / 'images').rename(tmp_path / 'all' / 'photos')
     (root / 'images').write_text('../photos')
-    assert _things(_only(root)) == _truth()
+    assert _objects(_only(root)) == _truth()
 
 
 def test_choice_among_several_sets(tmp_path):

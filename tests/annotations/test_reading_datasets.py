@@ -381,7 +381,7 @@ def encoded(kind, size=SIZE, mode='RGB', turn=1, xmp=False):
     ],
 )
 def test_sizes_are_those_in_which_training_loads_images(tmp_path, kind, options):
-    """A file that OpenCV does not load is left out by a sentence."""
+    """A file that OpenCV does not load is left out by a message."""
     content = encoded(kind, **options)
     (tmp_path / '0.png').write_bytes(content)
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)

@@ -1,4 +1,4 @@
-"""A segmentation map that its classes cannot have is a sentence."""
+"""A segmentation map that its classes cannot have is a message."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A segmentation that is not one of its image is a sentence; what pycocotools writes is none."""
+"""A segmentation that is not one of its image is a message; what pycocotools writes is none."""
 
 import re
 

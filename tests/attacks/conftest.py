@@ -29,9 +29,9 @@ class Case:
     Hypothesis runs the smallest input that fails last: after a failure, this is that input.
     """
 
-    def __init__(self, name: str, scratch: Path) -> None:
+    def __init__(self, name: str, workspace: Path) -> None:
         self.count = 0
-        self.path = Path(FOLDER or scratch, 'inputs', name)
+        self.path = Path(FOLDER or workspace, 'inputs', name)
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def holds(self, content: bytes) -> Path:

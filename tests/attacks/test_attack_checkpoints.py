@@ -1,4 +1,4 @@
-"""Checkpoints from nowhere: read, or refused in one sentence; nothing of them runs, crashes or hangs."""
+"""Checkpoints from nowhere: read, or refused in one message; nothing of them runs, crashes or hangs."""
 
 import contextlib
 import io
@@ -226,7 +226,7 @@ FIELDS += ['message_hub.runtime_info', 'message_hub.log_scalars', 'meta.dataset_
 
 @given(changes=st.lists(st.tuples(st.sampled_from(FIELDS), PLAIN), min_size=1, max_size=3))
 def test_anything_in_any_field(case, changes):
-    """Whatever a checkpoint says about itself, all that reads it answers with a result or one sentence."""
+    """Whatever a checkpoint says about itself, all that reads it answers with a result or one message."""
     content = checkpoint()
     for field, value in changes:
         *path, last = field.split('.')

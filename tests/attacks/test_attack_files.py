@@ -1,4 +1,4 @@
-"""Patterns, annotations, images and options from nowhere: used, or refused in one sentence that names them."""
+"""Patterns, annotations, images and options from nowhere: used, or refused in one message that names them."""
 
 import copy
 import json

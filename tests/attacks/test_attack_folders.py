@@ -36,7 +36,7 @@ def panoptic(root: Path) -> Path:
         path.unlink()
     images, annotations = [], []
     (root / 'panoptic').mkdir()
-    for number, objects in enumerate(labelled.THINGS):
+    for number, objects in enumerate(labelled.OBJECTS):
         ids = np.ones(labelled.SIZE[::-1], dtype=np.uint8)
         for i, (_, x, y, w, h) in enumerate(objects):
             ids[y : y + h, x : x + w] = 2 + i

@@ -1,4 +1,4 @@
-"""Exported files with metadata and outputs of another hand: a finite result, or one sentence, in bounded memory."""
+"""Exported files with metadata and outputs of another hand: a finite result, or one message, in bounded memory."""
 
 import copy
 import json

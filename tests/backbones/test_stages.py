@@ -16,7 +16,7 @@ from icconv_mm.ops import backends, use_backend
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
 
 layers = importlib.import_module('icconv_mm.deployment.deploy')  # the package has the function of that name
-PICTURE = torch.randn(1, 3, 64, 64)
+IMAGE = torch.randn(1, 3, 64, 64)
 
 
 @pytest.fixture
@@ -53,21 +53,21 @@ NETWORKS = {
 @pytest.mark.filterwarnings('ignore:deploy')
 def test_sums_are_written_over_shortcuts(name, overwritten):
     make, number = NETWORKS[name]
-    deployed, image = checked(make(), PICTURE), PICTURE.clone()
-    assert len(overwritten) == number and torch.equal(image, PICTURE)
+    deployed, image = checked(make(), IMAGE), IMAGE.clone()
+    assert len(overwritten) == number and torch.equal(image, IMAGE)
     buffer = io.BytesIO()
     torch.save(deployed, buffer)
     buffer.seek(0)
     for other in (copy.deepcopy(deployed), torch.load(buffer, weights_only=False)):
         overwritten.clear()
         for _ in range(3):  # the filters are packed, kept, and found
-            assert_same(deployed, other, PICTURE)
+            assert_same(deployed, other, IMAGE)
         assert len(overwritten) == 6 * number
 
 
 def test_a_model_as_it_was_trained_overwrites_nothing(overwritten):
     with torch.no_grad():
-        trained(resnet())(PICTURE)
+        trained(resnet())(IMAGE)
     assert not overwritten
 
 
@@ -75,7 +75,7 @@ def test_maps_that_others_see_stay(overwritten):
     deployed = deploy(trained(resnet()))
     stage = deployed.layer1
     with torch.no_grad():
-        x = deployed.stem_forward(PICTURE)
+        x = deployed.stem_forward(IMAGE)
         before = x.clone()
         y = stage(x)
         assert torch.equal(x, before) and len(overwritten) == 3
@@ -102,10 +102,10 @@ def test_who_listens_keeps_what_was_heard(where, kind):
     else:
         handle = getattr(deployed.get_submodule(where), f'register_{kind}_hook')(listen)
     with torch.no_grad():
-        deployed(PICTURE)
+        deployed(IMAGE)
     handle.remove()
     assert heard and all(torch.equal(one, other) for one, other in heard)
-    assert_same(model, deployed, PICTURE)
+    assert_same(model, deployed, IMAGE)
 
 
 def test_blocks_of_another_kind_keep_their_input(overwritten):
@@ -119,24 +119,24 @@ def test_blocks_of_another_kind_keep_their_input(overwritten):
     model.layer1[1].conv1 = Keeping(conv.in_channels, conv.out_channels, 1, bias=False)
     deployed = deploy(model)
     with torch.no_grad():
-        deployed(PICTURE)
-        torch.testing.assert_close(deployed.layer1[1].conv1.seen, deployed.layer1[0](deployed.stem_forward(PICTURE)))
+        deployed(IMAGE)
+        torch.testing.assert_close(deployed.layer1[1].conv1.seen, deployed.layer1[0](deployed.stem_forward(IMAGE)))
     assert len(overwritten) >= 14
     model.layer1[1] = nn.Identity()
-    assert_same(model, deploy(model), PICTURE)
+    assert_same(model, deploy(model), IMAGE)
 
 
 def test_where_torch_computes_nothing_is_overwritten(overwritten):
     model = trained(resnet())
     deployed = deploy(model)
-    assert_same(model, torch.fx.symbolic_trace(deployed), PICTURE)
-    x = PICTURE.clone().requires_grad_()
+    assert_same(model, torch.fx.symbolic_trace(deployed), IMAGE)
+    x = IMAGE.clone().requires_grad_()
     deployed(x)[0].sum().backward()
     assert x.grad.abs().sum() > 0
     with use_backend('reference'):
-        deployed(PICTURE)
+        deployed(IMAGE)
     with torch.autocast('cpu'):
-        deployed(PICTURE)
-    torch.jit.trace(deployed, PICTURE, check_trace=False)
-    torch.compile(deployed, fullgraph=True, backend='eager')(PICTURE)
+        deployed(IMAGE)
+    torch.jit.trace(deployed, IMAGE, check_trace=False)
+    torch.compile(deployed, fullgraph=True, backend='eager')(IMAGE)
     assert not overwritten

@@ -1,4 +1,4 @@
-"""What is said about a checkpoint of another architecture."""
+"""What is reported about a checkpoint of another architecture."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What a checkpoint says beside its weights is used, or refused in one sentence; a run that continues harms nothing."""
+"""What a checkpoint says beside its weights is used, or refused in one message; a run that continues harms nothing."""
 
 import pytest
 import torch

@@ -109,8 +109,8 @@ def test_recipes_start_from_the_weights_of_their_backbone():
     for path in TASK_CONFIGS:
         assert 'Pretrained' not in path.read_text(), path.stem
         cfg = read_config(path)
-        scratch = path.parent.name == 'classification' or 'miniature' in path.stem
-        assert cfg.model.backbone.get('init_cfg') == (None if scratch else cfg.weights), path.stem
+        workspace = path.parent.name == 'classification' or 'miniature' in path.stem
+        assert cfg.model.backbone.get('init_cfg') == (None if workspace else cfg.weights), path.stem
     for path in BACKBONES:
         weights = Config.fromfile(path).weights
         if weights and weights.checkpoint.startswith('checkpoints/'):

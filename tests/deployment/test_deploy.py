@@ -223,7 +223,7 @@ class StatisticsOfTheBatch(Block):
         return self
 
 
-# block -> norms left, inception convolutions with ReLU; None: nothing is found, which is said
+# block -> norms left, inception convolutions with ReLU; None: nothing is found, which is reported
 BLOCKS = {
     Block: (0, 1),
     OneReLU: (0, 0),

@@ -57,7 +57,7 @@ EVIDENCE = (
     '2026-11-23-evidence-of-networks',
     '2026-11-24-evidence-of-sepc',
     '2026-11-26-evidence-of-one-network',
-    '2026-11-26-evidence-on-real-pictures',
+    '2026-11-26-evidence-on-real-images',
 )
 SCORES = {
     'box/AP': 'box AP',
@@ -94,11 +94,42 @@ def test_results_of_the_evidence():
     results = [*real, *drawn]
     rows = {(score, difference, '' if 'of three' in flops else flops) for *_, score, difference, flops in results}
     assert len(results) == len(rows) == 65 and rows <= differences()
-    known = {(what, place): (f'{difference} {score.split(" ", 1)[1]}', flops)
+    known = {what: (place, f'{difference} {score.split(" ", 1)[1]}', flops.split(' ')[0])
              for what, place, score, difference, flops in results}  # fmt: skip
     ((_, *shown),) = tables(section('README.md', 'What you gain, what it costs'))
-    assert [(gain, flops) for *_, gain, flops, _ in shown] == [known[what, place] for what, place, *_ in shown]
-    assert {gain.strip('*')[0] for *_, gain, _, _ in shown} == {'+', '-'}
+    for what, place, data, gain, training, flops, _ in shown:
+        assert known[name_in_evidence(what, data, gain, training)] == (place, gain, flops)
+        assert training in ('', relative_trainings().get(gain.split(']')[0] + ']'))
+    assert {gain.strip('*')[0] for _, _, _, gain, *_ in shown} == {'+', '-'}
+
+
+def name_in_evidence(what: str, data: str, gain: str, training: str) -> str:
+    """What docs/evidence.md calls a row of the README."""
+    kind = {'box AP': 'boxes', 'mask AP': 'masks'}.get(gain.split('] ')[1])
+    if what == 'multi-task network':
+        return f'one network at {"half " if float(training) < 0.6 else ""}the cost of three, {data}: {kind}'
+    return f'{what}, {data}: {kind}' if data == 'nuclei' else what if data == 'drawn images' else f'{what}, {data}'
+
+
+def relative_trainings() -> dict[str, str]:
+    """Time of a training relative to what is replaced, with that of the search, by the difference that it made."""
+    report = json.loads((FOLDER / '2026-11-26-evidence-on-real-images.json').read_text())['comparisons']
+    of_three = sum(seconds(each['rows'][0]) for each in report if 'joint' in each['name'])
+    found = {}
+    for comparison in report:
+        baseline, *rows = comparison['rows']
+        search = sum(seconds(row) for row in rows if row['arm'].endswith('supernet'))
+        for row in rows:
+            spent = seconds(row) + (search if row['arm'].endswith('searched') else 0)
+            ratio = spent / (of_three if 'joint' in comparison['name'] else seconds(baseline))
+            for each in row['differences'].values():
+                if each['low'] is not None:
+                    found[f'**{each["mean"]:+.1f}** [{each["low"]:+.1f}, {each["high"]:+.1f}]'] = f'{ratio:.2f}'
+    return found
+
+
+def seconds(row: dict) -> float:
+    return row['costs']['seconds_of_step'] * row['costs']['iterations']
 
 
 @pytest.mark.parametrize(
@@ -137,9 +168,9 @@ def test_costs_of_the_readme():
         for what in ('IC-ResNet-50', 'PyConvResNet-50')
     }
     ((_, *shown),) = tables(section('README.md', 'What you gain, what it costs'))
-    times = {what: time for what, *_, time in shown if time}
+    times = [(what, time) for what, *_, time in shown if time]
     assert len(times) == 4
-    for what, time in times.items():
+    for what, time in times:
         assert time == measured['IC-ResNet-50' if 'dilations' in what else 'PyConvResNet-50'], what
     on_gpu = figures(FOLDER / '2026-11-27-h100.md')
     forward, step = (on_gpu[f'IC-R50-k9 2x3x800x1344 {form}: ours / upstream']['ratio'] for form in ('eager', 'step'))

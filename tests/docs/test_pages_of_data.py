@@ -49,7 +49,7 @@ def test_the_commands_run_on_tiny_sets(tmp_path, page):
         if write is not None:
             write(tmp_path / 'data' / name)
         else:
-            labelled.coco(tmp_path / 'data' / name / 'things')
+            labelled.coco(tmp_path / 'data' / name / 'objects')
             labelled.seg_maps(tmp_path / 'data' / name / 'maps', ignore_index=255)
     found = commands(page)
     assert any('train.py' in words[1] for words in found)

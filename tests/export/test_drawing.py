@@ -71,17 +71,17 @@ def test_what_several_tasks_found_is_one_image():
     """The best on top, nothing below the score; two kinds of skeletons beside each other."""
     masks = np.zeros((2, 40, 60), dtype=bool)
     found = {
-        'things': {'boxes': np.array([[1, 2, 9, 9], [3, 3, 8, 8]]), 'scores': np.array([0.9, 0.5]), 'masks': masks},
+        'objects': {'boxes': np.array([[1, 2, 9, 9], [3, 3, 8, 8]]), 'scores': np.array([0.9, 0.5]), 'masks': masks},
         'regions': {'seg_map': np.zeros((40, 60), np.uint8)},
         'people': {'keypoints': np.full((2, 3, 2), 20.0), 'scores': np.array([0.1, 0.8])},
         'hands': {'keypoints': np.full((1, 2, 2), 30.0), 'scores': np.array([0.7])},
         'weather': {'scores': np.array([0.25, 0.75])},
     }
-    found['things']['labels'] = np.array([1, 2])
+    found['objects']['labels'] = np.array([1, 2])
     for name, count in (('people', 2), ('hands', 1)):
         found[name]['keypoint_scores'] = np.tile([0.9, 0.9, 0.01], (count, 1))[:, : found[name]['keypoints'].shape[1]]
     tasks = {
-        'things': {'kind': 'instance', 'classes': ['cat', 'dog'], 'palette': [[1, 2, 3], [4, 5, 6]]},
+        'objects': {'kind': 'instance', 'classes': ['cat', 'dog'], 'palette': [[1, 2, 3], [4, 5, 6]]},
         'regions': {'kind': 'semantic', 'classes': ['sky'], 'palette': None},
         'people': {'kind': 'pose', 'classes': ['person'], 'skeleton': [[0, 2], [0, 1]]},
         'hands': {'kind': 'pose', 'classes': ['hand'], 'skeleton': [[0, 1]]},

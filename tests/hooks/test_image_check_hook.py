@@ -1,4 +1,4 @@
-"""Images that the mean and std of a model are not for end a run with a sentence."""
+"""Images that the mean and std of a model are not for end a run with a message."""
 
 from types import SimpleNamespace
 

@@ -19,7 +19,7 @@ WARM_UP = dict(type='LinearLR', by_epoch=False, start_factor=0.01, begin=0)
 def stretched(schedulers, ratio):
     own = [dict(each) for each in schedulers]
     for each in own:
-        stretch(each, ratio)
+        stretch(each, each['type'], ratio)
     return own
 
 

@@ -1,4 +1,4 @@
-"""Each kind of bad input ends a tool with one sentence that names it."""
+"""Each kind of bad input ends a tool with one message that names it."""
 
 import json
 import re
@@ -70,7 +70,7 @@ def test_checkpoint_of_another_architecture(workspace, detector, train):
 
 
 def test_as_a_process(workspace):
-    """Exit status and streams, once: a sentence on stderr, no traceback unless asked for."""
+    """Exit status and streams, once: a message on stderr, no traceback unless asked for."""
     tool = (sys.executable, workspace.repo / 'tools/train.py')
     run = workspace.run(*tool, 'gone.py', check=False)
     assert (run.returncode, run.stderr.splitlines()[-1]) == (

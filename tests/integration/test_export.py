@@ -51,10 +51,10 @@ def weights(workspace):
     """Checkpoints of random weights, by config, whose scores are not all alike."""
 
     def make(name: str) -> str:
-        cfg = apis.load_config(workspace.config(name))
-        prepare(cfg)
+        run = apis.load_run(workspace.config(name))
+        prepare(run)
         torch.manual_seed(0)
-        model = build_model(cfg)
+        model = build_model(run)
         for key, module in model.named_modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
@@ -150,9 +150,9 @@ def test_machine_code_finds_the_same(workspace, weights, name, operator, tmp_pat
 
 def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     """Poses that differ are a tie where the file's maps are the model's, and a fault where they are not."""
-    cfg = apis.load_config(workspace.config(POSE))
-    predictor = apis.Predictor(cfg, weights(POSE), device='cpu')
-    network, description = exporting._described(predictor, inference_transforms(cfg), None, weights(POSE))
+    loaded = apis.load_run(workspace.config(POSE))
+    predictor = apis.Predictor(loaded, weights(POSE), device='cpu')
+    network, description = exporting._described(predictor, inference_transforms(loaded), None, weights(POSE))
 
     def run(arrays, error=0.0):
         images = [torch.from_numpy(each) for name, each in arrays.items() if name.startswith('image')]
@@ -273,17 +273,17 @@ def test_a_runtime_that_is_missing(workspace, weights, monkeypatch, tmp_path):
     ],
 )
 def test_heads_that_are_not_covered(workspace, recipe, message):
-    cfg = apis.load_config(workspace.config(recipe), {'model.backbone.pattern': 'geometric_d4'})
-    prepare(cfg)
+    run = apis.load_run(workspace.config(recipe), {'model.backbone.pattern': 'geometric_d4'})
+    prepare(run)
     with pytest.raises(InputError) as error:
-        Exported(build_model(cfg), {'': {}}, scales=[1])
+        Exported(build_model(run), {'': {}}, scales=[1])
     assert message in str(error.value) and '\n' not in str(error.value)
 
 
 def in_process(predictor, name, weights):
     """A session whose network runs in torch, as an exported file would."""
-    cfg = apis.load_config(name)
-    network, description = exporting._described(predictor, inference_transforms(cfg), None, weights)
+    transforms = inference_transforms(apis.load_run(name))
+    network, description = exporting._described(predictor, transforms, None, weights)
 
     def run(arrays):
         images = [torch.from_numpy(each) for key, each in arrays.items() if key.startswith('image')]

@@ -51,7 +51,7 @@ def test_same_first_losses_as_mmdet(workspace, mim):
 def test_a_config_that_was_written_for_own_images(workspace, mim, tmp_path):
     """mmdet's own script trains it, and the copy that it leaves; each finds its annotations, wherever it lies."""
     cfg = config_for(
-        labelled.voc(tmp_path / 'data'), 'boxes', 'ic_resnet18', 64, 1, work_dir=tmp_path / 'own', pretrained='none'
+        labelled.voc(tmp_path / 'data'), 'detection', 'ic_resnet18', 64, 1, work_dir=tmp_path / 'own', pretrained='none'
     )
     mim('train', 'mmdet', cfg.filename, '--work-dir', 'runs/own_by_mim')
     assert (workspace.root / 'runs/own_by_mim/epoch_1.pth').is_file()

@@ -50,9 +50,9 @@ def test_test(workspace, checkpoint, options):
 
 
 def test_infer(workspace, checkpoint):
-    command = (workspace.config(RECIPE), checkpoint, 'data/miniature/val', '--out-dir', 'inferred', '--batch-size', 2)
+    command = (workspace.config(RECIPE), checkpoint, 'data/miniature/val', '--out-dir', 'predicted', '--batch-size', 2)
     assert workspace.tool('infer', *command) is None
-    out = workspace.root / 'inferred'
+    out = workspace.root / 'predicted'
     assert len(list((out / 'vis').iterdir())) == 4
     for name in TASKS:
         images = json.loads((out / f'images.{name}.json').read_text())

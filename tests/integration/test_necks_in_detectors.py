@@ -1,4 +1,4 @@
-"""The necks in mmdet's own configs, one per family: a training step and a prediction, or a refusal in one sentence."""
+"""The necks in mmdet's own configs, one per family: a training step and a prediction, or a refusal in one message."""
 
 from pathlib import Path
 

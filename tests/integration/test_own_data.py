@@ -27,12 +27,12 @@ def _train(workspace, run, *places, size=64, options=()):
 @pytest.mark.parametrize(
     ('task', 'write', 'library'),
     [
-        ('boxes', labelled.voc, 'mmdet'),
-        ('boxes', labelled.yolo, 'mmdet'),
-        ('masks', labelled.masks, 'mmdet'),
+        ('detection', labelled.voc, 'mmdet'),
+        ('detection', labelled.yolo, 'mmdet'),
+        ('instance', labelled.masks, 'mmdet'),
         ('semantic', labelled.seg_maps, 'mmseg'),
         ('pose', labelled.deeplabcut, 'mmpose'),
-        ('classes', labelled.folders, 'mmpretrain'),
+        ('classification', labelled.folders, 'mmpretrain'),
     ],
 )
 def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
@@ -80,7 +80,7 @@ def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
     assert written.train_dataloader.dataset.type.endswith('ConcatDataset')
     groups = [sorted(each.datasets) for each in written.train_dataloader.dataset.datasets]
     assert sorted(groups) == sorted(
-        [['masks'], ['pose'], ['semantic']] if disjoint else [['masks', 'semantic'], ['pose']]
+        [['instance'], ['pose'], ['semantic']] if disjoint else [['instance', 'semantic'], ['pose']]
     )
     assert {path.name for path in folder.glob('worst_*.jpg')} == {f'worst_{name}.jpg' for name in written.model.tasks}
 

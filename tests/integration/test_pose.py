@@ -15,7 +15,7 @@ POSE = 'pose/ae_ic-r18_miniature.py'
 MULTI_SCALE = ('test_dataloader.dataset.pipeline.1.scales=[2,1,0.5]', 'model.test_cfg.flip_test=True')
 # The test shows every image whole, at 448 x 256, and so must the training: with a crop to its centre, joints at
 # the borders would never be learned.
-PHOTOGRAPHS = """
+IMAGES = """
 input_size = (448, 256)
 codec = dict(type='icconv_mm.AECodec', input_size=input_size, heatmap_size=(112, 64), sigma=2, detection_threshold=0.1)
 affine = dict(
@@ -51,7 +51,7 @@ ITERATIONS = 200
 def images(workspace, coco_sample):
     """Config and checkpoint of a small network that has learned the four images by heart."""
     root = str(coco_sample)
-    config = workspace.derive('pose_images', POSE, PHOTOGRAPHS.format(root=root, iterations=ITERATIONS))
+    config = workspace.derive('pose_images', POSE, IMAGES.format(root=root, iterations=ITERATIONS))
     args = ('--work-dir', 'runs/pose_images', *short(ITERATIONS))
     assert workspace.tool('train', config, *args) is None
     return config, str(workspace.root / f'runs/pose_images/iter_{ITERATIONS}.pth')

@@ -11,7 +11,7 @@ from workspaces import short
 pytestmark = pytest.mark.slow
 
 SEGMENTER = 'semantic_segmentation/pyconvsegnet_pyconv-r18_miniature.py'
-# A window smaller than the images of 128 pixels, and three scales, each with its mirror image.
+# A window smaller than the images of 128 pixels, and three scales, each with its flipped image.
 WINDOWS = """
 model = dict(test_cfg=dict(mode='slide', crop_size=(96, 96), stride=(64, 64)))
 tta_pipeline = [

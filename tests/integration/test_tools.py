@@ -45,11 +45,11 @@ def test_detection_tools(workspace, detector):
     with open(root / 'runs/predictions.pkl', 'rb') as file:
         assert len(pickle.load(file)) == IMAGES
 
-    args = ('--out-dir', 'runs/inferred', '--batch-size', 3, '--score-thr', 0.1, '--ann-file', annotations)
+    args = ('--out-dir', 'runs/predicted', '--batch-size', 3, '--score-thr', 0.1, '--ann-file', annotations)
     assert workspace.tool('infer', config, detector, 'data/miniature/val/*.jpg', *args) is None
-    results = root / 'runs/inferred/predictions.json'
+    results = root / 'runs/predicted/predictions.json'
     assert coco_ap(annotations, results) == pytest.approx(tested['coco/bbox_mAP'], abs=1e-3)  # logged to 3 digits
-    drawn = sorted((root / 'runs/inferred/vis').iterdir())
+    drawn = sorted((root / 'runs/predicted/vis').iterdir())
     assert [path.name for path in drawn] == [f'{i:06d}.jpg' for i in range(1, IMAGES + 1)]
     plain = cv2.imread(str(root / 'data/miniature/val' / drawn[0].name))
     assert np.abs(cv2.imread(str(drawn[0])).astype(int) - plain).max() > 50  # something is drawn

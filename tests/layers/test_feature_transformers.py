@@ -14,7 +14,7 @@ SIMILARITIES = ('euclidean', 'embedded', 'dot')
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Scratch memory for a few rows, so that every call has several blocks and a last one that is smaller."""
+    """Workspace for a few rows, so that every call has several blocks and a last one that is smaller."""
     monkeypatch.setitem(tensors.WORKSPACE, 'cpu', 1)
 
 

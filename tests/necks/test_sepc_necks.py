@@ -183,7 +183,7 @@ def test_levels_that_would_vanish():
 
 @pytest.mark.parametrize('kind', [PConv, SEPC])
 def test_levels_that_are_no_pyramid(kind):
-    """As errors that the tools print as a sentence."""
+    """As errors that the tools print as a message."""
     neck, name = kind(4, 6, 4), kind.__name__
     message = rf'^{name}: levels 2 and 3 disagree: half of 5x5, rounded up, is 3x3, .* is 4x3'
     with pytest.raises(InputError, match=message):

@@ -47,10 +47,10 @@ def differentiable(args):
     return [x for x in args if isinstance(x, torch.Tensor)]
 
 
-@pytest.mark.parametrize('scratch', [1, 20_000, 1 << 30], ids=['small blocks', 'larger blocks', 'one block'])
+@pytest.mark.parametrize('workspace', [1, 20_000, 1 << 30], ids=['small blocks', 'larger blocks', 'one block'])
 @pytest.mark.parametrize('call', CALLS)
-def test_blocks_do_not_change_the_result(call, scratch, monkeypatch):
-    monkeypatch.setitem(tensors.WORKSPACE, 'cpu', scratch)
+def test_blocks_do_not_change_the_result(call, workspace, monkeypatch):
+    monkeypatch.setitem(tensors.WORKSPACE, 'cpu', workspace)
     operator, reference, args = CALLS[call]()
     out, expected = operator(*args), reference(*args)
     outer = torch.randn_like(expected)

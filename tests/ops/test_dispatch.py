@@ -68,9 +68,9 @@ def test_unknown_name():
 
 
 def test_a_backend_in_use_says_why_not():
-    with use_backend('cuda'), pytest.raises(RuntimeError, match="'cuda' is in use, but it takes tensors on a CUDA"):
+    with use_backend('cuda'), pytest.raises(RuntimeError, match="'cuda' is in use, but it needs tensors on a CUDA"):
         inception_conv2d(*CALL)
-    with use_backend('cpu'), pytest.raises(RuntimeError, match=r'takes float32 .* got torch\.float64'):
+    with use_backend('cpu'), pytest.raises(RuntimeError, match=r'needs float32 .* got torch\.float64'):
         inception_conv2d(*CALL.to(torch.float64))
 
 

@@ -64,9 +64,9 @@ def test_the_log_says_why_not_the_others(log):
     inception_conv2d(*CALL.to(torch.float64))
     (message,) = [record.getMessage() for record in log.records]
     assert message.startswith(
-        "inception_conv2d: on the backend 'reference'; not on the backend 'cpu', because it takes"
+        "inception_conv2d: on the backend 'reference'; not on the backend 'cpu', because it needs"
     )
-    assert "not on the backend 'cuda', because it takes tensors on a CUDA device, got cpu" in message
+    assert "not on the backend 'cuda', because it needs tensors on a CUDA device, got cpu" in message
 
 
 def test_refusal_absence_and_objection_are_asked_in_one_order(choice):

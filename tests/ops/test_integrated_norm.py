@@ -220,7 +220,7 @@ def test_the_cpus_serves_every_floating_dtype():
         answer = explain('integrated_norm', *call_arguments(levels, norm.bfloat16()))
         assert answer.chosen == 'reference' and 'parameters and statistics, got torch.bfloat16' in answer['cpu'].reason
     answer = explain('integrated_norm', *call_arguments([*levels, levels[0].double()], norm))
-    assert answer['cpu'].reason.startswith('it takes levels of one dtype and device')
+    assert answer['cpu'].reason.startswith('it needs levels of one dtype and device')
     assert explain('integrated_norm', *call_arguments([levels[0][:0]], norm)).chosen == 'reference'
     with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):  # such a call asks no backend
         explain('integrated_norm', *call_arguments(levels, norm), group=None)

@@ -90,7 +90,7 @@ def test_chosen_where_it_was_measured(as_on_a_card):
 
 def test_serves_no_cpu():
     x, weights = torch.randn(1, 8, 9, 9), [torch.randn(4, 8, 3, 3), torch.randn(4, 4, 5, 5)]
-    with use_backend('cuda'), pytest.raises(RuntimeError, match='takes tensors on a CUDA device, got cpu'):
+    with use_backend('cuda'), pytest.raises(RuntimeError, match='needs tensors on a CUDA device, got cpu'):
         pyconv2d(x, weights, None, (1, 2))
 
 

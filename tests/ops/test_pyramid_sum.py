@@ -104,7 +104,7 @@ def test_what_is_refused():
     lower = explain('pyramid_sum', own.bfloat16(), coarser.bfloat16())
     assert lower.chosen == 'reference' and 'in torch.bfloat16 the reference is faster' in lower['cpu'].reason
     mixed = explain('pyramid_sum', own, coarser.double())
-    assert mixed.chosen == 'reference' and mixed['cpu'].reason.startswith('it takes maps of one dtype and device')
+    assert mixed.chosen == 'reference' and mixed['cpu'].reason.startswith('it needs maps of one dtype and device')
     assert pyramid_sum(own, coarser.double()).dtype == torch.float32
     for others in ([coarser[:, :1]], [coarser, own[..., :3]], [coarser[:, :, :0]]):
         with pytest.raises(RuntimeError, match='pyramid_sum: expected'):

@@ -77,7 +77,7 @@ def test_fetches_all_once(form, folder, address, cache, tmp_path):
 
 
 def test_a_clone_of_the_repository(folder, cache, monkeypatch):
-    """What its last commit has arrives; how to get the one file of an older commit is said, and no program runs."""
+    """What its last commit has arrives; how to get the one file of an older commit is reported, and no program runs."""
     (folder / location(RESNEXT)[1]).unlink()
     (folder / '.git').mkdir()
     remote = '[remote "o"]\n\turl = .\n\tpromisor = true\n\tuploadpack = touch /tmp/icconv_mm_ran; false'

@@ -1,4 +1,4 @@
-"""Bad input is one sentence; a fault of ours keeps its traceback."""
+"""Bad input is one message; a fault of ours keeps its traceback."""
 
 import errno
 import os

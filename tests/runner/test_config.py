@@ -6,7 +6,7 @@ import pytest
 
 from icconv_mm import apis
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
-from icconv_mm.runner.config import as_config, load_config
+from icconv_mm.runner.config import as_run, load_config, load_run
 
 
 def write(path, text):
@@ -74,8 +74,17 @@ def test_missing_config():
 @pytest.mark.parametrize('kind', [str, Path])
 def test_a_file_is_a_config_too(tmp_path, kind):
     path = kind(write(tmp_path / 'c.py', "default_scope = 'mmengine'"))
-    assert (cfg := as_config(path)).default_scope == 'mmengine' and cfg.filename == str(path)
-    assert as_config(cfg) is cfg
+    run = as_run(path)
+    assert run.cfg.default_scope == run.scope == 'mmengine' and run.name == run.cfg.filename == str(path)
+    assert as_run(run) is run and as_run(run.cfg).cfg is run.cfg
+
+
+def test_an_option_may_choose_the_task(tmp_path):
+    pytest.importorskip('mmdet')
+    path = write(tmp_path / 'c.py', "default_scope = 'mmengine'\nmodel = dict(type='Toy')")
+    assert not load_run(path).adapter.library
+    assert load_run(path, {'model.type': 'mmdet.FasterRCNN'}).adapter.library == 'mmdet'
+    assert load_run(path, {'default_scope': 'mmdet'}).scope == 'mmdet'
 
 
 @pytest.mark.parametrize(

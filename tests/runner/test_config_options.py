@@ -3,17 +3,18 @@
 import ast
 import copy
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner import command_line
-from icconv_mm.runner.config import check_options, load_config
+from icconv_mm.runner.config import READ_BY_RUNNERS, check_options, load_config
 
 
 @pytest.fixture
@@ -170,6 +171,12 @@ def test_a_runner_that_takes_other_keys():
 )
 def test_what_the_runner_reads_of_its_config_may_be_new(cfg, option):
     assert refused(cfg, option) is None
+
+
+def test_what_the_runners_of_mmengine_read_of_their_config():
+    sources = inspect.getsource(Runner) + inspect.getsource(FlexibleRunner)
+    read = set(re.findall(r"""self\.cfg(?:\.get\(\s*|\[)['"](\w+)['"]""", sources))
+    assert read == set(READ_BY_RUNNERS)
 
 
 # What upstream's configs hold that works: the arguments of the runners, and what else mmengine or the tools read.

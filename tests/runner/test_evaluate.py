@@ -12,8 +12,9 @@ from PIL import Image
 
 from icconv_mm.hooks import logs, loss
 from icconv_mm.runner import evaluate
+from icconv_mm.runner.config import as_run
 from icconv_mm.runner.explain_errors import boundary
-from icconv_mm.runner.train import build_runner
+from icconv_mm.runner.train import build_runner, train_runner
 
 
 def log(folder, name, locations):
@@ -145,8 +146,8 @@ def test_many_classes_make_no_large_figure(tmp_path, monkeypatch):
     monkeypatch.setattr(axes.Axes, 'imshow', spy)
     confusion = np.diag([4, 4, 4, 4, 4, 0])
     confusion[1, 3], confusion[1, 0], confusion[4, 3] = 10, 2, 4
-    judged = evaluate.Evaluation(['absent' if k == 5 else 'n' * 1000 + str(k) for k in range(6)], confusion)
-    evaluate._draw_confusion(judged, tmp_path / 'confusion.png')
+    evaluation = evaluate.Evaluation(['absent' if k == 5 else 'n' * 1000 + str(k) for k in range(6)], confusion)
+    evaluate._draw_confusion(evaluation, tmp_path / 'confusion.png')
     assert drawn['shares'].tolist() == [[0.25, 0.625, 0], [0, 1, 0], [0, 0.5, 0.5]]  # of 1, 3 and 4
     assert drawn['axis'].get_title() == 'the 3 with the most mistakes of 5 classes'
     assert {len(label.get_text()) for label in drawn['axis'].get_xticklabels()} == {logs.NAME_LETTERS}
@@ -185,8 +186,8 @@ def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
 
     monkeypatch.setattr(logs, 'draw_curves', fail)
     made = cfg(train_cfg__max_iters=1)
-    with boundary(made) as progress:
-        build_runner(made, progress).train()
+    with boundary(run := as_run(made)) as progress:
+        train_runner(build_runner(run, progress))
     (tmp_path / 'last_checkpoint').write_text('iter_1.pth')
     monkeypatch.setattr(evaluate, 'Predictor', fail)
     made.val_ann_file = 'detection_val.json'

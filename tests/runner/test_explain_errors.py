@@ -1,4 +1,4 @@
-"""What a run raises: a sentence where the user can do something about it, a traceback where the fault is ours."""
+"""What a run raises: a message where the user can do something about it, a traceback where the fault is ours."""
 
 import re
 
@@ -11,13 +11,15 @@ from small_runs import ERRORS, loader
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.errors import InputError
 from icconv_mm.runner import explain_errors as home
+from icconv_mm.runner.config import as_run
 from icconv_mm.runner.explain_errors import ProcessGoneError, boundary
-from icconv_mm.runner.train import build_runner
+from icconv_mm.runner.train import build_runner, train_runner
 
 
 def run(cfg: Config) -> None:
-    with boundary(cfg) as progress:
-        build_runner(cfg, progress).train()
+    made = as_run(cfg)
+    with boundary(made) as progress:
+        train_runner(build_runner(made, progress))
 
 
 def test_a_run_without_a_fault(cfg):
@@ -67,17 +69,17 @@ def test_annotations_that_a_metric_cannot_take(cfg, tmp_path):
 def test_another_process_that_is_gone(cfg, begun, monkeypatch):
     monkeypatch.setattr(home, 'get_world_size', lambda: 2)
     said = r'^process 0 of 2: another process .* \(Connection closed by peer\)$'
-    with pytest.raises(ProcessGoneError, match=said), boundary(cfg()) as progress:
+    with pytest.raises(ProcessGoneError, match=said), boundary(as_run(cfg())) as progress:
         progress.begun = begun
         raise RuntimeError('Connection closed by peer\nat b')
 
 
 def test_what_a_checkpoint_leads_to_names_the_checkpoint(cfg, tmp_path):
     """Such as states of an optimizer that torch refuses."""
-    made = cfg(train_cfg__max_iters=1)
+    made = as_run(cfg(train_cfg__max_iters=1))
     with boundary(made) as progress:
         runner = build_runner(made, progress)
-        runner.train()
+        train_runner(runner)
     runner.save_checkpoint(str(tmp_path), 'a.pth')
     content = torch.load(tmp_path / 'a.pth', weights_only=False)
     content['optimizer']['param_groups'] *= 2
@@ -88,7 +90,7 @@ def test_what_a_checkpoint_leads_to_names_the_checkpoint(cfg, tmp_path):
 
 def test_one_process_writes_the_metrics_of_a_test(cfg, monkeypatch):
     """mmengine's hook writes the file in each: what two write at once cannot be read."""
-    made = cfg(train_cfg__max_iters=1)
+    made = as_run(cfg(train_cfg__max_iters=1))
     with boundary(made) as progress:
         hook = next(hook for hook in build_runner(made, progress).hooks if isinstance(hook, LoggerHook))
     with pytest.raises(AttributeError):  # it goes about it
@@ -100,6 +102,6 @@ def test_one_process_writes_the_metrics_of_a_test(cfg, monkeypatch):
 def test_a_batch_that_batch_norm_cannot_learn_from(cfg):
     """The last batch of an epoch may have one image, of which a small one becomes one pixel."""
     message = r'c\.py: a batch has one image, .* \(--size 64\), .*batch_size.*drop_last=True'
-    with pytest.raises(InputError, match=message), boundary(cfg()) as progress:
+    with pytest.raises(InputError, match=message), boundary(as_run(cfg())) as progress:
         progress.before_train(None)
         torch.nn.BatchNorm2d(2)(torch.ones(1, 2, 1, 1))

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.errors import ArgumentError, InputError, name_defect, printable
-from icconv_mm.hooks.own_data import CopyAnnotationsHook
+from icconv_mm.hooks.saving import CopyAnnotationsHook
 from icconv_mm.runner.own_data import config_for
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
@@ -128,7 +128,7 @@ def test_a_file_that_a_checkpoint_names_is_not_read(tmp_path):
 
     (tmp_path / 'k.json').write_text(json.dumps({'keypoints': ['a', 'b']}))
     named = dict.fromkeys(['classes', 'keypoints'], str(tmp_path / 'k.json'))
-    assert adapter_of('mmpose').dataset_meta({'meta': {'dataset_meta': named}}, Config()) == named
+    assert adapter_of('mmpose').dataset_meta({'meta': {'dataset_meta': named}}) == named
 
 
 @BAD
@@ -241,18 +241,19 @@ def test_names_on_a_terminal():
 def test_a_path_that_comes_later_is_refused_before_the_config_is_copied(tmp_path, key):
     """Of a checkpoint to resume from, of a folder that the run was moved into: mmengine writes it into its copy."""
     pytest.importorskip('mmdet')
+    from icconv_mm.runner.config import as_run
     from icconv_mm.runner.train import build_runner
 
     cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **QUICK)
     cfg.work_dir = str(tmp_path / 'run')
     cfg[key] = f'{tmp_path}/{MARK}'
     with pytest.raises(InputError, match=rf'^{key}: .* has the template mark \{{\{{, which mmengine replaces'):
-        build_runner(cfg, None)
+        build_runner(as_run(cfg), None)
     assert not list(tmp_path.rglob('run/run.py')) and not (tmp_path / MARK).exists()
 
 
 def test_text_of_any_depth_is_looked_at():
-    from icconv_mm.runner.config import check_marks
+    from icconv_mm.runner.train import check_marks
 
     check_marks(Config(dict(a=[dict(b='{ {', c=('}}', 1, None))])))
     for value in (['x', ('{{ fileBasename }}',)], {'{{': 1}):
@@ -304,6 +305,7 @@ def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
 
 def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     pytest.importorskip('mmdet')
+    from icconv_mm.runner.config import as_run
     from icconv_mm.runner.explain_errors import Progress
     from icconv_mm.runner.prepare import prepare_training
     from icconv_mm.runner.train import build_runner
@@ -313,6 +315,7 @@ def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     )
     (tmp_path / 'theirs').write_text('theirs')
     (tmp_path / 'run' / 'run.py').symlink_to(tmp_path / 'theirs')
-    prepare_training(cfg)
-    build_runner(cfg, Progress('run.py'))
+    run = as_run(cfg)
+    prepare_training(run)
+    build_runner(run, Progress('run.py'))
     assert (tmp_path / 'theirs').read_text() == 'theirs' and not (tmp_path / 'run' / 'run.py').is_symlink()

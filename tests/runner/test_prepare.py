@@ -5,9 +5,9 @@ from mmengine.config import Config
 
 from icconv_mm.annotations.checks import MissingDataError
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
-from icconv_mm.runner.config import set_length
-from icconv_mm.runner.predict import inference_transforms
-from icconv_mm.runner.prepare import prepare, prepare_test, prepare_training, without_own_weights
+from icconv_mm.runner.config import as_run, set_length
+from icconv_mm.runner.predict import inference_transforms, without_own_weights
+from icconv_mm.runner.prepare import prepare, prepare_test, prepare_training
 from icconv_mm.tasks.adapter import TaskAdapter
 
 LOADING = 'icconv_mm.LoadImageFromFile'
@@ -50,7 +50,7 @@ def loads(cfg) -> list[str]:
 
 def test_image_loading_is_replaced_in_every_pipeline(cfg):
     pytest.importorskip('mmdet')
-    prepare(cfg, skip_bad_images=True)
+    prepare(as_run(cfg), skip_bad_images=True)
     assert loads(cfg) == [LOADING] * 4
     assert cfg.custom_hooks[0].switch_pipeline == [{'type': LOADING, 'to_float32': True}]
     assert cfg.val_dataloader.dataset.pipeline[1].type == 'LoadAnnotations'
@@ -67,7 +67,7 @@ def files(tmp_path, **changes) -> dict:
 
 def require(settings) -> None:
     part = 'val_evaluator' if 'metric' in str(settings) else 'train_dataloader'
-    prepare(Config({'default_scope': 'mmdet', part: settings}), part)
+    prepare(as_run(Config({'default_scope': 'mmdet', part: settings})), part)
 
 
 def test_files_that_are_there_or_elsewhere(tmp_path):
@@ -75,7 +75,8 @@ def test_files_that_are_there_or_elsewhere(tmp_path):
     require({'dataset': {'type': 'RepeatDataset', 'dataset': files(tmp_path)}})
     require({'dataset': files(tmp_path, data_root='s3://bucket/coco')})
     require({'dataset': files(tmp_path, ann_file='')})
-    prepare(Config({'default_scope': 'mmdet', 'train_dataloader': {'dataset': dataset(data_root='gone')}}))  # not read
+    gone = {'dataset': dataset(data_root='gone')}
+    prepare(as_run(Config({'default_scope': 'mmdet', 'train_dataloader': gone})))  # not read
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_missing_files_of_metrics_and_weights(cfg):
         require([{'type': 'icconv_mm.TaskMetric', 'task': 'a', 'metric': metric}])
     cfg.model.backbone.init_cfg.checkpoint = 'gone.pth'
     with pytest.raises(MissingFileError, match=r'^model\.backbone\.init_cfg\.checkpoint: no such file: gone\.pth'):
-        prepare(cfg, 'model')
+        prepare(as_run(cfg), 'model')
 
 
 def test_data_behind_addresses():
@@ -122,16 +123,16 @@ def test_a_number_in_the_place_of_a_path():
 
 def test_training(cfg):
     pytest.importorskip('mmdet')
-    task = prepare_training(cfg, amp=True)
-    assert task.library == 'mmdet' and loads(cfg) == [LOADING] * 4
+    prepare_training(as_run(cfg), amp=True)
+    assert loads(cfg) == [LOADING] * 4
     assert cfg.model.backbone.norm_cfg.type == 'BN'  # torch's SyncBatchNorm refuses CPU tensors
     assert cfg.optim_wrapper.type == 'icconv_mm.CPUAmpOptimWrapper'
     assert 'name' not in cfg.visualizer and cfg.launcher == 'none' and cfg.val_dataloader
-    prepare_training(cfg, validate=False)
+    prepare_training(as_run(cfg), validate=False)
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
     for options, name in ((dict(resume='gone.pth'), 'resume'), ({}, 'load_from')):
         with pytest.raises(MissingFileError, match=rf'^{name}: no such file: gone\.pth'):
-            prepare_training(Config({**cfg.to_dict(), 'load_from': 'gone.pth'}), **options)
+            prepare_training(as_run(Config({**cfg.to_dict(), 'load_from': 'gone.pth'})), **options)
 
 
 def test_processes_that_nobody_started(cfg, monkeypatch):
@@ -139,45 +140,45 @@ def test_processes_that_nobody_started(cfg, monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ArgumentError, match=r'^launcher: pytorch: the process was not started by torchrun \(.*RANK'):
-        prepare_training(cfg, launcher='pytorch')
+        prepare_training(as_run(cfg), launcher='pytorch')
 
 
 def test_checkpoints_of_shards(cfg):
     pytest.importorskip('mmdet')
     cfg.strategy = {'type': 'FSDPStrategy'}
-    prepare_training(cfg)
+    prepare_training(as_run(cfg))
     assert cfg.strategy.state_dict_cfg == 'full'
     cfg.strategy.state_dict_cfg = 'local'
     with pytest.raises(InputError, match=r"^strategy\.state_dict_cfg: 'local' writes the shards .*: give 'full'"):
-        prepare_training(cfg)
+        prepare_training(as_run(cfg))
 
 
 def test_test(cfg, tmp_path, monkeypatch):
     pytest.importorskip('mmdet')
     checkpoint = str(tmp_path / 'weights.pth')
     monkeypatch.chdir(tmp_path)
-    prepare_test(cfg, checkpoint, out='x.pkl', show_dir='shown')
+    prepare_test(as_run(cfg), checkpoint, out='x.pkl', show_dir='shown')
     assert loads(cfg) == [LOADING] * 4 and cfg.load_from == checkpoint and cfg.resume is False
     assert [metric['type'] for metric in cfg.test_evaluator] == ['CocoMetric', 'DumpDetResults']
     assert cfg.default_hooks.visualization.test_out_dir.endswith('/shown')
     cfg.test_evaluator = {'type': 'CocoMetric'}
-    prepare_test(cfg, checkpoint, out='x.json', out_item='metrics')
+    prepare_test(as_run(cfg), checkpoint, out='x.json', out_item='metrics')
     assert cfg.test_evaluator == {'type': 'CocoMetric'}
     with pytest.raises(InputError, match=r'out: expected a name that ends in \.json, got x\.pkl'):
-        prepare_test(cfg, checkpoint, out='x.pkl', out_item='metrics')
+        prepare_test(as_run(cfg), checkpoint, out='x.pkl', out_item='metrics')
     (tmp_path / 'file').touch()
     for out in ('file/x.pkl', '/proc/x.pkl'):  # a folder that takes no files, known before the test
         with pytest.raises(ArgumentError, match=rf'^out: {out}: (Not a directory|File exists|No such file)'):
-            prepare_test(cfg, checkpoint, out=out)
+            prepare_test(as_run(cfg), checkpoint, out=out)
     with pytest.raises(InputError, match='out_item: nothing is called metric; there are: pred, metrics'):
-        prepare_test(cfg, checkpoint, out='x.json', out_item='metric')
+        prepare_test(as_run(cfg), checkpoint, out='x.json', out_item='metric')
     with pytest.raises(MissingFileError, match=r'checkpoint: no such file: gone\.pth'):
-        prepare_test(cfg, 'gone.pth')
+        prepare_test(as_run(cfg), 'gone.pth')
 
 
 def test_augmented_test_below_wrappers(cfg, tmp_path):
     pytest.importorskip('mmdet')
-    prepare_test(cfg, str(tmp_path / 'weights.pth'), tta=True)
+    prepare_test(as_run(cfg), str(tmp_path / 'weights.pth'), tta=True)
     for part in cfg.test_dataloader.dataset.datasets:
         assert [transform.type for transform in part.pipeline] == [LOADING, 'TestTimeAug']
         flips, _ = part.pipeline[-1].transforms
@@ -194,11 +195,12 @@ def test_model_for_a_checkpoint_loads_no_weights_of_its_own(cfg):
 def test_inference_takes_pipeline_and_classes_from_below_wrappers(cfg):
     for part, name in zip(cfg.test_dataloader.dataset.datasets, ('cat', 'dog')):
         part.metainfo = {'classes': (name,), 'palette': [(1, 2, 3)]}
-    assert inference_transforms(cfg) == [{'type': 'LoadImageFromFile'}]
-    assert TaskAdapter().dataset_meta({}, cfg) == {'classes': ('cat',), 'palette': [(1, 2, 3)]}
+    run = as_run(cfg)
+    assert inference_transforms(run) == [{'type': 'LoadImageFromFile'}]
+    assert TaskAdapter().dataset_meta({}, run.datasets) == {'classes': ('cat',), 'palette': [(1, 2, 3)]}
     del cfg.test_dataloader.dataset.datasets[0].pipeline, cfg.test_dataloader.dataset.datasets[1].pipeline
     with pytest.raises(InputError, match='no pipeline in the dataset of the test_dataloader'):
-        inference_transforms(cfg)
+        inference_transforms(as_run(cfg))
 
 
 def test_iterations_stretch_the_schedule(cfg):

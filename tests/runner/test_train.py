@@ -68,7 +68,7 @@ def test_a_validation_without_the_metric_that_chooses_the_best(small, tmp_path):
     ],
 )
 def test_a_validation_without_objects_has_no_best(quick, small, tmp_path, key, value, is_score):
-    """The training goes on to its end, and its last checkpoint is the result; that is said once."""
+    """The training goes on to its end, and its last checkpoint is the result; that is reported once."""
 
     class Constant(BaseMetric):
         def process(self, data_batch, data_samples):

@@ -12,7 +12,7 @@ from PIL import Image
 NAMES = ('cat', 'dog')
 SIZE = (64, 48)  # width, height
 # per image: class, x, y, width, height in whole pixels
-THINGS = (
+OBJECTS = (
     ((0, 4, 6, 20, 16), (1, 30, 10, 24, 30)),
     ((1, 8, 8, 12, 30), (0, 40, 4, 16, 12)),
     ((0, 10, 20, 30, 20), (1, 44, 30, 14, 14)),
@@ -24,14 +24,14 @@ POINTS = ('left_ear', 'right_ear', 'tail')
 def image(number: int) -> np.ndarray:
     """[H, W, 3]: bright rectangles on grey."""
     image = np.full((SIZE[1], SIZE[0], 3), 60 + 20 * number, dtype=np.uint8)
-    for label, x, y, w, h in THINGS[number]:
+    for label, x, y, w, h in OBJECTS[number]:
         image[y : y + h, x : x + w] = (230, 40, 40) if label == 0 else (40, 60, 230)
     return image
 
 
 def mask(number: int, annotation: int) -> np.ndarray:
     made = np.zeros(SIZE[::-1], dtype=np.uint8)
-    _, x, y, w, h = THINGS[number][annotation]
+    _, x, y, w, h = OBJECTS[number][annotation]
     made[y : y + h, x : x + w] = 1
     return made
 
@@ -46,7 +46,7 @@ def points(x: int, y: int, w: int, h: int) -> list[tuple[int, int]]:
 
 def _images(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f'p{number}.png' for number in range(len(THINGS))]
+    paths = [folder / f'p{number}.png' for number in range(len(OBJECTS))]
     for number, path in enumerate(paths):
         Image.fromarray(image(number)).save(path)
     return paths
@@ -61,7 +61,7 @@ def coco(root: Path, kind: str = 'polygons') -> Path:
         images, annotations = [], []
         for number in [n for n, each in enumerate(SPLITS) if each == split]:
             images.append(dict(id=number + 7, file_name=f'p{number}.png', width=SIZE[0], height=SIZE[1]))
-            for annotation, (label, *box) in enumerate(THINGS[number]):
+            for annotation, (label, *box) in enumerate(OBJECTS[number]):
                 entry = dict(image_id=number + 7, category_id=3 + 4 * label, bbox=box, area=box[2] * box[3], iscrowd=0)
                 if kind == 'polygons':
                     entry['segmentation'] = [polygon(*box)]
@@ -88,12 +88,12 @@ def coco(root: Path, kind: str = 'polygons') -> Path:
 def yolo(root: Path, kind: str = 'boxes') -> Path:
     """``data.yaml`` with gaps in its ids, ``images/SPLIT`` and ``labels/SPLIT``: boxes, polygons or keypoints."""
     ids = (2, 9)
-    for number in range(len(THINGS)):
+    for number in range(len(OBJECTS)):
         folder = root / 'images' / SPLITS[number]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image(number)).save(folder / f'p{number}.png')
         lines = []
-        for label, x, y, w, h in THINGS[number]:
+        for label, x, y, w, h in OBJECTS[number]:
             box = [(x + w / 2) / SIZE[0], (y + h / 2) / SIZE[1], w / SIZE[0], h / SIZE[1]]
             values = [v / SIZE[i % 2] for i, v in enumerate(polygon(x, y, w, h))] if kind == 'segmentations' else box
             if kind == 'keypoints':
@@ -114,11 +114,11 @@ def voc(root: Path) -> Path:
     _images(root / 'JPEGImages')
     for folder in ('Annotations', 'ImageSets/Main'):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    for number in range(len(THINGS)):
+    for number in range(len(OBJECTS)):
         objects = ''.join(
             f'<object><name>{escape(NAMES[label])}</name><difficult>0</difficult><bndbox><xmin>{x + 1}</xmin>'
             f'<ymin>{y + 1}</ymin><xmax>{x + w}</xmax><ymax>{y + h}</ymax></bndbox></object>'
-            for label, x, y, w, h in THINGS[number]
+            for label, x, y, w, h in OBJECTS[number]
         )
         size = f'<size><width>{SIZE[0]}</width><height>{SIZE[1]}</height></size>'
         text = f'<annotation><filename>p{number}.png</filename>{size}{objects}</annotation>'
@@ -133,9 +133,9 @@ def cvat(root: Path) -> Path:
     """``annotations.xml`` with a polygon for cats and a mask for dogs."""
     _images(root / 'images')
     images = ''
-    for number in range(len(THINGS)):
+    for number in range(len(OBJECTS)):
         parts = ''
-        for label, x, y, w, h in THINGS[number]:
+        for label, x, y, w, h in OBJECTS[number]:
             corners = polygon(x, y, w, h)
             text = ';'.join(f'{a},{b}' for a, b in zip(corners[::2], corners[1::2]))
             mask_of = f'<mask label="dog" rle="0, {w * h}" left="{x}" top="{y}" width="{w}" height="{h}"/>'
@@ -147,7 +147,7 @@ def cvat(root: Path) -> Path:
 
 def labelme(root: Path) -> Path:
     """A JSON beside each image: rectangles for cats, polygons for dogs."""
-    for path, annotations in zip(_images(root), THINGS):
+    for path, annotations in zip(_images(root), OBJECTS):
         shapes = []
         for label, x, y, w, h in annotations:
             corners = [[x, y], [x + w, y + h]] if label == 0 else np.reshape(polygon(x, y, w, h), (4, 2)).tolist()
@@ -158,13 +158,13 @@ def labelme(root: Path) -> Path:
 
 
 def masks(root: Path) -> Path:
-    """``ID/images/ID.png`` and ``ID/masks/*.png``, one of 0 and 255 for each thing."""
-    for number in range(len(THINGS)):
+    """``ID/images/ID.png`` and ``ID/masks/*.png``, one of 0 and 255 for each object."""
+    for number in range(len(OBJECTS)):
         folder = root / f'p{number}'
         for name in ('images', 'masks'):
             (folder / name).mkdir(parents=True)
         Image.fromarray(image(number)).convert('RGBA').save(folder / 'images' / f'p{number}.png')
-        for annotation in range(len(THINGS[number])):
+        for annotation in range(len(OBJECTS[number])):
             Image.fromarray(255 * mask(number, annotation)).save(folder / 'masks' / f'{annotation}.png')
     return root
 
@@ -172,9 +172,9 @@ def masks(root: Path) -> Path:
 def seg_maps(root: Path, kind: str = 'plain', ignore_index: int = 11) -> Path:
     """``SPLIT`` and ``SPLITannot``: 0 background, 1 cat, 2 dog, ``void`` in the corner; or colours with a table."""
     colors = np.array([(0, 0, 0), (200, 0, 0), (0, 0, 200), (9, 9, 9)], dtype=np.uint8)
-    for number in range(len(THINGS)):
+    for number in range(len(OBJECTS)):
         labels = np.zeros(SIZE[::-1], dtype=np.uint8)
-        for label, x, y, w, h in THINGS[number]:
+        for label, x, y, w, h in OBJECTS[number]:
             labels[y : y + h, x : x + w] = label + 1
         labels[:4, :4] = 3 if kind == 'colors' else ignore_index
         made = Image.fromarray(colors[labels] if kind == 'colors' else labels)
@@ -199,8 +199,8 @@ def deeplabcut(root: Path) -> Path:
         table.writerow(['scorer', *['me'] * 6])
         table.writerow(['bodyparts', *(part for part in POINTS for _ in 'xy')])
         table.writerow(['coords', *['x', 'y'] * 3])
-        for number in range(len(THINGS) + 1):
-            own = points(*THINGS[number % 3][0][1:])
+        for number in range(len(OBJECTS) + 1):
+            own = points(*OBJECTS[number % 3][0][1:])
             values = [value for point in own for value in point]
             table.writerow(
                 [f'labeled-data/video/p{number}.png', *(['', ''] if number == 1 else values[:2]), *values[2:]]

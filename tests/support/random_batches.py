@@ -59,7 +59,7 @@ def make_batch(cfg: Config, model: nn.Module, size: int, count: int = 2) -> dict
     return {'inputs': [image for image, _ in pairs], 'data_samples': [sample for _, sample in pairs]}
 
 
-def _picture(width: int, height: int) -> Tensor:
+def _image(width: int, height: int) -> Tensor:
     return torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
 
 
@@ -78,21 +78,21 @@ def _detection(cfg: Config, size: int, num_classes: int):
     if "'with_mask': True" in str(cfg.get('train_dataloader')):  # a dataset may hold another one, which has the steps
         sample.gt_instances.masks = BitmapMasks(masks, size, size)
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
-    return _picture(size, size), sample
+    return _image(size, size), sample
 
 
 def _segmentation(cfg: Config, size: int, num_classes: int):
     from mmseg.structures import SegDataSample
 
     labels = torch.randint(0, num_classes, (1, size, size))
-    return _picture(size, size), SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=_metainfo(size))
+    return _image(size, size), SegDataSample(gt_sem_seg=PixelData(data=labels), metainfo=_metainfo(size))
 
 
 def _classification(cfg: Config, size: int, num_classes: int):
     from mmpretrain.structures import DataSample
 
     sample = DataSample(metainfo=_metainfo(size))
-    return _picture(size, size), sample.set_gt_label(int(torch.randint(0, num_classes, ())))
+    return _image(size, size), sample.set_gt_label(int(torch.randint(0, num_classes, ())))
 
 
 def _pose(cfg: Config, size: int, num_keypoints: int):

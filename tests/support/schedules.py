@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from icconv_mm.checkpoints import reading
-from icconv_mm.hooks.schedules import ScheduleHook, check_schedulers_when_built
+from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
 
 RATE = 0.5
 
@@ -33,9 +33,9 @@ class Training(Runner):
         self._train_loop, self.cfg = loop, ConfigDict()
         self.__dict__['logger'] = logging.getLogger('schedules')
         self.optim_wrapper = (optimizers or sgd)()
-        if checked:
-            check_schedulers_when_built(self)
-        self.param_schedulers = self.build_param_scheduler(schedulers)
+        self.param_schedulers = self.build_param_scheduler(
+            checked_schedulers(self, schedulers) if checked else schedulers
+        )
         for wrapper in self._wrappers():
             wrapper._global_step = 0  # mmengine warns where there was no step
 
@@ -76,8 +76,7 @@ class Training(Runner):
 
     def go_on(self, checkpoint):
         """What mmengine does to resume, in its order."""
-        self.cfg = ConfigDict(resume=True, load_from='epoch_1.pth')
-        hook = ScheduleHook()
+        hook = ScheduleHook(name='epoch_1.pth')
         hook.after_load_checkpoint(self, checkpoint)
         vars(self._train_loop).update(_epoch=checkpoint['meta']['epoch'], _iter=checkpoint['meta']['iter'])
         self.optim_wrapper.load_state_dict(checkpoint['optimizer'])

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.errors import InputError
+from icconv_mm.runner.config import as_run
 from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm.tasks.libraries import adapter_of
@@ -218,10 +219,10 @@ def test_a_file_of_voc_that_lacks_something(tmp_path, old, new, said):
     cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
     pytest.importorskip('mmdet')
     message = rf'^train_dataloader\.dataset: {path}: {said}'
-    with pytest.raises(DatasetError, match=message), boundary(cfg, 'train_dataloader'):
+    with pytest.raises(DatasetError, match=message), boundary(as_run(cfg), 'train_dataloader'):
         DATASETS.build(cfg.train_dataloader.dataset)
     cfg.train_dataloader.dataset.an_file = 'list.txt'  # then it is not the file
-    with pytest.raises(InputError, match='an_file'), boundary(cfg, 'train_dataloader'):
+    with pytest.raises(InputError, match='an_file'), boundary(as_run(cfg), 'train_dataloader'):
         DATASETS.build(cfg.train_dataloader.dataset)
 
 
@@ -234,7 +235,7 @@ def test_files_of_voc_of_other_classes(tmp_path):
     cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
     pytest.importorskip('mmdet')
     said = r"^train_dataloader\.dataset: no 'thin' of metainfo\.classes in the files of .*; did you mean 'thing'\?$"
-    with pytest.raises(DatasetError, match=said), boundary(cfg, 'train_dataloader'):
+    with pytest.raises(DatasetError, match=said), boundary(as_run(cfg), 'train_dataloader'):
         DataLoader(DATASETS.build({**cfg.train_dataloader.dataset, 'filter_cfg': dict(filter_empty_gt=True)}))
 
 

@@ -15,9 +15,10 @@ from mmengine.registry import DATASETS, METRICS, MODELS
 from icconv_mm import apis
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.loading import ImageFileError
+from icconv_mm.config_tree import datasets_of
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.adapter import NotSupportedError
-from icconv_mm.tasks.choose import task_of
+from icconv_mm.tasks.choose import scope_and_adapter
 from icconv_mm.tasks.libraries import adapter_of
 
 HEIGHT, WIDTH = 40, 64
@@ -227,8 +228,8 @@ def joint(coco, maps):
 
 
 def checked(cfg):
-    adapter = task_of(cfg)
-    adapter.prepare_loaders(cfg)
+    _, adapter = scope_and_adapter(cfg)
+    adapter.prepare_loaders(datasets_of(cfg), cfg.get('model') or {})
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     adapter.check(None, dataset, 'd', training=True)
     return dataset
@@ -331,8 +332,8 @@ def test_two_classes_in_the_last_map_of_all(maps):
 
 def test_one_class_in_all_sets_together(maps):
     cfg = semantic(maps(FOREGROUND_255))
-    adapter = task_of(cfg)
-    adapter.prepare_loaders(cfg)
+    _, adapter = scope_and_adapter(cfg)
+    adapter.prepare_loaders(datasets_of(cfg), cfg.get('model') or {})
     sets = [DATASETS.build(cfg.train_dataloader.dataset) for _ in range(2)]
     with pytest.raises(DatasetError, match=r'^d: only label 0'):
         adapter.check(None, ConcatDataset(sets), 'd', training=True)

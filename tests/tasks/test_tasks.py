@@ -7,8 +7,12 @@ import textwrap
 import pytest
 from mmengine.config import Config
 
+from icconv_mm.config_tree import datasets_of
 from icconv_mm.errors import MissingLibraryError
-from icconv_mm.tasks.choose import task_of
+from icconv_mm.runner.config import TaskRun
+from icconv_mm.runner.prepare import prepare
+from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm.tasks.choose import scope_and_adapter
 from icconv_mm.tasks.libraries import adapter_of, scope_of
 
 
@@ -28,13 +32,13 @@ def test_scope(cfg, scope):
 
 def test_unknown_task():
     with pytest.raises(ValueError, match=r'c\.py: default_scope = None, expected one of mmdet, mmseg'):
-        task_of({'model': {'type': 'Toy'}}, 'c.py')
+        prepare(TaskRun(Config({'model': {'type': 'Toy'}}), None, TaskAdapter(), 'c.py'))
 
 
 def test_unsupported_version(monkeypatch):
     monkeypatch.setattr('icconv_mm.versions.installed', lambda name: ('mmdet', '2.28.0'))
     with pytest.raises(MissingLibraryError, match=r'(?s)c\.py: .*mmdet: found mmdet 2\.28\.0'):
-        task_of({'default_scope': 'mmdet'}, 'c.py')
+        scope_and_adapter({'default_scope': 'mmdet'}, 'c.py')
 
 
 @pytest.mark.parametrize(
@@ -49,12 +53,12 @@ def test_what_a_dataset_of_the_library_says_where_the_checkpoint_says_nothing(li
     pytest.importorskip(library)
     dataset = dict(type=kind, ann_file='a.json')  # as upstream's configs: without scope
     cfg = Config(dict(default_scope=library, test_dataloader=dict(dataset=dataset)))
-    assert said in str(adapter_of(library).dataset_meta({}, cfg)[key])
+    assert said in str(adapter_of(library).dataset_meta({}, datasets_of(cfg))[key])
     assert key != 'classes' or said in adapter_of(library).classes(dataset)
     dataset['type'] = adapter_of(library).dataset_class(kind)  # as in configs in pure Python
     assert isinstance(dataset['type'], type)
     cfg = Config(dict(default_scope=library, test_dataloader=dict(dataset=dataset)))
-    assert said in str(adapter_of(library).dataset_meta({}, cfg)[key])
+    assert said in str(adapter_of(library).dataset_meta({}, datasets_of(cfg))[key])
 
 
 def test_a_task_is_imported_with_its_library_and_not_before():

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from torch import nn
 
 from icconv_mm import apis
@@ -23,6 +22,7 @@ from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import UserError, message_of
 from icconv_mm.export.writers import FORMATS
 from icconv_mm.runner import command_line
+from icconv_mm.runner.config import TaskRun
 from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 
@@ -49,18 +49,18 @@ def _outcome(path: Path, images: str, to: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, file = f'{folder}/weights.pth', Path(folder, f'network{FORMATS[to]}')
         try:
-            cfg = apis.load_config(path)
-            _make_small(cfg)
-            _save_random(copy.deepcopy(cfg), checkpoint)
-            check = apis.export(cfg, checkpoint, to, file, images=images)['check']
+            run = apis.load_run(path)
+            _make_small(run)
+            _save_random(copy.deepcopy(run), checkpoint)
+            check = apis.export(run, checkpoint, to, file, images=images)['check']
         except UserError as error:
             return message_of(error)
     return ', '.join(f'{kind} {value:.2g}' for kind, value in check.items())
 
 
-def _make_small(cfg: Config) -> None:
+def _make_small(run: TaskRun) -> None:
     """Small images, patterns that are at hand, and thresholds that let pass what random weights find, in place."""
-    for node in walk_dicts(cfg):
+    for node in walk_dicts(run.cfg):
         for key, value in list(node.items()):
             if key in ('score_thr', 'detection_threshold'):
                 node[key] = 0.0
@@ -68,18 +68,18 @@ def _make_small(cfg: Config) -> None:
                 node[key] = min(value, 100)
             elif key == 'pattern':
                 node[key] = 'geometric_d4'
-    for transform in inference_transforms(cfg):
+    for transform in inference_transforms(run):
         if kind_of(transform) == 'Resize':
             transform['scale'] = SIZE
         elif kind_of(transform) in ('MultiScaleResize', 'BottomupResize'):
             transform['input_size'] = (SIZE[1], SIZE[1])
 
 
-def _save_random(cfg: Config, checkpoint: str) -> None:
+def _save_random(run: TaskRun, checkpoint: str) -> None:
     """A checkpoint whose scores are not all alike."""
-    prepare(cfg)
+    prepare(run)
     torch.manual_seed(0)
-    model = build_model(cfg)
+    model = build_model(run)
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)

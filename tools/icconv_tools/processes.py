@@ -1,4 +1,4 @@
-"""Child processes of the tools: how they are started and ended, and what is said of one that failed."""
+"""Child processes of the tools: how they are started and ended, and what is reported of one that failed."""
 
 import os
 import signal

@@ -23,13 +23,12 @@ from icconv_mm.errors import InputError
 from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.patterns.search import LayerResult
-from icconv_mm.runner.config import as_config, set_length
+from icconv_mm.runner.config import TaskRun, as_run, set_length
 from icconv_mm.runner.search import search_checkpoint
-from icconv_mm.tasks.libraries import scope_of
 from icconv_tools.recorded_runs import digest, find_result, train_once
 from icconv_tools.tables import markdown, table
 
-# What a network is judged by, by the library of its config.
+# What a network is evaluated by, by the library of its config.
 METRICS = dict(mmdet='coco/bbox_mAP', mmseg='mIoU', mmpose='coco/AP', mmpretrain='accuracy/top1')
 VARIANTS = ('dense', 'analytic', 'searched', 'inherited')  # networks that a search is compared with, and its own
 
@@ -62,7 +61,7 @@ class SearchPipeline:
     """Supernet, search and comparison on one config.
 
     Args:
-        cfg: Config of a supernet, or its file: ``model.backbone.supernet_d_max`` and a schedule in iterations.
+        cfg: Run or config of a supernet, or its file: ``model.backbone.supernet_d_max`` and a schedule in iterations.
         work_dir: Folder where everything is written.
         seeds: Seeds of the comparison. The supernet takes the first one.
         iters: The length of every training, instead of the config's; learning rates follow.
@@ -78,7 +77,7 @@ class SearchPipeline:
 
     def __init__(
         self,
-        cfg: Config | str | Path,
+        cfg: TaskRun | Config | str | Path,
         work_dir: str | Path,
         *,
         seeds: Sequence[int] = (0, 1, 2),
@@ -88,10 +87,11 @@ class SearchPipeline:
         metric: str | None = None,
         show: Callable[[RenderableType], None] = lambda shown: None,
     ):
-        cfg = as_config(cfg)
+        run = as_run(cfg)
+        cfg = run.cfg
         self.d_max = cfg.model.backbone.get('supernet_d_max')
         if not self.d_max:
-            raise InputError(f'{cfg.filename}: model.backbone.supernet_d_max is not set: there is nothing to search')
+            raise InputError(f'{run.name}: model.backbone.supernet_d_max is not set: there is nothing to search')
         variants = require_known(variants, VARIANTS, 'no variant')
         if not seeds:
             raise InputError('at least one seed is needed')
@@ -102,7 +102,7 @@ class SearchPipeline:
         # the initial checkpoint of the searched network; its pattern lies beside it
         self.inherited_file = self.work_dir / 'inherited.pth'
         self.seeds, self.variants, self.criterion = tuple(seeds), tuple(variants), criterion
-        self.metric = metric or METRICS.get(scope_of(cfg), 'mIoU')
+        self.metric = metric or METRICS.get(run.scope, 'mIoU')
         self.show = show
 
     def run(self, limit: int | None = None) -> dict | None:

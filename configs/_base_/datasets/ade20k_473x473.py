@@ -1,6 +1,5 @@
 # ADE20K as the authors of PyConvSegNet train and test: images of their own size scaled by half to twice, in steps of
-# .05, rotated, blurred and cropped; tested with a long side of 512; --tta: at six multiples of it, each with its mirror
-# image.
+# .05, rotated, blurred and cropped; tested with a long side of 512; --tta: at six multiples of it, each also flipped.
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 
 scales = [[dict(type='Resize', scale_factor=0.5 + step / 20, keep_ratio=True)] for step in range(31)]

@@ -20,13 +20,13 @@ constexpr int64_t kMostKept = int64_t{64} << 20;  // bytes
 constexpr size_t kHugePage = size_t{2} << 20;
 
 // Memory of one call is kept for the next: the allocator would give it back and fault in fresh pages.
-struct Scratch {
+struct Workspace {
   std::mutex mutex;
   std::shared_ptr<float> kept;  // null while in use
   int64_t bytes = 0;
 };
-Scratch& scratch() {  // never destroyed: at exit others may still use it
-  static auto* one = new Scratch;
+Workspace& workspace() {  // never destroyed: at exit others may still use it
+  static auto* one = new Workspace;
   return *one;
 }
 
@@ -165,18 +165,18 @@ std::shared_ptr<float> borrow(int64_t size) {
   int64_t bytes = std::max<int64_t>(size, 1) * static_cast<int64_t>(sizeof(float));
   std::shared_ptr<float> memory;
   {
-    const std::lock_guard<std::mutex> lock(scratch().mutex);
-    if (scratch().kept && scratch().bytes >= bytes) {
-      std::swap(memory, scratch().kept);
-      bytes = scratch().bytes;
+    const std::lock_guard<std::mutex> lock(workspace().mutex);
+    if (workspace().kept && workspace().bytes >= bytes) {
+      std::swap(memory, workspace().kept);
+      bytes = workspace().bytes;
     }
   }
   if (!memory) memory = allocate(bytes);
   return {memory.get(), [memory, bytes](float*) {
-            const std::lock_guard<std::mutex> lock(scratch().mutex);
-            if (bytes > kMostKept || (scratch().kept && scratch().bytes >= bytes)) return;
-            scratch().kept = memory;
-            scratch().bytes = bytes;
+            const std::lock_guard<std::mutex> lock(workspace().mutex);
+            if (bytes > kMostKept || (workspace().kept && workspace().bytes >= bytes)) return;
+            workspace().kept = memory;
+            workspace().bytes = bytes;
           }};
 }
 
@@ -215,9 +215,9 @@ Packed pack(const Kernels& k, const Source& source) {
   return {storage, source.channels, layout, source.batch(), height, source.width()};
 }
 
-void forget_scratch() {
-  const std::lock_guard<std::mutex> lock(scratch().mutex);
-  scratch().kept = nullptr;
+void forget_workspace() {
+  const std::lock_guard<std::mutex> lock(workspace().mutex);
+  workspace().kept = nullptr;
 }
 
 }  // namespace icconv_mm::cpu

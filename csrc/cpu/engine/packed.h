@@ -73,6 +73,6 @@ void pack_piece(const Kernels& k, const Source& source, const Piece& piece, cons
 std::shared_ptr<float> borrow(int64_t size);
 
 // Frees the memory that is kept for the next call.
-void forget_scratch();
+void forget_workspace();
 
 }  // namespace icconv_mm::cpu

@@ -233,7 +233,7 @@ int64_t forget_prepared() {
     for (const Entry& entry : bucket.second) forgotten += entry.prepared != nullptr;
   kept().entries.clear();
   kept().count = kept().added = 0;
-  forget_scratch();
+  forget_workspace();
   return forgotten;
 }
 

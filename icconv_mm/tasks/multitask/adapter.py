@@ -1,5 +1,6 @@
 """The tools' view of one network for several tasks: each task is left to the adapter of its library."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
-from icconv_mm.config_tree import datasets_in, kind_of, leaf_datasets, phase_datasets, walk_dicts
+from icconv_mm.config_tree import DatasetAt, datasets_in, kind_of, leaf_datasets
 from icconv_mm.registry import VISUALIZERS
-from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter, metainfo_of
+from icconv_mm.tasks.adapter import PHASES_TO_NAME, NotSupportedError, TaskAdapter, metainfo_of
 from icconv_mm.tasks.libraries import adapter_of, library_of, registered_class
 from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.data import MultiTaskDataset, TaskMetric
@@ -36,7 +37,8 @@ class Adapter(TaskAdapter):
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         self.tasks: dict[str, TaskAdapter] = {}
-        for name, task in cfg['model']['tasks'].items():
+        tasks = cfg['model']['tasks']
+        for name, task in tasks.items() if isinstance(tasks, Mapping) else ():  # the model refuses any other
             if isinstance(task, Mapping):
                 library = library_of(registered_class(MODELS, task.get('type'), f'model.tasks.{name}.type'))
                 self.tasks[name] = adapter_of(library) if library else TaskAdapter()
@@ -80,14 +82,13 @@ class Adapter(TaskAdapter):
         if isinstance(metric, TaskMetric) and metric.task in self.tasks:
             self.tasks[metric.task].check_metric(metric.metric, meta.get(metric.task, {}), f'{where}.metric', source)
 
-    def prepare_loaders(self, cfg: Config) -> None:
-        for location, dataset in phase_datasets(cfg, 'train', 'val', 'test'):
-            for _, each in datasets_in(dataset, location):
-                joined = [node for node in walk_dicts(each.get('pipeline')) if kind_of(node) == 'LoadTaskAnnotations']
-                for name in self.tasks.keys() & (each.get('datasets') or {}) if joined else ():
-                    _, leaf = next(leaf_datasets(each.datasets[name], name))
-                    for node in joined:
-                        self.tasks[name].prepare_loader(node.get(name) or {}, leaf, cfg.model.tasks[name])
+    def prepare_loaders(self, datasets: Mapping[str, Sequence[DatasetAt]], model_cfg: Mapping[str, Any]) -> None:
+        for each in itertools.chain(*datasets.values()):
+            joined = [node for node in each.transforms if kind_of(node) == 'LoadTaskAnnotations']
+            for name in self.tasks.keys() & (each.cfg.get('datasets') or {}) if joined else ():
+                _, leaf = next(leaf_datasets(each.cfg['datasets'][name], name))
+                for node in joined:
+                    self.tasks[name].prepare_loader(node.get(name) or {}, leaf, model_cfg['tasks'][name])
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         if library := library_of(registered_class(DATASETS, dataset_cfg.get('type'), where)):
@@ -99,16 +100,19 @@ class Adapter(TaskAdapter):
 
     # --- inference ---
 
-    def dataset_meta(self, checkpoint: Any, cfg: Config) -> dict:
+    def dataset_meta(self, checkpoint: Any, datasets: Mapping[str, Sequence[DatasetAt]] | None = None) -> dict:
         meta: dict[str, dict] = {}
         for name, own in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
             if name in self.tasks:
                 meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
-        for location, dataset in phase_datasets(cfg, 'test', 'val', 'train'):
-            for where, leaf in leaf_datasets(dataset, location):
-                name, kind = where.rpartition('.')[2], registered_class(DATASETS, leaf.get('type'), where)
+        for each in itertools.chain(*((datasets or {}).get(phase, ()) for phase in PHASES_TO_NAME)):
+            if each.is_leaf:
+                name, kind = (
+                    each.location.rpartition('.')[2],
+                    registered_class(DATASETS, each.cfg.get('type'), each.location),
+                )
                 if name in self.tasks and name not in meta:
-                    meta[name] = metainfo_of(kind, leaf)
+                    meta[name] = metainfo_of(kind, each.cfg)
         return meta
 
     def parts(self, dataset_meta: dict) -> dict[str, tuple[TaskAdapter, dict]]:

@@ -1,4 +1,4 @@
-"""What must hold between a network for several tasks and its data, checked before the first step."""
+"""Checks of a network for several tasks against its data, before the first step."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ _LIBRARIES = ('mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 
 
 def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool) -> None:
-    """Raise InputError if tasks, labels or levels of features do not agree.
+    """Raises InputError if tasks, annotations or feature levels do not agree.
 
     Args:
         model: The network.
@@ -70,7 +70,7 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
 
 
 def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: str) -> None:
-    """Raise InputError for a transform that moves the image, and leaves keypoints or segmentation maps where they were.
+    """Raises InputError for a transform that moves the image but not its keypoints or segmentation maps.
 
     A transform from elsewhere than the libraries is taken at its word.
     """
@@ -94,7 +94,7 @@ def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: st
 
 
 def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
-    """The transforms themselves, in the place of what chooses from some (RandomChoice) or sets one (RandomResize)."""
+    """Yields the transforms inside of those that choose from several (RandomChoice) or configure one (RandomResize)."""
     for transform in transforms:
         inner = getattr(transform, 'transforms', None) or [getattr(transform, 'resize', None)]
         if all(callable(each) for each in inner):
@@ -104,7 +104,7 @@ def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
 
 
 def _check_levels(model: MultiTaskModel) -> None:
-    """Raise InputError for a head that the levels of the neck do not fit."""
+    """Raises InputError for a head that does not fit the levels of the neck."""
     levels = levels_of(model)
     giver = 'backbone' if model.neck is None else 'neck'
     for name, task in model.tasks.items():
@@ -113,7 +113,7 @@ def _check_levels(model: MultiTaskModel) -> None:
 
 
 def check_people_are_instances(dataset: MultiTaskDataset, where: str) -> None:
-    """Raise DatasetError unless the people of a joined set are instances of it, by the ids of their annotations.
+    """Raises DatasetError unless the people of a joined dataset are instances of it, by their annotation ids.
 
     Only where there are boxes of mmdet beside them.
     """

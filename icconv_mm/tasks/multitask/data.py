@@ -1,4 +1,4 @@
-"""What goes into one network for several tasks, and how a task of it is judged: sets, batches, metric."""
+"""Datasets, batches and metrics of one network for several tasks."""
 
 import copy
 import os
@@ -21,12 +21,11 @@ from icconv_mm.config_tree import datasets_in
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, METRICS, MODELS
 from icconv_mm.tasks.libraries import library_of, registered_class
-from icconv_mm.tasks.multitask.model import MultiTaskSample
 
 
 @DATASETS.register_module()
 class MultiTaskDataset(BaseDataset):
-    """One set of images, labelled for several tasks by files that the libraries' own datasets read.
+    """One set of images with annotations for several tasks, which the libraries' own datasets read.
 
     The datasets are joined by the path of the image. An image that a dataset does not list is unlabelled for its task,
     not empty. Keep empty images with
@@ -105,7 +104,7 @@ class MultiTaskDataset(BaseDataset):
 
 
 def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:
-    """A copy of the config of a dataset, in which it and those that it wraps read no file yet if ``lazy_init``."""
+    """Returns a copy of a dataset config; with ``lazy_init``, neither it nor what it wraps reads a file yet."""
     copied = copy.deepcopy(dict(cfg))
     for _, each in datasets_in(copied, '') if lazy_init else ():
         each['lazy_init'] = True
@@ -118,7 +117,7 @@ def _path_of(dataset: BaseDataset, index: int) -> str:
 
 @DATASETS.register_module()
 class MultiTaskConcatDataset(ConcatDataset):
-    """mmengine's ``ConcatDataset`` of :class:`MultiTaskDataset` that are labelled for different tasks.
+    """mmengine's ``ConcatDataset`` of :class:`MultiTaskDataset` with annotations for different tasks.
 
     ``mmdet.MultiSourceSampler`` draws from them by a ratio.
 
@@ -174,7 +173,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         shape = tuple(data['inputs'].shape[-2:])
         for size, sample in zip(sizes, data.get('data_samples') or ()):
             content = tuple(map(min, size, sample.metainfo.get('content_shape', size)))
-            for own in _tasks_of(sample):
+            for own in filter(lambda value: isinstance(value, BaseDataElement), sample.values()):
                 own.set_metainfo(self._place(own, size, content, shape))
                 _boxes_to_tensors(own)
                 if training:
@@ -205,12 +204,8 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
 
 
-def _tasks_of(sample: MultiTaskSample) -> Sequence[BaseDataElement]:
-    return [value for value in sample.values() if isinstance(value, BaseDataElement)]
-
-
 def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
-    """What mmpose maps keypoints back by: the part of the original image that the batch shows, padding included.
+    """Returns the metainfo by which mmpose maps keypoints back: the region that the batch shows, with padding.
 
     A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
     """

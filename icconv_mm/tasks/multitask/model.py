@@ -1,6 +1,6 @@
 """One network for several tasks: one backbone and neck, and the heads of any of the task libraries.
 
-What their losses send back into the features that they share is measured, and made one gradient.
+The gradients of their losses at the shared features are measured and combined.
 """
 
 import copy
@@ -140,7 +140,8 @@ class MultiTaskModel(BaseModel):
         if mode != 'tensor':
             raise InputError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
         with self._memory.holding(inputs, self._compute(inputs)):
-            return {name: task(inputs, _of_task(data_samples, name), mode) for name, task in self.tasks.items()}
+            samples = {name: data_samples and [each.get(name) for each in data_samples] for name in self.tasks}
+            return {name: task(inputs, samples[name], mode) for name, task in self.tasks.items()}
 
     def loss(self, inputs: Tensor, data_samples: Sequence[MultiTaskSample]) -> dict[str, Tensor | list[Tensor]]:
         """Losses ``NAME.loss_x`` of all tasks, weighted, and what else the heads log."""
@@ -204,10 +205,6 @@ def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
         given = ', '.join(key for key in cfg if key not in ('type', 'backbone')) or 'nothing'
         raise InputError(f'{where}: {type(task).__name__} has no head: its config has {given}')
     return task
-
-
-def _of_task(data_samples: Sequence[MultiTaskSample] | None, name: str) -> list | None:
-    return data_samples and [sample.get(name) for sample in data_samples]
 
 
 def _shares(counts: list[int], device: torch.device) -> list[float]:

@@ -1,4 +1,4 @@
-"""From the labels of several tasks to one image that is augmented once, and to one sample per task.
+"""Transforms of several tasks: load all annotations, augment the image once, pack one sample per task.
 
 In between stand mmdet's transforms: they move the image, boxes, masks and segmentation maps, and record how in
 ``homography_matrix``, by which :class:`WarpPeople` moves keypoints.
@@ -88,7 +88,7 @@ def _joined(boxes: Mapping[str, dict]) -> dict:
 
 @TRANSFORMS.register_module()
 class WarpPeople(BaseTransform):
-    """Move keypoints, as mmpose loads them, to where the image went.
+    """Moves keypoints, as mmpose loads them, along with the image.
 
     Needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
     centre, where a keypoint is, at x + 0.5. A flipped image swaps left and right keypoints by ``flip_indices``. Adds
@@ -150,7 +150,8 @@ class PackTaskInputs(BaseTransform):
         sample.set_metainfo(dict(content_shape=_content_shape(results)))
         for name, pack in self.packs.items():
             if (labels := results['labels'].get(name)) is not None:
-                packed = pack({**labels, **common, **_own(results, name), **_identity(labels)})
+                identity = {key: labels[key] for key in ('img_id', 'sample_idx') if key in labels}  # of its own files
+                packed = pack({**labels, **common, **_own(results, name), **identity})
                 sample.set_field(packed['data_samples'], name)
         return dict(inputs=to_tensor(np.ascontiguousarray(image.transpose(2, 0, 1))), data_samples=sample)
 
@@ -178,8 +179,3 @@ def _own(results: dict, name: str) -> dict:
         number, labels = results['map_tasks'].index(name), results['gt_seg_map']
         own['gt_seg_map'] = labels if labels.ndim == 2 else np.ascontiguousarray(labels[..., number])
     return own
-
-
-def _identity(labels: Mapping[str, Any]) -> dict:
-    """What the task's own files call the image."""
-    return {key: labels[key] for key in ('img_id', 'sample_idx') if key in labels}

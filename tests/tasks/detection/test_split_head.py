@@ -121,7 +121,7 @@ def test_heads_without_two_towers():
 
 
 def test_a_head_that_reads_a_pair_elsewhere_is_told_so():
-    """What the maps have in common may be asked for; anything else is one sentence."""
+    """What the maps have in common may be asked for; anything else is one message."""
     from icconv_mm.necks import SEPC
 
     pair = SEPC(1, 1, 2, lcconv_padding=1)([torch.ones(1, 1, 4, 4), torch.ones(1, 1, 2, 2)])[0]

@@ -26,7 +26,7 @@ def with_flip(pipeline, prob):
 
 @pytest.fixture
 def built(load):
-    """A dataset of a recipe that always or never mirrors its images."""
+    """A dataset of a recipe that always or never flips its images."""
 
     def made(name, prob, phase='train', **changes):
         cfg = load(name)

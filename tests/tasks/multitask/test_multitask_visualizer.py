@@ -11,17 +11,17 @@ from icconv_mm.tasks.multitask import MultiTaskSample, MultiTaskVisualizer
 from icconv_mm.tasks.multitask.adapter import Adapter
 from icconv_mm_runtime.drawing import draw
 
-META = dict(things=dict(classes=('',), palette=[(255, 0, 0)]), ground=dict(classes=('',), palette=[(0, 0, 255)]))
+META = dict(objects=dict(classes=('',), palette=[(255, 0, 0)]), ground=dict(classes=('',), palette=[(0, 0, 255)]))
 RED, BLUE = (lambda part: part[..., 0] > 200), (lambda part: part[..., 2] > 100)
 
 
 def sample(**metainfo):
-    things = DetDataSample(gt_instances=InstanceData(bboxes=torch.tensor([[4.0, 20, 90, 60]]), labels=torch.zeros(1)))
+    objects = DetDataSample(gt_instances=InstanceData(bboxes=torch.tensor([[4.0, 20, 90, 60]]), labels=torch.zeros(1)))
     found = InstanceData(bboxes=torch.tensor([[5.0, 30, 80, 70]] * 2), labels=torch.zeros(2, dtype=torch.long))
     found.scores = torch.tensor([0.9, 0.1])
-    things.pred_instances = found
+    objects.pred_instances = found
     ground = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 100, 200, dtype=torch.long)))
-    return MultiTaskSample(things=things, ground=ground, metainfo=dict(ori_shape=(100, 200), **metainfo))
+    return MultiTaskSample(objects=objects, ground=ground, metainfo=dict(ori_shape=(100, 200), **metainfo))
 
 
 def test_labels_beside_predictions(tmp_path):

@@ -170,7 +170,7 @@ def test_a_batch_tensor_is_a_pyramid_of_one_level(model, coco_meta):
 
 
 def test_flipped_image_gives_flipped_people(model, coco_meta):
-    """With the flip test, image and mirror image have the same heatmaps but for left and right."""
+    """With the flip test, image and flipped image have the same heatmaps but for left and right."""
     item = _pyramids(coco_meta, [(64, 96)])[0]
     flipped = dict(item, inputs=[image.flip(-1) for image in item['inputs']])
     model.test_cfg['output_heatmaps'] = True

@@ -42,7 +42,7 @@ def test_keypoints_move_with_the_image(pipeline, sample, prob):
     np.testing.assert_allclose(results['keypoints'][0, keypoint], _brightest(results['img']), atol=1.2)
 
 
-@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])  # mmpose 1.3 cannot mirror boxes diagonally
+@pytest.mark.parametrize('direction', ['horizontal', 'vertical'])  # mmpose 1.3 cannot flip boxes diagonally
 def test_targets_and_mask_move_with_the_image(pipeline, sample, direction):
     sample['invalid_segs'] = [[[65, 45, 76, 45, 76, 56, 65, 56]]]
     flip = dict(type='RandomFlip', prob=1.0, direction=direction)

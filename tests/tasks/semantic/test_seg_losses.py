@@ -10,7 +10,7 @@ from icconv_mm.registry import MODELS
 
 
 def test_weighted_cross_entropy():
-    """torch's, void left out; nothing labelled is no loss; a weight of a pixel counts beside that of its class."""
+    """As torch computes it, without ignored pixels; no loss without labels; pixel weights multiply class weights."""
     logits = torch.randn(2, 3, 4, 5, requires_grad=True)
     labels = torch.randint(0, 3, (2, 4, 5))
     labels[0, :2] = 255

@@ -52,8 +52,8 @@ def prepare_config(
     move_data(cfg, f'{data}/')
     cfg.randomness = {'seed': seed}
     cfg.train_cfg.val_begin = cfg.train_cfg.max_iters + 1  # the test that follows does it
-    for judged in task.judged:
-        cfg.merge_from_dict({f'{judged.evaluator}.{judged.kind.option}': f'{folder}/{judged.kind.value}'})
+    for evaluation in task.evaluations:
+        cfg.merge_from_dict({f'{evaluation.evaluator}.{evaluation.kind.option}': f'{folder}/{evaluation.kind.value}'})
     path = folder / 'config.py'
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)

@@ -108,7 +108,7 @@ def _curves(folder: Path, task: DemoTask) -> tuple[Curves, Curves]:
 
 def _thresholds(task: DemoTask) -> dict[str, float]:
     """The least value that passes by the key of the metric, in the evaluator's units."""
-    return {judged.key: judged.threshold / judged.kind.scale for judged in task.judged}
+    return {evaluation.key: evaluation.threshold / evaluation.kind.scale for evaluation in task.evaluations}
 
 
 def _plots(curves: Curves, lines: Mapping[str, float], label: str) -> str:

@@ -1,4 +1,4 @@
-"""The demo's image: a column for each scene, the truth above what each network, or set of networks, predicts."""
+"""The image of the demo: a column per scene, the ground truth above the predictions of each network or set."""
 
 import json
 from collections import defaultdict
@@ -35,26 +35,26 @@ def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Pat
         path: The file to write; at most 400 kB.
     """
     with redirect_stdout(None):  # it prints what it reads
-        things, people = (COCO(data / f'annotations/{name}_val.json') for name in ('instances', 'person_keypoints'))
+        objects, people = (COCO(data / f'annotations/{name}_val.json') for name in ('instances', 'person_keypoints'))
     truth = {LABELS: _maps(data / 'semantic/val'), KEYPOINTS: lambda image: people.imgToAnns[image['id']]}
-    truth |= dict.fromkeys((MASKS, BOXES), lambda image: things.imgToAnns[image['id']])
+    truth |= dict.fromkeys((MASKS, BOXES), lambda image: objects.imgToAnns[image['id']])
     kinds = {kind for found in columns.values() for kind in found}
     shown = {'ground truth': {kind: truth[kind] for kind in kinds}}
     for title, found in columns.items():
         shown[title] = {kind: _maps(file) if kind is LABELS else _objects(file, kind) for kind, file in found.items()}
-    images = _choose(things)
+    images = _choose(objects)
     scenes = [cv2.imread(str(data / 'val' / image['file_name'])) for image in images]
     rows = []
     for title, sources in shown.items():
-        tiles = [_draw(scene, image, sources, things) for scene, image in zip(scenes, images)]
+        tiles = [_draw(scene, image, sources, objects) for scene, image in zip(scenes, images)]
         rows += [_text(title, _TILE * len(tiles)), np.concatenate(tiles, axis=1)]
     _write_small(path, np.concatenate(rows))
 
 
-def _choose(things: COCO) -> list[dict]:
+def _choose(objects: COCO) -> list[dict]:
     """The first images with somebody in them and a handful of objects, whatever was found there."""
-    images = things.dataset['images']
-    labels = {image['id']: [each['category_id'] for each in things.imgToAnns[image['id']]] for image in images}
+    images = objects.dataset['images']
+    labels = {image['id']: [each['category_id'] for each in objects.imgToAnns[image['id']]] for image in images}
     chosen = [image for image in images if 4 <= len(labels[image['id']]) <= 7 and 1 in labels[image['id']]]
     return (chosen or images)[:_EXAMPLES]
 

@@ -122,7 +122,7 @@ def _report(options: DemoOptions, tasks: Sequence[DemoTask], results: Sequence[R
     columns: dict[str, dict[Kind, Path]] = {}
     for task in shown:
         column = columns.setdefault('separate networks' if task in SEPARATE else task.title, {})
-        column |= {judged.kind: work_dir / task.name / judged.kind.written for judged in task.judged}
+        column |= {evaluation.kind: work_dir / task.name / evaluation.kind.written for evaluation in task.evaluations}
     image = work_dir / 'demo.jpg'
     draw_image(columns, options.data, image)
     write_reports([*results, *earlier], work_dir, image)
@@ -188,7 +188,7 @@ def _run_task(
     run_tools([Tool(train, folder / 'train.log', f'{number} {task.title}: train')], console, env)
     command = python(HOME / 'tools/test.py', config, _checkpoint(folder))
     # only the first test writes predictions, into files that both would have
-    nothing = dict.fromkeys(f'{each.evaluator}.{each.kind.option}=None' for each in task.judged)
+    nothing = dict.fromkeys(f'{each.evaluator}.{each.kind.option}=None' for each in task.evaluations)
     tests = {'test': ('', ())}
     for i, (addition, changes) in enumerate(task.retests, 1):
         tests[f'retest{i}'] = (addition, ('--cfg-options', *changes, *nothing))
@@ -210,12 +210,12 @@ def _run_task(
             metric=each.kind.metric,
             value=round(each.kind.scale * read_metric(folder / name, each.key), 4),
             threshold=each.threshold if name == 'test' else None,
-            seconds=seconds if name == 'test' and each is task.judged[0] else None,
+            seconds=seconds if name == 'test' and each is task.evaluations[0] else None,
             backbone_from=origin,
             network=task.name,
         )
         for name, (addition, _) in tests.items()
-        for each in (task.judged if name == 'test' else task.judged[-1:])
+        for each in (task.evaluations if name == 'test' else task.evaluations[-1:])
     ]
 
 

@@ -20,10 +20,10 @@ class Result:
     """One row of the table.
 
     Attributes:
-        task: What is judged.
+        task: What is evaluated.
         config: The config below the package's folder.
         backbone_file: The file of the backbone.
-        metric: By what it is judged.
+        metric: By what it is evaluated.
         value: In 0..1.
         threshold: In 0..1; None where the value is only reported.
         seconds: Time of the training and all tests of a network; None in all but the first of its rows.

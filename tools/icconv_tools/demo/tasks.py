@@ -9,7 +9,7 @@ class Kind(NamedTuple):
 
     Attributes:
         name: What it is.
-        metric: What it is judged by, as the table shows it.
+        metric: What it is evaluated by, as the table shows it.
         key: The same as the evaluator calls it.
         option: The evaluator's option that makes it write the predictions: one of the task's own library.
         value: The name that the option gets.
@@ -57,13 +57,13 @@ class Evaluation(NamedTuple):
 
 @dataclass(frozen=True)
 class DemoTask:
-    """What one network trains and how it is judged.
+    """What one network trains and how it is evaluated.
 
     Attributes:
         name: What ``--tasks`` calls it; its folder below the work folder.
         title: Name of the network in the table.
         config: The config below ``configs/``.
-        judged: Results of the network, one or several.
+        evaluated: Results of the network, one or several.
         starts_from: The networks with whose trained backbone this one starts: the first of them that the same demo has
             run before, as recipes start with an ImageNet one; random weights if it has run none.
         fine_tuning: Iterations from there at most, where the config's are more than it takes.
@@ -74,7 +74,7 @@ class DemoTask:
     name: str
     title: str
     config: str
-    judged: tuple[Evaluation, ...]
+    evaluations: tuple[Evaluation, ...]
     starts_from: tuple[str, ...] = ()
     fine_tuning: int | None = None
     retests: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -92,7 +92,7 @@ _SCALES = '[1.25,1,0.75]'
 # One network with the heads of the four below, and their thresholds.
 MULTITASK = DemoTask(
     'all', 'one network', 'multitask/multitask_ic-r18_fpn_miniature.py',
-    judged=(
+    evaluations=(
         Evaluation('one network: boxes', BOXES, 0.60, 'instance', 'test_evaluator.0.metric'),
         Evaluation('one network: masks', MASKS, 0.50, 'instance', 'test_evaluator.0.metric'),
         Evaluation('one network: semantic segmentation', LABELS, 0.60, 'semantic', 'test_evaluator.1.metric'),

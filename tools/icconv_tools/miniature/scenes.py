@@ -44,7 +44,7 @@ class Scene:
         return self.owner == index + 1
 
     def labels(self) -> np.ndarray:
-        """Semantic map ``[H, W]``, uint8: 0 background, ``i + 1`` class i."""
+        """Segmentation map ``[H, W]``, uint8: 0 background, ``i + 1`` class i."""
         lookup = np.array([0, *(item.label + 1 for item in self.items)], np.uint8)
         return lookup[self.owner]
 
@@ -61,11 +61,11 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
         return scene
     scale = np.exp(rng.uniform(np.log(0.5), np.log(1.4)))
     people = 0 if kind < 0.2 else rng.integers(1, 3 + (scale < 0.85))
-    things = rng.integers(2, 5) + (scale < 0.85)
+    objects = rng.integers(2, 5) + (scale < 0.85)
     if rng.random() < 0.05:
         _add_crowd(rng, scene)
-    for is_thing in rng.permutation([0] * people + [1] * things):
-        add = _add_object if is_thing else _add_person
+    for is_object in rng.permutation([0] * people + [1] * objects):
+        add = _add_object if is_object else _add_person
         for _ in range(6):  # a refused place is tried elsewhere, then given up
             if add(rng, scene, scale):
                 break

@@ -106,7 +106,7 @@ val_set, test_set = (
     )
     for sets, groups in ((val_sets, same_images['val']), (test_sets, same_images['test']))
 )
-# a task is judged where it has labels
+# a task is evaluated where it has labels
 val_evaluator, test_evaluator = (
     [each for each in evaluator if any(each['task'] in group for group in same_images[split])]
     for split, evaluator in (('val', val_evaluator), ('test', test_evaluator))

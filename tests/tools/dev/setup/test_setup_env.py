@@ -1,4 +1,4 @@
-"""The set-up that `make` runs: steps, progress, and one sentence for whatever is missing."""
+"""The set-up that `make` runs: steps, progress, and one message for whatever is missing."""
 
 import subprocess
 

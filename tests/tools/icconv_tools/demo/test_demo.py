@@ -115,14 +115,14 @@ def test_real_tools(repo, data, tmp_path, monkeypatch):
     networks = (MULTITASK, *SEPARATE)
     results, printed = run(data, tmp_path, tasks=[each.name for each in networks])
     report = json.loads((tmp_path / 'work/report.json').read_text())
-    assert len(report) == len(results) == sum(len(each.judged) + len(each.retests) for each in networks)
+    assert len(report) == len(results) == sum(len(each.evaluations) + len(each.retests) for each in networks)
     assert all(0 <= each['value'] < (each['threshold'] or 1) for each in report)  # a retest has no threshold
-    assert printed.count('(missed)') == sum(len(each.judged) for each in networks)
+    assert printed.count('(missed)') == sum(len(each.evaluations) for each in networks)
     assert (tmp_path / 'work/demo.jpg').is_file()
     page = (tmp_path / 'work/report.html').read_text()
     for network in networks:
         assert (tmp_path / 'work' / network.name / 'train/last_checkpoint').is_file()
-        assert all(judged.key in page for judged in network.judged)
+        assert all(evaluations.key in page for evaluations in network.evaluations)
     for curve in ('instance.loss_mask', 'semantic.decode.loss_ce', 'pose.loss_kpt', 'decode.acc_seg'):
         assert curve in page
     assert (tmp_path / 'work/all/labels/000001.png').is_file()

@@ -42,16 +42,16 @@ def test_fine_tuning(tmp_path):
     task = next(task for task in SEPARATE if task.fine_tuning)
     backbone = backbone_file('ic_resnet18')
     common = {'backbone': backbone, 'data': tmp_path, 'seed': 0}
-    scratch, tuned = (
+    workspace, tuned = (
         Config.fromfile(prepare_config(task, tmp_path / name, **common, **start), import_custom_modules=False)
-        for name, start in (('scratch', {}), ('tuned', {'start': tmp_path / 'detector.pth'}))
+        for name, start in (('workspace', {}), ('tuned', {'start': tmp_path / 'detector.pth'}))
     )
-    assert 'init_cfg' not in scratch.model.backbone
+    assert 'init_cfg' not in workspace.model.backbone
     assert tuned.model.backbone.init_cfg.checkpoint == str(tmp_path / 'detector.pth')
-    assert tuned.train_cfg.max_iters == task.fine_tuning < scratch.train_cfg.max_iters
+    assert tuned.train_cfg.max_iters == task.fine_tuning < workspace.train_cfg.max_iters
     assert tuned.default_hooks.checkpoint.interval == tuned.param_scheduler[-1].end == task.fine_tuning
-    factor = task.fine_tuning / scratch.train_cfg.max_iters
-    for short, whole in zip(tuned.param_scheduler, scratch.param_scheduler, strict=True):
+    factor = task.fine_tuning / workspace.train_cfg.max_iters
+    for short, whole in zip(tuned.param_scheduler, workspace.param_scheduler, strict=True):
         assert short.end == pytest.approx(factor * whole.end, abs=0.5) and short.type == whole.type
 
 

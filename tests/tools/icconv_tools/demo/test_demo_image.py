@@ -29,9 +29,14 @@ def test_second_row_shows_what_was_found(data, tmp_path, kind, score):
     area = np.zeros((64, 64), np.uint8)
     area[8:40, 8:40] = 1
     segmentation = masks.encode(np.asfortranarray(area))
-    thing = {'bbox': [8, 8, 32, 32], 'category_id': 2, 'score': score, 'keypoints': [10, 20, 2] * 8 + [30, 40, 2] * 9}
-    thing['segmentation'] = {'size': segmentation['size'], 'counts': segmentation['counts'].decode()}
-    found = [thing | {'image_id': i} for i in range(1, 5)]
+    annotation = {
+        'bbox': [8, 8, 32, 32],
+        'category_id': 2,
+        'score': score,
+        'keypoints': [10, 20, 2] * 8 + [30, 40, 2] * 9,
+    }
+    annotation['segmentation'] = {'size': segmentation['size'], 'counts': segmentation['counts'].decode()}
+    found = [annotation | {'image_id': i} for i in range(1, 5)]
     assert _differing(data, tmp_path, kind, found) == [False, score == 0.9]
 
 

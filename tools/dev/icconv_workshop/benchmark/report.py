@@ -19,8 +19,8 @@ class Figure:
     Attributes:
         suite: Name of the suite.
         name: What is compared with what.
-        subject: Time of what is judged; of memory, megabytes stand in the place of seconds.
-        baseline: Time of what it is judged by.
+        subject: Time of what is evaluated; of memory, megabytes stand in the place of seconds.
+        baseline: Time of what it is evaluated by.
         limit: Largest ratio that is wanted, None where none is set.
         notes: What a reader must know, such as sizes.
         unit: 'ms' of times, 'MB' of memory.

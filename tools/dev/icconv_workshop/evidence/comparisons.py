@@ -21,7 +21,7 @@ class Comparison:
 
     Attributes:
         name: What ``--comparisons`` calls it.
-        claim: What the paper says, in a sentence.
+        claim: What the paper claims.
         metrics: What is compared, the one that decides first.
         rows: The arms, the baseline first.
         costs: Rows that are shown for what they cost, not compared.

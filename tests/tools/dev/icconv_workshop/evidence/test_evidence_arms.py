@@ -1,4 +1,4 @@
-"""Arms differ from their baseline by what they are named after, and are judged by the split for tests."""
+"""Arms differ from their baseline by what they are named after, and are evaluated by the split for tests."""
 
 import pytest
 
