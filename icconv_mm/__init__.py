@@ -69,9 +69,8 @@ _TYPES = {
     'annotations.loading': ('LoadImageFromFile',),
     'runner.amp': ('CPUAmpOptimWrapper',),
     'hooks.checkpoint_checks': ('CheckpointMatchHook', 'DeployHook'),
-    'hooks.own_data': ('CopyAnnotationsHook',),
     'hooks.randomness': ('ResumableRandomnessHook',),
-    'hooks.saving': ('AtomicCheckpointHook',),
+    'hooks.saving': ('AtomicCheckpointHook', 'CopyAnnotationsHook'),
     'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
     'tasks.detection': (
         'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor', 'PANet2FCBBoxHead',

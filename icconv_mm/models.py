@@ -20,7 +20,7 @@ from icconv_mm.compat import init_weights
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers.convert import check_choice
 from icconv_mm.layers.memory_format import converted
-from icconv_mm.patterns.convolutions import LayerFilter
+from icconv_mm.patterns.supernet import LayerFilter
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
 from icconv_mm.versions import command_of
 

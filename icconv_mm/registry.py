@@ -58,7 +58,7 @@ TASK_UTILS = _child(root.TASK_UTILS)
 METRICS = _child(root.METRICS, *_MULTITASK)
 HOOKS = _child(
     root.HOOKS,
-    *(f'icconv_mm.hooks.{name}' for name in ('checkpoint_checks', 'own_data', 'randomness', 'saving')),
+    *(f'icconv_mm.hooks.{name}' for name in ('checkpoint_checks', 'randomness', 'saving')),
 )
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.runner.amp')
 VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)

@@ -19,8 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
         from icconv_mm.annotations.convert import convert_dataset, name_of, read_datasets
-        from icconv_mm.annotations.left_out import write_warnings
-        from icconv_mm.annotations.report import draw_page, summary
+        from icconv_mm.annotations.report import draw_page, summary, write_warnings
 
         out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
         for number, found in enumerate(sets := read_datasets(*args.data, strict=args.strict)):

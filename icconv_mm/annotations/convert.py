@@ -16,12 +16,18 @@ import numpy as np
 from PIL import Image
 
 from icconv_mm.annotations import TASKS, limits
-from icconv_mm.annotations.convert_seg_maps import convert_seg_maps
-from icconv_mm.annotations.converted import Converted
-from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Annotation, Dataset, assign_splits
+from icconv_mm.annotations.dataset import (
+    KEYPOINTS_FILE,
+    SPLITS,
+    AnnotatedImage,
+    Annotation,
+    Converted,
+    Dataset,
+    assign_splits,
+    find_flip_pairs,
+    sigmas_of,
+)
 from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, IMAGE_FORMATS, Files, loaded_shape
-from icconv_mm.annotations.left_out import check_left_out
-from icconv_mm.annotations.polygons import measure
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
 from icconv_mm.annotations.readers.coco import coco_sources
 from icconv_mm.annotations.readers.deeplabcut import deeplabcut_sources
@@ -30,7 +36,9 @@ from icconv_mm.annotations.readers.seg_maps import seg_map_sources
 from icconv_mm.annotations.readers.voc import voc_sources
 from icconv_mm.annotations.readers.yolo import yolo_sources
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
-from icconv_mm.annotations.skeleton import KEYPOINTS_FILE, find_flip_pairs, sigmas_of
+from icconv_mm.annotations.report import check_left_out
+from icconv_mm.annotations.seg_maps import convert_seg_maps
+from icconv_mm.annotations.segmentations import measure
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import ArgumentError, UserError, check_names, is_unprintable, message_of
 from icconv_mm.files import atomic_write, write_json
@@ -57,7 +65,7 @@ def read_datasets(*locations: str | Path, strict: bool = False) -> list[Dataset]
     Raises:
         MissingFileError: A place is not there.
         DatasetError: Nothing there is of a format that is read; a file that holds a whole split cannot be read; or too
-            much is left out (:func:`icconv_mm.annotations.left_out.check_left_out`).
+            much is left out (:func:`icconv_mm.annotations.report.check_left_out`).
     """
     datasets: list[Dataset] = []
     for location in map(Path, locations):

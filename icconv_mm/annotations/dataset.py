@@ -1,16 +1,26 @@
-"""What a folder of labelled images holds, whatever wrote it: images, objects on them, names, and what is wrong."""
+"""What a folder of labelled images holds, whatever wrote it: images, objects on them, names, and what is wrong.
 
+:class:`Converted` is what a task needs of it for training, as it was written; one's own keypoints are in a few words,
+instead of the two tables that mmpose asks for.
+"""
+
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zlib import crc32
+
+import numpy as np
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.images_on_disk import _head
 from icconv_mm.annotations.reading import fault_of
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
+from icconv_mm.files import require_file
 
 SPLITS = ('train', 'val', 'test')
 _HELD_OUT_FIRST = ('val', 'test', 'train', '')  # an image that is learned from must not judge what was learned
@@ -225,3 +235,120 @@ def assign_splits(images: Sequence[AnnotatedImage]) -> str:
 
 
 # --- paths, as other machines wrote them ---
+
+
+@dataclass
+class Converted:
+    """One task's labels, as written for a training.
+
+    Attributes:
+        task: One of :data:`icconv_mm.annotations.TASKS`.
+        root: The folder that holds all images.
+        files: The file of each split; of another one where :func:`fill_splits` says so.
+        classes: Names by label.
+        counts: Objects of each class; shares of the pixels for segmentation maps.
+        splits: How many images each split has.
+        paths: The images of each split; ``annotations``, how many they have.
+        sizes: Width and height of each image, [n, 2].
+        boxes: Width and height of each thing in shares of the longer side of its image, [m, 2].
+        keypoints, skeleton: As of :class:`icconv_mm.annotations.dataset.Dataset`.
+        flip_pairs: Pairs of keypoints that are swapped by a flip; None where nothing says which.
+        notes: What was decided, in sentences.
+    """
+
+    task: str
+    root: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
+    counts: dict[str, float] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    paths: dict[str, list[Path]] = field(default_factory=dict)
+    annotations: dict[str, int] = field(default_factory=dict)
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    keypoints: list[str] = field(default_factory=list)
+    skeleton: list[tuple[int, int]] = field(default_factory=list)
+    flips: list[tuple[str, str]] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+KEYPOINTS_FILE = 'pose_keypoints.json'  # beside the annotations of one's own images
+_SIDES = (('left', 'right'), ('Left', 'Right'), ('LEFT', 'RIGHT'), ('L', 'R'), ('l', 'r'))
+# How exact people label a keypoint, in shares of the square root of the area: COCO's, by the last word of its name.
+_SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087)
+_SIGMAS |= dict(ankle=0.089)
+_SIGMA = 0.05  # of any other
+
+
+def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
+    """mmpose's metainfo of a short one; one that is long already stays as it is.
+
+    Args:
+        metainfo: ``keypoints``, names in their order; and, each optional, ``skeleton``, pairs of numbers from 0 that a
+            line joins; ``flip_pairs``, pairs of names that are swapped by a flip, by default ``left...`` and
+            ``right...``; ``sigmas``, how exact each keypoint can be labelled, by default :func:`sigmas_of`;
+            ``classes``.
+
+    Raises:
+        InputError: A name is there twice, or a pair or a sigma does not fit the keypoints.
+    """
+    if 'keypoints' not in metainfo or 'keypoint_info' in metainfo:
+        return dict(metainfo)
+    names = list(metainfo['keypoints'])
+    if len(set(names)) < len(names):
+        raise InputError(f'metainfo.keypoints: a name is there twice: {names}')
+    pairs = metainfo.get('flip_pairs')
+    swap: dict[str, str] = {}
+    for a, b in find_flip_pairs(names) if pairs is None else pairs:
+        if not {a, b} <= set(names):
+            raise InputError(f'metainfo.flip_pairs: ({a!r}, {b!r}) are not both of the keypoints {names}')
+        swap |= {a: b, b: a}
+    links = [tuple(link) for link in metainfo.get('skeleton') or ()]
+    for link in links:
+        if len(link) != 2 or not all(isinstance(each, int) and 0 <= each < len(names) for each in link):
+            raise InputError(f'metainfo.skeleton: {link} is no pair of numbers from 0 to {len(names) - 1}')
+    sigmas = list(metainfo.get('sigmas') or sigmas_of(names))
+    if len(sigmas) != len(names) or min(sigmas) <= 0:
+        raise InputError(f'metainfo.sigmas: expected {len(names)} numbers above 0, got {sigmas}')
+    rest = {key: value for key, value in metainfo.items() if key not in ('keypoints', 'skeleton', 'flip_pairs')}
+    return {
+        'dataset_name': 'own keypoints',
+        **rest,
+        'keypoint_info': {i: dict(id=i, name=name, swap=swap.get(name, '')) for i, name in enumerate(names)},
+        'skeleton_info': {i: dict(id=i, link=(names[a], names[b])) for i, (a, b) in enumerate(links)},
+        'joint_weights': [1.0] * len(names),
+        'sigmas': sigmas,
+    }
+
+
+def read_keypoints(metainfo: Mapping[str, Any]) -> dict[str, Any]:
+    """A metainfo of a config whose ``keypoints`` is the name of a JSON file, with what the file says in its place.
+
+    Raises:
+        MissingFileError, InputError: There is no such file, or it is none.
+    """
+    path = metainfo.get('keypoints')
+    if not isinstance(path, str):
+        return dict(metainfo)
+    require_file(path, 'metainfo.keypoints')
+    with naming(path, OSError, ValueError, TypeError):
+        return {**metainfo, **json.loads(Path(path).read_bytes())}
+
+
+def sigmas_of(names: Sequence[str]) -> list[float]:
+    """COCO's values for eyes, shoulders, ... and 0.05 for the rest."""
+    return [_SIGMAS.get(re.split(r'[^a-z]', name.lower())[-1], _SIGMA) for name in names]
+
+
+def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Names that differ by side alone: ``left_eye`` and ``right_eye``, ``L_paw`` and ``R_paw``, ``lhip``, ``rhip``."""
+    pairs = []
+    for name in names:
+        for left, right in _SIDES:
+            letter = rf'(?:(?<![A-Za-z]){left}(?![a-z])|^{left}(?=[a-z]{{2}})|(?<=[a-z_]){left}$)'
+            pattern = left if len(left) > 1 else letter
+            other = re.sub(pattern, right, name, count=1)
+            if other != name and other in names:
+                pairs.append((name, other))
+                break
+    return pairs

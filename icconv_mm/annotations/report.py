@@ -1,19 +1,22 @@
-"""What :mod:`icconv_mm.annotations.convert` found, for the eye: a summary in lines, and a page of images."""
+"""What :mod:`icconv_mm.annotations.convert` found, for the eye: a summary in lines, and a page of images.
+
+Beside it, how much of a set may be left out because it is damaged.
+"""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from icconv_mm.annotations.converted import Converted
-from icconv_mm.annotations.dataset import AnnotatedImage, Dataset
+from icconv_mm.annotations.dataset import AnnotatedImage, Converted, Dataset
 from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
-from icconv_mm.annotations.polygons import mask_of, read_class_ids
-from icconv_mm.annotations.reading import fault_of
+from icconv_mm.annotations.reading import DatasetError, fault_of
+from icconv_mm.annotations.seg_maps import read_class_ids
+from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.errors import printable
-from icconv_mm.files import atomic_write
+from icconv_mm.files import atomic_write, write_json
 from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, encoded, tiles
 
 _MOST = 20  # problems of one kind that are listed
@@ -112,3 +115,46 @@ def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedIma
     title = f'{image.split}: {image.path.name}' + (f' {image.label}' if image.label else '')
     drawing = Drawing(objects, seg_map, names, title=title)
     return draw(pixels, drawing, longest=1200)
+
+
+_SHARE, _FEW = 0.1, 3  # of the images; so many may lose annotations in any set
+_LISTED = 20  # problems in the error
+
+
+def check_left_out(dataset: Dataset) -> None:
+    """Raise DatasetError if too much of a set was left out.
+
+    That is a whole split, or annotations of more than a tenth of the images and more than three; with ``strict``
+    anything.
+    """
+    left_out = [f'{file}: {what}' for file, what in dataset.warnings if what.endswith('left out')]
+    if dataset.strict and (left_out or dataset.missing):
+        raise DatasetError(f'strict: {left_out[0] if left_out else f"{dataset.missing[0]}: the image is not there"}')
+    kept = {image.split for image in dataset.images.values() if _has_annotations(image)}
+    for split in sorted(set(dataset.lost.values()) - kept - {''}):
+        first = next(key for key, own in dataset.lost.items() if own == split)
+        raise DatasetError(f'{dataset.location}: nothing is left of the split {split}{_list(left_out, first)}')
+    total = len({*map(str, dataset.images), *dataset.lost})
+    if len(dataset.lost) > max(_SHARE * total, _FEW):
+        what = f'{len(dataset.lost)} of {total} images lost annotations, more than a tenth'
+        raise DatasetError(f'{dataset.location}: {what}{_list(left_out)}')
+
+
+def _has_annotations(image: AnnotatedImage) -> bool:
+    return not image.problem and bool(image.annotations or image.seg_map or image.label)
+
+
+def _list(lines: list[str], first: str = '') -> str:
+    """Lines that follow a sentence; those with ``first`` come first."""
+    lines = [printable(line) for line in sorted(lines, key=lambda line: first not in line)]
+    more = [f'... and {len(lines) - _LISTED} more'] if len(lines) > _LISTED else []
+    return '\n  '.join([':', *lines[:_LISTED], *more]) if lines else ''
+
+
+def write_warnings(path: Path, datasets: Iterable[Dataset]) -> None:
+    """Write a JSON list of all that is wrong with some sets: ``file``, ``problem`` and whether it was ``left_out``."""
+    made = []
+    for each in datasets:
+        made += [dict(file=file, problem=what, left_out=what.endswith('left out')) for file, what in each.warnings]
+        made += [dict(file=name, problem='the image is not there', left_out=True) for name in each.missing]
+    write_json(path, made, indent=1)

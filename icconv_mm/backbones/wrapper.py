@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
+from icconv_mm.backbones.pyconv_resnet import STAGE_GROUPS, STAGE_KERNELS, check_stages, to_pyconv
 from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.compat import MODELS
 from icconv_mm.errors import InputError
 from icconv_mm.layers import PyConv2d, to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice, convert_all, none_selected_message, standardized_kinds
-from icconv_mm.patterns.convolutions import LayerFilter, select_convs, selects
+from icconv_mm.patterns.supernet import LayerFilter, select_convs, selects
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
 
 _STAGE = re.compile(r'(?:^|\.)layer([1-4])\.')

@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
 from icconv_mm.export.operators import NONE, best, gather_rows, nms_mask, roi_features
-from icconv_mm.tasks.detection.eod import TO_EDGES, EODCascadeRoIHead, EODRoIExtractor
-from icconv_mm.tasks.detection.panet_heads import PANetMaskHead
+from icconv_mm.tasks.detection.heads import TO_EDGES, EODCascadeRoIHead, EODRoIExtractor, PANetMaskHead
 
 DENSE_HEADS = (RetinaHead, FreeAnchorRetinaHead, FSAFHead, ATSSHead, FCOSHead, RTMDetHead, RTMDetSepBNHead)
 ROI_HEADS = (StandardRoIHead, CascadeRoIHead, EODCascadeRoIHead)

@@ -83,7 +83,7 @@ def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]
 
         return DetectorOutputs(network, where)
     if library == 'mmseg':
-        from icconv_mm.export.semantic import SegmentorOutputs
+        from icconv_mm.export.classes import SegmentorOutputs
 
         return SegmentorOutputs(network, where)
     if library == 'mmpose':
@@ -91,7 +91,7 @@ def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]
 
         return outputs_of(network, where, meta, scales)
     if library == 'mmpretrain':
-        from icconv_mm.export.classification import ClassifierOutputs
+        from icconv_mm.export.classes import ClassifierOutputs
 
         return ClassifierOutputs(network, where)
     raise InputError(f'{where}: {type(network).__name__} is of no library whose networks can be exported')

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from icconv_mm.errors import InputError
 from icconv_mm.export.operators import NONE, best, gather_rows, nms_mask
 from icconv_mm.tasks.pose import AEPoseEstimator
-from icconv_mm.tasks.pose.head import AEHead
+from icconv_mm.tasks.pose.estimator import AEHead
 from icconv_mm.tasks.pose.multiscale import check_scales
 
 _MOST_PEOPLE = 100  # of RTMO, in an image

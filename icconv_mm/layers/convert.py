@@ -13,8 +13,7 @@ from icconv_mm.errors import InputError, naming
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.settings import layer_like
 from icconv_mm.patterns import DilationPattern, load_pattern
-from icconv_mm.patterns.convolutions import LayerFilter, conv_layers, select_convs
-from icconv_mm.patterns.supernet import check_d_max, embed_taps, keep_taps
+from icconv_mm.patterns.supernet import LayerFilter, check_d_max, conv_layers, embed_taps, keep_taps, select_convs
 from icconv_mm.torch_private import has_hooks
 
 _MERGING = ('switch_to_deploy', 'reparameterize', 'fuse')  # methods that merge branches

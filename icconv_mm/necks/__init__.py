@@ -2,7 +2,6 @@
 
 from icconv_mm.necks.fpt import FPT
 from icconv_mm.necks.sepc import SEPC, LevelPairError, PConv
-from icconv_mm.necks.sequence import SequenceNeck
-from icconv_mm.necks.unscathed_pyramid import UnscathedPyramid
+from icconv_mm.necks.unscathed_pyramid import SequenceNeck, UnscathedPyramid
 
 __all__ = ['FPT', 'SEPC', 'LevelPairError', 'PConv', 'SequenceNeck', 'UnscathedPyramid']

@@ -24,16 +24,14 @@ from icconv_mm.annotations.convert import (
     nothing_left,
     read_datasets,
 )
-from icconv_mm.annotations.converted import Converted
-from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Dataset, assign_splits
-from icconv_mm.annotations.left_out import write_warnings
-from icconv_mm.annotations.report import problem_lines, split_counts
+from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
+from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
 from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, configs_folder, require_file, write_json
-from icconv_mm.hooks.own_data import UNFINISHED
+from icconv_mm.hooks.saving import UNFINISHED
 from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
 from icconv_mm.versions import command_of, is_installed

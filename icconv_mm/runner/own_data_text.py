@@ -15,12 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.annotations.converted import Converted
-from icconv_mm.annotations.dataset import SPLITS
-from icconv_mm.annotations.skeleton import KEYPOINTS_FILE
+from icconv_mm.annotations.dataset import KEYPOINTS_FILE, SPLITS, Converted
 from icconv_mm.errors import InputError
 from icconv_mm.files import configs_folder
-from icconv_mm.hooks.own_data import HERE
+from icconv_mm.hooks.saving import HERE
 from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and a tenth of the training at most

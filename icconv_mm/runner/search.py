@@ -13,11 +13,10 @@ from icconv_mm.checkpoints.convert import checked_weights, read_checkpoint, sha2
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import write_patterns
-from icconv_mm.patterns.convolutions import LayerFilter
-from icconv_mm.patterns.inherit import inherit_taps
+from icconv_mm.patterns.load import rf_next_patterns
 from icconv_mm.patterns.pattern import DilationPattern
-from icconv_mm.patterns.rf_next import rf_next_patterns
-from icconv_mm.patterns.search import LayerResult, measure_channel_means, search_layers
+from icconv_mm.patterns.search import LayerResult, inherit_taps, measure_channel_means, search_layers
+from icconv_mm.patterns.supernet import LayerFilter
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.predict import build_model
 

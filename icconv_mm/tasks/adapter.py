@@ -12,7 +12,7 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.skeleton import read_keypoints
+from icconv_mm.annotations.dataset import read_keypoints
 from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.config_tree import DatasetAt, leaf_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, naming

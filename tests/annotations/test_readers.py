@@ -14,7 +14,7 @@ from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.convert import all_tasks, choose_dataset, convert_dataset, read_datasets
 from icconv_mm.annotations.dataset import assign_splits
 from icconv_mm.annotations.images_on_disk import located, split_of
-from icconv_mm.annotations.polygons import mask_of
+from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.errors import ArgumentError, MissingFileError
 
 pytest.importorskip('pycocotools')

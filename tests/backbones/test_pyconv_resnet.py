@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from icconv_mm.backbones import PyConvHGResNet, PyConvResNet
-from icconv_mm.backbones.pyconv_stages import STAGE_GROUPS
+from icconv_mm.backbones.pyconv_resnet import STAGE_GROUPS
 from icconv_mm.backbones.resnet import ResNet
 from icconv_mm.layers import PyConv2d
 

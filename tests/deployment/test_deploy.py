@@ -15,7 +15,7 @@ from torch.nn.utils import parametrizations
 
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet
-from icconv_mm.deployment.layers import PackedConv2dReLU
+from icconv_mm.deployment.deploy import PackedConv2dReLU
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU, to_inception
 from icconv_mm.ops import use_backend
 

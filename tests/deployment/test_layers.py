@@ -13,14 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_mm.deployment import layers
-from icconv_mm.deployment.layers import PackedConv2d, PackedConv2dReLU
+from icconv_mm.deployment.deploy import PackedConv2d, PackedConv2dReLU
 from icconv_mm.layers import fast_eval
 from icconv_mm.layers.fast_eval import convolve, packs
 from icconv_mm.ops import backends, use_backend
 
 pytestmark = pytest.mark.skipif(not backends()['cpu'], reason='not compiled')
 
+layers = importlib.import_module('icconv_mm.deployment.deploy')  # the package has the function of that name
 KINDS = (PackedConv2d, PackedConv2dReLU)
 X = torch.randn(2, 8, 11, 9).contiguous(memory_format=torch.channels_last)
 

@@ -49,7 +49,7 @@ def test_it_imports_neither_torch_nor_openmmlab_nor_scipy(repo):
 @pytest.mark.parametrize('size', [(427, 640), (640, 427), (33, 500)])
 @pytest.mark.parametrize('scales', [[1], [2, 1, 0.5]])
 def test_a_pyramid_is_that_of_the_transform(size, scales):
-    transforms = pytest.importorskip('icconv_mm.tasks.pose.transforms')
+    transforms = pytest.importorskip('icconv_mm.tasks.pose.datasets')
     image = random_image(*size)
     known = transforms.MultiScaleResize((128, 160), scales, size_divisor=32).transform({'img': image})
     step = {'op': 'pyramid', 'input_size': [128, 160], 'scales': scales, 'size_divisor': 32, 'stride': 32}

@@ -14,9 +14,8 @@ from icconv_mm.layers import ICConv2d, to_inception, to_supernet
 from icconv_mm.layers.convert import inception_conv, supernet_conv
 from icconv_mm.ops import use_backend
 from icconv_mm.patterns import DilationPattern, write_patterns
-from icconv_mm.patterns.convolutions import select_convs
 from icconv_mm.patterns.search import edo_search
-from icconv_mm.patterns.supernet import tap_indices
+from icconv_mm.patterns.supernet import select_convs, tap_indices
 
 
 def _conv(**settings) -> nn.Conv2d:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from icconv_mm.deployment.layers import PackedConv2d
+from icconv_mm.deployment.deploy import PackedConv2d
 from icconv_mm.layers.fast_eval import convolve
 from icconv_mm.ops import backends, forget_packed_weights, inception_conv2d, pyconv2d, use_backend
 

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from icconv_mm.backbones import ICResNet, ICResNeXt
-from icconv_mm.patterns.inherit import inherit_taps
-from icconv_mm.patterns.search import search_layers
+from icconv_mm.patterns.search import inherit_taps, search_layers
 from icconv_mm.patterns.supernet import tap_indices
 
 NETWORKS = {

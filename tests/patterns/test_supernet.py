@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from icconv_mm.patterns.convolutions import select_convs
-from icconv_mm.patterns.supernet import candidates, embed_taps, keep_taps, select_kernels, tap_indices
+from icconv_mm.patterns.supernet import candidates, embed_taps, keep_taps, select_convs, select_kernels, tap_indices
 
 
 def test_candidates_are_all_dilations_smallest_first():

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from icconv_mm.annotations.convert import convert_dataset, read_datasets
 from icconv_mm.errors import ArgumentError, InputError, name_defect, printable
-from icconv_mm.hooks.own_data import CopyAnnotationsHook
+from icconv_mm.hooks.saving import CopyAnnotationsHook
 from icconv_mm.runner.own_data import config_for
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
@@ -185,7 +185,7 @@ def test_a_call_that_is_stopped_leaves_the_config_and_its_annotations(tmp_path, 
         return Path(cfg.filename).read_text(), {path: path.read_bytes() for path in files}
 
     before = content(cfg := write('sky', 'road', 'car'))
-    for name in ('convert_seg_maps.atomic_write', 'convert.write_json'):
+    for name in ('seg_maps.atomic_write', 'convert.write_json'):
         monkeypatch.setattr(f'icconv_mm.annotations.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')

@@ -17,7 +17,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from icconv_mm.tasks.multitask import MultiTaskSample
-from icconv_mm.tasks.multitask.gradients import SharedGradient
+from icconv_mm.tasks.multitask.model import SharedGradient
 from icconv_mm.versions import is_installed
 
 RANKS = [[(0, ['pose']), (1, ['pose'])], [(2, ['pose', 'semantic']), (3, ['semantic'])]]

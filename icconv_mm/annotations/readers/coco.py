@@ -10,15 +10,15 @@ from typing import Any
 from icconv_mm.annotations.checks import check_once, defective_entries, read_coco
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset, held_out_first
 from icconv_mm.annotations.images_on_disk import Files, split_of
-from icconv_mm.annotations.polygons import (
+from icconv_mm.annotations.reading import DatasetError, as_number, fault_of, head, mentions, read_json
+from icconv_mm.annotations.seg_maps import read_class_ids
+from icconv_mm.annotations.segmentations import (
     as_segmentation,
     box_of_keypoints,
     fit_to_image,
     is_area,
-    read_class_ids,
     written_size,
 )
-from icconv_mm.annotations.reading import DatasetError, as_number, fault_of, head, mentions, read_json
 from icconv_mm.errors import short
 
 _MPII = (

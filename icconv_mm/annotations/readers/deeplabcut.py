@@ -9,9 +9,9 @@ import numpy as np
 
 from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
-from icconv_mm.annotations.polygons import box_of_keypoints
 from icconv_mm.annotations.readers.yolo import yaml_of
 from icconv_mm.annotations.reading import DatasetError, head, read_text
+from icconv_mm.annotations.segmentations import box_of_keypoints
 from icconv_mm.errors import short
 
 _HEAD = ('scorer', 'individuals', 'bodyparts', 'coords')

@@ -9,9 +9,9 @@ import numpy as np
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, located
-from icconv_mm.annotations.polygons import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.annotations.readers.coco import kind_of_json
 from icconv_mm.annotations.reading import DatasetError, as_number, read_json
+from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.errors import short
 
 _CORNERS = 32  # of a polygon in the place of a circle

@@ -24,10 +24,10 @@ from icconv_mm.annotations.images_on_disk import (
     located,
     split_of,
 )
-from icconv_mm.annotations.polygons import read_class_ids
 from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.readers.yolo import yaml_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
+from icconv_mm.annotations.seg_maps import read_class_ids
 from icconv_mm.errors import short
 from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.images import IMAGE_SUFFIXES

@@ -10,9 +10,9 @@ import numpy as np
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
-from icconv_mm.annotations.polygons import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.reading import DatasetError, as_integer, as_number, head, read_xml
+from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.errors import short
 from icconv_mm_runtime.coco import encode_rle
 

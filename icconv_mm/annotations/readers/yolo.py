@@ -11,8 +11,8 @@ from typing import Any
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, followed, is_text, located
-from icconv_mm.annotations.polygons import as_segmentation
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_text, read_yaml
+from icconv_mm.annotations.segmentations import as_segmentation
 from icconv_mm.errors import short
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 

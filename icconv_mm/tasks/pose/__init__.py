@@ -12,15 +12,15 @@ __all__ = ['COCO_KEYPOINT_ORDER', 'MaskedHeatmapLoss', 'TagLoss', 'group_keypoin
 
 if versions.is_installed('mmpose'):
     from icconv_mm.tasks.pose.codec import AECodec
-    from icconv_mm.tasks.pose.datasets import BottomupCocoDataset, BottomupCrowdPoseDataset
-    from icconv_mm.tasks.pose.estimator import AEPoseEstimator, FinestFPN
-    from icconv_mm.tasks.pose.head import AEHead
-    from icconv_mm.tasks.pose.transforms import (
+    from icconv_mm.tasks.pose.datasets import (
         BottomupAffine,
+        BottomupCocoDataset,
+        BottomupCrowdPoseDataset,
         MultiScaleDataPreprocessor,
         MultiScaleResize,
         PackMultiScaleInputs,
     )
+    from icconv_mm.tasks.pose.estimator import AEHead, AEPoseEstimator, FinestFPN
 
     __all__ += [
         'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',

@@ -17,9 +17,9 @@ from icconv_mm.annotations.checks import (
     warn_of_areas,
     warn_of_lost_people,
 )
+from icconv_mm.annotations.dataset import keypoint_metainfo
 from icconv_mm.annotations.reading import read_json
 from icconv_mm.annotations.segmentations import check_segmentations
-from icconv_mm.annotations.skeleton import keypoint_metainfo
 from icconv_mm.config_tree import kind_of, with_pipeline
 from icconv_mm.errors import naming
 from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter

@@ -1,17 +1,20 @@
-"""Bottom-up pose estimator that can be tested at several scales."""
+"""Bottom-up pose by associative embedding: the estimator, which can be tested at several scales, and its head."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from mmengine.structures import PixelData
+from mmpose.models.heads import AssociativeEmbeddingHead
 from mmpose.models.necks import FPN
 from mmpose.models.pose_estimators import BottomupPoseEstimator
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.utils.rnn import pad_sequence
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
-from icconv_mm.tasks.pose.multiscale import check_scales
+from icconv_mm.tasks.pose.multiscale import MapAggregator, check_scales, tag_scale
 
 _STRIDE = 32  # largest stride of the network: what sides of resized batches are multiples of
 
@@ -115,3 +118,138 @@ def _check(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence, flip: b
                 f'{list(scales)}: both are written by icconv_mm.MultiScaleResize and packed by '
                 'icconv_mm.PackMultiScaleInputs'
             )
+
+
+@MODELS.register_module()
+class AEHead(AssociativeEmbeddingHead):
+    """Deconvolutions, then one 1x1 convolution to a heatmap and a tag map per keypoint.
+
+    The layers, their keys and their initialisation are mmpose's (``deconv_layers``, ``final_layer``); losses and
+    prediction are not: see docs/pose.md.
+
+    Args:
+        in_channels: Channels of the feature map.
+        num_keypoints: Number of keypoints K.
+        in_index: Index of the feature map to read; -1 is the coarsest of a backbone, 0 the finest of a pyramid.
+        keypoint_loss: Config of the heatmap loss, called with (heatmaps, targets, mask).
+        tag_loss: Config of the tag loss, called with (tags, indices); gives (push, pull).
+        **kwargs: Arguments of mmpose's ``AssociativeEmbeddingHead``: deconv_out_channels, decoder (the codec) ...
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_keypoints: int,
+        in_index: int = -1,
+        keypoint_loss: dict = dict(type='icconv_mm.MaskedHeatmapLoss'),  # noqa: B006
+        tag_loss: dict = dict(type='icconv_mm.TagLoss'),  # noqa: B006
+        **kwargs,
+    ):
+        super().__init__(in_channels, num_keypoints, keypoint_loss=keypoint_loss, tag_loss=tag_loss, **kwargs)
+        if self.tag_dim != 1:
+            raise InputError(f'AEHead: tag_dim must be 1 (one tag map per keypoint), got {self.tag_dim}')
+        self.in_index = in_index
+
+    def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Heatmaps [B, K, h, w] and tags [B, K, h, w] (or [B, 1, h, w] if all keypoints share one map)."""
+        return super().forward([feats[self.in_index]])
+
+    def loss(self, feats: Sequence[Tensor], batch_data_samples: Sequence, train_cfg: dict | None = None) -> dict:
+        """``loss_kpt``, ``loss_push`` and ``loss_pull``, averaged over the batch.
+
+        Raises:
+            InputError: If the targets have another number of keypoints or another size than the output.
+        """
+        heatmaps, tags = self.forward(feats)
+        targets = torch.stack([sample.gt_fields.heatmaps for sample in batch_data_samples])
+        if targets.shape != heatmaps.shape:
+            raise InputError(
+                f'the head predicts heatmaps of shape {list(heatmaps.shape[1:])} (keypoints, height, width), but the '
+                f'targets have {list(targets.shape[1:])}; check num_keypoints, the annotations and heatmap_size'
+            )
+        mask = torch.cat([sample.gt_fields.heatmap_mask for sample in batch_data_samples])
+        indices = pad_sequence([sample.gt_instance_labels.keypoint_indices for sample in batch_data_samples], True)
+        # In float32 also under autocast: the squares and exponentials of tags need its range.
+        tags = tags.float().expand(-1, self.num_keypoints, -1, -1)
+        push, pull = self.loss_module.tag_loss(tags, indices)
+        return dict(
+            loss_kpt=self.loss_module.keypoint_loss(heatmaps.float(), targets, mask), loss_push=push, loss_pull=pull
+        )
+
+    def predict(
+        self,
+        feats: Iterable[tuple[Sequence[Tensor], Sequence[Tensor] | None]],
+        batch_data_samples: Sequence,
+        test_cfg: dict | None = None,
+    ) -> list | tuple[list, list]:
+        """Merge the maps of all test scales and find the people.
+
+        Args:
+            feats: One (features, features of the flipped image or None) per scale, in the order of the samples'
+                ``test_scales``. An iterator is asked for one scale at a time, so that only one is in memory.
+            batch_data_samples: Samples of one ``input_size`` and with the same ``test_scales``.
+            test_cfg: ``restore_heatmap_size`` (True): decode at the resolution of the input at scale 1, as the
+                published models were tested, rather than at that of the network's output; ``align_corners`` (False);
+                ``output_heatmaps`` (False): return the merged maps as well.
+
+        Returns:
+            One ``InstanceData`` per image with ``keypoints`` [P, K, 2] in input pixels, ``keypoint_scores`` [P, K] and
+            ``bbox_scores`` [P]; with ``output_heatmaps`` also a list of ``PixelData``.
+
+        Raises:
+            InputError: If the samples differ in ``input_size``, or ``feats`` has another number of scales than they.
+        """
+        test_cfg = test_cfg or {}
+        sizes = {tuple(sample.metainfo['input_size']) for sample in batch_data_samples}
+        if len(sizes) > 1:
+            raise InputError(f'AEHead: samples of one batch must have one input_size, got {sorted(sizes)}')
+        meta = batch_data_samples[0].metainfo
+        heatmaps, tags = self.merge(feats, meta, test_cfg)
+        instances = self.decode((heatmaps, tags, meta['input_size']))
+        if not test_cfg.get('output_heatmaps', False):
+            return instances
+        maps = zip(heatmaps, tags.permute(0, 1, 4, 2, 3).flatten(1, 2))
+        return instances, [PixelData(heatmaps=heatmap, tags=tag) for heatmap, tag in maps]
+
+    def merge(self, feats: Iterable, meta: dict, test_cfg: dict) -> tuple[Tensor, Tensor]:
+        """The maps of all test scales as one, from which :meth:`predict` decodes the people; a head may override it.
+
+        Args:
+            feats: Features by scale, as :meth:`predict` takes them; each is read once.
+            meta: What the samples of the batch share: ``input_size``, and ``test_scales`` and ``flip_indices`` where
+                they are tested so.
+            test_cfg: Settings as :meth:`predict` takes them.
+
+        Returns:
+            Heatmaps [B, K, H, W] and tags [B, K, H, W, L] (L of the flipped image as well, where there is one),
+            float32.
+
+        Raises:
+            InputError: If ``feats`` has another number of scales than ``meta``.
+        """
+        project = test_cfg.get('restore_heatmap_size', True)
+        aggregator = MapAggregator(meta['input_size'] if project else None, test_cfg.get('align_corners', False))
+        scales = meta.get('test_scales', (1,))
+        count = 0
+        for count, maps in enumerate(self._maps(feats), start=1):
+            if count > len(scales):
+                break
+            scale = scales[count - 1]
+            (heatmaps, tags), (flipped_heatmaps, flipped_tags) = maps
+            if scale != tag_scale(scales):
+                tags = flipped_tags = None
+            aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
+        if count != len(scales):
+            found = count if count < len(scales) else f'more than {len(scales)}'
+            raise InputError(f'AEHead: expected features of {len(scales)} scales, {list(scales)}, got {found}')
+        return aggregator.result()
+
+    def _maps(self, feats: Iterable) -> Iterable:
+        """Per scale ([heatmaps], [tags]) of the image and of its mirror image, keeping no features."""
+        for image, flipped in feats:
+            maps = [tuple([output.float()] for output in self.forward(image)), (None, None)]
+            del image
+            if flipped is not None:
+                maps[1] = tuple([output.float()] for output in self.forward(flipped))
+            del flipped
+            yield maps

@@ -24,7 +24,7 @@ from icconv_mm.annotations.seg_maps import (
 from icconv_mm.config_tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.adapter import TaskAdapter, metainfo_of
-from icconv_mm.tasks.semantic.transforms import LoadSegMap
+from icconv_mm.tasks.semantic.data import LoadSegMap
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 

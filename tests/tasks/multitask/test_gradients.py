@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d
 
 from icconv_mm.errors import InputError
-from icconv_mm.tasks.multitask.gradients import AGGREGATORS, SharedGradient
+from icconv_mm.tasks.multitask.model import AGGREGATORS, SharedGradient
 
 
 class Network:

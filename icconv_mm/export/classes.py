@@ -1,9 +1,8 @@
-"""Segmentors of mmseg, up to logits of the size of their input."""
+"""Networks that give classes: segmentors of mmseg those of each pixel, classifiers of mmpretrain those of an image."""
 
 from typing import Any
 
-from mmseg.models.segmentors import EncoderDecoder
-from mmseg.models.utils import Upsample, resize
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
@@ -12,13 +11,13 @@ from icconv_mm.errors import InputError
 class _Enlarged(nn.Module):
     """mmseg's ``Upsample`` by a whole factor; its own arithmetic, in floats, would make sizes constants."""
 
-    def __init__(self, module: Upsample):
+    def __init__(self, module: nn.Module):
         super().__init__()
         self.factor, self.mode, self.align_corners = int(module.scale_factor), module.mode, module.align_corners
 
     def forward(self, x: Tensor) -> Tensor:
         size = [side * self.factor for side in x.shape[-2:]]
-        return resize(x, size, None, self.mode, self.align_corners, warning=False)
+        return F.interpolate(x, size, mode=self.mode, align_corners=self.align_corners)
 
 
 class SegmentorOutputs(nn.Module):
@@ -37,6 +36,9 @@ class SegmentorOutputs(nn.Module):
 
     def __init__(self, segmentor: nn.Module, where: str = 'model'):
         super().__init__()
+        from mmseg.models.segmentors import EncoderDecoder
+        from mmseg.models.utils import Upsample
+
         if type(segmentor) is not EncoderDecoder or type(segmentor).encode_decode is not EncoderDecoder.encode_decode:
             raise InputError(f'{where}: {type(segmentor).__name__} cannot be exported; of mmseg, EncoderDecoder can')
         if (mode := segmentor.test_cfg.get('mode', 'whole')) != 'whole':
@@ -56,4 +58,40 @@ class SegmentorOutputs(nn.Module):
         """``[N, 3, H, W]`` normalised."""
         logits = self.segmentor.decode_head(self.segmentor.extract_feat(image))
         align_corners = self.segmentor.align_corners
-        return (resize(logits, size=image.shape[-2:], mode='bilinear', align_corners=align_corners, warning=False),)
+        return (F.interpolate(logits, image.shape[-2:], mode='bilinear', align_corners=align_corners),)
+
+
+class ClassifierOutputs(nn.Module):
+    """``scores`` [N, C], which sum to 1.
+
+    Args:
+        classifier: An ``ImageClassifier`` whose head gives one label.
+        where: Its name in an error.
+
+    Raises:
+        InputError: It is another network.
+    """
+
+    kind = 'classification'
+    names = ('scores',)
+
+    def __init__(self, classifier: nn.Module, where: str = 'model'):
+        super().__init__()
+        from mmpretrain.models.classifiers import ImageClassifier
+        from mmpretrain.models.heads import ClsHead
+
+        head = getattr(classifier, 'head', None)
+        is_known = isinstance(classifier, ImageClassifier) and isinstance(head, ClsHead)
+        if not is_known or type(head)._get_predictions is not ClsHead._get_predictions:
+            raise InputError(
+                f'{where}.head: {type(head).__name__} cannot be exported; heads of one label (ClsHead) can'
+            )
+        self.classifier = classifier
+
+    def details(self, meta: dict) -> dict[str, Any]:
+        """What the runtime needs to know."""
+        return {}
+
+    def forward(self, image: Tensor, size: Tensor | None) -> tuple[Tensor]:
+        """``[N, 3, H, W]`` normalised."""
+        return (self.classifier.head(self.classifier.extract_feat(image)).softmax(1),)

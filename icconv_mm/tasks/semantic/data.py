@@ -1,0 +1,185 @@
+"""What mmseg lacks for training on segmentation maps: a dataset by a list, transforms, a loss, a visualiser."""
+
+import json
+import os
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch.nn.functional as F
+from mmcv.transforms import BaseTransform
+from mmengine.fileio import list_from_file
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations
+from mmseg.visualization import SegLocalVisualizer
+from PIL import Image
+from torch import Tensor, nn
+
+from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
+from icconv_mm.annotations.loading import ImageFileError, unrotated_labels_hint
+from icconv_mm.annotations.seg_maps import IGNORED, labels_defect, labels_in, read_seg_map, seg_map_defect
+from icconv_mm.errors import InputError, naming
+from icconv_mm.registry import DATASETS, MODELS, TRANSFORMS, VISUALIZERS
+
+
+@DATASETS.register_module()
+class ListedSegDataset(BaseSegDataset):
+    """mmseg's dataset of the images and segmentation maps that a JSON file pairs, wherever they lie.
+
+    Args:
+        ann_file: A file with ``images``, each with ``id``, ``file_name`` (below ``data_prefix['img_path']``) and
+            ``seg_map`` (below the folder of ``ann_file``), as ``tools/prepare_data.py`` writes it.
+        kwargs: Arguments of ``BaseSegDataset``.
+
+    Raises:
+        InputError: The file is not such a list.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """One entry for each image."""
+        with naming(self.ann_file, OSError, ValueError, KeyError, TypeError), open(self.ann_file, 'rb') as file:
+            images = json.load(file)['images']
+            if not images:
+                raise InputError('no images in the list')
+            return [self._entry(image) for image in images]
+
+    def _entry(self, image: dict) -> dict:
+        folder = os.path.dirname(self.ann_file)
+        return dict(
+            img_path=os.path.join(self.data_prefix.get('img_path') or '', image['file_name']),
+            seg_map_path=os.path.join(self.data_prefix.get('seg_map_path') or folder, image['seg_map']),
+            img_id=image['id'],
+            label_map=self.label_map,
+            reduce_zero_label=self.reduce_zero_label,
+            seg_fields=[],
+        )
+
+
+@MODELS.register_module()
+class WeightedCrossEntropyLoss(nn.Module):
+    """Cross entropy with a weight for each class, the mean over pixels that are labelled.
+
+    mmseg's ``CrossEntropyLoss`` with ``class_weight`` ends in an IndexError where a pixel is ignored.
+
+    Args:
+        class_weight: A weight for each class.
+        loss_weight: Factor of the loss.
+        loss_name: Its name in the log; a loss that is learned from begins with ``loss_``.
+    """
+
+    def __init__(self, class_weight: Sequence[float], loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:
+        super().__init__()
+        self.class_weight, self.loss_weight, self.loss_name = list(class_weight), loss_weight, loss_name
+
+    def forward(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = 255) -> Tensor:
+        """``[N, C, H, W]`` and ``[N, H, W]`` -> the loss; ``weight``, [N, H, W], is that of each pixel."""
+        classes = logits.new_tensor(self.class_weight)
+        losses = F.cross_entropy(logits, labels, classes, ignore_index=ignore_index, reduction='none')
+        labelled = labels != ignore_index
+        total = (classes[labels.where(labelled, 0)] * labelled).sum()
+        losses = losses if weight is None else losses * weight
+        return self.loss_weight * losses.sum() / total.clamp(min=1e-6)
+
+
+@VISUALIZERS.register_module()
+class SegVisualizer(SegLocalVisualizer):
+    """mmseg's visualiser, which keeps the classes that it was given.
+
+    ``MMSegInferencer`` asks for those of Cityscapes unless its caller names others, whatever config and checkpoint say.
+
+    Args:
+        name: Name of the visualiser, as mmengine keeps it.
+        classes: Names of the classes, or the file that has them, a line each.
+        palette: Colours (R, G, B) of the classes.
+        kwargs: Arguments of ``SegLocalVisualizer``.
+    """
+
+    def __init__(
+        self, name: str = 'visualizer', *args, classes: Sequence[str] | str, palette: Sequence[Sequence[int]], **kwargs
+    ):
+        super().__init__(name, *args, **kwargs)
+        self._own = list_from_file(classes) if isinstance(classes, str) else list(classes), list(palette)
+        self.set_dataset_meta()
+
+    def set_dataset_meta(
+        self,
+        classes: Sequence[str] | None = None,
+        palette: Sequence[Sequence[int]] | None = None,
+        dataset_name: str | None = None,
+    ) -> None:
+        """As mmseg's; without arguments the classes that the visualiser was made with."""
+        if hasattr(self, '_own') and not (classes or palette or dataset_name):
+            classes, palette = self._own
+        super().set_dataset_meta(classes, palette, dataset_name)
+
+
+@TRANSFORMS.register_module()
+class RandomBlur(BaseTransform):
+    """Blurs every other image with a Gaussian kernel, as PyConvSegNet was trained (and PSPNet before it).
+
+    Args:
+        prob: Share of the images that are blurred.
+        kernel_size: Pixels of the kernel, odd. OpenCV's weights for 5 are 1, 4, 6, 4 and 1 sixteenths.
+
+    Raises:
+        InputError: If the share is not from 0 to 1, or the size is even or not above 0.
+    """
+
+    def __init__(self, prob: float = 0.5, kernel_size: int = 5):
+        if not 0 <= prob <= 1:
+            raise InputError(f'RandomBlur: prob must be from 0 to 1, got {prob}')
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise InputError(f'RandomBlur: kernel_size must be odd and above 0, got {kernel_size}')
+        self.prob, self.kernel_size = prob, kernel_size
+
+    def transform(self, results: dict) -> dict:
+        """The sample with ``img`` [H, W, 3] blurred, or as it is."""
+        if np.random.rand() < self.prob:
+            results['img'] = cv2.GaussianBlur(results['img'], (self.kernel_size,) * 2, 0)
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadSegMap(LoadAnnotations):
+    """mmseg's ``LoadAnnotations``, with an error that names a segmentation map that cannot be right.
+
+    mmseg keeps the last eight bits of a pixel, whatever the file has, and compares no sizes. The tools of this package
+    put this transform in the place of mmseg's, with the classes of the dataset and what the heads ignore.
+
+    Args:
+        num_classes: Labels, as training sees them, are from 0 to one below it; None if it is not known.
+        ignored: Other labels that may occur.
+        kwargs: Arguments of mmseg's transform.
+
+    Raises:
+        ImageFileError: The map has several channels, another size than its image, or other labels.
+    """
+
+    def __init__(self, num_classes: int | None = None, ignored: Sequence[int] = (IGNORED,), **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.num_classes, self.ignored = num_classes, tuple(ignored)
+
+    def _load_seg_map(self, results: dict) -> None:
+        path, image = results['seg_map_path'], results.get('img_path')
+        size, reduced = results.get('ori_shape'), results.get('reduce_zero_label', False)
+        known = self.num_classes or 1 << 8
+        defect, hint = None if '://' in path else self._wide_defect(path, known, reduced), ''
+        if defect is None:
+            super()._load_seg_map(results)
+            labels = results['gt_seg_map']
+            defect = seg_map_defect(labels, known, ignored=self.ignored, size=size, reduced=reduced)
+            hint = unrotated_labels_hint(image, labels.shape[:2], size) if defect else ''
+        if defect is not None:
+            raise ImageFileError(f'{path}: {defect}{hint}')
+
+    def _wide_defect(self, path: str, known: int, reduced: bool) -> str | None:
+        """Labels that do not fit into eight bits."""
+        try:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
+                is_wide = image.mode[0] in 'IF'
+        except OSError:  # of a kind that Pillow does not know: mmseg's decoder says the rest
+            return None
+        if not is_wide:
+            return None
+        wide = [label for label in labels_in(read_seg_map(path)) if not 0 <= label < 1 << 8]
+        return labels_defect(wide, known, self.ignored, reduced)
