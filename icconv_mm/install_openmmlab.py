@@ -48,7 +48,7 @@ CXX_STANDARD = {'2.15': 'c++20'}  # torch -> what its headers need, where mmcv's
 
 
 class SetupError(Exception):
-    """A sentence for the user: what is missing and how to fix it."""
+    """A message for the user: what is missing and how to fix it."""
 
 
 def constraints_folder() -> Path:

@@ -1,4 +1,4 @@
-"""Predictions as COCO results: records of an image, run lengths of masks, and the files."""
+"""Predictions as COCO results: records of an image, RLE of masks, and the files."""
 
 import json
 import os

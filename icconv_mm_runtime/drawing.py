@@ -147,7 +147,7 @@ def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[
 
 
 def _draw_mask(canvas: np.ndarray, item: DrawnObject, unit: float, filled: bool) -> None:
-    """In its colour, or as a white outline on a segmentation map, which would not be seen below it."""
+    """In its colour, or as a white contour on a segmentation map, which would not be seen below it."""
     height, width = canvas.shape[:2]
     mask = item.mask.astype(np.uint8)
     if mask.shape != (height, width):
@@ -157,8 +157,8 @@ def _draw_mask(canvas: np.ndarray, item: DrawnObject, unit: float, filled: bool)
         x, y, w, h = cv2.boundingRect(mask)
         part = canvas[y : y + h, x : x + w]
         _blend(part, np.full_like(part, color), mask[y : y + h, x : x + w] > 0, _MASK)
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(canvas, outlines, -1, color, max(1, round(unit if filled else 1.5 * unit)), cv2.LINE_AA)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(canvas, contours, -1, color, max(1, round(unit if filled else 1.5 * unit)), cv2.LINE_AA)
 
 
 def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: float) -> None:

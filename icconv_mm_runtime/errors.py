@@ -1,4 +1,4 @@
-"""What a user can mend, in one sentence that a terminal shows as it is."""
+"""Errors that a user can fix; a terminal shows their one-line message as it is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class RuntimeInputError(ValueError):
-    """A file, an image or an option cannot be used; the message is one sentence that says which, and why."""
+    """A file, an image or an option cannot be used; the message says which, and why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))

@@ -42,7 +42,7 @@ class Session:
     input and gives arrays by output.
 
     Raises:
-        RuntimeInputError: The file cannot be used; one sentence says why.
+        RuntimeInputError: The file cannot be used; the message says why.
 
     Example::
 

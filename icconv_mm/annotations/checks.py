@@ -1,4 +1,4 @@
-"""Checks of annotations, so that a wrong file is one sentence instead of a traceback from deep inside a library.
+"""Checks of annotations, so that a wrong file is one message instead of a traceback from deep inside a library.
 
 The content of a file is looked at only when building the dataset failed or left it empty: a good file costs nothing.
 What a library takes in silence is checked of the dataset that was built: its classes by name.
@@ -162,7 +162,7 @@ def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def location_of(annotation: Mapping[str, Any], image: Mapping[str, Any], path: str | Path) -> str:
-    """File, image and annotation, before the sentence that says what is wrong."""
+    """File, image and annotation, before the message."""
     return f'{path}: image {image["id"]} ({image["file_name"]}), annotation {annotation.get("id")}'
 
 

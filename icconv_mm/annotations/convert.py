@@ -46,7 +46,7 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _READERS = (coco_sources, yolo_sources, voc_sources, seg_map_sources, deeplabcut_sources, labelme_sources)
 _DECODING = 4  # images are decoded at once
-_PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are judged
+_PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are evaluated
 _GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that says nothing of a keypoint
 _COMMON = ('data', 'annotations')  # names of files that many sets have
 _FORMATS = (
@@ -79,7 +79,7 @@ def read_datasets(*locations: str | Path, strict: bool = False) -> list[Dataset]
             for file, what in [problem for each in own for problem in each.warnings] + files.warnings:
                 raise DatasetError(f'{location}: none of its labels can be used, the first: {file}: {what}')
             raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}')
-        empty = [each for each in own if each not in labelled]  # what is wrong with them is said of another
+        empty = [each for each in own if each not in labelled]  # their warnings go to another dataset
         labelled[0].warnings = files.warnings + labelled[0].warnings + [each for one in empty for each in one.warnings]
         labelled[0].missing += [each for one in empty for each in one.missing]
         for each in labelled:
@@ -172,7 +172,7 @@ def convert_dataset(
         folder: Gets ``TASK_SPLIT.json``, the names of classes or keypoints and, where segmentation maps are not as
             networks read them, ``maps``.
         classes: The names to learn, in their order; for segmentation maps without names, the name of each value from 0.
-        void: Values of segmentation maps that are ignored.
+        ignore_index: Values of segmentation maps that are ignored.
         thorough: Whether every segmentation map is read, and every image compared with the others.
         shared: Whether the splits are those of several tasks: they stay as they are, and :func:`fill_splits` follows.
         absolute: Whether files name images by their whole paths; else by those below ``root`` of what is returned.
@@ -410,7 +410,7 @@ def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
     alone = [name for name in names if not any(name in pair for pair in pairs)]
     if alone:
         made.notes.append(
-            f'in the mirror stay, as their names have no partner: {", ".join(alone[:8])}'
+            f'a flip leaves these as they are, for their names have no partner: {", ".join(alone[:8])}'
             f'{", ..." if len(alone) > 8 else ""} (see flip_pairs in {KEYPOINTS_FILE})'
         )
     return pairs

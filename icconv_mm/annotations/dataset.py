@@ -23,7 +23,7 @@ from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
 
 SPLITS = ('train', 'val', 'test')
-_HELD_OUT_FIRST = ('val', 'test', 'train', '')  # an image that is learned from must not judge what was learned
+_HELD_OUT_FIRST = ('val', 'test', 'train', '')  # a training image must not evaluate the training
 _HELD_OUT = 5  # one image of so many validates, where nobody split the set
 
 
@@ -76,7 +76,7 @@ class AnnotatedImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height as the image is loaded, turned as its EXIF says; zeros if it cannot be read."""
+        """Width and height as the image is loaded, rotated by its EXIF orientation; zeros if it cannot be read."""
         if self._size is None:
             try:
                 self._size, _, dark = _head(self.path)
@@ -250,10 +250,10 @@ class Converted:
         splits: How many images each split has.
         paths: The images of each split; ``annotations``, how many they have.
         sizes: Width and height of each image, [n, 2].
-        boxes: Width and height of each thing in shares of the longer side of its image, [m, 2].
+        boxes: Width and height of each object in shares of the longer side of its image, [m, 2].
         keypoints, skeleton: As of :class:`icconv_mm.annotations.dataset.Dataset`.
         flip_pairs: Pairs of keypoints that are swapped by a flip; None where nothing says which.
-        notes: What was decided, in sentences.
+        notes: Messages about what was decided.
     """
 
     task: str

@@ -31,7 +31,7 @@ _DARK = 1 << 14  # pixels of 16 bits are loaded as their upper 8: of 12 bits in 
 
 
 def oriented_size(path: Path) -> tuple[tuple[int, int], int]:
-    """Width and height of an image after it is turned as its EXIF says, and that orientation (1: as it is).
+    """Width and height of an image after its EXIF rotation, and that orientation (1: as it is).
 
     Raises:
         InputError: It is no image.
@@ -53,7 +53,7 @@ def _head(path: Path) -> tuple[tuple[int, int], int, str]:
                 what = f'a {image.format} with pixels of the mode {image.mode}'
                 raise ValueError(f'{what}, which OpenCV {cv2.__version__} does not load: save it as PNG with 8 bits')
             turn, dark = _turn_of(image), ''
-            if image.format == 'TIFF':  # which Pillow has turned
+            if image.format == 'TIFF':  # which Pillow has rotated
                 size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
             if image.mode.startswith('I') and (most := image.getextrema()[1]) < _DARK:
                 dark = f'pixels go up to {most} of 65535, which are loaded as {most >> 8} of 255: save it with 8 bits'
@@ -78,7 +78,7 @@ def _turn_of(image: Image.Image) -> int:
 
 @cache
 def _loaded_shape(kind: str, mode: str, turn: int = 1) -> tuple[int, ...]:
-    """The shape that OpenCV loads a small image of a format in, wider than high before it is turned.
+    """The shape that OpenCV loads a small image of a format in, wider than high before it is rotated.
 
     It is empty if OpenCV does not load it: what it knows depends on its version.
     """

@@ -111,7 +111,7 @@ def size_defect(results: Mapping[str, Any]) -> str | None:
 
 
 def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequence[int] | None) -> str:
-    """What to do about labels whose height and width are those of the image before its EXIF turned it; '' if not so."""
+    """Advice where labels have the height and width of the image before its EXIF rotation; else ''."""
     if path is None or image is None or '://' in path or tuple(labels) != tuple(image[1::-1]):
         return ''
     try:
@@ -122,8 +122,8 @@ def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequen
     if orientation not in (5, 6, 7, 8):
         return ''
     return (
-        f': EXIF turns the image (orientation {orientation}), and the labels are of the image before; if those of all '
-        "images are, set color_type='color_ignore_orientation' of LoadImageFromFile"
+        f': EXIF rotates the image (orientation {orientation}), but not its labels; if those of all images are '
+        "unrotated, set color_type='color_ignore_orientation' of LoadImageFromFile"
     )
 
 

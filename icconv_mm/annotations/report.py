@@ -145,7 +145,7 @@ def _has_annotations(image: AnnotatedImage) -> bool:
 
 
 def _list(lines: list[str], first: str = '') -> str:
-    """Lines that follow a sentence; those with ``first`` come first."""
+    """Lines that follow a message; those with ``first`` come first."""
     lines = [printable(line) for line in sorted(lines, key=lambda line: first not in line)]
     more = [f'... and {len(lines) - _LISTED} more'] if len(lines) > _LISTED else []
     return '\n  '.join([':', *lines[:_LISTED], *more]) if lines else ''

@@ -202,7 +202,7 @@ def convert_seg_maps(
         held = f'label {", ".join(map(str, sorted(pixels)))}, of the classes {" ".join(there) or "none"} alone'
         raise DatasetError(f'{dataset.location}: segmentation maps hold {held}: there is nothing to tell apart')
     if not (plain and list(names) == list(range(len(names))) and set(pixels) <= {*names, IGNORED}):
-        made.notes.append(f'segmentation maps are written anew, {len(names)} classes from 0 and 255 for void')
+        made.notes.append(f'segmentation maps are written anew, {len(names)} classes from 0 and 255 for ignored pixels')
         if len(names) > IGNORED:
             raise DatasetError(
                 f'{dataset.location}: {len(names)} classes, and a map of one byte has room for {IGNORED}'
@@ -281,15 +281,13 @@ def _names_of_values(
     classes: Sequence[str] | None,
     ignore_index: set[int],
 ) -> dict[int, str]:
-    """The name of each value that is a class, in the order of labels; ``void`` grows by those that are called so."""
+    """The name of each value that is a class, in the order of labels; ``ignore_index`` grows by those of such names."""
     values = sorted(set(pixels) - ignore_index)
     known = dict(dataset.seg_map_classes) if classes is None or dataset.seg_map_classes else dict(enumerate(classes))
     known = {value: name for value, name in known.items() if value not in ignore_index}
     if set(values) == {0, IGNORED} and known.keys() in (set(), {0, 1}):
         known = {0: known.get(0, 'background'), IGNORED: known.get(1, 'foreground')}
-        made.notes.append(
-            f'segmentation maps have 0 and 255 alone: 255 is taken for the object ({known[IGNORED]}), not for void'
-        )
+        made.notes.append(f'segmentation maps have 0 and 255 alone: 255 is the object ({known[IGNORED]}), not ignored')
     if known:
         for value in [value for value, name in known.items() if name.lower() in _IGNORED_NAMES]:
             made.notes.append(f'{known[value]!r}, value {value}, is ignored: not learned')
@@ -297,7 +295,7 @@ def _names_of_values(
             ignore_index.add(value)
         for value in values:
             if value not in known and value not in ignore_index | {IGNORED}:
-                dataset.warn(where[value], f'{_unnamed(value)}: {pixels[value]} pixels in all maps are void')
+                dataset.warn(where[value], f'{_unnamed(value)}: {pixels[value]} pixels in all maps are ignored')
         if classes and dataset.seg_map_classes:
             chosen = require_known(classes, known.values(), 'classes: no class')
             known = {value: name for name in chosen for value in known if known[value] == name}
@@ -307,7 +305,7 @@ def _names_of_values(
     total = sum(pixels.values())
     for value in values[first_gap:]:
         if pixels[value] < _STRAY * total:
-            dataset.warn(where[value], f'label {value}, beyond a gap in the labels: {pixels[value]} pixels are void')
+            dataset.warn(where[value], f'label {value}, beyond a gap in the labels: {pixels[value]} pixels are ignored')
             values.remove(value)
     span = f'{values[0]} to {values[-1]}' if values else 'in them'
     made.notes.append(
@@ -347,7 +345,7 @@ def _write_maps(
         if (values := read(image)) is None:
             continue
         for value in set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - known:
-            dataset.warn(image.seg_map, f'{_unnamed(value)}: void in this map and those after it')
+            dataset.warn(image.seg_map, f'{_unnamed(value)}: ignored in this map and those after it')
             known.add(value)
         location = (folder / image.path.relative_to(root)).with_suffix('.png')
         with atomic_write(location, is_flushed=False) as file:

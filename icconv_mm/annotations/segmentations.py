@@ -1,4 +1,4 @@
-"""Segmentations of objects in COCO's forms, polygons and RLE: checked, made, turned, and as boxes and areas.
+"""Segmentations of objects in COCO's forms, polygons and RLE: checked, made, rotated, and as boxes and areas.
 
 pycocotools reads beyond its arrays, hangs or aborts for RLE that do not fill their image: it gets none of them.
 """
@@ -327,7 +327,7 @@ def rotate(annotation: Annotation, orientation: int, size: tuple[int, int]) -> N
 
 
 def fit_to_image(dataset: Dataset, image: AnnotatedImage, written: tuple[int, int] | None, file: Path) -> None:
-    """Labels in the frame of the sensor follow their image, which is loaded as EXIF turns it.
+    """Rotates annotations of the unrotated image, for it is loaded with its EXIF rotation.
 
     Labels of another size are not those of the image: it is left out.
 
@@ -344,6 +344,8 @@ def fit_to_image(dataset: Dataset, image: AnnotatedImage, written: tuple[int, in
     if turn in (5, 6, 7, 8) and (height, width) == size:
         for annotation in image.annotations or ():
             rotate(annotation, turn, (width, height))
-        dataset.warn(image.path, f'EXIF turns it (orientation {turn}), {file.name} has its labels unturned: turned')
+        dataset.warn(
+            image.path, f'EXIF rotates it (orientation {turn}), but not the annotations of {file.name}: rotated'
+        )
     else:
         image.problem = f'is {size[0]} x {size[1]}, but {file.name} says {width} x {height}'

@@ -163,7 +163,7 @@ def _read(file: BinaryIO, map_location: Any) -> Any:
     storages: dict[str, _Storage] = {}
 
     class Unpickler:
-        """What torch derives its own from, which has a ``persistent_load``, and a ``find_class`` that nobody asks."""
+        """What torch derives its own from, which has a ``persistent_load``, and a ``find_class`` that nothing calls."""
 
         def __init__(self, file: BinaryIO, **_: Any) -> None:
             self.file = file

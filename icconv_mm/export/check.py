@@ -149,7 +149,7 @@ def is_tie(model: ComparedModel, session: Session, batch: Sequence[Path], path: 
             return False
     of_maps = Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file)
     grouped = list(of_maps.predict(paths, len(paths)))[row].tasks[name]
-    known = model.adapters[name].found(samples[row])
+    known = model.adapters[name].predictions(samples[row])
     return comparison.is_close(comparison.compared(task, grouped, known))
 
 

@@ -51,7 +51,7 @@ class Differences:
         """
         for name, task in self.tasks.items():
             own = sample.get(name) if name else sample
-            known = self.adapters[name].found(own)
+            known = self.adapters[name].predictions(own)
             if most := task.get('most'):  # a file gives so many at most, the best ones
                 known = {key: values[:most] for key, values in known.items()}
             values = compared(task, found[name], known, own)
@@ -154,7 +154,7 @@ _COMPARED = {
 
 
 def put_into(sample: Any, task: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
-    """Set the predictions of a sample to what the file found, so that the library's metric judges them."""
+    """Set the predictions of a sample to what the file found, so that the library's metric evaluates them."""
     kind = task['kind']
     if kind == 'classification':
         scores = torch.from_numpy(found['scores'])

@@ -49,7 +49,7 @@ def _images_of(batch: Any) -> list[str]:
 
 
 class UnmeasuredHook(Hook):
-    """Takes scores that are none out of the metrics of a validation, after the log and before what judges by them.
+    """Removes metrics without a value from those of a validation, after the log and before hooks that monitor them.
 
     Without annotated objects, COCO's metrics are -1 and means are not a number. The first of them would be the best
     checkpoint, and ``EarlyStoppingHook`` would end the training.
@@ -58,7 +58,7 @@ class UnmeasuredHook(Hook):
     priority = 'LOW'
 
     def __init__(self) -> None:
-        self._is_said = False
+        self._has_warned = False
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         monitored = {getattr(hook, 'monitor', None) for hook in runner.hooks}
@@ -67,8 +67,8 @@ class UnmeasuredHook(Hook):
         none = {key: value for key, value in none.items() if key in monitored or 'auto' in monitored}
         for key in none:
             del metrics[key]
-        if none and not self._is_said:
-            self._is_said = True
+        if none and not self._has_warned:
+            self._has_warned = True
             warnings.filterwarnings('ignore', 'Skip early stopping process')  # mmengine's, at each validation
             runner.logger.warning(
                 f'{", ".join(f"{key} is {value}" for key, value in none.items())}, as where a validation has no '

@@ -1,4 +1,4 @@
-"""Schedulers that do what the config asks: in short trainings, and in those that go on with another length."""
+"""Schedulers that do what the config says: in short trainings, and in those that go on with another length."""
 
 from collections.abc import Iterator
 from typing import Any

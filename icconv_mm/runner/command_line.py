@@ -1,4 +1,4 @@
-"""What tools share: a parser, arguments named as in the tools of OpenMMLab, progress, errors as sentences.
+"""What tools share: a parser, arguments named as in the tools of OpenMMLab, progress, errors as messages.
 
 Nothing here imports mmengine before a config is read: some tools need none.
 """
@@ -196,7 +196,7 @@ def progress(items: Iterable, description: str) -> Iterable:
 
 @contextmanager
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
-    """Print an error that the user can fix as one sentence and exit with status 1; after Ctrl-C, with 130.
+    """Print an error that the user can fix as one message and exit with status 1; after Ctrl-C, with 130.
 
     The message of an :class:`ArgumentError` names the option of the tool in the place of the argument.
     What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
@@ -204,7 +204,7 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     Args:
         debug: Raise the error, with its traceback.
         after: A second line, such as ``'Nothing was written.'``.
-        interrupted: Sentence that says how things stand after Ctrl-C.
+        interrupted: Message after Ctrl-C.
     """
     try:
         yield

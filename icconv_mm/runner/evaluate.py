@@ -260,7 +260,7 @@ def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
 
 
 def evaluate_run(cfg: Config, say: Any = print) -> None:
-    """Judge the best checkpoint of a run on the data that :func:`icconv_mm.apis.config_for` wrote for it.
+    """Evaluate the best checkpoint of a run on the data that :func:`icconv_mm.apis.config_for` wrote for it.
 
     What fails here is a warning: the training has ended.
 
@@ -268,7 +268,7 @@ def evaluate_run(cfg: Config, say: Any = print) -> None:
         cfg: The config as it was written, before anything was built of it.
         say: Called with each line.
     """
-    with warning_after_training('judging its checkpoint'):
+    with warning_after_training('evaluating its checkpoint'):
         _evaluate_run(cfg, say)
 
 

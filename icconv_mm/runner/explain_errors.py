@@ -1,4 +1,4 @@
-"""The one place where an exception of a run becomes a sentence."""
+"""The one place where an exception of a run becomes a message."""
 
 import re
 import traceback

@@ -108,7 +108,7 @@ def _whole(path: Path) -> Path | InputImage:
 
 
 def _metrics(run: TaskRun, checkpoint: str, session: Session) -> dict[str, dict[str, float]] | str:
-    """What the model and the file reach on the test dataset, or a sentence that says why nobody knows."""
+    """What the model and the file reach on the test dataset, or a message why they are unknown."""
     try:
         return compare_metrics(run, checkpoint, session)
     except UserError as error:

@@ -108,20 +108,20 @@ def _read_url(request: urllib.request.Request) -> bytes:
     return content
 
 
-def read_image(path: Path, longest: int | None = None, turned: bool = True) -> np.ndarray:
+def read_image(path: Path, longest: int | None = None, oriented: bool = True) -> np.ndarray:
     """An image [H, W, 3], BGR, as the pipelines read it: by OpenCV, or HEIC by Pillow.
 
     Args:
         path: The file.
         longest: It is reduced to about so many pixels of its longer side.
-        turned: Whether as its EXIF says.
+        oriented: Whether as its EXIF says.
 
     Raises:
         ImageFileError: It is no image. MissingLibraryError: It is HEIC, and pillow-heif is not installed.
     """
     if path.suffix.lower() in HEIC_SUFFIXES:
         return _shrunk(_read_heic(path), longest)
-    flags = cv2.IMREAD_COLOR if turned else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     if longest is not None and path.suffix.lower() in ('.jpg', '.jpeg'):
         flags |= _decoded_smaller(max(_size_of(path)) // longest)
     try:
@@ -175,13 +175,13 @@ def is_large(path: Path) -> bool:
     return width * height > LARGE
 
 
-def load_input(path: Path, turned: bool = True) -> InputImage:
+def load_input(path: Path, oriented: bool = True) -> InputImage:
     """An image as the network gets it: most are left to the pipeline; HEIC is read here, and large ones reduced."""
     if path.suffix.lower() in HEIC_SUFFIXES:
         return InputImage(path, read_image(path))
     if not is_large(path):  # or the pipeline says what is wrong with it
         return InputImage(path)
-    image = read_image(path, REDUCED, turned)
+    image = read_image(path, REDUCED, oriented)
     # OpenCV turns other formats than Pillow
     height, width = sorted(_size_of(path), reverse=image.shape[0] > image.shape[1])
     return InputImage(path, image, (height, width))

@@ -267,7 +267,7 @@ def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterat
         yield f'{own.location}: {own.format}, {task}: {len(made.classes)} classes ({split_counts(made)})'
         yield from (f'  {note}' for note in made.notes)
         if absent := ' or '.join(split for split in SPLITS if split in splits - made.splits.keys()):
-            yield f'  no labels for {task} in the split {absent}: not judged there'
+            yield f'  no labels for {task} in the split {absent}: not evaluated there'
     for own in {id(own): own for own in sets.values()}.values():
         yield from problem_lines(own, most=5)
 

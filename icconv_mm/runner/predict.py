@@ -72,7 +72,7 @@ class Predictor:
         content = reading.read(checkpoint)
         self.model = build_model(run)
         transforms = inference_transforms(run)
-        self._turned = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
+        self._oriented = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
         with naming(run.name, Exception):
             self.pipeline = Compose(transforms)
         check_fits(self.model, content, checkpoint)
@@ -129,7 +129,7 @@ class Predictor:
         Raises:
             NotSupportedError: The task cannot be put together again.
         """
-        parts, image = [], read_image(path, turned=self._turned)
+        parts, image = [], read_image(path, oriented=self._oriented)
         for top, left in tile_corners(image.shape[:2], tile):
             piece = np.ascontiguousarray(image[top : top + tile, left : left + tile])
             sample = self._forward([self._load(InputImage(Path('tile'), piece))])[0]
@@ -138,7 +138,7 @@ class Predictor:
 
     def _load(self, given: str | Path | InputImage) -> tuple[dict, tuple[int, int] | None]:
         """What the pipeline makes of an image, and its whole size where it was reduced."""
-        image = given if isinstance(given, InputImage) else load_input(Path(given), self._turned)
+        image = given if isinstance(given, InputImage) else load_input(Path(given), self._oriented)
         results = self.task.model_input(str(image.path), self.dataset_meta)
         if image.image is not None:
             results['img'] = image.image
@@ -154,7 +154,7 @@ class Predictor:
 
     def drawn(self, given: Path | InputImage, sample: Any, score_thr: float = 0.3) -> np.ndarray:
         """The image with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
-        image = given.image if isinstance(given, InputImage) else read_image(given, LONGEST, self._turned)
+        image = given.image if isinstance(given, InputImage) else read_image(given, LONGEST, self._oriented)
         content = self.task.drawing(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]
@@ -247,7 +247,7 @@ def infer(
         ann_file: A COCO annotation file whose ids the results use, so that they can be evaluated against it; by default
             images are numbered from 1 and a category is its label plus 1.
         draw: Whether to write images.
-        tile: Cut images into overlapping squares of so many pixels, for things that are small in large images: boxes
+        tile: Cut images into overlapping squares of so many pixels, for small objects in large images: boxes
             and segmentation maps.
         workers: Threads that read the next images, and as many that draw the last ones, while the network computes;
             0 for one after the other.

@@ -254,7 +254,7 @@ class TaskAdapter:
         """What the first transform of the test pipeline gets for the image at ``path``."""
         return {'img_path': path, 'img_id': 0}
 
-    def found(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Predictions:
         """What a model returned for an image, as :mod:`icconv_mm_runtime` names the results of an exported file.
 
         Masks may be smaller than the image.
@@ -263,7 +263,7 @@ class TaskAdapter:
 
     def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
         """What a model returned for an image, as marks to be drawn: what scores ``score_thr`` or more."""
-        return drawing_of(self.described(dataset_meta), self.found(sample), score_thr)
+        return drawing_of(self.described(dataset_meta), self.predictions(sample), score_thr)
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """The labels in a packed item of a dataset, as marks to be drawn on its image."""
@@ -297,5 +297,5 @@ class TaskAdapter:
             category_ids: The COCO category of each label.
             score_thr: Entries that score less are left out.
         """
-        found, size = self.found(sample), sample.get('ori_shape')
+        found, size = self.predictions(sample), sample.get('ori_shape')
         return coco_records({'kind': self.kind}, found, image_id, score_thr, category_ids, size)

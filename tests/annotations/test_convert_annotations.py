@@ -121,7 +121,9 @@ def test_a_value_that_the_first_maps_do_not_show(tmp_path):
     names = dict(classes=['void', 'one', 'two'])
     made = convert_dataset(found, 'semantic', tmp_path / 'named', **names)
     assert made.classes == ['one', 'two']
-    assert [what for _, what in found.warnings] == ['label 4, which has no name: void in this map and those after it']
+    assert [what for _, what in found.warnings] == [
+        'label 4, which has no name: ignored in this map and those after it'
+    ]
     found = _only(tmp_path / 'data')
     assert convert_dataset(found, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
     assert not found.warnings

@@ -161,7 +161,7 @@ def test_labels_of_an_image_before_exif_turns_it(tmp_path, orientation):
     sensor = {'height': 40, 'width': 60}
     upright, before = (seen, sensor) if turns else (sensor, seen)
     assert LoadImageFromFile().transform({'img_path': str(path), **upright})['img_shape'] == tuple(upright.values())
-    hint = rf': EXIF turns the image \(orientation {orientation}\).*color_ignore_orientation' if turns else '40 x 60$'
+    hint = rf': EXIF rotates the image \(orientation {orientation}\).*color_ignore_orientation' if turns else '40 x 60$'
     with pytest.raises(ImageFileError, match=hint):
         LoadImageFromFile().transform({'img_path': str(path), **before})
     as_stored = LoadImageFromFile(color_type='color_ignore_orientation')

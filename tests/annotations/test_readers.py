@@ -178,7 +178,7 @@ def test_seg_maps_of_0_and_255_and_a_stray_value(tmp_path):
     for path in maps:
         Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 255, 0).astype('u1')).save(path)
     made = convert_dataset(_only(tmp_path / 'data'), 'semantic', tmp_path / 'out')
-    assert made.classes == ['background', 'foreground'] and '255 is taken for the object' in ' '.join(made.notes)
+    assert made.classes == ['background', 'foreground'] and '255 is the object' in ' '.join(made.notes)
     for path in maps:
         Image.fromarray((np.arange(48 * 64).reshape(48, 64) // 1024).astype('u1')).save(path)
     stray = np.asarray(Image.open(maps[0])).copy()

@@ -23,7 +23,7 @@ def segmented(logits):
 class Anybody:
     """An adapter whose model found one person."""
 
-    def found(self, sample):
+    def predictions(self, sample):
         return person(0.0)
 
 

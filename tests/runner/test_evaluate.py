@@ -194,7 +194,7 @@ def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
     evaluate.evaluate_run(made)
     assert [text for level, text in said if level == logging.WARNING] == [
         'the training has ended well, but drawing results.png failed: MemoryError: no room',
-        'the training has ended well, but judging its checkpoint failed: MemoryError: no room',
+        'the training has ended well, but evaluating its checkpoint failed: MemoryError: no room',
     ]
     assert all(r'for it \x1b' in text for level, text in said if level == logging.DEBUG)  # with the traceback
 

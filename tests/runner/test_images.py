@@ -29,8 +29,8 @@ def test_large_images_are_read_reduced(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
-@pytest.mark.parametrize('turned', [True, False])
-def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suffix, turned):
+@pytest.mark.parametrize('oriented', [True, False])
+def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suffix, oriented):
     """Whole and reduced, and with the size of what mmcv reads."""
     monkeypatch.setattr(images, 'LARGE', 100)
     monkeypatch.setattr(images, 'REDUCED', 300)
@@ -39,9 +39,9 @@ def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suf
     exif[0x0112] = 6
     path = tmp_path / f'a{suffix}'
     Image.fromarray(np.stack([rows / 4, columns / 6, rows / 8], -1).astype(np.uint8)).save(path, exif=exif)
-    known = mmcv.imfrombytes(path.read_bytes(), 'color' if turned else 'color_ignore_orientation')
-    np.testing.assert_array_equal(images.read_image(path, turned=turned), known)
-    image = images.load_input(path, turned)
+    known = mmcv.imfrombytes(path.read_bytes(), 'color' if oriented else 'color_ignore_orientation')
+    np.testing.assert_array_equal(images.read_image(path, oriented=oriented), known)
+    image = images.load_input(path, oriented)
     assert image.size == known.shape[:2] and max(image.image.shape) == 300
     reduced = cv2.resize(known, image.image.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(reduced.astype(int) - image.image).mean() < 2

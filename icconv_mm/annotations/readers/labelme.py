@@ -107,7 +107,7 @@ def _is_point(shape: dict) -> bool:
 
 
 def _grouped(dataset: Dataset, shapes: Sequence[tuple[int, dict]], path: Path) -> list[list[tuple[int, dict]]]:
-    """The shapes of each thing with their numbers.
+    """The shapes of each object with their numbers.
 
     Points without a ``group_id`` are of the only object there is, or are one. Where all points are called alike, each
     is an object.

@@ -104,7 +104,7 @@ def _instances(folders: list[Path], others: list[Path], files: Files) -> Dataset
         image = dataset.image(beside / name, split_of(folder.relative_to(files.root)))
         image.annotations = []
         paths = [folder / each for each in files.by_folder[folder] if each.lower().endswith('.png')]
-        if min(image.size) == 0:  # which is said of the image
+        if min(image.size) == 0:  # the image has the warning
             continue
         covered = np.zeros(image.size[::-1], dtype=np.uint16)
         read = partial(_mask, size=image.size)

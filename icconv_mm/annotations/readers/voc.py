@@ -203,7 +203,7 @@ def _cvat_annotation(
     annotation = Annotation(label, location=where)
     if element.tag == 'box':
         corners = [as_number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr')]
-        annotation.box = _around_turned(*corners, as_number(element.get('rotation') or 0, 'rotation'))
+        annotation.box = _around_rotated(*corners, as_number(element.get('rotation') or 0, 'rotation'))
     elif element.tag == 'polygon':
         annotation.segmentation = as_segmentation([_polygon(element.get('points', ''))], size, dataset, where, image)
         if annotation.segmentation is None:
@@ -270,8 +270,8 @@ def _take_skeleton(dataset: Dataset, annotation: Annotation, element: Element, s
             annotation.keypoints += [*_point(each.get('points')), 1 if each.get('occluded') == '1' else 2]
 
 
-def _around_turned(x1: float, y1: float, x2: float, y2: float, degrees: float) -> list[float]:
-    """The box around one that is turned about its centre."""
+def _around_rotated(x1: float, y1: float, x2: float, y2: float, degrees: float) -> list[float]:
+    """The axis-aligned box around a rotated one."""
     width, height = x2 - x1, y2 - y1
     if degrees == 0:
         return [x1, y1, width, height]

@@ -26,5 +26,5 @@ class Adapter(TaskAdapter):
         labels = sample.gt_label.tolist() if 'gt_label' in sample else []
         return drawing_of(self.described(dataset_meta), {'labels': labels})
 
-    def found(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Predictions:
         return {'scores': sample.pred_score.cpu().numpy()}

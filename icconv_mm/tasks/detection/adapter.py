@@ -126,7 +126,7 @@ class Adapter(TaskAdapter):
             labels = {name: label for label, name in enumerate(name for name in names if name in meta['classes'])}
             check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
-    def found(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Predictions:
         found = sample.pred_instances.cpu().numpy()
         names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
         return {name: found[own] for name, own in names.items() if own in found}
@@ -269,7 +269,7 @@ def _xml_files(dataset: XMLDataset) -> list[Path]:
 
 
 def _flip_pipeline(pipeline: list) -> list:
-    """A test pipeline whose last transform, the packing, runs on the image and on its mirror image."""
+    """A test pipeline whose last transform, the packing, runs on the image and on the flipped one."""
     *transforms, pack = copy.deepcopy(pipeline)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
     # the image first: a metric that reads labels from the sample gets those of the first

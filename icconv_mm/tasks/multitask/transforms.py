@@ -107,7 +107,7 @@ class WarpPeople(BaseTransform):
             )
         matrix = edges[:2].copy()
         matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
-        results['warp_mat'], results['flip_direction'] = matrix, None  # the mirror is in the matrix
+        results['warp_mat'], results['flip_direction'] = matrix, None  # the flip is in the matrix
         if 'keypoints' not in results:
             return results
         results['keypoints'] = _warped(results['keypoints'], matrix)

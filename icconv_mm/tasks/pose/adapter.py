@@ -129,7 +129,7 @@ class Adapter(TaskAdapter):
         content.size = size
         return content
 
-    def found(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Predictions:
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'scores': 'bbox_scores'}
         return {name: np.asarray(sample.pred_instances[own]) for name, own in names.items()}
 

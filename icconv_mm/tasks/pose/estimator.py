@@ -245,7 +245,7 @@ class AEHead(AssociativeEmbeddingHead):
         return aggregator.result()
 
     def _maps(self, feats: Iterable) -> Iterable:
-        """Per scale ([heatmaps], [tags]) of the image and of its mirror image, keeping no features."""
+        """Per scale ([heatmaps], [tags]) of the image and of the flipped one, keeping no features."""
         for image, flipped in feats:
             maps = [tuple([output.float()] for output in self.forward(image)), (None, None)]
             del image

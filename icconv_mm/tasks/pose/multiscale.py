@@ -2,9 +2,9 @@
 
 Sizes are ``(width, height)`` in pixels. All levels of a pyramid show exactly the same region of the image, so their
 heatmaps align after a plain resize. Scales are added one at a time, so only one scale's features and maps are alive at
-any moment. Semantics of mmpose 0.x: heatmaps are averaged over stages, then over image and mirror image, then over
+any moment. Semantics of mmpose 0.x: heatmaps are averaged over stages, then over image and flipped image, then over
 scales; tags are taken from one scale only (1, or the only one) because tags of different scales are not comparable; the
-tags of image and mirror image stay beside each other in the last dimension.
+tags of image and flipped image stay beside each other in the last dimension.
 """
 
 import math

@@ -112,7 +112,7 @@ class Adapter(TaskAdapter):
 
     # --- inference ---
 
-    def found(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Predictions:
         return {'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:

@@ -4,8 +4,8 @@ It is laid out and drawn as :mod:`icconv_tools.miniature`, with a third split ``
 one image per object, for classification. In every image sizes differ by a factor of 16, objects touch and hide each
 other, and shapes of no class lie about. Of the six classes
 
-* ``person`` (with keypoints) and ``star`` are told by their outline, at any size;
-* ``stripes`` and ``checks`` have equal outlines, tones and colours: a texture of a few pixels tells them;
+* ``person`` (with keypoints) and ``star`` are told by their contour, at any size;
+* ``stripes`` and ``checks`` have equal contours, tones and colours: a texture of a few pixels tells them;
 * ``beside`` and ``above`` are the same ring: a mark at one of the planted distances tells them, on the left or right of
   a ``beside``, over or under an ``above``. Across that axis there is a mark too, at a distance that is not planted, so
   that neither the ring, nor a mark, nor its direction alone decides.
@@ -128,7 +128,7 @@ class ScalesOptions(MiniatureOptions):
         scene.image[window] = np.rint(behind + weight * (colors - behind)).astype(np.uint8)
 
     def _coverage(self, segmentation: list[np.ndarray], side: float, center: np.ndarray, tilt: float):
-        """Coverage ``[size, size]``, uint8, of an outline of ``side`` ** 2 pixels, and the matrix that turned it."""
+        """Coverage ``[size, size]``, uint8, of a contour of ``side`` ** 2 pixels, and the matrix that rotated it."""
         areas = [cv2.contourArea(points.astype(np.float32)) for points in segmentation]
         radius = side / np.sqrt(areas[0] - sum(areas[1:]))  # the others are holes
         angle = np.deg2rad(tilt)
