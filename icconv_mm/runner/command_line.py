@@ -5,6 +5,7 @@ Nothing here imports mmengine before a config is read: some tools need none.
 
 import argparse
 import errno
+import inspect
 import os
 import sys
 import warnings
@@ -147,9 +148,10 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
         InputError: As :func:`icconv_mm.apis.config_for`.
     """
     from icconv_mm.runner.config import set_length
+    from icconv_mm.runner.own_data import config_for
 
-    names = ('task', 'backbone', 'size', 'pretrained', 'patience', 'classes', 'ignore_index', 'strict')
-    of_data = {name: vars(args).pop(name) for name in names}
+    names = vars(args).keys() & inspect.signature(config_for).parameters.keys() - {'epochs', 'work_dir'}
+    of_data = {name: vars(args).pop(name) for name in sorted(names)}
     given = {name: value for name, value in of_data.items() if value not in (None, [], False)}
     own, length = None, {name: vars(args).pop(name) for name in ('epochs', 'iters')}
     is_config = args.config[0].endswith('.py') or ('task' not in given and not os.path.exists(args.config[0]))
@@ -158,8 +160,6 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
             raise ArgumentError(name, f'is for images without a config, and {args.config[0]} is one')
         args.config = args.config[0]
     else:
-        from icconv_mm.runner.own_data import config_for
-
         if 'task' not in given:
             raise ArgumentError('task', f'what is to be learned from {" ".join(args.config)}?')
         if length['iters'] is not None:
