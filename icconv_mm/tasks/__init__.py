@@ -1,6 +1,6 @@
-"""The task libraries: one folder each, and the only code that imports them.
+"""Adapters to the task libraries: one folder per library, and the only code that imports it.
 
-The registry imports a folder once its library is imported, not before: each library costs seconds at start-up, and a
-config needs only one. What the tools know about a task is its ``adapter.py``, a
+The registry imports a folder only after its library is imported: each library adds seconds to start-up, and a config
+needs only one. A folder's ``adapter.py`` tells the tools about its task by a
 :class:`~icconv_mm.tasks.adapter.TaskAdapter`.
 """

@@ -1,4 +1,4 @@
-"""Which task a config is, what the tools need to know about it, and results in COCO format.
+"""Base class of the task adapters: what the tools need to know about a task, and its results in COCO format.
 
 Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter`` in its ``adapter.py``.
 """
@@ -24,23 +24,23 @@ from icconv_mm_runtime.results import Predictions
 if TYPE_CHECKING:
     from torch import nn
 
-# top-level keys of a config that a test with augmented copies needs
+# top-level keys of a config that test-time augmentation needs
 TTA_KEYS = ('tta_model', 'tta_pipeline')
-# whose datasets say what a model knows of its classes, where its checkpoint does not
+# phases whose datasets give a model's class names if its checkpoint does not, in this order
 PHASES_TO_NAME = ('test', 'val', 'train')
 
 
 class NotSupportedError(ArgumentError):
-    """The task or the config lacks what an argument needs."""
+    """The task or the config does not support an argument."""
 
 
 def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What a class of datasets and the config of one say of its classes, by lower-case name; the config wins.
+    """Returns the metainfo of a dataset class, updated by its config's, by lower-case name.
 
     Names may be in a file that the config names, as mmengine allows.
 
     Raises:
-        MissingFileError, InputError: Such a file is not there, or cannot be read.
+        MissingFileError, InputError: Such a file does not exist or cannot be read.
     """
     own = read_keypoints(dataset_cfg.get('metainfo') or {})
     if isinstance(path := own.get('classes'), str):
@@ -52,24 +52,24 @@ def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metainfo_of_built(dataset: Any) -> Mapping[str, Any]:
-    """What a dataset that was built says of its classes; of a wrapper that says nothing, its first part."""
+    """Returns the metainfo of a built dataset; for a wrapper without any, that of its first dataset."""
     found = getattr(dataset, 'metainfo', None)
     return found if isinstance(found, Mapping) else getattr(next(leaf_datasets(dataset, ''))[1], 'metainfo', {})
 
 
 class TaskAdapter:
-    """Defaults that hold for every OpenMMLab library; a task overrides what differs.
+    """Defaults for every OpenMMLab library; a task overrides what differs.
 
     Attributes:
         library: Import name of the library, the ``default_scope`` of its configs.
-        kind: What it finds, as :mod:`icconv_mm_runtime` calls it.
+        kind: Kind of its predictions, as named by :mod:`icconv_mm_runtime`.
         dump_metric: Metric that writes predictions to a pickle file (``out`` of :func:`icconv_mm.apis.test`).
-        autocast_modules: Names of the model's children that run in bfloat16 where a CPU trains with ``amp``; None for
-            the whole model. Where a head calls an operator of mmcv, only what comes before it can.
+        autocast_modules: Names of the model's children that run in bfloat16 when training with ``amp`` on a CPU; None
+            for the whole model. If a head calls an operator of mmcv, only the modules before it can.
         visualization_hook: Config of the hook that shows predictions.
         shown_dir: The hook's argument for the folder of the images that it writes.
-        coco_datasets: Classes of datasets that read annotation files in COCO format.
-        other_heads: Names or types of heads whose ``num_classes`` is not the number of classes of the data.
+        coco_datasets: Dataset classes that read annotation files in COCO format.
+        other_heads: Names or types of heads whose ``num_classes`` is not the dataset's number of classes.
     """
 
     library: str = ''
@@ -84,12 +84,12 @@ class TaskAdapter:
     # --- tests ---
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
-        """Change ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
+        """Changes ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
         hook = dict(self.visualization_hook, show=show, wait_time=wait_time)
         cfg.default_hooks.visualization = hook | {self.shown_dir: out_dir}
 
     def enable_tta(self, cfg: Config) -> None:
-        """Change ``cfg`` so that testing averages over augmented copies of each image."""
+        """Changes ``cfg`` so that testing averages over augmented copies of each image."""
         missing = [name for name in TTA_KEYS if name not in cfg]
         if missing:
             raise NotSupportedError('tta', f'{cfg.filename} does not define {" and ".join(missing)}')
@@ -98,19 +98,19 @@ class TaskAdapter:
             dataset.pipeline = cfg.tta_pipeline
 
     def enable_scales(self, model: dict) -> bool:
-        """Change the config of a model so that it tests at several scales by itself; False if it cannot."""
+        """Changes a model's config so that the model itself tests at several scales; returns False if it cannot."""
         return False
 
     # --- datasets ---
 
     def check(self, model: 'nn.Module | None', dataset: Any, where: str, training: bool) -> None:
-        """Raise DatasetError or InputError for data that cannot be right, or that a model cannot learn.
+        """Raises DatasetError or InputError if data are invalid, or the model cannot be trained on them.
 
         Args:
-            model: The model, without wrappers; None where there is none.
-            dataset: What the loader of a phase reads, built.
+            model: The model, without wrappers; None if there is none.
+            dataset: The built dataset of a phase.
             where: Name of the dataset in the config.
-            training: Whether the model is trained with it.
+            training: Whether the model is trained on it.
         """
         found = []
         for name, leaf, loaders in self.with_loaders(dataset, where):
@@ -125,31 +125,31 @@ class TaskAdapter:
             self.check_model(model, dataset, where, training)
 
     def with_loaders(self, dataset: Any, where: str) -> Iterator[tuple[str, Any, Sequence[Any]]]:
-        """The datasets that read files, each after its name in the config, with the transforms that load for it."""
+        """Yields the name in the config, the dataset and its loading transforms, for each dataset that reads files."""
         for name, leaf in leaf_datasets(dataset, where):
             yield name, leaf, getattr(getattr(leaf, 'pipeline', None), 'transforms', ())
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
-        """The part of :meth:`check` that is about one dataset that reads files, with the transforms that load them."""
+        """Checks one dataset that reads files, with its loading transforms, as part of :meth:`check`."""
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
-        """The part of :meth:`check` that is about all that a model is trained with: datasets, and what loads them."""
+        """Checks all training datasets together, with their loading transforms, as part of :meth:`check`."""
 
     def check_model(self, model: 'nn.Module', dataset: Any, where: str, training: bool) -> None:
-        """The part of :meth:`check` that is about model and data together."""
+        """Checks the model against the dataset, as part of :meth:`check`."""
         self.check_heads(model, metainfo_of_built(dataset), 'model', where)
 
     def check_heads(self, network: 'nn.Module', meta: Mapping[str, Any], name: str, where: str) -> None:
-        """Raise InputError unless heads have as many classes and keypoints as the data, and losses weights for them.
+        """Raises InputError if class or keypoint numbers of heads, or weights of losses, do not match the dataset.
 
         Args:
             network: A network of the library.
-            meta: What the data say of their classes.
+            meta: The dataset's metainfo.
             name: Name of the network in the config.
-            where: Name of the data in the config.
+            where: Name of the dataset in the config.
         """
         classes, count = meta.get('classes') or (), meta.get('num_keypoints')
-        numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # heads of panoptic networks have things
+        numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # panoptic networks have heads for things
         others: tuple[str, ...] = ()
         for path, module in network.named_modules():
             own = next((part for part in reversed(path.split('.')) if not part.isdigit()), '')
@@ -164,7 +164,7 @@ class TaskAdapter:
                     )
             weights = getattr(module, 'class_weight', None)
             if classes and isinstance(weights, list | tuple) and not path.startswith(others):
-                # detectors may weigh the background, too; a single value is that of one output
+                # detectors may weight the background as well; a single value weights a single output
                 known = numbers | {1} | (set() if 'loss_decode' in path else {number + 1 for number in numbers})
                 if len(weights) not in known:
                     raise InputError(
@@ -175,65 +175,65 @@ class TaskAdapter:
                 raise InputError(f'{name}.{path}.num_keypoints is {found}, but {where} has {count} keypoints')
 
     def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
-        """Raise DatasetError if annotations that a metric has read are not those of the data, or not what it needs.
+        """Raises DatasetError if the annotations read by a metric do not match the dataset or lack a required field.
 
         Args:
             metric: The metric, built.
-            meta: What the data say of their classes.
+            meta: The dataset's metainfo.
             where: Name of the metric in the config.
-            source: The file of the annotations.
+            source: The annotation file.
         """
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
-        """Raise DatasetError if the task knows why a dataset, other than of COCO files, cannot be built.
+        """Raises DatasetError if the task knows why a dataset without COCO files cannot be built.
 
         Args:
             dataset_cfg: Config of the dataset.
             where: Its name in the config of the run.
-            empty: Whether no image was left.
+            empty: Whether the built dataset has no image.
         """
 
     def prepare_loaders(self, datasets: Mapping[str, Sequence[DatasetAt]], model_cfg: Mapping[str, Any]) -> None:
-        """Have annotations checked as they are read, where they cannot be checked before.
+        """Makes loading transforms check annotations that can only be checked when they are read.
 
         Args:
-            datasets: Those of each phase, whose configs are changed in place.
-            model_cfg: Config of the model that they are for.
+            datasets: The datasets of each phase, whose configs are changed in place.
+            model_cfg: Config of their model.
         """
         for each in itertools.chain(*datasets.values()):
             for node in each.transforms if each.is_leaf else ():
                 self.prepare_loader(node, each.cfg, model_cfg)
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
-        """The part of :meth:`prepare_loaders` that is about one transform of a dataset for a model, as configs."""
+        """Changes one transform of a dataset for a model, given as configs, as part of :meth:`prepare_loaders`."""
 
     def is_coco(self, dataset_type: str) -> bool:
-        """Whether datasets of this type read annotation files in COCO format."""
+        """Returns whether datasets of this type read annotation files in COCO format."""
         kind = self.dataset_class(dataset_type)
         return isinstance(kind, type) and issubclass(kind, self.coco_datasets)
 
     def dataset_class(self, kind: str | type) -> Any:
-        """The class of a dataset by its ``type``, which may lack the library's scope, or be the class; None unknown."""
+        """Returns the dataset class of a ``type``: a class, or a name with or without scope; None if unknown."""
         return DATASETS.get(self._scoped(kind)) if isinstance(kind, str) else kind
 
     def _scoped(self, kind: str) -> str:
         return kind if '.' in kind or not self.library else f'{self.library}.{kind}'
 
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
-        """Class names of a dataset config: its ``metainfo``, else those of its type."""
+        """Returns the class names of a dataset config: from its ``metainfo``, else those of its type."""
         return tuple(metainfo_of(self.dataset_class(dataset_cfg['type']), dataset_cfg).get('classes') or ())
 
     # --- inference ---
 
     def dataset_meta(self, checkpoint: Any, datasets: Mapping[str, Sequence[DatasetAt]] | None = None) -> dict:
-        """Class names and colours: those that a checkpoint says, else those of the datasets.
+        """Returns class names and colours: from the checkpoint, else from the datasets.
 
         Args:
             checkpoint: Its content.
-            datasets: Those of each phase, in a config.
+            datasets: The datasets of each phase, in a config.
 
         Raises:
-            InputError: What the checkpoint says of them is not of the form that libraries write.
+            InputError: The checkpoint's metainfo has a form that no library writes.
         """
         meta = dataset_meta_of(checkpoint)
         for phase in PHASES_TO_NAME:
@@ -243,59 +243,59 @@ class TaskAdapter:
         return meta
 
     def parts(self, dataset_meta: dict) -> 'dict[str, tuple[TaskAdapter, dict]]':
-        """The tasks of a network by name, each with its adapter and class names; '' where there is one without name."""
+        """Returns a network's tasks by name, each with its adapter and metainfo; '' is the name of a single task."""
         return {'': (self, dataset_meta)}
 
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
-        """Class names by label."""
+        """Returns the class names by label."""
         return tuple(dataset_meta.get('classes') or ())
 
     def model_input(self, path: str, dataset_meta: dict) -> dict:
-        """What the first transform of the test pipeline gets for the image at ``path``."""
+        """Returns the input of the test pipeline's first transform for the image at ``path``."""
         return {'img_path': path, 'img_id': 0}
 
     def predictions(self, sample: Any) -> Predictions:
-        """What a model returned for an image, as :mod:`icconv_mm_runtime` names the results of an exported file.
+        """Returns a model's predictions for an image, with the names that :mod:`icconv_mm_runtime` uses.
 
         Masks may be smaller than the image.
         """
         raise NotImplementedError
 
     def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
-        """What a model returned for an image, as marks to be drawn: what scores ``score_thr`` or more."""
+        """Returns a model's predictions for an image as a drawing, from the score ``score_thr`` up."""
         return drawing_of(self.described(dataset_meta), self.predictions(sample), score_thr)
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
-        """The labels in a packed item of a dataset, as marks to be drawn on its image."""
+        """Returns the annotations in a packed item of a dataset as a drawing on its image."""
         raise NotImplementedError
 
     def described(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
-        """What an exported file says of a task: its kind, and the names and colours of its classes."""
+        """Returns a task's description as in an exported file: its kind, and its classes' names and colours."""
         names = self.class_names(dict(dataset_meta))
         return {'kind': self.kind, 'classes': names, 'palette': self.colors(dataset_meta)}
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-        """The colour (R, G, B) of each class: those of the data, else some that can be told apart."""
+        """Returns the colour (R, G, B) of each class: the dataset's, else distinct ones."""
         count, own = len(self.class_names(dict(dataset_meta))), dataset_meta.get('palette')
         known = own if isinstance(own, (list, tuple)) and len(own) >= count else palette(count)
         return [tuple(map(int, color)) for color in known]
 
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
-        """Turn predictions for a reduced image into those for the whole one, of ``size``: height and width."""
+        """Maps predictions for a reduced image to the original of ``size`` (height, width), in place."""
         sample.set_metainfo(dict(ori_shape=size))
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
-        """One prediction of those for the tiles of an image of ``size``, each with the top and the left of its tile."""
+        """Joins the predictions for tiles of an image of ``size``, each with the top and left of its tile, into one."""
         raise NotSupportedError('tile', 'only boxes and segmentation maps are put together again')
 
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
-        """Predictions of one image as entries of a COCO results file, scored ``score_thr`` or more.
+        """Returns the predictions for one image as entries of a COCO results file, from the score ``score_thr`` up.
 
         Args:
-            sample: What the model returned for the image.
+            sample: The model's output for the image.
             image_id: Id of the image in the results.
             category_ids: The COCO category of each label.
-            score_thr: Entries that score less are left out.
+            score_thr: Entries with lower scores are skipped.
         """
         found, size = self.predictions(sample), sample.get('ori_shape')
         return coco_records({'kind': self.kind}, found, image_id, score_thr, category_ids, size)

@@ -1,4 +1,4 @@
-"""Checks that heads fit the feature levels that they read."""
+"""Checks that heads match the feature levels that they read."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from icconv_mm.config_tree import as_list
 from icconv_mm.errors import InputError
 
-_PROBE = 256  # pixels: strides up to 128 leave some of them, and a length that shows the stride
+_PROBE = 256  # pixels: large enough for strides up to 128, and of a length that shows the stride
 
 
 class Level(NamedTuple):
@@ -21,12 +21,12 @@ class Level(NamedTuple):
 
 
 def has_filters(model: nn.Module) -> bool:
-    """Whether all filters are whole. FSDP leaves a part of each filter, as a vector, in each process."""
+    """Returns whether all filters are complete. FSDP keeps a part of each filter, as a vector, in each process."""
     return all(module.weight.ndim == 4 for module in model.modules() if isinstance(module, nn.Conv2d))
 
 
 def levels_of(model: nn.Module) -> list[Level]:
-    """Returns the levels that ``extract_feat`` gives for one small image."""
+    """Returns the levels that ``extract_feat`` computes for one small image."""
     training, parameter = model.training, next(model.parameters())
     model.eval()
     try:
@@ -43,13 +43,13 @@ def levels_of(model: nn.Module) -> list[Level]:
 
 
 def check_levels(network: nn.Module, levels: Sequence[Level], name: str, giver: str) -> None:
-    """Raises InputError for a head that does not fit the levels.
+    """Raises InputError if a head does not match the levels.
 
     Args:
         network: The network with the heads.
-        levels: What they read.
+        levels: The levels that the heads read.
         name: Name of the network in the config.
-        giver: Name of what gives the levels.
+        giver: Name of the module that computes the levels.
     """
     for path, module in network.named_modules():
         for problem in _misfits(module, levels):
@@ -61,7 +61,7 @@ def check_levels(network: nn.Module, levels: Sequence[Level], name: str, giver: 
 
 
 def _misfits(module: nn.Module, levels: Sequence[Level]) -> Iterator[str]:
-    """Yields what a head requires and the levels lack, for heads with the attributes of mmdet and mmseg."""
+    """Yields each mismatch between a head and the levels, for heads with the attributes of mmdet and mmseg."""
     count, channels = len(levels), [level.channels for level in levels]
     index, joins = getattr(module, 'in_index', None), getattr(module, 'input_transform', None) == 'resize_concat'
     if index is not None:
@@ -80,7 +80,7 @@ def _misfits(module: nn.Module, levels: Sequence[Level]) -> Iterator[str]:
     if hasattr(module, 'featmap_strides'):
         if len(module.featmap_strides) > count:
             yield f'featmap_strides are for {len(module.featmap_strides)} levels'
-        joins = getattr(module, 'aggregation', None) == 'concat'  # of GenericRoIExtractor
+        joins = getattr(module, 'aggregation', None) == 'concat'  # of a GenericRoIExtractor
         wanted = sum(channels[: len(module.featmap_strides)]) if joins else channels[0]
         if getattr(module, 'out_channels', wanted) != wanted:
             yield f'out_channels is {module.out_channels}'

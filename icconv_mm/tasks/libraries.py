@@ -1,4 +1,4 @@
-"""Which task library a config, a class or a registered type belongs to, and the adapter of a library."""
+"""Finds the task library of a config, a class or a registered type, and the adapter of a library."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from icconv_mm.errors import InputError, MissingLibraryError, naming
 from icconv_mm.registry import LIBRARIES, SCOPE, import_task
 from icconv_mm.tasks.adapter import TaskAdapter
 
-NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types say themselves of which library they are
+NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types name their libraries
 
 
 def scope_of(cfg: Mapping[str, Any]) -> str | None:
-    """The task library that a config is written for: its ``default_scope``, else the scope of its model's type."""
+    """Returns the task library of a config: its ``default_scope``, else the scope of its model's type."""
     scope = cfg.get('default_scope')
     if scope in NO_LIBRARY:
         kind = (cfg.get('model') or {}).get('type')
@@ -23,10 +23,10 @@ def scope_of(cfg: Mapping[str, Any]) -> str | None:
 
 
 def require_library(scope: str | None, name: str = 'the config') -> None:
-    """Raise MissingLibraryError unless the library that a config is written for can be imported.
+    """Raises MissingLibraryError if the library of a config is not installed.
 
     Args:
-        scope: The library, as :func:`scope_of` gives it.
+        scope: The library, as :func:`scope_of` returns it.
         name: Name of the config in the message, such as its file name.
     """
     if scope in NO_LIBRARY:
@@ -41,10 +41,10 @@ def require_library(scope: str | None, name: str = 'the config') -> None:
 
 
 def adapter_of(library: str) -> TaskAdapter:
-    """The adapter of a library, given its import name; the library is imported.
+    """Imports a library, given by its import name, and returns its adapter.
 
     Raises:
-        KeyError: It is none of :data:`icconv_mm.registry.LIBRARIES`.
+        KeyError: The library is not in :data:`icconv_mm.registry.LIBRARIES`.
     """
     if library == 'mmdet':
         from icconv_mm.tasks.detection.adapter import Adapter
@@ -60,24 +60,24 @@ def adapter_of(library: str) -> TaskAdapter:
 
 
 def library_of(cls: type) -> str | None:
-    """The library of a class, or of the nearest of its bases that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
+    """Returns the library of a class, or of its nearest base that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
     packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
     return next((package for package in packages if package in LIBRARIES), None)
 
 
 def registered_class(registry: Registry, kind: Any, where: str) -> type:
-    """The class that a ``type`` of a config names.
+    """Returns the class named by a ``type`` of a config.
 
-    A type of this package may live in the folder of a task, which is imported with its library: where it is not found,
-    the installed libraries are imported.
+    A type of this package may be in a task's folder, which is imported with its library: if it is not found, the
+    installed libraries are imported.
 
     Args:
-        registry: Registry where to look.
+        registry: The registry to search.
         kind: The type: a scoped name or a class.
         where: Name of the config in an error.
 
     Raises:
-        InputError: There is none; MissingLibraryError if its library is not installed.
+        InputError: There is no such class; MissingLibraryError if its library is not installed.
     """
     if not isinstance(kind, str):
         if kind is None:

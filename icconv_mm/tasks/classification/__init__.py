@@ -29,15 +29,15 @@ class DropoutLinearClsHead(LinearClsHead):
         self.dropout = nn.Dropout(dropout_ratio)
 
     def pre_logits(self, feats: tuple[Tensor, ...]) -> Tensor:
-        """The features of the last stage ``[N, in_channels]``, some of them zero in training."""
+        """Returns the features of the last stage ``[N, in_channels]``; in training, some of them are zero."""
         return self.dropout(super().pre_logits(feats))
 
 
 @MODELS.register_module()
 class MixedClassifier(ImageClassifier):
-    """mmpretrain's classifier for training with mixed images (CutMix), which has one number of classes: its head's.
+    """mmpretrain's classifier for training on mixed images (CutMix), with the number of classes taken from its head.
 
-    The data preprocessor, which makes a share of each class out of labels, gets it, whatever its config says.
+    The data preprocessor, which converts labels to shares of each class, gets that number, whatever its config gives.
 
     Args:
         **kwargs: Arguments of ``ImageClassifier``.

@@ -1,4 +1,4 @@
-"""The tools' view of mmpretrain."""
+"""The adapter of mmpretrain."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from icconv_mm_runtime.results import Predictions
 
 
 class Adapter(TaskAdapter):
-    """Classifiers of mmpretrain."""
+    """Adapter for classifiers of mmpretrain."""
 
     library = 'mmpretrain'
     kind = 'classification'
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
-        """Labels by name where the folders have them: mmpretrain numbers folders by the alphabet."""
+        """Checks labels by name if classes are folders: mmpretrain numbers folders alphabetically."""
         classes = dataset.metainfo.get('classes') or ()
         folders = getattr(dataset, 'folder_to_idx', None) or {}
         labels = {name: label for name, label in folders.items() if name in classes}

@@ -1,4 +1,4 @@
-"""The tools' view of mmdet."""
+"""The adapter of mmdet."""
 
 import copy
 import logging
@@ -39,20 +39,20 @@ from icconv_mm_runtime.results import Predictions
 
 
 class Adapter(TaskAdapter):
-    """Detectors and instance segmentors of mmdet."""
+    """Adapter for detectors and instance segmentors of mmdet."""
 
     library = 'mmdet'
     kind = 'detection'
     dump_metric = 'DumpDetResults'
-    autocast_modules = ('backbone', 'neck')  # the CPU kernels of RoIAlign and NMS that the heads call take float32 only
+    autocast_modules = ('backbone', 'neck')  # the heads' CPU kernels of RoIAlign and NMS need float32
     visualization_hook = dict(type='DetVisualizationHook', draw=True)
     shown_dir = 'test_out_dir'
     coco_datasets = (CocoDataset,)
-    other_heads = ('rpn_head', 'semantic_head')  # objects or none; labels of another kind
-    labels_of_file = False  # whether the dataset that was checked last has labels in pixels of the file
+    other_heads = ('rpn_head', 'semantic_head')  # object or background; labels of another kind
+    labels_of_file = False  # whether the last checked dataset has labels in pixels of the file
 
     def enable_tta(self, cfg: Config) -> None:
-        """As mmdet's own tool: a config without ``tta_model`` is tested with a horizontal flip."""
+        """Enables test-time augmentation as mmdet's tool does: without ``tta_model``, with a horizontal flip."""
         if 'tta_model' not in cfg:
             nms = dict(type='nms', iou_threshold=0.5)
             cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
@@ -64,7 +64,7 @@ class Adapter(TaskAdapter):
         super().enable_tta(cfg)
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
-        """Masks; labels and classes by name: mmdet gives labels in the order of a COCO file, and skips names of XML."""
+        """Checks masks, labels and class names: mmdet labels by file order (COCO) and skips unknown names (XML)."""
         self.labels_of_file = _is_resized_first(loaders)
         load = type(dataset).load_data_list
         if isinstance(dataset, CocoDataset) and '://' not in dataset.ann_file:
@@ -78,14 +78,14 @@ class Adapter(TaskAdapter):
             _check_xml(dataset, where)
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
-        """The XML file that lacks what mmdet reads, or classes that no file names."""
+        """Raises DatasetError for an XML file that lacks what mmdet reads, or for classes that no file names."""
         kind = self.dataset_class(dataset_cfg['type'])
         if not isinstance(kind, type) or not issubclass(kind, XMLDataset):
             return
         try:
             dataset = DATASETS.build({**dataset_cfg, 'type': kind, 'pipeline': [], 'lazy_init': True})
             files = _xml_files(dataset)
-        except Exception:  # it is not the files
+        except Exception:  # the files are not the reason
             return
         for file in files:
             if defect := voc_defect(file, dataset.metainfo['classes']):
@@ -94,7 +94,7 @@ class Adapter(TaskAdapter):
             _check_xml_names(dataset, where)
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
-        """Raise DatasetError unless one image at least has something to learn."""
+        """Raises DatasetError if no image has a box to train on."""
         if not all(isinstance(dataset, BaseDetDataset) for dataset, _ in datasets):
             return
         infos = (dataset.get_data_info(i) for dataset, _ in datasets for i in range(len(dataset)))
@@ -102,7 +102,7 @@ class Adapter(TaskAdapter):
             raise DatasetError('no image has a box of any class: there is nothing to learn')
 
     def check_model(self, model: Any, dataset: Any, where: str, training: bool) -> None:
-        """With a neck of this package also the strides of its levels: FPN's ``start_level`` before it changes them."""
+        """Also checks the level strides of this package's necks, which an FPN's ``start_level`` before them changes."""
         super().check_model(model, dataset, where, training)
         neck = getattr(model, 'neck', None)
         ours = isinstance(neck, nn.Module) and any(map(_is_ours, neck.modules()))
@@ -132,7 +132,7 @@ class Adapter(TaskAdapter):
         return {name: found[own] for name, own in names.items() if own in found}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
-        """Boxes and masks; of panoptic data also the classes of pixels."""
+        """Returns boxes and masks as a drawing; for panoptic data also the segmentation map."""
         known = sample.gt_instances
         boxes = known.bboxes.tensor if isinstance(known.bboxes, BaseBoxes) else known.bboxes
         found = {'boxes': np.asarray(boxes), 'labels': np.asarray(known.labels)}
@@ -145,13 +145,13 @@ class Adapter(TaskAdapter):
         return content
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-        """As of every task; mmdet has colours by name, such as ``'coco'``."""
+        """Returns the colours as the base class does, or those of a palette that mmdet names, such as ``'coco'``."""
         if isinstance(named := dataset_meta.get('palette'), str):
             return get_palette(named, len(self.class_names(dict(dataset_meta))))
         return super().colors(dataset_meta)
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
-        """Boxes of all tiles; of those of a class that overlap by half or more, the one that scores best."""
+        """Joins the boxes of all tiles; of boxes of one class that overlap by half or more, keeps the best score."""
         whole = parts[0][0].clone()
         if 'masks' in whole.pred_instances:
             return super().joined(parts, size)
@@ -177,13 +177,13 @@ def _is_ours(module: nn.Module) -> bool:
 
 
 def _is_resized_first(transforms: Sequence[Any]) -> bool:
-    """Whether labels are loaded behind what resizes the image, as in test pipelines, whose metrics want them so."""
+    """Returns whether labels load after a resize, as in test pipelines, whose metrics need labels in file pixels."""
     load = next((i for i, transform in enumerate(transforms) if getattr(transform, 'with_bbox', False)), 0)
     return any('Resize' in type(transform).__name__ for transform in transforms[:load])
 
 
 def _check_coco(dataset: CocoDataset, where: str, is_plain: bool) -> Mapping[int, str]:
-    """The categories of the file, at least of a plain dataset: it looks for its classes by name, others have a list."""
+    """Returns the categories of a plain dataset's file, which it looks up by name; other datasets have a list."""
     path, classes, labels = dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label
     if len(labels) > len(classes):
         check_coco_file(path)
@@ -196,13 +196,14 @@ def _check_coco(dataset: CocoDataset, where: str, is_plain: bool) -> Mapping[int
 
 
 def _check_boxes(dataset: CocoDataset, where: str, known: Collection[int], ignored: list[bool] | None) -> None:
-    """mmdet leaves out boxes without a word; the file is read again only where nothing is learned of any.
+    """Raises DatasetError if mmdet skips or ignores all boxes, and warns of skipped ones, which mmdet does silently.
 
-    ``known``: ids of the categories in the file; ``ignored``: of each box that is left, if it has been looked at.
+    The file is read again only if no box is left. ``known``: category ids in the file; ``ignored``: whether each loaded
+    box is ignored, or None if not yet known.
     """
     if ignored is None:
         ignored = [each['ignore_flag'] for i in range(len(dataset)) for each in dataset.get_data_info(i)['instances']]
-    others = set(known) - set(dataset.cat2label)  # that the config does not name
+    others = set(known) - set(dataset.cat2label)  # categories that the config does not name
     total = sum(len(images) for category, images in dataset.cat_img_map.items() if category not in others)
     why = (
         'without area, less than a pixel wide or high, outside their image, marked as crowds or to be ignored, of no '
@@ -217,10 +218,10 @@ def _check_boxes(dataset: CocoDataset, where: str, known: Collection[int], ignor
 
 
 def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
-    """Masks as mmdet has them in memory; the file is read again only to name what is wrong.
+    """Checks the masks that mmdet has in memory; the file is read again only to name the defective one.
 
     Returns:
-        Of each box, whether it is to be ignored.
+        Whether each box is ignored.
     """
     ignored = []
 
@@ -241,14 +242,14 @@ def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
 
 
 def _is_instance(annotation: Mapping[str, Any], info: Mapping[str, Any], instance: Mapping[str, Any]) -> bool:
-    """Whether an annotation of the file is what mmdet made an instance of."""
+    """Returns whether mmdet made this instance from an annotation of the file."""
     x, y, width, height = annotation['bbox']
     own = annotation['image_id'], annotation.get('segmentation') or None, [x, y, x + width, y + height]
     return str(own) == str((info['img_id'], instance.get('mask'), list(instance['bbox'])))  # NaN is not equal to NaN
 
 
 def _check_xml(dataset: XMLDataset, where: str) -> None:
-    """The files are read for their names only where no object of a class was found."""
+    """Checks class names of XML files; they are read again only if a class has no object."""
     classes = dataset.metainfo['classes']
     found = {entry['bbox_label'] for i in range(len(dataset)) for entry in dataset.get_data_info(i)['instances']}
     if len(found) < len(classes):
@@ -269,10 +270,10 @@ def _xml_files(dataset: XMLDataset) -> list[Path]:
 
 
 def _flip_pipeline(pipeline: list) -> list:
-    """A test pipeline whose last transform, the packing, runs on the image and on the flipped one."""
+    """Returns a test pipeline whose last transform, the packing, runs on the image and on the flipped one."""
     *transforms, pack = copy.deepcopy(pipeline)
     keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-    # the image first: a metric that reads labels from the sample gets those of the first
+    # the original image first: a metric that reads labels from the sample gets those of the first
     flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
     test_time = dict(type='TestTimeAug', transforms=[flips, [dict(type=pack['type'], meta_keys=keys)]])
     return [ConfigDict(transform) for transform in (*transforms, test_time)]

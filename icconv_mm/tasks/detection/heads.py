@@ -1,13 +1,14 @@
-"""Heads and anchors beside mmdet 3's: of pairs of maps (SEPC), of PANet, of detectors of mmdet 1.x and of EOD.
+"""Heads and anchors that mmdet 3 lacks: for pairs of maps (SEPC), PANet, and detectors of mmdet 1.x and of EOD.
 
-PANet's (https://arxiv.org/abs/1803.01534), with which FPT was trained, see a region on every level of the pyramid.
-mmdet's ``GenericRoIExtractor(aggregation='concat')`` pools each region from all levels, whatever its size. The first
-layer of a head is then a path for each level; their outputs are fused by their maximum ("adaptive feature pooling").
+PANet's heads (https://arxiv.org/abs/1803.01534), with which FPT was trained, read a region on every level of the
+pyramid. mmdet's ``GenericRoIExtractor(aggregation='concat')`` pools each region from all levels, whatever its size. The
+first layer of a head is then a path for each level; their outputs are fused by their maximum ("adaptive feature
+pooling").
 
-What differs from mmdet 3 in detectors of EOD (https://github.com/ModelTC/EOD, before: POD), such as IC-Conv's own.
-
-EOD names a box by its first and last pixel, with width x2 - x1 + 1. Here boxes are given by their edges, (x1, y1,
-x2 + 1, y2 + 1): the same box, for which mmdet's samplers, NMS, levels and COCO's metric compute what EOD computes.
+The classes ``EOD...`` cover the differences of EOD (https://github.com/ModelTC/EOD, before: POD), in which IC-Conv's
+detectors were trained, from mmdet 3. EOD describes a box by its first and last pixel, with width x2 - x1 + 1. Here
+boxes are given by their edges, (x1, y1, x2 + 1, y2 + 1): the same box, for which mmdet's samplers, NMS, levels and
+COCO's metric compute what EOD computes.
 """
 
 import math
@@ -32,10 +33,10 @@ _BRANCHES = ('cls_convs', 'reg_convs')
 
 @MODELS.register_module()
 def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Module:
-    """Build a dense head of mmdet that reads pairs (classification map, localisation map) instead of levels.
+    """Builds a dense head of mmdet that reads pairs (classification map, localisation map) instead of levels.
 
-    A function, although configs use it as a ``type``: it returns an object of ``head_type``, with mmdet's keys, losses
-    and post-processing. With ``stacked_convs=0`` the pair goes straight to the predictors, as in SEPC
+    This is a function, although configs use it as a ``type``: it returns an object of ``head_type``, with mmdet's keys,
+    losses and post-processing. With ``stacked_convs=0`` the pair goes straight to the predictors, as in SEPC
     (https://arxiv.org/abs/2005.03101); ``feat_channels`` must then equal ``in_channels``.
 
     Args:
@@ -43,8 +44,8 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
             by the levels or one for each: RetinaHead, ATSSHead, GFLHead, FCOSHead, PAAHead, VFNetHead,
             RepPointsHead, RTMDetSepBNHead, ...
         prior_shift: Cells by which the head's anchors or points move right and down. ``SEPC(lcconv_padding=0)`` crops
-            one cell at every side, so cell (0, 0) of its maps looks at cell (1, 1). 0: priors start at the origin, as
-            the authors' weights expect; 1: priors are where the maps look.
+            one cell at every side, so cell (0, 0) of its maps is centred on cell (1, 1). 0: priors start at the origin,
+            as the authors' weights expect; 1: priors are where the maps are centred.
         kwargs: Arguments of the head.
 
     Returns:
@@ -63,13 +64,13 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
 
 
 class _Start(nn.Identity):
-    """Where an empty tower reads; some heads initialise the ``conv`` of every layer of a tower."""
+    """Start of an empty tower; some heads initialise the ``conv`` of every layer of a tower."""
 
     conv = None
 
 
 def _read_branch(head: nn.Module, name: str, branch: int) -> None:
-    """Let the tower ``name`` of a head, or that of each level, start from one of the two maps."""
+    """Makes the tower ``name`` of a head, or that of each level, read one of the two maps."""
     found = getattr(head, name, None)
     if not isinstance(found, nn.ModuleList):
         raise InputError(
@@ -84,7 +85,7 @@ def _read_branch(head: nn.Module, name: str, branch: int) -> None:
 
 
 def _pick(module: nn.Module, args: tuple, branch: int) -> tuple[Tensor]:
-    """What a tower reads: its own map of a level's pair."""
+    """Returns the input of a tower: its own map of a level's pair."""
     level = args[0]
     if isinstance(level, Tensor) or not isinstance(level, Sequence) or len(level) != 2:
         shape = f'a map of shape {list(level.shape)}' if isinstance(level, Tensor) else f'{type(level).__name__}'
@@ -115,21 +116,21 @@ def _shift_priors(head: nn.Module, cells: int) -> None:
 
 @TASK_UTILS.register_module()
 class PixelAnchorGenerator(LegacyAnchorGenerator):
-    """The anchors of mmdet 1.x, given by their edges.
+    """Anchors of mmdet 1.x, given by their edges.
 
-    mmdet 1.x names a box by its first and last pixel, (x1, y1, x2, y2) with width x2 - x1 + 1, and rounds anchors to
-    whole pixels. Edges of the same boxes are (x1, y1, x2 + 1, y2 + 1). With them as anchors mmdet 3's own coders,
-    assigners and NMS compute what mmdet 1.x computed, half pixels included: mmdet's ``LegacyDeltaXYWHBBoxCoder``, in
-    contrast, leaves these out.
+    mmdet 1.x describes a box by its first and last pixel, (x1, y1, x2, y2) with width x2 - x1 + 1, and rounds anchors
+    to whole pixels. The edges of the same boxes are (x1, y1, x2 + 1, y2 + 1). With these as anchors, mmdet 3's own
+    coders, assigners and NMS compute what mmdet 1.x computed, half pixels included; mmdet's
+    ``LegacyDeltaXYWHBBoxCoder``, in contrast, omits half pixels.
 
-    Args: Those of ``LegacyAnchorGenerator``; ``center_offset`` is 0.5 unless given.
+    Args: Those of ``LegacyAnchorGenerator``; ``center_offset`` is 0.5 by default.
     """
 
     def __init__(self, *args, center_offset: float = 0.5, **kwargs):
         super().__init__(*args, center_offset=center_offset, **kwargs)
 
     def gen_single_level_base_anchors(self, *args, **kwargs) -> Tensor:
-        """Base anchors [A, 4] as (left, top, right, bottom) edges in pixels."""
+        """Returns base anchors [A, 4] as (left, top, right, bottom) edges in pixels."""
         anchors = super().gen_single_level_base_anchors(*args, **kwargs)
         anchors[:, 2:] += 1
         return anchors
@@ -139,12 +140,12 @@ _GROUP_NORM = {'type': 'GN', 'num_groups': 32}
 
 
 class LevelPaths(nn.ModuleList):
-    """A path for each level of the pyramid, fused by their maximum.
+    """A path for each level of the pyramid; the outputs are fused by their maximum.
 
     Args:
-        num_levels: Levels that a region is pooled from.
-        channels: Channels of each.
-        path: Builds the path of a level.
+        num_levels: Number of levels that a region is pooled from.
+        channels: Channels of each level.
+        path: Function that builds the path of a level.
     """
 
     def __init__(self, num_levels: int, channels: int, path: Callable[[], nn.Module]):
@@ -152,10 +153,10 @@ class LevelPaths(nn.ModuleList):
         self.channels = channels
 
     def forward(self, regions: Tensor) -> Tensor:
-        """The regions ``[N, num_levels * channels, H, W]`` of all levels, finest first, as one map.
+        """Fuses the regions ``[N, num_levels * channels, H, W]`` of all levels, finest first, into one map.
 
         Raises:
-            InputError: If they have other channels.
+            InputError: If they have another number of channels.
         """
         if regions.shape[1] != len(self) * self.channels:
             raise InputError(
@@ -173,10 +174,10 @@ def _conv(in_channels: int, out_channels: int, norm_cfg: dict | None) -> ConvMod
 @MODELS.register_module()
 class PANetBBoxHead(ConvFCBBoxHead):
     """A convolution for each level, fused, three more and a fully connected layer: mmdet's ``Shared4Conv1FCBBoxHead``
-    whose first convolution has four forms.
+    with four versions of its first convolution.
 
     Args:
-        num_levels: Levels that a region is pooled from.
+        num_levels: Number of levels that a region is pooled from.
         norm_cfg: Norm of the convolutions.
         **kwargs: Arguments of ``ConvFCBBoxHead``; ``in_channels`` are those of one level.
     """
@@ -187,18 +188,18 @@ class PANetBBoxHead(ConvFCBBoxHead):
         self.level_paths = LevelPaths(num_levels, channels, lambda: _conv(channels, channels, norm_cfg))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores ``[N, K + 1]`` and box regressions ``[N, 4 K]`` of the regions of all levels."""
+        """Returns class scores ``[N, K + 1]`` and box regressions ``[N, 4 K]`` of the regions of all levels."""
         return super().forward(self.level_paths(x))
 
 
 @MODELS.register_module()
 class PANet2FCBBoxHead(BBoxHead):
-    """A fully connected layer for each level, fused, and another one, with group norm.
+    """A fully connected layer for each level, fused, and a second one, with group norm.
 
     Args:
-        num_levels: Levels that a region is pooled from.
+        num_levels: Number of levels that a region is pooled from.
         fc_out_channels: Outputs of the fully connected layers.
-        norm_cfg: Norm behind each of them.
+        norm_cfg: Norm after each of them.
         **kwargs: Arguments of ``BBoxHead``; ``in_channels`` are those of one level.
     """
 
@@ -223,7 +224,7 @@ class PANet2FCBBoxHead(BBoxHead):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores ``[N, K + 1]`` and box regressions ``[N, 4 K]`` of the regions of all levels."""
+        """Returns class scores ``[N, K + 1]`` and box regressions ``[N, 4 K]`` of the regions of all levels."""
         x = self.shared_fc(self.level_paths(x))
         return self.fc_cls(x), self.fc_reg(x)
 
@@ -231,13 +232,13 @@ class PANet2FCBBoxHead(BBoxHead):
 @MODELS.register_module()
 class PANetMaskHead(FCNMaskHead):
     """mmdet's ``FCNMaskHead`` with a first convolution for each level, and a fully connected branch ("fully-connected
-    fusion") that adds one mask to those of all classes.
+    fusion") that adds one mask to the masks of all classes.
 
     Args:
-        num_levels: Levels that a region is pooled from.
+        num_levels: Number of levels that a region is pooled from.
         norm_cfg: Norm of the convolutions.
-        **kwargs: Arguments of ``FCNMaskHead``; ``in_channels`` are those of one level. The branch leaves after all
-            ``num_convs`` but the last.
+        **kwargs: Arguments of ``FCNMaskHead``; ``in_channels`` are those of one level. The branch starts before the
+            last of the ``num_convs`` convolutions.
     """
 
     def __init__(self, num_levels: int = 4, norm_cfg: dict | None = _GROUP_NORM, **kwargs: Any):
@@ -255,7 +256,7 @@ class PANetMaskHead(FCNMaskHead):
         nn.init.zeros_(self.mask_fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mask logits ``[N, classes, 2 H, 2 W]`` of the regions of all levels."""
+        """Returns mask logits ``[N, classes, 2 H, 2 W]`` of the regions of all levels."""
         x = self.level_paths(x)
         for conv in self.convs[:-1]:
             x = conv(x)
@@ -263,7 +264,7 @@ class PANetMaskHead(FCNMaskHead):
         return self.conv_logits(self.upsample(self.convs[-1](x)).relu()) + whole
 
 
-TO_EDGES = (0, 0, 0, 1, 1)  # of RoIs: image, x1, y1, x2, y2
+TO_EDGES = (0, 0, 0, 1, 1)  # added to RoIs (image, x1, y1, x2, y2)
 
 
 @TASK_UTILS.register_module()
@@ -271,7 +272,7 @@ class EODAnchorGenerator(AnchorGenerator):
     """Anchors whose width and height are rounded before they are scaled, as in py-faster-rcnn: 48x24 at stride 4, not
     45.3x22.6, so that ratios differ by level.
 
-    Args: Those of ``AnchorGenerator``; ``center_offset`` is 0.5 unless given.
+    Args: Those of ``AnchorGenerator``; ``center_offset`` is 0.5 by default.
     """
 
     def __init__(self, *args: Any, center_offset: float = 0.5, **kwargs: Any):
@@ -280,7 +281,7 @@ class EODAnchorGenerator(AnchorGenerator):
     def gen_single_level_base_anchors(
         self, base_size: int, scales: Tensor, ratios: Tensor, center: tuple[float, float] | None = None
     ) -> Tensor:
-        """Base anchors ``[ratios * scales, 4]`` of a level as (left, top, right, bottom) edges in pixels."""
+        """Returns base anchors ``[ratios * scales, 4]`` of a level as (left, top, right, bottom) edges in pixels."""
         widths = (base_size**2 / ratios).sqrt().round()
         sides = torch.stack([widths, (widths * ratios).round()], -1)
         sides = (sides[:, None] * scales[:, None]).flatten(0, 1)
@@ -290,9 +291,9 @@ class EODAnchorGenerator(AnchorGenerator):
 
 @TASK_UTILS.register_module()
 class EODBBoxCoder(DeltaXYWHBBoxCoder):
-    """mmdet's coder, except that a box may shrink to nothing and that a clipped one keeps a pixel of the image.
+    """mmdet's coder, except that a box may shrink to nothing and a clipped one keeps at least a pixel of the image.
 
-    Args: Those of ``DeltaXYWHBBoxCoder``; ``clip_border`` alone changes how boxes are decoded.
+    Args: Those of ``DeltaXYWHBBoxCoder``; only ``clip_border`` changes how boxes are decoded.
     """
 
     least_side = 1  # pixels of a clipped box
@@ -300,7 +301,7 @@ class EODBBoxCoder(DeltaXYWHBBoxCoder):
     def decode(
         self, bboxes: Tensor, pred_bboxes: Tensor, max_shape: Any = None, wh_ratio_clip: float = 16 / 1000
     ) -> Tensor:
-        """Boxes ``[N, 4 K]`` from boxes ``[N, 4]`` and deltas ``[N, 4 K]``; ``max_shape`` is (height, width)."""
+        """Decodes boxes ``[N, 4]`` and deltas ``[N, 4 K]`` to boxes ``[N, 4 K]``; ``max_shape`` is (height, width)."""
         like = bboxes.new_tensor
         deltas = pred_bboxes.unflatten(-1, (-1, 4)) * like(self.stds) + like(self.means)
         sides = (bboxes[:, 2:] - bboxes[:, :2])[:, None]
@@ -316,13 +317,13 @@ class EODBBoxCoder(DeltaXYWHBBoxCoder):
 
 @MODELS.register_module()
 class EODRoIExtractor(SingleRoIExtractor):
-    """Pools a region from its first to its last pixel; its level is that of its whole area.
+    """Pools a region from its first to its last pixel; its level depends on its whole area.
 
     Args: Those of ``SingleRoIExtractor``; ``roi_layer`` needs ``aligned=False``.
     """
 
     def forward(self, feats: tuple[Tensor, ...], rois: Tensor, roi_scale_factor: float | None = None) -> Tensor:
-        """Features ``[N, C, H, W]`` of RoIs ``[N, 5]`` (image and edges) on the maps of all levels."""
+        """Returns features ``[N, C, H, W]`` of RoIs ``[N, 5]`` (image and edges) from the maps of all levels."""
         return super().forward(feats, rois - rois.new_tensor(TO_EDGES), roi_scale_factor)
 
     def map_roi_levels(self, rois: Tensor, num_levels: int) -> Tensor:
@@ -343,6 +344,6 @@ class EODCascadeRoIHead(CascadeRoIHead):
         return results
 
     def _refine_roi(self, *args: Any, **kwargs: Any) -> tuple:
-        # the last head takes the softmax of these: of the logarithm it is the mean again
+        # the last head applies softmax: to the logarithm, which gives the mean again
         rois, probabilities, boxes = super()._refine_roi(*args, **kwargs)
         return rois, [each.log() for each in probabilities], boxes

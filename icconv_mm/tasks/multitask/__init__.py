@@ -1,6 +1,6 @@
 """One network for several tasks: its model, data and evaluation.
 
-Nothing here imports a task library: the types in a config name what is needed.
+No module here imports a task library: the types in a config name the required ones.
 """
 
 from icconv_mm.tasks.multitask.adapter import MultiTaskVisualizer

@@ -1,4 +1,4 @@
-"""The tools' view of one network for several tasks: each task is left to the adapter of its library."""
+"""The adapter of a network for several tasks, which delegates each task to its library's adapter."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,21 +24,21 @@ from icconv_mm_runtime.drawing import Drawing, draw, joined
 
 
 class Adapter(TaskAdapter):
-    """Networks of :class:`MultiTaskModel`.
+    """Adapter for networks of :class:`MultiTaskModel`.
 
     Args:
-        cfg: The config of one.
+        cfg: The config of such a network.
     """
 
     library = 'mmengine'  # its configs name the library of every type
-    autocast_modules = ('backbone', 'neck')  # the heads of mmdet call kernels that take float32 only
+    autocast_modules = ('backbone', 'neck')  # mmdet's heads call kernels that need float32
     visualization_hook = dict(type='mmdet.DetVisualizationHook', draw=True)
     shown_dir = 'test_out_dir'
 
     def __init__(self, cfg: Mapping[str, Any]) -> None:
         self.tasks: dict[str, TaskAdapter] = {}
         tasks = cfg['model']['tasks']
-        for name, task in tasks.items() if isinstance(tasks, Mapping) else ():  # the model refuses any other
+        for name, task in tasks.items() if isinstance(tasks, Mapping) else ():  # the model refuses any other type
             if isinstance(task, Mapping):
                 library = library_of(registered_class(MODELS, task.get('type'), f'model.tasks.{name}.type'))
                 self.tasks[name] = adapter_of(library) if library else TaskAdapter()
@@ -46,7 +46,7 @@ class Adapter(TaskAdapter):
     # --- tests ---
 
     def enable_tta(self, cfg: Config) -> None:
-        """Poses at the scales of the published test, each with the flipped image; the other tasks as they are."""
+        """Enables the published multi-scale test, with flips, for poses; the other tasks are tested as without it."""
         enabled = [self.tasks[name].enable_scales(task) for name, task in cfg.model.tasks.items()]
         if not any(enabled):
             needed = 'an icconv_mm.AEPoseEstimator in model.tasks'
@@ -55,7 +55,7 @@ class Adapter(TaskAdapter):
     # --- datasets ---
 
     def with_loaders(self, dataset: Any, where: str) -> Iterator[tuple[str, Any, Sequence[Any]]]:
-        """The datasets of each task, with what loads the labels of the task."""
+        """Yields the datasets of each task, with the transforms that load its annotations."""
         for location, each in datasets_in(dataset, where):
             if isinstance(each, MultiTaskDataset):
                 joined = [t for t in each.pipeline.transforms if isinstance(t, LoadTaskAnnotations)]
@@ -119,7 +119,7 @@ class Adapter(TaskAdapter):
         return {name: (adapter, dataset_meta.get(name, {})) for name, adapter in self.tasks.items()}
 
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
-        """The classes of all tasks, each once."""
+        """Returns the class names of all tasks, each once."""
         names = (adapter.class_names(meta) for adapter, meta in self.parts(dataset_meta).values())
         return tuple(dict.fromkeys(name for own in names for name in own))
 
@@ -142,7 +142,7 @@ class Adapter(TaskAdapter):
 
 @VISUALIZERS.register_module()
 class MultiTaskVisualizer(Visualizer):
-    """Draws labels and predictions of all tasks, each on a copy of the image."""
+    """Draws annotations and predictions of all tasks, each on a copy of the image."""
 
     @master_only
     def add_datasample(  # noqa: PLR0917 - called by the hooks of the libraries
@@ -158,7 +158,7 @@ class MultiTaskVisualizer(Visualizer):
         step: int = 0,
         pred_score_thr: float = 0.3,
     ) -> None:
-        """Draw labels and predictions of all tasks on ``image`` [H, W, 3] (RGB, uint8).
+        """Draws annotations and predictions of all tasks on ``image`` [H, W, 3] (RGB, uint8).
 
         Without ``out_file`` the image goes to the backends, as with any visualiser.
         """
@@ -178,13 +178,13 @@ class MultiTaskVisualizer(Visualizer):
 
 
 def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
-    """What a model found for all tasks."""
+    """Returns the predictions of all tasks as a drawing."""
     parts = _parts(sample, dataset_meta, 'pred_')
     return joined(adapter.drawing(own, meta, score_thr) for adapter, own, meta in parts)
 
 
 def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
-    """The labels of all tasks; where the image went ahead of them, they are in pixels of the file."""
+    """Returns the annotations of all tasks as a drawing; in pixels of the file if the image was resized before them."""
     parts = _parts(sample, dataset_meta, 'gt_')
     content = joined(adapter.annotations(own, meta) for adapter, own, meta in parts)
     content.size = tuple(sample.ori_shape[:2]) if sample.get(LABELS_OF_FILE) else None
@@ -192,7 +192,7 @@ def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
 
 
 def _parts(sample: Any, dataset_meta: Mapping[str, Any], prefix: str) -> list[tuple[TaskAdapter, Any, dict]]:
-    """The tasks of a sample that have labels (``gt_``) or predictions (``pred_``), and what the data say of each."""
+    """Returns the sample's tasks that have annotations (``gt_``) or predictions (``pred_``), with their metainfo."""
     parts = []
     for name, own in sample.items():
         library = library_of(type(own))

@@ -13,19 +13,19 @@ from icconv_mm.tasks.multitask.data import MultiTaskDataset
 from icconv_mm.tasks.multitask.model import MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations, PackTaskInputs, WarpPeople
 
-# Transforms of the libraries that move nothing, beside those that load, pack or change colours.
+# Transforms of the libraries that do not move pixels, beside those that load, pack or change colours.
 _STILL = (
     *('Pad', 'Normalize', 'RandomGrayscale', 'RGB2Gray', 'CLAHE', 'AdjustGamma', 'GaussianBlur', 'Corrupt'),
     *('PhotoMetricDistortion', 'PhotometricDistortion', 'YOLOXHSVRandomAug', 'ColorJitter', 'Lighting'),
     *('CutOut', 'RandomCutOut', 'RandomErasing'),
 )
 _STILL_MODULES = ('loading', 'formatting', 'colorspace')
-# Of mmdet: they take all along and record how they moved the image, by which WarpPeople moves keypoints.
+# mmdet's: they move all annotations and record how they moved the image, by which WarpPeople moves keypoints.
 _RECORDED = (
     *('Resize', 'FixScaleResize', 'FixShapeResize', 'RandomFlip', 'RandomCrop'),
     *('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY'),
 )
-# Those that take boxes, masks and segmentation maps along, but record nothing.
+# Those that move boxes, masks and segmentation maps, but record nothing.
 _UNRECORDED = {
     'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'),
     'mmdet': ('Expand', 'MinIoURandomCrop'),
@@ -40,7 +40,7 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
         model: The network.
         dataset: A :class:`MultiTaskDataset`, or a concatenation of some.
         where: Name of the dataset in the config.
-        training: Whether every task needs labels.
+        training: Whether every task needs annotations.
     """
     labels: Mapping[str, dict] = dataset.metainfo
     tasks = ', '.join(model.tasks)
@@ -70,9 +70,9 @@ def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
 
 
 def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: str) -> None:
-    """Raises InputError for a transform that moves the image but not its keypoints or segmentation maps.
+    """Raises InputError if a transform moves the image but not its keypoints or segmentation maps.
 
-    A transform from elsewhere than the libraries is taken at its word.
+    Transforms from outside the libraries are not checked.
     """
     loads = [i for i, each in enumerate(transforms) if isinstance(each, LoadTaskAnnotations)]
     if any(isinstance(each, WarpPeople) for own in pack.packs.values() for each in own.transforms):
@@ -94,7 +94,7 @@ def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: st
 
 
 def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
-    """Yields the transforms inside of those that choose from several (RandomChoice) or configure one (RandomResize)."""
+    """Yields the transforms inside others that choose among several (RandomChoice) or configure one (RandomResize)."""
     for transform in transforms:
         inner = getattr(transform, 'transforms', None) or [getattr(transform, 'resize', None)]
         if all(callable(each) for each in inner):
@@ -104,7 +104,7 @@ def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
 
 
 def _check_levels(model: MultiTaskModel) -> None:
-    """Raises InputError for a head that does not fit the levels of the neck."""
+    """Raises InputError if a head does not match the levels of the neck."""
     levels = levels_of(model)
     giver = 'backbone' if model.neck is None else 'neck'
     for name, task in model.tasks.items():
@@ -113,9 +113,9 @@ def _check_levels(model: MultiTaskModel) -> None:
 
 
 def check_people_are_instances(dataset: MultiTaskDataset, where: str) -> None:
-    """Raises DatasetError unless the people of a joined dataset are instances of it, by their annotation ids.
+    """Raises DatasetError if people of a joined dataset are not instances of it, by their annotation ids.
 
-    Only where there are boxes of mmdet beside them.
+    Checked only if the dataset has boxes of mmdet as well.
     """
     files = {name: getattr(each, 'ann_file', None) for name, each in dataset.datasets.items()}
     people = [name for name in files if 'num_keypoints' in dataset.datasets[name].metainfo]

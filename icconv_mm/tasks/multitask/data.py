@@ -25,20 +25,20 @@ from icconv_mm.tasks.libraries import library_of, registered_class
 
 @DATASETS.register_module()
 class MultiTaskDataset(BaseDataset):
-    """One set of images with annotations for several tasks, which the libraries' own datasets read.
+    """Images with annotations for several tasks, which the libraries' own datasets read.
 
     The datasets are joined by the path of the image. An image that a dataset does not list is unlabelled for its task,
     not empty. Keep empty images with
-    ``filter_cfg=dict(filter_empty_gt=False)`` (mmdet) or ``keep_empty=True`` (``BottomupCocoDataset``). Sets of
-    different images go into a :class:`MultiTaskConcatDataset`.
+    ``filter_cfg=dict(filter_empty_gt=False)`` (mmdet) or ``keep_empty=True`` (``BottomupCocoDataset``). Combine
+    datasets of different images in a :class:`MultiTaskConcatDataset`.
 
-    An item has ``img_path``, ``img_id`` and ``labels``: what each task's dataset says of the image, by name.
+    An item has ``img_path``, ``img_id`` and ``labels``: the image's info from each task's dataset, by name.
 
     Args:
-        datasets: The config of a dataset for each task, by the name that the task has in the model, without pipeline.
+        datasets: The config of a dataset for each task, by the task's name in the model, without pipeline.
         pipeline: The transforms of all tasks.
-        test_mode: Whether the dataset is for tests; given to the datasets that do not say it themselves.
-        lazy_init: Whether to read no file yet, for who wants class names alone; given to the datasets as well.
+        test_mode: Whether the dataset is for tests; passed to the datasets that do not set it.
+        lazy_init: Whether to read no file yet, for callers that need only class names; passed to the datasets as well.
         kwargs: Arguments of mmengine's ``BaseDataset``.
 
     Raises:
@@ -71,7 +71,7 @@ class MultiTaskDataset(BaseDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """For each image its path and its index in the dataset of every task that has it."""
+        """Returns for each image its path, and its index in the dataset of every task that has it."""
         images: dict[str, dict[str, int]] = {}
         for name, dataset in self.datasets.items():
             dataset.full_init()
@@ -85,7 +85,7 @@ class MultiTaskDataset(BaseDataset):
         return [dict(img_path=path, indices=indices) for path, indices in images.items()]
 
     def get_data_info(self, idx: int) -> dict:
-        """``img_path``, ``img_id`` and the ``labels`` of an image, and its place ``sample_idx``."""
+        """Returns ``img_path``, ``img_id`` and the ``labels`` of an image, and its index ``sample_idx``."""
         entry = super().get_data_info(idx)
         labels = {name: self.datasets[name].get_data_info(index) for name, index in entry['indices'].items()}
         ids = (info['img_id'] for info in labels.values() if info.get('img_id') is not None)
@@ -104,7 +104,7 @@ class MultiTaskDataset(BaseDataset):
 
 
 def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:
-    """Returns a copy of a dataset config; with ``lazy_init``, neither it nor what it wraps reads a file yet."""
+    """Returns a copy of a dataset config; with ``lazy_init``, neither it nor the datasets inside read a file yet."""
     copied = copy.deepcopy(dict(cfg))
     for _, each in datasets_in(copied, '') if lazy_init else ():
         each['lazy_init'] = True
@@ -123,11 +123,11 @@ class MultiTaskConcatDataset(ConcatDataset):
 
     Args:
         datasets: Datasets, or configs of them.
-        lazy_init: As of :class:`MultiTaskDataset`.
+        lazy_init: As for :class:`MultiTaskDataset`.
         kwargs: Arguments of ``ConcatDataset``.
 
     Raises:
-        InputError: Two of them say something different of one task, such as other classes.
+        InputError: Two datasets differ in the metainfo of a task, such as its classes.
     """
 
     def __init__(self, datasets: Sequence[BaseDataset | Mapping[str, Any]], lazy_init: bool = False, **kwargs) -> None:
@@ -151,14 +151,14 @@ class MultiTaskConcatDataset(ConcatDataset):
 class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     """Normalises and stacks images as mmdet does, once for all tasks.
 
-    Each sample learns where its image lies in the batch, in the words of its library; segmentation maps are padded to
-    the batch in training.
+    Each sample gets the position of its image in the batch, in the terms of its library; in training, segmentation maps
+    are padded to the batch.
 
     Args:
         mean, std, pad_size_divisor, pad_value, bgr_to_rgb, rgb_to_bgr, non_blocking: The arguments of mmengine's
             ``ImgDataPreprocessor``.
-        pad_mask: Whether masks of instances are padded as well, which mmdet's Mask2Former and its kin need.
-        seg_pad_val: Label of padding in segmentation maps.
+        pad_mask: Whether instance masks are padded as well, as mmdet's Mask2Former and similar models need.
+        seg_pad_val: Label of padded pixels in segmentation maps.
     """
 
     def __init__(self, *args, pad_mask: bool = False, seg_pad_val: int = 255, **kwargs) -> None:
@@ -167,7 +167,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         self.seg_pad_val = seg_pad_val
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """``inputs`` [N, 3, H, W], float32, and ``data_samples``, of ``inputs`` that may differ in size."""
+        """Returns ``inputs`` [N, 3, H, W], float32, and ``data_samples``; images in ``inputs`` may differ in size."""
         sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
         data = super().forward(data, training)
         shape = tuple(data['inputs'].shape[-2:])
@@ -183,12 +183,12 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
     def _place(
         self, sample: BaseDataElement, size: tuple[int, int], content: tuple[int, int], shape: tuple[int, int]
     ) -> dict[str, Any]:
-        """Where an image of ``size`` (height, width), which shows the image in ``content``, lies in a batch."""
+        """Returns the batch metainfo of an input of ``size`` (height, width) whose part ``content`` shows the image."""
         divisor = self.pad_size_divisor
         padded = tuple(-(-side // divisor) * divisor for side in size)
         place = dict(batch_input_shape=shape, pad_shape=padded)
         library = library_of(type(sample))
-        if library == 'mmseg':  # its heads resize logits to pad_shape, its networks cut padding_size off
+        if library == 'mmseg':  # its heads resize logits to pad_shape, its networks crop padding_size
             place['pad_shape'] = shape
             place['padding_size'] = place['img_padding_size'] = [0, shape[1] - content[1], 0, shape[0] - content[0]]
         if library == 'mmpose':
@@ -205,7 +205,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
 
 
 def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
-    """Returns the metainfo by which mmpose maps keypoints back: the region that the batch shows, with padding.
+    """Returns the metainfo by which mmpose maps keypoints back: the region shown by the batch, with padding.
 
     A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
     """
@@ -218,7 +218,7 @@ def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int])
 
 
 def _boxes_to_tensors(sample: BaseDataElement) -> None:
-    """mmdet's boxes of the pipeline as plain tensors [N, 4], which its heads expect."""
+    """Replaces mmdet's box objects of the pipeline by plain tensors [N, 4], which its heads expect."""
     for instances in sample.values():
         if isinstance(instances, InstanceData) and not isinstance(instances.get('bboxes'), Tensor | None):
             boxes = instances.bboxes
@@ -227,7 +227,7 @@ def _boxes_to_tensors(sample: BaseDataElement) -> None:
 
 @METRICS.register_module()
 class TaskMetric(BaseMetric):
-    """A library's own metric on the samples of a task, with the task's class names; its values get ``TASK/`` in front.
+    """Runs a library's own metric on the samples of a task, with its class names; its values get the prefix ``TASK/``.
 
     Args:
         task: Name of the task.
@@ -239,11 +239,11 @@ class TaskMetric(BaseMetric):
         registered_class(ROOT_METRICS, metric.get('type'), f'metric of {task}')
         self.task = task
         self.metric = ROOT_METRICS.build(metric)
-        self._images, self._results = 0, 0  # seen by this process; results of the metric before the last of them
+        self._images, self._results = 0, 0  # images seen by this process; the metric's results before the last of them
 
     @property
     def dataset_meta(self) -> dict | None:
-        """What the dataset says of the task."""
+        """Metainfo of the task's dataset."""
         return self.metric.dataset_meta
 
     @dataset_meta.setter
@@ -251,17 +251,17 @@ class TaskMetric(BaseMetric):
         self.metric.dataset_meta = meta.get(self.task)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Hand on the samples that have the task."""
+        """Passes the samples that have the task to the metric."""
         for sample in data_samples:
             self._images, self._results = self._images + 1, len(self.metric.results)
             if self.task in sample:
                 self.metric.process(data_batch, [sample[self.task]])
 
     def evaluate(self, size: int) -> dict:
-        """The metric's values of ``size`` images.
+        """Returns the metric's values for ``size`` images.
 
-        A sampler that gives every process as many images repeats some at the end. mmengine cuts off what is beyond
-        ``size``, which is nothing where not all images have the task: so the repeated one is dropped here.
+        A sampler that gives every process the same number of images repeats some at the end. mmengine cuts the results
+        at ``size``, which has no effect if some images lack the task: so the repeated one is dropped here.
         """
         rank, processes = get_dist_info()
         if (self._images - 1) * processes + rank >= size:
@@ -270,5 +270,5 @@ class TaskMetric(BaseMetric):
         return {f'{self.task}/{key}': value for key, value in self.metric.evaluate(size).items()}
 
     def compute_metrics(self, results: list) -> dict:
-        """Values of the metric of the task, by name."""
+        """Returns the values of the task's metric, by name."""
         return self.metric.compute_metrics(results)

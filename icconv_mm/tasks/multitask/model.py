@@ -1,6 +1,6 @@
 """One network for several tasks: one backbone and neck, and the heads of any of the task libraries.
 
-The gradients of their losses at the shared features are measured and combined.
+The gradients of their losses for the shared features are measured and combined.
 """
 
 import copy
@@ -24,18 +24,18 @@ from icconv_mm.errors import InputError, MissingLibraryError, naming
 from icconv_mm.registry import MODELS, scoped
 from icconv_mm.tasks.libraries import library_of, registered_class
 
-# Meta information of a sample: whether its labels are those of the file while its image was resized before them.
+# Meta information of a sample: whether its annotations are in pixels of the file, as its image was resized before them.
 LABELS_OF_FILE = 'labels_of_file'
 
 
-# Weights from 5e-5 to 2e4.
+# For weights from 5e-5 to 2e4.
 MOST_LOG_VARIANCE = 10.0
 
 
 class MultiTaskSample(BaseDataElement):
     """One data sample per task, each of the task's own library, as a field with the task's name.
 
-    A task that the image has no labels for has no field. The meta information is what all tasks share: ``img_path``,
+    A task without annotations of the image has no field. The meta information is what all tasks share: ``img_path``,
     ``img_id``, ``ori_shape`` and ``img_shape``.
 
     Example:
@@ -48,32 +48,32 @@ class MultiTaskSample(BaseDataElement):
 
 @MODELS.register_module()
 class MultiTaskModel(BaseModel):
-    """One forward pass through backbone and neck, then the heads of every task.
+    """Runs backbone and neck once, then the heads of every task.
 
     A task is a whole network of its library without a backbone: mmdet's detectors, mmseg's segmentors, mmpose's
-    bottom-up estimators, mmpretrain's classifiers, or a class of one's own that has an attribute ``backbone`` and takes
-    ``(inputs, data_samples, mode)``. It runs as it is, with :class:`SharedFeatures` in the place of its backbone, so
-    losses, predictions and options are the library's own. Images that only one task looks at (flipped, at another
-    scale, a window of a sliding test) pass the backbone once more, for that task.
+    bottom-up estimators, mmpretrain's classifiers, or a custom class that has an attribute ``backbone`` and takes
+    ``(inputs, data_samples, mode)``. It runs as it is, with :class:`SharedFeatures` in place of its backbone, so
+    losses, predictions and options are the library's own. Images that only one task uses (flipped, at another scale, a
+    window of a sliding test) pass the backbone again, for that task.
 
     An image takes part in the tasks that its sample has a field for. A task without any image in the batch adds a
-    loss and gradients of exactly 0. In distributed training a task's losses are weighted by how many of its images
+    loss and gradients of exactly 0. In distributed training, a task's losses are weighted by how many of its images
     this process has, so that the mean over the processes is the mean over all images. A head that itself averages
     over processes (mmdet's ATSS, FCOS, DETR, ...) needs images of its task in every process of a step: mmdet's
     ``MultiSourceSampler`` gives each the same share.
 
-    The keys of a task's weights are those of its library behind ``tasks.NAME.``, those of backbone and neck the usual
+    The keys of a task's weights are those of its library after ``tasks.NAME.``, those of backbone and neck the usual
     ones. ``init_cfg=dict(type='Pretrained', checkpoint=...)`` in a task, and with ``prefix='backbone.'`` or
-    ``prefix='neck.'`` in backbone and neck, starts them from checkpoints of single-task networks.
+    ``prefix='neck.'`` in backbone and neck, initialises them from checkpoints of single-task networks.
 
     Args:
         backbone: Config of the backbone.
         tasks: Config of each task's network by name, without ``backbone``.
         neck: Config of the neck, or a list of configs to run in turn.
         loss_weights: See :class:`~icconv_mm.tasks.multitask.model.LossBalance`.
-        aggregator, log_gradients: What becomes of the tasks' gradients for the features that all share, and whether
-            they are logged. See :class:`~icconv_mm.tasks.multitask.model.SharedGradient`.
-        data_preprocessor: Config of the preprocessor, :class:`MultiTaskDataPreprocessor` as a rule.
+        aggregator, log_gradients: How the tasks' gradients for the shared features are combined, and whether they are
+            logged. See :class:`~icconv_mm.tasks.multitask.model.SharedGradient`.
+        data_preprocessor: Config of the preprocessor, usually :class:`MultiTaskDataPreprocessor`.
         init_cfg: mmengine initialisation.
 
     Raises:
@@ -115,7 +115,7 @@ class MultiTaskModel(BaseModel):
             task.backbone.source = self._memory
 
     def extract_feat(self, inputs: Tensor) -> Any:
-        """Features of [N, 3, H, W], as the neck gives them, or the backbone where there is no neck."""
+        """Returns the features of [N, 3, H, W] from the neck, or from the backbone if there is no neck."""
         return self._memory(inputs)
 
     def _compute(self, inputs: Tensor) -> Any:
@@ -125,13 +125,13 @@ class MultiTaskModel(BaseModel):
     def forward(
         self, inputs: Tensor, data_samples: Sequence[MultiTaskSample] | None = None, mode: str = 'tensor'
     ) -> dict | list[MultiTaskSample]:
-        """As mmengine's ``BaseModel``.
+        """Runs the network, as mmengine's ``BaseModel``.
 
         Args:
             inputs: [N, 3, H, W].
             data_samples: One data sample per image; needed for 'loss' and 'predict'.
-            mode: 'loss' for a dict of losses, 'predict' for the samples with predictions, 'tensor' for what each task
-                gives in this mode, by name.
+            mode: 'loss' for a dict of losses, 'predict' for the samples with predictions, 'tensor' for each task's
+                output in this mode, by name.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
@@ -144,14 +144,14 @@ class MultiTaskModel(BaseModel):
             return {name: task(inputs, samples[name], mode) for name, task in self.tasks.items()}
 
     def loss(self, inputs: Tensor, data_samples: Sequence[MultiTaskSample]) -> dict[str, Tensor | list[Tensor]]:
-        """Losses ``NAME.loss_x`` of all tasks, weighted, and what else the heads log."""
+        """Returns the weighted losses ``NAME.loss_x`` of all tasks, and other values that the heads log."""
         losses: dict[str, Any] = {}
         features = self.gradient.share(self._compute(inputs), list(self.tasks))
         rows = {name: [i for i, sample in enumerate(data_samples) if name in sample] for name in self.tasks}
         shares = _shares([len(own) for own in rows.values()], inputs.device)
         for (name, own), share in zip(rows.items(), shares):
             if not own:
-                # Of all parameters: what of the neck no other task reads has no other gradient.
+                # Of all parameters: those of the neck that only this task reads have no other gradient.
                 reached = [*self.parameters(), *(maps_of(features[name]) if self.gradient.is_active else ())]
                 losses[f'{name}.loss_absent'] = zero_loss(reached).to(inputs.device)
                 continue
@@ -162,7 +162,7 @@ class MultiTaskModel(BaseModel):
         return losses
 
     def predict(self, inputs: Tensor, data_samples: Sequence[MultiTaskSample]) -> Sequence[MultiTaskSample]:
-        """The samples, in which those of the tasks hold predictions."""
+        """Returns the samples, with predictions in those of the tasks."""
         features = self._compute(inputs)
         for name in self.tasks:
             own = [i for i, sample in enumerate(data_samples) if name in sample]
@@ -174,7 +174,7 @@ class MultiTaskModel(BaseModel):
         return data_samples
 
     def _run(self, name: str, inputs: Tensor, features: Any, samples: list, rows: list[int], mode: str) -> Any:
-        """What a task makes of the images in ``rows``."""
+        """Returns a task's output for the images in ``rows``."""
         if len(rows) < len(inputs):
             inputs, features = inputs[rows], each_map(lambda value: value[rows], features)
         with self._memory.holding(inputs, features):
@@ -183,13 +183,13 @@ class MultiTaskModel(BaseModel):
 
 def _usable(name: str) -> str:
     taken = hasattr(MultiTaskSample, name) or hasattr(nn.ModuleDict, name)
-    if taken or not name.isidentifier() or 'loss' in name:  # mmengine adds up what has it in its name
+    if taken or not name.isidentifier() or 'loss' in name:  # mmengine sums all values with 'loss' in their name
         raise InputError(f'model.tasks: {name!r} cannot be the name of a task; choose another identifier')
     return name
 
 
 def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
-    """The network of a task, with its library as the default scope of what is in the config."""
+    """Builds the network of a task, with its library as the default scope of its config."""
     where = f'model.tasks.{name}'
     if not isinstance(cfg, Mapping) or not cfg:
         raise InputError(f'{where}: a task is the config of a network without backbone, got {cfg!r}')
@@ -208,7 +208,7 @@ def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
 
 
 def _shares(counts: list[int], device: torch.device) -> list[float]:
-    """For each task this process's share of the images of all processes, times the number of processes."""
+    """Returns for each task this process's share of the images of all processes, times the number of processes."""
     if (processes := get_world_size()) == 1:
         return [1.0] * len(counts)
     totals = torch.tensor(counts, dtype=torch.float32, device=device)
@@ -217,18 +217,18 @@ def _shares(counts: list[int], device: torch.device) -> list[float]:
 
 
 def _weighted(key: str, value: Any, weight: float | Tensor) -> Any:
-    """A loss times the weight of its task; logged values, such as an accuracy, unchanged."""
+    """Returns a loss multiplied by its task's weight; logged values, such as an accuracy, unchanged."""
     return each_map(lambda loss: loss * weight, value) if 'loss' in key else value
 
 
 @MODELS.register_module()
 class SharedFeatures(nn.Module):
-    """Stands for the backbone in the network of a task: gives the features of the network that it is part of.
+    """Replaces the backbone in the network of a task: returns the features of the surrounding network.
 
     It has no parameters. ``MultiTaskModel`` puts it where a detector, segmentor or estimator has its own backbone.
 
     Attributes:
-        source: Function ``(images [N, 3, H, W]) -> features``; set by the network around it.
+        source: Function ``(images [N, 3, H, W]) -> features``; set by the surrounding network.
     """
 
     def __init__(self) -> None:
@@ -236,15 +236,15 @@ class SharedFeatures(nn.Module):
         self.source: Callable[[Tensor], Any] | None = None
 
     def forward(self, images: Tensor) -> Any:
-        """Features of [N, 3, H, W]."""
+        """Returns the features of [N, 3, H, W]."""
         return self.source(images)
 
 
 class Memory:
-    """Remembers the features of the images at hand; any other images, such as flipped ones, are computed.
+    """Caches the features of the current images; those of any others, such as flipped ones, are computed.
 
     Args:
-        compute: ``(images) -> features``.
+        compute: Function ``(images) -> features``.
     """
 
     def __init__(self, compute: Callable[[Tensor], Any]) -> None:
@@ -252,7 +252,7 @@ class Memory:
         self._known: list[tuple[Tensor, Any]] = []
 
     def __call__(self, images: Tensor) -> Any:
-        """Features of a tensor: remembered if it is the very tensor that they were computed from."""
+        """Returns the features of a tensor: the cached ones if they were computed from this very tensor."""
         for known, features in self._known:
             if known is images:
                 return features
@@ -260,7 +260,7 @@ class Memory:
 
     @contextmanager
     def holding(self, images: Tensor, features: Any) -> Iterator[None]:
-        """While in this context, ``features`` are those of ``images``."""
+        """Context in which ``features`` are returned for ``images``."""
         self._known.append((images, features))
         try:
             yield
@@ -269,7 +269,7 @@ class Memory:
 
 
 def zero_loss(parameters: Sequence[Tensor]) -> Tensor:
-    """A loss of exactly 0 whose gradient is exactly 0 for all parameters, whatever their values."""
+    """Returns a loss of exactly 0 whose gradient is exactly 0 for all parameters, whatever their values."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return sum((parameter.reshape(-1)[:0].sum() for parameter in trained), torch.zeros(()))
 
@@ -278,16 +278,16 @@ UNCERTAINTY = 'uncertainty'
 
 
 class LossBalance(nn.Module):
-    """Weights of tasks: constants, or learned with the network.
+    """Weights of tasks: constants, or trained with the network.
 
-    Learned weights are those of homoscedastic uncertainty (Kendall et al., https://arxiv.org/abs/1705.07115, eq. 10 in
+    Trained weights are those of homoscedastic uncertainty (Kendall et al., https://arxiv.org/abs/1705.07115, eq. 10 in
     the form for classification): a task of loss L adds ``exp(-s) L + s / 2``, where s, the logarithm of its variance,
     is a parameter that starts at 0. A loss that stays at 0 would drive s down until exp(-s) is infinite, and a single
-    huge one would drive it up for good: s is kept within +-:data:`MOST_LOG_VARIANCE`.
+    huge one would drive it up permanently: s is clamped to +-:data:`MOST_LOG_VARIANCE`.
 
     Args:
         tasks: Names of the tasks.
-        weights: A number for each task, 1 where none is given; or ``'uncertainty'``.
+        weights: A number for each task, 1 by default; or ``'uncertainty'``.
 
     Raises:
         InputError: For a task that does not exist, or a weight that is no finite number of 0 or more.
@@ -309,7 +309,7 @@ class LossBalance(nn.Module):
                 raise InputError(f'model.loss_weights.{name}: expected a number of 0 or more, got {weight!r}')
 
     def forward(self, name: str) -> tuple[float | Tensor, dict[str, Tensor]]:
-        """The weight of a task's losses, and what else the task adds to the loss and to the log."""
+        """Returns the weight of a task's losses, and additional values for the loss and the log."""
         if name not in self.log_variances:
             return self.constants.get(name, 1.0), {}
         log_variance = self.log_variances[name]
@@ -319,25 +319,25 @@ class LossBalance(nn.Module):
         return weight, {f'{name}.loss_uncertainty': log_variance / 2, f'{name}.weight': weight.detach()}
 
 
-# Those of torchjd that need nothing but the Gramian, each with its sum of weights: of n tasks, or as they are.
+# torchjd's aggregators that need only the Gramian; True if the weights are to sum to the number of tasks.
 AGGREGATORS = {'UPGrad': True, 'DualProj': True, 'MGDA': True, 'IMTLG': True, 'AlignedMTL': True, 'PCGrad': False}
 
 
 class SharedGradient:
-    """The gradient of several tasks for the features that they share: their sum, or one that agrees with each of them.
+    """Combines the gradients of several tasks for their shared features: a sum, or one that agrees with each task.
 
-    The aggregators are those of torchjd (https://github.com/TorchJD/torchjd). They look at the gradients for the shared
-    features, which a backward pass makes in any case, and only weigh them: heads learn as without them. Their weights
-    sum to the number of tasks, as those of a sum do, but for PCGrad, which subtracts what conflicts.
+    The aggregators are those of torchjd (https://github.com/TorchJD/torchjd). They use the gradients for the shared
+    features, which a backward pass computes in any case, and only weight them: the heads' training does not change.
+    Their weights sum to the number of tasks, like those of a sum, except for PCGrad, which subtracts conflicting parts.
 
     Args:
         aggregator: One of :data:`AGGREGATORS`, or None for the sum.
-        log: Whether to log ``NAME.grad_norm``, the norm of what each task sends back, and ``NAME.OTHER.grad_cosine`` of
-            each pair. In mixed precision with float16, norms are multiplied by the loss scale.
+        log: Whether to log ``NAME.grad_norm``, the norm of each task's gradient, and ``NAME.OTHER.grad_cosine`` of each
+            pair. In mixed precision with float16, norms are multiplied by the loss scale.
 
     Raises:
         InputError: There is no such aggregator.
-        MissingLibraryError: torchjd is not installed, or too old for it.
+        MissingLibraryError: torchjd is not installed, or too old for the aggregator.
     """
 
     def __init__(self, aggregator: str | None = None, log: bool = False) -> None:
@@ -347,11 +347,11 @@ class SharedGradient:
 
     @property
     def is_active(self) -> bool:
-        """Whether it looks at gradients at all."""
+        """Whether gradients are used at all."""
         return self.log or self.weighting is not None
 
     def share(self, features: Any, names: Sequence[str]) -> dict[str, Any]:
-        """The features for each task, by name; while it :attr:`is_active`, each task has to use them."""
+        """Returns the features for each task, by name; while it :attr:`is_active`, each task has to use them."""
         maps = maps_of(features)
         if not self.is_active or not any(each.requires_grad for each in maps):
             return dict.fromkeys(names, features)
@@ -366,10 +366,10 @@ class SharedGradient:
         return [_weighted_sum(column, weights.tolist()) for column in zip(*rows)]
 
     def _weights(self, gramian: Tensor) -> Tensor:
-        """The weight of each task [n], the same in all processes; 1 for one that has no image."""
+        """Returns the weight of each task [n], the same in all processes; 1 for a task without images."""
         device = gramian.device
         all_reduce(gramian)
-        if not gramian.isfinite().all():  # float16 has overflown: the loss scaler finds it and skips the step
+        if not gramian.isfinite().all():  # float16 overflow: the loss scaler finds it and skips the step
             return torch.ones(len(gramian), dtype=gramian.dtype, device=device)
         there = gramian.diagonal() > 0
         weights = torch.ones(len(gramian), dtype=gramian.dtype, device=device)
@@ -394,19 +394,19 @@ def _weighting(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def each_map(function: Callable[[Tensor], Tensor], features: Any) -> Any:
-    """Features in the same nest of tuples, lists and dicts, with ``function`` applied to every map."""
+    """Applies ``function`` to every map of features in nested tuples, lists and dicts; returns the same structure."""
     return apply_to(features, lambda value: isinstance(value, Tensor), function)
 
 
 def maps_of(features: Any) -> list[Tensor]:
-    """The maps of :func:`each_map`, in its order."""
+    """Returns the maps of :func:`each_map`, in its order."""
     maps: list[Tensor] = []
     each_map(lambda value: maps.append(value) or value, features)
     return maps
 
 
 class _Fork(torch.autograd.Function):
-    """Maps, ``count`` times over; a function makes one gradient for each map of those that come back."""
+    """Repeats maps ``count`` times; in the backward pass, a function combines the gradients of each map's copies."""
 
     @staticmethod
     def forward(ctx, combine: Callable, count: int, *maps: Tensor) -> tuple[Tensor, ...]:
@@ -422,7 +422,7 @@ class _Fork(torch.autograd.Function):
 
 
 def _gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
-    """The products of the gradients of each two tasks [n, n], over all maps, in float64."""
+    """Returns the dot products of each two tasks' gradients [n, n], over all maps, in float64."""
     device = next(gradient.device for row in rows for gradient in row if gradient is not None)
     gramian = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=device)
     for i, one in enumerate(rows):
@@ -433,7 +433,7 @@ def _gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
-    """A sum over millions of numbers, in an order that float32 bears."""
+    """Returns the dot product of two maps, summed in an order that keeps float32 accurate over millions of numbers."""
     return (a.float() * b.float()).sum(dim=(-2, -1)).double().sum()
 
 

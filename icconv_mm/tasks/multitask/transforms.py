@@ -1,7 +1,7 @@
-"""Transforms of several tasks: load all annotations, augment the image once, pack one sample per task.
+"""Transforms for several tasks: load all annotations, augment the image once, pack one sample per task.
 
-In between stand mmdet's transforms: they move the image, boxes, masks and segmentation maps, and record how in
-``homography_matrix``, by which :class:`WarpPeople` moves keypoints.
+mmdet's transforms run in between: they move the image, boxes, masks and segmentation maps, and record the movement
+in ``homography_matrix``, by which :class:`WarpPeople` moves keypoints.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ from icconv_mm.registry import TRANSFORMS
 from icconv_mm.tasks.libraries import library_of, registered_class
 from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskSample
 
-_STEP = 1 << 20  # more than any set has classes: label + step * number of the task, while boxes travel together
+_STEP = 1 << 20  # more than any dataset's classes: label + step * number of the task, while boxes are in one list
 _BOXES = ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks')
 _IMAGE = ('img', 'img_path', 'img_shape', 'ori_shape')
 
 
 @TRANSFORMS.register_module()
 class LoadTaskAnnotations(BaseTransform):
-    """Load each task's annotations with a transform of its library.
+    """Loads each task's annotations with a transform of its library.
 
-    Boxes and masks of several tasks travel in one list, segmentation maps in the channels of one map [H, W, n] ([H, W]
-    for one), as mmdet's transforms expect; :class:`PackTaskInputs` takes them apart again. A task that is not listed,
-    or that the image has no labels for, is left alone.
+    Boxes and masks of several tasks share one list, segmentation maps the channels of one map [H, W, n] ([H, W] for
+    one), as mmdet's transforms expect; :class:`PackTaskInputs` separates them again. Tasks that are not listed, or
+    whose annotations the image lacks, are unchanged.
 
-    In a test pipeline it stands behind the transforms that resize: metrics want labels as the file has them.
+    In a test pipeline it comes after the transforms that resize: metrics need annotations in pixels of the file.
 
     Args:
         tasks: A loading transform by the name of the task, such as
@@ -42,7 +42,7 @@ class LoadTaskAnnotations(BaseTransform):
         self.loaders = {name: _built(cfg, name) for name, cfg in tasks.items()}
 
     def transform(self, results: dict) -> dict:
-        """Add ``gt_bboxes``, ``gt_masks``, ``gt_seg_map`` and the like; what else is loaded goes into ``labels``."""
+        """Adds ``gt_bboxes``, ``gt_masks``, ``gt_seg_map`` and the like; other loaded values go into ``labels``."""
         image = {key: results[key] for key in _IMAGE if key in results}
         boxes, maps = {}, {}
         for name, load in self.loaders.items():
@@ -55,7 +55,7 @@ class LoadTaskAnnotations(BaseTransform):
                 maps[name] = loaded.pop('gt_seg_map')
             results['labels'][name] = {key: value for key, value in loaded.items() if key not in image}
         results['box_tasks'], results['map_tasks'] = list(boxes), list(maps)
-        results[LABELS_OF_FILE] = 'scale_factor' in results  # the image went ahead
+        results[LABELS_OF_FILE] = 'scale_factor' in results  # the image was resized before
         if boxes:
             results.update(_joined(boxes))
         if maps:
@@ -64,13 +64,13 @@ class LoadTaskAnnotations(BaseTransform):
 
 
 def _built(cfg: Mapping[str, Any], name: str) -> BaseTransform:
-    """A transform, with its library as the default scope of what it builds."""
+    """Builds a transform, with its library as the default scope of nested types."""
     library = library_of(registered_class(TRANSFORMS, cfg.get('type'), f'transforms of {name}'))
     return TRANSFORMS.build({**cfg, '_scope_': library} if library else cfg)
 
 
 def _joined(boxes: Mapping[str, dict]) -> dict:
-    """Boxes of all tasks in one list, the task in the label."""
+    """Joins the boxes of all tasks in one list, with the task encoded in the label."""
     for number, own in enumerate(boxes.values()):
         own['gt_bboxes_labels'] = own['gt_bboxes_labels'] + _STEP * number
     first, *others = boxes.values()
@@ -90,8 +90,8 @@ def _joined(boxes: Mapping[str, dict]) -> dict:
 class WarpPeople(BaseTransform):
     """Moves keypoints, as mmpose loads them, along with the image.
 
-    Needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
-    centre, where a keypoint is, at x + 0.5. A flipped image swaps left and right keypoints by ``flip_indices``. Adds
+    It needs mmdet's ``homography_matrix``, which maps edges of pixels: pixel x has its edges at x and x + 1, and its
+    centre, where a keypoint is, at x + 0.5. A flipped image swaps left and right keypoints by ``flip_indices``. It adds
     ``warp_mat`` (2 x 3, original pixels to those of the image), from which ``AECodec`` builds the mask of crowds.
 
     Raises:
@@ -99,7 +99,7 @@ class WarpPeople(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        """Change ``keypoints`` [N, K, 2], ``keypoints_visible`` [N, K] and ``bbox`` [N, 4] if there are any."""
+        """Changes ``keypoints`` [N, K, 2], ``keypoints_visible`` [N, K] and ``bbox`` [N, 4], if the image has them."""
         edges = np.asarray(results.get('homography_matrix', np.eye(3)), dtype=np.float64)
         if not np.allclose(edges[2], [0, 0, 1]):
             raise InputError(
@@ -122,25 +122,25 @@ class WarpPeople(BaseTransform):
 
 
 def _warped(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Points [..., 2] by a 2 x 3 matrix."""
+    """Transforms points [..., 2] by a 2 x 3 matrix."""
     return (points @ matrix[:, :2].T + matrix[:, 2]).astype(np.float32)
 
 
 @TRANSFORMS.register_module()
 class PackTaskInputs(BaseTransform):
-    """Pack the image, and a sample for each task by transforms of its library.
+    """Packs the image, and a sample for each task by transforms of its library.
 
     Args:
         tasks: Name of each task -> a list of transforms that ends with the packing one, such as
-            ``boxes=[dict(type='mmdet.PackDetInputs')]``. They get the labels of their task and the image's meta
-            information, with a single pixel in the place of the image.
+            ``boxes=[dict(type='mmdet.PackDetInputs')]``. They get the annotations of their task and the image's meta
+            information, with a single pixel in place of the image.
     """
 
     def __init__(self, **tasks: Sequence[Mapping[str, Any]]) -> None:
         self.packs = {name: Compose([_built(cfg, name) for cfg in transforms]) for name, transforms in tasks.items()}
 
     def transform(self, results: dict) -> dict:
-        """``inputs`` [3, H, W] and ``data_samples``, a :class:`MultiTaskSample`."""
+        """Returns ``inputs`` [3, H, W] and ``data_samples``, a :class:`MultiTaskSample`."""
         image = results['img']
         travelled = {*_BOXES, 'gt_seg_map', 'box_tasks', 'map_tasks', 'labels'}
         common = {key: value for key, value in results.items() if key not in travelled}
@@ -160,15 +160,15 @@ class PackTaskInputs(BaseTransform):
 
 
 def _content_shape(results: dict) -> tuple[int, int]:
-    """Height and width of the resized image, to which ``Pad`` may have put something."""
+    """Returns height and width of the resized image without the border that ``Pad`` may have added."""
     width, height = results.get('scale_factor', (1, 1))
-    if 'homography_matrix' in results:  # of all resizes, where the factor is that of the last
+    if 'homography_matrix' in results:  # of all resizes, while the factor is only the last one's
         width, height = np.abs(np.diag(results['homography_matrix'])[:2])
     return tuple(round(side * scale) for side, scale in zip(results['ori_shape'][:2], (height, width)))
 
 
 def _own(results: dict, name: str) -> dict:
-    """The boxes and the map of one task among those that travelled together."""
+    """Returns the boxes and the segmentation map of one task from the joined ones."""
     own = {}
     if name in results.get('box_tasks', ()):
         number, labels = results['box_tasks'].index(name), results['gt_bboxes_labels']

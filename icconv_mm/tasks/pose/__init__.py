@@ -1,6 +1,6 @@
 """Bottom-up pose by associative embedding with mmpose 1: what it lacks for training and for multi-scale testing.
 
-The functions on arrays and tensors need no mmpose; where it is installed, the modules built on it register themselves.
+The functions on arrays and tensors do not need mmpose; the modules built on it are registered if it is installed.
 """
 
 from icconv_mm import versions

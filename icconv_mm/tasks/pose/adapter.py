@@ -1,4 +1,4 @@
-"""The tools' view of mmpose."""
+"""The adapter of mmpose."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,11 +28,11 @@ from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 
-SCALES = (2, 1, 0.5)  # of the published test at several scales
+SCALES = (2, 1, 0.5)  # scales of the published multi-scale test
 
 
 class Adapter(TaskAdapter):
-    """Bottom-up pose estimators of mmpose."""
+    """Adapter for bottom-up pose estimators of mmpose."""
 
     library = 'mmpose'
     kind = 'pose'
@@ -40,7 +40,7 @@ class Adapter(TaskAdapter):
     coco_datasets = (BaseCocoStyleDataset,)
 
     def enable_tta(self, cfg: Config) -> None:
-        """The published multi-scale test: scales 2, 1 and 0.5, each with the flipped image."""
+        """Enables the published multi-scale test: scales 2, 1 and 0.5, each with the flipped image."""
         transforms = [t for dataset in with_pipeline(cfg.test_dataloader.dataset) for t in dataset.pipeline]
         resize = [t for t in transforms if kind_of(t) == 'MultiScaleResize']
         if not resize:
@@ -52,7 +52,7 @@ class Adapter(TaskAdapter):
         cfg.model.test_cfg.flip_test = True
 
     def enable_scales(self, model: dict) -> bool:
-        """Estimators of this package, which are a part of a larger network: each scale with the flipped image."""
+        """Enables the multi-scale test, with flips, of this package's estimators as part of a larger network."""
         if kind_of(model) != AEPoseEstimator.__name__:
             return False
         model['test_cfg'] = {**model.get('test_cfg', {}), 'test_scales': list(SCALES), 'flip_test': True}
@@ -61,7 +61,7 @@ class Adapter(TaskAdapter):
     # --- datasets ---
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
-        """What the people of bottom-up datasets lack; those of this package check each as they read it."""
+        """Checks the people of bottom-up datasets; this package's datasets check each person when reading it."""
         if (
             not isinstance(dataset, BaseCocoStyleDataset)
             or dataset.data_mode != 'bottomup'
@@ -86,12 +86,12 @@ class Adapter(TaskAdapter):
                 )
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
-        """Raise DatasetError unless one person at least has something to learn."""
+        """Raises DatasetError if no person has a keypoint to train on."""
         if not any(not _is_bottomup(dataset) or _has_keypoints(dataset) for dataset, _ in datasets):
             raise DatasetError('no image has a person with a keypoint: there is nothing to learn')
 
     def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
-        """Whether a person has all that pycocotools reads of them."""
+        """Raises DatasetError if a person lacks a field that pycocotools reads."""
         if isinstance(metric, CocoMetric) and metric.coco is not None and metric.iou_type.startswith('keypoints'):
             fields = ('keypoints', 'bbox')
             fields += ('area',) if metric.use_area else ()
@@ -104,7 +104,7 @@ class Adapter(TaskAdapter):
     # --- inference ---
 
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
-        """mmpose keeps the categories of the annotation file, or nothing; then there are only people."""
+        """Returns the class names: mmpose keeps the annotation file's categories, or none, which means people."""
         classes = dataset_meta.get('classes') or ('person',)
         return tuple(item['name'] if isinstance(item, dict) else item for item in classes)
 
@@ -121,8 +121,8 @@ class Adapter(TaskAdapter):
             return Drawing()
         points, size = np.asarray(people.keypoints), None
         if 'input_scale' in sample:
-            # Test pipelines resize the image and leave the annotations in the pixels of the file, of which the image
-            # shows a part.
+            # Test pipelines resize the image but leave the annotations in pixels of the file, of which the image shows
+            # a part.
             points, size = points - (sample.input_center - sample.input_scale / 2), tuple(sample.input_scale[::-1])
         found = {'keypoints': points, 'keypoint_scores': np.asarray(people.keypoints_visible)}
         content = drawing_of(self.described(dataset_meta), found)
@@ -144,10 +144,10 @@ def _is_bottomup(dataset: Any) -> bool:
 
 
 def _has_keypoints(dataset: Any) -> bool:
-    """Whether a keypoint is labelled, in pixels, and inside its image where the dataset says how large that is."""
+    """Returns whether any keypoint is labelled, in pixels, and inside its image if the dataset gives the image size."""
     for i in range(len(dataset)):
         info = dataset.get_data_info(i)
-        if 'keypoints' not in info:  # mmpose, of an image of a test without people
+        if 'keypoints' not in info:  # mmpose's info of a test image without people
             continue
         size = info.get('width') or np.inf, info.get('height') or np.inf
         place = info['keypoints']
@@ -158,5 +158,5 @@ def _has_keypoints(dataset: Any) -> bool:
 
 
 def _parsed(dataset_meta: dict) -> dict:
-    """Keypoint names, flip pairs, skeleton and colours; a class's ``METAINFO`` may only name the file that has them."""
+    """Returns the parsed metainfo (keypoints, flip pairs, skeleton, colours); ``METAINFO`` may only name their file."""
     return dataset_meta if 'flip_indices' in dataset_meta else parse_pose_metainfo(keypoint_metainfo(dataset_meta))

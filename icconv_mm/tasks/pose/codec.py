@@ -1,4 +1,4 @@
-"""Associative embedding as a codec of mmpose: people to targets, and maps back to people."""
+"""Codec of mmpose for associative embedding: encodes people as targets, and decodes maps to people."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ KEYPOINT_CODECS = Registry('keypoint codec', parent=_KEYPOINT_CODECS, scope=SCOP
 
 @KEYPOINT_CODECS.register_module()
 class AECodec(BaseKeypointCodec):
-    """Heatmaps and tag positions for training; people from heatmaps and tags in testing.
+    """Encodes heatmaps and tag positions for training; decodes people from heatmaps and tags in testing.
 
     Associative Embedding, https://arxiv.org/abs/1611.05424, with the targets and the grouping of mmpose 0.x.
 
@@ -27,15 +27,15 @@ class AECodec(BaseKeypointCodec):
         sigma: Standard deviation of the Gaussians in heatmap pixels.
         max_num_people: People whose tags are trained per image; peaks kept per keypoint in testing.
         nms_kernel: An option of :func:`~icconv_mm.tasks.pose.group_keypoints`, as all that follow.
-        detection_threshold: Least heatmap value of a keypoint.
+        detection_threshold: Lowest heatmap value of a keypoint.
         tag_threshold: Largest tag distance within a person.
-        ignore_too_much: Return ``max_num_people`` people at most.
+        ignore_too_much: Return at most ``max_num_people`` people.
         adjust: Shift peaks by a quarter pixel.
         refine: Fill missing keypoints.
-        keypoint_order: Order of grouping; None for the usual one.
+        keypoint_order: Order of grouping; None for the default order.
     """
 
-    # What ``GenerateTarget`` takes from the sample for ``encode``, and what ``PackPoseInputs`` packs of the result.
+    # Keys that ``GenerateTarget`` passes to ``encode``, and keys of the result that ``PackPoseInputs`` packs.
     auxiliary_encode_keys = {'invalid_segs', 'ori_shape', 'warp_mat', 'flip_direction'}
     field_mapping_table = dict(heatmaps='heatmaps', heatmap_mask='heatmap_mask')
     label_mapping_table = dict(keypoint_indices='keypoint_indices')
@@ -78,11 +78,11 @@ class AECodec(BaseKeypointCodec):
         warp_mat: np.ndarray | None = None,
         flip_direction: str | None = None,
     ) -> dict:
-        """Targets of one image.
+        """Returns the targets of one image.
 
         Args:
             keypoints: [N, K, 2], pixels of the network's input.
-            keypoints_visible: [N, K]; 0 leaves a keypoint out. None takes all.
+            keypoints_visible: [N, K]; keypoints of 0 are skipped. None uses all.
             invalid_segs: Segmentations of crowds and of people without keypoints, in pixels of the original image.
             ori_shape: ``(height, width)`` of the original image.
             warp_mat: 2 x 3, original image to input; None if the image was only resized.
@@ -114,7 +114,7 @@ class AECodec(BaseKeypointCodec):
         )
 
     def decode(self, encoded: tuple[Tensor, Tensor], input_size: tuple[int, int] | None = None) -> tuple:
-        """People in one image.
+        """Returns the people in one image.
 
         Args:
             encoded: Heatmaps [K, H, W] and tags [K, H, W, L].
@@ -132,6 +132,6 @@ class AECodec(BaseKeypointCodec):
     def batch_decode(
         self, batch_heatmaps: Tensor, batch_tags: Tensor, input_size: tuple[int, int] | None = None
     ) -> tuple[list, ...]:
-        """:meth:`decode` for [B, K, H, W] and [B, K, H, W, L]: three lists with one array per image."""
+        """Decodes [B, K, H, W] and [B, K, H, W, L] by :meth:`decode` into three lists with one array per image."""
         decoded = [self.decode(maps, input_size) for maps in zip(batch_heatmaps, batch_tags)]
         return tuple(list(values) for values in zip(*decoded))

@@ -1,4 +1,4 @@
-"""Samples of bottom-up pose: mmpose's datasets with a check of the annotations, transforms, and the batch."""
+"""Data of bottom-up pose: mmpose's datasets with checks of the annotations, transforms, and the data preprocessor."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,26 +23,26 @@ from icconv_mm_runtime.images import warp_matrix
 
 
 class _Kept(dict):
-    """An annotation that mmpose's deep copy takes as it is: number by number, it takes half of the time."""
+    """An annotation that deep copies copy shallowly: mmpose's, number by number, take half of the loading time."""
 
     def __deepcopy__(self, memo: dict) -> dict:
         return dict(self)
 
 
 class BottomupMixin:
-    """What is added to mmpose's COCO-style datasets.
+    """Additions to mmpose's COCO-style datasets.
 
-    Their ``metainfo`` may be as short as :func:`keypoint_metainfo`'s. Its ``keypoints`` may name a JSON file of it.
+    Their ``metainfo`` may be in the short form of :func:`keypoint_metainfo`. ``keypoints`` may name a JSON file of it.
 
     Args:
-        keep_empty: Whether images without a single annotation take part in training, as pure background.
+        keep_empty: Whether images without any annotation are used in training, as pure background.
         *args, **kwargs: Arguments of the dataset; ``data_mode`` is 'bottomup'.
 
-    In training ``raw_ann_info`` is None for each person, and ``segmentation`` holds regions that are masked alone.
+    In training, ``raw_ann_info`` is None for each person, and ``segmentation`` is kept only for masked regions.
 
     Raises:
         InputError: If an annotation has another number of keypoints than the dataset, keypoints without a box, the id
-            of another, or a segmentation that is none of its image, naming file, image and annotation.
+            of another, or a segmentation that does not fit its image; it names file, image and annotation.
     """
 
     def __init__(self, *args, keep_empty: bool = False, data_mode: str = 'bottomup', **kwargs):
@@ -54,15 +54,15 @@ class BottomupMixin:
         return super()._load_metainfo(metainfo and keypoint_metainfo(read_keypoints(metainfo)))
 
     def load_data_list(self) -> list[dict]:
-        """What mmpose reads: an entry for each image."""
+        """Returns an entry for each image, as mmpose reads them."""
         with no_garbage_search():
             return super().load_data_list()
 
     def parse_data_info(self, raw_data_info: dict) -> dict | None:
-        # A segmentation that is null ends mmpose's joining of people where others have one.
+        # A null segmentation crashes mmpose's joining of people if others have one.
         annotation = _Kept((key, value) for key, value in raw_data_info['raw_ann_info'].items() if value is not None)
         annotation.setdefault('segmentation', [])
-        expected = self._metainfo['num_keypoints']  # the property copies all of it
+        expected = self._metainfo['num_keypoints']  # the property would copy all of the metainfo
         found = len(annotation.get('keypoints', ()))
         if 'keypoints' in annotation and found != 3 * expected:
             raise InputError(
@@ -72,9 +72,9 @@ class BottomupMixin:
         image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if found else None
         info = None if problem else super().parse_data_info({**raw_data_info, 'raw_ann_info': annotation})
         segmentation = annotation['segmentation']
-        if info and not self.test_mode:  # in training nobody reads these, which take most of the memory
+        if info and not self.test_mode:  # not used in training, and most of the memory
             info.update(raw_ann_info=None, segmentation=[])
-        if info and segmentation and not self._is_valid_instance(info):  # but for regions, which it masks
+        if info and segmentation and not self._is_valid_instance(info):  # except for regions, which it masks
             info['segmentation'] = segmentation
             problem = segmentation_defect(segmentation, image['height'], image['width'])
         if problem is not None:
@@ -82,14 +82,14 @@ class BottomupMixin:
         return info
 
     def _get_bottomup_data_infos(self, instance_list: Sequence[dict], image_list: Sequence[dict]) -> list[dict]:
-        check_once(self.coco.dataset, self.ann_file)  # who shares an id has been given another one's keypoints
+        check_once(self.coco.dataset, self.ann_file)  # people with a shared id have got another one's keypoints
         warn_of_lost_people(self.coco.dataset, self.ann_file)
         data_list = super()._get_bottomup_data_infos(instance_list, image_list)
         if self.keep_empty and not self.test_mode:
             annotated = {info['img_id'] for info in data_list}
             data_list += [self._background(image) for image in image_list if image['img_id'] not in annotated]
         sizes = {image['img_id']: {side: image.get(side) for side in ('height', 'width')} for image in image_list}
-        return [{**info, **sizes[info['img_id']]} for info in data_list]  # to compare the image with when it is read
+        return [{**info, **sizes[info['img_id']]} for info in data_list]  # compared with the image when it is read
 
     def _background(self, image: dict) -> dict:
         count = self.metainfo['num_keypoints']
@@ -102,21 +102,21 @@ class BottomupMixin:
 
 @DATASETS.register_module()
 class BottomupCocoDataset(BottomupMixin, CocoDataset):
-    """Keypoints of COCO, bottom-up: mmpose's ``CocoDataset`` with ``keep_empty=False``.
+    """COCO keypoints, bottom-up: mmpose's ``CocoDataset`` with ``keep_empty=False``.
 
-    ``keep_empty=True`` lets images without a single annotation take part in training. An annotation with another number
-    of keypoints than the dataset raises ``InputError``, which names file and annotation.
+    ``keep_empty=True`` uses images without any annotation in training. An annotation with another number of keypoints
+    than the dataset raises ``InputError``, which names file and annotation.
     """
 
 
 @DATASETS.register_module()
 class BottomupCrowdPoseDataset(BottomupMixin, CrowdPoseDataset):
-    """Keypoints of CrowdPose, bottom-up: mmpose's ``CrowdPoseDataset``, as :class:`BottomupCocoDataset`."""
+    """CrowdPose keypoints, bottom-up: mmpose's ``CrowdPoseDataset``, as :class:`BottomupCocoDataset`."""
 
 
 @TRANSFORMS.register_module()
 class BottomupAffine(BottomupRandomAffine):
-    """The random affine transform of mmpose 0.x (``BottomUpRandomAffine``): uniform, translation relative to the scale.
+    """Random affine transform of mmpose 0.x (``BottomUpRandomAffine``): uniform, translation relative to the scale.
 
     mmpose 1.x draws from a truncated normal distribution and translates relative to the unscaled image.
 
@@ -125,8 +125,8 @@ class BottomupAffine(BottomupRandomAffine):
         **kwargs: Arguments of ``BottomupRandomAffine``: rotate_factor, scale_factor, shift_factor (relative to the
             scaled image; mmpose 0.x counts it in units of 1/200), scale_type ...
 
-    Keypoints that leave the image stay in the annotations (``clip_border=False``): as in mmpose 0.x, targets decide by
-    heatmap pixels what is inside, so a keypoint up to one heatmap pixel left of or above the border still counts.
+    Keypoints that leave the image stay in the annotations (``clip_border=False``): as in mmpose 0.x, the targets decide
+    by heatmap pixels what is inside, so a keypoint up to one heatmap pixel left of or above the border still counts.
     """
 
     def __init__(self, input_size: tuple[int, int], **kwargs):
@@ -137,16 +137,16 @@ class BottomupAffine(BottomupRandomAffine):
         return offset * scale, scale, rotation, shear
 
     def transform(self, results: dict) -> dict:
-        """Cut ``img``, ``keypoints`` and ``bbox`` out; adds ``warp_mat`` and updates ``img_shape``.
+        """Warps ``img``, ``keypoints`` and ``bbox``; adds ``warp_mat`` and updates ``img_shape``.
 
         Raises:
-            InputError: For an image with a side of more than 32766 pixels, or one that was flipped before.
+            InputError: If the image has a side of more than 32766 pixels, or was flipped before.
         """
         with naming(str(results.get('img_path'))):
             check_source(results['img'].shape[1::-1])
             if results.get('flip_direction') is not None:
                 raise InputError('RandomFlip stands before BottomupAffine; put it behind, or the mask will not follow')
-        results['flip_direction'] = None  # mmpose 1.2 has no default for what a codec asks for
+        results['flip_direction'] = None  # mmpose 1.2 has no default for this key of a codec
         # cv2.transform refuses arrays without rows, which an image without people has.
         empty = {key: results.pop(key) for key in ('keypoints', 'bbox') if key in results and len(results[key]) == 0}
         results = super().transform(results)
@@ -159,7 +159,7 @@ class BottomupAffine(BottomupRandomAffine):
 
 @TRANSFORMS.register_module()
 class MultiScaleResize(BaseTransform):
-    """Resize an image to every test scale.
+    """Resizes an image to every test scale.
 
     Required keys: ``img``. Modified: ``img`` becomes a list of images, largest first; ``img_shape``. Added:
     ``test_scales`` (in the order of the images), ``input_size``, ``input_center`` and ``input_scale`` (the size at
@@ -168,12 +168,12 @@ class MultiScaleResize(BaseTransform):
     Args:
         input_size: ``(width, height)`` that the network was trained on.
         scales: Test scales; [2, 1, 0.5] is the published multi-scale test.
-        size_divisor: Number to whose multiples the sides of the smallest scale are rounded up.
+        size_divisor: The sides of the smallest scale are rounded up to its multiples.
         stride: Largest stride of the network.
 
     Raises:
-        InputError: If ``scales`` is empty, has a value that is not positive, or one twice; for an image so long and
-            thin that a resized side would exceed 32766 pixels, or with a side of more than that.
+        InputError: If ``scales`` is empty, or has a value that is not positive or occurs twice; if the image is so long
+            and thin that a resized side would exceed 32766 pixels, or has a side of more than that.
     """
 
     def __init__(
@@ -183,7 +183,7 @@ class MultiScaleResize(BaseTransform):
         self.size_divisor, self.stride = size_divisor, stride
 
     def transform(self, results: dict) -> dict:
-        """Resize ``img`` of an image [H, W, 3] to every scale."""
+        """Resizes ``img``, an image [H, W, 3], to every scale."""
         image = results['img']
         height, width = image.shape[:2]
         with naming(str(results.get('img_path'))):
@@ -214,11 +214,11 @@ META_KEYS = (
 class PackMultiScaleInputs(PackPoseInputs):
     """``PackPoseInputs`` for one image or a list of images of different sizes.
 
-    ``category_id`` stays out of the meta information: it is a list in bottom-up data, and ``CocoMetric`` would write it
-    into every result.
+    ``category_id`` is not part of the meta information: it is a list in bottom-up data, and ``CocoMetric`` would write
+    it into every result.
 
     Args:
-        meta_keys: Keys of the results that go into the meta information of the sample.
+        meta_keys: Keys of the results that are packed into the meta information of the sample.
         **kwargs: Arguments of ``PackPoseInputs``.
     """
 
@@ -226,7 +226,7 @@ class PackMultiScaleInputs(PackPoseInputs):
         super().__init__(meta_keys=tuple(meta_keys), **kwargs)
 
     def transform(self, results: dict) -> dict:
-        """Pack ``inputs``, a tensor [3, H, W] or a list of them, and ``data_samples``."""
+        """Packs ``inputs``, a tensor [3, H, W] or a list of them, and ``data_samples``."""
         images = results['img']
         if not isinstance(images, list):
             return super().transform(results)
@@ -237,20 +237,20 @@ class PackMultiScaleInputs(PackPoseInputs):
 
 @MODELS.register_module()
 class MultiScaleDataPreprocessor(PoseDataPreprocessor):
-    """``PoseDataPreprocessor`` that also takes images at several scales, as :class:`PackMultiScaleInputs` packs them.
+    """``PoseDataPreprocessor`` that also accepts images at several scales, as :class:`PackMultiScaleInputs` packs them.
 
-    Training batches (images of one size) go the usual way. Images for testing are not padded to a common size, which
-    would change their heatmaps; they come out as a tuple with one tuple of normalised [3, H, W] per image, largest
-    scale first.
+    Training batches (images of one size) are processed as usual. Test images are not padded to a common size, which
+    would change their heatmaps; the result is a tuple with one tuple of normalised [3, H, W] per image, largest scale
+    first.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Normalise ``data['inputs']``: collated images, or a list over scales of lists of images."""
+        """Normalises ``data['inputs']``: collated images, or a list over scales of lists of images."""
         inputs = data['inputs']
         if isinstance(inputs, Tensor) or isinstance(inputs[0], Tensor):
             return super().forward(data, training)
         data = self.cast_data(data)
-        # From scales of images to images of scales; tuples, as ``BasePoseEstimator.forward`` stacks what is in a list.
+        # From scales of images to images of scales; as tuples, since ``BasePoseEstimator.forward`` stacks lists.
         images = tuple(tuple(map(self._normalize, levels)) for levels in zip(*data['inputs']))
         return {'inputs': images, 'data_samples': data['data_samples']}
 

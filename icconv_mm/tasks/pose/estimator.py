@@ -1,4 +1,4 @@
-"""Bottom-up pose by associative embedding: the estimator, which can be tested at several scales, and its head."""
+"""Bottom-up pose by associative embedding: the estimator, with multi-scale testing, and its head."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +16,15 @@ from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 from icconv_mm.tasks.pose.multiscale import MapAggregator, check_scales, tag_scale
 
-_STRIDE = 32  # largest stride of the network: what sides of resized batches are multiples of
+_STRIDE = 32  # largest stride of the network: sides of resized batches are its multiples
 
 
 @MODELS.register_module()
 class FinestFPN(FPN):
-    """mmpose's FPN for a head that reads the finest level alone.
+    """mmpose's FPN for a head that reads only the finest level.
 
-    The coarser levels are added to it and not smoothed: a convolution that no loss depends on would stop a distributed
-    training, which waits for every gradient. Arguments are those of ``FPN`` without ``num_outs``.
+    The coarser levels are added to it but not smoothed: a convolution without a loss would stop distributed training,
+    which waits for every gradient. Arguments are those of ``FPN`` without ``num_outs``.
     """
 
     def __init__(self, in_channels: Sequence[int], out_channels: int, **settings):
@@ -37,20 +37,20 @@ class FinestFPN(FPN):
 class AEPoseEstimator(BottomupPoseEstimator):
     """``BottomupPoseEstimator`` for batches of images of different sizes and any list of test scales.
 
-    Images of equal size run as one batch, others after each other, so the result does not depend on the batch size.
-    Scales run after each other, largest first, and leave only their heatmaps behind.
+    Images of equal size run as one batch, others one after another, so the result does not depend on the batch size.
+    Scales run one after another, largest first, and only their heatmaps are kept.
 
-    ``test_cfg``: ``flip_test`` (False) also runs the flipped image; ``test_scales`` the scales that a batch is resized
-    to here; the rest is that of :meth:`AEHead.predict`. Images at several scales come from :class:`MultiScaleResize` in
-    the test pipeline, which has an option for the scales.
+    ``test_cfg``: ``flip_test`` (False) also runs the flipped image; ``test_scales`` are the scales to which batches are
+    resized here; other options are those of :meth:`AEHead.predict`. Images at several scales come from
+    :class:`MultiScaleResize` in the test pipeline, which has an option for the scales.
     """
 
     def predict(self, inputs: Tensor | Sequence[Sequence[Tensor]], data_samples: list) -> list:
-        """Predict from one tuple of [3, H, W] per image, largest scale first, or from a batch [B, 3, H, W].
+        """Predicts from one tuple of [3, H, W] per image, largest scale first, or from a batch [B, 3, H, W].
 
         Raises:
-            InputError: If ``flip_test`` is on and a sample does not say which keypoints are swapped, or if a sample
-                has another number of images than of ``test_scales``.
+            InputError: If ``flip_test`` is on and a sample lacks the keypoints that a flip swaps, or if a sample has
+                another number of images than of ``test_scales``.
         """
         if isinstance(inputs, Tensor):
             levels = self._resized(inputs, data_samples)
@@ -61,7 +61,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
         _check(pyramids, data_samples, flip)
         for indices in _same_size(pyramids, data_samples):
             samples = [data_samples[i] for i in indices]
-            # a batch stays the tensor it is: its features may be known already
+            # a batch stays the same tensor: its features may be cached
             whole = levels is not None and len(indices) == len(pyramids)
             batches = levels if whole else map(torch.stack, zip(*(pyramids[i] for i in indices)))
             feats = self._features(batches, flip)
@@ -71,7 +71,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
         return data_samples
 
     def _resized(self, batch: Tensor, data_samples: Sequence) -> list[Tensor]:
-        """A batch at every scale of ``test_cfg.test_scales``, largest first, or as it is where there are none."""
+        """Returns a batch at every scale of ``test_cfg.test_scales``, largest first, or as it is if none are set."""
         if not self.test_cfg.get('test_scales'):
             return [batch]
         scales = check_scales(self.test_cfg['test_scales'])
@@ -86,15 +86,15 @@ class AEPoseEstimator(BottomupPoseEstimator):
         ]
 
     def _features(self, batches: Iterable[Tensor], flip: bool) -> Iterator[tuple]:
-        """(features, features of the flipped image or None) of one scale after the other."""
+        """Yields (features, features of the flipped image or None) for one scale after another."""
         for batch in batches:
             yield self.extract_feat(batch), self.extract_feat(batch.flip(-1)) if flip else None
 
 
 def _same_size(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> list[list[int]]:
-    """Indices of the images that share the sizes of all levels, and what the head resizes the maps to.
+    """Groups the indices of images that share the sizes of all levels and the size to which the head resizes maps.
 
-    Levels of one size may belong to two base sizes, where a level went to the nearest multiple of the stride.
+    Levels of one size may have two base sizes, if a level was rounded to the nearest multiple of the stride.
     """
     groups = defaultdict(list)
     for index, (pyramid, sample) in enumerate(zip(pyramids, data_samples)):
@@ -132,7 +132,7 @@ class AEHead(AssociativeEmbeddingHead):
         num_keypoints: Number of keypoints K.
         in_index: Index of the feature map to read; -1 is the coarsest of a backbone, 0 the finest of a pyramid.
         keypoint_loss: Config of the heatmap loss, called with (heatmaps, targets, mask).
-        tag_loss: Config of the tag loss, called with (tags, indices); gives (push, pull).
+        tag_loss: Config of the tag loss, called with (tags, indices); returns (push, pull).
         **kwargs: Arguments of mmpose's ``AssociativeEmbeddingHead``: deconv_out_channels, decoder (the codec) ...
     """
 
@@ -151,11 +151,11 @@ class AEHead(AssociativeEmbeddingHead):
         self.in_index = in_index
 
     def forward(self, feats: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Heatmaps [B, K, h, w] and tags [B, K, h, w] (or [B, 1, h, w] if all keypoints share one map)."""
+        """Returns heatmaps [B, K, h, w] and tags [B, K, h, w] (or [B, 1, h, w] if all keypoints share one map)."""
         return super().forward([feats[self.in_index]])
 
     def loss(self, feats: Sequence[Tensor], batch_data_samples: Sequence, train_cfg: dict | None = None) -> dict:
-        """``loss_kpt``, ``loss_push`` and ``loss_pull``, averaged over the batch.
+        """Returns ``loss_kpt``, ``loss_push`` and ``loss_pull``, averaged over the batch.
 
         Raises:
             InputError: If the targets have another number of keypoints or another size than the output.
@@ -182,11 +182,11 @@ class AEHead(AssociativeEmbeddingHead):
         batch_data_samples: Sequence,
         test_cfg: dict | None = None,
     ) -> list | tuple[list, list]:
-        """Merge the maps of all test scales and find the people.
+        """Merges the maps of all test scales and decodes the people.
 
         Args:
             feats: One (features, features of the flipped image or None) per scale, in the order of the samples'
-                ``test_scales``. An iterator is asked for one scale at a time, so that only one is in memory.
+                ``test_scales``. An iterator is advanced one scale at a time, so that only one is in memory.
             batch_data_samples: Samples of one ``input_size`` and with the same ``test_scales``.
             test_cfg: ``restore_heatmap_size`` (True): decode at the resolution of the input at scale 1, as the
                 published models were tested, rather than at that of the network's output; ``align_corners`` (False);
@@ -197,7 +197,7 @@ class AEHead(AssociativeEmbeddingHead):
             ``bbox_scores`` [P]; with ``output_heatmaps`` also a list of ``PixelData``.
 
         Raises:
-            InputError: If the samples differ in ``input_size``, or ``feats`` has another number of scales than they.
+            InputError: If the samples differ in ``input_size``, or in number of scales from ``feats``.
         """
         test_cfg = test_cfg or {}
         sizes = {tuple(sample.metainfo['input_size']) for sample in batch_data_samples}
@@ -212,17 +212,16 @@ class AEHead(AssociativeEmbeddingHead):
         return instances, [PixelData(heatmaps=heatmap, tags=tag) for heatmap, tag in maps]
 
     def merge(self, feats: Iterable, meta: dict, test_cfg: dict) -> tuple[Tensor, Tensor]:
-        """The maps of all test scales as one, from which :meth:`predict` decodes the people; a head may override it.
+        """Merges the maps of all test scales, from which :meth:`predict` decodes the people; a head may override it.
 
         Args:
-            feats: Features by scale, as :meth:`predict` takes them; each is read once.
-            meta: What the samples of the batch share: ``input_size``, and ``test_scales`` and ``flip_indices`` where
-                they are tested so.
-            test_cfg: Settings as :meth:`predict` takes them.
+            feats: Features by scale, as in :meth:`predict`; each is read once.
+            meta: Meta information shared by the batch: ``input_size``, and ``test_scales`` and ``flip_indices`` if
+                used.
+            test_cfg: Settings as in :meth:`predict`.
 
         Returns:
-            Heatmaps [B, K, H, W] and tags [B, K, H, W, L] (L of the flipped image as well, where there is one),
-            float32.
+            Heatmaps [B, K, H, W] and tags [B, K, H, W, L] (L includes the flipped image, if used), float32.
 
         Raises:
             InputError: If ``feats`` has another number of scales than ``meta``.
@@ -245,7 +244,7 @@ class AEHead(AssociativeEmbeddingHead):
         return aggregator.result()
 
     def _maps(self, feats: Iterable) -> Iterable:
-        """Per scale ([heatmaps], [tags]) of the image and of the flipped one, keeping no features."""
+        """Yields per scale ([heatmaps], [tags]) of the image and of the flipped one, keeping no features."""
         for image, flipped in feats:
             maps = [tuple([output.float()] for output in self.forward(image)), (None, None)]
             del image

@@ -1,4 +1,4 @@
-"""From heatmaps and tags to people, for tensors."""
+"""Groups keypoints into people, from tensors of heatmaps and tags."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def group_keypoints(
     refine: bool = True,
     keypoint_order: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Find the people in one image (associative embedding, https://arxiv.org/abs/1611.05424, section 3.3).
+    """Finds the people in one image (associative embedding, https://arxiv.org/abs/1611.05424, section 3.3).
 
     Args:
         heatmaps: [K, H, W], one detection map per keypoint.
@@ -31,15 +31,15 @@ def group_keypoints(
         nms_kernel: Odd side of the window in which a peak must be the largest value.
         detection_threshold: A peak must exceed it.
         tag_threshold: A peak joins a person only if its tag is closer than this to the person's mean tag.
-        ignore_too_much: Return the first ``max_num_people`` people only; those opened later get no further keypoints.
+        ignore_too_much: Return only the first ``max_num_people`` people; later ones get no further keypoints.
         adjust: Shift peaks by a quarter pixel towards the larger neighbour, and to the pixel's centre.
         refine: Fill each person's missing keypoints with the best pixel of a similar tag.
-        keypoint_order: Order in which keypoints are grouped; None takes :data:`COCO_KEYPOINT_ORDER` for 17 of them,
+        keypoint_order: Order in which keypoints are grouped; None uses :data:`COCO_KEYPOINT_ORDER` for 17 keypoints,
             else 0..K-1.
 
     Returns:
         ``keypoints`` [P, K, 3] as (x, y, score) in heatmap pixels, score 0 for a keypoint not found, and ``scores``
-        [P], the mean keypoint score before refinement. People come in the order in which they were opened. P may be 0.
+        [P], the mean keypoint score before refinement. People come in the order in which they were created. P may be 0.
         Both are float32 on the device of ``heatmaps``.
 
     Raises:
@@ -76,7 +76,7 @@ def _check(
     if max_num_people < 1:
         raise InputError(f'max_num_people must be at least 1, got {max_num_people}')
     for name, maps in (('heatmap', heatmaps), ('tag map', tags)):
-        # A sum is read faster than every value is tested; it is not finite either where finite values overflow it.
+        # A sum is faster than testing every value; it is not finite either if finite values overflow it.
         if torch.isfinite(maps.sum()):
             continue
         for keypoint, values in enumerate(maps):

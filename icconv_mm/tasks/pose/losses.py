@@ -20,8 +20,8 @@ def heatmap_loss(
         pred, target: [B, K, H, W].
         mask: [B, H, W], 0 where people are present but not annotated.
         supervise_empty: Whether maps without any keypoint add to the loss.
-        peak_weight: Errors count ``1 + peak_weight * target`` times: few pixels are near a keypoint, and a network that
-            starts from random weights takes long to predict anything but zero without it. 0 is the published loss.
+        peak_weight: Errors are weighted by ``1 + peak_weight * target``: few pixels are near a keypoint, and without
+            it, a network with random initial weights long predicts only zero. 0 is the published loss.
 
     Returns:
         One value per image, [B].
@@ -35,7 +35,7 @@ def heatmap_loss(
 
 
 def tag_loss(tags: Tensor, indices: Tensor, kind: str = 'exp') -> tuple[Tensor, Tensor]:
-    """Push the mean tags of different people apart and pull the tags of one person together.
+    """Pushes the mean tags of different people apart and pulls the tags of one person together.
 
     With person means ``m_n`` over the visible keypoints of the N people that have one (section 3.2 of the paper)::
 
@@ -43,11 +43,11 @@ def tag_loss(tags: Tensor, indices: Tensor, kind: str = 'exp') -> tuple[Tensor, 
         push = 1/(N (N - 1)) sum_{n != n'} exp(-(m_n - m_n')^2) / 2      (kind 'exp')
         push = 1/(N (N - 1)) sum_{n != n'} max(0, 1 - |m_n - m_n'|) / 2  (kind 'max')
 
-    A person alone has push 0; an image without people has both 0, still connected to the graph.
+    A single person has push 0; an image without people has both 0, still connected to the graph.
 
     Args:
         tags: [B, K, H, W].
-        indices: [B, N, K, 2], ``y * W + x`` and visibility; people who fill up the batch have visibility 0.
+        indices: [B, N, K, 2], ``y * W + x`` and visibility; people that pad the batch have visibility 0.
         kind: 'exp' or 'max'.
 
     Returns:
@@ -80,7 +80,7 @@ def tag_loss(tags: Tensor, indices: Tensor, kind: str = 'exp') -> tuple[Tensor, 
 
 @MODELS.register_module()
 class MaskedHeatmapLoss(nn.Module):
-    """:func:`heatmap_loss` averaged over the batch.
+    """Averages :func:`heatmap_loss` over the batch.
 
     Args:
         loss_weight: Factor of the result.
@@ -102,7 +102,7 @@ class MaskedHeatmapLoss(nn.Module):
 
 @MODELS.register_module()
 class TagLoss(nn.Module):
-    """:func:`tag_loss` averaged over the batch.
+    """Averages :func:`tag_loss` over the batch.
 
     Args:
         push_weight, pull_weight: Factors of the two terms.

@@ -1,10 +1,10 @@
-"""Testing at several scales: sizes and frames of the image pyramid, and its maps merged into one set.
+"""Multi-scale testing: sizes and regions of the image pyramid, and the merging of its maps.
 
 Sizes are ``(width, height)`` in pixels. All levels of a pyramid show exactly the same region of the image, so their
 heatmaps align after a plain resize. Scales are added one at a time, so only one scale's features and maps are alive at
 any moment. Semantics of mmpose 0.x: heatmaps are averaged over stages, then over image and flipped image, then over
 scales; tags are taken from one scale only (1, or the only one) because tags of different scales are not comparable; the
-tags of image and flipped image stay beside each other in the last dimension.
+tags of image and flipped image are kept side by side in the last dimension.
 """
 
 import math
@@ -18,12 +18,12 @@ from torch.nn.functional import interpolate
 from icconv_mm.errors import InputError
 from icconv_mm_runtime.images import pyramid_layout
 
-_MAX_SIDE = 32766  # cv2.warpAffine addresses its input and its output with 16-bit coordinates
+_MAX_SIDE = 32766  # cv2.warpAffine addresses input and output with 16-bit coordinates
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """What an image is resized to, and where that region lies in the image."""
+    """Sizes to which an image is resized, and the region of the image that they show."""
 
     sizes: tuple[tuple[int, int], ...]  # one per test scale, in the order of the scales
     base_size: tuple[int, int]  # at scale 1; predictions are projected to it
@@ -32,7 +32,7 @@ class Pyramid:
 
 
 def check_source(image_size: tuple[int, int]) -> None:
-    """Raise InputError for an image [width, height] that has no pixels, or more on a side than can be warped."""
+    """Raises InputError if an image [width, height] has no pixels, or a side too large for warping."""
     width, height = image_size
     if width < 1 or height < 1:
         raise InputError(f'an image of {width} x {height} pixels has no content')
@@ -43,10 +43,10 @@ def check_source(image_size: tuple[int, int]) -> None:
 
 
 def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
-    """Test scales in the order they are run, largest first.
+    """Returns the test scales in the order in which they run, largest first.
 
     Raises:
-        InputError: If there is none, or one is not a positive finite number, or one occurs twice.
+        InputError: If the list is empty, or a scale is not a positive finite number or occurs twice.
     """
     if isinstance(scales, str | bytes) or not isinstance(scales, Sequence):
         raise InputError(f'test scales must be a list of numbers, got {scales!r}')
@@ -67,19 +67,19 @@ def image_pyramid(
     size_divisor: int = 64,
     stride: int = 32,
 ) -> Pyramid:
-    """Lay out the pyramid of one image.
+    """Computes the pyramid of one image.
 
     The short side becomes ``min(scales) x input_size`` rounded up to ``size_divisor``, the long side keeps the ratio
     and is rounded up likewise; the other levels are multiples of that smallest one, so all levels share one region.
     This is the rule of mmpose 0.x (``_get_multi_scale_size``), with one addition: a level whose side is no multiple of
-    the network's ``stride`` (possible for lists such as [1, 0.75]) goes to the nearest multiple, because the network
-    would pad it and its heatmaps would no longer align with the others.
+    the network's ``stride`` (possible for lists such as [1, 0.75]) is rounded to the nearest multiple, because the
+    network would pad it and its heatmaps would no longer align with the others.
 
     Args:
         image_size: ``(width, height)`` of the image.
         input_size: ``(width, height)`` that the network was trained on.
         scales: Positive numbers without repetition.
-        size_divisor: Number to whose multiples the sides of the smallest level are rounded up.
+        size_divisor: The sides of the smallest level are rounded up to its multiples.
         stride: Largest stride of the network.
 
     Raises:
@@ -100,7 +100,7 @@ def image_pyramid(
 
 
 def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
-    """Bring maps [B, C, H, W] of the flipped image back: reverse the columns, swap left and right keypoints.
+    """Maps [B, C, H, W] of the flipped image back: reverses the columns, and swaps left and right keypoints.
 
     ``flip_indices`` names the counterpart of every channel; None swaps no channels (one tag map for all keypoints).
     """
@@ -109,14 +109,14 @@ def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
 
 
 def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """Bilinear resize of [B, C, H, W] to ``size`` (height, width); a map of that size already is returned as it is."""
+    """Resizes [B, C, H, W] to ``size`` (height, width) bilinearly; returns a map that has that size as it is."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     return interpolate(maps, size=tuple(size), mode='bilinear', align_corners=align_corners)
 
 
 class MapAggregator:
-    """Running average of heatmaps over test scales, and the tags of one of them.
+    """Averages heatmaps over test scales as they are added, and keeps the tags of one scale.
 
     Args:
         base_size: ``(width, height)`` of the input at scale 1. All maps are resized to it. None keeps the resolution
@@ -148,13 +148,13 @@ class MapAggregator:
         flipped_tags: Sequence[Tensor] | None = None,
         flip_indices: Sequence[int] | None = None,
     ) -> None:
-        """Add one scale.
+        """Adds one scale.
 
         Args:
             heatmaps: One [B, K, h, w] per stage of the network, last stage last.
             tags: One [B, K, h, w] (or [B, 1, h, w], shared by all keypoints) per stage that predicts tags; None if the
-                tags of this scale are not to be used.
-            flipped_heatmaps, flipped_tags: Heatmaps and tags of the flipped image, as the network gives them.
+                tags of this scale are not used.
+            flipped_heatmaps, flipped_tags: Heatmaps and tags of the flipped image, as the network returns them.
             flip_indices: Counterpart of every keypoint; required with flipped maps.
         """
         stage_size = self.size if self.project else tuple(heatmaps[-1].shape[-2:])
@@ -173,7 +173,7 @@ class MapAggregator:
             self._tags = [resize(maps, self.size, self.align_corners) for maps in (*tags, *flipped)]
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Heatmaps [B, K, H, W] and tags [B, K, H, W, L], L being 1, or 2 with the flipped image.
+        """Returns heatmaps [B, K, H, W] and tags [B, K, H, W, L], L being 1, or 2 with the flipped image.
 
         The tags are a view whose last dimension is the slowest in memory.
         """
@@ -191,5 +191,5 @@ class MapAggregator:
 
 
 def tag_scale(scales: Sequence[float]) -> float:
-    """The scale whose tags are used: 1 if it is among ``scales``, else the one closest to it (as a ratio)."""
+    """Returns the scale whose tags are used: 1 if it is among ``scales``, else the one closest to it (as a ratio)."""
     return min(scales, key=lambda scale: max(scale, 1 / scale))

@@ -1,4 +1,4 @@
-"""What the losses compare with: Gaussian heatmaps, the places where tags are read, and the region that takes part.
+"""Targets of the losses: Gaussian heatmaps, the pixels where tags are read, and the mask of counted pixels.
 
 Coordinates are heatmap pixels. A keypoint belongs to the pixel ``int(x), int(y)`` (truncation towards zero, as in
 mmpose 0.x, so -0.4 still counts as pixel 0).
@@ -17,7 +17,7 @@ from icconv_mm.tasks.pose.multiscale import check_source
 def gaussian_heatmaps(
     keypoints: np.ndarray, visible: np.ndarray, heatmap_size: tuple[int, int], sigma: float
 ) -> np.ndarray:
-    """Draw one Gaussian of peak 1 per visible keypoint; where people overlap the larger value stays.
+    """Draws one Gaussian of peak 1 per visible keypoint; where people overlap, the larger value stays.
 
     Args:
         keypoints: [N, K, 2], ``(x, y)`` in heatmap pixels.
@@ -45,7 +45,7 @@ def gaussian_heatmaps(
 
 
 def keypoint_indices(keypoints: np.ndarray, visible: np.ndarray, heatmap_size: tuple[int, int]) -> np.ndarray:
-    """Where the tag of every keypoint of every person is read.
+    """Returns the index of the pixel where each keypoint's tag is read, for every person.
 
     Args:
         keypoints: [N, K, 2], ``(x, y)`` in heatmap pixels.
@@ -61,7 +61,7 @@ def keypoint_indices(keypoints: np.ndarray, visible: np.ndarray, heatmap_size: t
 
 
 def _pixels(keypoints: np.ndarray, visible: np.ndarray, heatmap_size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Integer pixel [N, K, 2] of every keypoint, and whether it is visible and inside [N, K]."""
+    """Returns the integer pixel [N, K, 2] of every keypoint, and whether it is visible and inside [N, K]."""
     pixels = np.trunc(keypoints).astype(np.int64)
     inside = (visible > 0) & (pixels >= 0).all(-1) & (pixels < np.asarray(heatmap_size)).all(-1)
     return pixels, inside
@@ -71,11 +71,11 @@ _FLIPPED_AXES = {'horizontal': (1,), 'vertical': (0,), 'diagonal': (0, 1)}
 
 
 def ignored_region(segmentations: Sequence, image_size: tuple[int, int]) -> np.ndarray:
-    """Union of COCO segmentations.
+    """Returns the union of COCO segmentations as a mask.
 
     Args:
-        segmentations: Lists of polygons, RLE (compressed or not), or None where nothing is annotated. Polygons
-            of fewer than three points have no area and are skipped.
+        segmentations: Lists of polygons, RLE (compressed or not), or None if not annotated. Polygons of fewer than
+            three points have no area and are skipped.
         image_size: ``(width, height)``.
 
     Returns:
@@ -101,7 +101,7 @@ def valid_mask(
     heatmap_size: tuple[int, int],
     flip: str | None = None,
 ) -> np.ndarray:
-    """Heatmap pixels that count in the loss: inside the image and outside the ignored people.
+    """Returns the heatmap pixels that count in the loss: inside the image and outside the ignored people.
 
     Args:
         segmentations: COCO segmentations of the people to ignore, in image coordinates: see :func:`ignored_region`.
@@ -115,7 +115,7 @@ def valid_mask(
         [H, W], bool.
 
     Raises:
-        InputError: For another direction, or a side of the image above 32766 pixels.
+        InputError: If the direction is unknown, or a side of the image exceeds 32766 pixels.
     """
     if flip is not None and flip not in _FLIPPED_AXES:
         raise InputError(f'flip direction must be one of {", ".join(_FLIPPED_AXES)} or None, got {flip!r}')

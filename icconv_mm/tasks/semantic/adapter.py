@@ -1,4 +1,4 @@
-"""The tools' view of mmseg."""
+"""The adapter of mmseg."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,15 +28,15 @@ from icconv_mm.tasks.semantic.data import LoadSegMap
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 
-_MAPS, _SECONDS = 32, 1.0  # of each dataset, looked at before training
+_MAPS, _SECONDS = 32, 1.0  # segmentation maps and time for checks before training, per dataset
 
 
 class Adapter(TaskAdapter):
-    """Semantic segmentors of mmseg."""
+    """Adapter for semantic segmentors of mmseg."""
 
     library = 'mmseg'
     kind = 'semantic'
-    other_heads = ('STDCHead', 'SideAdapterCLIPHead')  # borders of objects; words for the classes
+    other_heads = ('STDCHead', 'SideAdapterCLIPHead')  # borders of objects; words as classes
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         cfg.default_hooks.visualization = dict(
@@ -48,7 +48,7 @@ class Adapter(TaskAdapter):
     # --- datasets ---
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
-        """Checks some segmentation maps, spread over the dataset; each is checked again when it is read."""
+        """Checks some segmentation maps, spread over the dataset; every map is checked again when it is read."""
         if (loader := _label_loader(loaders)) is None:
             return
         until = time.monotonic() + _SECONDS
@@ -63,7 +63,7 @@ class Adapter(TaskAdapter):
                     f'{where}: no segmentation map {path} of {info["img_path"]}: see {suffix}; the folder has {there}'
                 )
             labels = read_seg_map(path)
-            defect = seg_map_defect(labels, 1 << 32)  # its form alone: training sees other labels
+            defect = seg_map_defect(labels, 1 << 32)  # checks the format only: training sees other labels
             if defect is None and loader.num_classes:
                 reduced = info.get('reduce_zero_label', False)
                 found = learned(labels_in(labels), reduced, info.get('label_map'))
@@ -72,7 +72,7 @@ class Adapter(TaskAdapter):
                 raise DatasetError(f'{where}: {path}: {defect}')
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
-        """Raise DatasetError unless two classes occur; where a sample has fewer, all maps are looked at."""
+        """Raises DatasetError if fewer than two classes occur; all maps are read if a sample of them has fewer."""
         found: set[int] = set()
         loader = None
         for step in (_MAPS, None):
@@ -88,7 +88,7 @@ class Adapter(TaskAdapter):
             raise DatasetError(problem)
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
-        """Files of another suffix."""
+        """Raises DatasetError if the image folder has only files with another suffix."""
         kind = self.dataset_class(dataset_cfg['type'])
         suffix = dataset_cfg.get('img_suffix', '.jpg')
         prefix = (dataset_cfg.get('data_prefix') or {}).get('img_path', '')
@@ -99,7 +99,7 @@ class Adapter(TaskAdapter):
             )
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
-        is_ours = kind_of(node) == LoadSegMap.__name__  # of the config that a run has written
+        is_ours = kind_of(node) == LoadSegMap.__name__  # in a config written by a run
         if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
             return
         kind = dataset_cfg['type']
@@ -120,7 +120,7 @@ class Adapter(TaskAdapter):
         return drawing_of(self.described(dataset_meta), labels)
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
-        """The labels of all tiles in one map; where two overlap, each gives the half that is farther from its edge."""
+        """Joins the labels of all tiles in one map; where two overlap, each fills the half farther from its edge."""
         whole, labels = parts[0][0].clone(), np.zeros(size, dtype=np.uint8)
         tops, lefts = (sorted({corner[axis] for _, corner in parts}) for axis in (0, 1))
         for sample, (top, left) in parts:
@@ -137,7 +137,7 @@ def _label_loader(loaders: Sequence[Any]) -> LoadSegMap | None:
 
 
 def _infos(dataset: Any, step: int) -> Iterator[dict]:
-    """What a dataset says of every so many images that have a segmentation map on this machine."""
+    """Yields the info of every ``step``-th image, if its segmentation map is on this machine."""
     for i in range(0, len(dataset), step):
         info = dataset.get_data_info(i)
         if info.get('seg_map_path') and '://' not in info['seg_map_path']:
@@ -145,6 +145,6 @@ def _infos(dataset: Any, step: int) -> Iterator[dict]:
 
 
 def _seam(starts: Sequence[int], start: int, length: int) -> int:
-    """Where a tile takes over from the one before it, which begins at the start before: half of what both show."""
+    """Returns the pixel from which a tile replaces the tile before it: half of what both show."""
     place = starts.index(start)
     return (starts[place - 1] + length - start) // 2 if place else 0

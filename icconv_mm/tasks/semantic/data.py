@@ -1,4 +1,4 @@
-"""What mmseg lacks for training on segmentation maps: a dataset by a list, transforms, a loss, a visualiser."""
+"""Additions to mmseg for training on segmentation maps: a dataset from a list, transforms, a loss, a visualiser."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from icconv_mm.registry import DATASETS, MODELS, TRANSFORMS, VISUALIZERS
 
 @DATASETS.register_module()
 class ListedSegDataset(BaseSegDataset):
-    """mmseg's dataset of the images and segmentation maps that a JSON file pairs, wherever they lie.
+    """mmseg's dataset of the images and segmentation maps that a JSON file pairs, in any folders.
 
     Args:
         ann_file: A file with ``images``, each with ``id``, ``file_name`` (below ``data_prefix['img_path']``) and
@@ -32,11 +32,11 @@ class ListedSegDataset(BaseSegDataset):
         kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
-        InputError: The file is not such a list.
+        InputError: The file is no such list.
     """
 
     def load_data_list(self) -> list[dict]:
-        """One entry for each image."""
+        """Returns one entry for each image."""
         with naming(self.ann_file, OSError, ValueError, KeyError, TypeError), open(self.ann_file, 'rb') as file:
             images = json.load(file)['images']
             if not images:
@@ -57,14 +57,14 @@ class ListedSegDataset(BaseSegDataset):
 
 @MODELS.register_module()
 class WeightedCrossEntropyLoss(nn.Module):
-    """Cross entropy with a weight for each class, the mean over pixels that are labelled.
+    """Cross entropy with a weight for each class, averaged over the labelled pixels.
 
-    mmseg's ``CrossEntropyLoss`` with ``class_weight`` ends in an IndexError where a pixel is ignored.
+    mmseg's ``CrossEntropyLoss`` with ``class_weight`` raises an IndexError if a pixel is ignored.
 
     Args:
         class_weight: A weight for each class.
         loss_weight: Factor of the loss.
-        loss_name: Its name in the log; a loss that is learned from begins with ``loss_``.
+        loss_name: Its name in the log; the training loss sums those whose names begin with ``loss_``.
     """
 
     def __init__(self, class_weight: Sequence[float], loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:
@@ -72,7 +72,7 @@ class WeightedCrossEntropyLoss(nn.Module):
         self.class_weight, self.loss_weight, self.loss_name = list(class_weight), loss_weight, loss_name
 
     def forward(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = 255) -> Tensor:
-        """``[N, C, H, W]`` and ``[N, H, W]`` -> the loss; ``weight``, [N, H, W], is that of each pixel."""
+        """Computes the loss of logits ``[N, C, H, W]`` and labels ``[N, H, W]``; ``weight``: [N, H, W], per pixel."""
         classes = logits.new_tensor(self.class_weight)
         losses = F.cross_entropy(logits, labels, classes, ignore_index=ignore_index, reduction='none')
         labelled = labels != ignore_index
@@ -83,13 +83,13 @@ class WeightedCrossEntropyLoss(nn.Module):
 
 @VISUALIZERS.register_module()
 class SegVisualizer(SegLocalVisualizer):
-    """mmseg's visualiser, which keeps the classes that it was given.
+    """mmseg's visualiser, which keeps its own classes.
 
-    ``MMSegInferencer`` asks for those of Cityscapes unless its caller names others, whatever config and checkpoint say.
+    ``MMSegInferencer`` requests those of Cityscapes unless its caller names others, despite config and checkpoint.
 
     Args:
-        name: Name of the visualiser, as mmengine keeps it.
-        classes: Names of the classes, or the file that has them, a line each.
+        name: Name of the visualiser in mmengine.
+        classes: Class names, or a file with one name per line.
         palette: Colours (R, G, B) of the classes.
         kwargs: Arguments of ``SegLocalVisualizer``.
     """
@@ -107,7 +107,7 @@ class SegVisualizer(SegLocalVisualizer):
         palette: Sequence[Sequence[int]] | None = None,
         dataset_name: str | None = None,
     ) -> None:
-        """As mmseg's; without arguments the classes that the visualiser was made with."""
+        """Sets the metainfo as mmseg's method; without arguments, that of the visualiser's own classes."""
         if hasattr(self, '_own') and not (classes or palette or dataset_name):
             classes, palette = self._own
         super().set_dataset_meta(classes, palette, dataset_name)
@@ -115,11 +115,11 @@ class SegVisualizer(SegLocalVisualizer):
 
 @TRANSFORMS.register_module()
 class RandomBlur(BaseTransform):
-    """Blurs every other image with a Gaussian kernel, as PyConvSegNet was trained (and PSPNet before it).
+    """Blurs half of the images, by default, with a Gaussian kernel, as PyConvSegNet was trained (and PSPNet before it).
 
     Args:
         prob: Share of the images that are blurred.
-        kernel_size: Pixels of the kernel, odd. OpenCV's weights for 5 are 1, 4, 6, 4 and 1 sixteenths.
+        kernel_size: Side of the kernel in pixels, odd. OpenCV's weights for 5 are 1, 4, 6, 4 and 1 sixteenths.
 
     Raises:
         InputError: If the share is not from 0 to 1, or the size is even or not above 0.
@@ -133,7 +133,7 @@ class RandomBlur(BaseTransform):
         self.prob, self.kernel_size = prob, kernel_size
 
     def transform(self, results: dict) -> dict:
-        """The sample with ``img`` [H, W, 3] blurred, or as it is."""
+        """Returns the sample with ``img`` [H, W, 3] blurred, or as it is."""
         if np.random.rand() < self.prob:
             results['img'] = cv2.GaussianBlur(results['img'], (self.kernel_size,) * 2, 0)
         return results
@@ -141,13 +141,13 @@ class RandomBlur(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LoadSegMap(LoadAnnotations):
-    """mmseg's ``LoadAnnotations``, with an error that names a segmentation map that cannot be right.
+    """mmseg's ``LoadAnnotations``, with an error that names an invalid segmentation map.
 
     mmseg keeps the last eight bits of a pixel, whatever the file has, and compares no sizes. The tools of this package
-    put this transform in the place of mmseg's, with the classes of the dataset and what the heads ignore.
+    use this transform in place of mmseg's, with the classes of the dataset and the labels that the heads ignore.
 
     Args:
-        num_classes: Labels, as training sees them, are from 0 to one below it; None if it is not known.
+        num_classes: Number of classes; labels, as training sees them, are 0 to ``num_classes - 1``. None if unknown.
         ignored: Other labels that may occur.
         kwargs: Arguments of mmseg's transform.
 
@@ -173,11 +173,11 @@ class LoadSegMap(LoadAnnotations):
             raise ImageFileError(f'{path}: {defect}{hint}')
 
     def _wide_defect(self, path: str, known: int, reduced: bool) -> str | None:
-        """Labels that do not fit into eight bits."""
+        """Returns the defect of labels that do not fit into eight bits; None if there is none."""
         try:
             with Image.open(path, formats=IMAGE_FORMATS) as image:
                 is_wide = image.mode[0] in 'IF'
-        except OSError:  # of a kind that Pillow does not know: mmseg's decoder says the rest
+        except OSError:  # a format that Pillow does not know: mmseg's decoder reports it
             return None
         if not is_wide:
             return None

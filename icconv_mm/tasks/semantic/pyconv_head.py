@@ -22,7 +22,7 @@ class PyConvContext(nn.Module):
 
     Args:
         in_channels: C_in.
-        channels: C_out, and those in between.
+        channels: C_out, and the channels in between.
         norm_cfg, act_cfg: Configs of the norms and of the activations; None for none.
     """
 
@@ -37,7 +37,7 @@ class PyConvContext(nn.Module):
         self.project = ConvModule(channels, channels, 1, **settings)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[N, C_in, H, W]`` -> ``[N, C_out, H, W]``."""
+        """Maps ``[N, C_in, H, W]`` to ``[N, C_out, H, W]``."""
         return self.project(self.activate(self.norm(self.pyconv(self.reduce(x)))))
 
 
@@ -45,16 +45,15 @@ class PyConvContext(nn.Module):
 class PyConvHead(BaseDecodeHead):
     """The head of PyConvSegNet, on the last stage of a backbone of output stride 8 or 16.
 
-    The local branch sees the feature map at full size, the global one pooled to ``pool_size`` x ``pool_size``; its
-    result is enlarged again. Both are concatenated, the local one first, and merged by a 3x3 convolution.
+    The local branch reads the feature map at full size, the global one pooled to ``pool_size`` x ``pool_size``; its
+    result is resized to full size. Both are concatenated, the local one first, and merged by a 3x3 convolution.
 
     Args:
-        in_channels: C_in, the channels of the stage that is read.
+        in_channels: C_in, the channels of the stage that the head reads.
         channels: Channels of the merged map, before the classifier; 256 by default, as in the paper.
         pyconv_channels: Channels of each branch, a multiple of 64; 512 by default, as in the paper.
         pool_size: Height and width of the pooled map; 9 by default.
-        align_corners: Whether interpolation aligns the corners; True by default, for which the published weights are
-            made.
+        align_corners: Whether interpolation aligns the corners; True by default, as for the published weights.
         **kwargs: Arguments of mmseg's ``BaseDecodeHead``: num_classes, in_index, norm_cfg, dropout_ratio,
             loss_decode ...
 
@@ -85,11 +84,11 @@ class PyConvHead(BaseDecodeHead):
         self.merge = ConvModule(2 * pyconv_channels, self.channels, 3, padding=1, **settings)
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The stages of the backbone -> ``[N, num_classes, H, W]``, the size of stage ``in_index``."""
+        """Maps the stages of the backbone to ``[N, num_classes, H, W]``, the size of stage ``in_index``."""
         return self.cls_seg(self.features(self._transform_inputs(inputs)))
 
     def features(self, x: Tensor) -> Tensor:
-        """``[N, C_in, H, W]`` -> the merged map ``[N, channels, H, W]``."""
+        """Maps ``[N, C_in, H, W]`` to the merged map ``[N, channels, H, W]``."""
         size = x.shape[2:]
         if self.training and min(size) < self.pool_size:
             raise InputError(
