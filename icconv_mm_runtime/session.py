@@ -36,10 +36,10 @@ class Session:
 
     Args:
         file: ``.onnx`` or ``.xml``.
-            threads: CPU threads; None for the default of the runtime.
+        threads: CPU threads; None for the default of the runtime.
 
-        ``metadata`` are those of the file, ``tasks`` their part about each task, by name; ``run`` maps arrays by input
-        name to arrays by output name.
+    ``metadata`` are those of the file, ``tasks`` their part about each task, by name; ``run`` maps arrays by input name
+    to arrays by output name.
 
     Raises:
         RuntimeInputError: The file cannot be used; the message says why.

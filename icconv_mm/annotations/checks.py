@@ -63,7 +63,7 @@ def defective_entries(
 
     Args:
         content: The content of the file.
-            fields: The required fields of each list's entries, with their types.
+        fields: The required fields of each list's entries, with their types.
     """
     for field, members in fields.items():
         for i, entry in enumerate(content[field]):

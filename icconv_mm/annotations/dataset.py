@@ -33,12 +33,12 @@ class Annotation:
 
     Attributes:
         name: Its class.
-            box: x, y, width, height in pixels; None until it is computed from the segmentation or the keypoints.
-            segmentation: COCO polygons or RLE; None without a mask.
-            keypoints: x, y and visibility (0 unlabelled, 1 hidden, 2 visible) of each keypoint.
-            crowd: Whether it is a group, or an object marked as difficult: ignored in training and evaluation.
-            area: Area of the object in pixels; ``guessed`` if it is only the area of the box.
-            location: File and entry of the annotation, for messages.
+        box: x, y, width, height in pixels; None until it is computed from the segmentation or the keypoints.
+        segmentation: COCO polygons or RLE; None without a mask.
+        keypoints: x, y and visibility (0 unlabelled, 1 hidden, 2 visible) of each keypoint.
+        crowd: Whether it is a group, or an object marked as difficult: ignored in training and evaluation.
+        area: Area of the object in pixels; ``guessed`` if it is only the area of the box.
+        location: File and entry of the annotation, for messages.
     """
 
     name: str
@@ -56,14 +56,14 @@ class AnnotatedImage:
     """One image and its annotations; None means not annotated for a task, as opposed to empty.
 
     Attributes:
-            path: The file, with symbolic links resolved.
-            split: ``'train'``, ``'val'``, ``'test'``, or '' if the dataset gives none.
-            annotations: Objects with boxes, masks or keypoints.
-            seg_map: The file of the segmentation map, with a class for every pixel.
-            segments: The class of each segment of a panoptic map.
-            label: The class of the whole image.
-            problem: Why the image is skipped: its annotations belong to another one, or (known once its size was read)
-                it cannot be read.
+        path: The file, with symbolic links resolved.
+        split: ``'train'``, ``'val'``, ``'test'``, or '' if the dataset gives none.
+        annotations: Objects with boxes, masks or keypoints.
+        seg_map: The file of the segmentation map, with a class for every pixel.
+        segments: The class of each segment of a panoptic map.
+        label: The class of the whole image.
+        problem: Why the image is skipped: its annotations belong to another one, or (known once its size was read)
+            it cannot be read.
     """
 
     path: Path
@@ -92,19 +92,19 @@ class Dataset:
     """The dataset that a reader returns.
 
     Attributes:
-            format: Name of the format, for the summary.
-            location: The file or folder.
-            images: Annotated images by path.
-            classes: Class names of the objects, in the order of their labels.
-            keypoints: Keypoint names; ``skeleton`` has pairs of their indices, from 0.
-            flips: For each keypoint, the index of the one it becomes after a flip, if a file gives it.
-            seg_map_classes: Class name of each value of the segmentation maps; empty if the dataset names none.
-            colors: Value of each colour (R, G, B) of coloured segmentation maps.
-            ignore_index: Values of the segmentation maps that are ignored.
-            warnings: File and message of each defect.
-            missing: Images that are named in annotations but do not exist.
-            strict: Whether the dataset is refused if anything is skipped.
-            lost: The split of each image (or of the file, if the image is unknown) that lost damaged annotations.
+        format: Name of the format, for the summary.
+        location: The file or folder.
+        images: Annotated images by path.
+        classes: Class names of the objects, in the order of their labels.
+        keypoints: Keypoint names; ``skeleton`` has pairs of their indices, from 0.
+        flips: For each keypoint, the index of the one it becomes after a flip, if a file gives it.
+        seg_map_classes: Class name of each value of the segmentation maps; empty if the dataset names none.
+        colors: Value of each colour (R, G, B) of coloured segmentation maps.
+        ignore_index: Values of the segmentation maps that are ignored.
+        warnings: File and message of each defect.
+        missing: Images that are named in annotations but do not exist.
+        strict: Whether the dataset is refused if anything is skipped.
+        lost: The split of each image (or of the file, if the image is unknown) that lost damaged annotations.
     """
 
     format: str
@@ -244,17 +244,17 @@ class Converted:
 
     Attributes:
         task: One of :data:`icconv_mm.annotations.TASKS`.
-            root: The folder that contains all images.
-            files: The annotation file of each split; a substitute's where :func:`fill_splits` sets one.
-            classes: Class names by label.
-            counts: Number of objects of each class; for segmentation maps, shares of the pixels.
-            splits: Number of images in each split.
-            paths: The images of each split; ``annotations`` has the number of their annotations.
-            sizes: Width and height of each image, [n, 2].
-            boxes: Width and height of each object as shares of the longer side of its image, [m, 2].
-            keypoints, skeleton: As in :class:`icconv_mm.annotations.dataset.Dataset`.
-            flips: Pairs of keypoints that a flip swaps; None if unknown.
-            notes: Messages about choices made in the conversion.
+        root: The folder that contains all images.
+        files: The annotation file of each split; a substitute's where :func:`fill_splits` sets one.
+        classes: Class names by label.
+        counts: Number of objects of each class; for segmentation maps, shares of the pixels.
+        splits: Number of images in each split.
+        paths: The images of each split; ``annotations`` has the number of their annotations.
+        sizes: Width and height of each image, [n, 2].
+        boxes: Width and height of each object as shares of the longer side of its image, [m, 2].
+        keypoints, skeleton: As in :class:`icconv_mm.annotations.dataset.Dataset`.
+        flips: Pairs of keypoints that a flip swaps; None if unknown.
+        notes: Messages about choices made in the conversion.
     """
 
     task: str

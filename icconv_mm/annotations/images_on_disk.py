@@ -266,7 +266,7 @@ class Files:
             return ''
 
     def labels(self, *suffixes: str) -> list[Path]:
-        """Returns the annotation files with one of the suffixes: the single one that was given, or all."""
+        """Returns the annotation files with one of the suffixes, like :meth:`ending`: the one given, or all."""
         if self.only is None:
             return self.ending(*suffixes)
         return [self.only] if self.only.name.lower().endswith(suffixes) else []

@@ -39,13 +39,13 @@ class LoadImageFromFile(_LoadImageFromFile):
     in place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
 
     Args:
-            skip_bad: Skip bad files with a warning: as for any transform that returns None, mmengine's datasets load
-                another random image instead. For training only.
+        skip_bad: Skip bad files with a warning: as for any transform that returns None, mmengine's datasets load
+            another random image instead. For training only.
         kwargs: Arguments of mmcv's transform.
 
     Raises:
-            ImageFileError: ``skip_bad`` is False and a file is missing, empty, truncated or no image, its size differs
-                from its annotations', or its boxes or keypoints are not finite.
+        ImageFileError: ``skip_bad`` is False and a file is missing, empty, truncated or no image, its size differs
+            from its annotations', or its boxes or keypoints are not finite.
     """
 
     def __init__(self, skip_bad: bool = False, **kwargs) -> None:

@@ -1,4 +1,5 @@
-"""Reports on a converted dataset: a summary in lines, a page of drawn images, and a JSON list of the warnings.
+"""Reports on a dataset that :mod:`icconv_mm.annotations.convert` converted: a summary in lines, a page of drawn
+images, and a JSON list of the warnings.
 
 It also checks that not too many damaged annotations were skipped.
 """
