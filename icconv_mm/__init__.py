@@ -1,12 +1,12 @@
 """Backbones and necks of four papers for OpenMMLab 2.x: IC-Conv, SEPC, FPT and PyConv.
 
-``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` makes each module an ``icconv_mm.Name``.
-What a config calls ``type='icconv_mm.Name'`` is ``icconv_mm.Name`` in Python as well.
-Importing the package imports mmengine where that is installed, whose registries and loading of checkpoints the package
-joins; else the standard library alone. The rest waits: a subpackage until it is first used (PEP 562), a registered
-module until a registry is first asked for one, a task library (mmdet, mmseg, mmpose, mmpretrain) until a config needs
-it. Without mmengine, torch alone is enough for operators, layers, patterns, search, backbones, necks without deformable
-convolution, ``deploy`` and the functions of ``models``.
+``custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)`` registers each module under
+``icconv_mm.Name``; a config's ``type='icconv_mm.Name'`` is ``icconv_mm.Name`` in Python as well.
+Importing the package imports mmengine if it is installed, because the package extends its registries and its
+checkpoint loading; otherwise it imports the standard library only. The rest is imported on first use: a subpackage at
+its first access (PEP 562), a registered module at the first lookup in a registry, a task library (mmdet, mmseg, mmpose,
+mmpretrain) when a config needs it. Without mmengine, torch alone is enough for operators, layers, patterns, search,
+backbones, necks without deformable convolution, ``deploy`` and the functions of ``models``.
 """
 
 import importlib
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from icconv_mm import errors, versions
 from icconv_mm._version import __version__
 
-# What __getattr__ finds, once more: checkers of types read imports and a literal __all__, and compute neither.
+# The names of __getattr__ again: type checkers read imports and a literal __all__, and compute neither.
 if TYPE_CHECKING:
     from icconv_mm import annotations, backbones, checkpoints, deployment, layers, models, necks, ops, patterns, tasks
     from icconv_mm import apis as apis
@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 
 
 def _is_installer() -> bool:
-    """Whether the command is ``python -m icconv_mm.install_openmmlab``, before whose module Python imports this one.
+    """Returns whether Python runs ``-m icconv_mm.install_openmmlab``, which imports this module first.
 
-    It replaces libraries that are refused here, and uses nothing of the package.
+    The installer replaces libraries that the import would refuse, and uses no other module of the package.
     """
     return any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv)
 
@@ -57,8 +57,8 @@ if not _is_installer():
         registry.find_forks()
 
 _FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
-# Where the registered types are, all of them. mmpose's registry of codecs finds AECodec by its name here: it has no
-# root that a registry of ours could extend.
+# The modules of all registered types. mmpose's registry of codecs finds AECodec here by its name: it has no root
+# registry that this package could extend.
 _TYPES = {
     'backbones': (
         'ICBackbone', 'ICResNeXt', 'ICResNet', 'ICResNetV1c', 'ICResNetV1d', 'PyConvBackbone', 'PyConvHGResNet',
@@ -90,8 +90,8 @@ _TYPES = {
     ),
 }  # fmt: skip
 _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in names}
-# What `from icconv_mm import *` gives is what torch alone is enough for: it asks for every name, and one whose library
-# is missing would end it. `dir` has the others as well.
+# `from icconv_mm import *` gives the names that torch alone is enough for: it imports every name of the list, and a
+# missing library would make it fail. `dir` lists the others as well.
 __all__ = [
     'FPT',
     'SEPC',
@@ -127,7 +127,7 @@ __all__ = [
     'tasks',
     'versions',
 ]  # fmt: skip
-# The subpackages in that list, and those that not everybody can import.
+# The subpackages in that list, and those that need further libraries.
 _SUBPACKAGES = {*__all__} - _HOMES.keys() - {'__version__', 'errors', 'versions'} | {'apis', 'registry', 'runner'}
 
 
@@ -138,7 +138,7 @@ def __getattr__(name: str) -> Any:
         if name in _SUBPACKAGES:
             return importlib.import_module(f'.{name}', __name__)
         return getattr(importlib.import_module(f'.{_HOMES[name]}', __name__), name)
-    except (ImportError, AttributeError) as error:  # a library is missing, most likely, as an import statement says
+    except (ImportError, AttributeError) as error:  # a library is probably missing, as an import statement would say
         raise AttributeError(f'{__name__}.{name} is unavailable: {error}') from error
 
 

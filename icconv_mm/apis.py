@@ -1,13 +1,13 @@
-"""What the command-line tools do, as functions: training, tests, inference, export, browsing, and the search."""
+"""Functions behind the command-line tools: training, testing, inference, export, browsing and search."""
 
 import importlib
 from typing import Any
 
 from icconv_mm import versions
 
-versions.check_versions()  # the libraries that all of them need; the error names what is missing
+versions.check_versions()  # the libraries that all tools need; the error names the missing ones
 
-# Loaded on first use: each pulls in mmengine's runner, which takes longer to import than the rest of the package.
+# Imported on first use: each imports mmengine's runner, which takes longer than the rest of the package.
 _HOMES = {
     'Predictor': 'predict',
     'browse': 'browse',

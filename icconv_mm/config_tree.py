@@ -1,4 +1,4 @@
-"""Walking a config, and the datasets that OpenMMLab nests: as configs or built."""
+"""Functions that walk a config and its nested datasets, as configs or built."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from torch.utils.data import Dataset
 
 
 def entries(node: Any) -> dict[str, Any]:
-    """What a dict or a list of a config holds, by the names that options of the command line have for it."""
+    """Returns the entries of a dict or a list of a config, by their names on the command line."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     return {str(key): value for key, value in items}
 
 
 def walk(cfg: Any, name: str = '') -> Iterator[tuple[str, dict]]:
-    """Every dict of a config or of a part of one with its dotted name, outer ones first; they may be changed."""
-    node = cfg._cfg_dict if isinstance(cfg, Config) else cfg  # a Config is no dict, but holds one
+    """Yields each dict of a config or of a part of one with its dotted name, outer ones first; they may be changed."""
+    node = cfg._cfg_dict if isinstance(cfg, Config) else cfg  # a Config is no dict, but wraps one
     if isinstance(node, dict):
         yield name, node
     for key, value in entries(node).items():
@@ -25,12 +25,12 @@ def walk(cfg: Any, name: str = '') -> Iterator[tuple[str, dict]]:
 
 
 def walk_dicts(cfg: Any) -> Iterator[dict]:
-    """The dicts of :func:`walk`."""
+    """Yields the dicts of :func:`walk`."""
     return (node for _, node in walk(cfg))
 
 
 def texts_in(node: Any, name: str = '') -> Iterator[tuple[str, str]]:
-    """Every text in a part of a config, with its dotted name; keys as well."""
+    """Yields each string in a part of a config with its dotted name, keys included."""
     if isinstance(node, str):
         yield name, node
     for key, value in entries(node).items():
@@ -39,18 +39,18 @@ def texts_in(node: Any, name: str = '') -> Iterator[tuple[str, str]]:
 
 
 def kind_of(node: Mapping[str, Any]) -> str:
-    """The name of what a dict of a config builds, without its scope; empty if it builds nothing."""
+    """Returns the class that a dict of a config builds, without its scope; '' if it builds none."""
     kind = node.get('type') or ''
     return kind.__name__ if isinstance(kind, type) else str(kind).split('.')[-1]
 
 
 def as_list(value: Any) -> list:
-    """A setting that is one thing or several."""
+    """Returns a setting as a list, whether it is one value or several."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def join_root(root: str, path: str) -> str:
-    """The path that a dataset makes of ``data_root`` and a path in its config; an absolute one stays as it is."""
+    """Joins ``data_root`` and a path as a dataset does; an absolute path is unchanged."""
     if not root or '://' in str(path):
         return str(path)
     return f'{root.rstrip("/")}/{path}' if '://' in root else str(Path(root, path))
@@ -62,10 +62,10 @@ class DatasetAt:
 
     Attributes:
         location: Its dotted name, such as ``'train_dataloader.dataset'``.
-        cfg: Its config.
-        is_leaf: Whether it reads files; otherwise it wraps others.
-        pipeline: The config's own list of its transforms; empty without one.
-        transforms: All dicts in its pipeline, those below others as well.
+        cfg: The dataset's config.
+        is_leaf: Whether the dataset reads files; otherwise it wraps other datasets.
+        pipeline: The config's list of transforms; empty if it has none.
+        transforms: All dicts in the pipeline, nested ones included.
     """
 
     location: str
@@ -76,7 +76,7 @@ class DatasetAt:
 
 
 def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
-    """The datasets of each phase, wrappers before what they wrap; a phase without data has none."""
+    """Returns the datasets of each phase, wrappers before the wrapped; a phase without data has none."""
     found = {}
     for phase in ('train', 'val', 'test'):
         loader, location = cfg.get(f'{phase}_dataloader'), f'{phase}_dataloader.dataset'
@@ -90,14 +90,14 @@ def _at(location: str, dataset: Any) -> DatasetAt:
 
 
 def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
-    """A dataset and those below it if it is a wrapper (``RepeatDataset``, ``ConcatDataset``, ...), outer ones first.
+    """Yields a dataset and the datasets that it wraps (``RepeatDataset``, ``ConcatDataset``, ...), outer ones first.
 
     Args:
-        dataset: A dataset, or the config of one: wrappers call the parts by the same names.
-        name: Place of the dataset in the whole config, such as ``'train_dataloader.dataset'``.
+        dataset: A dataset or its config: wrappers use the same names for their parts.
+        name: Location of the dataset in the whole config, such as ``'train_dataloader.dataset'``.
 
     Yields:
-        The dotted name of each in the config, and the dataset or its config.
+        The dotted name in the config, and the dataset or its config.
     """
     yield name, dataset
     for step, part in _parts(dataset):
@@ -105,17 +105,17 @@ def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tup
 
 
 def leaf_datasets(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
-    """The datasets of :func:`datasets_in` that read files."""
+    """Yields the datasets of :func:`datasets_in` that read files."""
     return ((where, each) for where, each in datasets_in(dataset, name) if not _parts(each))
 
 
 def with_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
-    """The configs among :func:`datasets_in` that have a pipeline."""
+    """Returns the configs of :func:`datasets_in` that have a pipeline."""
     return [each for _, each in datasets_in(cfg, '') if each.get('pipeline')]
 
 
 def _parts(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:
-    """What a wrapper wraps, and where: nothing for a dataset that reads files."""
+    """Returns the datasets that a wrapper wraps, with their names; none for a dataset that reads files."""
     members = dataset if isinstance(dataset, Mapping) else getattr(dataset, '__dict__', {})
     if isinstance(members.get('dataset'), (Mapping, Dataset)):
         return [('dataset', members['dataset'])]

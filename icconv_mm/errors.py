@@ -1,6 +1,6 @@
-"""Errors that the user can fix: their kinds, and how they get a location and a message.
+"""Errors that the user can fix: their classes, and the functions that add a location or shorten a message.
 
-Standard library only. The kinds are public; the functions are for this package and its tools.
+Uses the standard library only. The classes are public; the functions are for this package and its tools.
 """
 
 import re
@@ -19,15 +19,15 @@ __all__ = [
 ]
 
 
-# Characters that turn the direction of the text after them, so that a terminal shows another text.
+# Control characters for the text direction: after one of them, a terminal shows the text in another order.
 _OF_DIRECTION = '\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069'
 
 
 class UserError(Exception):
-    """An error that the user can fix: the message says what is wrong, and where. The root of all such errors.
+    """Base class of the errors that the user can fix; the message says what is wrong, and where.
 
     Attributes:
-        location: The file, the field or the layer before the message; '' for none.
+        location: The file, the field or the layer before the message; '' if there is none.
     """
 
     location = ''
@@ -37,18 +37,18 @@ class UserError(Exception):
 
 
 class InputError(UserError, ValueError):
-    """Something that the user gave cannot be used."""
+    """Raised if an input of the user cannot be used."""
 
 
 class InputTypeError(InputError, TypeError):
-    """Something that the user gave is of the wrong kind, or there is no such option."""
+    """Raised if an input of the user has the wrong type, or an option does not exist."""
 
 
 class ArgumentError(InputError):
-    """An argument of a function cannot be used.
+    """Raised if an argument of a function cannot be used.
 
     Args:
-        argument: The name of the argument, with which the message begins. Tools put that of their option in its place.
+        argument: The argument's name, which begins the message. Tools replace it by the name of their option.
         problem: What is wrong.
     """
 
@@ -61,11 +61,11 @@ class ArgumentError(InputError):
 
 
 class MissingFileError(InputError, FileNotFoundError):
-    """There is no such file."""
+    """Raised if a file does not exist."""
 
 
 class MissingLibraryError(InputError, ImportError):
-    """A library is not installed, or its version is not supported."""
+    """Raised if a library is not installed, or its version is not supported."""
 
 
 def _joined(*parts: str) -> str:
@@ -74,11 +74,11 @@ def _joined(*parts: str) -> str:
 
 @contextmanager
 def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Put ``where`` before the message of a :class:`UserError`, unless it begins so. Internal.
+    """Puts ``where`` before the message of a :class:`UserError`, unless the message begins with it. Internal.
 
     Args:
         where: The file, the field or the layer.
-        kinds: Other exceptions that only the user's input can cause here; they become an :class:`InputError`.
+        kinds: Further exceptions that only the user's input can cause here; they become an :class:`InputError`.
     """
     try:
         yield
@@ -91,11 +91,11 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
 
 
 def printable(text: str, kept: str = '') -> str:
-    """Text as a terminal may show it: control characters and lone surrogates become escapes. Internal.
+    """Returns the text with escapes for control characters and lone surrogates, safe for a terminal. Internal.
 
     Args:
-        text: Any text, such as the name of a file.
-        kept: Control characters that stay.
+        text: Any text, such as a file name.
+        kept: Control characters that are not escaped.
     """
     if text.isprintable():
         return text
@@ -106,9 +106,9 @@ def printable(text: str, kept: str = '') -> str:
 
 
 def name_defect(name: str) -> str | None:
-    """Why a name of somebody's data cannot go where programs read text; None if it can. Internal.
+    """Returns why a name in the user's data is unsafe in a text file or a config; None if it is safe. Internal.
 
-    A line break ends a line of a list. mmengine replaces template marks in the text of a config before it parses it.
+    A line break would end the line of a list. mmengine replaces template marks in a config's text before it parses it.
     """
     if is_unprintable(name):
         return 'has a control character, or is not UTF-8'
@@ -116,11 +116,11 @@ def name_defect(name: str) -> str | None:
 
 
 def check_names(names: Iterable[str], what: str) -> None:
-    """Raise InputError for the first name that :func:`name_defect` finds wrong. Internal.
+    """Raises InputError for the first name that :func:`name_defect` rejects. Internal.
 
     Args:
         names: The names.
-        what: What they are, and where: ``'classes.txt: class'``.
+        what: What the names are, and their file: ``'classes.txt: class'``.
     """
     for name in names:
         if (defect := name_defect(name)) is not None:
@@ -128,7 +128,7 @@ def check_names(names: Iterable[str], what: str) -> None:
 
 
 def is_unprintable(text: str) -> bool:
-    """Whether text has a control character, or is a path that is not UTF-8. Internal."""
+    """Returns whether the text has a control character, or is a path that is not UTF-8. Internal."""
     return not text.isprintable() and any(map(_is_control, text))
 
 
@@ -137,7 +137,7 @@ def _is_control(character: str) -> bool:
 
 
 def message_of(error: BaseException) -> str:
-    """The message of an exception, without the traceback of the data loader's worker that it may carry. Internal."""
+    """Returns the message of an exception, without the traceback that a data loader's worker adds. Internal."""
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = str(text).strip()
     if isinstance(error, KeyError) and re.fullmatch(r'[\w.]+', text):
@@ -149,8 +149,8 @@ def message_of(error: BaseException) -> str:
 
 
 def short(value: Any, most: int = 60) -> str:
-    """The beginning of a value's repr; its type where there is none, as of lists within a thousand lists. Internal."""
+    """Returns the beginning of a value's repr, or its type if repr fails, as for 1000 nested lists. Internal."""
     try:
         return f'{value!r:.{most}}'
-    except (ValueError, RecursionError):  # the former: an integer of more than 4300 digits
+    except (ValueError, RecursionError):  # ValueError: an integer of more than 4300 digits
         return f'of type {type(value).__name__}'

@@ -1,4 +1,4 @@
-"""Files that a fault cannot leave half written, files that are missing, a folder held by one process."""
+"""Atomic writes, checks that files exist, and a lock that gives a folder to one process."""
 
 import errno
 import json
@@ -13,17 +13,17 @@ from icconv_mm import versions
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming
 
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
-RUN_LOCK = '.run.lock'  # in the folder of a run, held by whoever writes there
+RUN_LOCK = '.run.lock'  # in the folder of a run, held by the process that writes there
 _PACKAGE = Path(__file__).resolve().parent
 
 
 @contextmanager
 def atomic_write(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
-    """A file to be written, and the folders above it: it appears whole or not at all.
+    """Opens a file for writing and makes its folders; the file appears complete or not at all.
 
     Args:
         path: The file.
-        is_flushed: Whether to wait until it is on the disk, which of thousands of small files takes minutes.
+        is_flushed: Whether to wait until the file is on the disk, which takes minutes for thousands of small files.
     """
     with naming(str(path), OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,30 +41,30 @@ def atomic_write(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
-    """Write a JSON file whole or not at all; one with ``indent`` ends with a new line."""
+    """Writes a JSON file atomically; with ``indent``, the file ends with a new line."""
     text = json.dumps(content, indent=indent) + ('' if indent is None else '\n')
     with atomic_write(path) as file:
         file.write(text.encode())
 
 
 def require_file(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
-    """Raise an error of ``kind`` unless there is such a file.
+    """Raises an error of ``kind`` unless the file exists.
 
     Args:
-        path: The path; text with a scheme (``s3://``) is of a remote store, where nothing is looked up.
-        name: What the path is, for the error: a key of a config (``'load_from'``), or ``'pattern file'``.
-        kind: The error to raise.
+        path: The path; one with a scheme (``s3://``) is in a remote store and is not checked.
+        name: Name of the path in the error: a config key (``'load_from'``), or ``'pattern file'``.
+        kind: Class of the error.
     """
     _require(path, name, kind, 'file', Path(path).is_file())
 
 
 def require_folder(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
-    """:func:`require_file` for a folder."""
+    """Raises an error of ``kind`` unless the folder exists, like :func:`require_file`."""
     _require(path, name, kind, 'folder', Path(path).is_dir())
 
 
 def require_writable(path: Path, name: str) -> None:
-    """Raise ArgumentError for ``name`` unless a file can be written at ``path``; the folders above it are made."""
+    """Raises ArgumentError for ``name`` unless ``path`` can be written; makes the folders above it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
@@ -82,15 +82,15 @@ def _require(path: str | Path, name: str, kind: type[MissingFileError], what: st
 
 
 def read_small(path: Path, what: str) -> bytes:
-    """The content of a file from anywhere that is small by nature.
+    """Reads a small file from an untrusted source.
 
     Args:
         path: The file.
-        what: What it is, for the errors: ``'pattern file'``.
+        what: Name of the file in the errors: ``'pattern file'``.
 
     Raises:
-        MissingFileError: There is no such file.
-        InputError: It is larger than :data:`MAX_BYTES`, or cannot be read.
+        MissingFileError: The file does not exist.
+        InputError: The file is larger than :data:`MAX_BYTES`, or cannot be read.
     """
     require_file(path, what)
     if (size := path.stat().st_size) > MAX_BYTES:
@@ -101,15 +101,15 @@ def read_small(path: Path, what: str) -> bytes:
 
 @contextmanager
 def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
-    """Holds a folder, which is made if need be, until the block ends, where the system has locks.
+    """Locks a folder until the block ends, if the system has locks; makes the folder if it does not exist.
 
     Args:
         folder: The folder.
-        at_work: Who else may be there, for the error: ``'another demo is running'``.
-        name: Name of the file that is locked; it stays.
+        at_work: The other process in the error: ``'another demo is running'``.
+        name: Name of the lock file, which is not deleted.
 
     Raises:
-        ArgumentError: Another process holds it.
+        ArgumentError: Another process holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not versions.is_installed('fcntl'):  # as on Windows
@@ -117,7 +117,7 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
         return
     import fcntl
 
-    # not through a link that somebody has put there, and without a change to what is
+    # does not follow a link that another user has put there, and does not change the existing content
     descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     with open(descriptor, 'r+') as file:
         try:
@@ -128,12 +128,12 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
             pass
         try:
             yield
-        finally:  # workers that were forked meanwhile hold the file, too
+        finally:  # forked workers hold the file, too
             with suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def configs_folder() -> Path:
-    """The folder of the recipes: beside the package in a checkout, within it in an installation."""
+    """Returns the folder of the configs: beside the package in a checkout, inside it in an installation."""
     beside = _PACKAGE.parent / 'configs'
     return beside if (beside / '_base_').is_dir() else (_PACKAGE / '.mim' / 'configs').resolve()

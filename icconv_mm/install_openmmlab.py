@@ -1,16 +1,16 @@
-"""Install the OpenMMLab libraries that this package is tested with into the environment of this Python.
+"""Installs the OpenMMLab libraries that this package is tested with into the environment of this Python.
 
-Versions are those of ``constraints/``, which work together. mmcv is compiled for the installed torch, with a setuptools
-that its build still understands; packages whose own requirements do not install beside the rest come without these.
+The versions are those of ``constraints/``, which work together. mmcv is compiled for the installed torch, with a
+setuptools that its build supports; packages whose requirements conflict with the others are installed without them.
 
-Nothing changes without ``--yes``: the plan is printed, with what would be replaced.
+Without ``--yes``, the plan and the packages that it would replace are printed, and nothing changes.
 
 Examples:
   python -m icconv_mm.install_openmmlab
   python -m icconv_mm.install_openmmlab --yes
 """
 
-# Only the standard library and no other module of the package: this runs before torch is installed.
+# Imports the standard library only and no other module of the package: it runs before torch is installed.
 import argparse
 import importlib.metadata
 import os
@@ -27,14 +27,14 @@ TORCH = ['torch', 'torchvision']
 TASK_LIBRARIES = [
     'mmengine', 'mmdet', 'mmsegmentation', 'ftfy', 'regex', 'opencv-python', 'pycocotools', 'scipy', 'matplotlib',
     'rich', 'tqdm', 'tensorboard',
-    # what mmpose, mmpretrain and openmim ask for, without the packages that do not install beside the rest
+    # the requirements of mmpose, mmpretrain and openmim, without the packages that conflict with the others
     'json-tricks', 'munkres', 'einops', 'mat4py', 'modelindex', 'importlib-metadata',
     'click', 'colorama', 'requests', 'tabulate', 'pandas', 'model-index',
 ]  # fmt: skip
 # The first two import numpy and pip to build: no isolation. openmim's requirements would downgrade setuptools.
 WITHOUT_DEPENDENCIES = ['chumpy', 'xtcocotools', 'mmpose', 'mmpretrain', 'openmim']
-# Other distributions of the same imports: pip would install the one over the other. Where constraints have the fork, it
-# is what is installed.
+# Other distributions of the same import names: pip would install one over the other. If the constraints name the fork,
+# the fork is installed.
 LITE = ('mmcv-lite', 'mmengine-lite')
 FORKS = {
     'mmengine': 'onedl-mmengine',
@@ -44,15 +44,15 @@ FORKS = {
     'mmpretrain': 'onedl-mmpretrain',
 }
 DEFAULT_TORCH = '2.11'
-CXX_STANDARD = {'2.15': 'c++20'}  # torch -> what its headers need, where mmcv's build asks for an older one
+CXX_STANDARD = {'2.15': 'c++20'}  # torch -> the standard that its headers need, if mmcv's build sets an older one
 
 
 class SetupError(Exception):
-    """A message for the user: what is missing and how to fix it."""
+    """Raised with a message for the user: what is missing and how to fix it."""
 
 
 def constraints_folder() -> Path:
-    """Beside the package in a checkout, else where the build has put it."""
+    """Returns the folder of the constraints: beside the package in a checkout, else where the build puts it."""
     for folder in (PACKAGE.parent / 'constraints', PACKAGE / '.mim' / 'constraints'):
         if (folder / 'common.txt').is_file():
             return folder
@@ -60,7 +60,7 @@ def constraints_folder() -> Path:
 
 
 def known_torch() -> list[str]:
-    """The versions of torch that there are constraints for."""
+    """Returns the versions of torch that have constraints."""
     names = (path.stem.removeprefix('torch-') for path in constraints_folder().glob('torch-*.txt'))
     return sorted(names, key=lambda name: [int(part) for part in name.split('.')])
 
@@ -70,7 +70,7 @@ def canonical(name: str) -> str:
 
 
 def read_pins(text: str) -> dict[str, str]:
-    """Name -> version, of the lines that hold for this Python."""
+    """Returns name -> version of the lines whose markers hold for this Python."""
     pins = {}
     for name, version, sign, minor in re.findall(
         r'^([\w.-]+)==([\w.+-]+)(?:; python_version (<|>=) "3\.(\d+)")?', text, re.M
@@ -81,10 +81,10 @@ def read_pins(text: str) -> dict[str, str]:
 
 
 class Versions:
-    """What belongs into an environment with a torch that ``constraints/torch-VERSION.txt`` names.
+    """The pinned packages for a torch that ``constraints/torch-VERSION.txt`` names.
 
     Raises:
-        SetupError: There are no such constraints.
+        SetupError: The constraints do not exist.
     """
 
     def __init__(self, torch: str):
@@ -98,19 +98,19 @@ class Versions:
         self.mmcv = self.distribution('mmcv')
 
     def distribution(self, name: str) -> str:
-        """What provides a library here: itself or its fork."""
+        """Returns the distribution that provides a library here: the original or its fork."""
         fork = FORKS.get(name)
         return fork if fork in self.pins else name
 
     def those(self, names: Sequence[str]) -> list[str]:
-        """The distributions among ``names``, or their forks, that have a pinned version."""
+        """Returns the distributions among ``names``, or their forks, that have a pinned version."""
         return [name for name in map(self.distribution, names) if canonical(name) in self.pins]
 
     def steps(self) -> dict[str, list[str]]:
-        """Arguments of ``pip install`` by step, in the order in which they build; mmcv comes after them."""
+        """Returns the arguments of ``pip install`` by step, in build order; mmcv comes after them."""
         return {
             'build tools': BUILD_TOOLS,
-            # mmcv's setup.py imports OpenCV where there is one, also a half written one
+            # mmcv's setup.py imports OpenCV if it is there, even an incomplete one
             'torch': [*TORCH, 'numpy', *self.those(['opencv-python', 'opencv-python-headless'])],
             'libraries': [*self.those(TASK_LIBRARIES), *TORCH],
             'task libraries': ['--no-deps', '--no-build-isolation', *self.those(WITHOUT_DEPENDENCIES)],
@@ -118,10 +118,10 @@ class Versions:
 
 
 def versions_for(installed: Mapping[str, str]) -> Versions:
-    """The versions that fit the installed torch.
+    """Returns the versions for the installed torch.
 
     Raises:
-        SetupError: mmcv is not known to compile for it.
+        SetupError: mmcv is not known to compile for this torch.
     """
     found = installed.get('torch', 'none')
     here = '.'.join(found.split('.')[:2])
@@ -134,11 +134,11 @@ def versions_for(installed: Mapping[str, str]) -> Versions:
 
 
 def plan_installation(versions: Versions, installed: Mapping[str, str], device: str) -> list[str]:
-    """What :func:`install` would do, a line each.
+    """Returns the steps of :func:`install`, one line each.
 
     Raises:
-        SetupError: If libraries are installed, under whose import names this would install their forks, or the other
-            way round.
+        SetupError: Installed libraries have the import names of the forks that this would install, or the other way
+            round.
     """
     pins, wanted = versions.pins, {versions.distribution(name) for name in FORKS}
     if others := sorted(({*FORKS, *FORKS.values()} - wanted) & installed.keys()):
@@ -162,7 +162,7 @@ def plan_installation(versions: Versions, installed: Mapping[str, str], device: 
 
 
 def has_mmcv(versions: Versions, installed: Mapping[str, str]) -> bool:
-    """Whether the right mmcv is installed; which torch it was compiled for only a trial shows."""
+    """Returns whether the right mmcv is installed; only its import shows which torch it was compiled for."""
     found = installed.get(versions.mmcv), installed.get('torch', '').split('+')[0]
     if found != (versions.pins[versions.mmcv], versions.pins['torch']):
         return False
@@ -170,10 +170,10 @@ def has_mmcv(versions: Versions, installed: Mapping[str, str]) -> bool:
 
 
 def install(versions: Versions, installed: Mapping[str, str], device: str) -> None:
-    """Call pip step by step; what is there already costs it seconds.
+    """Calls pip step by step; steps that are already installed take seconds.
 
     Raises:
-        SetupError: pip has failed.
+        SetupError: pip failed.
     """
     if lite := [name for name in LITE if name in installed]:
         pip('uninstall', '-y', *lite)
@@ -181,16 +181,16 @@ def install(versions: Versions, installed: Mapping[str, str], device: str) -> No
     for arguments in versions.steps().values():
         pip(*options, *arguments)
     if not has_mmcv(versions, installed):
-        # pip's cache does not tell wheels for one torch from those for another
+        # pip's cache does not distinguish wheels for different versions of torch
         options += '--no-cache-dir', '--force-reinstall', '--no-deps', '--no-build-isolation'
         with tempfile.TemporaryDirectory() as folder:
             pip(*options, '--no-binary', versions.mmcv, versions.mmcv, env=compiling(versions, device, Path(folder)))
 
 
 def compiling(versions: Versions, device: str, folder: Path) -> dict[str, str]:
-    """Variables under which mmcv compiles its operators; ``folder`` may take a compiler of its own."""
+    """Returns the environment variables that compile mmcv; ``folder`` may get a compiler script."""
     variables = {'MMCV_WITH_OPS': '1', 'FORCE_CUDA': str(int(device == 'cuda'))}
-    if standard := CXX_STANDARD.get(versions.torch):  # of several that a compiler is given, the last one counts
+    if standard := CXX_STANDARD.get(versions.torch):  # the last -std option counts
         compiler = folder / 'c++'
         compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "c++")} "$@" -std={standard}\n')
         compiler.chmod(0o755)
@@ -205,13 +205,13 @@ def pip(*arguments: str, env: Mapping[str, str] | None = None) -> None:
 
 
 def installed_here() -> dict[str, str]:
-    """Canonical name -> version of every distribution of this environment."""
+    """Returns canonical name -> version of every distribution in this environment."""
     found = list(importlib.metadata.distributions())
-    return {canonical(each.metadata['Name']): each.version for each in reversed(found)}  # the first is what is imported
+    return {canonical(each.metadata['Name']): each.version for each in reversed(found)}  # the first is imported
 
 
 def device_here() -> str:
-    """'cuda' where the installed torch sees a GPU."""
+    """Returns 'cuda' if the installed torch finds a GPU."""
     try:
         import torch
     except ImportError:
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('interrupted; the next call does what is left', file=sys.stderr)
         return 130
-    pose = ', mmpose' if versions.those(['mmpose']) else ''  # no fork of it, and none for the newest torch
+    pose = ', mmpose' if versions.those(['mmpose']) else ''  # it has no fork, and none for the newest torch
     print(f'done; `python -c "import icconv_mm.registry, mmdet, mmseg{pose}"` tries it')
     return 0
 

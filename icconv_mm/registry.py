@@ -1,9 +1,9 @@
-"""The registries of scope ``icconv_mm``, and which folder of ``icconv_mm.tasks`` belongs to which task library.
+"""Registries of scope ``icconv_mm``, and the folder of ``icconv_mm.tasks`` for each task library.
 
 Each registry is a child of mmengine's root registry of the same kind, so that a config of mmdet, mmseg, mmpose or
-mmpretrain finds a module as ``type='icconv_mm.Name'`` whatever its default scope. The modules behind ``locations`` are
-imported when a registry is first asked for a name, not by ``import icconv_mm``: importing the package stays cheap, and
-a task library is loaded only when a config needs it.
+mmpretrain finds a module as ``type='icconv_mm.Name'`` whatever its default scope. A registry imports the modules of its
+``locations`` at its first lookup, not at ``import icconv_mm``: importing the package stays cheap, and a task library is
+imported only if a config needs it.
 """
 
 import importlib
@@ -11,7 +11,7 @@ import sys
 
 from icconv_mm import versions
 
-# before the import below, which would fail on an unsupported library with a less helpful error; mmcv may be missing
+# before the import below, whose error for an unsupported library is less helpful; mmcv may be missing
 _MMCV = versions.is_installed('mmcv')
 versions.check_versions(tuple(name for name in versions.FOUNDATION if _MMCV or name != 'mmcv'))
 
@@ -26,17 +26,17 @@ LIBRARIES = {
     'mmpose': 'pose',
     'mmpretrain': 'classification',
 }
-# Libraries whose configs leave a backbone's out_indices out, as their own ResNets return the last map alone.
+# Libraries whose configs omit a backbone's out_indices, because their own ResNets return the last feature map only.
 ONE_MAP = ('mmpose', 'mmpretrain')
 
 
 def import_task(library: str) -> None:
-    """Import the folder of the task of a library, one of :data:`LIBRARIES`, and so register its classes."""
+    """Imports the task folder of a library, one of :data:`LIBRARIES`, which registers its classes."""
     importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}')
 
 
 class _LazyRegistry(root.Registry):
-    """A registry that also knows the task folders of the libraries which have been imported by the time of a lookup."""
+    """Registry that also imports the task folders of the libraries that are imported by the time of a lookup."""
 
     def import_from_location(self) -> None:
         super().import_from_location()
@@ -65,14 +65,14 @@ VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
 
 
 def scoped(cls: type) -> str:
-    """The ``type`` by which a config of any library names a class that is registered here."""
+    """Returns the ``type`` by which a config of any library names a class of these registries."""
     return f'{SCOPE}.{cls.__name__}'
 
 
 def find_forks() -> None:
-    """Let configs inherit from ``mmseg::`` and the like where the library is a fork.
+    """Lets configs inherit from ``mmseg::`` and the like if the library is a fork.
 
-    mmengine looks for the distribution of the original, whose name a fork has not; a fork's module it finds itself.
+    mmengine looks for the original distribution, which a fork does not provide; it finds a fork's module itself.
     """
     for name in MODULE2PACKAGE.keys() & versions.SUPPORTED.keys():
         found = versions.installed(name)

@@ -1,4 +1,4 @@
-"""Calls that may wait for ever."""
+"""Calls with a time limit."""
 
 import queue
 import threading
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 
 def call_with_timeout(seconds: float, function: Callable[[], bytes]) -> bytes:
-    """What a function returns, which may wait for ever: urllib's timeout starts anew with every byte of an answer.
+    """Returns what a function returns, within a time limit: urllib's own timeout starts anew with every byte.
 
     Args:
-        seconds: How long it may take; the thread that runs it is left behind then.
-        function: Called in a thread of its own; what it raises is raised here.
+        seconds: The time limit; after it, the thread of the function is left running.
+        function: The function, called in a thread of its own; its exceptions are raised here.
 
     Raises:
-        TimeoutError: It took longer.
+        TimeoutError: The function took longer.
     """
     done: queue.Queue = queue.Queue()
 

@@ -1,7 +1,7 @@
-"""The networks of this package in timm: ``import icconv_mm.timm_models``, and ``timm.create_model`` knows their names.
+"""Registers the package's networks in timm: after ``import icconv_mm.timm_models``, ``timm.create_model`` builds them.
 
-timm's tools build a network by its name alone. For a network that needs a dilation pattern, an analytic one may follow
-the name: ``'ic_resnet50.geometric_d4'``.
+timm's tools build a network by its name alone. For a network that needs a dilation pattern, the name of an analytic
+pattern may follow: ``'ic_resnet50.geometric_d4'``.
 """
 
 from typing import Any
@@ -22,8 +22,8 @@ def _register(name: str) -> None:
         cache_dir: Any = None,
         **options: Any,
     ) -> nn.Module:
-        """As :func:`icconv_mm.create_model`; weights come from the ``file`` of a ``pretrained_cfg``."""
-        if isinstance(pretrained_cfg, str):  # what follows the name
+        """Builds the network as :func:`icconv_mm.create_model`, with weights of the ``file`` in ``pretrained_cfg``."""
+        if isinstance(pretrained_cfg, str):  # the part after the dot in the name
             options, pretrained_cfg = {'pattern': pretrained_cfg, **options}, None
         cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay).to_dict()
         if pretrained and cfg.get('file'):

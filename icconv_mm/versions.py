@@ -1,4 +1,4 @@
-"""The libraries that the package stands on: supported versions, the guard that checks them, and commands by name."""
+"""The libraries that the package requires: supported versions, their check, and the commands of the tools."""
 
 import importlib.metadata
 import importlib.util
@@ -9,7 +9,7 @@ from pathlib import Path
 from icconv_mm.errors import MissingLibraryError
 
 # Import name -> (distributions that provide it, lowest supported, first unsupported). The maintained ``onedl-*`` forks
-# keep the import names, so a library is found by its import name and its version read from whichever is installed.
+# keep the import names, so the version is read from the distribution that provides the import name.
 SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
     'torch': (('torch',), '2.1', '3'),
     'mmengine': (('mmengine', 'mmengine-lite', 'onedl-mmengine'), '0.10', '1'),
@@ -20,17 +20,17 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
     'mmpretrain': (('mmpretrain', 'onedl-mmpretrain'), '1.0', '2'),
 }
 _PACKAGE = Path(__file__).resolve().parent
-FOUNDATION = ('torch', 'mmengine', 'mmcv')  # what stands below every task library
+FOUNDATION = ('torch', 'mmengine', 'mmcv')  # required by every task library
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """The numeric release of a version string: ``'2.11.0+cu130'`` -> ``(2, 11, 0)``."""
+    """Returns the numeric release of a version string: ``'2.11.0+cu130'`` -> ``(2, 11, 0)``."""
     match = re.match(r'\d+(\.\d+)*', version)
     return tuple(int(part) for part in match.group().split('.')) if match else ()
 
 
 def installed(name: str) -> tuple[str, str] | None:
-    """Distribution and version that provide the import name ``name``, or None where it is not installed."""
+    """Returns the distribution and version that provide an import name; None if it is not installed."""
     for distribution in SUPPORTED[name][0]:
         try:
             return distribution, importlib.metadata.version(distribution)
@@ -40,12 +40,12 @@ def installed(name: str) -> tuple[str, str] | None:
 
 
 def is_installed(name: str) -> bool:
-    """Whether ``import name`` can find the library; nothing is imported."""
+    """Returns whether the library can be imported, without importing it."""
     return importlib.util.find_spec(name) is not None
 
 
 def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
-    """Raise MissingLibraryError, naming what was found and what is supported, if a library is missing or out of range.
+    """Raises MissingLibraryError if a library is missing or its version unsupported; names both versions.
 
     Args:
         names: Import names to check.
@@ -59,7 +59,7 @@ def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
                 problems.append(
                     f'{name}: not installed; icconv_mm supports {" or ".join(distributions)} >={low}, <{high}'
                 )
-            continue  # importable without metadata (a source tree on the path): nothing to compare
+            continue  # importable without metadata (a source tree on the path): no version to compare
         if not _release(low) <= _release(found[1]) < _release(high):
             problems.append(f'{name}: found {found[0]} {found[1]}; icconv_mm supports >={low}, <{high}')
     if problems:
@@ -67,16 +67,16 @@ def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
 
 
 def command_of(tool: str, *arguments: str) -> str:
-    """The command of a tool as a message shows it, which depends on where the package is.
+    """Returns the command of a tool for a message; it depends on where the package is installed.
 
     Args:
         tool: Name of the script, without its suffix: ``'convert_checkpoint'``.
         arguments: Arguments of the command.
 
     Returns:
-        In backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``; from an installation,
-        which has the scripts where mim looks for them, ``mim run icconv_mm convert_checkpoint`` or, without mim,
-        ``python`` with the path.
+        The command in backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``; in an
+        installation, which has the scripts where mim finds them, ``mim run icconv_mm convert_checkpoint`` or, without
+        mim, ``python`` with the path.
     """
     if (_PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
         command = f'python tools/{tool}.py'

@@ -317,7 +317,7 @@ def _convert_annotations(
     known, what = list(dataset.classes), 'classes: no class'
     if made.task == 'pose':
         known, what = _posed(dataset, made, images), 'classes: no class with keypoints is called'
-        made.keypoints, made.skeleton, made.flips = dataset.keypoints, dataset.skeleton, _flips(dataset, made)
+        made.keypoints, made.skeleton, made.flip_pairs = dataset.keypoints, dataset.skeleton, _flips(dataset, made)
     names = require_known(classes, known, what) if classes else known
     learned, wanted = [], set(names)
     for image in images:
@@ -394,7 +394,7 @@ def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> Non
 
 def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
     """Returns the keypoint pairs swapped by a flip: from the file, else by name; None if neither tells."""
-    names, flips = dataset.keypoints, dataset.flips
+    names, flips = dataset.keypoints, dataset.flip_indices
     if flips:
         swaps = [isinstance(k, int) and 0 <= k < len(flips) and flips[k] == i for i, k in enumerate(flips)]
         if len(flips) == len(names) and all(swaps):
@@ -452,7 +452,7 @@ def _write_names(made: Converted, folder: Path) -> None:
     if made.task != 'pose':
         _write_text(folder / f'{made.task}_classes.txt', ''.join(f'{name}\n' for name in made.classes))
         return
-    pairs, sigmas = made.flips or [], sigmas_of(made.keypoints)
+    pairs, sigmas = made.flip_pairs or [], sigmas_of(made.keypoints)
     own = dict(keypoints=made.keypoints, skeleton=made.skeleton, flip_pairs=pairs, sigmas=sigmas)
     write_json(folder / KEYPOINTS_FILE, {'classes': made.classes[:1], **own}, indent=1)
 

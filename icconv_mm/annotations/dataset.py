@@ -113,7 +113,7 @@ class Dataset:
     classes: list[str] = field(default_factory=list)
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
-    flips: list[int] = field(default_factory=list)
+    flip_indices: list[int] = field(default_factory=list)
     seg_map_classes: dict[int, str] = field(default_factory=dict)
     colors: dict[tuple[int, int, int], int] = field(default_factory=dict)
     ignore_index: set[int] = field(default_factory=set)
@@ -269,7 +269,7 @@ class Converted:
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
-    flips: list[tuple[str, str]] | None = None
+    flip_pairs: list[tuple[str, str]] | None = None
     notes: list[str] = field(default_factory=list)
 
 

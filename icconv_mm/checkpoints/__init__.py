@@ -1,4 +1,4 @@
-"""Checkpoints: safe loading, and conversion of files that other repositories released."""
+"""Checkpoints: safe reading, and conversion of the files that other repositories released."""
 
 from icconv_mm.checkpoints.convert import (
     SOURCES,

@@ -1,4 +1,4 @@
-"""Conversion of released checkpoints: the sources by name, what became of which key, and a user's rename rules."""
+"""Converts released checkpoints: the sources by name, the conversion of each key, and the user's rename rules."""
 
 import hashlib
 import inspect
@@ -22,17 +22,17 @@ from icconv_mm.checkpoints.metadata import class_names
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import atomic_write, read_small
 
-PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm
+PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm layer
 _REPEATED_GROUP = re.compile(r'(?<!\\)\)[*+{]')
 
 
 @dataclass(frozen=True)
 class RenameRule:
-    """Rename keys that ``pattern`` (a regular expression) matches as a whole; ``replace=None`` leaves them out.
+    """Renames the keys that ``pattern`` (a regular expression) matches in full; ``replace=None`` leaves them out.
 
     Raises:
-        InputError: It is no regular expression, refers to a group that it has not, or repeats a group: ``(a+)+b`` can
-            take longer than anybody waits.
+        InputError: The pattern is no regular expression, refers to a missing group, or repeats a group: ``(a+)+b`` can
+            take practically for ever.
     """
 
     pattern: str
@@ -43,21 +43,21 @@ class RenameRule:
             raise InputError(f'rename rule {self.pattern!r}: a group must not be repeated, as this may take for ever')
         try:
             re.compile(self.pattern).sub(self.replace or '', '')  # a bad group reference fails here, not halfway
-            f'{self.pattern}{self.replace}'.encode()  # as do halves of surrogate pairs, which JSON may hold
+            f'{self.pattern}{self.replace}'.encode()  # raises for lone surrogates, which JSON may hold
         except (re.error, IndexError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(f'rename rule {self.pattern!r} -> {self.replace!r}: {error}') from None
 
     def matches(self, key: str) -> bool:
-        """Whether the rule speaks of ``key``."""
+        """Returns whether the rule matches ``key``."""
         return re.fullmatch(self.pattern, key) is not None
 
     def rename(self, key: str) -> str:
-        """The new name of a key that the rule matches."""
+        """Returns the new name of a key that the rule matches."""
         return re.fullmatch(self.pattern, key).expand(self.replace)
 
 
 def load_rules(path: str | Path) -> list[RenameRule]:
-    r"""Read rename rules from a JSON or YAML file: a list of ``{"pattern": REGEX, "replace": KEY or null}``.
+    r"""Reads rename rules from a JSON or YAML file: a list of ``{"pattern": REGEX, "replace": KEY or null}``.
 
     ``replace`` may refer to groups of the pattern: ``neck\.p(\d)\.(.*)`` -> ``neck.fpn_convs.\1.conv.\2``.
 
@@ -65,7 +65,7 @@ def load_rules(path: str | Path) -> list[RenameRule]:
         MissingFileError, InputError: The file is missing or malformed; the message names the file and the entry.
     """
     path = Path(path)
-    import yaml  # the one place that needs it
+    import yaml  # needed here only
 
     content = read_small(path, 'file of rename rules')
     try:
@@ -85,33 +85,33 @@ def load_rules(path: str | Path) -> list[RenameRule]:
     return rules
 
 
-# Name of a source -> its converter, which takes (conversion, rules, **options) and leaves there what it does not know.
+# Name of a source -> its converter, called with (conversion, rules, **options); unknown keys stay in the conversion.
 SOURCES: dict[str, Callable[..., None]] = {}
 
 
 def register_source(name: str) -> Callable[[Callable], Callable]:
-    """Register a converter as that of the source ``name``."""
+    """Registers a converter for the source ``name``."""
     return lambda converter: SOURCES.setdefault(name, converter)
 
 
 def convert(
     state_dict: Mapping, source: str, *, rules: Sequence[RenameRule] = (), allow_unmatched: bool = False, **options
 ) -> dict[str, Tensor]:
-    """Convert a released checkpoint to the keys of this package.
+    """Converts a released checkpoint to the keys of this package.
 
-    Backbone keys come out under ``backbone.``, a classifier under ``head.fc.``, other heads under the names of the task
-    library's current version. Tensors keep their dtype; none is changed except as the source's module says.
+    Backbone keys are placed under ``backbone.``, a classifier under ``head.fc.``, other heads under the names of the
+    task library's current version. Tensors keep their dtype; values change only as the source's module documents.
 
     Args:
-        state_dict: The weights, or a checkpoint that wraps them (``state_dict``, ``module.``, beside optimiser states).
+        state_dict: The weights, or a checkpoint that wraps them (``state_dict``, ``module.``, with optimiser states).
         source: The repository that released the file: a key of :data:`SOURCES`.
         rules: Rename rules for keys that the converter does not know.
-        allow_unmatched: Leave out keys that have no place instead of refusing them.
+        allow_unmatched: Whether to leave out keys that cannot be converted instead of raising an error.
         options: Further arguments of the source's converter.
 
     Raises:
-        UnmatchedKeysError: Keys have no place and ``allow_unmatched`` is False.
-        InputError: Unknown source, an option that it does not have, or the file is not what the source releases.
+        UnmatchedKeysError: Keys cannot be converted and ``allow_unmatched`` is False.
+        InputError: The source is unknown, has no such option, or did not release such a file.
     """
     return run_conversion(state_dict, source, rules, allow_unmatched, **options).state_dict
 
@@ -119,7 +119,7 @@ def convert(
 def run_conversion(
     state_dict: Mapping, source: str, rules: Sequence[RenameRule] = (), allow_unmatched: bool = False, **options
 ) -> 'Conversion':
-    """Like :func:`convert`, but returns the :class:`Conversion`, which says what became of every key."""
+    """Converts a checkpoint like :func:`convert`, but returns the :class:`Conversion`, which records each key."""
     require_known([source], SOURCES, 'no source')
     if unknown := sorted(set(options) - set(inspect.signature(SOURCES[source]).parameters)):
         raise InputError(f'the source {source!r} has no option {", ".join(unknown)}')
@@ -139,17 +139,17 @@ def convert_file(
     model: nn.Module | None = None,
     **options,
 ) -> 'Conversion':
-    """Convert the checkpoint ``path`` and write ``out``; nothing is written if the conversion fails.
+    """Converts the checkpoint ``path`` and writes ``out``; writes nothing if the conversion fails.
 
-    The written file holds ``state_dict`` and ``meta``. ``meta['converted_from']`` records the source, the layout found,
-    and the name and SHA-256 of the input; class names that the input carries (``meta['CLASSES']``) become
-    ``meta['dataset_meta']``, where today's inferencers look for them.
+    The written file holds ``state_dict`` and ``meta``. ``meta['converted_from']`` records the source, the recognised
+    layout, and the name and SHA-256 of the input; class names of the input (``meta['CLASSES']``) become
+    ``meta['dataset_meta']``, which current inferencers read.
 
     Args:
-        path: The released file; it is read without running code from it.
+        path: The released file; reading it runs no code.
         out: The file to write; an existing one is replaced.
-        weights: The entry of the file that is meant, if it holds several networks, such as ``'ema'``.
-        model: The network that the converted weights must fit, if it is known.
+        weights: The entry of the file to convert if it holds several networks, such as ``'ema'``.
+        model: The network that the converted weights must fit, if known.
         source, options: The arguments of :func:`icconv_mm.checkpoints.convert`.
 
     Raises:
@@ -180,12 +180,12 @@ def convert_file(
 
 
 def read_checkpoint(path: str | Path) -> Mapping:
-    """Read a checkpoint without running code from it; a ``.pkl`` file as one of Detectron.
+    """Reads a checkpoint without running code from it; a ``.pkl`` file is read as one of Detectron.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         InputError: As :func:`icconv_mm.checkpoints.read` and :func:`icconv_mm.checkpoints.read_detectron`, or the
-            file holds something else than a dict.
+            content of the file is no dict.
     """
     if Path(path).suffix == '.pkl':
         return {'state_dict': reading.read_detectron(path)}
@@ -196,12 +196,12 @@ def read_checkpoint(path: str | Path) -> Mapping:
 
 
 def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
-    """Write ``checkpoint`` to ``path`` in one step: readers find the old file or the whole new one.
+    """Writes ``checkpoint`` to ``path`` atomically: readers find the old file or the complete new one.
 
-    A name ``*.safetensors`` gets the weights in that form, without ``meta``.
+    A file ``*.safetensors`` gets the weights in that format, without ``meta``.
     """
     if Path(path).suffix == '.safetensors':
-        # copies: some stages of a cascade share a head, which the form cannot say
+        # copies: some stages of a cascade share a head, and the format has no shared tensors
         tensors = {name: tensor.clone().contiguous() for name, tensor in checkpoint['state_dict'].items()}
         content = reading.safetensors().save(tensors)
         with atomic_write(Path(path)) as file:
@@ -212,7 +212,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
+    """Returns the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
@@ -221,7 +221,7 @@ def sha256(path: str | Path) -> str:
 
 
 class UnmatchedKeysError(InputError):
-    """Keys of a checkpoint have no place in the converted one; ``conversion`` says which."""
+    """Raised if keys of a checkpoint cannot be converted; ``conversion`` lists them."""
 
     def __init__(self, conversion: 'Conversion'):
         groups = group_keys(conversion.left)
@@ -236,7 +236,7 @@ class UnmatchedKeysError(InputError):
 
 @dataclass(frozen=True)
 class Move:
-    """What became of some keys: joined, renamed, reordered or dropped (``new`` is None)."""
+    """Record of what happened to some keys: joined, renamed, reordered or dropped (``new`` is None)."""
 
     old: tuple[str, ...]
     new: str | None
@@ -244,12 +244,12 @@ class Move:
 
 
 class Conversion:
-    """A conversion under way. A source's converter takes tensors from ``left`` and puts them into ``state_dict``.
+    """A conversion in progress. A source's converter moves tensors from ``left`` to ``state_dict``.
 
     Attributes:
-        left: The tensors that have no place yet, by their old key.
+        left: The tensors that are not converted yet, by their old key.
         state_dict: The converted tensors by their new key.
-        moves: One entry per key that is no longer in ``left``, in order: what became of it.
+        moves: A record of each key that is no longer in ``left``, in order.
         layout: Name of the framework whose layout the converter recognised.
     """
 
@@ -261,11 +261,11 @@ class Conversion:
         self._origin: dict[str, str] = {}  # name in the file of a key that rules renamed
 
     def matching(self, expression: re.Pattern | str) -> list[str]:
-        """The keys that are left and match a regular expression as a whole."""
+        """Returns the keys in ``left`` that match a regular expression in full."""
         return [key for key in self.left if re.fullmatch(expression, key)]
 
     def place(self, old: str | Iterable[str], new: str, tensor: Tensor | None = None, how: str = 'renamed') -> None:
-        """Put ``tensor`` (by default the one of key ``old``, as it is) under the key ``new``."""
+        """Places ``tensor`` (by default the one of key ``old``, unchanged) under the key ``new``."""
         old = (old,) if isinstance(old, str) else tuple(old)
         if new in self.state_dict:
             raise InputError(f'{", ".join(old)} would overwrite {new}, which another key of the file already became')
@@ -277,19 +277,19 @@ class Conversion:
         self.moves.append(Move(names, new, 'kept' if names == (new,) and how == 'renamed' else how))
 
     def drop(self, old: str, how: str) -> None:
-        """Leave the key ``old`` out of the converted file."""
+        """Leaves the key ``old`` out of the converted file."""
         del self.left[old]
         self.moves.append(Move((self._origin.get(old, old),), None, how))
 
     def place_all(self, expression: re.Pattern | str, new: str = r'\g<0>') -> list[str]:
-        """Place every key that an expression matches under ``new``, a template of its groups; returns the old keys."""
+        """Places every key that an expression matches under ``new``, a template of its groups; returns the old keys."""
         keys = self.matching(expression)
         for key in keys:
             self.place(key, re.fullmatch(expression, key).expand(new))
         return keys
 
     def rename_left(self, rules: Iterable[RenameRule]) -> None:
-        """Rename what is left by the first rule that speaks of it, before any layout is recognised.
+        """Renames the keys in ``left`` by the first rule that matches, before a layout is recognised.
 
         The renamed keys stay in ``left``: rules that yield the names of mmdet 1.x (``bbox_head.fc_cls``, background
         first) get the class order changed as in a file of mmdet 1.x; rules that yield today's names
@@ -303,17 +303,17 @@ class Conversion:
                 continue
             new = rule.rename(old) if rule else old
             if new in renamed:
-                raise InputError(f'{old} would be renamed to {new}, which {renamed[new]} is called already')
+                raise InputError(f'{old} and {renamed[new]} would both be renamed to {new}')
             renamed[new] = old
         self._origin = {new: self._origin.get(old, old) for new, old in renamed.items()}
         self.left = {new: self.left[old] for new, old in renamed.items()}
 
 
 def _network_in(checkpoint: Mapping, wanted: str | None) -> Mapping:
-    """The entry of a checkpoint that holds a network, or the entry ``wanted``: a teacher or an average may lie beside.
+    """Returns the entry of a checkpoint with a network, or the entry ``wanted`` of several (a teacher, an average).
 
     Raises:
-        InputError: There are several and none is wanted, or there is no such entry.
+        InputError: There are several networks and ``wanted`` is None, or there is no such entry.
     """
     networks = [name for name, value in checkpoint.items() if _has_kernels(value, depth=2)]
     named = ', '.join(map(repr, networks))
@@ -325,16 +325,16 @@ def _network_in(checkpoint: Mapping, wanted: str | None) -> Mapping:
 
 
 def _has_kernels(value: Any, depth: int) -> bool:
-    """Whether a dict, or one within, holds weights of convolutions: optimisers hold theirs by number, deeper."""
+    """Returns whether a dict, or a nested one, holds convolution weights; optimiser states nest theirs deeper."""
     inner = value.values() if isinstance(value, Mapping) and depth else ()
     return any(getattr(each, 'ndim', 0) == 4 or _has_kernels(each, depth - 1) for each in inner)
 
 
 def checked_weights(checkpoint: Mapping) -> dict[str, Tensor]:
-    """The weights of a checkpoint by key (:func:`state_dict_of`), of a file from anywhere: checked to be weights.
+    """Returns the weights of an untrusted checkpoint by key (:func:`state_dict_of`) and checks them.
 
     Raises:
-        InputError: There is no tensor, something else than tensors lies among them, or a tensor is not finite.
+        InputError: There is no tensor, some entries are no tensors, or a tensor is not finite.
     """
     tensors = {key: value for key, value in state_dict_of(checkpoint).items() if key != 'model_cfg'}  # EOD's config
     foreign = [key for key, value in tensors.items() if not isinstance(value, Tensor)]
@@ -350,10 +350,10 @@ def checked_weights(checkpoint: Mapping) -> dict[str, Tensor]:
 
 
 def mask_numbers(key: str) -> str:
-    """``'layer1.0.bn2.weight'`` -> ``'layer*.*.bn2.weight'``: keys that differ by indices only look the same."""
+    """Replaces the numbers in a key by ``*``: ``'layer1.0.bn2.weight'`` -> ``'layer*.*.bn2.weight'``."""
     return re.sub(r'(?:(?<=layer)|(?<![A-Za-z0-9]))\d+', '*', key)
 
 
 def group_keys(keys: Iterable[str]) -> list[tuple[str, int]]:
-    """Keys with their indices masked, and how many there are of each, in order of appearance."""
+    """Returns keys with masked indices and their counts, in order of appearance."""
     return list(Counter(map(mask_numbers, keys)).items())

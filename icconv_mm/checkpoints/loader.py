@@ -1,6 +1,6 @@
-"""mmengine reads checkpoints through :mod:`icconv_mm.checkpoints.reading`, which runs no code from them.
+"""Makes mmengine read checkpoints through :mod:`icconv_mm.checkpoints.reading`, which runs no code from them.
 
-By its public ``CheckpointLoader.register_scheme``, in every tool and inferencer of a process.
+Uses mmengine's public ``CheckpointLoader.register_scheme``; it applies to every tool and inferencer of a process.
 """
 
 import importlib.util
@@ -20,9 +20,9 @@ _CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
 
 
 def patch_with_runner() -> None:
-    """Call :func:`patch_checkpoint_loading` after the first import of mmengine's runner.
+    """Calls :func:`patch_checkpoint_loading` after the first import of mmengine's runner.
 
-    Importing the runner here would take seconds that the use of a layer does not need.
+    Importing the runner here would take seconds, and the use of a layer does not need it.
     """
     if _CHECKPOINTS_OF_MMENGINE in sys.modules:
         patch_checkpoint_loading()
@@ -30,10 +30,10 @@ def patch_with_runner() -> None:
         sys.meta_path.insert(0, _InstallsWithRunner())
 
 
-# Without it, who imports this package and loads by mmengine before a module of ours is built would run a checkpoint's
-# code, or every import would take 0.6 s longer for mmengine's runner.
+# Without it, a user who loads by mmengine before a module of this package is built would run a checkpoint's code, or
+# every import would take 0.6 s longer for mmengine's runner.
 class _InstallsWithRunner(MetaPathFinder):
-    """Calls :func:`patch_checkpoint_loading` after the import of mmengine's loading of checkpoints."""
+    """Import hook that calls :func:`patch_checkpoint_loading` after the import of mmengine's checkpoint module."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if fullname != _CHECKPOINTS_OF_MMENGINE:
@@ -47,22 +47,22 @@ class _InstallsWithRunner(MetaPathFinder):
 
 
 def patch_checkpoint_loading() -> None:
-    """Let mmengine read local files and URLs through :func:`~icconv_mm.checkpoints.reading.read`."""
+    """Makes mmengine read local files and URLs through :func:`~icconv_mm.checkpoints.reading.read`."""
     from mmengine.runner import checkpoint
 
     register = checkpoint.CheckpointLoader.register_scheme
     register(prefixes='', loader=load_from_local, force=True)
     register(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
-    checkpoint.load_from_http = load_from_http  # by which it fetches torchvision:// and open-mmlab://
+    checkpoint.load_from_http = load_from_http  # used for torchvision:// and open-mmlab://
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
-    """The ``CheckpointLoader`` of local files (mmengine prints the last word of this function's name)."""
+    """Reads a local file for ``CheckpointLoader``; mmengine prints the last word of this function's name."""
     return _without_code(reading.read(filename, map_location))
 
 
 def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
-    """The ``CheckpointLoader`` of URLs: one rank of each machine downloads into torch's hub folder, then all read."""
+    """Reads a URL for ``CheckpointLoader``: one rank per machine downloads into torch's hub folder, then all read."""
     from mmengine.dist import barrier, get_local_rank
 
     path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
@@ -74,7 +74,7 @@ def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
 
 
 def _without_code(content: Any) -> Any:
-    """Leave out ``meta.config``, which mmengine no longer writes and, to resume, runs as Python."""
+    """Removes ``meta.config``, which mmengine no longer writes but runs as Python to resume."""
     if isinstance(content, dict) and isinstance(content.get('meta'), dict):
         content['meta'].pop('config', None)
     return content

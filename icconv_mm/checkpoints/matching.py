@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits a model, and if not, where it differs."""
+"""Compares a checkpoint with a model and reports the differences."""
 
 import copy
 import warnings
@@ -17,19 +17,19 @@ _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
 
 
 class ArchitectureMismatchError(InputError):
-    """A checkpoint holds the weights of another architecture; nothing of it was loaded."""
+    """Raised if a checkpoint holds the weights of another architecture; nothing of it was loaded."""
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Where a state dict differs from a model.
+    """Differences between a state dict and a model.
 
     Attributes:
         missing: Keys of the model that the state dict lacks.
         unexpected: Keys of the state dict that the model lacks.
-        shapes: ``(key, shape in the model, shape in the state dict)`` where both have a key and its shapes differ.
-        kinds: ``(key, what it is in the model, what it is in the state dict)`` where the values cannot be taken over:
-            an array, a sparse tensor or one without values, complex numbers or integers for real ones.
+        shapes: ``(key, shape in the model, shape in the state dict)`` where both have a key and the shapes differ.
+        kinds: ``(key, kind in the model, kind in the state dict)`` where the values cannot be loaded: an array, a
+            sparse tensor or one without values, complex numbers or integers for real ones.
     """
 
     missing: tuple[str, ...]
@@ -41,7 +41,7 @@ class Mismatch:
         return bool(self.missing or self.unexpected or self.shapes or self.kinds)
 
     def __str__(self) -> str:
-        """The keys, grouped by the module that they belong to."""
+        """Returns the keys, grouped by module."""
         shapes = [f'{key} {list(own)} in the model, {list(found)} in the checkpoint' for key, own, found in self.shapes]
         kinds = [f'{key} is {own} in the model, {found} in the checkpoint' for key, own, found in self.kinds]
         parts = (
@@ -53,7 +53,7 @@ class Mismatch:
         return '\n  '.join(f'{what} ({len(found)}): {shown}' for what, found, shown in parts if found)
 
     def outside(self, modules: Sequence[str]) -> 'Mismatch':
-        """What remains when differences below the given modules (``'bbox_head'``) are accepted."""
+        """Returns the differences outside the given modules (``'bbox_head'``), where they are accepted."""
 
         def kept(key: str) -> bool:
             return not any(key == module or key.startswith(f'{module}.') for module in modules)
@@ -67,13 +67,13 @@ class Mismatch:
 
 
 def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The weights in a checkpoint, whatever wraps them.
+    """Returns the weights in a checkpoint, with or without wrappers.
 
-    Enters ``state_dict``, ``model``, ``model_state_dict`` or ``net`` (so optimiser states and counters beside them stay
-    behind) and strips the ``module.`` that data-parallel wrappers put before every key.
+    Takes the entry ``state_dict``, ``model``, ``model_state_dict`` or ``net``, without optimiser states and counters,
+    and strips the ``module.`` that data-parallel wrappers put before every key.
 
     Raises:
-        InputError: There are no weights by name.
+        InputError: There are no named weights.
     """
     weights = checkpoint
     if not isinstance(weights, Mapping):
@@ -89,7 +89,7 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 'Mismatch':
-    """Compare keys and shapes; counters of batch norm, which old checkpoints lack, do not count."""
+    """Compares keys and shapes; ignores the counters of batch norm, which old checkpoints lack."""
     own = model.state_dict()
     return Mismatch(
         tuple(key for key in own if key not in state_dict and not key.endswith('num_batches_tracked')),
@@ -108,8 +108,8 @@ def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 'Mismatch':
 
 
 def _can_become(value: Any, own: Any) -> bool:
-    """Whether ``load_state_dict`` can take over the values: it skips, or turns into others, what is not like them."""
-    if not isinstance(own, Tensor):  # extra state, of which only its module knows what it is
+    """Returns whether ``load_state_dict`` can load the value; it skips or converts values of another kind."""
+    if not isinstance(own, Tensor):  # extra state, which only its module understands
         return not isinstance(value, Tensor) or value.layout == torch.strided
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         return False
@@ -119,7 +119,7 @@ def _can_become(value: Any, own: Any) -> bool:
 
 
 def in_words(value: Any) -> str:
-    """What a value of a state dict is, in words: ``'a tensor of float32'``, ``'a numpy array'``."""
+    """Returns a description of a state dict's value: ``'a tensor of float32'``, ``'a numpy array'``."""
     if isinstance(value, np.ndarray):
         return 'a numpy array'
     if not isinstance(value, Tensor):
@@ -130,16 +130,16 @@ def in_words(value: Any) -> str:
 
 
 def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow: Sequence[str] = ()) -> None:
-    """Raise unless a checkpoint fits a model; nothing is loaded.
+    """Raises an error unless a checkpoint fits a model; loads nothing.
 
     Args:
-        model: The model it is for.
-        checkpoint: Drawing of the checkpoint file.
-        name: The file's name, for the message.
+        model: The model.
+        checkpoint: The content of the checkpoint file.
+        name: The file's name for the message.
         allow: Names of modules where differences are accepted, such as the head of another number of classes.
 
     Raises:
-        ArchitectureMismatchError: It does not; the message lists the keys.
+        ArchitectureMismatchError: The checkpoint does not fit; the message lists the keys.
     """
     with naming(name):
         state_dict = state_dict_of(checkpoint)
@@ -149,13 +149,13 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
 
 
 def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, prefix: str | None = None) -> None:
-    """Raise unless pretrained weights cover a module; the file may hold more, such as a classifier.
+    """Raises an error unless pretrained weights cover a module; the file may hold more, such as a classifier.
 
     Args:
         module: The module, such as a backbone.
-        checkpoint: Drawing of the checkpoint file.
-        name: The file's name, for the message.
-        prefix: Only keys that start with it count, without it, as for mmengine's ``Pretrained`` initialisation.
+        checkpoint: The content of the checkpoint file.
+        name: The file's name for the message.
+        prefix: Only keys with this prefix are used, without it, as for mmengine's ``Pretrained`` initialisation.
 
     Raises:
         ArchitectureMismatchError: Weights are missing or of another shape; the message lists the keys.
@@ -176,17 +176,17 @@ def _misfit(name: str, model: nn.Module, mismatch: Mismatch) -> ArchitectureMism
 
 
 def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], more: bool = False) -> bool:
-    """Whether the model's own hooks, which rename keys of older versions, make the checkpoint fit.
+    """Returns whether the checkpoint fits after the model's own hooks rename the keys of older versions.
 
-    Tried on a copy whose tensors have shapes but no storage. With ``more``, the checkpoint may hold further keys.
+    They run on a copy whose tensors have shapes but no storage. With ``more``, the checkpoint may hold further keys.
     """
     blank = {id(value): _on_meta(value) for value in (*model.parameters(), *model.buffers())}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch warns that copying into a tensor without storage has no effect
         try:
-            # as mmengine loads, which calls no method of a model's own
+            # like mmengine, which does not call a load_state_dict that the model overrides
             result = nn.Module.load_state_dict(copy.deepcopy(model, blank), dict(state_dict), strict=False)
-        # of another shape, refused by a hook, or a sharded model, which cannot be copied
+        # another shape, a hook that refuses the weights, or a sharded model, which cannot be copied
         except (RuntimeError, TypeError, ArchitectureMismatchError):
             return False
     missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]
@@ -199,7 +199,7 @@ def _on_meta(value: Tensor) -> Tensor:
 
 
 def _grouped(keys: Sequence[str]) -> str:
-    """``backbone.layer1 (12: conv1.weight, ...)`` for each module two levels deep."""
+    """Returns ``backbone.layer1 (12: conv1.weight, ...)`` for each module two levels deep."""
     groups: dict[str, list[str]] = {}
     for key in keys:
         parts = key.split('.')
@@ -209,6 +209,6 @@ def _grouped(keys: Sequence[str]) -> str:
 
 
 def _few(items: Sequence[str], separator: str, more: str) -> str:
-    """The first items, and how many more there are."""
+    """Returns the first items and the number of further ones."""
     rest = len(items) - _GROUPS_SHOWN
     return separator.join(items[:_GROUPS_SHOWN]) + (more.format(rest) if rest > 0 else '')

@@ -1,7 +1,7 @@
-"""What a checkpoint says beside its weights, checked: a file from anywhere may say anything.
+"""Reads and checks the metadata of a checkpoint: a file from an untrusted source may hold any values.
 
-mmengine sets counters, logs and file names to what the file of a resumed run holds. From an untrusted file, that would
-delete whatever file is called the best checkpoint, or wait for iteration 10**12.
+mmengine sets counters, logs and file names to the values in the file of a resumed run. An untrusted file could thereby
+delete any file, as the former best checkpoint, or make the run wait for iteration 10**12.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _MAX_SEED = 2**32 - 1
 
 
 def meta_of(checkpoint: Any) -> Mapping[str, Any]:
-    """What a checkpoint says about itself; empty if it says nothing.
+    """Returns the ``meta`` of a checkpoint; empty if it has none.
 
     Raises:
         InputError: The checkpoint or its ``meta`` is no dict.
@@ -28,12 +28,12 @@ def meta_of(checkpoint: Any) -> Mapping[str, Any]:
 
 
 def dataset_meta_of(checkpoint: Any) -> dict[str, Any]:
-    """Class names, colours and keypoints of the dataset that a checkpoint was trained on, by lower-case name.
+    """Returns class names, colours and keypoints of the dataset that a checkpoint was trained on, by lower-case name.
 
-    ``from_file``, by which mmpose runs a config file, is left out.
+    The key ``from_file``, with which mmpose runs a config file, is left out.
 
     Raises:
-        InputError: ``classes`` or ``palette`` are not of the form that libraries write.
+        InputError: ``classes`` or ``palette`` do not have the form that the libraries write.
     """
     found = mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta')
     meta = {str(key).lower(): value for key, value in found.items() if key != 'from_file'}
@@ -51,10 +51,10 @@ def dataset_meta_of(checkpoint: Any) -> dict[str, Any]:
 
 
 def class_names(classes: Any, name: str) -> tuple[str, ...]:
-    """The class names that a checkpoint holds, none if it holds none; mmpose writes categories, which have a name.
+    """Returns the class names in a checkpoint, empty without any; mmpose writes categories, which have a name.
 
     Raises:
-        InputError: They are no list of names; ``name`` says where they are.
+        InputError: ``classes`` is no list of names; the message begins with ``name``, their location.
     """
     names = classes if isinstance(classes, (list, tuple)) else [classes] if classes is not None else []
     names = [each.get('name') if isinstance(each, dict) else each for each in names]
@@ -65,27 +65,27 @@ def class_names(classes: Any, name: str) -> tuple[str, ...]:
 
 
 def mapping(value: Any, name: str) -> Mapping:
-    """``value``; raises InputError, which says where it is, unless it is a dict."""
+    """Returns ``value`` if it is a dict, else raises InputError with its location ``name``."""
     if not isinstance(value, Mapping):
         raise InputError(f'{name} is {"missing" if value is None else in_words(value)}, expected a dict')
     return value
 
 
 def seed_of(checkpoint: Any) -> int | None:
-    """The seed of the run that wrote a checkpoint, if it is known.
+    """Returns the seed of the run that wrote a checkpoint, if known.
 
     Raises:
-        InputError: It is no seed.
+        InputError: The value is no seed.
     """
     seed = meta_of(checkpoint).get('seed')
     return None if seed is None else _number(seed, 'meta.seed', _MAX_SEED)
 
 
 def check_progress(checkpoint: Any, max_epochs: int | None, max_iters: int | None) -> None:
-    """Raise InputError unless ``meta`` says where in a run of this length a checkpoint stands.
+    """Raises InputError unless ``meta`` has a valid epoch and iteration for a run of this length.
 
     Args:
-        checkpoint: Drawing of the checkpoint file.
+        checkpoint: The content of the checkpoint file.
         max_epochs: Number of epochs of an epoch-based run, else None.
         max_iters: Number of iterations of an iteration-based run, else None.
     """
@@ -98,14 +98,14 @@ def check_progress(checkpoint: Any, max_epochs: int | None, max_iters: int | Non
 
 
 def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) -> list[str]:
-    """Raise InputError unless the logs are logs; leave out best checkpoints that lie elsewhere: they would be deleted.
+    """Raises InputError for wrong types in the message hub; removes best checkpoints of other folders from it.
 
     Args:
-        checkpoint: Drawing of the checkpoint file; changed in place.
+        checkpoint: The content of the checkpoint file; changed in place.
         folders: Folders of this run, where mmengine may delete the best checkpoint so far when there is a better one.
 
     Returns:
-        The paths that were left out.
+        The removed paths, which mmengine would otherwise delete.
     """
     hub = mapping(checkpoint.get('message_hub'), 'message_hub')
     for key, value in mapping(hub.get('log_scalars'), 'message_hub.log_scalars').items():

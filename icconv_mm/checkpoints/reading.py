@@ -1,9 +1,9 @@
-"""Reading checkpoints without running code from them, with every supported torch.
+"""Reads checkpoints without running code from them, with every supported torch.
 
-A checkpoint is a pickle, and a pickle may name any importable function to be called and give any object a state.
-:func:`read` lets ``torch.load`` read its formats with an unpickler of ours, which imports nothing: a name in the file
-stands for what :data:`_STAND_INS` has under it. These functions make tensors, plain data, numpy arrays of numbers and
-the log buffers of mmengine, and :meth:`_Unpickler.load_build` checks the only states that there are.
+A checkpoint is a pickle, and a pickle can call any importable function and give any object a state. :func:`read` lets
+``torch.load`` read its formats with this module's unpickler, which imports nothing: a name in the file stands for its
+entry in :data:`_STAND_INS`. These functions make tensors, plain data, numpy arrays of numbers and mmengine's log
+buffers, and :meth:`_Unpickler.load_state` checks the states of the only types that may have one.
 
 :mod:`icconv_mm.checkpoints.loader` makes mmengine load through :func:`read`.
 """
@@ -35,36 +35,36 @@ if versions.is_installed('mmengine'):
 else:
 
     class HistoryBuffer:
-        """Stands for mmengine's: a log that nobody reads here."""
+        """Replacement for mmengine's log buffer, which is not read here."""
 
         def __init__(self, max_length: int = 1) -> None: ...
 
 
 class CheckpointError(InputError):
-    """A file that is no readable checkpoint (truncated, another format)."""
+    """Raised if a file is no readable checkpoint (truncated, another format)."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint that names an object which is not allowed; nothing of it was executed."""
+    """Raised if a checkpoint names an object that is not allowed; no code of it was executed."""
 
 
 class _Foreign(pickle.UnpicklingError):
-    """The file asks for a name that stands for nothing here."""
+    """Raised if the file names an object that is not in :data:`_STAND_INS`."""
 
 
 def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
-    """Read a checkpoint; like ``torch.load``, but nothing in the file can run code, with any torch.
+    """Reads a checkpoint like ``torch.load``, but runs no code from the file, with any torch.
 
     Args:
-        path: A local file; one named ``*.safetensors`` is read by the library safetensors.
+        path: A local file; a file ``*.safetensors`` is read by the library safetensors.
         map_location: Device of the tensors, as for ``torch.load``.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         UnsafeCheckpointError: The file names an object beyond tensors, plain data, numpy arrays and HistoryBuffer.
-        CheckpointError: The file is truncated or no checkpoint at all.
+        CheckpointError: The file is truncated or no checkpoint.
         InputError: ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` is set.
-        MissingLibraryError: The file is one of safetensors, which is not installed.
+        MissingLibraryError: The file is in the format of safetensors, which is not installed.
     """
     path = Path(path).expanduser()
     if path.suffix == '.safetensors':
@@ -79,15 +79,17 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
 
 
 def safetensors() -> ModuleType:
-    """The library's functions for torch.
+    """Returns the module ``safetensors.torch``.
 
     Raises:
-        MissingLibraryError: It is not installed.
+        MissingLibraryError: safetensors is not installed.
     """
     try:
         import safetensors.torch as functions
     except ImportError as error:
-        raise MissingLibraryError(f'a .safetensors file takes safetensors ({error}): pip install safetensors') from None
+        raise MissingLibraryError(
+            f'a .safetensors file requires safetensors ({error}): pip install safetensors'
+        ) from None
     return functions
 
 
@@ -96,23 +98,23 @@ def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
     functions = safetensors()
     try:
         return functions.load_file(path, str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu')
-    except Exception as error:  # of a class that only the library has
+    except Exception as error:  # of a class that only safetensors has
         raise CheckpointError(f'{path}: truncated, or not a safetensors file ({_first_line(error)})') from None
 
 
 def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read the blobs of a Detectron ``.pkl`` file; nothing in it can run code.
+    """Reads the blobs of a Detectron ``.pkl`` file; runs no code from it.
 
     Args:
-        path: A local file, a dict of arrays or one under the key ``blobs``, pickled by Python 2 or 3.
+        path: A local file: a dict of arrays, or one under the key ``blobs``, pickled by Python 2 or 3.
 
     Returns:
         Tensors by the name of the blob. Entries that are no arrays (a configuration beside the blobs) are left out.
 
     Raises:
-        MissingFileError: There is no such file.
-        UnsafeCheckpointError: The file names an object that no checkpoint may hold.
-        CheckpointError: The file is truncated, or no such pickle.
+        MissingFileError: The file does not exist.
+        UnsafeCheckpointError: The file names an object that is not allowed in a checkpoint.
+        CheckpointError: The file is truncated, or no pickle of blobs.
     """
     path = Path(path).expanduser()
     with _opened(path, 'a pickle') as file:
@@ -125,7 +127,7 @@ def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
         if isinstance(value, np.ndarray):
             try:
                 tensors[str(name)] = torch.from_numpy(np.ascontiguousarray(value))
-            except TypeError as error:  # of numbers that torch has no dtype for
+            except TypeError as error:  # torch has no such dtype
                 raise CheckpointError(f'{path}: the array of {name!r} is damaged: {error}') from None
     if not tensors:
         raise CheckpointError(f'{path}: no arrays found; it holds {", ".join(map(repr, blobs)) or "nothing"}')
@@ -134,7 +136,7 @@ def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
 
 @contextmanager
 def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
-    """A file from anywhere, to be read as ``form``; errors name it.
+    """Opens an untrusted file to be read as ``form``; errors name the file.
 
     Raises:
         MissingFileError, UnsafeCheckpointError, CheckpointError: As :func:`read`.
@@ -148,22 +150,22 @@ def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
                 f'{path}: refused, and nothing in it was executed: it asks for {foreign}, '
                 'but it may hold only tensors, plain data, numpy arrays and the log buffers of mmengine'
             ) from None
-        except Exception as error:  # whatever bytes out of order lead to
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk; that one: a place before 0
+        except Exception as error:  # damaged bytes can raise anything
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek before byte 0
                 raise
             raise CheckpointError(f'{path}: truncated, or not {form}: {_first_line(error)}') from error
 
 
-# --- how torch.load reads here
+# --- torch.load with this module's unpickler
 
 
 def _read(file: BinaryIO, map_location: Any) -> Any:
-    """``torch.load`` with an unpickler of ours in every place where it takes Python's."""
+    """Reads a file by ``torch.load`` with this module's unpickler wherever torch uses Python's."""
     size_of = _sizes(file)
     storages: dict[str, _Storage] = {}
 
     class Unpickler:
-        """What torch derives its own from, which has a ``persistent_load``, and a ``find_class`` that nothing calls."""
+        """Base class of torch's own unpickler, which adds ``persistent_load`` and an unused ``find_class``."""
 
         def __init__(self, file: BinaryIO, **_: Any) -> None:
             self.file = file
@@ -172,7 +174,7 @@ def _read(file: BinaryIO, map_location: Any) -> Any:
             return _Unpickler(self.file, self.persistent_load, storages, size_of).load()
 
     def load_beside(file: BinaryIO, **_: Any) -> Any:
-        """What stands before and after the objects in the format before torch 1.6; last, the storages that follow."""
+        """Reads the values around the objects in the format before torch 1.6; the last one lists the storages."""
         value = _Unpickler(file).load()
         if storages and storages.keys() - set(value):
             raise pickle.UnpicklingError('a storage without its numbers')
@@ -181,17 +183,17 @@ def _read(file: BinaryIO, map_location: Any) -> Any:
     stand_in = SimpleNamespace(__name__='pickle', Unpickler=Unpickler, load=load_beside)
     content = torch.load(file, map_location, stand_in, weights_only=False, mmap=False)
     for memory, dtype in storages.values():
-        if dtype == torch.bool:  # bytes other than 0 and 1 are no bool, and kernels rely on that
+        if dtype == torch.bool:  # other bytes than 0 and 1 are no bool, and kernels rely on it
             torch.empty(0, dtype=torch.uint8, device=memory.device).set_(memory).clamp_(max=1)
     return content
 
 
 def _sizes(file: BinaryIO) -> Callable[[str], int] | None:
-    """How many bytes a zip archive has for a storage; None where torch itself compares that with what the file claims.
+    """Returns a function for a storage's bytes in a zip archive; None if torch itself checks the claimed sizes.
 
     Raises:
-        _Foreign: A TorchScript archive, which ``torch.load`` would give to ``torch.jit.load``.
-        tarfile.TarError: A file from before torch 0.1.10, which ``torch.load`` would unpack to the disk.
+        _Foreign: The file is a TorchScript archive, which ``torch.load`` would give to ``torch.jit.load``.
+        tarfile.TarError: The file is from before torch 0.1.10; ``torch.load`` would unpack it to the disk.
     """
     start = file.read(4)
     file.seek(0)
@@ -199,7 +201,7 @@ def _sizes(file: BinaryIO) -> Callable[[str], int] | None:
         if tarfile.is_tarfile(file):
             raise tarfile.TarError('a tar archive')
         return None
-    archive = torch_private.ArchiveReader(file)  # the one that torch.load has: no second opinion on the same bytes
+    archive = torch_private.ArchiveReader(file)  # torch.load's own reader, so both parse the bytes alike
     records = archive.get_all_records()
     if twice := [name for name, count in Counter(records).items() if count > 1]:
         raise pickle.UnpicklingError(f'{twice[0]} is in it twice')
@@ -210,18 +212,18 @@ def _sizes(file: BinaryIO) -> Callable[[str], int] | None:
 
 
 class _Unpickler(pickle._Unpickler):
-    """Calls the functions of :data:`_STAND_INS` and no other, and gives a state to the types of :data:`_STATES` alone.
+    """Unpickler that calls only functions of :data:`_STAND_INS` and sets only the state of types in :data:`_STATES`.
 
-    It derives from the form of ``pickle.Unpickler`` in Python, where an opcode can be replaced. The one in C hands any
-    state to the ``__setstate__`` of tensors, arrays and dtypes, which believe it.
+    It derives from the Python version of ``pickle.Unpickler``, where opcodes can be replaced. The C version hands any
+    state to the ``__setstate__`` of tensors, arrays and dtypes, which trust it.
     """
 
     dispatch = dict(pickle._Unpickler.dispatch)
     for _opcode in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX, pickle.EXT1, pickle.EXT2, pickle.EXT4):
-        del dispatch[_opcode[0]]  # they find and call past the methods below
+        del dispatch[_opcode[0]]  # they find and call objects without the methods below
 
     def __init__(self, file: BinaryIO, make_storage: Callable | None = None, storages=None, size_of=None) -> None:
-        super().__init__(file, encoding='latin1')  # of text that Python 2 wrote
+        super().__init__(file, encoding='latin1')  # for text that Python 2 wrote
         self.make_storage, self.storages, self.size_of = make_storage, storages, size_of
 
     def find_class(self, module: str, name: str) -> Any:
@@ -231,7 +233,7 @@ class _Unpickler(pickle._Unpickler):
         return _STAND_INS[text]
 
     def persistent_load(self, identity: Any) -> '_Storage':
-        """The storage ``('storage', type, key, location, count)``; in the old format also a view, None since 0.4."""
+        """Returns the storage ``('storage', type, key, location, count)``; the old format may add None for a view."""
         word, kind, key, location, count, *view = identity
         kinds = [type(part) for part in (word, kind, key, location, count)]
         if kinds != [str, _Storage, str, str, int] or word != 'storage' or view not in ([], [None]):
@@ -263,7 +265,7 @@ class _Unpickler(pickle._Unpickler):
         self._set_items(self.pop_mark())
 
     def _set_items(self, items: list) -> None:
-        """Of dicts, not of tensors and arrays."""
+        """Sets items of dicts, but not of tensors and arrays."""
         if not isinstance(self.stack[-1], dict):
             raise pickle.UnpicklingError(f'items of a {type(self.stack[-1]).__name__}')
         self.stack[-1].update(zip(items[::2], items[1::2]))
@@ -276,14 +278,14 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Storage(NamedTuple):
-    """The memory of one or more tensors; without any, what stands for ``torch.FloatStorage`` and the like."""
+    """Memory of one or more tensors; without memory, the replacement for ``torch.FloatStorage`` and the like."""
 
     memory: torch.UntypedStorage | None
     dtype: torch.dtype
 
 
 def _tensor(storage, offset, size, stride, requires_grad=False, _=None, *others) -> Tensor:
-    """``torch._utils._rebuild_tensor``, ``_v2``, ``_v3``: a view into a storage, which must have all its numbers."""
+    """Replaces ``torch._utils._rebuild_tensor``, ``_v2``, ``_v3``: a view of a storage, within its bounds."""
     numbers = (offset, *size, *stride)
     if type(storage) is not _Storage or any(type(each) is not int or not 0 <= each < 2**48 for each in numbers):
         raise pickle.UnpicklingError('a tensor without storage, shape and strides')
@@ -305,7 +307,7 @@ def _parameter(data: Tensor, requires_grad: bool = True, *_: Any) -> torch.nn.Pa
 
 
 def _tensor_of_type(function: Any, kind: Any, arguments: tuple, *_: Any) -> Tensor:
-    """``torch._tensor._rebuild_from_type_v2``: a tensor with attributes of its own, which are left out."""
+    """Replaces ``torch._tensor._rebuild_from_type_v2``: a tensor with its own attributes, which are left out."""
     if function not in (_tensor, _parameter) or kind not in ('torch.Tensor', _parameter):
         raise _Foreign('a tensor of another type')
     return function(*arguments)
@@ -315,7 +317,7 @@ def _tensor_of_type(function: Any, kind: Any, arguments: tuple, *_: Any) -> Tens
 
 
 def _dtype(code: Any, *_: Any) -> np.dtype:
-    """``numpy.dtype``: a copy, because its byte order comes as a state, and others share the original."""
+    """Replaces ``numpy.dtype``: returns a copy, because the byte order is set as a state and the original is shared."""
     code = code.decode() if type(code) is bytes else code
     if type(code) is not str or (dtype := np.dtype(code, False, True)).kind not in 'fiubc' or dtype.itemsize > 16:
         raise pickle.UnpicklingError(f'a numpy dtype {code!r:.20}, which has no numbers')
@@ -330,21 +332,21 @@ def _set_byte_order(dtype: np.dtype, state: tuple) -> None:
 
 
 def _array(kind: Any, *_: Any) -> np.ndarray:
-    """``numpy.core.multiarray._reconstruct``: all that counts comes with the state."""
+    """Replaces ``numpy.core.multiarray._reconstruct``: shape and data follow with the state."""
     if kind != 'numpy.ndarray':
         raise pickle.UnpicklingError('a numpy array of another type')
     return np.zeros(0, np.uint8)
 
 
 def _set_array(array: np.ndarray, state: tuple) -> None:
-    """What numpy trusts: that the shape is one, and that dtype and bytes fit it."""
+    """Checks what numpy trusts, a valid shape and fitting dtype and bytes, and sets the array's state."""
     _, shape, dtype, column_major, data = state
     data = data.encode('latin1') if type(data) is str else data
     if not isinstance(dtype, np.dtype) or type(data) is not bytes or any(type(side) is not int for side in shape):
         raise pickle.UnpicklingError('a numpy array without numbers')
     if len(shape) > 32 or min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != len(data):
         raise pickle.UnpicklingError(f'a numpy array of {list(shape)} {dtype} with {len(data)} bytes')
-    if dtype.kind == 'b':  # any other byte than 0 and 1 is no bool
+    if dtype.kind == 'b':  # other bytes than 0 and 1 are no bool
         data = (np.frombuffer(data, np.uint8) != 0).tobytes()
     array.__setstate__((1, tuple(shape), dtype, bool(column_major), data))
 
@@ -368,26 +370,26 @@ def _set_log(log: HistoryBuffer, state: dict) -> None:
 
 
 def _statistic_of_log(owner: Any, name: Any) -> None:
-    """``getattr``, which mmengine's logs put into every checkpoint for statistics that all of them have."""
+    """Replaces ``getattr``, which mmengine's logs put into every checkpoint for statistics that all logs have."""
     if owner is not _log or name not in ('min', 'max', 'current', 'mean'):
         raise _Foreign('builtins.getattr')
 
 
 def _set_versions(weights: OrderedDict, state: dict) -> None:
-    """What ``Module.state_dict`` hangs on its result: the version of each module, by its name; the rest is left."""
+    """Sets the versions of modules by name, which ``Module.state_dict`` attaches to its result; drops other state."""
     if isinstance(found := state.get('_metadata'), dict):
         weights._metadata = OrderedDict((name, value) for name, value in found.items() if isinstance(value, dict))
 
 
 def _bytes(text: str = '', encoding: str = 'latin1') -> bytes:
-    """``_codecs.encode``, by which protocol 2 writes bytes, and ``bytes``, of which it writes the empty ones."""
+    """Replaces ``_codecs.encode``, which protocol 2 writes for bytes, and ``bytes``, which it writes for empty ones."""
     if encoding != 'latin1':
         raise _Foreign(f'_codecs.encode({encoding})')
     return text.encode('latin1')
 
 
-# What a name in a file stands for: a function, or a value that is the argument of one. No type is among them, because
-# there is more of a type to be called than its constructor.
+# Name in a file -> the function that replaces it, or a value that is the argument of one. It has no types, because a
+# type allows more calls than its constructor.
 _STAND_INS: dict[str, Any] = {
     **dict.fromkeys((f'torch._utils._rebuild_tensor{version}' for version in ('', '_v2', '_v3')), _tensor),
     'torch._utils._rebuild_parameter': _parameter,
@@ -410,10 +412,10 @@ _STAND_INS: dict[str, Any] = {
     'collections.OrderedDict': lambda pairs=(): OrderedDict(pairs),
     'collections.Counter': lambda counts=(): Counter(counts),
 }
-for _package in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # in numpy 1 and in numpy 2
+for _package in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # numpy 1 and numpy 2
     _STAND_INS |= {f'{_package}._reconstruct': _array, f'{_package}.scalar': _numpy_scalar}
 for _name, _kind in vars(torch).items():
-    if isinstance(_kind, torch.dtype) and 'q' not in _name:  # quantised numbers have no meaning alone
+    if isinstance(_kind, torch.dtype) and 'q' not in _name:  # quantised numbers mean nothing without their scale
         _STAND_INS[f'torch.{_name}'] = _kind
 for _name, _kind in dict(Char='int8', Byte='uint8', ComplexFloat='cfloat', ComplexDouble='cdouble').items():
     _STAND_INS[f'torch.{_name}Storage'] = _Storage(None, getattr(torch, _kind))

@@ -1,4 +1,4 @@
-"""Whether a file finds in images what the model finds in them."""
+"""Checks that an exported file predicts the same as its model."""
 
 import json
 import statistics
@@ -20,17 +20,17 @@ from icconv_mm.export import comparison
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm_runtime import Session
 
-_IMAGES = 4  # of the check, where none are given
+_IMAGES = 4  # checked images, if none are given
 
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """The model that a file is compared with.
+    """The model that an exported file is compared with.
 
     Attributes:
         network: The model.
-        adapters: The adapter of each of its tasks, by name; '' of one alone.
-        predict: What it returns for each image of a batch.
+        adapters: The adapter of each task, by name; '' for a single task.
+        predict: Returns the model's data sample for each image of a batch.
     """
 
     network: nn.Module
@@ -39,10 +39,10 @@ class ComparedModel:
 
 
 def images_to_check(datasets: Sequence[DatasetAt], name: str) -> list[Path]:
-    """Some images of the first of these datasets that has images here; ``name`` is that of their config.
+    """Returns some images of the first dataset that has images on this disk; ``name`` is the config's name.
 
     Raises:
-        ArgumentError: None has.
+        ArgumentError: No dataset has any.
     """
     for leaf in (each.cfg for each in datasets if each.is_leaf):
         prefixes, root = leaf.get('data_prefix') or {}, leaf.get('data_root') or ''
@@ -57,7 +57,7 @@ def images_to_check(datasets: Sequence[DatasetAt], name: str) -> list[Path]:
 
 
 def _names_in(file: Path) -> list[str]:
-    """The image names in an annotation file: COCO, a list of segmentation maps, or ``NAME LABEL`` lines."""
+    """Returns the image names in an annotation file: COCO, a list of segmentation maps, or ``NAME LABEL`` lines."""
     if not file.is_file():
         return []
     with naming(str(file), OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -70,19 +70,19 @@ def _names_in(file: Path) -> list[str]:
 def check_file(
     model: ComparedModel, session: Session, images: Sequence[Path], limited: bool
 ) -> tuple[dict[str, Any], dict[str, float]]:
-    """Compare the results of a file with those of the model, with one and two images in a batch.
+    """Compares the predictions of a file with the model's, in batches of one and two images.
 
     Args:
         model: The model.
         session: The file.
         images: The images.
-        limited: Whether results are compared; otherwise times are taken alone.
+        limited: Whether to compare predictions; otherwise only times are measured.
 
     Returns:
-        The largest differences, by kind, and the milliseconds of an image.
+        The largest differences by kind, and the milliseconds per image.
 
     Raises:
-        InputError: A difference is over its limit.
+        InputError: A difference exceeds its limit.
     """
     differences = comparison.Differences(session.tasks, model.adapters)
     milliseconds: dict[str, float] = {}
@@ -92,7 +92,7 @@ def check_file(
         counted = Session.of(session.metadata, partial(_counted, session, counts), session.file)
         found = _timed(counted.predict(list(map(str, images)), batch_size), seconds['file'])
         left = iter(images)
-        batches = [list(islice(left, count)) for count in counts]  # the model gets those of the file
+        batches = [list(islice(left, count)) for count in counts]  # the model gets the file's batches
         samples = _timed(_samples(model, batches), seconds['model'])
         if limited:
             for prediction, (batch, sample) in zip(found, samples, strict=True):
@@ -101,30 +101,30 @@ def check_file(
             name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
         }
         sizes = {path: prediction.image.shape for path, prediction in zip(images, found)}
-        images = sorted(images, key=sizes.get)  # most libraries make pairs of equal sizes only
+        images = sorted(images, key=sizes.get)  # most libraries batch equal sizes only
     differences.require_small()
     ties = {'ties': len(differences.ties)} if differences.ties else {}
     return {'images': len(images), **differences.largest, **ties}, milliseconds
 
 
 def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a file gives for a batch, whose size is counted."""
+    """Runs the file on a batch and records the batch size."""
     counts.append(len(arrays['image']))
     return session.run(arrays)
 
 
 def _samples(model: ComparedModel, batches: Sequence[Sequence[Path]]) -> Iterator[tuple[Sequence[Path], Any]]:
-    """What the model finds in each image, after the batch that it was in."""
+    """Yields the model's data sample of each image, with the image's batch."""
     for batch in batches:
         for sample in model.predict(batch):
             yield batch, sample
 
 
 def is_tie(model: ComparedModel, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:
-    """Whether a pose task finds other people in an image of a batch than the model though their maps agree.
+    """Returns whether a pose task differs from the model for an image although their heatmaps and tags agree.
 
-    Grouping rounds distances of tags and compares neighbouring pixels: where two are alike, the last digit decides. The
-    runtime has to find the model's people in the model's maps, and the maps of the file have to be these.
+    Grouping rounds distances of tags and compares neighbouring pixels: for near-equal values, the last digit decides.
+    Both must hold: the file's maps equal the model's, and the runtime finds the model's people in the model's maps.
     """
     task, prefix = session.tasks[name], f'{name}.' if name else ''
     paths, outputs = list(map(str, batch)), {}
@@ -159,7 +159,7 @@ def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping)
 
 
 def _timed(results: Iterator, seconds: list[float]) -> list:
-    """All results, and how long each took."""
+    """Returns all results and appends the seconds of each to ``seconds``."""
     found, begin = [], time.perf_counter()
     for each in results:
         found.append(each)

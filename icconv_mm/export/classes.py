@@ -1,4 +1,4 @@
-"""Networks that give classes: segmentors of mmseg those of each pixel, classifiers of mmpretrain those of an image."""
+"""Exportable outputs of segmentors of mmseg, classes of pixels, and of classifiers of mmpretrain, classes of images."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from icconv_mm.errors import InputError
 
 
 class _Enlarged(nn.Module):
-    """mmseg's ``Upsample`` by a whole factor; its own arithmetic, in floats, would make sizes constants."""
+    """mmseg's ``Upsample`` by a whole factor; its own float arithmetic would make sizes constant."""
 
     def __init__(self, module: nn.Module):
         super().__init__()
@@ -21,14 +21,14 @@ class _Enlarged(nn.Module):
 
 
 class SegmentorOutputs(nn.Module):
-    """``logits`` [N, C, H, W] of a segmentor that looks at whole images.
+    """Computes ``logits`` [N, C, H, W] of a segmentor that predicts whole images.
 
     Args:
         segmentor: An ``EncoderDecoder``.
-        where: Its name in an error.
+        where: The segmentor's name in an error.
 
     Raises:
-        InputError: It is of another class, or tests by sliding windows.
+        InputError: The segmentor is of another class, or tests by sliding windows.
     """
 
     kind = 'semantic'
@@ -50,26 +50,26 @@ class SegmentorOutputs(nn.Module):
                     setattr(parent, name, _Enlarged(child))
 
     def details(self, meta: dict) -> dict[str, Any]:
-        """What the runtime needs to know."""
+        """Returns the settings for the runtime."""
         head = self.segmentor.decode_head
         return {'align_corners': bool(head.align_corners), 'threshold': getattr(head, 'threshold', None)}
 
     def forward(self, image: Tensor, size: Tensor | None) -> tuple[Tensor]:
-        """``[N, 3, H, W]`` normalised."""
+        """Takes normalised images ``[N, 3, H, W]``."""
         logits = self.segmentor.decode_head(self.segmentor.extract_feat(image))
         align_corners = self.segmentor.align_corners
         return (F.interpolate(logits, image.shape[-2:], mode='bilinear', align_corners=align_corners),)
 
 
 class ClassifierOutputs(nn.Module):
-    """``scores`` [N, C], which sum to 1.
+    """Computes ``scores`` [N, C], which sum to 1.
 
     Args:
         classifier: An ``ImageClassifier`` whose head gives one label.
-        where: Its name in an error.
+        where: The classifier's name in an error.
 
     Raises:
-        InputError: It is another network.
+        InputError: The network is no such classifier.
     """
 
     kind = 'classification'
@@ -89,9 +89,9 @@ class ClassifierOutputs(nn.Module):
         self.classifier = classifier
 
     def details(self, meta: dict) -> dict[str, Any]:
-        """What the runtime needs to know."""
+        """Returns the settings for the runtime."""
         return {}
 
     def forward(self, image: Tensor, size: Tensor | None) -> tuple[Tensor]:
-        """``[N, 3, H, W]`` normalised."""
+        """Takes normalised images ``[N, 3, H, W]``."""
         return (self.classifier.head(self.classifier.extract_feat(image)).softmax(1),)

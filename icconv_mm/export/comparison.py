@@ -1,4 +1,4 @@
-"""How far the results of a file are from those of the model."""
+"""Measures the differences between the predictions of an exported file and of its model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,21 +10,21 @@ from mmengine.structures import InstanceData, PixelData
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.adapter import TaskAdapter
 
-# The largest differences that a file may have: pixels, scores, and shares of pixels.
+# Largest allowed differences: pixels, scores, and fractions of pixels.
 LIMITS = {'boxes': 1e-2, 'keypoints': 1e-2, 'scores': 1e-5, 'masks': 1e-5, 'seg_map': 1e-5, 'missing': 0}
-_SAME = 1.0  # pixels, beyond which boxes are not the same
+_SAME = 1.0  # pixels; boxes further apart are different boxes
 
 
 class Differences:
-    """Collects the largest differences.
+    """Collects the largest differences over images.
 
     Args:
         tasks: Descriptions of the tasks, by name.
-        adapters: The adapter of each.
+        adapters: The adapter of each task.
 
     Attributes:
-        largest: By kind, which is one of :data:`LIMITS`; ``missing`` are boxes or people that only one of the two has.
-        ties: Images whose people differ for a rounding alone.
+        largest: By kind, one of :data:`LIMITS`; ``missing`` counts boxes or people that only one of the two predicts.
+        ties: Images whose people differ by rounding alone.
     """
 
     def __init__(self, tasks: Mapping[str, Mapping[str, Any]], adapters: Mapping[str, TaskAdapter]):
@@ -41,18 +41,18 @@ class Differences:
         sample: Any,
         is_tie: Callable[[str, str], bool],
     ) -> None:
-        """Compare what the file found in an image with the sample of the model.
+        """Compares the file's predictions for an image with the model's data sample.
 
         Args:
             path: The image.
-            found: Of each task.
-            sample: Of the model.
-            is_tie: Whether the people that a task found in an image differ for a rounding alone.
+            found: Predictions of the file, by task.
+            sample: The data sample of the model.
+            is_tie: Returns whether a task's people in an image differ by rounding alone.
         """
         for name, task in self.tasks.items():
             own = sample.get(name) if name else sample
             known = self.adapters[name].predictions(own)
-            if most := task.get('most'):  # a file gives so many at most, the best ones
+            if most := task.get('most'):  # the file returns the best ones, at most this many
                 known = {key: values[:most] for key, values in known.items()}
             values = compared(task, found[name], known, own)
             if task.get('grouping') and not is_close(values) and is_tie(path, name):
@@ -64,7 +64,7 @@ class Differences:
                     self._where[kind] = f'{path}{f" ({name})" if name else ""}'
 
     def require_small(self) -> None:
-        """Raise InputError if a difference is over its limit; it names the one that is furthest over."""
+        """Raises InputError if a difference exceeds its limit; the message names the one that exceeds it most."""
         over = {
             kind: value / (LIMITS[kind] or 1e-9) for kind, value in self.largest.items() if not value <= LIMITS[kind]
         }
@@ -77,17 +77,17 @@ class Differences:
 
 
 def compared(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any = None) -> dict[str, float]:
-    """Differences by kind of what a file and a model found for a task; segmentation maps need the model's sample."""
+    """Returns the differences of a file's and a model's predictions for a task, by kind; semantic needs ``sample``."""
     return _COMPARED[task['kind']](task, found, known, sample)
 
 
 def is_close(values: Mapping[str, float]) -> bool:
-    """Whether all differences are within their limits."""
+    """Returns whether all differences are within their limits."""
     return all(value <= LIMITS[kind] for kind, value in values.items())
 
 
 def _objects(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
-    """Boxes or people of equal label and score stand for each other; nearest first."""
+    """Compares boxes or people, paired by equal label and score, nearest first."""
     place = 'keypoints' if 'keypoints' in found else 'boxes'
     pairs, missing = _matched(task, found, known, place)
     result = {'missing': missing, 'scores': 0.0, place: 0.0}
@@ -103,9 +103,9 @@ def _objects(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: An
 
 
 def _matched(task: Mapping[str, Any], found: Mapping, known: Mapping, place: str) -> tuple:
-    """Pairs of what belongs together, and how many are left over that no tie explains.
+    """Returns the pairs of equal predictions, and the number of the others that no tie explains.
 
-    What scores as the last of a full list, or as the threshold, may be another one of the same score, or none.
+    A prediction whose score equals the last of a full list, or the threshold, may be replaced by another, or by none.
     """
     scores, places, labels = known['scores'], known[place], known.get('labels')
     pairs, left = [], list(range(len(scores)))
@@ -118,7 +118,7 @@ def _matched(task: Mapping[str, Any], found: Mapping, known: Mapping, place: str
             left.remove(best)
             pairs.append((i, best))
     lonely = set(range(len(found[place]))) - {i for i, _ in pairs}
-    ends = [task.get('least', np.inf)]  # the threshold
+    ends = [task.get('least', np.inf)]  # the score threshold
     if len(scores) >= task.get('most', np.inf):
         ends.append(min(float(score) for score in (*found['scores'], *scores)))
     alone = [*(found['scores'][i] for i in lonely), *(scores[j] for j in left)]
@@ -126,11 +126,11 @@ def _matched(task: Mapping[str, Any], found: Mapping, known: Mapping, place: str
 
 
 def _seg_map(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
-    """Pixels whose two classes score the same are ties: either is right."""
+    """Returns the fraction of different pixels, without ties: pixels whose two classes have equal scores."""
     own, labels = (torch.from_numpy(each['seg_map'].astype(np.int64)) for each in (found, known))
     wrong = own != labels
     logits = sample.seg_logits.data.cpu()[:, wrong]
-    if len(logits) == 1:  # of one class against the rest
+    if len(logits) == 1:  # one class against the background
         return {'seg_map': float(wrong.float().mean())}
     scores = logits.softmax(0)
     apart = scores.gather(0, labels[wrong][None]) - scores.gather(0, own[wrong][None])
@@ -150,11 +150,11 @@ _COMPARED = {
 }
 
 
-# --- what a file found in the place of what the model found
+# --- a file's predictions in place of the model's
 
 
 def put_into(sample: Any, task: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
-    """Set the predictions of a sample to what the file found, so that the library's metric evaluates them."""
+    """Sets the predictions of a data sample to the file's, so that the library's metric evaluates them."""
     kind = task['kind']
     if kind == 'classification':
         scores = torch.from_numpy(found['scores'])

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: how images are prepared, what its outputs are, of what it was made."""
+"""Describes an exported model: preprocessing, outputs, and what it was made of."""
 
 import hashlib
 import warnings
@@ -27,14 +27,14 @@ def describe(
     fixed: Sequence[int] | None,
     checkpoint: str,
 ) -> tuple[Exported, dict]:
-    """The network as a module from pixels to outputs, and what the file says of it.
+    """Returns the network as a module from pixels to outputs, and its description.
 
     Args:
         model: The model, in evaluation mode.
-        known: Of each task its adapter and class names, as :meth:`TaskAdapter.parts` gives them.
+        known: Adapter and class names of each task, as :meth:`TaskAdapter.parts` returns them.
         transforms: The test pipeline.
-        fixed: Height and width of every input; None leaves them free.
-        checkpoint: The file of its weights.
+        fixed: Height and width of every input; None for free sizes.
+        checkpoint: The file of the weights.
 
     Raises:
         InputError: A part of the network or a transform cannot be exported.
@@ -67,12 +67,12 @@ def describe(
 
 def _deployed(model: nn.Module) -> nn.Module:
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # that there is nothing to fold
+        warnings.simplefilter('ignore', UserWarning)  # warns if there is nothing to fold
         return deploy(model)
 
 
 def write_description(to: str, file: Path, description: Mapping[str, Any]) -> None:
-    """Put the description into the file, in the place of the one it has."""
+    """Writes the description into the file, in place of the existing one."""
     if to == 'pt2':
         writers.add_description(file, description)
     elif to == 'onnx':

@@ -1,7 +1,7 @@
-"""Detectors and instance segmentors of mmdet, decoded in tensors whose shapes do not depend on values.
+"""Exportable outputs of mmdet's detectors and instance segmentors, decoded in tensors of value-independent shapes.
 
-What mmdet cuts to the boxes that it found stays at the number of boxes that there may be at most; the score of what is
-none is -1. The arithmetic is mmdet's own: its priors, its coders, its order of steps.
+Where mmdet cuts tensors to the number of boxes found, these keep the maximum number; empty entries have score -1. The
+arithmetic is mmdet's own: its priors, its coders, its order of steps.
 """
 
 from collections.abc import Sequence
@@ -33,14 +33,14 @@ EXTRACTORS = (SingleRoIExtractor, GenericRoIExtractor, EODRoIExtractor)
 
 
 class DetectorOutputs(nn.Module):
-    """The network up to its boxes: ``boxes`` [N, k, 4], ``scores`` [N, k], ``labels`` [N, k], for some ``masks``.
+    """Computes ``boxes`` [N, k, 4], ``scores`` [N, k], ``labels`` [N, k], and ``masks`` of some detectors.
 
     Args:
         detector: A detector of mmdet.
-        where: Its name in an error.
+        where: The detector's name in an error.
 
     Raises:
-        InputError: A part of it is not covered; the message names the part, and what is.
+        InputError: A part of it cannot be exported; the message names the part, and the supported ones.
     """
 
     def __init__(self, detector: nn.Module, where: str = 'model'):
@@ -60,13 +60,13 @@ class DetectorOutputs(nn.Module):
         self.names = ('boxes', 'scores', 'labels', *(['masks'] if self.with_masks else []))
 
     def details(self, meta: dict) -> dict[str, Any]:
-        """What the runtime needs to know."""
+        """Returns the settings for the runtime."""
         cfg = self.detector.test_cfg.rcnn if self.two_stages else self.detector.bbox_head.test_cfg
         masks = {'mask_threshold': cfg.mask_thr_binary} if self.with_masks else {}
         return {'most': cfg.max_per_img, 'least': cfg.get('score_thr', 0), **masks}
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
-        """``[N, 3, H, W]`` normalised, and ``[N, 4]``: valid height and width, and the inverse scale (x, y)."""
+        """Takes normalised images ``[N, 3, H, W]``, and ``[N, 4]``: valid height and width, inverse scale (x, y)."""
         features = self.detector.extract_feat(image)
         if self.two_stages:
             return _two_stages(self.detector, features, size, self.with_masks)
@@ -74,7 +74,7 @@ class DetectorOutputs(nn.Module):
 
 
 def _check_kind(module: nn.Module | None, known: Sequence[type], where: str, exact: bool = True) -> None:
-    """A subclass decodes in its own way, unless it says otherwise."""
+    """Raises InputError for a class that is not known; ``exact`` refuses subclasses, which may decode differently."""
     if not (type(module) in known if exact else isinstance(module, tuple(known))):
         names = ', '.join(kind.__name__ for kind in known)
         raise InputError(f'{where}: {type(module).__name__} cannot be exported; those that can are {names}')
@@ -105,22 +105,22 @@ def _stages(part: nn.Module) -> Sequence[nn.Module]:
     return part if isinstance(part, nn.ModuleList) else [part]
 
 
-# --- steps that all share
+# --- steps that all detectors share
 
 
 def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """mmcv's ``batched_nms``: the best ``count`` boxes, their scores and places.
+    """mmcv's ``batched_nms``: returns the best ``count`` boxes, their scores and indices.
 
     Args:
         boxes: ``[B, N, 4]``.
-        scores: ``[B, N]``; :data:`NONE` for what is no box.
+        scores: ``[B, N]``; :data:`NONE` for an empty entry.
         groups: ``[B, N]``; boxes of different groups do not suppress each other.
         nms: Config with ``iou_threshold``.
-        count: At most so many.
+        count: Maximum number of boxes.
     """
     is_box = scores > NONE
     moved = boxes
-    if not nms.get('class_agnostic', False):  # by offsets, with the rounding that they cost
+    if not nms.get('class_agnostic', False):  # by offsets, with mmcv's rounding
         far = torch.where(is_box[..., None], boxes, torch.zeros_like(boxes)).amax((1, 2), keepdim=True) + 1
         moved = boxes + groups[..., None].to(boxes.dtype) * far
     keep = nms_mask(moved, scores, nms['iou_threshold'], NONE / 2)
@@ -129,7 +129,7 @@ def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: 
 
 
 def decode_boxes(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
-    """Boxes ``[B, N, 4]`` of priors ``[B, N, 2 or 4]`` and what the head said, inside the valid part."""
+    """Decodes boxes ``[B, N, 4]`` of priors ``[B, N, 2 or 4]`` and the head's deltas, clipped to the valid part."""
     batch, count = deltas.shape[:2]
     boxes = coder.decode(priors.reshape(-1, priors.shape[-1]), deltas.reshape(-1, 4)).reshape(batch, count, 4)
     if not getattr(coder, 'clip_border', True):
@@ -144,7 +144,7 @@ def _large(boxes: Tensor, least: float) -> Tensor:
 
 
 def _rows(maps: Tensor, channels: int) -> Tensor:
-    """``[B, A * channels, H, W]`` -> ``[B, H * W * A, channels]``."""
+    """Reshapes ``[B, A * channels, H, W]`` to ``[B, H * W * A, channels]``."""
     return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, channels)
 
 
@@ -158,7 +158,7 @@ def _scores(head: nn.Module, maps: Tensor) -> Tensor:
     return rows.sigmoid() if head.use_sigmoid_cls else rows.softmax(-1)[..., :-1]
 
 
-# --- one stage
+# --- one-stage detectors
 
 
 def _one_stage(head: nn.Module, features: Sequence[Tensor], size: Tensor) -> tuple[Tensor, ...]:
@@ -187,7 +187,7 @@ def _one_stage(head: nn.Module, features: Sequence[Tensor], size: Tensor) -> tup
     return boxes, scores, labels.gather(1, places)
 
 
-# --- two stages
+# --- two-stage detectors
 
 
 def _proposals(head: nn.Module, cfg: dict, features: Sequence[Tensor], size: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,7 +208,7 @@ def _proposals(head: nn.Module, cfg: dict, features: Sequence[Tensor], size: Ten
 
 
 def _pooled(extractor: nn.Module, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
-    """``[B * k, C, h, w]`` of boxes ``[B, k, 4]``."""
+    """Returns RoI features ``[B * k, C, h, w]`` of boxes ``[B, k, 4]``."""
     batch, count = boxes.shape[:2]
     image = torch.arange(batch, dtype=boxes.dtype, device=boxes.device)[:, None, None].expand(-1, count, 1)
     rois = torch.cat([image, boxes], -1).reshape(-1, 5)
@@ -227,7 +227,7 @@ def _pooled(extractor: nn.Module, features: Sequence[Tensor], boxes: Tensor) -> 
 
 
 def _regressed(head: nn.Module, boxes: Tensor, labels: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
-    """The boxes ``[B, k, 4]`` by the deltas of their labels."""
+    """Returns boxes ``[B, k, 4]`` refined by the deltas of their labels."""
     if not head.reg_class_agnostic:
         deltas = deltas.reshape(*deltas.shape[:2], -1, 4)
         deltas = deltas.gather(2, labels[..., None, None].expand(-1, -1, 1, 4))[:, :, 0]
@@ -261,7 +261,7 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
         boxes = decode_boxes(head.bbox_coder, every, deltas.reshape(batch, -1, 4), size)
     boxes = boxes.reshape(batch, -1, 4)
     scale = size[:, [2, 3, 2, 3]][:, None]
-    if not with_masks:  # mmdet then scales before it suppresses
+    if not with_masks:  # mmdet then scales before the suppression
         boxes = boxes * scale
     labels = torch.arange(kinds, device=boxes.device).expand(batch, count, -1).reshape(batch, -1)
     boxes, scores, places = suppressed(boxes, scores.flatten(1), labels, cfg.rcnn.nms, cfg.rcnn.max_per_img)
@@ -272,7 +272,7 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
 
 
 def _masks(roi: nn.Module, features: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-    """Probabilities ``[B, k, h, w]`` inside the boxes."""
+    """Returns probabilities ``[B, k, h, w]`` inside the boxes."""
     found = []
     for head, extractor in zip(_stages(roi.mask_head), _stages(roi.mask_roi_extractor)):
         masks = head(_pooled(extractor, features, boxes))

@@ -1,4 +1,4 @@
-"""A whole network as one module: from pixels to what the runtime decodes."""
+"""A whole network as one exportable module, from pixels to the tensors that the runtime decodes."""
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +14,19 @@ from icconv_mm.tasks.libraries import library_of
 
 
 class Exported(nn.Module):
-    """Pixels in, the outputs of all tasks out, in one tuple.
+    """Maps pixels to a tuple with the outputs of all tasks.
 
     Args:
         model: The model, in evaluation mode or deployed.
-        metas: What each task's library knows of its classes, by the name of the task; '' for one alone.
-        scales: At which images come, for poses.
+        metas: Class metadata of each task for its library, by task name; '' for a single task.
+        scales: Scales of the input images, for pose estimators.
 
     Attributes:
         parts: The outputs of each task, in order.
-        sized: Whether images may be smaller than the input, or boxes are to be scaled: there is an input ``size``.
+        sized: Whether there is an input ``size``, because images may be smaller than the input or boxes are scaled.
 
     Raises:
-        InputError: A network or a part of one cannot be exported.
+        InputError: The network or a part of it cannot be exported.
     """
 
     def __init__(self, model: nn.Module, metas: Mapping[str, dict], scales: Sequence[float]):
@@ -40,7 +40,7 @@ class Exported(nn.Module):
         self._keep_normalisation(model.data_preprocessor)
 
     def _keep_normalisation(self, preprocessor: nn.Module) -> None:
-        spellings = ('_channel_conversion', 'channel_conversion', 'to_rgb')  # mmengine's, mmseg's, mmpretrain's
+        spellings = ('_channel_conversion', 'channel_conversion', 'to_rgb')  # of mmengine, mmseg, mmpretrain
         self.swaps = any(getattr(preprocessor, name, False) for name in spellings)
         for name in ('mean', 'std'):
             value = getattr(preprocessor, name, None) if preprocessor._enable_normalize else None
@@ -48,12 +48,12 @@ class Exported(nn.Module):
 
     @property
     def names(self) -> list[str]:
-        """Names of the outputs, in order."""
+        """Returns the names of the outputs, in order."""
         prefixes = [f'{name}.' if name else '' for name in self.tasks]
         return [f'{prefix}{name}' for prefix, part in zip(prefixes, self.parts) for name in part.names]
 
     def forward(self, images: list[Tensor], size: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Pixels ``[N, 3, H, W]``, uint8, one for each scale, and ``[N, 4]``: valid height, width, inverse scale."""
+        """Takes uint8 pixels ``[N, 3, H, W]``, one per scale, and ``[N, 4]``: valid height, width, inverse scale."""
         levels = [self._normalised(image, size) for image in images]
         first = levels[0] if len(levels) == 1 else levels
         if not self.several:
@@ -70,7 +70,7 @@ class Exported(nn.Module):
             image = (image - self.mean) / self.std
         if size is None:
             return image
-        # libraries fill up with zeros after they normalised
+        # the libraries pad with zeros after the normalisation
         height, width = (torch.arange(side, device=image.device) for side in image.shape[-2:])
         inside = (height[None, :, None] < size[:, 0, None, None]) & (width[None, None] < size[:, 1, None, None])
         return torch.where(inside[:, None], image, torch.zeros_like(image))
@@ -98,15 +98,15 @@ def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]
 
 
 def capture(network: Exported, example: tuple, fixed: bool) -> torch.export.ExportedProgram:
-    """The network as a program of ``torch.export``.
+    """Returns the network as a program of ``torch.export``.
 
     Args:
         network: The network.
-        example: Its arguments, batch 2.
-        fixed: Whether height and width are those of the example; otherwise they are free, as the batch always is.
+        example: Arguments of the network, batch 2.
+        fixed: Whether height and width are fixed to the example's; otherwise they are free, as the batch always is.
 
     Raises:
-        InputError: Its code does what a program cannot hold; the message names the place.
+        InputError: Its code has operations that a program cannot hold; the message names the location.
     """
     free = torch.export.Dim.DYNAMIC
     image = {0: free} if fixed else {0: free, 2: free, 3: free}
@@ -115,14 +115,14 @@ def capture(network: Exported, example: tuple, fixed: bool) -> torch.export.Expo
     try:
         with torch.no_grad(), _standard_operators():
             return torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # of any code of any network
+    except Exception as error:  # the network's code can raise anything
         said = ' '.join(str(error).split())[:300]
         raise InputError(f'torch.export cannot capture this network ({type(error).__name__}: {said})') from error
 
 
 @contextmanager
 def _standard_operators() -> Iterator[None]:
-    """Pooling and deformable convolutions by operators that every runtime has, for maps of any size."""
+    """Replaces pooling and deformable convolutions by operators that every runtime has, for maps of any size."""
 
     def of_mmcv(x, offset, weight, stride=1, padding=0, dilation=1, groups=1, deform_groups=1, *_):
         numbers = [each[0] if isinstance(each, tuple) else each for each in (stride, padding, dilation)]
@@ -130,12 +130,12 @@ def _standard_operators() -> Iterator[None]:
             raise InputError(f'a deformable convolution of {groups} and {deform_groups} groups cannot be exported')
         return operators.deform_conv(x, offset, weight, *numbers)
 
-    # whoever exports a PSP head or deformable convolutions could not: the libraries call these functions by name
+    # without it, nobody could export a PSP head or deformable convolutions: the libraries call these functions by name
     replaced = [
         (torch.nn.functional, 'adaptive_avg_pool2d', operators.adaptive_mean),
         (pyramid_conv, 'padded_deform_conv2d', operators.deform_conv),
     ]
-    with suppress(ImportError):  # without mmcv's compiled operators no network has them, either
+    with suppress(ImportError):  # without mmcv's compiled operators no network has them
         replaced.append((importlib.import_module('mmcv.ops.deform_conv'), 'deform_conv2d', of_mmcv))
     before = [getattr(module, name) for module, name, _ in replaced]
     for module, name, function in replaced:

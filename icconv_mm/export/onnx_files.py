@@ -1,4 +1,4 @@
-"""From a program of ``torch.export`` to an ONNX model that every runtime reads."""
+"""Converts a program of ``torch.export`` to an ONNX model that every runtime reads."""
 
 import logging
 import warnings
@@ -21,17 +21,17 @@ _NO_LIMIT = 1 << 40
 
 
 def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
-    """The model of standard operators.
+    """Returns the program as an ONNX model of standard operators.
 
     Args:
-        program: What ``torch.export.export`` made.
-        inputs, outputs: Their names, in order.
+        program: The program of ``torch.export.export``.
+        inputs, outputs: Names of its inputs and outputs, in order.
 
     Raises:
-        InputError: The model has an operator of another domain, or an input that nothing reads.
+        InputError: The model has an operator of another domain, or an unused input.
     """
     with _quiet():
-        # its own optimiser takes minutes where a network has thousands of nodes
+        # torch's own optimiser takes minutes for a network of thousands of nodes
         made = torch.onnx.export(
             program,
             input_names=list(inputs),
@@ -50,7 +50,7 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of its own parts, and of what this package's operators are."""
+    """Silences the exporter's warnings about its own code and about this package's operators."""
     level = logging.getLogger('torch.onnx').level
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -60,7 +60,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
-    """The model with functions inlined, constants computed whatever their size, and nothing that is not used."""
+    """Returns the model with inlined functions, folded constants of any size, and without unused nodes."""
     common.InlinePass()(model)
     limits = dict(input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
     fold_constants(model, should_fold=lambda node: node.op_type == 'ConstantOfShape' or None, **limits)
@@ -72,7 +72,7 @@ def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
 
 
 def _fold_orders(model: onnx.ModelProto) -> None:
-    """Takes the order of channels behind an inception convolution into the filters of the convolutions that read it."""
+    """Folds the channel order after an inception convolution into the filters of the convolutions that read it."""
     graph = model.graph
     values = {each.name: each for each in graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -105,14 +105,14 @@ def _fold_orders(model: onnx.ModelProto) -> None:
 
 
 def _reads_all(user: onnx.NodeProto, name: str, values: Mapping, readers: Mapping) -> bool:
-    """Whether a node is a convolution of all channels with filters of its own."""
+    """Returns whether a node is an ungrouped convolution with constant filters that no other node reads."""
     if user.op_type != 'Conv' or user.input[0] != name or user.input[1] not in values:
         return False
     return _attribute(user, 'group', 1) == 1 and len(readers[user.input[1]]) == 1
 
 
 def _width(name: str, graph: onnx.GraphProto, values: Mapping) -> int | None:
-    """Channels of what convolutions made, side by side; None where it is something else."""
+    """Returns the number of channels of concatenated convolution outputs; None for another tensor."""
     maker = next((node for node in graph.node if name in node.output), None)
     if maker is None:
         return None
@@ -129,7 +129,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _name_sizes(model: onnx.ModelProto) -> None:
-    """Sizes that are not fixed are called by what they are; those of outputs follow from them."""
+    """Names the free sizes of inputs and outputs."""
     for value in model.graph.input:
         for dim, name in zip(value.type.tensor_type.shape.dim, ('batch', None, 'height', 'width')):
             if dim.dim_param and name:
@@ -151,5 +151,5 @@ def _check(model: onnx.ModelProto) -> None:
 
 
 def count_convolutions(model: onnx.ModelProto) -> int:
-    """How many convolutions a model has."""
+    """Returns the number of convolutions in a model."""
     return sum(node.op_type in ('Conv', 'ConvTranspose') for node in model.graph.node)

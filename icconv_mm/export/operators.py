@@ -1,7 +1,7 @@
-"""Two operators that stay whole in an exported program, each with its translation to ONNX.
+"""Two custom operators of an exported program with their translation to ONNX, and two made of standard operators.
 
-What they choose depends on values, their shapes do not: a mask of the boxes that a non-maximum suppression keeps, and
-the features of regions, each from its own level.
+The custom ones' results depend on values, but their shapes do not: a mask of the boxes that a non-maximum suppression
+keeps, and the features of regions, each from its own level.
 """
 
 import onnx
@@ -15,13 +15,13 @@ from icconv_mm.errors import MissingLibraryError
 if tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2]) < (2, 6):
     raise MissingLibraryError(f'export needs torch 2.6 or newer, got {torch.__version__}')
 
-NONE = -1.0  # the score of what is nothing
+NONE = -1.0  # the score of an empty entry
 _ALL = 2**31 - 1
 
 
 @torch.library.custom_op('icconv_mm::export_nms_mask', mutates_args=())
 def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, least: float) -> Tensor:
-    """Which boxes ``[B, N, 4]`` of scores ``[B, N]`` above ``least`` stay: 1 or 0, ``[B, N]``."""
+    """Returns 1 for each kept box of ``[B, N, 4]`` with a score in ``[B, N]`` above ``least``, else 0: ``[B, N]``."""
     from mmcv.ops import nms
 
     keep = torch.zeros_like(scores)
@@ -41,7 +41,7 @@ def _(boxes, scores, iou_threshold, least):
 def roi_features(
     levels: list[Tensor], rois: Tensor, level: Tensor, scales: list[float], size: list[int], samples: int, aligned: bool
 ) -> Tensor:
-    """Features ``[n, C, *size]`` of regions ``[n, 5]`` (image, x1, y1, x2, y2), each from ``level`` ``[n]``."""
+    """Returns features ``[n, C, *size]`` of regions ``[n, 5]`` (image, x1, y1, x2, y2), each from ``level`` ``[n]``."""
     from mmcv.ops import roi_align
 
     out = levels[0].new_zeros(len(rois), levels[0].shape[1], *size)
@@ -57,22 +57,22 @@ def _(levels, rois, level, scales, size, samples, aligned):
     return levels[0].new_empty(rois.shape[0], levels[0].shape[1], *size)
 
 
-# --- what is chosen, in tensors of fixed shapes
+# --- selection, in tensors of fixed shapes
 
 
 def gather_rows(values: Tensor, places: Tensor) -> Tensor:
-    """``[B, N, k]`` at ``[B, n]`` -> ``[B, n, k]``."""
+    """Gathers rows: ``[B, N, k]`` at indices ``[B, n]`` -> ``[B, n, k]``."""
     return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The highest ``count`` of scores ``[B, N]`` and their places; where there are fewer, :data:`NONE` at place 0."""
+    """Returns the highest ``count`` of scores ``[B, N]`` and their indices, padded with :data:`NONE` at index 0."""
     filled = F.pad(scores, (0, count), value=NONE)
     values, places = filled.topk(count, 1)
     return values, torch.where(values > NONE, places, torch.zeros_like(places))
 
 
-# --- their translations
+# --- translations to ONNX
 
 
 def _nms_mask_onnx(boxes, scores, iou_threshold: float, least: float):
@@ -116,11 +116,11 @@ TRANSLATIONS = {
 }
 
 
-# --- deformable convolutions, of operators that every runtime has
+# --- deformable convolution and pooling by operators that every runtime has
 
 
 def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int, dilation: int = 1) -> Tensor:
-    """mmcv's deformable convolution without groups: a GridSample for each tap, and a 1x1 convolution.
+    """mmcv's ungrouped deformable convolution by a GridSample per tap and a 1x1 convolution.
 
     ``[N, C, H, W]``, ``[N, 2 K K, H', W']``, ``[C_out, C, K, K]`` -> ``[N, C_out, H', W']``.
     """
@@ -137,7 +137,7 @@ def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding:
 
 
 def adaptive_mean(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """``F.adaptive_avg_pool2d`` for maps of any size: two products with matrices that follow from the size.
+    """``F.adaptive_avg_pool2d`` for maps of any size, as products with two matrices that depend on the size.
 
     ``[N, C, H, W]`` -> ``[N, C, h, w]``.
     """
@@ -149,7 +149,7 @@ def adaptive_mean(x: Tensor, size: int | tuple[int, int]) -> Tensor:
 
 
 def _window_means(side: int, count: int, like: Tensor) -> Tensor:
-    """``[count, side]``: row i averages the entries floor(i * side / count) to ceil((i + 1) * side / count)."""
+    """Returns ``[count, side]``: row i averages the entries floor(i * side / count) to ceil((i + 1) * side / count)."""
     entry, i = torch.arange(side, device=like.device), torch.arange(count, device=like.device)[:, None]
     inside = ((entry >= i * side // count) & (entry < ((i + 1) * side + count - 1) // count)).to(like.dtype)
     return inside / inside.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Pose estimators of mmpose: associative embedding up to its maps, RTMO up to its poses."""
+"""Exportable outputs of mmpose's estimators: the maps of associative embedding, the poses of RTMO."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,20 +15,20 @@ from icconv_mm.tasks.pose import AEPoseEstimator
 from icconv_mm.tasks.pose.estimator import AEHead
 from icconv_mm.tasks.pose.multiscale import check_scales
 
-_MOST_PEOPLE = 100  # of RTMO, in an image
+_MOST_PEOPLE = 100  # people that RTMO returns per image
 
 
 def outputs_of(estimator: nn.Module, where: str, meta: dict, scales: Sequence[float]) -> nn.Module:
-    """The outputs of an estimator.
+    """Returns the output module of an estimator.
 
     Args:
         estimator: An estimator of mmpose.
-        where: Its name in an error.
-        meta: What mmpose knows of the keypoints.
-        scales: At which the images come.
+        where: The estimator's name in an error.
+        meta: mmpose's metadata of the keypoints.
+        scales: Scales of the input images.
 
     Raises:
-        InputError: It cannot be exported.
+        InputError: The estimator cannot be exported.
     """
     head = getattr(estimator, 'head', None)
     if isinstance(estimator, AEPoseEstimator) and isinstance(head, AEHead):
@@ -42,7 +42,7 @@ def outputs_of(estimator: nn.Module, where: str, meta: dict, scales: Sequence[fl
 
 
 def keypoints_of(meta: dict) -> dict[str, Any]:
-    """What the keypoints are, as JSON holds it."""
+    """Returns the metadata of the keypoints in JSON types."""
     names = meta.get('keypoint_id2name') or {}
     return {
         'keypoints': [names[i] for i in sorted(names)],
@@ -51,7 +51,7 @@ def keypoints_of(meta: dict) -> dict[str, Any]:
 
 
 class EmbeddingOutputs(nn.Module):
-    """``heatmaps`` [N, K, H, W] and ``tags`` [N, L, K, H, W] of associative embedding, all scales merged.
+    """Computes ``heatmaps`` [N, K, H, W] and ``tags`` [N, L, K, H, W] of associative embedding, all scales merged.
 
     Args: Those of :func:`outputs_of`.
 
@@ -72,11 +72,11 @@ class EmbeddingOutputs(nn.Module):
             raise InputError(f"{where}.test_cfg.flip_test: the data say no 'flip_indices', which keypoints are swapped")
 
     def details(self, meta: dict) -> dict[str, Any]:
-        """What the runtime needs to know."""
+        """Returns the settings for the runtime."""
         return {'grouping': dict(self.estimator.head.decoder.grouping), **keypoints_of(meta)}
 
     def forward(self, image: Tensor | Sequence[Tensor], size: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``[N, 3, H, W]`` normalised, one for each scale."""
+        """Takes normalised images ``[N, 3, H, W]``, one per scale."""
         estimator, scales = self.estimator, self.scales
         levels = [image] if isinstance(image, Tensor) else list(image)
         height, width = levels[scales.index(1)].shape[-2:]
@@ -89,7 +89,7 @@ class EmbeddingOutputs(nn.Module):
 
 
 class RTMOOutputs(nn.Module):
-    """``keypoints`` [N, k, K, 2] in pixels of the input, ``keypoint_scores`` [N, k, K], ``scores`` [N, k] of RTMO."""
+    """Computes RTMO's ``keypoints`` [N, k, K, 2] in input pixels, ``keypoint_scores`` [N, k, K], ``scores`` [N, k]."""
 
     kind = 'pose'
     names = ('keypoints', 'keypoint_scores', 'scores')
@@ -101,11 +101,11 @@ class RTMOOutputs(nn.Module):
         self.estimator = estimator
 
     def details(self, meta: dict) -> dict[str, Any]:
-        """What the runtime needs to know."""
+        """Returns the settings for the runtime."""
         return {'most': _MOST_PEOPLE, **keypoints_of(meta)}
 
     def forward(self, image: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """``[N, 3, H, W]`` normalised."""
+        """Takes normalised images ``[N, 3, H, W]``."""
         head, cfg = self.estimator.head, self.estimator.test_cfg
         classes, boxes, _, visible, vectors = head(self.estimator.extract_feat(image))
         sizes = [maps.shape[-2:] for maps in classes]

@@ -1,4 +1,4 @@
-"""How an image becomes the input of a network, as the runtime is to do it: from a test pipeline and a preprocessor."""
+"""Translates a test pipeline and a data preprocessor into the preprocessing steps of the runtime."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.libraries import library_of
 
-# How the runtime reads an image: options of what loads one that may stand in a test pipeline.
+# Options of loading transforms that match how the runtime reads an image.
 _READING = {'to_float32': False, 'color_type': 'color', 'imdecode_backend': 'cv2'}
 
 
 def steps_of(transforms: Sequence[Mapping[str, Any]], where: str) -> list[dict[str, Any]]:
-    """The steps of the runtime for the transforms of a test pipeline that are not about annotations.
+    """Returns the runtime's steps for the transforms of a test pipeline, without those for annotations.
 
     Raises:
-        InputError: There is no step for a transform, or for an option of one.
+        InputError: The runtime has no step for a transform, or for an option of one.
     """
     steps = []
     for number, transform in enumerate(transforms):
@@ -84,21 +84,21 @@ _STEPS = {
 
 
 def scales_of(steps: Sequence[Mapping[str, Any]]) -> list[float]:
-    """At which scales the steps before a network give images, largest first."""
+    """Returns the scales of the images that the steps make, largest first."""
     return next((step['scales'] for step in steps if step['op'] == 'pyramid'), [1])
 
 
 def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequence[int] | None, where: str) -> dict:
-    """How images become a batch: to multiples of ``divisor``, with others of another size if ``pads``.
+    """Returns how images form a batch: padded to multiples of ``divisor``, and to the largest image if ``pads``.
 
     Args:
         model: The model.
-        steps: The steps before.
-        fixed: Height and width of every input; None leaves them free.
-        where: Name of the preprocessor in an error.
+        steps: The steps before the batch.
+        fixed: Height and width of every input; None for free sizes.
+        where: The preprocessor's name in an error.
 
     Raises:
-        InputError: The preprocessor fills up in another way.
+        InputError: The preprocessor pads in another way.
     """
     preprocessor = model.data_preprocessor
     library = library_of(type(model)) or ('mmdet' if hasattr(model, 'tasks') else None)
@@ -107,7 +107,7 @@ def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequen
         rule = dict(preprocessor.test_cfg or {})
         if (size := rule.get('size')) and model.test_cfg.get(
             'mode', 'whole'
-        ) == 'whole':  # windows have a word of their own
+        ) == 'whole':  # sliding windows have an error of their own
             raise InputError(f'{where}.test_cfg.size: {size} cannot be exported, only size_divisor')
         divisor = rule.get('size_divisor') or 1
     value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))

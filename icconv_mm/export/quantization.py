@@ -1,7 +1,7 @@
-"""Exported networks that compute in integers of 8 bits: convolutions and products, but for the last ones of heads.
+"""Writes exported models with 8-bit integer convolutions and matrix products, except the last ones of heads.
 
-What predicts boxes, scores and classes, and the decoding behind it, stay as they are: they cost little, and boxes move
-by pixels if they are rounded.
+The layers that predict boxes, scores and classes, and the decoding after them, are not quantised: they cost little, and
+rounding would move boxes by pixels.
 """
 
 import tempfile
@@ -15,21 +15,21 @@ from icconv_mm.errors import MissingLibraryError
 from icconv_mm.export import writers
 from icconv_mm_runtime.images import Sample, arrays_of, preprocess, read_all
 
-_IMAGES = 64  # by which ranges are measured at most
+_IMAGES = 64  # to measure ranges, at most
 _OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')
 _CHOOSING = {'TopK', 'NonMaxSuppression', 'GatherElements', 'GatherND', 'ScatterND', 'Exp', 'Shape'}
 _ONNX_TYPES = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
 def write(model: Any, description: Mapping[str, Any], to: str, path: Path, images: Sequence[Path]) -> None:
-    """Write an ``onnx.ModelProto`` in 8 bits.
+    """Writes an ``onnx.ModelProto`` in 8 bits.
 
     Args:
         model: The model.
-        description: What the file says of itself.
+        description: The description of the exported model.
         to: 'onnx', by ONNX Runtime's quantiser, or 'openvino', by NNCF.
         path: The file.
-        images: By which ranges of activations are measured.
+        images: Images for measuring the ranges of activations.
 
     Raises:
         MissingLibraryError: NNCF is not installed.
@@ -42,7 +42,7 @@ def write(model: Any, description: Mapping[str, Any], to: str, path: Path, image
 
 
 def predictors(model: Any) -> list[str]:
-    """Names of the convolutions and products whose results no other one reads before something is chosen by them."""
+    """Returns names of the convolutions and products whose results reach no other one before a selection uses them."""
     readers: dict[str, list] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -63,7 +63,7 @@ def _is_last(node: Any, readers: Mapping[str, Sequence]) -> bool:
 
 
 def _inputs(description: Mapping[str, Any], images: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
-    """What the network reads of each image."""
+    """Yields the inputs of the network for each image."""
     paths = list(map(str, images))[:_IMAGES]
     for path, image in read_all(paths):
         yield arrays_of([preprocess(Sample(path, image), description['steps'])], description['batch'])
@@ -88,7 +88,7 @@ def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarra
             op_types_to_quantize=list(_ONNX_TYPES),
             nodes_to_exclude=kept,
             per_channel=True,
-            reduce_range=True,  # processors without instructions for 8 bits would overflow
+            reduce_range=True,  # avoids overflow on processors without 8-bit instructions
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )

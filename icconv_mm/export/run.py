@@ -1,4 +1,4 @@
-"""The steps of an export: its arguments are checked, the file is written beside its place, opened, and moved there."""
+"""Steps of an export: check the arguments, write the file to a temporary folder, open it, and move it to its path."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -19,10 +19,10 @@ from icconv_mm_runtime import RuntimeInputError, Session
 
 
 def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path | None) -> Path:
-    """The file that an export is to write, by the arguments of :func:`icconv_mm.apis.export`.
+    """Returns the path of the file to write, from the arguments of :func:`icconv_mm.apis.export`.
 
     Raises:
-        ArgumentError: They do not fit each other, or the file cannot be written.
+        ArgumentError: The arguments conflict, or the file cannot be written.
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
     require_known([to], tuple(writers.FORMATS), 'to: there is no format')
@@ -58,7 +58,7 @@ def _check_writable(out: Path) -> None:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """What the runtime refuses is wrong input of the export."""
+    """Converts an input error of the runtime into an InputError of the export."""
     try:
         yield
     except RuntimeInputError as error:
@@ -66,7 +66,7 @@ def refusals() -> Iterator[None]:
 
 
 def _example(network: Exported, description: Mapping[str, Any]) -> tuple:
-    """Arguments of the network, batch 2: free sizes are traced at one that no layer confuses with another."""
+    """Returns example arguments of the network, batch 2, of a size that no layer confuses with another."""
     height, width = description['batch']['fixed'] or (512, 704)
     images = [
         torch.randint(256, (2, 3, round(height * scale), round(width * scale)), dtype=torch.uint8)
@@ -79,7 +79,7 @@ def _example(network: Exported, description: Mapping[str, Any]) -> tuple:
 def write_network(
     network: Exported, description: Mapping[str, Any], to: str, file: Path, int8: str | Path | None, operator: bool
 ) -> dict[str, Any]:
-    """Write the file, still without the figures of the check."""
+    """Writes the file, without the figures of the check; returns what is known for the report."""
     from icconv_mm.export.onnx_files import count_convolutions, to_onnx
 
     example, fixed = _example(network, description), description['batch']['fixed'] is not None
@@ -102,7 +102,7 @@ def write_network(
 
 
 def open_session(network: Exported, description: Mapping[str, Any], to: str, file: Path) -> Session:
-    """What runs the file, which gets its description."""
+    """Returns a session that runs the file, and writes the description into the file."""
     if to == 'pt2':
         return Session.of(description, writers.pt2_runner(file, network.names, len(network.scales)), str(file))
     write_description(to, file, description)
@@ -110,9 +110,9 @@ def open_session(network: Exported, description: Mapping[str, Any], to: str, fil
 
 
 def move_parts(folder: Path, out: Path) -> None:
-    """Move the parts of a file to where it belongs; one of several parts is never beside a part of the former one."""
+    """Moves the parts of a file to their folder; parts of the new and the former file are never there together."""
     others = [part for part in folder.iterdir() if part.name != out.name]
     if others:
-        out.unlink(missing_ok=True)  # until its other parts are there, nothing can be opened
+        out.unlink(missing_ok=True)  # until all parts are there, none can be opened
     for part in (*others, folder / out.name):
         part.replace(out.parent / part.name)

@@ -1,4 +1,4 @@
-"""Files of an exported network, each with its description inside, and how they run here."""
+"""Writes the files of an exported model, each with its description inside, and runs them here."""
 
 import json
 import tempfile
@@ -19,7 +19,7 @@ FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2'}
 
 
 def write_onnx(model: Any, description: Mapping[str, Any], path: Path) -> None:
-    """An ``onnx.ModelProto`` as a file."""
+    """Writes an ``onnx.ModelProto`` to a file."""
     import onnx
 
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
@@ -27,7 +27,7 @@ def write_onnx(model: Any, description: Mapping[str, Any], path: Path) -> None:
 
 
 def to_openvino(model: Any) -> Any:
-    """An OpenVINO model of an ONNX model."""
+    """Converts an ONNX model to an OpenVINO model."""
     try:
         import openvino
     except ImportError:
@@ -41,29 +41,29 @@ def to_openvino(model: Any) -> Any:
 
 
 def write_openvino(model: Any, description: Mapping[str, Any], path: Path) -> None:
-    """An OpenVINO model as ``.xml``, with its ``.bin`` beside it, whose SHA-256 the description gets."""
+    """Writes an OpenVINO model as ``.xml`` and ``.bin``; the description gets the SHA-256 of the ``.bin``."""
     import openvino
 
-    for _ in range(2):  # the weights are known when they are written
+    for _ in range(2):  # the weights' SHA-256 is known after the first time
         model.set_rt_info(json.dumps(description), [KEY])
         openvino.save_model(model, str(path), compress_to_fp16=False)
         description = {**description, 'weights_sha256': sha256(path.with_suffix('.bin'))}
 
 
 def compile_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
-    """A package of AOTInductor: machine code for this kind of processor, which torch loads.
+    """Compiles a package of AOTInductor: machine code for this kind of processor, which torch loads.
 
     Raises:
-        InputError: The compiler fails, or there is none.
+        InputError: The compiler fails or does not exist.
     """
     try:
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
-    except Exception as error:  # of whatever compiler is here
+    except Exception as error:  # the compiler can raise anything
         raise InputError(f"to='pt2': AOTInductor fails ({' '.join(str(error).split())[:300]})") from error
 
 
 def add_description(path: Path, description: Mapping[str, Any]) -> None:
-    """Puts the description into a package of AOTInductor, which is a zip archive."""
+    """Adds the description to a package of AOTInductor, which is a zip archive."""
     import zipfile
 
     with zipfile.ZipFile(path, 'a') as archive:
@@ -72,7 +72,7 @@ def add_description(path: Path, description: Mapping[str, Any]) -> None:
 
 
 def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
-    """What runs a package of AOTInductor in this process."""
+    """Returns a function that runs a package of AOTInductor in this process."""
     loaded = torch._inductor.aoti_load_package(str(path))
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -84,12 +84,12 @@ def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
 
 
 def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
-    """The program as a module of torch's own convolutions, whose weights are computed here and not in each call."""
-    from torch._export.passes.constant_folding import ConstantFolder, replace_node_with_constant  # torch 2.1 has none
+    """Returns the program as a module of torch's own convolutions with weights computed once, not in each call."""
+    from torch._export.passes.constant_folding import ConstantFolder, replace_node_with_constant  # missing in torch 2.1
 
     class Folder(ConstantFolder):
         def is_impure(self, node: torch.fx.Node) -> bool:
-            return False  # torch asks for operators of quantisation, which may not be loaded
+            return False  # torch looks up quantisation operators, which may not be loaded
 
     own = [
         operator
@@ -109,6 +109,6 @@ def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModu
 
 
 def input_names(network: Exported) -> list[str]:
-    """``image``, ``image_1``, ... and ``size``."""
+    """Returns ``image``, ``image_1``, ... and ``size``."""
     images = ['image', *(f'image_{number}' for number in range(1, len(network.scales)))]
     return [*images, *(['size'] if network.sized else [])]

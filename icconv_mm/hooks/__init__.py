@@ -1,1 +1,1 @@
-"""Hooks: what a training does beside. Each module says what its hooks are for."""
+"""Hooks of mmengine's runner; the docstring of each module says what its hooks do."""

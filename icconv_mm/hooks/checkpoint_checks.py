@@ -1,4 +1,4 @@
-"""Hooks, in the order of a run: what is built and loaded is checked, saved whole, resumed as it was, deployed."""
+"""Hooks that check datasets, checkpoints and images, and deploy the model before a test."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,25 +24,25 @@ from icconv_mm.tasks.choose import scope_and_adapter
 
 @HOOKS.register_module()
 class CheckpointMatchHook(Hook):
-    """Checks what was built and what is loaded, where mmengine takes anything and at best logs what it leaves out.
+    """Checks the built model and the loaded checkpoint; mmengine accepts any and at best logs what it leaves out.
 
     Before the run: datasets that are empty or have other classes than the config, heads with another number of classes,
-    pretrained weights that do not cover their module. When a checkpoint is read: whether it fits the model and, to test
-    or to resume, whether its classes have the labels of the data.
+    pretrained weights that do not cover their module. After a checkpoint is read: whether it fits the model and, for a
+    test or a resumed run, whether its classes have the labels of the dataset.
 
     Args:
         allow: Names of modules where differences are accepted, such as ``'roi_head.bbox_head'`` when the number of
             classes changes.
         name: Name of the checkpoint in the error.
         resume: Whether the run continues from the checkpoint: its counters, logs and best checkpoints are checked.
-        task: The adapter of the task; by default that of the runner's config.
+        task: The task's adapter; by default the adapter for the runner's config.
 
     Raises:
-        DatasetError, InputError: Data cannot be right, or the model cannot learn them.
+        DatasetError, InputError: The dataset is wrong, or the model cannot learn it.
         MissingFileError, ArchitectureMismatchError: Pretrained weights are missing, or keys or shapes differ elsewhere;
             the message lists them.
-        InputError: The run is to continue from the checkpoint, and what it says about the run cannot be; or classes of
-            the checkpoint have other labels in the data.
+        InputError: The run cannot resume from the state in the checkpoint, or classes of the checkpoint have other
+            labels in the dataset.
     """
 
     priority = 'HIGHEST'  # before hooks that change the checkpoint, such as the one for averaged weights
@@ -60,12 +60,12 @@ class CheckpointMatchHook(Hook):
         self.task = task
 
     def _task_of(self, runner: Runner) -> TaskAdapter:
-        if self.task is None:  # in a config of the user's, without our tools
+        if self.task is None:  # the user's own config, run without this package's tools
             _, self.task = scope_and_adapter(runner.cfg)
         return self.task
 
     def before_run(self, runner: Runner) -> None:
-        """A runner calls it when all is built; most have read no checkpoint yet."""
+        """Checks datasets, heads and pretrained weights after they are built; most runs have read no checkpoint yet."""
         model = unwrapped(runner.model)
         for phase in ('train', 'val', 'test'):
             if isinstance(loop := getattr(runner, f'_{phase}_loop', None), BaseLoop):
@@ -95,12 +95,12 @@ class CheckpointMatchHook(Hook):
 
 
 def _check_labels(task: TaskAdapter, checkpoint: dict, dataset: Any, where: str) -> None:
-    """Raise InputError for a class that has one label in the checkpoint and another in the data."""
+    """Raises InputError if a class has one label in the checkpoint and another in the dataset."""
     learned = task.parts(task.dataset_meta(checkpoint))
     for part, (adapter, meta) in task.parts(dict(metainfo_of_built(dataset))).items():
         names = adapter.class_names(meta)
         for label, name in enumerate(adapter.class_names(learned[part][1])):
-            if name in names and name not in names[label : label + 1]:  # ImageNet has names twice
+            if name in names and name not in names[label : label + 1]:  # ImageNet repeats some names
                 raise InputError(
                     f'{name!r} was learned with label {label}, but has label {names.index(name)} in {where}.dataset: '
                     'set metainfo=dict(classes=...) in the order of the training'
@@ -108,16 +108,16 @@ def _check_labels(task: TaskAdapter, checkpoint: dict, dataset: Any, where: str)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """A model without what distributed training or test-time augmentation puts around it."""
+    """Returns the model without the wrappers of distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
 def check_pretrained(model: nn.Module) -> None:
-    """Raise for a local file of pretrained weights that is missing or of another architecture.
+    """Raises an error if a local file of pretrained weights is missing or of another architecture.
 
-    mmengine loads what fits of it, and says the rest in the log.
+    mmengine loads the weights that fit, and only logs the others.
     """
     for name, module in model.named_modules():
         inits = getattr(module, 'init_cfg', None) or []
@@ -129,7 +129,7 @@ def check_pretrained(model: nn.Module) -> None:
 
 
 def _check_resumable(runner: Runner, checkpoint: dict) -> None:
-    """Raise InputError unless the runner can continue from a checkpoint; it has its loop by now."""
+    """Raises InputError unless the runner can resume from the checkpoint; the runner has built its loop by then."""
     loop = runner.train_loop
     epochs = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else None
     iters = getattr(loop, 'max_iters', None) if epochs is None else None
@@ -154,27 +154,27 @@ def _check_resumable(runner: Runner, checkpoint: dict) -> None:
 
 
 def _batch_size(runner: Runner) -> int | None:
-    """Images of an iteration of all processes; None where a loader does not say."""
+    """Returns the number of images per iteration over all processes; None if the data loader has no batch size."""
     own = getattr(getattr(runner.train_loop.dataloader, 'batch_sampler', None), 'batch_size', None)
     return own and own * get_world_size()
 
 
 def _source(evaluator: Any, i: int) -> str:
-    """The annotation file of a metric by the config of the evaluator, if it says one."""
+    """Returns the annotation file of a metric in the evaluator's config, or ``'the file'``."""
     metrics = evaluator.get('metrics', evaluator) if isinstance(evaluator, Mapping) else evaluator
     metric = next(iter(metrics[i : i + 1]), None) if isinstance(metrics, (list, tuple)) else metrics
     while isinstance(metric, Mapping):
         if metric.get('ann_file'):
             return str(metric['ann_file'])
-        metric = metric.get('metric')  # of TaskMetric
+        metric = metric.get('metric')  # nested in a TaskMetric
     return 'the file'
 
 
 class ImageCheckHook(Hook):
-    """Refuses images that the mean and std of the model are not for: other channels, or of 0 to 1.
+    """Rejects images that do not fit the model's mean and std: another number of channels, or values from 0 to 1.
 
     Raises:
-        InputError: Naming the image.
+        InputError: An image does not fit; the message names it.
     """
 
     def _before_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, mode: str = 'train') -> None:
@@ -183,7 +183,7 @@ class ImageCheckHook(Hook):
         if not isinstance(mean, torch.Tensor) or not isinstance(images, (torch.Tensor, list)):
             return
         if not len(images) or not all(isinstance(image, torch.Tensor) and image.ndim == 3 for image in images):
-            return  # copies at several scales
+            return  # test-time augmentation at several scales
         samples = data_batch.get('data_samples') or ()
         for i, image in enumerate(images):
             if mean.numel() > 1 and len(image) != mean.numel():
@@ -208,7 +208,7 @@ def _name(samples: Sequence[Any], i: int) -> str:
 class DeployHook(Hook):
     """Deploys the model (``icconv_mm.deploy``) in the runner before a test.
 
-    By then the checkpoint is loaded and, where weights are averaged, the averages are in their place.
+    By then the checkpoint is loaded, and averaged weights, if any, have replaced the model's.
     """
 
     priority = 'LOWEST'

@@ -1,4 +1,4 @@
-"""What a run prints first, and its curves when it ends."""
+"""Hooks that log a run's summary when it starts and draw its curves when it ends."""
 
 import itertools
 import json
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-NAME_LETTERS = 40  # of a name in a figure
-_LAST_STEP = 1 << 53  # to which a float counts
-_NO_METRICS = ('step', 'epoch', 'time', 'data_time')  # of what a validation logs
+NAME_LETTERS = 40  # length of a class name in a figure
+_LAST_STEP = 1 << 53  # largest integer that a float counts to
+_NO_METRICS = ('step', 'epoch', 'time', 'data_time')  # entries of a validation's log that are no metrics
 
 
 class OpeningHook(Hook):
-    """The first lines of the log: config, network, data, schedule, machine. Everything else is in the saved config.
+    """Logs a summary first: config, network, dataset, schedule, machine. The saved config has everything else.
 
     Args:
         name: Name of the config.
-        network: Types of the model and of its backbone.
+        network: Types of the model and its backbone.
     """
 
     priority = 'HIGHEST'
@@ -70,7 +70,7 @@ class OpeningHook(Hook):
 
 
 class CurvesHook(Hook):
-    """Draws losses, metrics and the learning rate against iterations into ``results.png`` when a training ends."""
+    """Draws losses, metrics and the learning rate against iterations into ``results.png`` after training."""
 
     priority = 'LOWEST'
 
@@ -86,7 +86,7 @@ class CurvesHook(Hook):
 
 @contextmanager
 def warning_after_training(what: str) -> Iterator[None]:
-    """A warning in the place of an exception: a training that has ended stays ended, whatever is drawn of it."""
+    """Turns an exception into a warning: a finished training does not fail because of a figure."""
     try:
         yield
     except Exception as error:
@@ -97,11 +97,11 @@ def warning_after_training(what: str) -> Iterator[None]:
 
 
 def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
-    """``results.png`` of all that the runs in a folder have logged; None if they have not.
+    """Draws ``results.png`` from the logs of all runs in a folder; returns its path, or None without logs.
 
     Args:
-        work_dir: The folder; of what was logged before, a run that goes on or begins anew takes the place.
-        steps: Iterations of an epoch, where validations are numbered by epochs.
+        work_dir: The folder; a resumed or new run replaces what earlier ones logged from its first iteration on.
+        steps: Iterations per epoch, for validations that are numbered by epochs.
     """
     groups: dict[str, dict[str, dict[int, float]]] = {'loss': {}, 'metric': {}, 'learning rate': {}}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
@@ -114,7 +114,7 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
         _forget(groups, min(itertools.compress(places, trained), default=math.inf))
         for entry, is_training, place in zip(entries, trained, places):
             for key, value in entry.items():
-                if not isinstance(value, (int, float)):  # one for each class
+                if not isinstance(value, (int, float)):  # a list with a value per class
                     continue
                 name = 'learning rate' if key.endswith('lr') else 'loss' if 'loss' in key else None
                 if not is_training:
@@ -140,7 +140,7 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
 
 @contextmanager
 def drawn_figure(path: Path, size: tuple[float, float]) -> 'Iterator[Figure]':
-    """A figure that is written at the end; its words are no formulas, though names of classes may have ``$``."""
+    """Yields a figure and saves it at the end; its text is not parsed as math, since class names may contain ``$``."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -151,7 +151,7 @@ def drawn_figure(path: Path, size: tuple[float, float]) -> 'Iterator[Figure]':
 
 
 def _logged(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log that are objects with a place; one that was cut when a run was killed is none."""
+    """Returns the entries of a log that have a step; skips a line that was cut off when a run was killed."""
     entries = []
     for line in file.read_text(errors='replace').splitlines():
         try:
@@ -165,7 +165,7 @@ def _logged(file: Path) -> list[dict[str, Any]]:
 
 
 def _forget(groups: Mapping[str, Mapping[str, dict[int, float]]], begin: float) -> None:
-    """Drop what was logged from an iteration on."""
+    """Removes the logged values from iteration ``begin`` on."""
     for values in (values for group in groups.values() for values in group.values()):
         for place in [place for place in values if place >= begin]:
             del values[place]

@@ -1,4 +1,4 @@
-"""Losses and metrics that are not finite."""
+"""Hooks for losses and metrics that are not finite."""
 
 import math
 import re
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class FiniteLossHook(Hook):
-    """Ends a training whose loss is not finite: from then on no weight is, and what follows is for nothing.
+    """Ends a training whose loss is not finite: its weights would never be finite again.
 
     Raises:
-        InputError: With iteration, losses, images, and where to look.
+        InputError: The loss is not finite; the message has iteration, losses and images, and says where to look.
     """
 
     priority = 'VERY_HIGH'  # before the log and the checkpoints
@@ -43,15 +43,15 @@ class FiniteLossHook(Hook):
 
 
 def _images_of(batch: Any) -> list[str]:
-    """The paths of the images of a batch, as the libraries' data samples have them."""
+    """Returns the paths of a batch's images from the libraries' data samples."""
     samples = batch.get('data_samples') if isinstance(batch, dict) else None
     return [str(path) for each in samples or () if (path := getattr(each, 'img_path', None))]
 
 
 class UnmeasuredHook(Hook):
-    """Removes metrics without a value from those of a validation, after the log and before hooks that monitor them.
+    """Removes metrics without a value from a validation, after they are logged and before hooks monitor them.
 
-    Without annotated objects, COCO's metrics are -1 and means are not a number. The first of them would be the best
+    Without annotated objects, COCO's metrics are -1 and means are NaN. The first such value would become the best
     checkpoint, and ``EarlyStoppingHook`` would end the training.
     """
 
@@ -69,7 +69,7 @@ class UnmeasuredHook(Hook):
             del metrics[key]
         if none and not self._has_warned:
             self._has_warned = True
-            warnings.filterwarnings('ignore', 'Skip early stopping process')  # mmengine's, at each validation
+            warnings.filterwarnings('ignore', 'Skip early stopping process')  # from mmengine, at each validation
             runner.logger.warning(
                 f'{", ".join(f"{key} is {value}" for key, value in none.items())}, as where a validation has no '
                 'annotated object: no best checkpoint is chosen, no lack of progress ends the training, and the last '
@@ -78,6 +78,6 @@ class UnmeasuredHook(Hook):
 
 
 def _is_unmeasured(key: str, value: Any) -> bool:
-    """Whether a metric is not a number, or what COCO's evaluation gives without objects."""
+    """Returns whether a metric is NaN, or the -1 of COCO's evaluation without objects."""
     is_of_coco = re.search('A[PR]', key) is not None
     return isinstance(value, (int, float)) and (math.isnan(value) or (value == -1 and is_of_coco))

@@ -1,4 +1,4 @@
-"""Random numbers that a resumed training repeats."""
+"""Hook that makes a resumed training repeat the random numbers of an uninterrupted one."""
 
 import random
 from collections.abc import Iterator
@@ -16,21 +16,21 @@ from icconv_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ResumableRandomnessHook(Hook):
-    """Make a resumed run continue as if it had never stopped.
+    """Makes a resumed run continue as if it had never stopped.
 
-    mmengine restores weights, optimiser and schedules, and advances the data to where it was, but the random generators
-    start anew. This hook restarts them at fixed points, from a seed derived from the run's seed and the number of the
-    epoch or iteration. What follows such a point no longer depends on what came before it:
+    mmengine restores weights, optimiser and schedules, and advances the data loader, but restarts the random
+    generators. This hook reseeds them at fixed points, from the run's seed and the number of the epoch or iteration.
+    After such a point, the random numbers no longer depend on the run before it:
 
-    * in epoch-based runs at every epoch after the first, in this process and in the workers of the data loader. Workers
-      that persist are restarted, which is the only way to reach their generators;
-    * in iteration-based runs every ``interval`` iterations. The workers' generators need no help there: mmengine
+    * in epoch-based runs at every epoch after the first, in this process and in the data loader's workers. Persistent
+      workers are restarted, which is the only way to reach their generators;
+    * in iteration-based runs every ``interval`` iterations. The workers' generators need no reseeding there: mmengine
       replays all data from the start.
 
-    Before the first of these points, a run draws the same numbers as without the hook.
+    Before the first of these points, a run draws the same random numbers as without the hook.
 
     Args:
-        interval: Iterations between restarts in iteration-based runs; by default the interval of the checkpoints.
+        interval: Iterations between two reseedings in iteration-based runs; by default the checkpoint interval.
     """
 
     priority = 'VERY_LOW'
@@ -53,9 +53,9 @@ class ResumableRandomnessHook(Hook):
 
 
 class _RestartingIterator:
-    """Restarts the generators before every ``interval``-th batch is loaded.
+    """Iterator that reseeds the generators before every ``interval``-th batch is loaded.
 
-    It counts batches from the start of the run, also while mmengine skips those that a resumed run has seen.
+    It counts batches from the start of the run, also while mmengine skips the batches that a resumed run has seen.
     """
 
     def __init__(self, iterator, interval: int, seed: int) -> None:
@@ -74,37 +74,37 @@ class _RestartingIterator:
         return next(self._iterator)
 
     def skip_iter(self, num_iters: int) -> None:
-        """What onedl-mmengine calls to resume. It would not load what it skips; the workers' generators need that."""
+        """Loads and drops batches: onedl-mmengine calls it to resume, and the workers' generators must advance."""
         for _ in range(num_iters):
             next(self)
 
 
 def checkpoint_interval(runner: Runner) -> int | None:
-    """Iterations between two checkpoints of an iteration-based run, if it writes any."""
+    """Returns the iterations between two checkpoints of an iteration-based run; None if it writes none."""
     saving = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch)
     return next((hook.interval for hook in saving if hook.interval > 0), None)
 
 
 def derived_seed(seed: int, position: int) -> int:
-    """A 32-bit seed for a position (epoch or iteration) of the run that was started with ``seed``."""
+    """Returns a 32-bit seed for an epoch or iteration of the run that was started with ``seed``."""
     return int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
 
 
 def restart_generators(seed: int) -> None:
-    """Seed the generators of Python, numpy and torch (all devices)."""
+    """Seeds the generators of Python, numpy and torch (all devices)."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def _restart_workers(loader: torch.utils.data.DataLoader, seed: int) -> None:
-    """Let the workers of the next epoch start with generators derived from ``seed``.
+    """Seeds the workers of the next epoch with generators derived from ``seed``.
 
-    mmengine seeds a worker through the loader's ``worker_init_fn``, with the same seed in every epoch. Another function
-    given by the config is left alone.
+    mmengine seeds a worker through the loader's ``worker_init_fn``, with the same seed in every epoch. A
+    ``worker_init_fn`` of the config is kept.
     """
     init = loader.worker_init_fn
     if isinstance(init, partial) and 'seed' in init.keywords:
         loader.worker_init_fn = partial(init.func, *init.args, **{**init.keywords, 'seed': seed % 2**31})
     if loader.persistent_workers and loader._iterator is not None:
-        loader._iterator = None  # persistent workers live in it; the loader makes a new one for the next epoch
+        loader._iterator = None  # holds the persistent workers; the loader makes a new iterator for the next epoch

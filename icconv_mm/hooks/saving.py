@@ -1,4 +1,4 @@
-"""Checkpoints that are written whole; for one's own images, annotations beside the config in the folder of a run."""
+"""Hooks that write checkpoints atomically, and copy the user's annotations into the run's folder."""
 
 import os
 import secrets
@@ -21,19 +21,20 @@ from icconv_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook``, which deletes the old file before it writes the new one, in the other order.
+    """mmengine's ``CheckpointHook``, but it writes the new checkpoint before it deletes the old one.
 
-    A checkpoint is written beside its place, flushed to the disk and renamed; then ``last_checkpoint`` names it, and
-    only then are older ones deleted. So a run that is killed while it saves, or whose disk is full, leaves the one
-    before. Folders on a storage backend (``s3://``) are left to mmengine.
+    A checkpoint is written to a temporary name beside its own, flushed to the disk and renamed; then
+    ``last_checkpoint`` is updated, and only then are older checkpoints deleted. A run that is killed while it saves, or
+    whose disk is full, therefore keeps the previous checkpoint. Folders on a storage backend (``s3://``) are left to
+    mmengine.
 
     Raises:
-        InputError: The file cannot be written, such as on a full disk; the message names it.
+        InputError: The file cannot be written, for example because the disk is full; the message names the file.
     """
 
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
-        words = [secrets.token_hex(8)]  # of a run, in names that nobody else writes to
+        words = [secrets.token_hex(8)]  # part of temporary names, unique to this run
         broadcast_object_list(words)
         self._part = f'.{words[0]}.part'
 
@@ -57,12 +58,12 @@ class AtomicCheckpointHook(CheckpointHook):
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
-            elif self.file_backend.isdir(path):  # of deepspeed
+            elif self.file_backend.isdir(path):  # written by deepspeed
                 self.file_backend.rmtree(path)
         return None
 
     def _keep(self, runner: Runner, step: int) -> list[int]:
-        """Enter a step among those to keep; returns those that are too many."""
+        """Adds a step to those to keep; returns the steps whose checkpoints are to be deleted."""
         if self.max_keep_ckpts < 1 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
             return []
         surplus = [self.keep_ckpt_ids.popleft()] if len(self.keep_ckpt_ids) == self.max_keep_ckpts else []
@@ -72,7 +73,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         wanted = [key for key in getattr(self, 'key_indicators', ()) or () if key != 'auto']
-        if metrics and (absent := [key for key in wanted if key not in metrics]):  # mmdet's, where nothing is detected
+        if metrics and (absent := [key for key in wanted if key not in metrics]):  # mmdet's, if nothing is detected
             why = 'nothing was found, or nothing is annotated'
             runner.logger.info(f'no best checkpoint is chosen: this validation has no {", ".join(absent)} ({why})')
             return None
@@ -84,7 +85,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _deleting_later(self) -> Iterator[None]:
-        """mmengine removes the best checkpoint so far before it saves the new one: let it be removed afterwards."""
+        """Delays the removal of the best checkpoint until the new one is saved; mmengine removes it before."""
         backend, later = self.file_backend, _DeletingLater()
         self.file_backend = later
         try:
@@ -98,7 +99,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 class _DeletingLater(LocalBackend):
-    """A local backend that takes down what is to be removed."""
+    """Local backend that records the files to remove instead of removing them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class _DeletingLater(LocalBackend):
 
 
 class _Saving:
-    """A runner whose ``save_checkpoint`` writes beside the place, to a name that ends so, flushes and renames."""
+    """Wraps a runner so that ``save_checkpoint`` writes to a temporary name with this ending, flushes and renames."""
 
     def __init__(self, runner: Runner, ending: str) -> None:
         self._runner, self._ending = runner, ending
@@ -135,14 +136,14 @@ class _Saving:
 
 
 def _send_shards(wrapper: OptimWrapper | OptimWrapperDict) -> None:
-    """What the main process waits for when it saves: mmengine has it alone ask for the parts of a sharded optimiser."""
+    """Sends the optimiser's shards to the main process, which waits for them: mmengine has only that one ask."""
     for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
         if isinstance(each.optimizer, ZeroRedundancyOptimizer):
             each.optimizer.consolidate_state_dict()
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or the entries of a folder, are on the disk."""
+    """Waits until a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -150,16 +151,16 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-# Where a written config lies; mmengine compiles it under its own name.
+# Path of the config file that runs the expression; mmengine compiles a config under its own file name.
 HERE = '(lambda: None).__code__.co_filename'
-UNFINISHED = '.icconv_mm_'  # begins the names of folders that are being written, in that of a run
+UNFINISHED = '.icconv_mm_'  # prefix of unfinished folders inside the folder of a run
 
 
 @HOOKS.register_module()
 class CopyAnnotationsHook(Hook):
-    """Puts the annotations of one's own images beside the config that mmengine writes into the folder of a run.
+    """Copies the user's annotations beside the config that mmengine writes into the folder of a run.
 
-    mmengine writes where they were. Then that config finds them by its own place, and the folder may be moved.
+    mmengine writes the original location. The hook makes it relative to the config, so that the folder may be moved.
     """
 
     priority = 'HIGHEST'
@@ -175,7 +176,7 @@ class CopyAnnotationsHook(Hook):
 
 
 def _copy(folder: Path, work_dir: Path) -> None:
-    """The folder of annotations in that of a run; segmentation maps as links to the same files, where they can be."""
+    """Copies the folder of annotations into the folder of a run; segmentation maps become hard links if possible."""
     target, part = work_dir / folder.name, work_dir / f'{UNFINISHED}{folder.name}'
     if not target.exists():
         shutil.rmtree(part, ignore_errors=True)
@@ -184,7 +185,7 @@ def _copy(folder: Path, work_dir: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """Segmentation maps are many, and nobody edits them."""
+    """Links a segmentation map, since there are many and nobody edits them; copies any other file."""
     try:
         if not source.endswith('.png'):
             raise OSError
@@ -194,9 +195,9 @@ def _link(source: str, target: str) -> None:
 
 
 def _self_locating(text: str, folder: str) -> str:
-    """A config that mmengine has written, with ``annotations`` in the place of the folder in all literals."""
-    start = repr(folder)[:-1]  # with the quotes that Python has chosen
+    """Returns the text of a config from mmengine with ``annotations`` in place of the folder in all literals."""
+    start = repr(folder)[:-1]  # with the quotes that repr chose
     text = text.replace(f'annotations = {folder!r}\n', '').replace(f'{start}/', f'annotations + {start[0]}/')
-    text = text.replace('{{', '{\\x7b')  # in a path that came later, which mmengine would replace
-    # a config with an import statement, mmengine reads in another way
+    text = text.replace('{{', '{\\x7b')  # in a later path, which mmengine would replace
+    # mmengine parses a config with an import statement differently
     return f"annotations = __import__('os').path.dirname({HERE}) + '/{Path(folder).name}'\n{text}"

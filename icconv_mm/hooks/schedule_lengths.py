@@ -1,26 +1,27 @@
-"""Configs of schedulers for a training of another length."""
+"""Functions that adapt configs of schedulers to another length of the training."""
 
 import math
 
 from icconv_mm.config_tree import as_list
 
-# What a scheduler counts in epochs or iterations, and the least that it may be.
+# The settings that a scheduler counts in epochs or iterations, and their lowest values.
 _COUNTS = {'begin': 0, 'end': 1, 'T_max': 1, 'step_size': 1, 'total_steps': 1, 'periods': 1, 'milestones': 1}
 
 
 def stretch(scheduler: dict, kind: str, ratio: float) -> None:
-    """Change the config of a scheduler of a kind to that of a training ``ratio`` times as long.
+    """Changes a scheduler's config to that of a training ``ratio`` times as long.
 
-    What becomes iterations when the length of an epoch is known (``convert_to_iter_based``) keeps fractions of epochs.
+    Counts that become iterations when the length of an epoch is known (``convert_to_iter_based``) keep fractions of
+    epochs.
     """
     step, whole = ratio * scheduler.get('step_size', 1), not scheduler.get('convert_to_iter_based')
     if kind.startswith('Exponential') or ('step_size' in scheduler and step < 1 and whole):
-        scheduler['gamma'] = scheduler.get('gamma', 0.1) ** (1 / step)  # it decays in each step
+        scheduler['gamma'] = scheduler.get('gamma', 0.1) ** (1 / step)  # the decay of each step
     scale_counts(scheduler, kind, ratio, whole)
 
 
 def scale_counts(scheduler: dict, kind: str, ratio: float, whole: bool = True) -> None:
-    """Multiply what a scheduler counts, by default to whole numbers."""
+    """Multiplies a scheduler's counts, by default to whole numbers."""
     former = span_of(scheduler) if 'end' in scheduler else 0
     spans = 'end' in scheduler and math.isclose(scheduler.get('T_max') or 0, span_of(scheduler))
     for key, least in _COUNTS.items():
@@ -31,7 +32,7 @@ def scale_counts(scheduler: dict, kind: str, ratio: float, whole: bool = True) -
         scheduler['end'] = max(scheduler['end'], scheduler.get('begin', 0) + 1)
     if spans:
         scheduler['T_max'] = span_of(scheduler)
-    if whole and former not in (0, 1):  # a factor of one step, as in RTMO's recipes, is meant to stay
+    if whole and former not in (0, 1):  # a factor of one step, as in RTMO's configs, is intended
         skip_short_warm_up(scheduler, kind, ('Linear', 'Constant'))
 
 
@@ -40,10 +41,10 @@ def span_of(scheduler: dict) -> float:
 
 
 def skip_short_warm_up(scheduler: dict, kind: str, kinds: tuple[str, ...]) -> None:
-    """Let a warm-up of one step have the full value in it.
+    """Sets a warm-up of one step to the full value.
 
-    mmengine's warm-ups (``LinearLR``, ``ConstantLR``, those of the momentum) come back to it in their last step. The
-    first is none: the value would stay at the start for the whole training.
+    mmengine's warm-ups (``LinearLR``, ``ConstantLR``, the momentum's) reach the full value in their last step. A single
+    step is the first one, too: the value would stay at the start for the whole training.
     """
     if kind.startswith(kinds) and 'end' in scheduler and span_of(scheduler) < 2:
         if kind.startswith('Constant'):

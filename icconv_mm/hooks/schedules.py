@@ -1,4 +1,4 @@
-"""Schedulers that do what the config says: in short trainings, and in those that go on with another length."""
+"""Checks of schedulers for short trainings, and a hook that applies the config's schedule to a resumed training."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,21 +11,21 @@ from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import InputError
 from icconv_mm.hooks.schedule_lengths import scale_counts, skip_short_warm_up, span_of
 
-# What of a scheduler changes while it runs, or is of the optimiser; the rest is its plan.
+# State of a scheduler that changes during the run or belongs to the optimiser; the rest follows from its config.
 _STATE = {'optimizer', 'base_values', 'last_step', '_global_step', '_last_value', 'anneal_func'}
 _STATE_OF_METRICS = {'best', 'cooldown_counter', 'num_bad_epochs'}  # of ReduceOnPlateau
 
 
 def checked_schedulers(runner: Runner, schedulers: Any) -> Any:
-    """Configs of schedulers in the same form, those of epochs that step in every iteration in iterations.
+    """Returns the schedulers' configs in the same form; epochs become iterations if a scheduler steps by iteration.
 
-    A warm-up that is longer than the training gets a warning.
+    A warning is logged for a warm-up that is longer than the training.
 
     Args:
-        runner: The runner, whose training loop says how many iterations an epoch has.
-        schedulers: ``param_scheduler`` of its config; None without any.
+        runner: The runner; its training loop knows the iterations per epoch.
+        schedulers: ``param_scheduler`` of the config; None without any.
     """
-    if isinstance(schedulers, dict) and 'type' not in schedulers:  # of several optimisers
+    if isinstance(schedulers, dict) and 'type' not in schedulers:  # for several optimisers
         return {name: checked_schedulers(runner, own) for name, own in schedulers.items()}
     if isinstance(schedulers, dict):
         return [_check(runner, dict(schedulers))]
@@ -54,17 +54,17 @@ def _check(runner: Runner, scheduler: dict) -> dict:
 
 
 class ScheduleHook(Hook):
-    """Lets a resumed training follow the schedule of its config, where mmengine goes on with the checkpoint's.
+    """Makes a resumed training follow the schedule of its config; mmengine uses the checkpoint's.
 
-    A schedule that is the checkpoint's goes on as it was. With any other (another length, another decay), the values
-    of the optimiser become those that a training with this schedule from the start would have there.
+    A schedule equal to the checkpoint's continues. With any other (another length, another decay), the optimiser gets
+    the values that a training with this schedule from the start would have at this iteration.
 
     Args:
         resume: Whether the run continues from a checkpoint.
         name: Name of the checkpoint in the error.
 
     Raises:
-        InputError: The schedule is another, and depends on metrics of the validations.
+        InputError: The schedule differs from the checkpoint's and depends on metrics of the validation.
     """
 
     priority = 'VERY_HIGH'
@@ -74,18 +74,18 @@ class ScheduleHook(Hook):
         self._is_another = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Leave out the function that ``OneCycleLR`` saves: no checkpoint with one is read, and a built one has it."""
+        """Removes the function that ``OneCycleLR`` saves: no checkpoint with it can be read, and schedulers have it."""
         for state in _each(checkpoint.get('param_schedulers', ())):
             state.pop('anneal_func', None)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """It is called before mmengine gives the schedulers their states in the checkpoint."""
+        """Adapts the states in the checkpoint before mmengine loads them into the schedulers."""
         states = checkpoint.get('param_schedulers')
         if states is None or not runner.param_schedulers or not self.resume:
             return
         now, before = list(_each(runner.param_schedulers)), list(_each(states))
         for scheduler, state in zip(now, before):
-            if _is_of_metrics(scheduler) and state.keys() >= _STATE_OF_METRICS:  # what it learned holds for any length
+            if _is_of_metrics(scheduler) and state.keys() >= _STATE_OF_METRICS:  # its state is valid for any length
                 state.update(_plan(vars(scheduler)))
         if [_plan(vars(each)) for each in now] == [_plan(state) for state in before]:
             return
@@ -107,14 +107,14 @@ class ScheduleHook(Hook):
         )
 
     def before_train(self, runner: Runner) -> None:
-        """By now the optimiser has the values of the checkpoint."""
+        """Replays changed schedules; the optimiser has the checkpoint's values by then."""
         if not self._is_another:
             return
         loop, length = runner.train_loop, None
         iterations = loop.iter
         if isinstance(loop, EpochBasedTrainLoop):
             length = len(loop.dataloader)
-            if iterations // length != loop.epoch:  # an epoch had another length
+            if iterations // length != loop.epoch:  # the checkpoint's epochs had another length
                 iterations = loop.epoch * length
         own = runner.param_schedulers
         for schedulers in own.values() if isinstance(own, dict) else [own]:
@@ -122,23 +122,23 @@ class ScheduleHook(Hook):
 
 
 def replay(schedulers: list[_ParamScheduler], iterations: int, epoch: int | None) -> None:
-    """Take schedulers from the start of the training to an iteration, as mmengine does, with their optimiser's values.
+    """Advances schedulers and their optimiser's values from the start of the training to an iteration, as mmengine.
 
     Args:
-        schedulers: All of one optimiser.
-        iterations: How many the training has done.
-        epoch: Iterations of an epoch; None for a training that counts no epochs.
+        schedulers: All schedulers of one optimiser.
+        iterations: Iterations that the training has done.
+        epoch: Iterations per epoch; None for a training that counts no epochs.
     """
     for scheduler in schedulers:
         scheduler.last_step = scheduler._global_step = -1
         scheduler.optimizer._global_step = iterations  # mmengine warns if there was no step
         groups, name = scheduler.optimizer.param_groups, scheduler.param_name
-        for group, base in zip(groups, scheduler.base_values):  # that of the checkpoint, where it has one
+        for group, base in zip(groups, scheduler.base_values):  # the checkpoint's base value, if it has one
             group[name] = group.setdefault(f'initial_{name}', base)
         scheduler.base_values = [group[name] for group in groups]
     for scheduler in schedulers:
         scheduler.step()
-    in_order = sorted(schedulers, key=lambda scheduler: scheduler.by_epoch)  # those of epochs last
+    in_order = sorted(schedulers, key=lambda scheduler: scheduler.by_epoch)  # those by epoch last
     for done in range(1, iterations + 1):
         for scheduler in in_order:
             if not scheduler.by_epoch or (epoch and done % epoch == 0):
@@ -146,7 +146,7 @@ def replay(schedulers: list[_ParamScheduler], iterations: int, epoch: int | None
 
 
 def _each(schedulers: Any) -> Iterator[Any]:
-    """Schedulers or their states, those of several optimisers one after the other."""
+    """Yields schedulers or their states, one optimiser after the other."""
     for own in schedulers.values() if isinstance(schedulers, dict) else [schedulers]:
         yield from own
 
@@ -156,12 +156,12 @@ def _is_of_metrics(scheduler: _ParamScheduler) -> bool:
 
 
 def _plan(state: dict) -> dict:
-    """What of a scheduler's state is of its config."""
+    """Returns the part of a scheduler's state that follows from its config."""
     return {key: value for key, value in state.items() if key not in _STATE | _STATE_OF_METRICS}
 
 
 def _changes(now: list[_ParamScheduler], before: list[dict]) -> str:
-    """Where schedulers differ from the states of the checkpoint, for a message."""
+    """Returns a message that lists where the schedulers differ from the checkpoint's states."""
     if len(now) != len(before):
         return f'{len(before)} schedulers there, {len(now)} here'
     return '; '.join(

@@ -49,7 +49,7 @@ _STEPS = {'semantic': 2000}  # a training has at least, else 1000, by smaller ba
 _SIDES = (128, 640)  # of the default size; up to _FINE where objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
-_LOCATIONS = 'places.json'  # in the folder of annotations: what they were read from
+_LOCATIONS = 'locations.json'  # in the folder of annotations: what they were read from
 _TRIES = 5  # seconds to reach where weights are
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 

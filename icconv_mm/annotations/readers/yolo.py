@@ -90,7 +90,7 @@ def read_data_yaml(path: Path, content: dict) -> Dataset:
             given = [f'point_{k + 1}' for k in range(shape[0])]
         dataset.keypoints = list(map(str, given))[: shape[0]]
         flips = content.get('flip_idx') or []
-        dataset.flips = list(flips) if isinstance(flips, list) else [flips]
+        dataset.flip_indices = list(flips) if isinstance(flips, list) else [flips]
     is_named = bool(content.get('skip_if_label_file_missing'))
     if not content.get('train'):
         dataset.warn(path, 'has no "train", the images to learn from')

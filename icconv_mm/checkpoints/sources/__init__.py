@@ -1,6 +1,6 @@
-"""What other repositories released, one module for each: importing it registers how their keys become ours.
+"""Converters for other repositories' files, one module each; importing a module registers its converter.
 
-Here is what sources share: finding a ResNet by its keys, which all projects have from torchvision.
+This module has what they share: finding a ResNet by its keys, which all projects take from torchvision.
 """
 
 import re
@@ -15,15 +15,15 @@ _BLOCKS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
 def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
-    """The prefix ``wanted``, or the only one there is.
+    """Returns the prefix ``wanted``, or the only one.
 
     Args:
         prefixes: Prefixes of the keys before ``layer1``; repetitions do not count.
         wanted: The user's choice, if any.
-        kind: Name of what the prefixes belong to, for the messages.
+        kind: What the prefixes belong to, for the messages.
 
     Raises:
-        InputError: ``wanted`` is not among them, or none is wanted and there are several.
+        InputError: ``wanted`` is not among the prefixes, or it is None and there are several.
     """
     prefixes = list(dict.fromkeys(prefixes))
     found = ', '.join(map(repr, prefixes))
@@ -37,13 +37,13 @@ def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> s
 
 
 def without_prefix(prefix: str) -> RenameRule:
-    """The rule that takes from keys what stands before the backbone, as a wrapper of the whole network puts it."""
+    """Returns the rule that removes the part of a key before the backbone, which a wrapper of the network adds."""
     outer = prefix.removesuffix('backbone.')
     return RenameRule(rf'{re.escape(outer)}(.*)', r'\1')
 
 
 def place_resnet(conversion: Conversion) -> int:
-    """Place a dense ResNet with torchvision's names, and its classifier if there is one; returns its depth.
+    """Places a dense ResNet with torchvision's names and its classifier, if any; returns its depth.
 
     Raises:
         InputError: As :func:`depth_of`.
@@ -54,14 +54,14 @@ def place_resnet(conversion: Conversion) -> int:
 
 
 def depth_of(state: Mapping[str, object], stages: Sequence[str] = _STAGES) -> int:
-    """The depth of the ResNet under ``backbone.``, if it has bottlenecks and all its blocks are there.
+    """Returns the depth of the ResNet under ``backbone.``, which must have bottlenecks and all its blocks.
 
     Args:
         state: Converted weights.
-        stages: What the file calls the stages, for the messages.
+        stages: Names of the stages in the file, for the messages.
 
     Raises:
-        InputError: Blocks, or weights of one, are missing.
+        InputError: Blocks, or weights of a block, are missing.
     """
     blocks = []
     for stage, name in enumerate(stages, start=1):

@@ -1,11 +1,11 @@
 """ImageNet weights released with Detectron: R-50, R-101, R-50-GN, R-101-GN, X-101-32x8d, X-101-64x4d, X-152-32x8d-IN5k;
-and Caffe's ResNets as the authors of FPT load them.
+and Caffe's ResNets as FPT's authors load them.
 
 Caffe2 names its blobs ``res2_0_branch2a_w``: stage 2 (the first), block 0, the first convolution. Branch 1 is the
 shortcut. Weights have torch's layout, and the first convolution reads BGR.
 
-Batch norms come as scale and shift (``bn_s``, ``bn_b``) into which the statistics went. They become batch norms whose
-statistics make them just that: they must stay in evaluation mode (``norm_eval=True``), as in Detectron.
+Batch norms are stored as scale and shift (``bn_s``, ``bn_b``), with the statistics folded in. They become batch norms
+with neutral statistics, and must stay in evaluation mode (``norm_eval=True``), as in Detectron.
 """
 
 import re
@@ -26,7 +26,7 @@ _CLASSIFIER = r'(?:fc\d{3,}|fc\d+k|pred|last_out_L\d+)'
 _TRAINING = re.compile(r'.*_momentum|lr|iter|model_iter|weight_order|.*_optimizer_iteration')
 _STAGES = ('res2', 'res3', 'res4', 'res5')
 _OF_A_DETECTOR = r'(?:fpn_|conv_rpn|rpn_|cls_score|bbox_pred).*'
-# of a norm: the blob's ending -> torch's parameter
+# ending of a norm's blob -> torch's parameter
 _NORM = {'s': 'weight', 'gamma': 'weight', 'b': 'bias', 'beta': 'bias', 'bias': 'bias'}
 _NORM |= {'rm': 'running_mean', 'running_mean': 'running_mean', 'riv': 'running_var', 'running_var': 'running_var'}
 _KINDS = {'bn': 'batch norm', 'gn': 'group norm'}
@@ -34,14 +34,14 @@ _KINDS = {'bn': 'batch norm', 'gn': 'group norm'}
 
 @register_source('detectron')
 def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
-    """Convert the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.read_detectron` reads them.
+    """Converts the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.read_detectron` reads them.
 
     Args:
-        conversion: The file's tensors; what cannot be placed is left in it.
+        conversion: The file's tensors; keys that cannot be converted stay in it.
         rules: Rename rules for other keys.
 
     Raises:
-        InputError: No Detectron ResNet, or blocks, norms or weights of it are missing.
+        InputError: The file is no Detectron ResNet, or blocks, norms or weights of it are missing.
     """
     for name in conversion.matching(_TRAINING):
         conversion.drop(name, 'state of the training')
@@ -62,21 +62,21 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
 
 @register_source('caffe')
 def convert_caffe(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
-    """Convert a ResNet of Caffe under torchvision's names, with the statistics of its norms: ``resnet50_caffe.pth``.
+    """Converts a ResNet of Caffe with torchvision's names and the statistics of its norms: ``resnet50_caffe.pth``.
 
     Args:
-        conversion: The file's tensors; what cannot be placed is left in it.
+        conversion: The file's tensors; keys that cannot be converted stay in it.
         rules: Rename rules for other keys.
 
     Raises:
-        InputError: No ResNet-50, 101 or 152, or weights of it are missing.
+        InputError: The file is no ResNet-50, 101 or 152, or weights of it are missing.
     """
     conversion.layout = f'Caffe ResNet-{place_resnet(conversion)}'
     conversion.rename_left(rules)
 
 
 def _place_backbone(conversion: Conversion) -> tuple[dict[str, str], str]:
-    """Place weights and norms; returns the blobs of biases by their convolution, and the norms' kind."""
+    """Places weights and norms; returns the blobs of biases by convolution, and the kind of the norms."""
     biases, kinds = {}, set()
     for name in conversion.matching(_BLOB):
         blob = _BLOB.fullmatch(name)
@@ -96,7 +96,7 @@ def _place_backbone(conversion: Conversion) -> tuple[dict[str, str], str]:
 
 
 def _conv_of(blob: re.Match) -> str:
-    """The name in this package of the convolution that a blob is part of, or whose norm it is part of."""
+    """Returns this package's name of the convolution that a blob, or the blob's norm, belongs to."""
     if blob['stage'] is None:
         return 'backbone.conv1'
     inside = 'downsample.0' if blob['branch'] == '1' else f'conv{" abc".index(blob["branch"][1])}'
@@ -104,14 +104,14 @@ def _conv_of(blob: re.Match) -> str:
 
 
 def _norm_of(conv: str, kind: str) -> str:
-    """``backbone.layer1.0.conv2`` -> ``backbone.layer1.0.bn2`` (or gn2); ``downsample.0`` -> ``downsample.1``."""
+    """Returns a convolution's norm: ``layer1.0.conv2`` -> ``layer1.0.bn2`` or gn2, ``downsample.0`` -> ``.1``."""
     if conv.endswith('downsample.0'):
         return f'{conv[:-1]}1'
     return re.sub(r'conv(\d)$', rf'{kind}\1', conv)
 
 
 def _fold_bias(conversion: Conversion, conv: str, name: str) -> None:
-    """A convolution before a norm needs no bias: its shift goes into that of a scale-and-shift norm."""
+    """Folds a convolution's bias into the norm after it: its shift, or its running mean if it has one."""
     state, bias, norm = conversion.state_dict, conversion.left[name], _norm_of(conv, 'bn')
     if f'{norm}.weight' not in state or f'{norm}.bias' not in state:
         raise InputError(f'{name}: a convolution with a bias, but without a batch norm that could take it')
@@ -124,7 +124,7 @@ def _fold_bias(conversion: Conversion, conv: str, name: str) -> None:
 
 
 def _complete_norm(state: dict[str, Tensor], conv: str, kind: str) -> None:
-    """Check that a convolution has its norm; add the statistics of a scale-and-shift norm."""
+    """Checks that a convolution has its norm; adds the statistics of a scale-and-shift norm."""
     norm, channels = _norm_of(conv, kind), len(state[f'{conv}.weight'])
     if f'{norm}.weight' not in state:
         raise InputError(f'{conv}: its norm is missing')
@@ -141,6 +141,6 @@ def _complete_norm(state: dict[str, Tensor], conv: str, kind: str) -> None:
 
 
 def _name(state: dict[str, Tensor], depth: int) -> str:
-    """'ResNet-50', 'ResNeXt-101 32x8d'."""
+    """Returns the network's name: 'ResNet-50', 'ResNeXt-101 32x8d'."""
     filters, width = state['backbone.layer1.0.conv2.weight'].shape[:2]
     return f'ResNet-{depth}' if filters == width else f'ResNeXt-{depth} {filters // width}x{width}d'

@@ -1,13 +1,13 @@
-"""Heads of detectors that EOD (before: POD) trained, IC-Conv's ``ckpt_e14.pth`` among them, for mmdet 3.
+"""Converts heads of detectors that EOD (formerly POD) trained, such as IC-Conv's ``ckpt_e14.pth``, for mmdet 3.
 
-Neck, RPN, box head and mask head have the names that whoever trained gave them, usually ``neck``, ``roi_head`` (the
-RPN), ``bbox_head`` or ``cascade_head``, ``mask_head``; they are known by the layers within. What changes beside names:
+Neck, RPN, box head and mask head are recognised by their layers, because their names are the trainer's choice, usually
+``neck``, ``roi_head`` (the RPN), ``bbox_head`` or ``cascade_head``, ``mask_head``. Changes beside the names:
 
 - Class 0 is the background: rows of classes move as those of mmdet 1.x (:mod:`.mmdet_heads`).
-- An RPN with softmax has the rows background, object of each anchor. Their difference is the one logit of mmdet's
-  sigmoid RPN: sigmoid(o - b) = softmax(b, o)[o].
-- No mask head was ever published. Its layers are placed by what they are, in the file's order: 3x3 convolutions, a
-  transposed 2x2 one, a 1x1 one. mmdet's cascade has a mask head for each stage and averages them: each gets the one.
+- A softmax RPN has two rows per anchor, background and object. Their difference is the one logit of mmdet's sigmoid
+  RPN: sigmoid(o - b) = softmax(b, o)[o].
+- No mask head was ever published. Its layers are placed by their type, in the file's order: 3x3 convolutions, a
+  transposed 2x2 one, a 1x1 one. mmdet's cascade averages a mask head per stage: each stage gets this head.
 """
 
 import re
@@ -19,7 +19,7 @@ from icconv_mm.checkpoints.convert import Conversion
 from icconv_mm.checkpoints.sources.mmdet_heads import without_leading_background
 from icconv_mm.errors import InputError
 
-_SIGNS = {  # how the parts are known, by a name for the user
+_SIGNS = {  # layers that identify the parts, by a name for messages
     'pyramid (c2_lateral)': r'(.+)\.c2_lateral\.(?:conv\.)?weight',
     'RPN (conv3x3, conv_loc)': r'(.+)\.conv_loc\.weight',
     'box head (fc_rcnn_cls, or fc_rcnn_cls_list of a cascade)': r'(.+)\.fc_rcnn_cls(?:_list\.0)?\.weight',
@@ -29,15 +29,15 @@ _BOXES = {'fc6': 'shared_fcs.0', 'fc7': 'shared_fcs.1', 'fc_rcnn_cls': 'fc_cls',
 
 
 def has_eod_heads(keys: Collection[str]) -> bool:
-    """Whether keys are of a two-stage detector of EOD; one of its parts may have other layers."""
+    """Returns whether the keys are of a two-stage detector of EOD; one of its parts may have other layers."""
     return sum(any(re.fullmatch(sign, key) for key in keys) for sign in _SIGNS.values()) >= len(_SIGNS) - 1
 
 
 def convert_eod_heads(conversion: Conversion) -> None:
-    """Place neck and heads of a two-stage detector of EOD.
+    """Places neck and heads of a two-stage detector of EOD.
 
     Raises:
-        InputError: Layers have other rows than their neighbours demand, or the mask head is none that mmdet has.
+        InputError: The rows of layers do not fit each other, or mmdet has no such mask head.
     """
     found = {part: conversion.matching(sign) for part, sign in _SIGNS.items()}
     missing = [part for part, keys in found.items() if not keys]
@@ -46,7 +46,7 @@ def convert_eod_heads(conversion: Conversion) -> None:
         return
     neck, rpn, boxes = (re.fullmatch(_SIGNS[part], keys[0])[1] for part, keys in found.items())
     cascade = f'{boxes}.fc_rcnn_cls.weight' not in conversion.left
-    classes = len(conversion.left[[*found.values()][-1][0]])  # the background is one of them
+    classes = len(conversion.left[[*found.values()][-1][0]])  # with the background
     for key in conversion.matching(rf'{re.escape(neck)}\.[cp]\d_(?:lateral|conv)\.(?:(?:conv|bn)\.)?\w+'):
         _place_level(conversion, key)
     _place_rpn(conversion, rpn)

@@ -1,12 +1,12 @@
-"""Files released with IC-Conv (Inception Convolution with Efficient Dilation Search, CVPR 2021).
+"""Converts files released with IC-Conv (Inception Convolution with Efficient Dilation Search, CVPR 2021).
 
 An official inception convolution is a list of convolutions, one per non-zero entry of the pattern:
-``layer1.0.conv2.conv_list.N.weight`` [n_N, C/groups, 3, 3]. Their weights in order, concatenated over the output
-channels, are the one weight ``layer1.0.conv2.weight`` of this package. All other backbone keys are torchvision's.
+``layer1.0.conv2.conv_list.N.weight`` [n_N, C/groups, 3, 3]. Concatenated in order over the output channels, their
+weights are the weight ``layer1.0.conv2.weight`` of this package. All other backbone keys are torchvision's.
 
-The authors do not say which framework wrote the released detectors; all that is known points to POD, today EOD. The
-backbone is found by its keys, under whatever prefix; heads are converted where they have the layout of EOD, of mmdet or
-of mmpose (any version).
+The authors do not name the framework of the released detectors; everything known points to POD, now EOD. The backbone
+is found by its keys, under any prefix; heads are converted if they have the layout of EOD, of mmdet or of mmpose (any
+version).
 """
 
 import re
@@ -26,8 +26,8 @@ from icconv_mm.patterns import load_pattern
 
 _IC_KEY = re.compile(r'(?P<prefix>.*?)layer[1-4]\.\d+\.conv[12]\.conv_list\.\d+\.weight')
 _BACKBONE_KEY = re.compile(rf'{RESNET_LAYER}\.(?:conv_list\.\d+\.)?{PARAM}')
-_EOD_STEM = {'layer0.0.': 'conv1.', 'layer0.1.': 'bn1.'}  # some files have these beside the usual names
-_OTHERS = {  # layouts that are known by a key, and not converted
+_EOD_STEM = {'layer0.0.': 'conv1.', 'layer0.1.': 'bn1.'}  # some files have these in addition to the usual names
+_OTHERS = {  # layouts that are recognised by a key, but not converted
     r'proposal_generator\..*': 'detectron2',
     r'rpn\.head\..*|roi_heads\.box_predictor\..*': 'torchvision',
     r'roi_heads\.box\.feature_extractor\..*': 'maskrcnn-benchmark',
@@ -44,17 +44,17 @@ def convert_ic_conv(
     backbone_prefix: str | None = None,
     pattern: str | None = None,
 ) -> None:
-    """Convert an official IC-Conv classifier, pose estimator or detector.
+    """Converts an official IC-Conv classifier, pose estimator or detector.
 
     Args:
-        conversion: The file's tensors; what cannot be placed is left in it.
+        conversion: The file's tensors; keys that cannot be converted stay in it.
         rules: Rename rules for keys outside the backbone, applied before a layout is recognised.
-        backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones; what belongs to
-            the others is left out.
+        backbone_prefix: Prefix of the keys before ``layer1``, for a file with several backbones; the other networks are
+            left out.
         pattern: A pattern (see ``load_pattern``) that the sub-convolutions must have, checked run by run.
 
     Raises:
-        InputError: No backbone, or several; sub-convolutions that are missing, differ in shape or from the pattern.
+        InputError: There is no backbone, or several; sub-convolutions are missing, differ in shape or from the pattern.
     """
     prefix = _find_backbone(conversion, backbone_prefix)
     runs = _convert_backbone(conversion, prefix)
@@ -93,7 +93,7 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
 
 
 def _drop_other_networks(conversion: Conversion, prefix: str, prefixes: set[str]) -> None:
-    """Leave out the networks that were not chosen, with their heads."""
+    """Leaves out the networks that were not chosen, with their heads."""
     own, *others = (each.removesuffix('backbone.') for each in (prefix, *prefixes - {prefix}))
     within = tuple(other for other in others if len(other) > len(own))
     for key in list(conversion.left) if others else ():
@@ -102,7 +102,7 @@ def _drop_other_networks(conversion: Conversion, prefix: str, prefixes: set[str]
 
 
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
-    """Place the backbone under ``backbone.``; returns the channels of every run of every inception convolution."""
+    """Places the backbone under ``backbone.``; returns the channels of each run, by inception convolution."""
     left, placed = conversion.left, {}
     moves: list[tuple[str, str | None]] = []  # key and new name; None for a second copy of the stem
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
@@ -137,7 +137,7 @@ def _forward_order(conv: str) -> list[int]:
 
 
 def _in_order(conv: str, keys: dict[int, str]) -> list[str]:
-    """The keys of the sub-convolutions of one inception convolution, of which none may be missing."""
+    """Returns the keys of an inception convolution's sub-convolutions in order; raises InputError if one is missing."""
     missing = sorted(set(range(max(keys) + 1)) - set(keys))
     if missing:
         raise InputError(
@@ -147,7 +147,7 @@ def _in_order(conv: str, keys: dict[int, str]) -> list[str]:
 
 
 def _checked(conv: str, parts: Mapping[str, Tensor], placed: Mapping[str, Tensor]) -> list[Tensor]:
-    """The weights of the sub-convolutions of one inception convolution, which must fit each other and its norm."""
+    """Returns the weights of an inception convolution's parts, which must fit each other and its norm."""
     first, *_ = weights = list(parts.values())
     for key, weight in parts.items():
         if weight.ndim != 4 or weight.shape[1:] != first.shape[1:]:
@@ -160,8 +160,8 @@ def _checked(conv: str, parts: Mapping[str, Tensor], placed: Mapping[str, Tensor
 
 
 def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern: str) -> None:
-    """Compare the runs of the file with those of a pattern; RLE are all that a file says of its pattern."""
-    first = conversion.state_dict[f'backbone.{next(iter(found))}.weight']  # as many channels in as out, in every ResNet
+    """Compares the lengths of the file's runs with those of a pattern; a file says no more of its pattern."""
+    first = conversion.state_dict[f'backbone.{next(iter(found))}.weight']  # in every ResNet: in = out
     groups = first.shape[0] // first.shape[1]
     layers = load_pattern(pattern, channels=[sum(runs) for runs in found.values()], groups=groups)
     for (conv, runs), layer in zip(found.items(), layers):

@@ -1,15 +1,15 @@
-"""Necks and heads of mmdet 1.x and 2.x, under the names and in the class order of mmdet 3.
+"""Converts necks and heads of mmdet 1.x and 2.x to the names and the class order of mmdet 3.
 
-mmdet 1.x keeps the two-stage heads at the top level and class 0 is the background; from 2.0 on they live under
-``roi_head`` and the background is the last class. Names did not change from 2.x to 3.x. What this means for a layer:
+mmdet 1.x has the two-stage heads at the top level and class 0 is the background; since 2.0 they are under ``roi_head``
+and the background is the last class. Names did not change from 2.x to 3.x. Effect on each layer:
 
 - ``fc_cls`` [K + 1, C], ``[K + 1]``: row 0 (background) moves to the end, so class c of 1.x (1..K) becomes c - 1.
-- ``fc_reg`` [4 (K + 1), C]: the four rows of the background go; class-agnostic regression [4, C] stays.
-- ``conv_logits`` [K + 1, C, 1, 1]: the background's mask goes; a class-agnostic mask [1, C, 1, 1] stays.
+- ``fc_reg`` [4 (K + 1), C]: the background's four rows are removed; class-agnostic regression [4, C] stays.
+- ``conv_logits`` [K + 1, C, 1, 1]: the background's mask is removed; a class-agnostic mask [1, C, 1, 1] stays.
 - ``rpn_cls`` and the sigmoid classifiers of one-stage heads have no background channel and stay.
 
-The background goes from weights and biases alike. (The upgrade script that came with mmdet 2.x cut the last class from
-the biases of ``fc_reg`` and ``conv_logits`` instead of the first; files that went through it have them one class off.)
+The background is removed from weights and biases alike. (mmdet 2.x's upgrade script removed the last class instead of
+the first from the biases of ``fc_reg`` and ``conv_logits``; in files that it wrote, these are one class off.)
 """
 
 from collections.abc import Iterable
@@ -31,14 +31,14 @@ _DENSE_HEAD = rf'bbox_head\.(?:(?:cls|reg)_convs\.\d+\.{_CONV_MODULE}|retina_(?:
 
 
 def has_mmdet_heads(keys: Iterable[str]) -> bool:
-    """Whether keys are of a detector of mmdet of any version, as far as it is converted."""
+    """Returns whether the keys are of a convertible detector of mmdet, of any version."""
     tops = {key.split('.')[0] for key in keys}
     two_stages = 'roi_head' in tops or {'rpn_head', 'bbox_head'} <= tops
     return two_stages or any(key.startswith('bbox_head.retina_') for key in keys)
 
 
 def convert_heads(conversion: Conversion) -> None:
-    """Place the neck and heads of an mmdet file of any version."""
+    """Places the neck and heads of an mmdet file of any version."""
     tops = {key.split('.')[0] for key in conversion.left}
     if 'roi_head' in tops:
         conversion.layout = 'mmdet 2.x/3.x two-stage'
@@ -48,7 +48,7 @@ def convert_heads(conversion: Conversion) -> None:
         _convert_v1_roi_heads(conversion)
     else:
         conversion.layout = 'mmdet one-stage'
-        # Before mmdet 0.6 the stacked convolutions were bare: cls_convs.0.weight, today cls_convs.0.conv.weight.
+        # Before mmdet 0.6 the stacked convolutions had no wrapper: cls_convs.0.weight, today cls_convs.0.conv.weight.
         conversion.place_all(r'(bbox_head\.(?:cls|reg)_convs\.\d+)\.(weight|bias)', r'\1.conv.\2')
         conversion.place_all(_DENSE_HEAD)
     conversion.place_all(_NECK_AND_RPN)
@@ -72,7 +72,7 @@ def _convert_v1_roi_heads(conversion: Conversion) -> None:
 
 
 def without_leading_background(key: str, layer: str, value: Tensor, classes: int) -> tuple[Tensor, str]:
-    """Class order of mmdet >= 2 for a tensor whose rows belong to ``classes`` classes, background first."""
+    """Converts a tensor with background-first rows to the class order of mmdet >= 2; returns it and what changed."""
     rows, per_class = len(value), 4 if layer == 'fc_reg' else 1
     if layer != 'fc_cls' and rows == per_class:
         return value, 'renamed (class-agnostic)'

@@ -1,13 +1,13 @@
-"""Bottom-up estimators that mmpose 0.x or 1.x trained: a dense ResNet and the head of associative embedding.
+"""Converts bottom-up estimators that mmpose 0.x or 1.x trained: a dense ResNet and an associative-embedding head.
 
 The backbone has torchvision's names in both versions. An inception convolution has the weight and the key of the dense
 3x3 convolution, so a converted file also initialises an IC-ResNet.
 
-Heads of either version (``AESimpleHead`` in 0.x) are deconvolutions, optional convolutions and a last convolution to
-heatmaps and tags. Values and the order of the channels are the same; names are not:
+Heads of both versions (``AESimpleHead`` in 0.x) are deconvolutions, optional convolutions and a last convolution to
+heatmaps and tags. Values and channel order are equal; names differ:
 
 - ``keypoint_head.`` of 0.x is ``head.`` in 1.x;
-- with intermediate convolutions, ``final_layer`` of 0.x is a sequence that holds them too: its last entry is the
+- with intermediate convolutions, ``final_layer`` of 0.x is a sequence that includes them: its last entry is the
   ``final_layer`` of 1.x, the others are its ``conv_layers``.
 """
 
@@ -30,15 +30,15 @@ def convert_mmpose(
     rules: Sequence[RenameRule] = (),
     backbone_prefix: str | None = None,
 ) -> None:
-    """Convert an associative-embedding estimator with a dense ResNet.
+    """Converts an associative-embedding estimator with a dense ResNet.
 
     Args:
-        conversion: The file's tensors; what cannot be placed is left in it.
+        conversion: The file's tensors; keys that cannot be converted stay in it.
         rules: Rename rules for keys outside the backbone, applied before the head is recognised.
-        backbone_prefix: Prefix of the keys before ``layer1``, for a file that holds several backbones.
+        backbone_prefix: Prefix of the keys before ``layer1``, for a file with several backbones.
 
     Raises:
-        InputError: No dense ResNet, or several of them.
+        InputError: There is no dense ResNet, or several.
     """
     if conversion.matching(_IC_KEY):
         raise InputError("the file has sub-convolutions (conv_list.N.weight): it is converted with source 'ic-conv'")
@@ -56,12 +56,12 @@ def convert_mmpose(
 
 
 def has_pose_head(keys: Iterable[str]) -> bool:
-    """Whether keys are of a bottom-up estimator of either version."""
+    """Returns whether the keys are of a bottom-up estimator of either version."""
     return any(map(_HEAD_KEY.fullmatch, keys))
 
 
 def convert_pose_head(conversion: Conversion) -> None:
-    """Place the head of a bottom-up file of either version."""
+    """Places the head of a bottom-up file of either version."""
     final = rf'keypoint_head\.final_layer\.(\d+)\.{PARAM}'
     last = max((int(re.fullmatch(final, key)[1]) for key in conversion.matching(final)), default=None)
     placed = [

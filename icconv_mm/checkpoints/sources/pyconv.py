@@ -1,8 +1,8 @@
-"""Files released with PyConv (2020): ImageNet classifiers, and PyConvSegNet on ADE20K.
+"""Converts files released with PyConv (2020): ImageNet classifiers, and PyConvSegNet on ADE20K.
 
-An official pyramidal convolution is one convolution per level, ``layer1.0.conv2.conv2_N.weight`` with N from 1; here
-they are ``layer1.0.conv2.pyconv_levels.N.weight`` with N from 0. All other keys of the backbone stay. In the files of
-PyConvSegNet the stem is ``layer0.0`` and ``layer0.1``, and the head counts its layers; ``_HEAD`` says what each is.
+An official pyramidal convolution is one convolution per level, ``layer1.0.conv2.conv2_N.weight`` with N from 1; in this
+package they are ``layer1.0.conv2.pyconv_levels.N.weight`` with N from 0. All other backbone keys stay. In the files of
+PyConvSegNet, the stem is ``layer0.0`` and ``layer0.1``, and the head numbers its layers; ``_HEAD`` maps them to names.
 """
 
 import re
@@ -22,7 +22,7 @@ _BACKBONE_KEY = re.compile(
 _CONTEXT = {0: 'reduce.conv', 1: 'reduce.bn', 3: 'pyconv', 4: 'norm', 6: 'project.conv', 7: 'project.bn'}
 _HEAD = {
     **{f'pyconvhead.local_context.layers.{i}': f'decode_head.local_context.{name}' for i, name in _CONTEXT.items()},
-    # one later than the local ones: the pooling is number 0
+    # one higher than in the local branch: the pooling is number 0
     **{f'pyconvhead.global_context.features.{i + 1}': f'decode_head.global_context.{_CONTEXT[i]}' for i in _CONTEXT},
     'pyconvhead.merge_context.features.0': 'decode_head.merge.conv',
     'pyconvhead.merge_context.features.1': 'decode_head.merge.bn',
@@ -36,14 +36,14 @@ _HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.
 
 @register_source('pyconv')
 def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
-    """Convert an official PyConvResNet or PyConvHGResNet classifier, or the ResNet that they are compared with.
+    """Converts an official PyConvResNet or PyConvHGResNet classifier, or the ResNet that they are compared with.
 
     Args:
-        conversion: The file's tensors; what cannot be placed is left in it.
+        conversion: The file's tensors; keys that cannot be converted stay in it.
         rules: Rename rules for keys outside the backbone.
 
     Raises:
-        InputError: No PyConv backbone, or levels that are missing or do not fit their norm.
+        InputError: There is no PyConv backbone, or levels are missing or do not fit their norm.
     """
     if not any(_BACKBONE_KEY.fullmatch(key) and _LEVEL.fullmatch(key) for key in conversion.left):
         if 'layer1.0.conv3.weight' in conversion.left and not any('pyconv' in key for key in conversion.left):
@@ -64,14 +64,14 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
 
 @register_source('pyconvsegnet')
 def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
-    """Convert an official PyConvSegNet, on a PyConvResNet, a PyConvHGResNet or a ResNet.
+    """Converts an official PyConvSegNet, on a PyConvResNet, a PyConvHGResNet or a ResNet.
 
     Args:
-        conversion: The file's tensors; what cannot be placed is left in it.
+        conversion: The file's tensors; keys that cannot be converted stay in it.
         rules: Rename rules for keys outside the backbone.
 
     Raises:
-        InputError: No PyConvSegNet, or levels that are missing or do not fit their norm.
+        InputError: The file is no PyConvSegNet, or levels are missing or do not fit their norm.
     """
     if not any(_HEAD_KEY.fullmatch(key) for key in conversion.left if key.startswith('pyconvhead.')):
         raise InputError('no PyConvSegNet found: no key starts with pyconvhead.local_context or .global_context')
@@ -93,12 +93,12 @@ def _convert_backbone(conversion: Conversion) -> None:
 
 
 def _level_key(key: str) -> str:
-    """The key of a level in this package: counted from 0, not from 1."""
+    """Returns this package's key of a level: counted from 0, not from 1."""
     return re.sub(r'\.conv2_(\d+)\.', lambda match: f'.pyconv_levels.{int(match[1]) - 1}.', key)
 
 
 def _check_levels(conversion: Conversion, keys) -> None:
-    """Raise unless the levels of each pyramidal convolution are all there and have the channels of its norm."""
+    """Raises an error unless each pyramidal convolution has all its levels, with the channels of its norm."""
     numbers: dict[str, list[int]] = defaultdict(list)
     for key in keys:
         if match := _LEVEL.fullmatch(key):
@@ -114,6 +114,6 @@ def _check_levels(conversion: Conversion, keys) -> None:
 
 
 def _norm_of(conv: str) -> str:
-    """``layer1.0.conv2`` -> ``layer1.0.bn2``; ``...layers.3`` -> ``...layers.4``, the layer after it in the head."""
+    """Returns a layer's norm: ``layer1.0.conv2`` -> ``layer1.0.bn2``, in the head ``layers.3`` -> ``layers.4``."""
     stem, _, last = conv.rpartition('.')
     return f'{stem}.{int(last) + 1}' if last.isdigit() else f'{stem}.{last.replace("conv", "bn")}'

@@ -1,12 +1,12 @@
-"""Files released with SEPC (Scale-Equalizing Pyramid Convolution for Object Detection, CVPR 2020).
+"""Converts files released with SEPC (Scale-Equalizing Pyramid Convolution for Object Detection, CVPR 2020).
 
 mmdet 1.x wrote them. All are one-stage detectors (RetinaNet, FreeAnchor, FSAF) with 80 sigmoid classes, so the class
-order stays. What changes:
+order stays. Changes:
 
 - ``neck.1.Pconvs.I.Pconv.{0,1,2}`` -> ``neck.1.pconvs.I.{from_coarser,from_same,from_finer}``, ``bn`` -> ``norm``;
   ``lconv``, ``cconv``, ``lbn``, ``cbn`` -> ``reg_conv``, ``cls_conv``, ``reg_norm``, ``cls_norm``.
 - FSAF predicts distances in the order bottom, top, left, right there and top, bottom, left, right in mmdet 3: the first
-  two rows of its ``retina_reg`` [4, C, 3, 3] change places.
+  two rows of its ``retina_reg`` [4, C, 3, 3] are swapped.
 
 The boxes of mmdet 1.x count pixels: docs/checkpoints.md has the settings of anchors and coders for these files.
 """
@@ -37,14 +37,14 @@ _NAMES = {
 
 @register_source('sepc')
 def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
-    """Convert a detector released with SEPC, or the FSAF baseline released beside them.
+    """Converts a detector released with SEPC, or the FSAF baseline released with them.
 
     Args:
-        conversion: The file's tensors; what cannot be placed is left in it.
-        rules: Rename rules for keys that are not those of the authors, applied first.
+        conversion: The file's tensors; keys that cannot be converted stay in it.
+        rules: Rename rules for keys that are not the authors', applied first.
 
     Raises:
-        InputError: No one-stage head, or a file that is converted already.
+        InputError: There is no one-stage head, or the file is converted already.
     """
     conversion.rename_left(rules)
     if conversion.matching(r'neck\.1\.pconvs\..*'):
@@ -64,13 +64,13 @@ def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> No
 
 
 def rename_neck(key: str) -> str:
-    """Today's key of a parameter of the authors' SEPC module: ``'Pconvs.0.bn.bias'`` -> ``'pconvs.0.norm.bias'``."""
+    """Returns this package's key of an official SEPC parameter: ``'Pconvs.0.bn.bias'`` -> ``'pconvs.0.norm.bias'``."""
     old, name, rest = re.fullmatch(r'(Pconvs\.\d+\.)?(Pconv\.\d|[a-z]+)(\..*)', key).groups()
     return f'{(old or "").lower()}{_NAMES[name]}{rest}'
 
 
 def _layout(conversion: Conversion) -> str:
-    """Which of the authors' configs the file is of, by its keys."""
+    """Returns which of the authors' configs the file belongs to, by its keys."""
     head = 'FSAF' if len(conversion.left['bbox_head.retina_reg.weight']) == _FSAF_ROWS else 'RetinaNet or FreeAnchor'
     deforms = bool(conversion.matching(r'neck\.1\.Pconvs\.0\.Pconv\.0\.conv_offset\.weight'))
     lite = bool(conversion.matching(r'neck\.1\.lconv\.conv_offset\.weight'))
