@@ -28,7 +28,7 @@ def is_utf8(text: Any) -> bool:
 
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
-    """Context that turns any exception into a :class:`RuntimeInputError` whose message begins with ``what``."""
+    """Converts any exception into a :class:`RuntimeInputError` whose message begins with ``what``."""
     try:
         yield
     except RuntimeInputError:

@@ -97,7 +97,7 @@ class Dataset:
         images: Annotated images by path.
         classes: Class names of the objects, in the order of their labels.
         keypoints: Keypoint names; ``skeleton`` has pairs of their indices, from 0.
-        flips: For each keypoint, the index of the one it becomes after a flip, if a file gives it.
+        flip_indices: For each keypoint, the index of the one it becomes after a flip, if a file gives it.
         seg_map_classes: Class name of each value of the segmentation maps; empty if the dataset names none.
         colors: Value of each colour (R, G, B) of coloured segmentation maps.
         ignore_index: Values of the segmentation maps that are ignored.
@@ -148,7 +148,7 @@ class Dataset:
 
     @contextmanager
     def reading(self, file: str | Path, image: str | Path | None = None, split: str = '') -> Iterator[None]:
-        """Context for reading one file or one annotation: any exception skips it, with a warning.
+        """Skips one file or one annotation, with a warning, if an exception is raised while it is read.
 
         Args:
             file, image, split: See :meth:`leave_out`.
@@ -253,7 +253,7 @@ class Converted:
         sizes: Width and height of each image, [n, 2].
         boxes: Width and height of each object as shares of the longer side of its image, [m, 2].
         keypoints, skeleton: As in :class:`icconv_mm.annotations.dataset.Dataset`.
-        flips: Pairs of keypoints that a flip swaps; None if unknown.
+        flip_pairs: Pairs of keypoints that a flip swaps; None if unknown.
         notes: Messages about choices made in the conversion.
     """
 

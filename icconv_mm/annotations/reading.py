@@ -22,7 +22,7 @@ class DatasetError(InputError):
 
 @contextmanager
 def no_garbage_search() -> Iterator[None]:
-    """Context without garbage collection, which takes most of the time while millions of lasting objects are made."""
+    """Disables garbage collection, which takes most of the time while millions of lasting objects are created."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

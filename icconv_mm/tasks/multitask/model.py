@@ -260,7 +260,7 @@ class Memory:
 
     @contextmanager
     def holding(self, images: Tensor, features: Any) -> Iterator[None]:
-        """Context in which ``features`` are returned for ``images``."""
+        """Returns ``features`` for ``images`` while in this context."""
         self._known.append((images, features))
         try:
             yield

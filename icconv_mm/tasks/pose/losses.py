@@ -14,7 +14,7 @@ from icconv_mm.registry import MODELS
 def heatmap_loss(
     pred: Tensor, target: Tensor, mask: Tensor, supervise_empty: bool = True, peak_weight: float = 0.0
 ) -> Tensor:
-    """Squared error averaged over all keypoints and pixels, with masked pixels counting as zero.
+    """Returns the squared error averaged over all keypoints and pixels, with masked pixels counting as zero.
 
     Args:
         pred, target: [B, K, H, W].
