@@ -31,7 +31,7 @@ class MissingDataError(DatasetError, MissingFileError):
 
 
 def check_coco_file(path: str | Path) -> dict:
-    """Returns the content of a COCO annotation file; raises DatasetError, naming the field, if an entry is invalid."""
+    """Returns the content of a COCO annotation file; raises DatasetError, with file and field, for a defect."""
     content = read_coco(path)
     for field, i, defect in defective_entries(content):
         raise DatasetError(f'{path}: {field}[{i}]: {defect}')
@@ -133,7 +133,7 @@ def pose_defect(annotation: Mapping[str, Any], *, needed: Sequence[str] = ('bbox
 
 
 def check_people(content: Mapping[str, Any], path: str | Path, *, needed: Sequence[str]) -> None:
-    """Raises DatasetError, naming image and annotation, if a person lacks a field that training or a metric reads.
+    """Raises DatasetError, naming file, image and annotation, if a person lacks a field of training or of a metric.
 
     Args:
         content: Content of the annotation file.
@@ -251,7 +251,7 @@ def _entry_defect(entry: Any, members: Mapping[str, type]) -> str | None:
             return f'no field {member!r}'
         if not isinstance(entry[member], kind) or isinstance(entry[member], bool):
             return f'{member!r} is {short(entry[member])}, expected {kind.__name__}'
-        if kind is int and abs(entry[member]) >= 10**limits.NUMBER_LETTERS:  # Python hashes huge integers slowly
+        if kind is int and abs(entry[member]) >= 10**limits.NUMBER_LETTERS:  # larger ones can share a hash
             return f'{member!r} is {short(entry[member], 40)}, of more than {limits.NUMBER_LETTERS} digits'
     box = entry.get('bbox')
     if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):

@@ -123,7 +123,7 @@ def read_yaml(path: Path) -> dict:
     import yaml
 
     def whole_number(loader: yaml.SafeLoader, node: yaml.Node) -> int:
-        if len(node.value) > limits.NUMBER_LETTERS:  # Python hashes huge integers slowly
+        if len(node.value) > limits.NUMBER_LETTERS:  # many larger ones of one hash slow mappings
             raise ValueError(f'{short(node.value, 40)} has more than {limits.NUMBER_LETTERS} digits')
         return loader.construct_yaml_int(node)
 

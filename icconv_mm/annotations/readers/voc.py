@@ -122,7 +122,7 @@ def voc_names(paths: Iterable[Path]) -> set[str]:
 
 
 def voc_defect(path: Path, classes: Collection[str]) -> str | None:
-    """Returns what mmdet needs for these classes and a file lacks, even for objects it would skip; None if nothing."""
+    """Returns what a file lacks of the fields that mmdet reads for every object of these classes; None if nothing."""
     try:
         root = read_xml(path)
     except DatasetError as error:
