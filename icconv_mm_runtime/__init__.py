@@ -1,4 +1,4 @@
-"""Runs networks that ``icconv_mm.apis.export`` wrote: numpy, OpenCV, and ONNX Runtime or OpenVINO; no torch.
+"""Runs networks exported by ``icconv_mm.apis.export``: numpy, OpenCV, and ONNX Runtime or OpenVINO; no torch.
 
 Example::
 

@@ -1,4 +1,4 @@
-"""Predict for images with an exported network: drawn images and COCO results, without torch.
+"""Predicts on images with an exported network: writes drawn images and COCO results, without torch.
 
 Examples:
   python -m icconv_mm_runtime network.onnx images/ --out-dir found
@@ -41,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def predict_files(args: argparse.Namespace) -> None:
-    """Write what the network finds in the images.
+    """Writes the predictions for the images.
 
     Raises:
         RuntimeInputError: The file or an argument cannot be used.
-        SystemExit: Some images cannot be used; the results of the others are written.
+        SystemExit: Some images cannot be used; the predictions for the others are written.
     """
     session, out = Session(args.file, args.threads), Path(args.out_dir)
     (out / 'vis' if args.draw else out).mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def predict_files(args: argparse.Namespace) -> None:
 
 
 def _records(session: Session, prediction: Prediction, number: int, score_thr: float) -> dict[str, list[dict]]:
-    """The entries of the image in the COCO results of each task, of the classes that the file names."""
+    """Returns the image's COCO results of each task, for the classes that the file names."""
     ids = {name: range(1, len(task['classes']) + 1) or None for name, task in session.tasks.items()}
     return {
         name: coco_records(session.tasks[name], found, number, score_thr, ids[name])
@@ -90,13 +90,13 @@ def _records(session: Session, prediction: Prediction, number: int, score_thr: f
 
 
 def _unused(name: str, number: int, drawn: Container[str]) -> str:
-    """The name, or, for an image of another folder, with a number before it."""
+    """Returns the name; with a number before it if an image of another folder already uses it."""
     numbered = (f'{count}_{name}' for count in itertools.count(number))
     return next(each for each in itertools.chain([name], numbered) if each not in drawn)
 
 
 def _drawn(session: Session, prediction: Prediction, score_thr: float) -> np.ndarray:
-    """The image [h, w, 3], RGB, with what all tasks found, on at most 4096 pixels."""
+    """Returns the image [h, w, 3], RGB, with the predictions of all tasks, at most 4096 pixels per side."""
     parts = [drawing_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
     return draw(prediction.image[..., ::-1], joined(parts))
 

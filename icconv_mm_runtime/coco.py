@@ -1,4 +1,4 @@
-"""Predictions as COCO results: records of an image, RLE of masks, and the files."""
+"""Predictions as COCO results: records of an image, RLE of masks, and the result files."""
 
 import json
 import os
@@ -21,15 +21,15 @@ def coco_records(
     category_ids: Sequence[int] | None = None,
     size: Sequence[int] | None = None,
 ) -> list[dict]:
-    """Entries of a COCO results file: objects, people, classes, or of a segmentation map one mask for each class.
+    """Returns the COCO results of an image: objects, people, classes, or one mask per class of a segmentation map.
 
     Args:
-        task: Its ``kind``.
-        found: What it found.
+        task: The task's description; its ``kind`` is used.
+        found: The predictions.
         image_id: Id of the image.
-        score_thr: What scores less is left out.
+        score_thr: Predictions with lower scores are skipped.
         category_ids: The category of each label; by default the label plus 1.
-        size: Height and width that masks are brought to; by default they keep theirs.
+        size: Height and width to which masks are resized; by default they keep theirs.
     """
     entry = {'image_id': image_id}
 
@@ -67,8 +67,8 @@ def coco_records(
 
 
 def encode_rle(mask: np.ndarray, size: Sequence[int] | None = None) -> dict:
-    """A mask ``[H, W]``, brought to a size, as COCO's compressed RLE, which JSON can hold."""
-    columns = cv2.transpose(np.asarray(mask, bool).view(np.uint8))  # faster than by numpy
+    """Encodes a mask ``[H, W]``, resized to ``size`` if given, as COCO's compressed RLE, which JSON can hold."""
+    columns = cv2.transpose(np.asarray(mask, bool).view(np.uint8))  # faster than numpy
     if size is not None and mask.shape != tuple(size[:2]):
         columns = cv2.resize(columns, tuple(int(side) for side in size[:2]), interpolation=cv2.INTER_NEAREST)
     try:
@@ -81,7 +81,7 @@ def encode_rle(mask: np.ndarray, size: Sequence[int] | None = None) -> dict:
 
 
 def _letters(flat: np.ndarray) -> str:
-    """Lengths of runs, zeros first, as COCO writes them: differences in numbers of 5 bits, each a letter."""
+    """Encodes run lengths, zeros first, as COCO does: differences in groups of 5 bits, each a character."""
     changes = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff([0, *([0] if flat.size and flat[0] else []), *changes, flat.size]).tolist()
     letters = []
@@ -103,18 +103,18 @@ def write_results(
     categories: Mapping[int, str],
     write: Callable[[Path, Any], None] | None = None,
 ) -> dict[str, Path]:
-    """Write the results of a task, and the images and categories that they refer to.
+    """Writes the results of a task, with the images and categories that they refer to.
 
     Args:
         out: The folder.
-        task: Its name, '' for a network of one.
+        task: Name of the task, '' for a network of one task.
         records: Entries of the results file.
         images: Entries of the images, with their ids.
         categories: Class names by id.
-        write: What writes JSON; by default a file appears whole or not at all.
+        write: Function that writes JSON; by default the write is atomic.
 
     Returns:
-        The files by name, ``predictions`` and ``images``, each with the name of the task.
+        The paths by file name, ``predictions`` and ``images``, each with the name of the task.
     """
     listed = [{'id': number, 'name': name} for number, name in categories.items()]
     contents = {'predictions': records, 'images': {'images': images, 'annotations': [], 'categories': listed}}
@@ -131,7 +131,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file: it appears whole or not at all."""
+    """Writes a file atomically: it appears complete or not at all."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
     try:
         with os.fdopen(descriptor, 'wb') as file:

@@ -1,4 +1,4 @@
-"""One image with all that is known or predicted of it: legible at any size, on at most 4096 pixels."""
+"""Draws an image with its annotations or predictions: legible at any size, at most 4096 pixels per side."""
 
 import colorsys
 import os
@@ -13,25 +13,25 @@ import numpy as np
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
-LONGEST = 4096  # pixels of a drawn image: the file of a larger one is for the network, not for the eye
-_FAR = 1 << 20  # pixels: further outside nothing is drawn
-_GOLDEN = 0.61803398875  # of the circle of hues from one colour to the next
+LONGEST = 4096  # largest side of a drawn image in pixels: a larger one helps the network, not the reader
+_FAR = 1 << 20  # limit of drawn coordinates in pixels
+_GOLDEN = 0.61803398875  # step on the circle of hues from one colour to the next
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_MASK, _MAP = 0.45, 0.5  # how much of the colour lies over the image
-_LEAST = 0.004  # of the image: smaller regions of a segmentation map get no name
-KEYPOINT_SCORE = 0.1  # from which a keypoint is drawn: the detection threshold of published models
+_MASK, _MAP = 0.45, 0.5  # opacity of masks and segmentation maps
+_LEAST = 0.004  # share of the image: smaller regions of a segmentation map are not named
+KEYPOINT_SCORE = 0.1  # lowest score of a drawn keypoint: the detection threshold of published models
 
 
 @dataclass
 class DrawnObject:
-    """What is drawn of one object, in pixels of the image.
+    """A drawn object, in pixels of the image.
 
     Attributes:
-        color: R, G and B, such as :func:`color_of` its class.
-        text: The words beside it.
+        color: R, G and B, for example :func:`color_of` its class.
+        text: Text beside it.
         box: x1, y1, x2, y2.
         mask: Boolean [H, W].
-        keypoints: x, y of each, [K, 2], and ``shown`` says which ones are drawn.
+        keypoints: x, y of each, [K, 2]; ``shown`` selects the drawn ones.
         skeleton: Pairs of keypoints that a line joins.
     """
 
@@ -46,14 +46,14 @@ class DrawnObject:
 
 @dataclass
 class Drawing:
-    """What there is to be drawn on an image.
+    """Everything to draw on an image.
 
     Attributes:
         objects: Objects, in pixels of the image.
-        seg_map: Class of each pixel, of any size; 255 stays as it is.
-        names: Names of the classes of the segmentation map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
-        title: Words in the corner.
-        size: Height and width of the image in whose pixels the objects are; by default of the one drawn on.
+        seg_map: Class of each pixel, of any size; pixels of 255 are not coloured.
+        names: Class names of the segmentation map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
+        title: Text in the corner.
+        size: Height and width of the image that the objects' pixels refer to; by default the one drawn on.
     """
 
     objects: list[DrawnObject] = field(default_factory=list)
@@ -65,18 +65,18 @@ class Drawing:
 
 
 def color_of(label: int) -> tuple[int, int, int]:
-    """A colour (R, G, B) for a class: neighbours in number are far apart in hue, and further ones in lightness."""
+    """Returns a class's colour (R, G, B): neighbouring labels differ widely in hue, more distant ones in lightness."""
     lightness = (0.5, 0.36, 0.66)[(label // 8) % 3]
     return tuple(round(255 * value) for value in colorsys.hls_to_rgb((0.02 + label * _GOLDEN) % 1, lightness, 0.9))
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
-    """The colours of so many classes."""
+    """Returns the colours of ``count`` classes."""
     return [color_of(label) for label in range(count)]
 
 
 def reduced(image: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, float]:
-    """A copy of an image with no side longer than that, and its scale."""
+    """Returns a copy of an image whose sides are at most ``longest`` pixels, and its scale."""
     scale = min(1.0, longest / max(image.shape[:2]))
     if scale == 1.0:
         return image.copy(), scale
@@ -85,12 +85,12 @@ def reduced(image: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, floa
 
 
 def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndarray:
-    """A copy of an image with regions, masks, boxes, skeletons and words on it, in this order.
+    """Returns a copy of an image with, in this order, regions, masks, boxes, skeletons and text drawn on it.
 
     Args:
         image: [H, W, 3], RGB.
-        content: What is drawn.
-        longest: Most pixels of a side.
+        drawing: What to draw.
+        longest: Largest side of the result in pixels.
 
     Returns:
         [h, w, 3], RGB, reduced in proportion.
@@ -98,7 +98,7 @@ def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndar
     canvas, scale = reduced(image, longest)
     height, width = canvas.shape[:2]
     scale = width / drawing.size[1] if drawing.size else scale
-    unit = max(1.0, (height * width) ** 0.5 / 600)  # a line of one pixel at 600 x 600
+    unit = max(1.0, (height * width) ** 0.5 / 600)  # one pixel wide at 600 x 600
     words: list[tuple[str, float, float, tuple[int, int, int]]] = []
     if drawing.seg_map is not None:
         small = cv2.resize(drawing.seg_map.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
@@ -124,12 +124,12 @@ def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndar
 
 
 def _pixels(places: Any, scale: float) -> list:
-    """Places on the canvas in whole pixels; OpenCV refuses some that are far outside."""
+    """Returns canvas positions as whole pixels, clipped, as OpenCV refuses some that are far outside."""
     return np.clip(np.round(np.asarray(places, np.float64) * scale), -_FAR, _FAR).astype(int).tolist()
 
 
 def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[tuple]:
-    """Colour the regions; gives the name of each class and the middle of its largest region."""
+    """Colours the regions; returns the name of each class and the centre of its largest region."""
     names, own = drawing.names, [tuple(color) for color in drawing.colors]
     table = np.array([own[i] if i < len(own) else color_of(i) for i in range(256)], dtype=np.uint8)
     known = labels != 255
@@ -147,7 +147,7 @@ def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[
 
 
 def _draw_mask(canvas: np.ndarray, item: DrawnObject, unit: float, filled: bool) -> None:
-    """In its colour, or as a white contour on a segmentation map, which would not be seen below it."""
+    """Draws a mask in its colour, or as a white contour on a segmentation map, which would hide it."""
     height, width = canvas.shape[:2]
     mask = item.mask.astype(np.uint8)
     if mask.shape != (height, width):
@@ -162,13 +162,13 @@ def _draw_mask(canvas: np.ndarray, item: DrawnObject, unit: float, filled: bool)
 
 
 def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: float) -> None:
-    """Lay colours over the pixels that are ``where``, in bytes: floats of a large image would fill the memory."""
+    """Blends colours over the pixels in ``where``, as bytes: floats of a large image would fill the memory."""
     if canvas.size:
         np.copyto(canvas, cv2.addWeighted(canvas, 1 - share, colors, share, 0), where=where[..., None])
 
 
 def _draw_skeleton(canvas: np.ndarray, item: DrawnObject, scale: float, unit: float) -> None:
-    """Only keypoints that are shown, and lines between two of them."""
+    """Draws the shown keypoints, and the lines between two of them."""
     points = np.array(_pixels(item.keypoints, scale))
     shown = np.ones(len(points), bool) if item.shown is None else np.asarray(item.shown, bool)
     color = tuple(int(value) for value in item.color)
@@ -182,10 +182,10 @@ def _draw_skeleton(canvas: np.ndarray, item: DrawnObject, scale: float, unit: fl
 
 
 def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit: float) -> None:
-    """Words on a ground of their colour, above a point, moved so that no part is cut."""
+    """Draws text on a ground of its colour, above a point, moved so that nothing is cut."""
     height, width = canvas.shape[:2]
     size, thick = 0.42 * unit, max(1, round(unit))
-    text = text.encode('ascii', 'replace').decode()  # what the font of OpenCV has
+    text = text.encode('ascii', 'replace').decode()  # the characters of OpenCV's font
     (w, h), base = cv2.getTextSize(text, _FONT, size, thick)
     if w > width - 4:  # a narrow image
         size *= max(width - 4, 1) / w
@@ -200,7 +200,7 @@ def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit
 
 
 def file_name(name: str) -> str:
-    """The name of the file of a drawn image: that of the image, shortened, and with a suffix that is written."""
+    """Returns the file name of a drawn image: the image's own, shortened, with a suffix that can be written."""
     stem, suffix = Path(name).stem, Path(name).suffix
     if suffix.lower() not in IMAGE_SUFFIXES:
         stem, suffix = name, '.jpg'
@@ -210,7 +210,7 @@ def file_name(name: str) -> str:
 
 
 def encoded(image: np.ndarray, suffix: str) -> bytes:
-    """The content of the file of an image [h, w, 3], RGB.
+    """Encodes an image [h, w, 3], RGB, as the content of an image file.
 
     Raises:
         ValueError: The suffix is not one of :data:`IMAGE_SUFFIXES`, or OpenCV cannot encode the image.
@@ -223,7 +223,7 @@ def encoded(image: np.ndarray, suffix: str) -> bytes:
 
 
 def tiles(images: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np.ndarray:
-    """Images [h, w, 3] beside and below each other, each in a square of ``side`` pixels."""
+    """Arranges images [h, w, 3] in a grid, each in a square of ``side`` pixels."""
     columns = min(columns, max(len(images), 1))
     rows = -(-len(images) // columns)
     page = np.full((rows * side, columns * side, 3), 245, dtype=np.uint8)
@@ -236,16 +236,16 @@ def tiles(images: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np
     return page
 
 
-# --- what a network found
+# --- predictions
 
 
 def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float = 0.0) -> Drawing:
-    """What a task found, as :func:`icconv_mm_runtime.results.decode` gives it, to be drawn; the best on top.
+    """Converts a task's predictions, as :func:`icconv_mm_runtime.results.decode` returns them; the best come on top.
 
     Args:
-        task: Its ``kind`` and ``classes``, and where there are such, ``palette`` (R, G, B) and ``skeleton``.
-        found: Arrays by name; without ``scores``, as labels of people have none, all is drawn.
-        score_thr: Least score of what is drawn.
+        task: Its ``kind`` and ``classes``, and optionally ``palette`` (R, G, B) and ``skeleton``.
+        found: Arrays by name; without ``scores``, as in annotations, everything is drawn.
+        score_thr: Lowest score that is drawn.
     """
     classes, colors, scores = task['classes'], task.get('palette') or (), found.get('scores')
 
@@ -278,7 +278,7 @@ def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_t
 
 
 def joined(parts: Iterable[Drawing]) -> Drawing:
-    """What several tasks found, on one image: one segmentation map and one title at most."""
+    """Joins the predictions of several tasks for one image: at most one segmentation map and one title."""
     whole = Drawing()
     for part in parts:
         whole.objects += part.objects

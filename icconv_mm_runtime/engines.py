@@ -1,4 +1,4 @@
-"""Opening an exported file: what it says of itself, and the function that runs it."""
+"""Opens an exported file: returns its metadata and a function that runs it."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, Any], RunFunction]:
-    """The metadata of a file, and what runs it: ONNX Runtime, or else OpenVINO, an ``.xml`` only the latter."""
+    """Returns a file's metadata and a function that runs it: ONNX Runtime, else OpenVINO; ``.xml`` only OpenVINO."""
     if not isinstance(file, (str, Path)):
         raise RuntimeInputError(f'file: expected the name of a file, got {type(file).__name__}')
     file = Path(file)
@@ -54,7 +54,7 @@ def _onnxruntime(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFu
 def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFunction]:
     import openvino
 
-    # float32 also where the processor is faster with less: results are those of the check
+    # float32 also where the CPU is faster with less: the results equal those checked at export
     options = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
     if threads:
         options['INFERENCE_NUM_THREADS'] = threads
@@ -77,7 +77,7 @@ def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFunct
 
 
 def _check_weights(file: Path, known: str | None) -> None:
-    """An ``.xml`` says of which ``.bin`` it is; those of former versions do not."""
+    """Raises RuntimeInputError if the ``.bin`` is not the one that the ``.xml`` names; former versions name none."""
     if known is None:
         return
     digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""Errors that a user can fix; a terminal shows their one-line message as it is."""
+"""Errors that a user can fix, with one-line messages that are safe for a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,19 +6,19 @@ from typing import Any
 
 
 class RuntimeInputError(ValueError):
-    """A file, an image or an option cannot be used; the message says which, and why."""
+    """A file, an image or an option cannot be used; the message says which one, and why."""
 
     def __init__(self, message: str) -> None:
         super().__init__(escaped(message))
 
 
 def escaped(text: Any) -> str:
-    """A text in one line: line breaks and what controls a terminal become escapes such as ``\\x1b``."""
+    """Returns a text as one line: line breaks and terminal control characters become escapes such as ``\\x1b``."""
     return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
 
 
 def is_utf8(text: Any) -> bool:
-    """Whether a text, such as a path, is UTF-8: OpenCV crashes on any other."""
+    """Returns whether a text, such as a path, is valid UTF-8: OpenCV crashes on any other."""
     try:
         str(text).encode()
     except UnicodeEncodeError:
@@ -28,11 +28,11 @@ def is_utf8(text: Any) -> bool:
 
 @contextmanager
 def refusing(what: str) -> Iterator[None]:
-    """The boundary of the runtime: any exception becomes a :class:`RuntimeInputError` that begins with ``what``."""
+    """Context that turns any exception into a :class:`RuntimeInputError` whose message begins with ``what``."""
     try:
         yield
     except RuntimeInputError:
         raise
-    except Exception as error:  # of OpenCV, of the engines, of numpy with what a network gave
+    except Exception as error:  # from OpenCV, the engines, or numpy on a network's outputs
         said = getattr(error, 'strerror', None) or str(error) or type(error).__name__
         raise RuntimeInputError(f'{what}: {" ".join(said.split())[:200]}') from error

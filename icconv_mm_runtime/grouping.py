@@ -1,4 +1,4 @@
-"""From heatmaps and tags to people (associative embedding, https://arxiv.org/abs/1611.05424).
+"""Groups heatmap peaks into people by tag (associative embedding, https://arxiv.org/abs/1611.05424).
 
 Non-maximum suppression, candidates, grouping by tag, sub-pixel shift, refinement: the steps and their order are those
 of mmpose 0.x (``HeatmapParser``), which the published figures were measured with; docs/pose.md lists the deliberate
@@ -13,9 +13,9 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 
-# Head and torso before limbs, so that a person exists before its wrists and ankles look for one.
+# Head and torso before limbs, so that a person exists before its wrists and ankles are assigned.
 COCO_KEYPOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
-_BLOCK = 16  # side of the squares that the search for missing keypoints rules out
+_BLOCK = 16  # side of the blocks that the search for missing keypoints can skip
 
 
 def group_people(
@@ -31,7 +31,7 @@ def group_people(
     refine: bool,
     keypoint_order: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``[K, H, W]`` and ``[L, K, H, W]`` -> people ``[P, K, 3]``, as (x, y, score), and their scores ``[P]``.
+    """Converts ``[K, H, W]`` and ``[L, K, H, W]`` to people ``[P, K, 3]``, as (x, y, score), and their scores ``[P]``.
 
     The options are those of ``icconv_mm.tasks.pose.group_keypoints``, which checks its arguments and calls this.
     """
@@ -55,7 +55,7 @@ def group_people(
 
 
 def _peaks(heatmap: np.ndarray, tags: np.ndarray, limit: int, kernel: int, threshold: float) -> tuple:
-    """Pixels (x, y), scores and tags of the highest peaks of a keypoint, best first."""
+    """Returns pixels (x, y), scores and tags of a keypoint's highest peaks, best first."""
     y = x = np.zeros(0, int)
     if heatmap.max() > threshold:
         highest = cv2.dilate(heatmap, np.ones((kernel, kernel), np.uint8))
@@ -72,16 +72,16 @@ def assign_by_tag(
     threshold: float,
     most: int | None = None,
 ) -> np.ndarray:
-    """Group peaks keypoint by keypoint, each time by the cheapest assignment to the people found so far.
+    """Groups peaks keypoint by keypoint, each time by the cheapest assignment to the people found so far.
 
-    The cost of giving peak i to person j is ``100 round(|tag_i - mean tag_j|) - score_i``; a pair further apart than
-    the threshold opens a new person instead.
+    The cost of assigning peak i to person j is ``100 round(|tag_i - mean tag_j|) - score_i``; a pair further apart than
+    the threshold starts a new person instead.
 
     Args:
         peaks: Pixels (x, y) ``[C, 2]``, scores ``[C]`` and tags ``[C, L]`` of each keypoint, best first.
-        order: In which keypoints are grouped.
+        order: Order in which keypoints are grouped.
         threshold: Largest distance of tags.
-        most: Only the first so many people are matched and returned; None for all.
+        most: Only the first ``most`` people are matched and returned; None for all.
 
     Returns:
         ``[P, K, 3]``, float32: (x, y, score), zeros for a keypoint not found.
@@ -113,9 +113,9 @@ def assign_by_tag(
 
 
 def assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of the cheapest assignment ``[n, m]``, of several the one that scipy's function gives.
+    """Returns rows and columns of the cheapest assignment for costs ``[n, m]``; among equals, the one scipy returns.
 
-    Costs are often equal, as distances of tags are rounded: which assignment it is matters.
+    Costs are often equal, as distances of tags are rounded, so the choice among equals matters.
     """
     if cost.shape[0] > cost.shape[1]:
         columns, rows = assignment(cost.T)
@@ -124,7 +124,7 @@ def assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     count, width = cost.shape
     u, v = np.zeros(count), np.zeros(width)
     of_row, of_column = np.full(count, -1), np.full(width, -1)
-    for current in range(count):  # a shortest path that gives one more row a column
+    for current in range(count):  # a shortest path assigns a column to one more row
         shortest, before = np.full(width, np.inf), np.full(width, -1)
         remaining, rows, row, least = np.arange(width)[::-1].copy(), [], current, 0.0
         while True:
@@ -157,7 +157,7 @@ def assignment(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _shifted(heatmaps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Centres of pixels, a quarter of a pixel towards the larger neighbour."""
+    """Returns centres of pixels, shifted by a quarter of a pixel towards the larger neighbour."""
     height, width = heatmaps.shape[1:]
     x, y = pixels[..., 0], pixels[..., 1]
     keypoint = np.broadcast_to(np.arange(len(heatmaps)), x.shape)
@@ -167,11 +167,11 @@ def _shifted(heatmaps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
 
 def _fill(heatmaps: np.ndarray, tags: np.ndarray, people: np.ndarray, pixels: np.ndarray, found: np.ndarray) -> None:
-    """Missing keypoints, in place: the pixel with the largest ``heatmap - round(|tag - mean tag of the person|)``."""
+    """Fills missing keypoints in place: the pixel of largest ``heatmap - round(|tag - mean tag of the person|)``."""
     every = np.broadcast_to(np.arange(len(heatmaps)), found.shape)
     own = tags[:, every, pixels[..., 1], pixels[..., 0]] * found  # [L, P, K]
     means = (own.sum(2) / found.sum(1)).astype(np.float32)
-    with np.errstate(over='ignore'):  # tags may be as large as a network that diverges makes them
+    with np.errstate(over='ignore'):  # a diverging network can give tags of any size
         for keypoint in np.flatnonzero(~found.all(0)):
             blocks = _Blocks.of(heatmaps[keypoint], tags[:, keypoint])
             for person in np.flatnonzero(~found[:, keypoint]):
@@ -183,17 +183,17 @@ def _fill(heatmaps: np.ndarray, tags: np.ndarray, people: np.ndarray, pixels: np
 
 
 class _Blocks(NamedTuple):
-    """A heatmap and its tags cut into squares of neighbouring pixels, and what bounds the values inside each."""
+    """A heatmap and its tags in square blocks of pixels, with the bounds of the values in each block."""
 
     heat: np.ndarray  # [rows, side, columns, side]
     tags: np.ndarray  # [L, rows, side, columns, side]
     highest: np.ndarray  # [rows * columns], largest heatmap value
     low: np.ndarray  # [L, rows * columns], smallest tag
-    high: np.ndarray  # and largest
+    high: np.ndarray  # [L, rows * columns], largest tag
 
     @classmethod
     def of(cls, heatmap: np.ndarray, tags: np.ndarray) -> '_Blocks':
-        """The squares of ``[H, W]`` and ``[L, H, W]``."""
+        """Returns the blocks of ``[H, W]`` and ``[L, H, W]``."""
         border = [(0, -side % _BLOCK) for side in heatmap.shape]
         if any(map(any, border)):
             heatmap = np.pad(heatmap, border, constant_values=-np.inf)
@@ -209,10 +209,10 @@ class _Blocks(NamedTuple):
         return cls(heatmap.reshape(sides), tags.reshape(-1, *sides), highest, low, high)
 
     def best_pixel(self, mean: np.ndarray) -> tuple[int, int]:
-        """The pixel (x, y) that maximises ``heatmap - round(|tag - mean|)``; the first one in a tie."""
+        """Returns the pixel (x, y) that maximises ``heatmap - round(|tag - mean|)``; the first one in a tie."""
         outside = np.maximum(np.maximum(self.low - mean[:, None], mean[:, None] - self.high), 0)
         bound = self.highest - np.round(np.sqrt((outside**2).sum(0)))
-        promising = np.argsort(-bound)[:8]  # they say which others can hold the best pixel
+        promising = np.argsort(-bound)[:8]  # their values tell which other blocks can hold the best pixel
         values = self._values(promising, mean)
         chosen = np.flatnonzero(bound >= values.max())
         values = self._values(chosen, mean)
@@ -221,7 +221,7 @@ class _Blocks(NamedTuple):
         return min(zip(row * _BLOCK + line, start * _BLOCK + column))[::-1]
 
     def _values(self, chosen: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        """Those of all pixels of some squares, ``[n, side, side]``."""
+        """Returns the values of all pixels of the chosen blocks, ``[n, side, side]``."""
         row, column = np.divmod(chosen, self.heat.shape[2])
         distance = self.tags[:, row, :, column] - mean[:, None, None]  # [n, L, side, side]
         return self.heat[row, :, column] - np.round(np.sqrt((distance**2).sum(1)))

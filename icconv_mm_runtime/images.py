@@ -1,4 +1,4 @@
-"""From an image to the inputs of a network, by the steps that the file names."""
+"""Reads images and preprocesses them into network inputs, by the steps in the exported file."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,22 +19,22 @@ VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
 
 @dataclass
 class Sample:
-    """An image on its way into a network."""
+    """An image on its way into the network."""
 
     path: str  # or a name for an array or a frame
     image: np.ndarray  # [H, W, 3], uint8, BGR
-    levels: list[np.ndarray] = field(default_factory=list)  # what the network reads, one for each test scale
-    valid: tuple[int, int] = (0, 0)  # height and width of the first level without what a batch adds
-    input_size: tuple[int, int] = (0, 0)  # and with it
+    levels: list[np.ndarray] = field(default_factory=list)  # inputs of the network, one for each test scale
+    valid: tuple[int, int] = (0, 0)  # height and width of the first level without the padding of the batch
+    input_size: tuple[int, int] = (0, 0)  # and with the padding
     scale: tuple[float, float] = (1.0, 1.0)  # factors (x, y) from the image to the first level
-    region: tuple | None = None  # of poses: the size at scale 1, centre and extent of what it shows, all (x, y)
+    region: tuple | None = None  # for poses: size at scale 1, centre and extent of the shown region, all (x, y)
 
 
 def read_all(images: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and pixels of a file, a folder, a video, an array, or several of them.
+    """Yields names and pixels of a file, a folder, a video, an array, or several of them.
 
     Raises:
-        RuntimeInputError: One cannot be read.
+        RuntimeInputError: One of them cannot be read.
     """
     for path, image in try_read_all(images):
         if isinstance(image, RuntimeInputError):
@@ -43,10 +43,10 @@ def read_all(images: Any) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
-    """As :func:`read_all`, with the error in the place of pixels that cannot be read.
+    """Like :func:`read_all`, but yields the error in place of the pixels of an unreadable image.
 
     Raises:
-        RuntimeInputError: Something is of the wrong kind.
+        RuntimeInputError: An element has the wrong type.
     """
     if isinstance(images, (str, Path, np.ndarray)):
         images = [images]
@@ -87,12 +87,12 @@ def _files(path: Path) -> list[Path]:
 
 
 def images_among(paths: Iterable[Path]) -> list[Path]:
-    """The files of images among some paths, by their suffixes, sorted."""
+    """Returns the image files among some paths, by suffix, sorted."""
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
 
 
 def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
-    """The name, and what a function returns or the error of the image."""
+    """Returns the name, and the function's result or the image's error."""
     try:
         with refusing(name):
             return name, function(*arguments)
@@ -122,7 +122,7 @@ def _decoded(path: Path) -> np.ndarray:
 
 
 def decode_file(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """An image [H, W, 3], BGR; None of a file that OpenCV does not decode."""
+    """Returns an image [H, W, 3], BGR; None if OpenCV cannot decode the file."""
     content = np.fromfile(path, np.uint8)
     return cv2.imdecode(content, flags) if content.size else None
 
@@ -158,7 +158,7 @@ def _frame(video: cv2.VideoCapture) -> np.ndarray | None:
 
 
 def preprocess(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:
-    """The image with what the network reads of it, by the steps in the file."""
+    """Computes a sample's network inputs by the steps in the file, and returns it."""
     sample.levels = [sample.image]
     for step in steps:
         options = dict(step)
@@ -170,7 +170,7 @@ def preprocess(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:
 
 
 def _check_sizes(sample: Sample, *sizes: Sequence[int]) -> None:
-    """Before memory is asked for levels of these (width, height)."""
+    """Raises RuntimeInputError if levels of these sizes (width, height) are too large, before memory is allocated."""
     is_right = all(min(size) >= 1 and max(size) <= limits.MAX_SIDE for size in sizes)
     if not is_right or sum(map(math.prod, sizes)) > limits.MAX_LEVEL_PIXELS:
         height, width = sample.image.shape[:2]
@@ -179,7 +179,7 @@ def _check_sizes(sample: Sample, *sizes: Sequence[int]) -> None:
 
 
 def _to_size(sample: Sample, size: tuple[int, int]) -> None:
-    """``size`` is (width, height)."""
+    """Resizes to ``size`` (width, height)."""
     _check_sizes(sample, size)
     (image,) = sample.levels
     height, width = image.shape[:2]
@@ -188,7 +188,7 @@ def _to_size(sample: Sample, size: tuple[int, int]) -> None:
 
 
 def _resize(sample: Sample, scale: Sequence[int], keep_ratio: bool) -> None:
-    """mmcv's ``Resize``."""
+    """Resizes like mmcv's ``Resize``."""
     height, width = sample.levels[0].shape[:2]
     if keep_ratio:
         factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
@@ -197,7 +197,7 @@ def _resize(sample: Sample, scale: Sequence[int], keep_ratio: bool) -> None:
 
 
 def _resize_edge(sample: Sample, scale: int, edge: str) -> None:
-    """mmpretrain's ``ResizeEdge``."""
+    """Resizes like mmpretrain's ``ResizeEdge``."""
     height, width = sample.levels[0].shape[:2]
     if edge == 'width' or (edge == 'short' and width < height) or (edge == 'long' and width > height):
         _to_size(sample, (scale, int(scale * height / width)))
@@ -206,14 +206,14 @@ def _resize_edge(sample: Sample, scale: int, edge: str) -> None:
 
 
 def _center_crop(sample: Sample, size: Sequence[int]) -> None:
-    """mmcv's ``CenterCrop`` to (width, height)."""
+    """Crops to (width, height) like mmcv's ``CenterCrop``."""
     (image,) = sample.levels
     y, x = (max(0, round((side - wanted) / 2)) for side, wanted in zip(image.shape, size[::-1]))
     sample.levels = [image[y : y + size[1], x : x + size[0]]]
 
 
 def _pad(sample: Sample, size: Sequence[int], value: Sequence[float]) -> None:
-    """mmdet's ``Pad`` to (width, height), on the right and below."""
+    """Pads to (width, height), on the right and below, like mmdet's ``Pad``."""
     (image,) = sample.levels
     below, right = max(size[1] - image.shape[0], 0), max(size[0] - image.shape[1], 0)
     _check_sizes(sample, (image.shape[1] + right, image.shape[0] + below))
@@ -223,7 +223,7 @@ def _pad(sample: Sample, size: Sequence[int], value: Sequence[float]) -> None:
 def pyramid_layout(
     image_size: Sequence[int], input_size: Sequence[int], scales: Sequence[float], size_divisor: int, stride: int
 ) -> tuple[tuple, tuple, tuple, tuple]:
-    """The size of each level, that at scale 1, and centre and extent of what all show, each (x, y)."""
+    """Returns each level's size, the size at scale 1, and centre and extent of the region all show, each (x, y)."""
     width, height = image_size
     portrait, smallest = width < height, min(scales)
     short, long = sorted(image_size)
@@ -234,18 +234,18 @@ def pyramid_layout(
     sizes = tuple(tuple(max(stride, int(side / stride + 0.5) * stride) for side in level) for level in levels)
     base = tuple(int(side / smallest) for side in least)
     extent = (width, base[1] / base[0] * width) if portrait else (base[0] / base[1] * height, height)
-    # Python's round, half to even, is what the published models were tested with
+    # Python's round, half to even, as in the tests of the published models
     return sizes, base, (float(round(width / 2)), float(round(height / 2))), extent
 
 
 def warp_matrix(size: Sequence[int], center: Sequence[float], extent: Sequence[float]) -> np.ndarray:
-    """The 2 x 3 matrix from pixels of the image to those of a level of ``size``."""
+    """Returns the 2 x 3 matrix from pixels of the image to those of a level of ``size``."""
     ratio = np.divide(size, extent)
     return np.column_stack([np.diag(ratio), np.divide(size, 2) - ratio * center])
 
 
 def _pyramid(sample: Sample, **rule: Any) -> None:
-    """icconv_mm's ``MultiScaleResize``: every level shows the same region of the image."""
+    """Resizes like icconv_mm's ``MultiScaleResize``: every level shows the same region of the image."""
     sizes, base, center, extent = pyramid_layout(sample.image.shape[1::-1], **rule)
     _check_sizes(sample, *sizes)
     matrices = [warp_matrix(size, center, extent) for size in sizes]
@@ -256,7 +256,7 @@ def _pyramid(sample: Sample, **rule: Any) -> None:
 
 
 def _fit(sample: Sample, input_size: Sequence[int], value: Sequence[float]) -> None:
-    """mmpose's ``BottomupResize`` of mode 'fit': the whole image in the middle of the input."""
+    """Resizes like mmpose's ``BottomupResize`` of mode 'fit': the whole image in the middle of the input."""
     height, width = sample.image.shape[:2]
     ratio, (wide, high) = width / height, input_size
     actual = min(wide, high * ratio), min(high, wide / ratio)
@@ -284,7 +284,7 @@ _STEPS = {
 
 
 def batches(samples: Iterator[Sample], size: int, batch: Mapping[str, Any]) -> Iterator[list[Sample]]:
-    """Images of equal size in batches, of any size if the rule in the file fills them up."""
+    """Yields batches of images of equal size, or of any sizes if the batch rule in the file pads them."""
 
     def kind(sample: Sample) -> object:
         return None if batch['pads'] else [level.shape for level in sample.levels]
@@ -295,7 +295,7 @@ def batches(samples: Iterator[Sample], size: int, batch: Mapping[str, Any]) -> I
 
 
 def arrays_of(samples: Sequence[Sample], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The inputs of a network for a batch, by name."""
+    """Returns the network inputs for a batch, by name."""
     sizes = [_input_size(levels, samples[0].path, batch) for levels in zip(*(each.levels for each in samples))]
     if (pixels := len(samples) * sum(map(math.prod, sizes))) > limits.MAX_INPUT_PIXELS:
         raise RuntimeInputError(
@@ -312,17 +312,17 @@ def arrays_of(samples: Sequence[Sample], batch: Mapping[str, Any]) -> dict[str, 
     for sample in samples:
         sample.input_size = tuple(sizes[0])
     if batch['sized']:
-        # the inverse of the scale, as the libraries multiply boxes by it
+        # the inverse of the scale, as libraries multiply boxes by it
         scales = [(*sample.valid, *(1 / factor for factor in sample.scale)) for sample in samples]
         arrays['size'] = np.array(scales, np.float32)
     return arrays
 
 
 def _input_size(levels: Sequence[np.ndarray], path: str, batch: Mapping[str, Any]) -> Sequence[int]:
-    """Height and width of the input for these levels."""
+    """Returns height and width of the input for these levels."""
     size = [-(-max(level.shape[axis] for level in levels) // batch['divisor']) * batch['divisor'] for axis in (0, 1)]
     fixed = batch.get('fixed')
-    # without the input 'size', a network takes for the image what would be filled up
+    # without the input 'size', a network would treat the padding as part of the image
     if fixed and any(side > most or (side < most and not batch['sized']) for side, most in zip(size, fixed)):
         raise RuntimeInputError(f'{path}: needs an input of {size[0]}x{size[1]}, the file allows {fixed[0]}x{fixed[1]}')
     return fixed or size

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: one schema, by which it is checked before anything of it is used."""
+"""Schema of an exported file's metadata, which are checked against it before any of them is used."""
 
 import json
 import math
@@ -11,16 +11,16 @@ from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.outputs import OUTPUTS, form_of
 
-KEY = 'icconv_mm'  # under which a file holds its metadata
-SCHEMA = 1  # of the metadata that this version reads
-Check = Callable[[Any, str], None]  # of a value; raises RuntimeInputError with the name of its field
+KEY = 'icconv_mm'  # key of the metadata in a file
+SCHEMA = 1  # highest metadata schema that this version reads
+Check = Callable[[Any, str], None]  # checks a value; raises RuntimeInputError with the name of its field
 
 
 def parsed(text: str | None, file: str) -> dict[str, Any]:
-    """The metadata of a file as :class:`Metadata` has them.
+    """Returns the metadata of a file, as described by :class:`Metadata`.
 
     Raises:
-        RuntimeInputError: There are none, or they are none that this version can use; it names the field.
+        RuntimeInputError: The metadata are missing or not usable by this version; the message names the field.
     """
     if not text:
         raise RuntimeInputError(f'{file}: has no metadata of icconv_mm; write it with tools/export.py')
@@ -37,7 +37,7 @@ def parsed(text: str | None, file: str) -> dict[str, Any]:
 
 
 def check_metadata(metadata: Any, file: str) -> None:
-    """Raise RuntimeInputError, with the file and the field, unless the metadata are those of :class:`Metadata`."""
+    """Raises RuntimeInputError, with the file and the field, if the metadata do not match :class:`Metadata`."""
     where = f'{file}: its metadata'
     schema = metadata.get('schema') if isinstance(metadata, Mapping) else None
     if isinstance(schema, Integral) and schema > SCHEMA:
@@ -66,13 +66,13 @@ def check_metadata(metadata: Any, file: str) -> None:
 def _wrong(where: str, expected: str, value: Any) -> RuntimeInputError:
     try:
         got = f'{value!r:.60}'
-    except (ValueError, RecursionError):  # of an integer of more than 4300 digits, of lists in lists
+    except (ValueError, RecursionError):  # for an integer of more than 4300 digits, or deeply nested lists
         got = type(value).__name__
     return RuntimeInputError(f'{where} must be {expected}, got {got}')
 
 
 def integer(low: int, high: int) -> Check:
-    """An integer from ``low`` to ``high``."""
+    """Returns a check for an integer from ``low`` to ``high``."""
 
     def check(value: Any, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
@@ -82,7 +82,7 @@ def integer(low: int, high: int) -> Check:
 
 
 def real(low: float, high: float) -> Check:
-    """A finite number from ``low`` to ``high``."""
+    """Returns a check for a finite number from ``low`` to ``high``."""
 
     def check(value: Any, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
@@ -92,26 +92,26 @@ def real(low: float, high: float) -> Check:
 
 
 def flag(value: Any, where: str) -> None:
-    """True or false."""
+    """Checks that a value is true or false."""
     if not isinstance(value, bool):
         raise _wrong(where, 'true or false', value)
 
 
 def text(value: Any, where: str) -> None:
-    """A text of at most ``limits.MAX_NAME`` letters."""
+    """Checks that a value is a text of at most ``limits.MAX_NAME`` characters."""
     if not isinstance(value, str) or len(value) > limits.MAX_NAME:
         raise _wrong(where, f'a text of at most {limits.MAX_NAME} letters', value)
 
 
 def part_of_file_name(value: Any, where: str) -> None:
-    """A text that can be a part of the name of a file."""
+    """Checks that a value is a text that can be part of a file name."""
     text(value, where)
     if not value.isprintable() or set(value) & set('/\\:') or len(value.encode()) > limits.MAX_TASK_NAME:
         raise _wrong(where, f'a part of the name of a file, of at most {limits.MAX_TASK_NAME} bytes', value)
 
 
 def one_of(*known: Any) -> Check:
-    """One of some values."""
+    """Returns a check for one of the known values."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, str) or value not in known:
@@ -121,7 +121,7 @@ def one_of(*known: Any) -> Check:
 
 
 def several(kind: Check, low: int, high: int) -> Check:
-    """A list of ``low`` to ``high`` values of a kind."""
+    """Returns a check for a list of ``low`` to ``high`` values that each pass ``kind``."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, (list, tuple)) or not low <= len(value) <= high:
@@ -134,19 +134,19 @@ def several(kind: Check, low: int, high: int) -> Check:
 
 
 def optional(kind: Check) -> Check:
-    """A value of a kind, or null."""
+    """Returns a check for null or a value that passes ``kind``."""
     return lambda value, where: None if value is None else kind(value, where)
 
 
 def size(value: Any, where: str) -> None:
-    """Two sides of a level of an image."""
+    """Checks that a value is the size of an image level: two sides."""
     several(integer(1, limits.MAX_SIDE), 2, 2)(value, where)
     if math.prod(value) > limits.MAX_LEVEL_PIXELS:
         raise _wrong(where, f'at most {limits.MAX_LEVEL_PIXELS} pixels', value)
 
 
 def record(schema: type, closed: bool = False) -> Check:
-    """What has the fields of a dataclass, and, if it is ``closed``, no others."""
+    """Returns a check for a mapping with the fields of a dataclass and, if ``closed``, no others."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -164,7 +164,7 @@ def record(schema: type, closed: bool = False) -> Check:
 
 
 def one_record(key: str, schemas: Mapping[str, type], closed: bool = False) -> Check:
-    """What has the fields of the dataclass that its own field ``key`` names."""
+    """Returns a check for a mapping with the fields of the dataclass that its field ``key`` names."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
@@ -180,7 +180,7 @@ def _field_of(where: str, name: str) -> str:
 
 
 def of(check: Check, **default: Any) -> Any:
-    """A field of a dataclass that holds such a value."""
+    """Returns a dataclass field whose value must pass the check."""
     return field(metadata={'check': check}, **default)
 
 
@@ -191,7 +191,7 @@ COLOR = several(real(0, 255), 3, 3)
 
 @dataclass
 class ResizeStep:
-    """To (width, height), or inside of it."""
+    """Resizes to (width, height), or to fit inside it with ``keep_ratio``."""
 
     op: str = of(text)
     scale: Sequence[int] = of(size)
@@ -200,7 +200,7 @@ class ResizeStep:
 
 @dataclass
 class ResizeEdgeStep:
-    """One edge to ``scale``."""
+    """Resizes one edge to ``scale``."""
 
     op: str = of(text)
     scale: int = of(integer(1, limits.MAX_SIDE))
@@ -209,7 +209,7 @@ class ResizeEdgeStep:
 
 @dataclass
 class CenterCropStep:
-    """The middle of (width, height)."""
+    """Crops the middle of (width, height)."""
 
     op: str = of(text)
     size: Sequence[int] = of(size)
@@ -217,7 +217,7 @@ class CenterCropStep:
 
 @dataclass
 class PadStep:
-    """Up to (width, height)."""
+    """Pads up to (width, height)."""
 
     op: str = of(text)
     size: Sequence[int] = of(size)
@@ -226,7 +226,7 @@ class PadStep:
 
 @dataclass
 class PyramidStep:
-    """Levels at ``scales`` of an input of (width, height)."""
+    """Computes levels at ``scales`` of an input of (width, height)."""
 
     op: str = of(text)
     input_size: Sequence[int] = of(size)
@@ -237,7 +237,7 @@ class PyramidStep:
 
 @dataclass
 class FitStep:
-    """The whole image in the middle of (width, height)."""
+    """Fits the whole image into the middle of (width, height)."""
 
     op: str = of(text)
     input_size: Sequence[int] = of(size)
@@ -252,12 +252,12 @@ STEPS = {
     'pyramid': PyramidStep,
     'fit': FitStep,
 }
-ENDS = ('pyramid', 'fit')  # they say where in the image the input is
+ENDS = ('pyramid', 'fit')  # steps that set the image region of the input
 
 
 @dataclass
 class Batch:
-    """To multiples of ``divisor``, or to (height, width); with images of other sizes if it ``pads``."""
+    """Pads to multiples of ``divisor``, or to (height, width); batches images of several sizes if it ``pads``."""
 
     divisor: int = of(integer(1, limits.MAX_SIDE))
     pads: bool = of(flag)
@@ -273,7 +273,7 @@ SCORE = real(-1e6, 1e6)
 
 @dataclass
 class Task:
-    """What all tasks say; ``most`` and ``least`` are of the check."""
+    """Description of a task, with the fields of all kinds."""
 
     name: str = of(part_of_file_name)
     kind: str = of(text)
@@ -287,14 +287,14 @@ class Task:
 
 @dataclass
 class Instances(Task):
-    """Boxes with masks."""
+    """Predicts boxes with masks."""
 
     mask_threshold: float = of(SCORE, kw_only=True)
 
 
 @dataclass
 class Semantic(Task):
-    """A class for each pixel; ``threshold`` is for one class against the rest."""
+    """Predicts a class for every pixel; ``threshold`` separates a single class from the rest."""
 
     align_corners: bool = of(flag, kw_only=True)
     threshold: float | None = of(optional(SCORE), kw_only=True)
@@ -316,7 +316,7 @@ class Grouping:
 
 @dataclass
 class Pose(Task):
-    """People; ``grouping`` says how they are made of heatmaps and tags."""
+    """Predicts people; ``grouping`` has the arguments that build them from heatmaps and tags."""
 
     grouping: Mapping[str, Any] | None = of(optional(record(Grouping, closed=True)), default=None)
 
@@ -332,7 +332,7 @@ KINDS = {
 
 @dataclass
 class Metadata:
-    """All that is used; a file has more, for its reader."""
+    """Metadata that the runtime uses; a file has more, for its readers."""
 
     schema: int = of(integer(1, SCHEMA))
     steps: Sequence[Mapping] = of(several(one_record('op', STEPS, closed=True), 0, limits.MAX_STEPS))

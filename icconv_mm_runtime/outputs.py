@@ -1,4 +1,4 @@
-"""What a network has to give for each kind of task, and the check that it does."""
+"""Required outputs of a network for each kind of task, and their check."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +7,8 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 
-_FLOAT, _INTEGER = 'f', 'iu'  # kinds of numpy's dtypes
-# The sizes of each output behind the batch, and the kind of its numbers. An output has all of one letter alike.
+_FLOAT, _INTEGER = 'f', 'iu'  # kinds of numpy dtypes
+# The shape of each output after the batch, and its kind of dtype. Sizes of the same name in an output are equal.
 _BOXES = {'boxes': (('objects', 4), _FLOAT), 'scores': (('objects',), _FLOAT), 'labels': (('objects',), _INTEGER)}
 OUTPUTS: dict[str, dict[str, tuple[tuple, str]]] = {
     'detection': _BOXES,
@@ -29,23 +29,23 @@ _MOST = {'objects': limits.MAX_OBJECTS, 'keypoints': limits.MAX_KEYPOINTS, 'clas
 
 
 def form_of(task: Mapping[str, Any]) -> str:
-    """Which outputs a task has: its kind; ``'keypoints'`` for poses of a network that groups keypoints itself."""
+    """Returns the key of a task's outputs: its kind; ``'keypoints'`` if a pose network groups keypoints itself."""
     return 'keypoints' if task['kind'] == 'pose' and task.get('grouping') is None else task['kind']
 
 
 def check_outputs(
     task: Mapping[str, Any], outputs: Mapping[str, Any], batch: int, input_size: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """The outputs of a task, by name.
+    """Checks and returns the outputs of a task, by name.
 
     Args:
         task: Its description.
-        outputs: What the network gave.
-        batch: Images.
+        outputs: The network's outputs.
+        batch: Number of images.
         input_size: Height and width of the input.
 
     Raises:
-        ValueError: One is missing, of other sizes, of other numbers, or not finite; it names the output.
+        ValueError: An output is missing, has another shape or dtype, or is not finite; the message names it.
     """
     sizes = {'height': input_size[0], 'width': input_size[1]}
     found = {}
@@ -75,12 +75,12 @@ def check_outputs(
 
 
 def _is_finite(values: np.ndarray) -> bool:
-    with np.errstate(all='ignore'):  # a sum is quicker, and may be too large though each number is not
+    with np.errstate(all='ignore'):  # a sum is faster, and may overflow though all numbers are finite
         return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
 
 
 def _check_numbers(task: Mapping[str, Any], found: Mapping[str, np.ndarray], keypoints: int, classes: int) -> None:
-    """Labels are classes that the file names, unless it names none; what names keypoints names some that there are."""
+    """Raises ValueError if labels or keypoints exceed the metadata's classes (unless none are named) or the outputs."""
     labels, named = found.get('labels', np.zeros(0, int)), len(task['classes']) or limits.MAX_CLASSES
     if classes > named:
         raise ValueError(f'the network gives {classes} classes, the metadata name {named}')

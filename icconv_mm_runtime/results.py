@@ -1,4 +1,4 @@
-"""From what a network gives to boxes, masks, segmentation maps, poses and classes in the image."""
+"""Decodes network outputs to boxes, masks, segmentation maps, poses and classes in the image."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,16 +14,16 @@ Predictions = dict[str, np.ndarray]
 
 
 def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """What a task, as the file describes it, found in the image that is ``row`` of a batch.
+    """Returns a task's predictions for the image at index ``row`` of a batch.
 
     Raises:
-        ValueError: The outputs would lead to more than :mod:`icconv_mm_runtime.limits` allows.
+        ValueError: The predictions would exceed :mod:`icconv_mm_runtime.limits`.
     """
     return _DECODERS[form_of(task)](task, outputs, row, sample)
 
 
 def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """``boxes`` [n, 4] as corners, ``scores``, ``labels``, best first, and for some ``masks`` [n, H, W]."""
+    """Returns ``boxes`` [n, 4] as corners, ``scores``, ``labels``, best first, and for some ``masks`` [n, H, W]."""
     found = outputs['scores'][row] > 0
     result = {name: outputs[name][row][found] for name in ('boxes', 'scores', 'labels')}
     if 'masks' in outputs:
@@ -38,12 +38,12 @@ def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int,
 
 
 def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: float) -> np.ndarray:
-    """The probabilities ``[h, w]`` inside a box as a mask of the image; nothing is outside."""
+    """Pastes the probabilities ``[h, w]`` of a box into a mask of the image; it is False outside the box."""
     low = np.clip(np.floor(box[:2]) - 1, 0, size[::-1]).astype(int)
     high = np.clip(np.ceil(box[2:]) + 1, 0, size[::-1]).astype(int)
     whole = np.zeros(size, bool)
     if (high > low).all():
-        values = np.zeros((1, mask.shape[0] + 2, mask.shape[1] + 2), mask.dtype)  # with a border of nothing
+        values = np.zeros((1, mask.shape[0] + 2, mask.shape[1] + 2), mask.dtype)  # with a border of zeros
         values[0, 1:-1, 1:-1] = mask
         for axis in (0, 1):
             centers, count = np.arange(low[axis], high[axis], dtype=np.float32) + 0.5, mask.shape[1 - axis]
@@ -56,7 +56,7 @@ def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: flo
 
 
 def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """``seg_map`` [H, W], the class of each pixel."""
+    """Returns ``seg_map`` [H, W], the class of each pixel."""
     height, width = sample.valid
     logits = outputs['logits'][row][:, :height, :width]
     size = sample.image.shape[:2]
@@ -67,7 +67,7 @@ def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: i
     rows, columns = (_neighbours(*sides, task['align_corners']) for sides in zip(logits.shape[1:], size))
     seg_map = np.empty(size, np.uint8 if len(logits) <= 256 else np.int32)
     step = min(64, max(1, limits.MAX_LOGITS // values))
-    for start in range(0, size[0], step):  # the logits of the whole image would be large
+    for start in range(0, size[0], step):  # the logits of the whole image would take too much memory
         first, second, share = (each[start : start + step] for each in rows)
         wide = _between(logits[:, first[0] : second[-1] + 1], 2, columns)
         scores = _between(wide, 1, (first - first[0], second - first[0], share))
@@ -79,7 +79,7 @@ def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: i
 
 
 def _neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of ``target`` pixels two of ``source``, and the weight of the second, as torch has them."""
+    """Returns for each of ``target`` pixels two of ``source``, and the weight of the second, as in torch."""
     pixels = np.arange(target, dtype=np.float32)
     if align_corners:
         places = pixels * np.float32((source - 1) / (target - 1) if target > 1 else 0)
@@ -102,7 +102,7 @@ def _between(maps: np.ndarray, axis: int, neighbours: tuple[np.ndarray, np.ndarr
 
 
 def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """``keypoints`` [n, K, 2] in pixels of the image, ``keypoint_scores`` [n, K], ``scores`` [n]."""
+    """Returns ``keypoints`` [n, K, 2] in pixels of the image, ``keypoint_scores`` [n, K], ``scores`` [n]."""
     heatmaps, tags = outputs['heatmaps'][row], outputs['tags'][row]
     people, scores = group_people(heatmaps, tags, **task['grouping'])
     size, center, extent = sample.region or _region(sample)
@@ -112,7 +112,7 @@ def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, 
 
 
 def _region(sample: Sample) -> tuple:
-    """Size, centre and extent of what an input shows that was resized and filled up; pixels are their centres."""
+    """Returns size, centre and extent of the region shown by a resized and padded input; pixels are their centres."""
     size, scale = sample.input_size[::-1], np.array(sample.scale, np.float64)
     extent = np.array(size, np.float64) / scale
     center = extent / 2 + (0.5 / scale - 0.5)
@@ -120,7 +120,7 @@ def _region(sample: Sample) -> tuple:
 
 
 def _keypoints(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """As of :func:`_pose`, of a network that gives poses itself."""
+    """Returns the same as :func:`_pose`, for a network that groups keypoints itself."""
     found = outputs['scores'][row] > 0
     size, center, extent = sample.region
     keypoints = outputs['keypoints'][row][found] / np.array(size) * extent + center - 0.5 * extent
@@ -131,7 +131,7 @@ def _keypoints(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: 
 def _classification(
     task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample
 ) -> Predictions:
-    """``scores`` [C] of the classes."""
+    """Returns ``scores`` [C] of the classes."""
     return {'scores': outputs['scores'][row]}
 
 

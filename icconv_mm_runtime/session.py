@@ -1,4 +1,4 @@
-"""Running a file on images."""
+"""Runs an exported file on images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from icconv_mm_runtime.results import Predictions, decode
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network found in an image: its file, its pixels ``[H, W, 3]`` (uint8, BGR), and arrays of each task.
+    """Predictions for one image: its path, its pixels ``[H, W, 3]`` (uint8, BGR), and the arrays of each task.
 
-    The one task of a network for one is called ''. Boxes: ``boxes`` [n, 4], ``scores``, ``labels``, for some ``masks``
+    The task of a network for one task is called ''. Boxes: ``boxes`` [n, 4], ``scores``, ``labels``, for some ``masks``
     [n, H, W]; segmentation maps: ``seg_map`` [H, W]; poses: ``keypoints`` [n, K, 2], ``keypoint_scores``, ``scores``;
     classes: ``scores`` [C].
     """
@@ -32,14 +32,14 @@ class Prediction:
 
 
 class Session:
-    """A file of ``icconv_mm.apis.export``, ready for images.
+    """Runs a file exported by ``icconv_mm.apis.export`` on images.
 
     Args:
         file: ``.onnx`` or ``.xml``.
-        threads: Of the processor; None leaves it to the runtime.
+            threads: CPU threads; None for the default of the runtime.
 
-    ``metadata`` is what the file says of itself, ``tasks`` the part about each task, by name; ``run`` takes arrays by
-    input and gives arrays by output.
+        ``metadata`` are those of the file, ``tasks`` their part about each task, by name; ``run`` maps arrays by input
+        name to arrays by output name.
 
     Raises:
         RuntimeInputError: The file cannot be used; the message says why.
@@ -57,7 +57,7 @@ class Session:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], run: RunFunction, file: str) -> 'Session':
-        """A session of another runtime: ``run`` takes arrays by input and gives arrays by output."""
+        """Returns a session of another runtime: ``run`` maps arrays by input name to arrays by output name."""
         check_metadata(metadata, file)
         session = cls.__new__(cls)
         session.metadata, session.run, session.file = metadata, run, file
@@ -65,14 +65,14 @@ class Session:
         return session
 
     def predict(self, images: Any, batch_size: int = 1) -> Iterator[Prediction]:
-        """What the network finds, image by image.
+        """Yields the predictions, image by image.
 
         Args:
             images: A file, a folder, a video, an array ``[H, W, 3]`` (uint8, BGR), or several of them.
-            batch_size: Images in a run of the network.
+            batch_size: Images in a batch.
 
         Raises:
-            RuntimeInputError: An image cannot be used, or what the network gives for it.
+            RuntimeInputError: An image, or the network's output for it, cannot be used.
         """
         for batch in self._batches(images, batch_size):
             if isinstance(batch, tuple):
@@ -80,23 +80,23 @@ class Session:
             yield from self._found(batch)
 
     def try_predict(self, images: Any, batch_size: int = 1) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
-        """As :meth:`predict`: the path, and the prediction or, where an image fails, the error in its place.
+        """Like :meth:`predict`, but yields the path and the prediction or, if the image fails, the error.
 
         Raises:
-            RuntimeInputError: An argument is of the wrong kind.
+            RuntimeInputError: An argument has the wrong type.
         """
         for batch in self._batches(images, batch_size):
             if isinstance(batch, tuple):
                 yield batch
                 continue
             found = self._attempt(batch)
-            if isinstance(found, RuntimeInputError):  # find out which image it is
+            if isinstance(found, RuntimeInputError):  # run each image alone to find the failing one
                 found = [self._attempt([each]) for each in batch] if len(batch) > 1 else [found]
                 found = [each[0] if isinstance(each, list) else each for each in found]
             yield from zip((sample.path for sample in batch), found)
 
     def _batches(self, images: Any, batch_size: int) -> Iterator[list[Sample] | tuple[str, RuntimeInputError]]:
-        """Images that run together, and between them those that cannot be used, with the error."""
+        """Yields batches, and between them the path and the error of each image that cannot be used."""
         is_size = isinstance(batch_size, int) and not isinstance(batch_size, bool)
         if not is_size or not 1 <= batch_size <= limits.MAX_BATCH:
             raise RuntimeInputError(
@@ -124,7 +124,7 @@ class Session:
             return error
 
     def _found(self, batch: Sequence[Sample]) -> list[Prediction]:
-        """What the network finds in a batch."""
+        """Returns the predictions for a batch."""
         with refusing(batch[0].path):
             arrays = arrays_of(batch, self.metadata['batch'])
         sizes = ', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items())

@@ -1,4 +1,4 @@
-"""Images and annotation files: readers, checks and conversion. Its modules are imported by name."""
+"""Images and annotation files: readers, checks and conversion. Import its modules by name."""
 
-# What annotations may be for; a network for several is called 'all'.
+# The tasks that annotations can serve; one network for several of them is called 'all'.
 TASKS = ('detection', 'instance', 'semantic', 'pose', 'classification')

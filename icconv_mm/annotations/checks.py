@@ -1,7 +1,7 @@
-"""Checks of annotations, so that a wrong file is one message instead of a traceback from deep inside a library.
+"""Checks of COCO annotation files: a defective file gives one message instead of a traceback from inside a library.
 
-The content of a file is looked at only when building the dataset failed or left it empty: a good file costs nothing.
-What a library takes in silence is checked of the dataset that was built: its classes by name.
+The content of a file is checked only when building the dataset failed or left it empty: a good file costs nothing.
+The built dataset is checked for what the libraries accept silently: its classes, by name.
 """
 
 import difflib
@@ -31,7 +31,7 @@ class MissingDataError(DatasetError, MissingFileError):
 
 
 def check_coco_file(path: str | Path) -> dict:
-    """The content of a file; raise DatasetError, naming file and field, unless it is annotations in COCO format."""
+    """Returns the content of a COCO annotation file; raises DatasetError, naming the field, if an entry is invalid."""
     content = read_coco(path)
     for field, i, defect in defective_entries(content):
         raise DatasetError(f'{path}: {field}[{i}]: {defect}')
@@ -40,7 +40,7 @@ def check_coco_file(path: str | Path) -> dict:
 
 
 def read_coco(path: str | Path) -> dict:
-    """The content of a file; raise DatasetError unless it has the three lists of the COCO format."""
+    """Returns the content of a COCO annotation file; raises DatasetError if one of its three lists is missing."""
     try:
         content = read_json(path)
     except DatasetError as error:
@@ -59,11 +59,11 @@ def read_coco(path: str | Path) -> dict:
 def defective_entries(
     content: Mapping[str, Any], fields: Mapping[str, Mapping[str, type]] = _REQUIRED_FIELDS
 ) -> Iterator[tuple[str, int, str]]:
-    """The entries of a COCO file that cannot be used: the list, the number in it, and what is wrong.
+    """Yields the invalid entries of a COCO file: the list, the entry's index in it, and the defect.
 
     Args:
         content: The content of the file.
-        fields: What the entries of each list must have.
+            fields: The required fields of each list's entries, with their types.
     """
     for field, members in fields.items():
         for i, entry in enumerate(content[field]):
@@ -81,11 +81,11 @@ def defective_entries(
 
 
 def check_measures(content: dict, path: str | Path) -> None:
-    """Raise DatasetError unless annotations say how large images and boxes are, as training and COCO's metrics need.
+    """Raises DatasetError if annotations lack the image or box sizes that training and COCO's metrics need.
 
     Args:
-        content: Drawing of the annotation file, as :func:`check_coco_file` returns it.
-        path: The file it is from.
+        content: Content of the annotation file, as :func:`check_coco_file` returns it.
+        path: The annotation file.
     """
     for i, image in enumerate(content['images']):
         for side in ('width', 'height'):
@@ -102,7 +102,7 @@ def check_measures(content: dict, path: str | Path) -> None:
 
 
 def warn_of_areas(content: Mapping[str, Any], path: str | Path) -> None:
-    """Count the objects of area 0 whose box has one: mmdet learns none of them, and the score of a pose becomes 0."""
+    """Warns of objects with area 0 but a non-empty box: mmdet skips them in training, and their poses score 0."""
     annotations = content.get('annotations') or ()
     empty = [i for i, each in enumerate(annotations) if not each.get('iscrowd') and _lacks_area(each)]
     if empty:
@@ -119,11 +119,11 @@ def _lacks_area(annotation: Mapping[str, Any]) -> bool:
 
 
 def pose_defect(annotation: Mapping[str, Any], *, needed: Sequence[str] = ('bbox',)) -> str | None:
-    """What annotations of a person's keypoints lack; None if nothing.
+    """Returns which field a person's keypoint annotation lacks; None if none.
 
     Args:
         annotation: An entry of a COCO file.
-        needed: The fields that must be there. Without a box, mmpose leaves people out in training.
+        needed: The required fields. In training, mmpose skips people without a box.
     """
     for field in needed:
         if annotation.get(field) is None:
@@ -133,26 +133,26 @@ def pose_defect(annotation: Mapping[str, Any], *, needed: Sequence[str] = ('bbox
 
 
 def check_people(content: Mapping[str, Any], path: str | Path, *, needed: Sequence[str]) -> None:
-    """Raise DatasetError, naming file, image and annotation, for a person without what training or a metric reads.
+    """Raises DatasetError, naming image and annotation, if a person lacks a field that training or a metric reads.
 
     Args:
-        content: Drawing of the annotation file.
-        path: The file it is from.
-        needed: The fields that every annotation must have.
+        content: Content of the annotation file.
+        path: The annotation file.
+        needed: The required fields of every annotation.
     """
     images = {image['id']: image for image in content['images']}
     for annotation in content['annotations']:
-        image = images.get(annotation['image_id'])  # nobody reads what is of none
+        image = images.get(annotation['image_id'])  # mmpose reads no annotation without an image
         if image and (defect := pose_defect(annotation, needed=needed)):
             raise DatasetError(f'{location_of(annotation, image, path)}: {defect}')
 
 
 def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
-    """Count the people of images that the file does not have: mmpose reads by image, and passes over them in silence.
+    """Warns of people whose image is not in the file: mmpose reads by image and skips them silently.
 
     Args:
-        content: Drawing of the annotation file.
-        path: The file it is from.
+        content: Content of the annotation file.
+        path: The annotation file.
     """
     images = {image['id'] for image in content.get('images') or ()}
     people = [each for each in content.get('annotations') or () if each.get('keypoints')]
@@ -162,18 +162,18 @@ def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
 
 
 def location_of(annotation: Mapping[str, Any], image: Mapping[str, Any], path: str | Path) -> str:
-    """File, image and annotation, before the message."""
+    """Returns file, image and annotation as the beginning of a message."""
     return f'{path}: image {image["id"]} ({image["file_name"]}), annotation {annotation.get("id")}'
 
 
 def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) -> None:
-    """Raise DatasetError that says why a COCO dataset cannot be built, if its annotation file is the reason.
+    """Raises DatasetError with the reason a COCO dataset cannot be built, if its annotation file is the reason.
 
     Args:
         path: The annotation file.
-        classes: The names of the classes to find in it.
+        classes: The expected class names.
         where: The dataset's name in the config.
-        empty: Whether no image was left.
+        empty: Whether the built dataset has no image.
     """
     if '://' in path:
         return
@@ -196,7 +196,7 @@ def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) 
 
 
 def category_names(path: str | Path) -> dict[int, str]:
-    """Id and name of the categories of a COCO file, in its order; of a large one, nothing else is parsed."""
+    """Returns the category names of a COCO file by id, in its order; of a large file, it parses only the categories."""
     text = Path(path).read_bytes().decode()
     found = list(re.finditer(r'"categories"\s*:\s*(?=\[)', text))
     if len(found) == 1:
@@ -207,13 +207,13 @@ def category_names(path: str | Path) -> dict[int, str]:
 
 
 def check_known(classes: Sequence[str], known: Iterable[str], where: str, source: str) -> None:
-    """Raise DatasetError for a class that the data do not know, where they know others that the config does not.
+    """Raises DatasetError if a class of the config is not in the data while the data have classes not in the config.
 
     Args:
-        classes: Class names by label, as the config has them.
-        known: All names of the data.
+        classes: Class names by label, as in the config.
+        known: All class names of the data.
         where: The dataset's name in the config.
-        source: Where the names of the data are from.
+        source: The file or folder that the data's class names come from.
     """
     known = list(known)
     others = [name for name in known if name not in classes]
@@ -225,13 +225,13 @@ def check_known(classes: Sequence[str], known: Iterable[str], where: str, source
 
 
 def check_order(classes: Sequence[str], labels: Mapping[str, int], where: str, source: str) -> None:
-    """Raise DatasetError if the order of the data, by which libraries give labels, exchanges classes.
+    """Raises DatasetError if the class order of the data, from which libraries derive labels, swaps classes.
 
     Args:
-        classes: Class names by label, as the config has them.
-        labels: The label that each name of the data got.
+        classes: Class names by label, as in the config.
+        labels: The label of each class name in the data.
         where: The dataset's name in the config.
-        source: Where the names of the data are from.
+        source: The file or folder that the data's class names come from.
     """
     for name, label in labels.items():
         if classes[label] != name:
@@ -251,7 +251,7 @@ def _entry_defect(entry: Any, members: Mapping[str, type]) -> str | None:
             return f'no field {member!r}'
         if not isinstance(entry[member], kind) or isinstance(entry[member], bool):
             return f'{member!r} is {short(entry[member])}, expected {kind.__name__}'
-        if kind is int and abs(entry[member]) >= 10**limits.NUMBER_LETTERS:  # Python finds equal remainders slowly
+        if kind is int and abs(entry[member]) >= 10**limits.NUMBER_LETTERS:  # Python hashes huge integers slowly
             return f'{member!r} is {short(entry[member], 40)}, of more than {limits.NUMBER_LETTERS} digits'
     box = entry.get('bbox')
     if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):
@@ -275,7 +275,7 @@ def _are_numbers(values: Any, count: int | None = None) -> bool:
 
 
 def check_once(content: Mapping[str, Any], path: str | Path) -> None:
-    """Raise DatasetError for an id, or name of a category, of several entries: COCO's tools take the last of them."""
+    """Raises DatasetError if an id or a category name occurs more than once: COCO's tools keep the last entry only."""
     for field, member in (('images', 'id'), ('annotations', 'id'), ('categories', 'id'), ('categories', 'name')):
         values = (entry[member] for entry in content.get(field) or () if member in entry)
         for value, times in Counter(values).most_common(1):

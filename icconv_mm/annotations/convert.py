@@ -1,4 +1,4 @@
-"""From a folder as it lies to what networks train on: COCO's JSON and index PNGs beside the run, and what is wrong."""
+"""Converts a dataset for training: COCO JSON files and index PNGs in the run's folder, and a list of warnings."""
 
 import hashlib
 import itertools
@@ -45,10 +45,10 @@ from icconv_mm.files import atomic_write, write_json
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _READERS = (coco_sources, yolo_sources, voc_sources, seg_map_sources, deeplabcut_sources, labelme_sources)
-_DECODING = 4  # images are decoded at once
-_PERSON = 0.53  # of a box is a person, where there is no mask: as CrowdPose and AIC are evaluated
-_GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that says nothing of a keypoint
-_COMMON = ('data', 'annotations')  # names of files that many sets have
+_DECODING = 4  # images decoded in parallel
+_PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
+_GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that does not describe its keypoint
+_COMMON = ('data', 'annotations')  # file names that many datasets use
 _FORMATS = (
     "COCO's JSON, YOLO's YAML, Pascal VOC, label PNGs beside images, a mask PNG per instance, DeepLabCut, LabelMe, "
     'CVAT, folders of classes'
@@ -56,16 +56,16 @@ _FORMATS = (
 
 
 def read_datasets(*locations: str | Path, strict: bool = False) -> list[Dataset]:
-    """All that is labelled below folders, or in files of labels.
+    """Reads all annotations in folders or annotation files.
 
     Args:
-        places: Folders and files.
-        strict: Whether a set is refused if anything of it is left out, here or when it is prepared.
+        locations: Folders and files.
+        strict: Whether a dataset with skipped annotations is refused, here or at its conversion.
 
     Raises:
-        MissingFileError: A place is not there.
-        DatasetError: Nothing there is of a format that is read; a file that holds a whole split cannot be read; or too
-            much is left out (:func:`icconv_mm.annotations.report.check_left_out`).
+        MissingFileError: A location does not exist.
+        DatasetError: A location has no annotations in a supported format; a file that holds a whole split cannot be
+            read; or too many annotations are skipped (:func:`icconv_mm.annotations.report.check_left_out`).
     """
     datasets: list[Dataset] = []
     for location in map(Path, locations):
@@ -79,7 +79,7 @@ def read_datasets(*locations: str | Path, strict: bool = False) -> list[Dataset]
             for file, what in [problem for each in own for problem in each.warnings] + files.warnings:
                 raise DatasetError(f'{location}: none of its labels can be used, the first: {file}: {what}')
             raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}')
-        empty = [each for each in own if each not in labelled]  # their warnings go to another dataset
+        empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
         labelled[0].warnings = files.warnings + labelled[0].warnings + [each for one in empty for each in one.warnings]
         labelled[0].missing += [each for one in empty for each in one.missing]
         for each in labelled:
@@ -91,12 +91,12 @@ def read_datasets(*locations: str | Path, strict: bool = False) -> list[Dataset]
 
 
 def _say_outside(dataset: Dataset, files: Files) -> None:
-    """Take down images and segmentation maps that are used, and lie elsewhere than where one looked."""
+    """Records a warning for images and segmentation maps in use that lie outside the searched folders."""
     roots = [os.path.join(os.path.realpath(root), '') for root in (files.root, files.root.parent / 'images')]
     used = {str(p.path): None for p in dataset.images.values()}
     used |= {os.path.realpath(p.seg_map): None for p in dataset.images.values() if p.seg_map is not None}
     outside = [path for path in used if not path.startswith(tuple(roots))]
-    if outside:  # but through links that lie there
+    if outside:  # except through links inside the folder
         linked = set(map(os.path.realpath, files.ending(*IMAGE_SUFFIXES)))
         outside = [path for path in outside if path not in linked]
     if outside:
@@ -104,7 +104,7 @@ def _say_outside(dataset: Dataset, files: Files) -> None:
 
 
 def _sources(reader: Callable[[Files], Iterable[tuple]], files: Files) -> list[tuple[str, Path, Callable[[], Dataset]]]:
-    """What a reader recognises; whatever it raises but an error for the user is a folder that it cannot look into."""
+    """Returns the sources that a reader recognises; any error but a UserError becomes a DatasetError of the folder."""
     try:
         return list(reader(files))
     except UserError:
@@ -114,7 +114,7 @@ def _sources(reader: Callable[[Files], Iterable[tuple]], files: Files) -> list[t
 
 
 def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
-    """What a reader finds; whatever else it raises is a file that is not of its format."""
+    """Returns the dataset of a reader; any error but a UserError becomes a DatasetError of the file's format."""
     try:
         dataset = read()
     except UserError:
@@ -128,10 +128,10 @@ def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
 
 
 def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
-    """The one that has labels for a task: of several, the one that has the fewest other labels.
+    """Returns the dataset with annotations for a task: among several, the one with the fewest other tasks.
 
     Raises:
-        ArgumentError: None has, or several have alike.
+        ArgumentError: No dataset has annotations for the task, or several fit equally.
     """
     fitting = [each for each in datasets if task in each.tasks()]
     if not fitting:
@@ -146,7 +146,7 @@ def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
 
 
 def name_of(location: str | Path) -> str:
-    """What runs on a set are named after: its folder, or its file unless many sets have one of that name."""
+    """Returns the name for runs on a dataset: its folder's, or its file's unless many datasets use that file name."""
     path = Path(os.path.abspath(location))
     if path.is_dir():
         return path.name
@@ -164,22 +164,23 @@ def convert_dataset(
     shared: bool = False,
     absolute: bool = False,
 ) -> Converted:
-    """Check what was found for a task, and write it below a folder.
+    """Checks the annotations of a dataset for a task and writes them to a folder.
 
     Args:
-        dataset: What a reader found; its ``problems`` grow.
+        dataset: The dataset that a reader returned; its ``warnings`` grow.
         task: One of :data:`icconv_mm.annotations.TASKS`.
-        folder: Gets ``TASK_SPLIT.json``, the names of classes or keypoints and, where segmentation maps are not as
-            networks read them, ``maps``.
-        classes: The names to learn, in their order; for segmentation maps without names, the name of each value from 0.
+        folder: Receives ``TASK_SPLIT.json``, the names of classes or keypoints and, for segmentation maps that networks
+            cannot read as they are, ``maps``.
+        classes: The class names to train on, in their order; for segmentation maps without names, the name of each
+            value from 0.
         ignore_index: Values of segmentation maps that are ignored.
         thorough: Whether every segmentation map is read, and every image compared with the others.
-        shared: Whether the splits are those of several tasks: they stay as they are, and :func:`fill_splits` follows.
-        absolute: Whether files name images by their whole paths; else by those below ``root`` of what is returned.
+        shared: Whether several tasks share the splits: they are kept, and the caller runs :func:`fill_splits` next.
+        absolute: Whether the files hold absolute image paths instead of paths relative to ``root`` of the result.
 
     Raises:
-        DatasetError: Nothing is left to learn from, or too much is left out.
-        InputError: A class that the data do not have, or the name of a class or a keypoint that no file can hold.
+        DatasetError: No annotation is left for training, or too many are skipped.
+        InputError: A class is not in the data, or the name of a class or a keypoint cannot be written to a file.
     """
     images = dataset.labelled(task)
     made = Converted(task, _common_root(images))
@@ -220,9 +221,9 @@ def convert_dataset(
 
 
 def fill_splits(converted: Collection[Converted]) -> None:
-    """Let another split serve where no task that is learned has images for one.
+    """Substitutes another split for one that has no images in any task.
 
-    Where some have them, the other tasks are left out of it.
+    If some tasks have images in a split, the other tasks get no such split.
     """
     for missing, instead, note in (
         ('val', 'test', 'no split for validation: the test split serves'),
@@ -241,7 +242,7 @@ def fill_splits(converted: Collection[Converted]) -> None:
 
 
 def nothing_left(dataset: Dataset, what: str) -> DatasetError:
-    """The error that nothing can be learned from a set, with the first thing that is wrong with it."""
+    """Returns the error that a dataset has nothing to train on, with its first warning."""
     first = (
         f'; of {len(dataset.warnings)} problems the first: {": ".join(dataset.warnings[0])}' if dataset.warnings else ''
     )
@@ -256,22 +257,22 @@ def _common_root(images: Sequence[AnnotatedImage]) -> Path:
 def _readable(
     dataset: Dataset, images: Sequence[AnnotatedImage], thorough: bool, splits: Mapping[Path, str]
 ) -> list[AnnotatedImage]:
-    """The images whose beginning can be read; if ``thorough``, all of them.
+    """Returns the images whose header can be read; if ``thorough``, those that can be decoded in full.
 
     Args:
-        dataset: Takes down the others.
-        images: Those of a task.
-        thorough: Whether they are decoded.
-        splits: The split of each as the set has it.
+        dataset: Records a warning for each of the other images.
+        images: The images of a task.
+        thorough: Whether the images are decoded.
+        splits: The split of each image as the dataset gives it.
     """
-    known = set(dataset.warnings)  # of another task
-    whole = [image for image in images if min(image.size) > 0]  # of the others it takes down the problem
+    known = set(dataset.warnings)  # warnings of another task
+    whole = [image for image in images if min(image.size) > 0]  # reading the size of the others records their problem
     if thorough:
         with ThreadPoolExecutor(_DECODING) as pool:
             for image, defect in zip(whole, pool.map(_defect_of, whole)):
                 image.problem = defect or image.problem
     for image in images:
-        if is_unprintable(str(image.path)):  # lists have a line for each
+        if is_unprintable(str(image.path)):  # split files have one line per image
             image.problem = 'its path has a control character, or is not UTF-8'
         if image.problem and (str(image.path), f'{image.problem}: left out') not in known:
             dataset.leave_out(image.path, image.problem, image.path, splits[image.path])
@@ -279,12 +280,12 @@ def _readable(
 
 
 def _defect_of(image: AnnotatedImage) -> str:
-    """Why an image cannot be decoded, as training does it as well; '' if it can."""
+    """Returns why an image cannot be decoded in training; '' if it can."""
     width, height = image.size
     try:
         content = read_bytes(image.path, limits.IMAGE_BYTES)
         with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as opened:
-            opened.load()  # OpenCV takes some that are cut off
+            opened.load()  # OpenCV loads some truncated files
         shape = loaded_shape(content)
     except Exception as error:  # whatever a decoder raises, the file is damaged
         return f'cannot be read ({message_of(error)})'
@@ -293,7 +294,7 @@ def _defect_of(image: AnnotatedImage) -> str:
 
 
 def check_duplicates(dataset: Dataset, images: Sequence[AnnotatedImage]) -> None:
-    """Take down images of equal content, above all those that are in different splits."""
+    """Records a warning for images of equal content, also if they are in different splits."""
     by_content: dict[str, list[AnnotatedImage]] = defaultdict(list)
     for image in images:
         by_content[hashlib.sha256(image.path.read_bytes()).hexdigest()].append(image)
@@ -311,12 +312,12 @@ def check_duplicates(dataset: Dataset, images: Sequence[AnnotatedImage]) -> None
 def _convert_annotations(
     dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage], classes: Sequence[str] | None
 ) -> list[AnnotatedImage]:
-    """Settle which objects are learned; gives copies of the images with these alone, as other tasks learn others."""
+    """Returns copies of the images with only the annotations of this task; other tasks train on other annotations."""
     _check_annotations(dataset, images)
     known, what = list(dataset.classes), 'classes: no class'
     if made.task == 'pose':
         known, what = _posed(dataset, made, images), 'classes: no class with keypoints is called'
-        made.keypoints, made.skeleton, made.flips = dataset.keypoints, dataset.skeleton, _flips(dataset, made)
+        made.keypoints, made.skeleton, made.flip_pairs = dataset.keypoints, dataset.skeleton, _flips(dataset, made)
     names = require_known(classes, known, what) if classes else known
     learned, wanted = [], set(names)
     for image in images:
@@ -330,7 +331,7 @@ def _convert_annotations(
 
 
 def _posed(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> list[str]:
-    """The classes that have keypoints; the loss would pass over regions of others, as of people without keypoints."""
+    """Returns the classes with keypoints; the loss would ignore regions of others, as of people without keypoints."""
     there = {annotation.name for image in images for annotation in image.annotations}
     posed = {
         annotation.name for image in images for annotation in image.annotations if annotation.keypoints is not None
@@ -348,7 +349,7 @@ def _has_mask(dataset: Dataset, annotation: Annotation) -> bool:
 
 
 def _check_annotations(dataset: Dataset, images: Sequence[AnnotatedImage]) -> None:
-    """Leave out objects that nothing can be learned from, and cut boxes at the border."""
+    """Removes annotations without a usable box and clips boxes to the image."""
     for image in images:
         kept = []
         for annotation in image.annotations:
@@ -362,7 +363,7 @@ def _check_annotations(dataset: Dataset, images: Sequence[AnnotatedImage]) -> No
 
 
 def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
-    """Box and area of an object, inside its image; gives what is wrong with them, and whether it can be learned."""
+    """Sets box and area of an annotation, inside its image; returns a problem or '', and whether it is usable."""
     problem = measure(annotation, size)
     x, y, w, h = annotation.box
     if not np.isfinite([x, y, w, h]).all():
@@ -392,8 +393,8 @@ def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> Non
 
 
 def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
-    """Keypoints that are swapped by a flip: as a file says, else by their names; None if these say nothing."""
-    names, flips = dataset.keypoints, dataset.flips
+    """Returns the keypoint pairs swapped by a flip: from the file, else by name; None if neither tells."""
+    names, flips = dataset.keypoints, dataset.flip_indices
     if flips:
         swaps = [isinstance(k, int) and 0 <= k < len(flips) and flips[k] == i for i, k in enumerate(flips)]
         if len(flips) == len(names) and all(swaps):
@@ -420,7 +421,7 @@ def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
 
 
 def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path, absolute: bool) -> Path:
-    """The labels of one split; images by their whole paths, or as below ``made.root``."""
+    """Writes the annotations of one split; image paths are absolute, or relative to ``made.root``."""
     names = [str(each.path if absolute else each.path.relative_to(made.root)) for each in images]
     labels = {name: label for label, name in enumerate(made.classes)}
     if made.task == 'classification':
@@ -447,11 +448,11 @@ def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path, absolu
 
 
 def _write_names(made: Converted, folder: Path) -> None:
-    """The file of class names, a line each, or for poses of keypoints, which a config names as ``metainfo``."""
+    """Writes the class names, one per line, or for poses the keypoints file, which a config names as ``metainfo``."""
     if made.task != 'pose':
         _write_text(folder / f'{made.task}_classes.txt', ''.join(f'{name}\n' for name in made.classes))
         return
-    pairs, sigmas = made.flips or [], sigmas_of(made.keypoints)
+    pairs, sigmas = made.flip_pairs or [], sigmas_of(made.keypoints)
     own = dict(keypoints=made.keypoints, skeleton=made.skeleton, flip_pairs=pairs, sigmas=sigmas)
     write_json(folder / KEYPOINTS_FILE, {'classes': made.classes[:1], **own}, indent=1)
 
@@ -479,7 +480,7 @@ def _entry(made: Converted, annotation: Annotation, labels: Mapping[str, int]) -
 
 
 def all_tasks(datasets: Sequence[Dataset]) -> list[str]:
-    """The tasks that one network can learn from all that was found: boxes only where there are no masks."""
+    """Returns the tasks that one network can train on with these datasets: boxes only if no dataset has masks."""
     there = {task for each in datasets for task in each.tasks()}
     return [
         task

@@ -1,7 +1,7 @@
-"""What a folder of labelled images holds, whatever wrote it: images, objects on them, names, and what is wrong.
+"""The annotations of a folder in one form for all formats: images, annotations, class names and warnings.
 
-:class:`Converted` is what a task needs of it for training, as it was written; one's own keypoints are in a few words,
-instead of the two tables that mmpose asks for.
+:class:`Converted` holds the files and figures that a task's training needs; :func:`keypoint_metainfo` turns a short
+description of keypoints into the two tables that mmpose requires.
 """
 
 import json
@@ -23,22 +23,22 @@ from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
 
 SPLITS = ('train', 'val', 'test')
-_HELD_OUT_FIRST = ('val', 'test', 'train', '')  # a training image must not evaluate the training
-_HELD_OUT = 5  # one image of so many validates, where nobody split the set
+_HELD_OUT_FIRST = ('val', 'test', 'train', '')  # an image of several splits must not be in training and in evaluation
+_HELD_OUT = 5  # one image in five is held out for validation if a dataset has no splits
 
 
 @dataclass
 class Annotation:
-    """One object on an image.
+    """One annotated object on an image.
 
     Attributes:
         name: Its class.
-        box: x, y, width, height in pixels; None until it is taken from the segmentation or the keypoints.
-        segmentation: COCO's polygons or RLE; None without a mask.
-        keypoints: x, y and visibility (0 unlabelled, 1 hidden, 2 visible) of each.
-        crowd: A group, or an object too hard to count: neither learned nor missed.
-        area: Pixels of the object; ``guessed`` if it is that of the box, for want of a better one.
-        place: Where the label stands, for messages.
+            box: x, y, width, height in pixels; None until it is computed from the segmentation or the keypoints.
+            segmentation: COCO polygons or RLE; None without a mask.
+            keypoints: x, y and visibility (0 unlabelled, 1 hidden, 2 visible) of each keypoint.
+            crowd: Whether it is a group, or an object marked as difficult: ignored in training and evaluation.
+            area: Area of the object in pixels; ``guessed`` if it is only the area of the box.
+            location: File and entry of the annotation, for messages.
     """
 
     name: str
@@ -53,16 +53,17 @@ class Annotation:
 
 @dataclass
 class AnnotatedImage:
-    """One image and what is known of it; None means that nobody labelled it for a task, not that it is empty.
+    """One image and its annotations; None means not annotated for a task, as opposed to empty.
 
     Attributes:
-        path: The file, with links followed.
-        split: ``'train'``, ``'val'``, ``'test'``, or '' where nothing says it.
-        objects: Objects with boxes, masks or keypoints.
-        seg_map: The file with a class per pixel.
-        segments: The class of each segment, where the map is a panoptic one.
-        label: The class of the whole image.
-        problem: Why it is left out: its labels are not its own, or, once its size was asked for, it cannot be read.
+            path: The file, with symbolic links resolved.
+            split: ``'train'``, ``'val'``, ``'test'``, or '' if the dataset gives none.
+            annotations: Objects with boxes, masks or keypoints.
+            seg_map: The file of the segmentation map, with a class for every pixel.
+            segments: The class of each segment of a panoptic map.
+            label: The class of the whole image.
+            problem: Why the image is skipped: its annotations belong to another one, or (known once its size was read)
+                it cannot be read.
     """
 
     path: Path
@@ -76,7 +77,7 @@ class AnnotatedImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height as the image is loaded, rotated by its EXIF orientation; zeros if it cannot be read."""
+        """Width and height of the image as loaded, after its EXIF rotation; zeros if it cannot be read."""
         if self._size is None:
             try:
                 self._size, _, dark = _head(self.path)
@@ -88,22 +89,22 @@ class AnnotatedImage:
 
 @dataclass
 class Dataset:
-    """What a reader found.
+    """The dataset that a reader returns.
 
     Attributes:
-        format: Its name, for the summary.
-        location: The file or folder.
-        images: By path.
-        classes: Names of objects, in the order of their labels.
-        keypoints: Names; ``skeleton`` joins pairs of them, by number from 0.
-        flip_indices: The keypoint that each becomes by a flip, where a file says it.
-        seg_map_classes: Name of each value of the segmentation maps; empty where nothing names them.
-        colors: Value of each colour (R, G, B), where maps are coloured.
-        ignore_index: Values of the segmentation maps that are ignored.
-        warnings: File and message of each defect.
-        missing: Images that are named and not there.
-        strict: Whether the set is refused if anything is left out.
-        lost: The split of each image, or of the file in its place, that lost annotations because they are damaged.
+            format: Name of the format, for the summary.
+            location: The file or folder.
+            images: Annotated images by path.
+            classes: Class names of the objects, in the order of their labels.
+            keypoints: Keypoint names; ``skeleton`` has pairs of their indices, from 0.
+            flips: For each keypoint, the index of the one it becomes after a flip, if a file gives it.
+            seg_map_classes: Class name of each value of the segmentation maps; empty if the dataset names none.
+            colors: Value of each colour (R, G, B) of coloured segmentation maps.
+            ignore_index: Values of the segmentation maps that are ignored.
+            warnings: File and message of each defect.
+            missing: Images that are named in annotations but do not exist.
+            strict: Whether the dataset is refused if anything is skipped.
+            lost: The split of each image (or of the file, if the image is unknown) that lost damaged annotations.
     """
 
     format: str
@@ -112,7 +113,7 @@ class Dataset:
     classes: list[str] = field(default_factory=list)
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
-    flips: list[int] = field(default_factory=list)
+    flip_indices: list[int] = field(default_factory=list)
     seg_map_classes: dict[int, str] = field(default_factory=dict)
     colors: dict[tuple[int, int, int], int] = field(default_factory=dict)
     ignore_index: set[int] = field(default_factory=set)
@@ -120,37 +121,37 @@ class Dataset:
     missing: list[str] = field(default_factory=list)
     strict: bool = False
     lost: dict[str, str] = field(default_factory=dict)
-    _known: set[str] = field(default_factory=set, repr=False)  # the classes, to find one at once
+    _known: set[str] = field(default_factory=set, repr=False)  # the classes as a set, for a fast lookup
 
     def image(self, path: Path, split: str = '') -> AnnotatedImage:
-        """The image of a file, new or known."""
+        """Returns the entry of an image file; creates it if new."""
         real = Path(os.path.realpath(path))
         made = self.images.setdefault(real, AnnotatedImage(real, split))
         made.split = made.split or split
         return made
 
     def warn(self, file: str | Path, what: str) -> None:
-        """Take down what is wrong."""
+        """Records a warning."""
         self.warnings.append((str(file), what))
 
     def leave_out(self, file: str | Path, what: str, image: str | Path | None = None, split: str = '') -> None:
-        """Take down annotations that are damaged, and so left out.
+        """Records a warning for damaged annotations, which are skipped.
 
         Args:
-            file: The file, and the place in it.
-            what: What is wrong, with the name of the field.
-            image: The image that loses them, where it is known; else the file stands for it.
-            split: The split that it would have been in.
+            file: The file, and the location in it.
+            what: The defect, with the name of the field.
+            image: The image that loses the annotations; if None, the file is counted in its place.
+            split: The split of the image.
         """
         self.warn(file, f'{what.removeprefix(f"{file}: ")}: left out')
         self.lost.setdefault(str(file) if image is None else os.path.realpath(image), split)
 
     @contextmanager
     def reading(self, file: str | Path, image: str | Path | None = None, split: str = '') -> Iterator[None]:
-        """The boundary around one file, or one annotation: whatever is raised while it is read, it alone is left out.
+        """Context for reading one file or one annotation: any exception skips it, with a warning.
 
         Args:
-            file, image, split: As of :meth:`leave_out`.
+            file, image, split: See :meth:`leave_out`.
         """
         try:
             yield
@@ -158,24 +159,24 @@ class Dataset:
             self.leave_out(file, fault_of(error), image, split)
 
     def is_first(self, image: AnnotatedImage, file: str | Path) -> bool:
-        """Whether nothing was read of an image before; else a file that has labels of it, too, is taken down."""
+        """Returns whether an image has no annotations yet; else records a warning for this second annotation file."""
         if image.annotations is not None:
             self.warn(file, f'other labels of {image.path} were read before: left out')
         return image.annotations is None
 
     def add_class(self, name: str) -> str:
-        """A class by its name, new or known."""
+        """Adds a class name if new, and returns it."""
         if name not in self._known:
             self._known.add(name)
             self.classes.append(name)
         return name
 
     def annotations(self) -> Iterator[tuple[AnnotatedImage, Annotation]]:
-        """Every object with its image."""
+        """Yields every annotation with its image."""
         return ((image, annotation) for image in self.images.values() for annotation in image.annotations or ())
 
     def tasks(self) -> list[str]:
-        """The tasks that there are labels for."""
+        """Returns the tasks that the dataset has annotations for."""
         kinds = {
             kind
             for _, annotation in self.annotations()
@@ -192,10 +193,10 @@ class Dataset:
         return [task for task in TASKS if has[task]]
 
     def labelled(self, task: str) -> list[AnnotatedImage]:
-        """The images with labels for a task, by path.
+        """Returns the images with annotations for a task, sorted by path.
 
         Raises:
-            InputError: Each of them has a problem.
+            InputError: None of them can be used.
         """
         member = {'semantic': 'seg_map', 'classification': 'label'}.get(task, 'annotations')
         there = sorted((p for p in self.images.values() if getattr(p, member) is not None), key=lambda p: p.path)
@@ -206,17 +207,17 @@ class Dataset:
 
 
 def held_out_first(splits: Iterable[str]) -> str:
-    """The split of an image that is in several: it validates rather than tests, and tests rather than trains."""
+    """Returns the split of an image that is in several: validation before test, test before training."""
     return min(splits, key=_HELD_OUT_FIRST.index)
 
 
 def assign_splits(images: Sequence[AnnotatedImage]) -> str:
-    """Give every image a split, where files give none for training or validation; says what was done.
+    """Assigns a split to every image if training or validation has none; returns a note on what was done.
 
-    Images are held out by a hash of their names, so that the same ones are whenever the same set is read.
+    Images are held out by a hash of their names, so that every reading of a dataset holds out the same ones.
     """
     there = {image.split for image in images}
-    if not there & {'train', ''}:  # a set of which nothing is for training is not split at all
+    if not there & {'train', ''}:  # a dataset without training images counts as not split
         for image in images:
             image.split = ''
         there = {''}
@@ -234,26 +235,26 @@ def assign_splits(images: Sequence[AnnotatedImage]) -> str:
     return f'{held} of {len(free)} images, chosen by a hash of their names, are held out to validate' if held else ''
 
 
-# --- paths, as other machines wrote them ---
+# --- annotations as written for a training ---
 
 
 @dataclass
 class Converted:
-    """One task's labels, as written for a training.
+    """One task's annotations, as written for a training.
 
     Attributes:
         task: One of :data:`icconv_mm.annotations.TASKS`.
-        root: The folder that holds all images.
-        files: The file of each split; of another one where :func:`fill_splits` says so.
-        classes: Names by label.
-        counts: Objects of each class; shares of the pixels for segmentation maps.
-        splits: How many images each split has.
-        paths: The images of each split; ``annotations``, how many they have.
-        sizes: Width and height of each image, [n, 2].
-        boxes: Width and height of each object in shares of the longer side of its image, [m, 2].
-        keypoints, skeleton: As of :class:`icconv_mm.annotations.dataset.Dataset`.
-        flip_pairs: Pairs of keypoints that are swapped by a flip; None where nothing says which.
-        notes: Messages about what was decided.
+            root: The folder that contains all images.
+            files: The annotation file of each split; a substitute's where :func:`fill_splits` sets one.
+            classes: Class names by label.
+            counts: Number of objects of each class; for segmentation maps, shares of the pixels.
+            splits: Number of images in each split.
+            paths: The images of each split; ``annotations`` has the number of their annotations.
+            sizes: Width and height of each image, [n, 2].
+            boxes: Width and height of each object as shares of the longer side of its image, [m, 2].
+            keypoints, skeleton: As in :class:`icconv_mm.annotations.dataset.Dataset`.
+            flips: Pairs of keypoints that a flip swaps; None if unknown.
+            notes: Messages about choices made in the conversion.
     """
 
     task: str
@@ -268,29 +269,29 @@ class Converted:
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
-    flips: list[tuple[str, str]] | None = None
+    flip_pairs: list[tuple[str, str]] | None = None
     notes: list[str] = field(default_factory=list)
 
 
-KEYPOINTS_FILE = 'pose_keypoints.json'  # beside the annotations of one's own images
+KEYPOINTS_FILE = 'pose_keypoints.json'  # written beside the converted annotations
 _SIDES = (('left', 'right'), ('Left', 'Right'), ('LEFT', 'RIGHT'), ('L', 'R'), ('l', 'r'))
-# How exact people label a keypoint, in shares of the square root of the area: COCO's, by the last word of its name.
+# Precision of keypoint annotations as a share of the square root of the area: COCO's sigmas, by the name's last word.
 _SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087)
 _SIGMAS |= dict(ankle=0.089)
-_SIGMA = 0.05  # of any other
+_SIGMA = 0.05  # of any other keypoint
 
 
 def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
-    """mmpose's metainfo of a short one; one that is long already stays as it is.
+    """Returns mmpose's metainfo for a short one; a complete one is returned as it is.
 
     Args:
-        metainfo: ``keypoints``, names in their order; and, each optional, ``skeleton``, pairs of numbers from 0 that a
-            line joins; ``flip_pairs``, pairs of names that are swapped by a flip, by default ``left...`` and
-            ``right...``; ``sigmas``, how exact each keypoint can be labelled, by default :func:`sigmas_of`;
+        metainfo: ``keypoints``, the names in their order; and, each optional, ``skeleton``, pairs of indices from 0
+            that a line joins; ``flip_pairs``, pairs of names that a flip swaps, by default ``left...`` and
+            ``right...``; ``sigmas``, the annotation precision of each keypoint, by default :func:`sigmas_of`;
             ``classes``.
 
     Raises:
-        InputError: A name is there twice, or a pair or a sigma does not fit the keypoints.
+        InputError: A name occurs twice, or a pair or a sigma does not fit the keypoints.
     """
     if 'keypoints' not in metainfo or 'keypoint_info' in metainfo:
         return dict(metainfo)
@@ -322,10 +323,10 @@ def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_keypoints(metainfo: Mapping[str, Any]) -> dict[str, Any]:
-    """A metainfo of a config whose ``keypoints`` is the name of a JSON file, with what the file says in its place.
+    """Returns the metainfo of a config; if its ``keypoints`` names a JSON file, with the file's content merged.
 
     Raises:
-        MissingFileError, InputError: There is no such file, or it is none.
+        MissingFileError, InputError: The file does not exist, or is invalid.
     """
     path = metainfo.get('keypoints')
     if not isinstance(path, str):
@@ -336,12 +337,12 @@ def read_keypoints(metainfo: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sigmas_of(names: Sequence[str]) -> list[float]:
-    """COCO's values for eyes, shoulders, ... and 0.05 for the rest."""
+    """Returns COCO's sigmas for eyes, shoulders, ... and 0.05 for other keypoints."""
     return [_SIGMAS.get(re.split(r'[^a-z]', name.lower())[-1], _SIGMA) for name in names]
 
 
 def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Names that differ by side alone: ``left_eye`` and ``right_eye``, ``L_paw`` and ``R_paw``, ``lhip``, ``rhip``."""
+    """Returns names that differ only by side: ``left_eye``/``right_eye``, ``L_paw``/``R_paw``, ``lhip``/``rhip``."""
     pairs = []
     for name in names:
         for left, right in _SIDES:

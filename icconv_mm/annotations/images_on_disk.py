@@ -1,4 +1,4 @@
-"""Images of a folder: where they lie, their sizes, and which one a written name means."""
+"""Images of a folder: their locations, their sizes, and the image that a path in an annotation file refers to."""
 
 import itertools
 import os
@@ -21,26 +21,26 @@ from icconv_mm.files import require_file
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 AnyPath = TypeVar('AnyPath', str, Path)
-IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')  # that Pillow may find in a file
+IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')  # formats that Pillow may detect
 ANNOTATION_SUFFIXES = ('.json', '.xml', '.yaml', '.yml', '.txt', '.csv')
 _SPLIT = re.compile(r'(?<![a-z])(train|val|dev|test)(?:ing|id|idation)?(?:set|images)?(?![a-z])')
-_RUNS = 'work_dirs'  # what a training writes, where it was started in the folder of the images
+_RUNS = 'work_dirs'  # folder of training runs, if one was started in the folder of the images
 _FOLDERS_OF_LABELS = ('annotations', 'annotation', 'labels')
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # tags of TIFF and EXIF
-_DARK = 1 << 14  # pixels of 16 bits are loaded as their upper 8: of 12 bits in them, 4 are left
+_DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data would keep 4 bits
 
 
 def oriented_size(path: Path) -> tuple[tuple[int, int], int]:
-    """Width and height of an image after its EXIF rotation, and that orientation (1: as it is).
+    """Returns width and height of an image after its EXIF rotation, and the orientation (1: not rotated).
 
     Raises:
-        InputError: It is no image.
+        InputError: The file is not a readable image.
     """
     return _head(path)[:2]
 
 
 def _head(path: Path) -> tuple[tuple[int, int], int, str]:
-    """Size and orientation as of :func:`oriented_size`, and whether the image would be loaded all but black."""
+    """Returns size and orientation as :func:`oriented_size`, and a message if the image would load almost black."""
     try:
         if not path.is_file():
             raise FileNotFoundError('there is no such file')
@@ -53,7 +53,7 @@ def _head(path: Path) -> tuple[tuple[int, int], int, str]:
                 what = f'a {image.format} with pixels of the mode {image.mode}'
                 raise ValueError(f'{what}, which OpenCV {cv2.__version__} does not load: save it as PNG with 8 bits')
             turn, dark = _turn_of(image), ''
-            if image.format == 'TIFF':  # which Pillow has rotated
+            if image.format == 'TIFF':  # Pillow has already rotated it
                 size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
             if image.mode.startswith('I') and (most := image.getextrema()[1]) < _DARK:
                 dark = f'pixels go up to {most} of 65535, which are loaded as {most >> 8} of 255: save it with 8 bits'
@@ -63,7 +63,7 @@ def _head(path: Path) -> tuple[tuple[int, int], int, str]:
 
 
 def _turn_of(image: Image.Image) -> int:
-    """The orientation by which OpenCV turns an image as it loads it: that of EXIF, and not of XMP."""
+    """Returns the orientation by which OpenCV rotates an image when loading it: that of EXIF, not of XMP."""
     exif = Image.Exif()
     if image.format == 'TIFF':
         exif[_ORIENTATION] = image.tag_v2.get(_ORIENTATION, 1)
@@ -78,27 +78,27 @@ def _turn_of(image: Image.Image) -> int:
 
 @cache
 def _loaded_shape(kind: str, mode: str, turn: int = 1) -> tuple[int, ...]:
-    """The shape that OpenCV loads a small image of a format in, wider than high before it is rotated.
+    """Returns the shape in which OpenCV loads a small image of a format, wider than high before the rotation.
 
-    It is empty if OpenCV does not load it: what it knows depends on its version.
+    The shape is empty if OpenCV cannot load it: the supported formats depend on its version.
     """
     image, file, exif = Image.new(mode, (16, 8)), BytesIO(), Image.Exif()
     exif[_ORIENTATION] = turn
     try:
         image.save(file, kind, **({} if turn == 1 else {'exif': exif}))
-    except Exception:  # of a form that Pillow reads, and does not write
+    except Exception:  # a mode that Pillow reads but cannot write
         return (8, 16, 3)
     return loaded_shape(file.getvalue())
 
 
 def loaded_shape(content: bytes) -> tuple[int, ...]:
-    """The shape of the image in a file as it is loaded in training: empty if it is not."""
+    """Returns the shape of an encoded image as training loads it; empty if it cannot be loaded."""
     image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     return () if image is None else image.shape
 
 
 def split_of(*names: str | Path) -> str:
-    """The split that the last of some names speaks of: ``'train'`` for ``instances_train2017.json``; '' for none."""
+    """Returns the split in the last name that contains one: ``'train'`` for ``instances_train2017.json``; else ''."""
     for name in reversed(names):
         for part in reversed(Path(name).parts):
             words = _SPLIT.findall(re.sub(r'[\d_\-.]+', ' ', part.lower()))
@@ -108,7 +108,7 @@ def split_of(*names: str | Path) -> str:
 
 
 def followed(path: Path) -> Path:
-    """A path through symbolic links that a checkout without links left as files that hold their target."""
+    """Resolves symbolic links that a checkout without link support stored as files with the target's path."""
     location, parts = Path(path.anchor), list(path.parts[1:] if path.anchor else path.parts)
     for number, part in enumerate(parts, 1):
         location = location / part
@@ -119,22 +119,22 @@ def followed(path: Path) -> Path:
             if stat.S_ISREG(state.st_mode) and state.st_size < 256:
                 target = location.parent / head(location).strip()
                 location = target if target.is_dir() else location
-        except (OSError, ValueError):  # of a name that is none here, and so are those below it
+        except (OSError, ValueError):  # an invalid name, so the rest of the path is not resolved
             return location.joinpath(*parts[number:])
     return location
 
 
 def is_endless(text: str) -> bool:
-    """Whether a path that somebody wrote is longer than any that there is: it means nothing."""
+    """Returns whether a path in an annotation file exceeds the limits and so refers to no file."""
     return len(text) > limits.PATH_LETTERS or len(as_path(text).parts) > limits.PATH_PARTS
 
 
 def located(text: str, roots: Iterable[Path]) -> Path | None:
-    """What a path that somebody wrote means here: as it is, below a root, or by as many of its last parts as fit."""
+    """Finds the file of a path in an annotation file: as it is, below a root, or by as many last parts as match."""
     if is_endless(text):
         return None
     given = as_path(text)
-    if given == Path() and '.' not in text:  # blank: not the folder itself
+    if given == Path() and '.' not in text:  # a blank path is not the folder itself
         return None
     if given.is_absolute() and _is_there(given):
         return given
@@ -151,12 +151,12 @@ def located(text: str, roots: Iterable[Path]) -> Path | None:
 def _is_there(path: Path) -> bool:
     try:
         return followed(path).exists()
-    except (OSError, ValueError):  # a name that is too long, or a folder that is closed
+    except (OSError, ValueError):  # the name is too long, or the folder is not readable
         return False
 
 
 def is_text(name: str) -> bool:
-    """Whether a name of a file is UTF-8, so that it can be written and printed."""
+    """Returns whether a file name is valid UTF-8, so that it can be written and printed."""
     return not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
@@ -168,7 +168,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 def _is(kind: Callable[[], bool]) -> bool:
     try:
         return kind()
-    except OSError:  # links in a circle
+    except OSError:  # circular links
         return False
 
 
@@ -176,12 +176,12 @@ class Files:
     """The files below a folder, walked once.
 
     Args:
-        place: The folder; or one file of labels, which alone is read, while images are looked for around it.
+        location: The folder; or a single annotation file, whose surroundings are searched for images only.
 
     Attributes:
         root: The folder that was walked.
-        only: The one file of labels, or None.
-        problems: Files and folders that cannot be read, and why.
+        only: The single annotation file, or None.
+        warnings: Files and folders that cannot be read, and why.
     """
 
     def __init__(self, location: Path) -> None:
@@ -192,7 +192,7 @@ class Files:
         self.root = location if self.only is None else beside
         self.by_folder: dict[Path, list[str]] = {}
         self.warnings: list[tuple[str, str]] = []
-        self.kinds: dict[Path, str] = {}  # of JSON files that were looked into
+        self.kinds: dict[Path, str] = {}  # of JSON files that were inspected
         self._walk()
         self._images: dict[str, list[Path]] | None = None
         self._ends: dict[str, ByEnd] = {}
@@ -200,7 +200,7 @@ class Files:
         self._by_stem: dict[Path, dict[str, Path]] = {}
 
     def _walk(self) -> None:
-        """Take down the regular files of the folders here, then behind links; a link leads nowhere twice."""
+        """Collects the regular files of the folders, then of linked folders; no folder is visited twice."""
         visited: set[tuple[int, int]] = set()
         for link in self._walk_below(self.root, visited):
             if _identity(link) in {_identity(folder) for folder in link.parents}:
@@ -212,7 +212,7 @@ class Files:
         self.by_folder = dict(sorted(self.by_folder.items()))
 
     def _walk_below(self, top: Path, visited: set[tuple[int, int]]) -> list[Path]:
-        """Take down the files below a folder, except behind links to other folders: these are returned."""
+        """Collects the files below a folder, and returns the links to other folders without following them."""
         links, waiting = [], [top]
         while waiting:
             folder = waiting.pop()
@@ -244,11 +244,11 @@ class Files:
         return links
 
     def has_images(self, folder: Path) -> bool:
-        """Whether images lie in a folder itself."""
+        """Returns whether a folder itself contains images."""
         return any(name.lower().endswith(IMAGE_SUFFIXES) for name in self.by_folder.get(folder, ()))
 
     def ending(self, *suffixes: str) -> list[Path]:
-        """The files with one of the suffixes, in lower case, by path."""
+        """Returns the files with one of the (lower-case) suffixes, sorted by path."""
         return [
             folder / name
             for folder, names in self.by_folder.items()
@@ -257,7 +257,7 @@ class Files:
         ]
 
     def text(self, path: Path) -> str:
-        """The text of a file; '' of one that cannot be read, which is taken down."""
+        """Returns the text of a file; '' with a warning if it cannot be read."""
         try:
             return read_text(path)
         except DatasetError as error:
@@ -266,18 +266,18 @@ class Files:
             return ''
 
     def labels(self, *suffixes: str) -> list[Path]:
-        """As :meth:`ending`, for files of labels: the one that was named, or all."""
+        """Returns the annotation files with one of the suffixes: the single one that was given, or all."""
         if self.only is None:
             return self.ending(*suffixes)
         return [self.only] if self.only.name.lower().endswith(suffixes) else []
 
     def split_of(self, path: Path) -> str:
-        """The split that the folders of a file speak of, from the root on."""
+        """Returns the split named by the folders of a file below the root."""
         roots = [root for root in (self.root, Path(os.path.realpath(self.root))) if path.is_relative_to(root)]
         return split_of(path.relative_to(roots[0]).parent) if roots else ''
 
     def beside(self, name: str, *near: Path) -> Path | None:
-        """The image of a name without a suffix in one of the folders that are near."""
+        """Returns the image with a name without suffix in one of the nearby folders."""
         for folder in near:
             if folder not in self._by_stem:
                 names = self.by_folder.get(folder)
@@ -290,13 +290,13 @@ class Files:
         return None
 
     def images(self, names: Iterable[str], *near: Path, split: str = '') -> dict[str, Path]:
-        """The image of each name, as :meth:`image` finds it; names without one are left out.
+        """Returns the image of each name, as :meth:`image` finds it; names without an image are skipped.
 
-        Of names that lead to one image it has the one with the most of its path: where ``cam1/0.jpg`` alone was copied,
-        ``cam2/0.jpg`` is not there.
+        If several names lead to one image, the name that shares most of its path wins: if only ``cam1/0.jpg`` was
+        copied, ``cam2/0.jpg`` is missing.
 
         Raises:
-            InputError: Several names fit an image alike, or several images a name.
+            InputError: Several names match an image equally, or several images match a name.
         """
         leading: dict[Path, list[str]] = {}
         for name in dict.fromkeys(names):
@@ -311,12 +311,12 @@ class Files:
         return made
 
     def image(self, name: str, *near: Path, split: str = '') -> Path | None:
-        """The image of a name that may have folders: in one of the folders that are near, else the one below the root.
+        """Returns the image of a name, which may contain folders: from a nearby folder, else from below the root.
 
-        Of several that fit alike, it is the one in a folder of the split.
+        Among several equal matches, the one in a folder of the split is returned.
 
         Raises:
-            InputError: Several fit.
+            InputError: Several images match.
         """
         if is_endless(name):
             return None
@@ -324,7 +324,7 @@ class Files:
             return found
         if self._images is None:
             self._images = {}
-            beside = self.root.parent / 'images'  # shared with other folders of labels
+            beside = self.root.parent / 'images'  # shared by several folders of annotations
             has_none = beside.is_dir() and not self.ending(*IMAGE_SUFFIXES[:2])
             for path in self.ending(*IMAGE_SUFFIXES) + (Files(beside).ending(*IMAGE_SUFFIXES) if has_none else []):
                 self._images.setdefault(path.name, []).append(path)
@@ -335,7 +335,7 @@ class Files:
         return fitting[0] if fitting else None
 
     def _nearest(self, given: Path, images: list[Path], split: str) -> list[Path]:
-        """Those of some images of one name that fit it best, each file once."""
+        """Returns the images of one name that match it best, each file once."""
         if given.name not in self._ends:
             self._ends[given.name] = ByEnd(images)
         end = self._ends[given.name].end_of(given)
@@ -349,14 +349,14 @@ class Files:
 
 
 class ByEnd:
-    """Paths by each of their ends: those with the most last parts in common with another are found at once.
+    """Index of paths by each of their ends: finds those that share the most last parts with another path.
 
     Args:
         paths: Files or folders.
-        of_folders: Whether the ends are those of the folders that files are in.
+        of_folders: Whether the ends are taken from the files' folders.
 
     Attributes:
-        paths: The paths with an end; all of them with the empty one.
+        paths: The paths with each end; all of them for the empty end.
     """
 
     def __init__(self, paths: Iterable[Path], of_folders: bool = False) -> None:
@@ -367,7 +367,7 @@ class ByEnd:
                 self.paths.setdefault(parts[start:], []).append(path)
 
     def end_of(self, other: Path) -> tuple[str, ...]:
-        """The longest end of a path that any of the paths has."""
+        """Returns the longest end of a path that any indexed path shares."""
         parts, count = other.parts, 0
         while count < len(parts) and parts[-count - 1 :] in self.paths:
             count += 1
@@ -375,12 +375,12 @@ class ByEnd:
 
 
 def as_path(text: str | Path) -> Path:
-    """A path that Windows may have written."""
+    """Returns a path that may be written with Windows' separators."""
     return Path(str(text).strip().replace('\\', '/'))
 
 
 def nearest(paths: Sequence[AnyPath], other: str | Path) -> list[AnyPath]:
-    """Those of some paths that have the most last parts in common with another one."""
+    """Returns the paths that share the most last parts with another one."""
     counts = [_common_end(as_path(path).parts, as_path(other).parts) for path in paths]
     most = max(counts, default=0)
     return [path for path, count in zip(paths, counts) if count == most]

@@ -1,4 +1,4 @@
-"""Finding images, and loading that tells which file is bad."""
+"""Finds images, and loads them with errors that name the bad file."""
 
 import glob
 import logging
@@ -19,15 +19,15 @@ from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
 from icconv_mm_runtime.images import IMAGE_SUFFIXES, images_among
 
-# How a file of each format begins and ends. Some cameras append data of their own to a JPEG: a file without the mark in
-# its last bytes is decoded in full before it is called truncated.
+# How a file of each format begins and ends. Some cameras append their own data to a JPEG: a file without the end marker
+# in its last bytes is decoded in full before it is reported as truncated.
 _FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
 _TAIL = 4096
 _ORIENTATION = 0x0112  # tag of EXIF
 
 
 class ImageFileError(UserError, RuntimeError):
-    """An image that is missing, empty, truncated or of no known format."""
+    """An image is missing, empty, truncated or of unknown format."""
 
 
 @TRANSFORMS.register_module()
@@ -35,17 +35,17 @@ class LoadImageFromFile(_LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
 
     OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey; here it is an error with every
-    version. A segmentation map that belongs to the image (mmseg) is checked with it. The tools of this package put this
-    transform in the place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
+    version. The segmentation map of an image (mmseg) is checked as well. The tools of this package use this transform
+    in place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
 
     Args:
-        skip_bad: Leave out bad files with a warning, as the datasets of mmengine do with a transform that returns
-            None: another image, chosen at random, takes the place. For training only.
+            skip_bad: Skip bad files with a warning: as for any transform that returns None, mmengine's datasets load
+                another random image instead. For training only.
         kwargs: Arguments of mmcv's transform.
 
     Raises:
-        ImageFileError: A file is missing, empty, truncated or no image, it has another size than its annotations say,
-            or its boxes or keypoints are not finite, and ``skip_bad`` is False.
+            ImageFileError: ``skip_bad`` is False and a file is missing, empty, truncated or no image, its size differs
+                from its annotations', or its boxes or keypoints are not finite.
     """
 
     def __init__(self, skip_bad: bool = False, **kwargs) -> None:
@@ -53,7 +53,7 @@ class LoadImageFromFile(_LoadImageFromFile):
         self.skip_bad = skip_bad
 
     def transform(self, results: dict) -> dict | None:
-        """Load ``results['img_path']``; an image that is given in ``results['img']`` is taken as it is (mmpose)."""
+        """Loads ``results['img_path']``; an image already in ``results['img']`` is used as it is (mmpose)."""
         if results.get('img') is not None:
             image = results['img']
             results['img'] = image.astype(np.float32) if self.to_float32 else image
@@ -81,10 +81,10 @@ class LoadImageFromFile(_LoadImageFromFile):
 
 
 def annotation_defect(results: Mapping[str, Any]) -> str | None:
-    """What is wrong with the boxes and keypoints of an image (one NaN in a loss would spoil all weights), or None.
+    """Returns the defect of an image's boxes and keypoints (one NaN in a loss would destroy all weights), or None.
 
     Args:
-        results: What a dataset of mmdet (``instances``) or mmpose (``bbox``, ``keypoints``) says about the image.
+        results: The image's results of a dataset of mmdet (``instances``) or mmpose (``bbox``, ``keypoints``).
     """
     values = {key: results[key] for key in ('bbox', 'keypoints') if results.get(key) is not None}
     for instance in results.get('instances') or ():
@@ -97,7 +97,7 @@ def annotation_defect(results: Mapping[str, Any]) -> str | None:
 
 
 def size_defect(results: Mapping[str, Any]) -> str | None:
-    """How the size of an image that was read differs from what its annotations say (of one task, or of several)."""
+    """Returns how the size of a loaded image differs from that in its annotations (of one task or several), or None."""
     for labels in (results, *(results.get('labels') or {}).values()):
         expected = labels.get('height'), labels.get('width')
         found = results['ori_shape']
@@ -111,13 +111,13 @@ def size_defect(results: Mapping[str, Any]) -> str | None:
 
 
 def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequence[int] | None) -> str:
-    """Advice where labels have the height and width of the image before its EXIF rotation; else ''."""
+    """Returns advice if the annotations have the image's height and width before its EXIF rotation; else ''."""
     if path is None or image is None or '://' in path or tuple(labels) != tuple(image[1::-1]):
         return ''
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as file:
             orientation = file.getexif().get(_ORIENTATION)
-    except OSError:  # of a kind that OpenCV alone reads
+    except OSError:  # a format that only OpenCV reads
         return ''
     if orientation not in (5, 6, 7, 8):
         return ''
@@ -128,9 +128,9 @@ def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequen
 
 
 def image_defect(path: str | os.PathLike) -> str | None:
-    """What is wrong with an image file, as far as its first and last bytes tell; None if nothing is.
+    """Returns the defect of an image file, judged by its first and last bytes; None if it has none.
 
-    Nothing is known of a file that a storage backend (``s3://``) would fetch.
+    Files of a storage backend (``s3://``) are not checked.
     """
     if '://' in str(path):
         return None
@@ -155,14 +155,14 @@ def image_defect(path: str | os.PathLike) -> str | None:
 
 
 def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
-    """The image files that a path or a glob pattern stands for, sorted by name.
+    """Returns the image files of a path or a glob pattern, sorted by name.
 
     Args:
         inputs: A file, a folder, or a glob pattern.
         recursive: Whether subfolders of a folder are searched as well.
 
     Raises:
-        MissingFileError: There is none.
+        MissingFileError: There is no image.
     """
     path = Path(inputs)
     if path.is_file():

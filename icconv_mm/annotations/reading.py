@@ -1,4 +1,4 @@
-"""Reading annotation files: each is a regular file of a size within the limits, decoded and parsed here alone."""
+"""Opens, decodes and parses annotation files: each must be a regular file of a size within the limits."""
 
 import gc
 import json
@@ -22,7 +22,7 @@ class DatasetError(InputError):
 
 @contextmanager
 def no_garbage_search() -> Iterator[None]:
-    """While millions of objects are made that stay, Python's search among them takes most of the time."""
+    """Context without garbage collection, which takes most of the time while millions of lasting objects are made."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -34,17 +34,17 @@ def no_garbage_search() -> Iterator[None]:
 
 @contextmanager
 def open_regular_file(path: str | Path, most: int) -> Iterator[BinaryIO]:
-    """A regular file of at most so many bytes, open for reading.
+    """Opens a regular file, up to a maximum size, for reading.
 
     Args:
         path: The file.
-        most: One of :mod:`icconv_mm.annotations.limits`.
+        most: Largest size in bytes, one of :mod:`icconv_mm.annotations.limits`.
 
     Raises:
-        DatasetError: It cannot be read, is no regular file, or is larger.
+        DatasetError: The file cannot be read, is no regular file, or is larger.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0))  # a pipe would wait for its writer
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0))  # a pipe would block until written
         with open(descriptor, 'rb') as file:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode):
@@ -59,13 +59,13 @@ def open_regular_file(path: str | Path, most: int) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: str | Path, most: int) -> bytes:
-    """The content of a regular file; arguments and errors as of :func:`open_regular_file`."""
+    """Returns the content of a regular file; arguments and errors as for :func:`open_regular_file`."""
     with open_regular_file(path, most) as file:
         return file.read()
 
 
 def head(path: Path, count: int = 4096) -> str:
-    """The first characters of a file of any size; '' of what cannot be read."""
+    """Returns the first characters of a file of any size; '' if it cannot be read."""
     try:
         with open_regular_file(path, sys.maxsize) as file:
             return decode_text(file.read(count))
@@ -74,24 +74,24 @@ def head(path: Path, count: int = 4096) -> str:
 
 
 def decode_text(content: bytes) -> str:
-    """Text in UTF-8, UTF-16 or UTF-32; what is not becomes question marks."""
+    """Decodes UTF-8, UTF-16 or UTF-32; invalid bytes become question marks."""
     return content.decode(json.detect_encoding(content), errors='replace')
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, in UTF-8, UTF-16 or UTF-32.
+    """Returns the text of a file in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        DatasetError: As :func:`open_regular_file`.
+        DatasetError: As for :func:`open_regular_file`.
     """
     return decode_text(read_bytes(path, limits.TEXT_BYTES))
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds, in UTF-8, UTF-16 or UTF-32.
+    """Returns the content of a JSON file in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        DatasetError: It is not JSON, or as :func:`open_regular_file`.
+        DatasetError: The file is not JSON, or as for :func:`open_regular_file`.
     """
     content = read_bytes(path, limits.JSON_BYTES)
     try:
@@ -102,28 +102,28 @@ def read_json(path: Path) -> Any:
 
 
 def read_xml(path: Path) -> Element:
-    """The root of an XML file.
+    """Returns the root element of an XML file.
 
     Raises:
-        DatasetError: It is not XML, or as :func:`open_regular_file`.
+        DatasetError: The file is not XML, or as for :func:`open_regular_file`.
     """
     content = read_bytes(path, limits.XML_BYTES)
     try:
         return fromstring(content)
-    except (ParseError, ValueError, LookupError) as error:  # the last for an encoding that nobody knows
+    except (ParseError, ValueError, LookupError) as error:  # LookupError: unknown encoding
         raise DatasetError(f'{path}: not XML ({error})') from None
 
 
 def read_yaml(path: Path) -> dict:
-    """The mapping in a YAML file; empty for what is none.
+    """Returns the mapping in a YAML file; empty if it holds none.
 
     Raises:
-        DatasetError: It is not YAML, its aliases stand for too much, or as :func:`open_regular_file`.
+        DatasetError: The file is not YAML, its aliases expand to too many values, or as for :func:`open_regular_file`.
     """
     import yaml
 
     def whole_number(loader: yaml.SafeLoader, node: yaml.Node) -> int:
-        if len(node.value) > limits.NUMBER_LETTERS:  # mappings find equal remainders slowly
+        if len(node.value) > limits.NUMBER_LETTERS:  # Python hashes huge integers slowly
             raise ValueError(f'{short(node.value, 40)} has more than {limits.NUMBER_LETTERS} digits')
         return loader.construct_yaml_int(node)
 
@@ -145,9 +145,9 @@ def read_yaml(path: Path) -> dict:
 
 
 def _expanded(node: Any, known: dict[int, int]) -> int:
-    """How many values a node of YAML stands for, with aliases written out; more than any limit if it holds itself."""
+    """Returns the number of values of a YAML node with aliases expanded; above the limit if it contains itself."""
     if id(node) not in known:
-        known[id(node)] = limits.YAML_NODES + 1  # while it is counted
+        known[id(node)] = limits.YAML_NODES + 1  # until it is counted: detects a cycle
         parts = node.value if not isinstance(node.value, str) else ()
         parts = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
         known[id(node)] = 1 + sum(_expanded(each, known) for each in parts)
@@ -155,7 +155,7 @@ def _expanded(node: Any, known: dict[int, int]) -> int:
 
 
 def fault_of(error: Exception) -> str:
-    """What is wrong with an annotation file, or a part of it, by the exception that it raised."""
+    """Returns the message for an exception raised while reading an annotation file or a part of it."""
     if isinstance(error, UserError):
         return str(error)
     what = error.strerror if isinstance(error, OSError) else None
@@ -163,10 +163,10 @@ def fault_of(error: Exception) -> str:
 
 
 def as_number(value: Any, field: str) -> float:
-    """A finite number, or the text of one.
+    """Converts a number or its text to a finite float.
 
     Raises:
-        DatasetError: It is none; the message names ``field``.
+        DatasetError: The value is no finite number; the message names ``field``.
     """
     try:
         made = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else float('nan')
@@ -178,10 +178,10 @@ def as_number(value: Any, field: str) -> float:
 
 
 def as_integer(value: Any, field: str) -> int:
-    """A whole number, or the text of one.
+    """Converts a whole number or its text to an int.
 
     Raises:
-        DatasetError: It is none; the message names ``field``.
+        DatasetError: The value is no whole number; the message names ``field``.
     """
     made = as_number(value, field)
     if made != int(made):
@@ -190,5 +190,5 @@ def as_integer(value: Any, field: str) -> int:
 
 
 def mentions(text: str, *keys: str) -> bool:
-    """Whether a text of JSON or YAML has one of some keys."""
+    """Returns whether a JSON or YAML text contains one of the keys."""
     return re.search(rf'\b(?:{"|".join(keys)})["\']?\s*:', text) is not None

@@ -1,6 +1,6 @@
-"""What :mod:`icconv_mm.annotations.convert` found, for the eye: a summary in lines, and a page of images.
+"""Reports on a converted dataset: a summary in lines, a page of drawn images, and a JSON list of the warnings.
 
-Beside it, how much of a set may be left out because it is damaged.
+It also checks that not too many damaged annotations were skipped.
 """
 
 from collections import Counter
@@ -19,11 +19,11 @@ from icconv_mm.errors import printable
 from icconv_mm.files import atomic_write, write_json
 from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, encoded, tiles
 
-_MOST = 20  # problems of one kind that are listed
+_MOST = 20  # warnings listed in a summary
 
 
 def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
-    """Lines about a set: format, splits, classes with counts, sizes, then what is wrong with it, by file."""
+    """Returns a dataset's summary as lines: splits, classes with counts, sizes, then warnings by file."""
     lines = [f'{dataset.location}: {dataset.format}, {len(dataset.images)} images']
     for task in converted:
         lines.append(f'  {task.task}: {split_counts(task)}')
@@ -51,19 +51,19 @@ def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
 
 
 def split_counts(converted: Converted) -> str:
-    """How many images each split has, in words."""
+    """Returns the number of images in each split, as text."""
     return ', '.join(f'{split} {count}' for split, count in converted.splits.items())
 
 
 def sizes_of(sizes: Sequence[tuple[int, int]]) -> str:
-    """The most frequent sizes in words."""
+    """Returns the most frequent image sizes, as text."""
     counts = Counter(sizes)
     shown = ', '.join(f'{int(w)} x {int(h)}' for (w, h), _ in counts.most_common(3))
     return shown + (f' and {len(counts) - 3} others' if len(counts) > 3 else '')
 
 
 def problem_lines(dataset: Dataset, most: int = _MOST) -> list[str]:
-    """Images that are not there, then what is wrong by file; of many alike, the first ones and their number."""
+    """Returns lines of missing images, then of warnings by file; after ``most`` warnings, the number of the others."""
     lines = []
     if dataset.missing:
         lines.append(f'  {len(dataset.missing)} images are named and not there, the first: {dataset.missing[0]}')
@@ -76,7 +76,7 @@ def problem_lines(dataset: Dataset, most: int = _MOST) -> list[str]:
 
 
 def draw_page(dataset: Dataset, converted: Sequence[Converted], path: Path, count: int = 12) -> Path:
-    """A page of images with their labels drawn, spread evenly over the set."""
+    """Draws a page of images with their annotations, spread evenly over the dataset, and returns its path."""
     images = sorted((p for p in dataset.images.values() if not p.problem), key=lambda p: p.path)
     chosen = [images[i] for i in np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
     drawn = []
@@ -117,15 +117,15 @@ def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedIma
     return draw(pixels, drawing, longest=1200)
 
 
-_SHARE, _FEW = 0.1, 3  # of the images; so many may lose annotations in any set
-_LISTED = 20  # problems in the error
+_SHARE, _FEW = 0.1, 3  # share and number of images that may lose annotations in any dataset
+_LISTED = 20  # warnings listed in the error
 
 
 def check_left_out(dataset: Dataset) -> None:
-    """Raise DatasetError if too much of a set was left out.
+    """Raises DatasetError if too many annotations of a dataset were skipped.
 
-    That is a whole split, or annotations of more than a tenth of the images and more than three; with ``strict``
-    anything.
+    Too many are a whole split, or annotations of more than a tenth of the images and more than three; with ``strict``,
+    any.
     """
     left_out = [f'{file}: {what}' for file, what in dataset.warnings if what.endswith('left out')]
     if dataset.strict and (left_out or dataset.missing):
@@ -145,14 +145,14 @@ def _has_annotations(image: AnnotatedImage) -> bool:
 
 
 def _list(lines: list[str], first: str = '') -> str:
-    """Lines that follow a message; those with ``first`` come first."""
+    """Formats lines that follow a message; those that contain ``first`` come first."""
     lines = [printable(line) for line in sorted(lines, key=lambda line: first not in line)]
     more = [f'... and {len(lines) - _LISTED} more'] if len(lines) > _LISTED else []
     return '\n  '.join([':', *lines[:_LISTED], *more]) if lines else ''
 
 
 def write_warnings(path: Path, datasets: Iterable[Dataset]) -> None:
-    """Write a JSON list of all that is wrong with some sets: ``file``, ``problem`` and whether it was ``left_out``."""
+    """Writes all warnings of some datasets to a JSON list: ``file``, ``problem`` and whether it was ``left_out``."""
     made = []
     for each in datasets:
         made += [dict(file=file, problem=what, left_out=what.endswith('left out')) for file, what in each.warnings]

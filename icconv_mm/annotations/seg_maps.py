@@ -1,5 +1,5 @@
-"""Segmentation maps, images whose pixels are the labels of classes: read, checked, and of any values, palettes and
-colours converted to those that networks train on.
+"""Segmentation maps, images with a class for every pixel: reads and checks them, and converts any values, palettes
+and colours to the labels that networks train on.
 """
 
 from collections import Counter
@@ -18,18 +18,18 @@ from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import atomic_write
 
-IGNORED = 255  # the label that mmseg's datasets leave out
+IGNORED = 255  # the label that mmseg's datasets ignore
 
 
 def read_seg_map(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The numbers of an image file as they are stored, indices of a palette included: 16 bits stay 16 bits.
+    """Returns the pixel values of an image file as stored, with palette indices: 16 bits stay 16 bits.
 
     Args:
         path: The file.
-        size: Width and height of the image that it belongs to, with which it is compared before it is decoded.
+        size: Width and height of its image; compared before the file is decoded.
 
     Returns:
-        [H, W], or [H, W, channels] of an image that is no segmentation map.
+        Array [H, W], or [H, W, channels] if the file is no segmentation map.
 
     Raises:
         InputError: The file is missing or no image, or has another size.
@@ -50,10 +50,10 @@ def read_seg_map(path: str | Path, size: tuple[int, int] | None = None) -> np.nd
 def read_class_ids(
     path: Path, segments: dict[int, int] | None = None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """The values of a segmentation map [H, W], or [H, W, 3] of a coloured one; of a panoptic map the classes.
+    """Returns a segmentation map [H, W], or [H, W, 3] if it is coloured; a panoptic map as the class of every pixel.
 
     Raises:
-        InputError: The file is missing, no image, or not of ``size``, that of its image.
+        InputError: The file is missing, no image, or differs from ``size``, that of its image.
     """
     labels = read_seg_map(path, size)
     if segments is None:
@@ -70,8 +70,8 @@ def read_class_ids(
 
 
 def labels_in(labels: np.ndarray) -> list[int]:
-    """The labels that occur in a map of integers, in order."""
-    if labels.dtype == np.uint8:  # of which there are most: some twenty times as fast as numpy
+    """Returns the labels that occur in a map of integers, sorted."""
+    if labels.dtype == np.uint8:  # the most frequent type: some twenty times as fast as numpy
         return np.flatnonzero(cv2.calcHist([np.ascontiguousarray(labels)], [0], None, [256], [0, 256])).tolist()
     return np.unique(labels).tolist()
 
@@ -84,13 +84,13 @@ def seg_map_defect(
     size: Sequence[int] | None = None,
     reduced: bool = False,
 ) -> str | None:
-    """What is wrong with a segmentation map; None if nothing is.
+    """Returns the defect of a segmentation map; None if it has none.
 
     Args:
-        labels: The map as :func:`read_seg_map` returns it, or as a transform made it of that.
-        num_classes: Labels are from 0 to one below it.
+        labels: The map as :func:`read_seg_map` returns it, or after a transform.
+        num_classes: Number of classes; valid labels are 0 to ``num_classes - 1``.
         ignored: Other labels that may occur.
-        size: Height and width of the image that the map belongs to.
+        size: Height and width of the map's image.
         reduced: Whether labels are one less than in the file, whose 0 is ignored (``reduce_zero_label``).
     """
     return _shape_defect(labels, size) or labels_defect(labels_in(labels), num_classes, ignored, reduced)
@@ -111,7 +111,7 @@ def _shape_defect(labels: np.ndarray, size: Sequence[int] | None) -> str | None:
 def labels_defect(
     found: Collection[int], num_classes: int, ignored: Collection[int] = (IGNORED,), reduced: bool = False
 ) -> str | None:
-    """:func:`seg_map_defect` of the labels that occur, which are those that training sees."""
+    """Returns the defect of a set of labels as training sees them, as :func:`seg_map_defect`."""
     strange = [label for label in found if not 0 <= label < num_classes and label not in ignored]
     if not strange:
         return None
@@ -125,12 +125,12 @@ def labels_defect(
 
 
 def learned(found: Collection[int], reduced: bool, label_map: Mapping[int, int] | None) -> set[int]:
-    """What becomes of the labels of files in training.
+    """Returns the labels that training sees for the labels of the files.
 
     Args:
         found: Labels in the files.
         reduced: ``reduce_zero_label`` of mmseg's dataset.
-        label_map: Its ``label_map``, for classes of its type that the config leaves out.
+        label_map: Its ``label_map``, for classes of its type that the config omits.
     """
     if reduced:
         found = {IGNORED if label == 0 else label - (label < IGNORED) for label in found}
@@ -138,7 +138,7 @@ def learned(found: Collection[int], reduced: bool, label_map: Mapping[int, int] 
 
 
 def nothing_to_learn(found: Collection[int], num_classes: int) -> str | None:
-    """Why a network cannot learn from maps in which only these labels occur, if so: there must be two classes."""
+    """Returns why a network cannot train on maps with only these labels, or None: it needs at least two classes."""
     classes = sorted(label for label in found if 0 <= label < num_classes)
     if len(classes) > 1:
         return None
@@ -151,16 +151,16 @@ def nothing_to_learn(found: Collection[int], num_classes: int) -> str | None:
 
 
 def suffixes_in(folder: str | Path, most: int = 3) -> str:
-    """The suffixes of the files below a folder, most frequent first, in words: ``'.png' (12 files)``."""
+    """Returns the suffixes of the files below a folder, most frequent first, as text: ``'.png' (12 files)``."""
     counts = Counter(path.suffix for path in Path(folder).rglob('*') if path.is_file())
     return ', '.join(f'{suffix!r} ({count} files)' for suffix, count in counts.most_common(most)) or 'no files'
 
 
 _IGNORED_NAMES = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', 'unknown')
-_SAMPLE = 200  # segmentation maps with names that are read before a training; every one is checked as it is loaded
-_FEW = 20  # segmentation maps whose palettes are looked at
-_LARGEST = 65535  # value of a segmentation map
-_STRAY = 1e-3  # of the pixels: a label that nothing names, beyond a gap in the numbers
+_SAMPLE = 200  # maps read before a training if classes have names; every map is checked when it is loaded
+_FEW = 20  # maps whose palettes are inspected
+_LARGEST = 65535  # largest value of a segmentation map
+_STRAY = 1e-3  # share of the pixels below which an unnamed label beyond a gap in the numbers is ignored
 
 
 def convert_seg_maps(
@@ -172,8 +172,8 @@ def convert_seg_maps(
     ignore_index: set[int],
     thorough: bool,
 ) -> list[AnnotatedImage]:
-    """Settle which value is which class; write maps anew unless they are what networks read."""
-    is_sampled = bool(classes or dataset.seg_map_classes) and not thorough  # without names, the values are the classes
+    """Assigns a class to each value, and writes new maps unless networks can read them as they are."""
+    is_sampled = bool(classes or dataset.seg_map_classes) and not thorough  # without names, all values are classes
     step = -(-len(images) // _SAMPLE) if is_sampled else 1
     read = partial(_read_map, dataset, by_palette=_is_by_palette(dataset, made, images[::step]))
     pixels: Counter[int] = Counter()
@@ -214,7 +214,7 @@ def convert_seg_maps(
 
 
 def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.ndarray | None:
-    """The value of each pixel [H, W] of a map, 0 to 65535; None, and a word, where it cannot be used."""
+    """Returns the value of each pixel [H, W] of a map, 0 to 65535; None, with a warning, if it cannot be used."""
     try:
         labels = read_class_ids(image.seg_map, image.segments, image.size)
     except InputError as error:
@@ -239,9 +239,9 @@ def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.n
 
 
 def _is_by_palette(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> bool:
-    """Whether palettes of maps, and not numbers, say what the table of colours names: most of their colours are in it.
+    """Returns whether palette colours, not indices, are the classes: most of the used colours are in the colour table.
 
-    Other palettes are for the eye alone.
+    Other palettes are for display only.
     """
     if not dataset.colors:
         return False
@@ -256,16 +256,16 @@ def _is_by_palette(dataset: Dataset, made: Converted, images: Sequence[Annotated
 
 
 def _colors_of_palette(path: Path) -> Image.Image | None:
-    """An image with a palette in its colours; None for any other, and for what is no image."""
+    """Returns a palette image converted to RGB; None if the file has no palette or is no image."""
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.convert('RGB') if image.mode == 'P' else None
-    except Exception:  # whatever a decoder raises: who reads the map says it
+    except Exception:  # any decoder error: the reader of the map reports it
         return None
 
 
 def _of_colors(image: np.ndarray, colors: dict[tuple[int, int, int], int]) -> np.ndarray:
-    """The value of each pixel [H, W] of an image in colours; 65535 where no table has its colour."""
+    """Returns the value of each pixel [H, W] of a coloured map; 65535 if the table lacks its colour."""
     codes = image.astype(np.int32) @ np.array([65536, 256, 1])
     table = sorted((r * 65536 + g * 256 + b, value) for (r, g, b), value in colors.items())
     known, values = np.array(table).T
@@ -281,7 +281,7 @@ def _names_of_values(
     classes: Sequence[str] | None,
     ignore_index: set[int],
 ) -> dict[int, str]:
-    """The name of each value that is a class, in the order of labels; ``ignore_index`` grows by those of such names."""
+    """Returns the name of each value that is a class, by label; adds values with ignored names to ``ignore_index``."""
     values = sorted(set(pixels) - ignore_index)
     known = dict(dataset.seg_map_classes) if classes is None or dataset.seg_map_classes else dict(enumerate(classes))
     known = {value: name for value, name in known.items() if value not in ignore_index}
@@ -327,16 +327,16 @@ def _write_maps(
     root: Path,
     read: Callable[[AnnotatedImage], np.ndarray | None],
 ) -> list[AnnotatedImage]:
-    """Maps of one byte: the label of each value, 255 for the others; gives the images that have one.
+    """Writes maps of one byte (the label of each value, 255 for others), and returns the images that have one.
 
     Args:
-        dataset: Takes down maps that cannot be used, and values that are neither classes nor ``known``.
+        dataset: Records a warning for unusable maps, and for values that are neither classes nor ``known``.
         images: All images.
         labels: The label of each value.
-        known: Values that were looked at before.
-        folder: Gets the maps.
+        known: Values that were checked before.
+        folder: Receives the maps.
         root: The folder of all images.
-        read: Gives the values of a map.
+        read: Returns the values of a map.
     """
     table = np.full(_LARGEST + 1, IGNORED, dtype=np.uint8)
     table[list(labels)] = list(labels.values())

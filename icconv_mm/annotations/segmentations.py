@@ -1,6 +1,6 @@
-"""Segmentations of objects in COCO's forms, polygons and RLE: checked, made, rotated, and as boxes and areas.
+"""Segmentations in COCO's forms, polygons and RLE: checks, converts and rotates them, and computes boxes and areas.
 
-pycocotools reads beyond its arrays, hangs or aborts for RLE that do not fill their image: it gets none of them.
+pycocotools reads out of bounds, hangs or aborts for RLE that do not fill their image: it never receives any.
 """
 
 import math
@@ -20,29 +20,29 @@ from icconv_mm_runtime.coco import encode_rle
 
 Key = TypeVar('Key')
 
-_CHUNK = 100  # compressed segmentations that are decoded at once: their numbers fit into a cache
+_CHUNK = 100  # compressed segmentations decoded at once: their numbers fit into a cache
 # Compressed RLE: numbers in groups of five bits, each group a character from '0', the sixth bit set in all but
-# the last one of a number. Seven groups are more than any image has pixels.
+# the last group of a number. Seven groups exceed the pixels of any image.
 _CODES, _LAST, _GROUPS = bytes(range(48, 112)), range(48, 80), 7
 
 
 def segmentation_defect(segmentation: Any, height: int, width: int) -> str | None:
-    """What is wrong with the segmentation of an image of height x width pixels; None if nothing is.
+    """Returns the defect of a segmentation in an image of height x width pixels; None if it has none.
 
     Args:
         segmentation: Polygons ``[[x1, y1, x2, y2, x3, y3, ...], ...]``, or RLE: ``size``, height and width, and
-            ``counts``, a list of numbers of pixels or their compressed form.
-        height, width: Of the image.
+            ``counts``, a list of run lengths in pixels or their compressed form.
+        height, width: Size of the image.
     """
     found = first_defect([(None, segmentation, height, width)])
     return found and found[1]
 
 
 def first_defect(entries: Iterable[tuple[Key, Any, int, int]]) -> tuple[Key, str] | None:
-    """The first of many segmentations that is wrong, and what is; of compressed ones, many are decoded at once.
+    """Returns the key and the defect of the first invalid segmentation; compressed ones are decoded in batches.
 
     Args:
-        entries: Whatever tells a segmentation from others, the segmentation, and height and width of its image.
+        entries: A key, the segmentation, and height and width of its image.
     """
     compressed: list[tuple[Key, bytes, int, int]] = []
     for key, segmentation, height, width in entries:
@@ -59,13 +59,13 @@ def first_defect(entries: Iterable[tuple[Key, Any, int, int]]) -> tuple[Key, str
 
 
 def check_segmentations(content: Mapping[str, Any], path: str | Path, *, required: bool = False) -> None:
-    """Raise DatasetError, naming file, image and annotation, for a segmentation that cannot be that of its image.
+    """Raises DatasetError, naming file, image and annotation, if a segmentation does not fit its image.
 
     Args:
-        content: Drawing of the annotation file, as :func:`icconv_mm.annotations.checks.check_coco_file` returns it,
+        content: Content of the annotation file, as :func:`icconv_mm.annotations.checks.check_coco_file` returns it,
             with sizes of images.
-        path: The file it is from.
-        required: Whether every annotation needs one, as for masks; else those without are passed over.
+        path: The annotation file.
+        required: Whether every annotation needs a segmentation, as for masks; else those without are skipped.
     """
     images = {image['id']: image for image in content['images']}
 
@@ -82,7 +82,7 @@ def check_segmentations(content: Mapping[str, Any], path: str | Path, *, require
 
 
 def _defect(segmentation: Any, height: int, width: int) -> str | bytes | None:
-    """What is wrong with a segmentation, or its compressed RLE, which are to be decoded."""
+    """Returns the defect of a segmentation; or its compressed RLE as bytes, to be decoded and checked."""
     if not isinstance(segmentation, Mapping):
         return _polygons_defect(segmentation, height, width)
     counts = segmentation.get('counts')
@@ -101,7 +101,7 @@ def _polygons_defect(polygons: Any, height: int, width: int) -> str | None:
         return 'no segmentation, which masks are made of'
     if not isinstance(polygons, list):
         return f"'segmentation' is {polygons!r:.40}, expected polygons or RLE"
-    margin = max(height, width)  # beyond it lies an image of another size; pycocotools takes memory for every pixel
+    margin = max(height, width)  # beyond it lies an image of another size; pycocotools allocates memory for every pixel
     for polygon in polygons:
         if not isinstance(polygon, (list, tuple)) or not set(map(type, polygon)) <= {int, float}:
             return f'a polygon is {polygon!r:.40}, expected numbers [x1, y1, x2, y2, x3, y3, ...]'
@@ -115,14 +115,14 @@ def _polygons_defect(polygons: Any, height: int, width: int) -> str | None:
             return f'a polygon goes from {ends} in an image of {width} x {height} pixels'
         if len(polygon) * (most - least) > (longest := height * width + 16 * margin) and _length(polygon) > longest:
             return f'a polygon is longer than {longest} pixels, in an image of {width} x {height}'
-    # Libraries read a first list of four numbers as a box, and leave out later ones that are no polygons.
+    # Libraries read a first list of four numbers as a box, and skip later ones that are no polygons.
     if len(polygons[0]) < 6:
         return f'the first polygon has {len(polygons[0]) // 2} points, expected 3 or more'
     return None
 
 
 def _length(polygon: list[float]) -> float:
-    """The pixels on the edge of a polygon; pycocotools takes memory for each."""
+    """Returns the length of a polygon's edge in pixels; pycocotools allocates memory for each."""
     points = np.asarray(polygon, float).reshape(-1, 2)
     return float(np.abs(points - np.roll(points, 1, 0)).max(1).sum())
 
@@ -160,15 +160,15 @@ def _first_of_compressed(entries: list[tuple[Key, bytes, int, int]]) -> tuple[Ke
 
 
 def _totals(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and least of the RLE in each compressed text; all are of the codes above."""
-    # for 100,000 masks of 215 letters the check takes 0.6 s, number by number 2.6 s; reading their file takes 0.5 s
+    """Returns sum and minimum of the runs of each compressed RLE; all characters must be valid."""
+    # for 100,000 masks of 215 characters this takes 0.6 s, number by number 2.6 s; reading their file takes 0.5 s
     codes = np.frombuffer(b''.join(texts), np.uint8).astype(np.int64) - ord('0')
-    last = np.flatnonzero(codes & 32 == 0)  # of each number
+    last = np.flatnonzero(codes & 32 == 0)  # last group of each number
     first = np.concatenate([[0], last[:-1] + 1])
     locations = np.arange(len(codes)) - np.repeat(first, last + 1 - first)
     numbers = np.add.reduceat((codes & 31) << 5 * np.minimum(locations, _GROUPS), first)
     numbers -= (codes[last] >> 4 & 1) << 5 * np.minimum(locations[last] + 1, _GROUPS)  # two's complement
-    starts = np.searchsorted(first, np.cumsum([0, *map(len, texts[:-1])]))  # number with which each text begins
+    starts = np.searchsorted(first, np.cumsum([0, *map(len, texts[:-1])]))  # index of the first number of each text
     index = np.arange(len(numbers)) - np.repeat(starts, np.diff(starts, append=len(numbers)))
     for parity in (0, 1):  # from the fourth on, a number is a difference from the second before it
         chain = np.flatnonzero((index % 2 == parity) & (index > 0))
@@ -179,21 +179,21 @@ def _totals(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return np.add.reduceat(numbers, starts), np.minimum.reduceat(numbers, starts)
 
 
-_MARGIN = 0.1  # of the longer side of the keypoints, around them
-_LEAST = 0.02  # of the longer side of the image: people seen from far away are one keypoint
+_MARGIN = 0.1  # share of the keypoints' longer side, added around them
+_LEAST = 0.02  # share of the image's longer side: people seen from far away are one keypoint
 
 
 def as_segmentation(
     given: Any, size: tuple[int, int], dataset: Dataset, where: str, image: AnnotatedImage | None = None
 ) -> list | dict | None:
-    """A segmentation or a mask [H, W] as polygons or compressed RLE; None, and a word, if there is none.
+    """Converts a segmentation or a mask [H, W] to polygons or compressed RLE; None if there is none or it is invalid.
 
     Args:
-        given: Polygons, RLE in either form, a mask, or nothing.
+        given: Polygons, RLE in either form, a mask, or None.
         size: Width and height of the image.
-        dataset: Takes down what is wrong.
-        where: Place of the label.
-        image: That which loses a mask that cannot be.
+        dataset: Records a warning for a defect.
+        where: Location of the annotation.
+        image: The image that loses an invalid mask.
     """
     path, split = (None, '') if image is None else (image.path, image.split)
     if given is None or (isinstance(given, list) and not given):
@@ -204,7 +204,7 @@ def as_segmentation(
             return None
         return encode_rle(given)
     if isinstance(given, list) and given and not isinstance(given[0], (list, tuple)):
-        given = [given]  # one polygon that is not in a list
+        given = [given]  # a single polygon without the outer list
     if isinstance(given, list):
         given = [polygon for polygon in given if not (isinstance(polygon, list) and 0 < len(polygon) < 6)] or given
     width, height = size
@@ -224,7 +224,7 @@ def _compressed(rle: dict) -> dict:
 
 
 def rle_of(segmentation: list | dict, size: tuple[int, int]) -> dict:
-    """A segmentation as the RLE that pycocotools reads."""
+    """Returns a segmentation as the RLE that pycocotools reads."""
     from pycocotools.mask import frPyObjects, merge
 
     width, height = size
@@ -232,22 +232,22 @@ def rle_of(segmentation: list | dict, size: tuple[int, int]) -> dict:
 
 
 def mask_of(segmentation: list | dict, size: tuple[int, int]) -> np.ndarray:
-    """The pixels [H, W] of a segmentation, uint8."""
+    """Returns the mask [H, W] of a segmentation, uint8."""
     from pycocotools.mask import decode
 
     return decode(rle_of(segmentation, size))
 
 
 def is_area(area: Any, size: tuple[int, int]) -> bool:
-    """Whether an object on an image of a size can have so many pixels."""
-    return isinstance(area, (int, float)) and 0 < area <= size[0] * size[1]  # and so no NaN
+    """Returns whether an object on an image of this size can have this area."""
+    return isinstance(area, (int, float)) and 0 < area <= size[0] * size[1]  # False for NaN
 
 
 def measure(annotation: Annotation, size: tuple[int, int]) -> str:
-    """Give an annotation the box and area of its segmentation, else of its keypoints, where the file has no valid ones.
+    """Sets box and area from the segmentation, else from the keypoints, if the annotation has no valid ones.
 
     Returns:
-        What was wrong with the box that it had, or ''.
+        The defect of the annotation's own box, or ''.
     """
     problem = ''
     if annotation.box is not None and not (annotation.box[2] > 0 and annotation.box[3] > 0):
@@ -272,14 +272,14 @@ def measure(annotation: Annotation, size: tuple[int, int]) -> str:
 
 
 def written_size(width: Any, height: Any, fields: Sequence[str]) -> tuple[int, int] | None:
-    """Width and height of an image as its annotations have them; None where they say nothing: nothing, or 0.
+    """Returns width and height of an image as its annotations give them; None if they are missing or 0.
 
     Args:
-        width, height: Numbers, or the text of some.
-        fields: What they are called, for the error.
+        width, height: Numbers or their text.
+        fields: Their names, for the error.
 
     Raises:
-        DatasetError: They are something else.
+        DatasetError: They are not whole numbers of 0 or more.
     """
     sides = [as_integer(value or 0, field) for value, field in zip((width, height), fields)]
     for side, field in zip(sides, fields):
@@ -289,7 +289,7 @@ def written_size(width: Any, height: Any, fields: Sequence[str]) -> tuple[int, i
 
 
 def box_of_keypoints(keypoints: Sequence[float], size: tuple[int, int]) -> list[float] | None:
-    """The box around labelled keypoints (x, y, visibility ...) with a margin, inside the image; None without any."""
+    """Returns the box around labelled keypoints (x, y, visibility) with a margin, inside the image; None if none is."""
     points = np.asarray(keypoints, dtype=float).reshape(-1, 3)
     points = points[points[:, 2] > 0, :2]
     if len(points) == 0:
@@ -301,7 +301,7 @@ def box_of_keypoints(keypoints: Sequence[float], size: tuple[int, int]) -> list[
 
 
 def rotate(annotation: Annotation, orientation: int, size: tuple[int, int]) -> None:
-    """Move an object from the frame of the sensor, of a size, to where EXIF's orientation 5 to 8 puts the image."""
+    """Moves an annotation from the unrotated image, of this size, to the image rotated by EXIF orientation 5 to 8."""
     width, height = size
 
     def move(x: float, y: float) -> tuple[float, float]:
@@ -327,15 +327,15 @@ def rotate(annotation: Annotation, orientation: int, size: tuple[int, int]) -> N
 
 
 def fit_to_image(dataset: Dataset, image: AnnotatedImage, written: tuple[int, int] | None, file: Path) -> None:
-    """Rotates annotations of the unrotated image, for it is loaded with its EXIF rotation.
+    """Rotates annotations of the unrotated image, as images are loaded with their EXIF rotation.
 
-    Labels of another size are not those of the image: it is left out.
+    An image whose annotations give another size is skipped.
 
     Args:
-        dataset: Takes down what is wrong.
-        image: With the labels of one file.
-        written: Width and height of the image as that file has them, if it does.
-        file: The file.
+        dataset: Records a warning for a rotation.
+        image: The image with the annotations of one file.
+        written: Width and height of the image in that file, or None.
+        file: The annotation file.
     """
     if written is None or written == image.size or image.problem:
         return

@@ -303,7 +303,7 @@ class Conversion:
                 continue
             new = rule.rename(old) if rule else old
             if new in renamed:
-                raise InputError(f'{old} would be renamed to {new}, which {renamed[new]} is called already')
+                raise InputError(f'{old} and {renamed[new]} would both be renamed to {new}')
             renamed[new] = old
         self._origin = {new: self._origin.get(old, old) for new, old in renamed.items()}
         self.left = {new: self.left[old] for new, old in renamed.items()}

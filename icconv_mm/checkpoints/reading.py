@@ -87,7 +87,9 @@ def safetensors() -> ModuleType:
     try:
         import safetensors.torch as functions
     except ImportError as error:
-        raise MissingLibraryError(f'a .safetensors file takes safetensors ({error}): pip install safetensors') from None
+        raise MissingLibraryError(
+            f'a .safetensors file requires safetensors ({error}): pip install safetensors'
+        ) from None
     return functions
 
 

@@ -149,10 +149,10 @@ class Convolution:
         self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, settings: tuple, relu: bool
     ) -> Tensor | None:
         """Returns the result of the fast path in C++; None where the operator itself must be called."""
-        run = dispatch.prepared(self.maker, settings, relu, self.served)
+        run = dispatch.prepared(self.maker, settings, relu, self.supported)
         return None if run is None else run(x, weights, bias, dispatch.requested())
 
-    def served(self, relu: bool, settings: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
+    def supported(self, relu: bool, settings: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
         """Returns which passes of a call run on compiled kernels now."""
         packed = self.pack(weights)
         if not dispatch.is_compiled(self.relu_name if relu else self.name, x, packed, bias, *settings):

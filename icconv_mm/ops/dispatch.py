@@ -87,7 +87,7 @@ class Answer(NamedTuple):
     reason: str = ''
 
     @property
-    def serves(self) -> bool:
+    def supports(self) -> bool:
         """Whether the backend runs the call within ``use_backend``."""
         return self.verdict in (Verdict.CAN_RUN, Verdict.NOT_ADVISED)
 
@@ -177,7 +177,7 @@ def explain(operator: str, *args, **named) -> Explanation:
     answers = {
         each: asked[each] if each in asked else kernel.answer(*args) for each, kernel in _kernels[operator].items()
     }
-    return Explanation(answers, name if asked[name].serves else None)
+    return Explanation(answers, name if asked[name].supports else None)
 
 
 @contextmanager
@@ -355,7 +355,7 @@ def choose(operator: str, *args) -> tuple[str, dict[str, Answer]]:
 def run(operator: str, *args) -> Any:
     """Runs ``operator`` on the backend in use, or else on the best one that can."""
     name, answers = choose(operator, *args)
-    if not answers[name].serves:
+    if not answers[name].supports:
         raise RuntimeError(f'{operator}: the backend {name!r} is in use, but {answers[name].reason}')
     if name == 'reference':
         for other, answer in answers.items():
@@ -369,15 +369,15 @@ def run(operator: str, *args) -> Any:
 def is_compiled(operator: str, *args) -> bool:
     """Whether a call of ``operator`` now runs on a compiled kernel; logs nothing and raises nothing."""
     name, answers = choose(operator, *args)
-    return _kernels[operator][name].is_compiled and answers[name].serves
+    return _kernels[operator][name].is_compiled and answers[name].supports
 
 
-def prepared(maker: str, settings: tuple, relu: bool, served: Callable) -> Callable | None:
+def prepared(maker: str, settings: tuple, relu: bool, supported: Callable) -> Callable | None:
     """Returns a function for the calls of a layer from tensors to the result in C++, gradient rule included.
 
     The operators are defined in Python, and their dispatch and autograd cost some twenty microseconds of the processor,
     more than a small layer takes on a GPU. Here ordinary tensors go to ``csrc/python/fast_path.cpp`` instead. It
-    chooses nothing: it calls ``served`` once for each kind of call (backend requested, device, dtype and sizes, on
+    chooses nothing: it calls ``supported`` once for each kind of call (backend requested, device, dtype and sizes, on
     which a choice depends besides the numbers of a layer) and keeps the answer.
 
     The operator itself runs everything else: calls that are compiled, traced, exported or counted, transforms of
@@ -388,7 +388,7 @@ def prepared(maker: str, settings: tuple, relu: bool, served: Callable) -> Calla
         maker: The function of the library that prepares the calls of a layer.
         settings: A pattern or groups (a tuple), and two numbers: the operator's arguments after the tensors.
         relu: Whether a ReLU follows; such an operator has no gradient.
-        served: Function ``(relu, settings, x, weights, bias)``: which passes of a call run on compiled kernels.
+        supported: Function ``(relu, settings, x, weights, bias)``: which passes of a call run on compiled kernels.
 
     Returns:
         A function ``(x, weights, bias, requested())`` of unchecked tensors, which returns None for a call that the
@@ -398,17 +398,17 @@ def prepared(maker: str, settings: tuple, relu: bool, served: Callable) -> Calla
     if is_compiling() or in_forward_ad() or _log.isEnabledFor(logging.DEBUG):
         return None
     try:
-        return _prepared(maker, settings, relu, served, _kernels.generation)
+        return _prepared(maker, settings, relu, supported, _kernels.generation)
     except TypeError:  # no numbers, or numbers above 64 bits: the operator raises the error
         return None
 
 
 @lru_cache(maxsize=4096)  # layers of a process
-def _prepared(maker: str, settings: tuple, relu: bool, served: Callable, generation: int) -> Callable | None:
+def _prepared(maker: str, settings: tuple, relu: bool, supported: Callable, generation: int) -> Callable | None:
     module = library_module()
     if module is None:
         return None
-    return getattr(module, maker)(list(settings[0]), *settings[1:], relu, partial(served, relu, settings))
+    return getattr(module, maker)(list(settings[0]), *settings[1:], relu, partial(supported, relu, settings))
 
 
 # --- logging of choices

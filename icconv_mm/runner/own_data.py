@@ -49,7 +49,7 @@ _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one
 _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
-_LOCATIONS = 'places.json'  # sources of the annotations, in their folder
+_LOCATIONS = 'locations.json'  # sources of the annotations, in their folder
 _TRIES = 5  # seconds to reach the server of the weights
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 

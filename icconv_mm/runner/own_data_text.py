@@ -204,7 +204,7 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
         yield 'class_weight', class_weights(list(converted['semantic'].counts.values())), 'rare classes count more'
     if objects_task is not None:
         yield 'anchors', anchors(converted[objects_task].boxes, chosen.size), 'on strides 4 to 64'
-    is_flipped = 'pose' not in converted or converted['pose'].flips is not None
+    is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''
     is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1

@@ -103,9 +103,9 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
 def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
     """Pairs of the file, else of the names; what is not known or wrong is reported."""
     found = _only(labelled.yolo(tmp_path, 'keypoints'))
-    found.keypoints, found.flips = names or found.keypoints, flips or []
+    found.keypoints, found.flip_indices = names or found.keypoints, flips or []
     made = convert_dataset(found, 'pose', tmp_path / 'out')
-    assert made.flips == pairs
+    assert made.flip_pairs == pairs
     lines = [
         line for line in (*made.notes, *(what for _, what in found.warnings)) if 'mirror' in line or 'flip' in line
     ]

@@ -130,7 +130,7 @@ def test_keypoints_with_their_own_names(tmp_path, kind):
         assert found.skeleton == [(0, 2)] and len(found.missing) == 1 and 'p3.png' in found.missing[0]
     elif 'YOLO' in kind:
         found = _only(labelled.yolo(tmp_path, 'keypoints'))
-        assert found.flips == [1, 0, 2]
+        assert found.flip_indices == [1, 0, 2]
     else:
         found = _only(labelled.coco(tmp_path, 'keypoints'))
         assert found.skeleton == [(0, 2), (1, 2)]

@@ -17,7 +17,7 @@ ARGS = (CALL.x, CALL.weight, None, (4, 1, 1, 2, 2, 2), 1, 1)
 
 
 @pytest.fixture
-def served(choice) -> list[str]:
+def supported(choice) -> list[str]:
     """The backends that serve calls, each of which can, in the order of the calls."""
     seen, reference = [], choice.operators['inception_conv2d']['reference']
 
@@ -36,7 +36,7 @@ def log(caplog, choice):
     return caplog
 
 
-def test_explanation_names_the_chosen_backend(served):
+def test_explanation_names_the_chosen_backend(supported):
     answers = explain('inception_conv2d', *ARGS)
     assert all(answers.values()) and list(answers) == ['cpu', 'reference'] and answers.chosen == 'cpu'
     assert repr(answers) == "Explanation(chosen='cpu', {'cpu': 'can run', 'reference': 'can run'})"
@@ -45,10 +45,10 @@ def test_explanation_names_the_chosen_backend(served):
     with use_backend('cuda'):  # which has no kernel: the reference runs
         assert explain('inception_conv2d', *ARGS).chosen == 'reference'
         inception_conv2d(*CALL)
-    assert served == ['reference']
+    assert supported == ['reference']
 
 
-def test_a_choice_is_logged_once(served, log):
+def test_a_choice_is_logged_once(supported, log):
     for _ in range(3):
         inception_conv2d(*CALL)
     assert [record.getMessage() for record in log.records] == ["inception_conv2d: on the backend 'cpu'"]
@@ -82,7 +82,7 @@ def test_refusal_absence_and_objection_are_asked_in_one_order(choice):
         choice.offer('inception_conv2d', lambda *_: 'compiled', **dict(list(reasons.items())[3 - left :]))
         found = explain('inception_conv2d', *ARGS)['cpu']
         assert found == answer and str(found) == said
-        assert bool(found) == (left == 0) and found.serves == (left < 2)
+        assert bool(found) == (left == 0) and found.supports == (left < 2)
         with use_backend('cpu'):
             if left > 1:
                 with pytest.raises(RuntimeError, match=f"'cpu' is in use, but {said}"):
@@ -108,7 +108,7 @@ def test_a_library_without_a_kernel_is_one_warning(choice):
         explain('inception_conv2d', *ARGS)
 
 
-def test_threads_choose_for_themselves(served):
+def test_threads_choose_for_themselves(supported):
     """At the same time, one network: what one thread asks for does not concern another."""
     layer = ICConv2d(4, 6, RUNS)
     names = ['cpu', 'reference', 'auto'] * 8
@@ -120,22 +120,22 @@ def test_threads_choose_for_themselves(served):
 
     with torch.no_grad(), ThreadPoolExecutor(6) as pool:
         expected = layer(CALL.x)
-        served.clear()
+        supported.clear()
         for name, (requested, outputs) in zip(names, pool.map(run, names), strict=True):
             assert requested == name and all(torch.equal(out, expected) for out in outputs)
-    assert served.count('reference') == 8 * 5 and served.count('cpu') == 16 * 5
+    assert supported.count('reference') == 8 * 5 and supported.count('cpu') == 16 * 5
     assert dispatch.requested() == 'auto'
 
 
-def test_compiled_code_chooses_at_every_call(served, log):
+def test_compiled_code_chooses_at_every_call(supported, log):
     layer = ICConv2d(4, 6, RUNS)
     compiled = torch.compile(layer, backend='aot_eager', fullgraph=True)
     expected = layer(CALL.x)
     for name in ('auto', 'reference', 'cpu'):
-        served.clear()
+        supported.clear()
         with use_backend(name), torch.no_grad():
             torch.testing.assert_close(compiled(CALL.x), expected)
-        assert served == ['cpu' if name == 'auto' else name]
+        assert supported == ['cpu' if name == 'auto' else name]
 
 
 def test_autocast_chooses_by_the_lower_dtype(choice):

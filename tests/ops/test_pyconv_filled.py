@@ -83,7 +83,7 @@ def test_chosen_where_it_was_measured(as_on_a_card):
         (ask(dtype=torch.float32), 'in torch.float32 it was not measured'),
         (ask(128), 'an output has 10368 factors; above 6400 it was not measured'),
     ):
-        assert all(answer.serves and answer.reason == reason for answer in answers)
+        assert all(answer.supports and answer.reason == reason for answer in answers)
     as_on_a_card['capability'] = OTHER
     assert all('tests have not passed on a GPU like' in answer.reason for answer in ask())
 

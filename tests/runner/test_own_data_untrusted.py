@@ -58,7 +58,7 @@ def test_a_config_has_no_path_of_the_data(tmp_path, name, location):
     assert '{{' not in text and '# a comment' not in text and str(tmp_path) not in text
     init_default_scope('mmdet')
     assert len(DATASETS.build(cfg.train_dataloader.dataset)) == 2
-    assert json.loads(Path(cfg.annotations, 'places.json').read_text()) == [str(given)]
+    assert json.loads(Path(cfg.annotations, 'locations.json').read_text()) == [str(given)]
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_folders_of_others_stay(tmp_path):
         cfg = config_for(data / 'data.yaml', 'detection', work_dir=data, classes=classes, **QUICK)
     assert all((data / name / 'mine.txt').read_text() == 'mine' for name in names)
     assert (data / 'annotations_ba9876543210').is_symlink() and Path(cfg.annotations).is_dir()
-    assert len([path for path in data.glob('annotations_*') if (path / 'places.json').is_file()]) == 1
+    assert len([path for path in data.glob('annotations_*') if (path / 'locations.json').is_file()]) == 1
 
 
 def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):

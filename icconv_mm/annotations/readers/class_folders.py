@@ -1,4 +1,4 @@
-"""Folders that are named as classes."""
+"""Reads classification datasets with a folder for each class."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -10,7 +10,7 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 
 def class_folder_sources(files: Files) -> Iterator[tuple]:
-    """Folders that hold images, two or more beside each other, below a folder for each split or not."""
+    """Yields a source if two or more sibling folders contain images, inside folders of splits or not."""
     groups: dict[str, list[Path]] = {}
     for folder in files.by_folder:
         if folder != files.root and files.has_images(folder):

@@ -1,4 +1,4 @@
-"""COCO: boxes, polygons, RLE, keypoints with their own names; panoptic; and MPII's lists of joints."""
+"""Reads COCO (boxes, polygons, RLE, keypoints with any names), COCO panoptic, and MPII's lists of joints."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -28,17 +28,17 @@ _MPII = (
 )
 
 _LISTS = ('images', 'annotations', 'categories')
-_FIELDS = ('file_name', 'image_id', 'category_id', 'bbox', 'segments_info')  # what else COCO's files alone have
+_FIELDS = ('file_name', 'image_id', 'category_id', 'bbox', 'segments_info')  # fields that only COCO files have
 _PANOPTIC = {
     'images': {'id': int, 'file_name': str},
     'annotations': {'file_name': str, 'segments_info': list},
     'categories': {'id': int, 'name': str},
 }
-_LOOKED_AT = 1 << 26  # bytes of a file that is no JSON, to tell whether it is a damaged one of annotations
+_LOOKED_AT = 1 << 26  # bytes read of an invalid JSON file, to tell whether it is a damaged annotation file
 
 
 def coco_sources(files: Files) -> Iterator[tuple]:
-    """COCO's files by their content; several of one set (``..._train.json``, ``..._val.json``) are one source."""
+    """Yields COCO files by content; those of one dataset (``..._train.json``, ``..._val.json``) are one source."""
     groups: dict[tuple, list[Path]] = {}
     for path in files.labels('.json'):
         kind = kind_of_json(path, files) or ('COCO' if path == files.only else '')
@@ -55,7 +55,7 @@ def coco_sources(files: Files) -> Iterator[tuple]:
 
 
 def kind_of_json(path: Path, files: Files) -> str:
-    """What a JSON file is: ``'COCO'``, ``'COCO panoptic'``, ``'MPII'``, ``'LabelMe'``, or '' for anything else."""
+    """Returns the kind of a JSON file: ``'COCO'``, ``'COCO panoptic'``, ``'MPII'``, ``'LabelMe'``, or '' for others."""
     if path not in files.kinds:
         files.kinds[path] = _kind_of_json(path, files)
     return files.kinds[path]
@@ -69,7 +69,7 @@ def _kind_of_json(path: Path, files: Files) -> str:
         return 'LabelMe'
     try:
         content = read_json(path)
-    except DatasetError as error:  # what is of a format is refused, or left out, when it is read
+    except DatasetError as error:  # a file that looks like a format is refused or skipped when it is read
         text = head(path, _LOOKED_AT)
         if mentions(text, 'shapes'):
             return 'LabelMe'
@@ -78,11 +78,11 @@ def _kind_of_json(path: Path, files: Files) -> str:
         problem = str(error).removeprefix(f'{path}: ')
         if mentions(text, *_LISTS):
             files.warnings.append((str(path), f'looks like annotations, and cannot be used: {problem}: left out'))
-        else:  # of another program
+        else:  # from another program
             files.warnings.append((str(path), f'{problem}: not read'))
         return ''
     missing = [key for key in _LISTS if not (isinstance(content, dict) and key in content)]
-    if len(missing) == 1:  # captions have no categories, files of images to be tested no annotations
+    if len(missing) == 1:  # captions lack categories, and test image lists lack annotations
         files.warnings.append((str(path), f'has no list {missing[0]!r}, as COCO has: not read'))
     if missing:
         return ''  # captions, results
@@ -101,9 +101,9 @@ def _all(read: Any, kind: str, paths: list[Path], files: Files, location: Path) 
 
 
 def _unite(dataset: Dataset, earlier: dict[Path, AnnotatedImage], path: Path, files: Files) -> None:
-    """Add the images of earlier files; one that is in a file as well has the labels of one split alone.
+    """Adds the images of earlier files; an image in several files keeps the annotations of one split only.
 
-    That is the split of its folder, if it has one: a file may lead to it because the image that was meant is missing.
+    It is the split of the image's folder, if it has one: a file may refer to it because its own image is missing.
     """
     shared = sorted(earlier.keys() & dataset.images.keys())
     if shared:
@@ -117,10 +117,10 @@ def _unite(dataset: Dataset, earlier: dict[Path, AnnotatedImage], path: Path, fi
 
 
 def _coco(dataset: Dataset, path: Path, files: Files) -> None:
-    """Read one file of COCO's format.
+    """Reads one file in COCO format.
 
     Raises:
-        DatasetError: It is not of that format.
+        DatasetError: The file has another format.
     """
     content = read_coco(path)
     split = split_of(path.relative_to(files.root))
@@ -156,7 +156,7 @@ def _coco(dataset: Dataset, path: Path, files: Files) -> None:
 
 
 def _defects(content: dict, *fields: dict) -> dict[str, dict[int, str]]:
-    """By list and number, what is wrong with the entries that cannot be used."""
+    """Returns the defects of invalid entries, by list and index."""
     defects: dict[str, dict[int, str]] = {field: {} for field in _LISTS}
     for field, i, defect in defective_entries(content, *fields):
         defects[field].setdefault(i, defect)
@@ -171,7 +171,7 @@ def _say_defects(
     split: str,
     images: Mapping[int, Path] = MappingProxyType({}),
 ) -> None:
-    """Take down the entries that cannot be used, with the images that lose them, and ids of several annotations."""
+    """Records a warning for each invalid entry, with the image that loses it, and for duplicate annotation ids."""
     for field, own in defects.items():
         for i, defect in own.items():
             image_id = content[field][i].get('image_id') if isinstance(content[field][i], dict) else None
@@ -183,10 +183,10 @@ def _say_defects(
 
 
 def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]) -> dict[int, str]:
-    """The name of each category that has one.
+    """Returns the name of each category id.
 
     Raises:
-        DatasetError: Several have one id, or one name.
+        DatasetError: Several categories have the same id or name.
     """
     categories = [(i, each) for i, each in enumerate(content['categories']) if i not in defects]
     check_once({'categories': [each for _, each in categories]}, path)
@@ -199,16 +199,16 @@ def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]
 def _images(
     dataset: Dataset, path: Path, content: dict, defects: dict[int, str], files: Files, split: str
 ) -> dict[int, tuple[AnnotatedImage, dict]]:
-    """By id, the image and the entry of each image that is there, and whose annotations are of its size.
+    """Returns image and entry, by id, of every image that exists and has its annotations' size.
 
-    Several entries of one image are compared with it: those of another size are left out.
+    If one image has several entries, those of another size are skipped.
     """
     usable: dict[int, tuple[int, dict]] = {}
     for i, entry in enumerate(content['images']):
         if i in defects:
             continue
         with dataset.reading(f'{path}: images[{i}]', split=split):
-            _written(entry)  # which says what is wrong
+            _written(entry)  # checks the size
             if entry['id'] in usable and usable[entry['id']][1]['file_name'] != entry['file_name']:
                 raise DatasetError(f'has the id {entry["id"]} of images[{usable[entry["id"]][0]}]')
             usable.setdefault(entry['id'], (i, entry))
@@ -231,14 +231,14 @@ def _images(
 
 
 def _near(path: Path, split: str) -> list[Path]:
-    """The folders beside a file in which its images are looked for first."""
+    """Returns the folders near an annotation file that are searched first for its images."""
     return [path.parent, path.parent.parent, *(path.parent / each for each in ('images', split) if each)]
 
 
 def _of_one_size(
     dataset: Dataset, path: Path, image: AnnotatedImage, entries: list[tuple[int, dict]]
 ) -> list[tuple[int, dict]]:
-    """Of several entries of one image those that have its size."""
+    """Returns those entries of one image that have its size."""
     fitting = [each for each in entries if _written(each[1]) in (None, image.size)]
     fitting = fitting or [each for each in entries if _written(each[1]) == image.size[::-1]] or entries[:1]
     for i, entry in entries:
@@ -252,7 +252,7 @@ def _of_one_size(
 
 
 def _written(entry: dict) -> tuple[int, int] | None:
-    """Width and height as an entry has them."""
+    """Returns width and height given by an entry; None if it gives none."""
     return written_size(entry.get('width'), entry.get('height'), ('"width"', '"height"'))
 
 
@@ -265,7 +265,7 @@ def _coco_annotation(
     where: str,
     areas: list[tuple[str, Any]],
 ) -> Annotation | None:
-    """The object of an annotation; ``areas`` gets one that cannot be."""
+    """Returns the annotation of a COCO entry; appends an invalid area to ``areas``."""
     annotation = Annotation(name, entry.get('bbox'), location=where)
     annotation.crowd = bool(entry.get('iscrowd') or entry.get('ignore'))
     annotation.area = entry.get('area')
@@ -288,7 +288,7 @@ def _coco_annotation(
 
 
 def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> None:
-    """The names of keypoints that a file has for its categories: the same for all of them."""
+    """Sets the dataset's keypoint names and skeleton from the categories, which must all agree."""
     for category in categories:
         names, skeleton = category.get('keypoints'), category.get('skeleton') or ()
         if not names:
@@ -319,7 +319,7 @@ def _is_link(pair: Any, count: int) -> bool:
 
 
 def _panoptic(dataset: Dataset, path: Path, files: Files) -> None:
-    """Objects as masks of instances, and all segments in a map of classes, numbered as the file's categories."""
+    """Reads instances as masks, and all segments as a segmentation map with the file's category ids."""
     content, split = read_coco(path), split_of(path.relative_to(files.root))
     defects = _defects(content, _PANOPTIC)
     _say_defects(dataset, path, content, defects, split)
@@ -365,10 +365,10 @@ def _panoptic_image(
     written: tuple[int, int] | None,
     where: str,
 ) -> None:
-    """The segments of one image, whose map is ``path``.
+    """Adds the segments of one image, whose panoptic map is ``path``.
 
     Raises:
-        InputError: They are of another size, or not of the form of COCO.
+        InputError: The map has another size or is not in COCO's format.
     """
     segments = {}
     for k, segment in enumerate(annotation['segments_info']):
@@ -401,7 +401,7 @@ def _panoptic_image(
 
 
 def _mpii(dataset: Dataset, path: Path, files: Files) -> None:
-    """MPII's list of people: joints, and a square of 200 ``scale`` pixels around ``center``."""
+    """Reads MPII's list of people with their joints; boxes are computed from the visible joints."""
     dataset.keypoints, person, split = list(_MPII), dataset.add_class('person'), split_of(path.name)
     people = read_json(path)
     names = [entry.get('image') if isinstance(entry, dict) else None for entry in people]

@@ -1,4 +1,4 @@
-"""DeepLabCut's CSV files."""
+"""Reads DeepLabCut's CSV files."""
 
 import csv
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from icconv_mm.annotations.segmentations import box_of_keypoints
 from icconv_mm.errors import short
 
 _HEAD = ('scorer', 'individuals', 'bodyparts', 'coords')
-_BODY_PARTS = ('bodyparts', 'multianimalbodyparts')  # of DeepLabCut's config.yaml
+_BODY_PARTS = ('bodyparts', 'multianimalbodyparts')  # keys of DeepLabCut's config.yaml
 
 
 def deeplabcut_sources(files: Files) -> Iterator[tuple]:
-    """CSV files that begin with ``scorer``."""
+    """Yields the CSV files that begin with ``scorer``, as one source."""
     tables = [path for path in files.labels('.csv') if head(path).lstrip('\ufeff').startswith('scorer')]
     if tables:
         yield 'DeepLabCut', files.root, partial(_deeplabcut, tables, files)
 
 
 def _deeplabcut(tables: list[Path], files: Files) -> Dataset:
-    """A row for each frame, x and y of each body part; several animals where there is a row ``individuals``."""
+    """Reads a row per frame, with x and y of each body part; several animals if there is a row ``individuals``."""
     dataset = Dataset('DeepLabCut', files.root)
     dataset.add_class('animal')
     links: list = []
@@ -34,7 +34,7 @@ def _deeplabcut(tables: list[Path], files: Files) -> Dataset:
         content = yaml_of(path, files, *_BODY_PARTS)
         if any(key in content for key in _BODY_PARTS):
             links = content.get('skeleton') or []
-    for path in sorted(tables, key=lambda path: not files.has_images(path.parent)):  # others may lead anywhere
+    for path in sorted(tables, key=lambda path: not files.has_images(path.parent)):  # others may refer to any folder
         rows: list[list[str]] = []
         with dataset.reading(path, split=files.split_of(path)):
             rows = list(csv.reader(read_text(path).lstrip('\ufeff').splitlines()))
@@ -63,10 +63,10 @@ def _deeplabcut(tables: list[Path], files: Files) -> Dataset:
 
 
 def _head_of(rows: list[list[str]]) -> tuple[dict[str, list[str]], int]:
-    """The rows at the top by their first word, and the column of the first coordinate.
+    """Returns the header rows by their first word, and the column of the first coordinate.
 
     Raises:
-        DatasetError: They are not there.
+        DatasetError: The header rows are missing.
     """
     head = {row[0]: row for row in rows[:4] if row and row[0] in _HEAD}
     if not {'bodyparts', 'coords'} <= head.keys():
@@ -78,7 +78,7 @@ def _head_of(rows: list[list[str]]) -> tuple[dict[str, list[str]], int]:
 
 
 def _read_frame(dataset: Dataset, where: str, frame: str, locations: dict[str, Path], values: dict) -> None:
-    """The animals of a line: ``values`` has the text of each individual, body part and coordinate."""
+    """Adds the animals of a row: ``values`` has the text by individual, body part and coordinate."""
     if (location := locations.get(frame)) is None:
         dataset.missing.append(f'{where}: {frame}')
         return
@@ -100,7 +100,7 @@ def _read_frame(dataset: Dataset, where: str, frame: str, locations: dict[str, P
 
 
 def _point(values: dict, owner: str, part: str) -> tuple[float, float, int]:
-    """x, y and 2 of a body part; zeros where it is not labelled. Pixel centres are whole numbers, as in COCO."""
+    """Returns x, y and 2 of a body part; zeros if unlabelled. Pixel centres are whole numbers, as in COCO."""
     try:
         x, y = (float(values[owner, part, axis]) for axis in ('x', 'y'))
     except (KeyError, ValueError):

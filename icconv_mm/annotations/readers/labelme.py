@@ -1,4 +1,4 @@
-"""LabelMe's JSON per image."""
+"""Reads LabelMe's JSON files, one per image."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,18 +14,18 @@ from icconv_mm.annotations.reading import DatasetError, as_number, read_json
 from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, written_size
 from icconv_mm.errors import short
 
-_CORNERS = 32  # of a polygon in the place of a circle
+_CORNERS = 32  # vertices of the polygon that replaces a circle
 
 
 def labelme_sources(files: Files) -> Iterator[tuple]:
-    """JSON files of LabelMe."""
+    """Yields the JSON files of LabelMe, as one source."""
     shapes = [path for path in files.labels('.json') if kind_of_json(path, files) == 'LabelMe']
     if shapes:
         yield 'LabelMe', files.root, partial(_labelme, shapes, files)
 
 
 def _labelme(paths: list[Path], files: Files) -> Dataset:
-    """Shapes of one ``group_id`` are one object; points of it are its keypoints, by their labels."""
+    """Reads LabelMe files: shapes of one ``group_id`` form one object, whose points are keypoints, named by label."""
     dataset, contents = Dataset('LabelMe', files.root), {}
     for path in paths:
         image = files.beside(path.stem, path.parent)
@@ -54,7 +54,7 @@ def _labelme(paths: list[Path], files: Files) -> Dataset:
 
 
 class _Content(NamedTuple):
-    """What a file of LabelMe holds: the shapes with their numbers."""
+    """Content of a LabelMe file: image path, image size, and shapes with their indices."""
 
     image: str
     size: tuple[int, int] | None
@@ -62,10 +62,10 @@ class _Content(NamedTuple):
 
 
 def _content(dataset: Dataset, content: Any, path: Path, image: Path | None) -> _Content:
-    """What a file of LabelMe holds; shapes that cannot be used are taken down.
+    """Returns the content of a LabelMe file; invalid shapes are skipped with a warning.
 
     Raises:
-        DatasetError: It is not of that format.
+        DatasetError: The file has another format.
     """
     if not isinstance(content, dict) or not isinstance(content.get('shapes') or [], list):
         shapes = content.get('shapes') if isinstance(content, dict) else content
@@ -107,10 +107,10 @@ def _is_point(shape: dict) -> bool:
 
 
 def _grouped(dataset: Dataset, shapes: Sequence[tuple[int, dict]], path: Path) -> list[list[tuple[int, dict]]]:
-    """The shapes of each object with their numbers.
+    """Groups the shapes, with their indices, by object.
 
-    Points without a ``group_id`` are of the only object there is, or are one. Where all points are called alike, each
-    is an object.
+    Points without a ``group_id`` belong to the image's only object, or form one. If all points have the same label,
+    each is an object of its own.
     """
     groups: dict[str, list[tuple[int, dict]]] = {}
     points = []

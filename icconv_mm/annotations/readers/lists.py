@@ -1,4 +1,4 @@
-"""Lists that split a set, in ``ImageSets`` or elsewhere: ``train.txt``, ``val.txt``, ``test.txt``, ``trainval.txt``."""
+"""Reads split files, in ``ImageSets`` or elsewhere: ``train.txt``, ``val.txt``, ``test.txt``, ``trainval.txt``."""
 
 import re
 from collections import defaultdict
@@ -14,18 +14,19 @@ _LIST = re.compile(r'(train_?val|train|val|test)\w*')
 
 
 def listed(files: Files, kind: str, *, elsewhere: bool) -> list[tuple[str, str]]:
-    """Split and line of each image that is listed; the split is '' where it is yet to be chosen.
+    """Returns split and line of each listed image; the split is '' if it is assigned later.
 
     Args:
-        files: A set.
-        kind: The folder of ``ImageSets`` with the lists for the task, if it is there: ``'Main'`` or ``'Segmentation'``.
-        elsewhere: Whether lists outside ``ImageSets`` count.
+        files: The files of a dataset.
+        kind: The folder in ``ImageSets`` with the task's split files, used if it exists: ``'Main'`` or
+            ``'Segmentation'``.
+        elsewhere: Whether split files outside ``ImageSets`` count.
     """
     lists = {}
     for path in files.ending('.txt', '.lst'):
         name, is_in_sets = path.stem.lower(), 'ImageSets' in path.parts
         match = _LIST.fullmatch(name)
-        if match and (match[1] == name if is_in_sets else elsewhere):  # aeroplane_train.txt is of a class
+        if match and (match[1] == name if is_in_sets else elsewhere):  # aeroplane_train.txt lists one class only
             lists[path] = match[1]
     own = [path for path in lists if path.parent.name == kind] or lists
     return [
@@ -38,9 +39,9 @@ def listed(files: Files, kind: str, *, elsewhere: bool) -> list[tuple[str, str]]
 def splits_of(
     paths: Sequence[Path], lines: Sequence[tuple[str, str]], files: Files, dataset: Dataset
 ) -> dict[Path, str]:
-    """The split of each file, as the lists or else the folders have it; files that are left out have none.
+    """Returns the split of each file, from the split files or else the folders; skipped files are not included.
 
-    Where lists say what is to train with, those are left out that are in none of them.
+    If split files list the training images, files that none of them lists are skipped.
     """
     claims = _claims(paths, lines)
     if lines and not claims:
@@ -61,7 +62,7 @@ def splits_of(
 
 
 def _claims(paths: Sequence[Path], lines: Iterable[tuple[str, str]]) -> dict[Path, set[str]]:
-    """The splits that lists have each file in: of files of one name, the one with the most of the path in the list."""
+    """Returns the splits that list each file: of files with one name, the one sharing most of the listed path."""
     by_name = defaultdict(list)
     for path in paths:
         for name in {path.name, path.stem}:
@@ -69,7 +70,7 @@ def _claims(paths: Sequence[Path], lines: Iterable[tuple[str, str]]) -> dict[Pat
     ends: dict[str, ByEnd] = {}
     claimed = set()
     for split, line in lines:
-        for entry in (as_path(line.split()[0]), as_path(line)):  # what follows a space is a label, or of the name
+        for entry in (as_path(line.split()[0]), as_path(line)):  # after a space follows a label or the rest of the name
             stem = entry.stem if entry.suffix.lower() in IMAGE_SUFFIXES else ''
             if (name := entry.name if entry.name in by_name else stem) in by_name:
                 if len(by_name[name]) > 1 and name not in ends:

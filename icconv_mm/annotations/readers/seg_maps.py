@@ -1,4 +1,4 @@
-"""Label PNGs beside images, whatever their folders are called; and folders with one mask PNG per instance."""
+"""Reads PNG segmentation maps beside images, in folders of any name; and folders of one mask PNG per instance."""
 
 import csv
 import re
@@ -34,7 +34,7 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _OF_LABELS = re.compile(r'annot|label|mask|seg|gt|truth|target|class', re.IGNORECASE)
 _OF_IMAGES = re.compile(r'im(age|g)|photo|picture|rgb', re.IGNORECASE)
-_BESIDE_CLASSES = re.compile(r'instance|object|visuali|colou?r|labelids', re.IGNORECASE)  # what else tools write
+_BESIDE_CLASSES = re.compile(r'instance|object|visuali|colou?r|labelids', re.IGNORECASE)  # by-products of tools
 _ENDINGS = (
     '',
     '_mask',
@@ -47,18 +47,18 @@ _ENDINGS = (
     '_labelIds',
     '_gtFine_labelTrainIds',
 )
-_TABLE = re.compile(  # but no filenames.txt
+_TABLE = re.compile(  # does not match filenames.txt
     r'(.*[^a-z])?(classes|class_names|labelmap|label_colors|class_dict)\.(txt|csv)|(names|labels)\.(txt|csv)'
 )
 _NUMBERED = re.compile(r'([0-9]{1,9})[\s:,;=]+(?=\S)')
 _COLOR = re.compile(r'(^[0-9]{1,9}[\s,]+)?([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})')
 _BYTE = re.compile(r'\s*[0-9]{1,3}\s*')
-_LARGEST = 65535  # value of a segmentation map
-_NO_VALUE = '__ignore__'  # LabelMe's, at the top of labels.txt: its pixels are 255
+_LARGEST = 65535  # largest value of a segmentation map
+_NO_VALUE = '__ignore__'  # LabelMe's first line of labels.txt: its pixels are 255
 
 
 def seg_map_sources(files: Files) -> Iterator[tuple]:
-    """Folders of maps that have an image of the same name elsewhere, and folders ``masks`` beside ``images``."""
+    """Yields folders of maps whose images have the same names elsewhere, and folders ``masks`` beside ``images``."""
     for path in files.labels('.yaml', '.yml'):
         content = yaml_of(path, files)
         if isinstance(content.get('classes'), dict) and isinstance(content.get('train'), dict):
@@ -88,7 +88,7 @@ def seg_map_sources(files: Files) -> Iterator[tuple]:
 
 
 def _is_one_each(folder: Path, files: Files) -> bool:
-    """Whether beside ``masks`` there is ``images`` with one image."""
+    """Returns whether the folder ``images`` beside ``masks`` contains exactly one image."""
     beside = files.by_folder.get(folder.parent / 'images', [])
     return len([name for name in beside if name.lower().endswith(IMAGE_SUFFIXES)]) == 1
 
@@ -97,7 +97,7 @@ def _instances(folders: list[Path], others: list[Path], files: Files) -> Dataset
     dataset = Dataset('a mask per instance', files.root)
     dataset.missing += [f'{folder}: one image in {folder.parent / "images"}' for folder in others]
     class_name = dataset.add_class('object')
-    pool = ThreadPoolExecutor()  # an image of cells has a hundred masks
+    pool = ThreadPoolExecutor()  # an image of cells has about a hundred masks
     for folder in folders:
         beside = folder.parent / 'images'
         name = next(n for n in files.by_folder[beside] if n.lower().endswith(IMAGE_SUFFIXES))
@@ -121,16 +121,16 @@ def _instances(folders: list[Path], others: list[Path], files: Files) -> Dataset
 
 
 def _mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, dict] | tuple[None, str]:
-    """A mask [H, W] and its segmentation; None and the reason if it is empty, damaged, or of another size."""
+    """Returns a mask [H, W] and its RLE; None and the reason if it is empty, damaged, or of another size."""
     try:
         content = read_bytes(path, limits.IMAGE_BYTES)
         is_png = content[12:16] == b'IHDR' and len(content) > 24
         own = struct.unpack('>II', content[16:24]) if is_png else size
-        if own != size:  # before memory is taken for its pixels
+        if own != size:  # checked before the pixels are allocated
             return None, f'is {own[0]} x {own[1]}, its image {size[0]} x {size[1]}'
-        # sets have tens of thousands, and Pillow takes half as long again
+        # Pillow takes half as long again, and datasets have tens of thousands of masks
         mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
-        mask = read_class_ids(path, size=size) if mask is None else mask  # of other formats, or it says what is wrong
+        mask = read_class_ids(path, size=size) if mask is None else mask  # for other formats, or for the error message
     except Exception as error:
         return None, fault_of(error)
     mask = (mask[..., :3].max(-1) if mask.ndim == 3 else mask) != 0
@@ -141,14 +141,14 @@ def _mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, dict] | tuple[
 
 
 class _Map(NamedTuple):
-    """A segmentation map of an image, and another image that it fits as well."""
+    """A segmentation map of an image, and a second image that it fits equally, or None."""
 
     path: Path
     other: Path | None
 
 
 def _pairs_of(folder: Path, by_stem: dict[str, list[Path]], files: Files) -> Iterator[tuple[Path, _Map]]:
-    """Images and their maps, for maps that are in a folder: images of the same name that are not in it."""
+    """Yields the images of the maps in a folder: images of the same name in the nearest other folder."""
     maps = [name for name in files.by_folder[folder] if name.lower().endswith('.png')]
     if not maps or not _looks_like_maps(folder / maps[0], files):
         return
@@ -167,7 +167,7 @@ def _pairs_of(folder: Path, by_stem: dict[str, list[Path]], files: Files) -> Ite
 
 
 def _is_rather_of_labels(one: Path, other: Path) -> bool:
-    """Whether one folder rather than the other is called after labels, as the parts go that they do not share."""
+    """Returns whether only the first folder is named after labels, judged by the parts that differ."""
     own, others = (any(map(_OF_LABELS.search, parts)) for parts in _unshared(one, other))
     return own and not others
 
@@ -178,10 +178,10 @@ def _unshared(one: Path, other: Path) -> tuple[set[str], set[str]]:
 
 
 def _distance(images: Path, maps: Path, root: Path) -> tuple:
-    """How far a folder is from being that of the images of a folder of maps.
+    """Returns the distance of a folder of images from a folder of maps, as a sort key.
 
-    First counts which of them is called after labels, then how much of their paths they share, whether they are of one
-    split, and how alike their names are.
+    It compares, in this order, which of them is named after labels, how much of their paths they share, whether they
+    belong to one split, and how similar their names are.
     """
     own, others = _unshared(images, maps)
     splits = [split_of(folder.relative_to(root)) for folder in (images, maps)]
@@ -196,11 +196,11 @@ def _distance(images: Path, maps: Path, root: Path) -> tuple:
 
 
 def _looks_like_maps(path: Path, files: Files) -> bool:
-    """One channel or a palette; or colours, where a table says what they mean."""
+    """Returns whether an image has one channel or a palette; or colours that a table names."""
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             return image.mode in ('L', 'P', '1', 'I', 'I;16') or (image.mode in ('RGB', 'RGBA') and bool(_table(files)))
-    except Exception:  # whatever a decoder raises: who reads the map says it
+    except Exception:  # any decoder error: the reader of the map reports it
         return False
 
 
@@ -211,7 +211,7 @@ def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Dataset:
     maps = {each.path for own in pairs.values() for each in own}
     for path, split in splits.items():
         own = [each for each in pairs[path] if not _is_beside_classes(each.path, path)] or pairs[path]
-        folders = {each.path.parent for each in own}  # SegmentationClassAug has what SegmentationClass has, and more
+        folders = {each.path.parent for each in own}  # SegmentationClassAug contains SegmentationClass
         own = [each for each in own if each.path.parent.with_name(f'{each.path.parent.name}Aug') not in folders]
         image = dataset.image(path, split)
         image.seg_map = own[0].path
@@ -229,13 +229,13 @@ def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Dataset:
 
 
 def _is_beside_classes(seg_map: Path, image: Path) -> bool:
-    """Whether a map is called after what tools write beside the classes: numbers of instances, colours to look at."""
+    """Returns whether a map's name marks it as a by-product of class maps: instance numbers or a visualisation."""
     own, _ = _unshared(seg_map.parent, image.parent)
     return any(map(_BESIDE_CLASSES.search, (*own, seg_map.stem.removeprefix(image.stem))))
 
 
 def _table(files: Files) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
-    """Name and colour of each value of segmentation maps, of the first file that has any."""
+    """Returns name and colour of each value of segmentation maps, from the first file with such a table."""
     for path in files.ending('.txt', '.csv'):
         if _TABLE.fullmatch(path.name.lower()):
             lines = files.text(path).splitlines()
@@ -245,13 +245,13 @@ def _table(files: Files) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
 
 
 def _table_of_rows(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, int]]]:
-    """Rows of a name and a colour."""
+    """Parses rows of a name and a colour."""
     rows = [row for row in csv.reader(lines) if len(row) >= 4 and all(map(_BYTE.fullmatch, row[1:4]))]
     return {value: (row[0].strip(), tuple(int(each) for each in row[1:4])) for value, row in enumerate(rows)}
 
 
 def _table_of_lines(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
-    """Lines of a name, with a colour or not; numbers before all names are the values, else their order gives these."""
+    """Parses lines of a name and an optional colour; values are leading numbers if all have one, else the order."""
     texts, colors = [], []
     for line in filter(None, (line.split('#')[0].strip() for line in lines)):
         if line != _NO_VALUE:
@@ -283,7 +283,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 
 def _listed_in_yaml(path: Path, content: dict) -> Dataset:
-    """A YAML of ``classes``, and ``images`` and ``masks`` for each split."""
+    """Reads a YAML file of ``classes``, with ``images`` and ``masks`` of each split."""
     dataset = Dataset('segmentation maps', path)
     for value, entry in content['classes'].items():
         name = entry.get('name') if isinstance(entry, dict) else entry

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file of boxes for each image, as LabelImg writes it as well; and CVAT's one XML for all."""
+"""Reads Pascal VOC (an XML file of boxes per image, as LabelImg writes too) and CVAT (one XML file for all images)."""
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 
 
 def voc_sources(files: Files) -> Iterator[tuple]:
-    """Folders of XML files whose root is ``annotation``, together as one set; files whose root is ``annotations``."""
+    """Yields XML files with the root ``annotation``, as one source, and each file with the root ``annotations``."""
     voc: list[Path] = []
     strange: list[Path] = []
     kinds: dict[Path, str] = {}
@@ -43,7 +43,7 @@ def voc_sources(files: Files) -> Iterator[tuple]:
 
 
 def _root(path: Path) -> str | None:
-    """The name of the outermost element; None of a file that is not XML."""
+    """Returns the tag of the root element; None if the file is not XML."""
     try:
         return next(iterparse(path, events=('start',)))[1].tag
     except (ParseError, StopIteration, ValueError, LookupError, OSError):
@@ -51,11 +51,11 @@ def _root(path: Path) -> str | None:
 
 
 def _voc(paths: list[Path], files: Files) -> Dataset:
-    """Boxes count pixels from 1 and include the last one; ``difficult`` objects are neither learned nor missed."""
+    """Reads boxes, whose pixels count from 1 and include the last one; ``difficult`` objects become crowds."""
     dataset, names, labelled = Dataset('Pascal VOC', files.root), set(), set()
     lists = listed(files, 'Main', elsewhere=False)
     splits = splits_of(paths, lists, files, dataset)
-    # A file without an image of its own name may name that of another file, which comes first.
+    # A file without an image of its own name may name another file's image: the file with that name is read first.
     for path in sorted(splits, key=lambda path: _beside(path, files) is None):
         with dataset.reading(path, _beside(path, files), splits[path]):
             root = read_xml(path)
@@ -80,12 +80,12 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
 
 
 def _written(width: str | None, height: str | None, prefix: str = '') -> tuple[int, int] | None:
-    """Width and height of an image in an XML file, where they are whole numbers or ``'640.0'``."""
+    """Returns width and height given by an XML file, as integers or ``'640.0'``; None if it gives none."""
     return written_size(width, height, (f'{prefix}width', f'{prefix}height'))
 
 
 def _beside(path: Path, files: Files) -> Path | None:
-    """The image with the name of an XML file."""
+    """Returns the image with the name of an XML file."""
     above = path.parent.parent
     return files.beside(path.stem, path.parent, above / 'JPEGImages', above / 'images', above)
 
@@ -93,7 +93,7 @@ def _beside(path: Path, files: Files) -> Path | None:
 def _voc_image(dataset: Dataset, path: Path, root: Element, files: Files, split: str) -> AnnotatedImage | None:
     named = (root.findtext('filename') or '').strip()
     location = _beside(path, files)
-    if location is None and named:  # of several images of that name, the one in a folder that is called like this one
+    if location is None and named:  # of several images of that name, the one whose folder is named like this file's
         location = files.image(str(path.relative_to(files.root).parent / as_path(named)))
     if location is None:
         dataset.missing.append(f'{path}: {named or path.stem}')
@@ -102,7 +102,7 @@ def _voc_image(dataset: Dataset, path: Path, root: Element, files: Files, split:
 
 
 def _voc_annotation(element: Element, where: str) -> Annotation:
-    """An object, or DatasetError with the field that cannot be used."""
+    """Returns the annotation of an object; raises DatasetError, naming the field, if it is invalid."""
     name = (element.findtext('name') or '').strip()
     if not name:
         raise DatasetError('has no name')
@@ -116,13 +116,13 @@ def _voc_annotation(element: Element, where: str) -> Annotation:
 
 
 def voc_names(paths: Iterable[Path]) -> set[str]:
-    """The class names in some files, as they are written: mmdet knows no others."""
+    """Returns the class names in some files, spelled as mmdet reads them."""
     names = {each.findtext('name') for path in paths for each in read_xml(path).iter('object')}
     return names - {None, ''}
 
 
 def voc_defect(path: Path, classes: Collection[str]) -> str | None:
-    """What a file lacks of what mmdet reads of these classes, of which none is left out; None if nothing."""
+    """Returns what mmdet needs for these classes and a file lacks, even for objects it would skip; None if nothing."""
     try:
         root = read_xml(path)
     except DatasetError as error:
@@ -150,7 +150,7 @@ def _has_numbers(element: Element, fields: Sequence[str]) -> bool:
 
 
 def _cvat(path: Path, files: Files) -> Dataset:
-    """All images of one file; it is refused if it is not XML."""
+    """Reads all images of one file; raises DatasetError if it is not XML."""
     dataset, root = Dataset('CVAT', path), read_xml(path)
     for label in root.iterfind('.//labels/label'):
         if label.findtext('type') != 'tag' and label.findtext('parent') is None:
@@ -180,7 +180,7 @@ def _cvat(path: Path, files: Files) -> Dataset:
 def _cvat_image(
     dataset: Dataset, parent: Element, image: AnnotatedImage, written: tuple[int, int] | None, where: str
 ) -> None:
-    """The objects and the tags of an image."""
+    """Adds the objects and tags of an image."""
     size = image.size[::-1] if written == image.size[::-1] else image.size
     for i, element in enumerate(parent):
         own = f'{where}, {element.tag} {i + 1}'
@@ -237,7 +237,7 @@ def _point(text: str | None) -> tuple[float, float]:
 
 
 def _cvat_mask(element: Element, size: tuple[int, int]) -> np.ndarray:
-    """The mask [H, W] of an image; what is beyond its border is cut."""
+    """Returns the mask [H, W] of an image, clipped to its border."""
     left, top, width, height = (as_integer(element.get(key), key) for key in ('left', 'top', 'width', 'height'))
     if not (0 < width <= 2 * size[0] and 0 < height <= 2 * size[1]):
         raise DatasetError(f'width and height are {width} x {height}, those of its image {size[0]} x {size[1]}')
@@ -271,7 +271,7 @@ def _take_skeleton(dataset: Dataset, annotation: Annotation, element: Element, s
 
 
 def _around_rotated(x1: float, y1: float, x2: float, y2: float, degrees: float) -> list[float]:
-    """The axis-aligned box around a rotated one."""
+    """Returns the axis-aligned box around a rotated one."""
     width, height = x2 - x1, y2 - y1
     if degrees == 0:
         return [x1, y1, width, height]

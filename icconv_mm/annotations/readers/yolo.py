@@ -1,4 +1,4 @@
-"""YOLO: a YAML with names and splits, and a text file of boxes, segmentations or keypoints beside each image."""
+"""Reads YOLO: a YAML file of names and splits, and a text file of boxes, polygons or keypoints for each image."""
 
 import math
 import os
@@ -20,7 +20,7 @@ _KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('t
 
 
 def yolo_sources(files: Files) -> Iterator[tuple]:
-    """YAML files that have ``names`` and a split in the form of a path."""
+    """Yields the YAML files that have ``names`` and the path of a split."""
     for path in files.labels('.yaml', '.yml'):
         content = yaml_of(path, files)
         if 'names' in content and any(
@@ -30,15 +30,15 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
 
 
 def yaml_of(path: Path, files: Files, *keys: str) -> dict:
-    """The mapping in a YAML file that may be one of a set; empty for what is none, and of other programs.
+    """Returns the mapping in a dataset's YAML file; empty if it holds no mapping or belongs to another program.
 
     Args:
         path: The file.
-        files: Those of the set; they take down what cannot be read, and looks like a set's.
-        keys: What a file of the set has.
+        files: The files of the dataset; they record a warning for an unreadable file that looks like a dataset's.
+        keys: Keys that identify a dataset's file.
 
     Raises:
-        DatasetError: It was given by its name, and cannot be read.
+        DatasetError: The user named the file, and it cannot be read.
     """
     keys = keys or ('names', 'classes')
     is_named = path == files.only
@@ -59,10 +59,10 @@ def yaml_of(path: Path, files: Files, *keys: str) -> dict:
 
 
 def read_data_yaml(path: Path, content: dict) -> Dataset:
-    """What a ``data.yaml`` names.
+    """Reads the dataset of a ``data.yaml``.
 
     Raises:
-        DatasetError: Its names or its keypoints are not of YOLO's form, or no image of a split is there.
+        DatasetError: Its names or keypoints are not in YOLO's form, or no image of any split exists.
     """
     dataset = Dataset('YOLO', path)
     names = content['names']
@@ -90,7 +90,7 @@ def read_data_yaml(path: Path, content: dict) -> Dataset:
             given = [f'point_{k + 1}' for k in range(shape[0])]
         dataset.keypoints = list(map(str, given))[: shape[0]]
         flips = content.get('flip_idx') or []
-        dataset.flips = list(flips) if isinstance(flips, list) else [flips]
+        dataset.flip_indices = list(flips) if isinstance(flips, list) else [flips]
     is_named = bool(content.get('skip_if_label_file_missing'))
     if not content.get('train'):
         dataset.warn(path, 'has no "train", the images to learn from')
@@ -117,7 +117,7 @@ def _read_split(
         dataset.missing.append(f'{path}: {split}: {location}')
         return
     beside = _labels_of(target / 'any.png').parent
-    read: dict[Path, set[str]] = {beside: set()} if beside != target else {}  # names of label files by their folder
+    read: dict[Path, set[str]] = {beside: set()} if beside != target else {}  # names of annotation files by folder
     for image_path in _images(dataset, target, [*roots, target.parent]):
         labels = _labels_of(image_path)
         read.setdefault(labels.parent, set()).add(labels.name)
@@ -132,13 +132,13 @@ def _read_split(
             for number, line in enumerate(lines or (), 1):
                 if line.strip():
                     _read_line(dataset, image, line.split(), f'{labels}: line {number}', names, shape)
-    if followed(target).is_dir():  # of a list, others are meant to be left out
+    if followed(target).is_dir():  # a list may skip images on purpose
         for folder, own in read.items():
             dataset.missing += [f'{labels}: the image' for labels in _without_image(folder, own)]
 
 
 def _without_image(folder: Path, known: set[str]) -> list[Path]:
-    """The files of labels in a folder beside those of its images."""
+    """Returns the annotation files in a folder that belong to no known image."""
     if folder.name == 'images' or not folder.is_dir():
         return []
     names = (name for name in sorted(os.listdir(folder)) if name.endswith('.txt') and is_text(name))
@@ -146,7 +146,7 @@ def _without_image(folder: Path, known: set[str]) -> list[Path]:
 
 
 def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]:
-    """The images of a folder, or of a list in a text file, under the names by which their labels are found."""
+    """Yields the images of a folder or of a text file's list, with the paths from which their annotations are found."""
     real = followed(target)
     if real.is_dir():
         below = Files(real)
@@ -163,7 +163,7 @@ def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]
 
 
 def _labels_of(path: Path) -> Path:
-    """YOLO's rule: ``images`` in the path becomes ``labels``; else the text file is beside the image."""
+    """Returns the annotation file by YOLO's rule: ``images`` in the path becomes ``labels``; else beside the image."""
     parts = list(path.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == 'images':
@@ -172,7 +172,7 @@ def _labels_of(path: Path) -> Path:
 
 
 def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names: dict, shape: list | None) -> None:
-    """Add the object of a line, or take down what is wrong with it."""
+    """Adds the object of a line, or records a warning."""
 
     def damaged(what: str) -> None:
         dataset.leave_out(where, what, image.path, image.split)

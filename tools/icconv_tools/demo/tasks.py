@@ -63,7 +63,7 @@ class DemoTask:
         name: What ``--tasks`` calls it; its folder below the work folder.
         title: Name of the network in the table.
         config: The config below ``configs/``.
-        evaluated: Results of the network, one or several.
+        evaluations: Results of the network, one or several.
         starts_from: The networks with whose trained backbone this one starts: the first of them that the same demo has
             run before, as recipes start with an ImageNet one; random weights if it has run none.
         fine_tuning: Iterations from there at most, where the config's are more than it takes.
