@@ -103,7 +103,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
-    """Adds the options for what annotation files do not hold themselves."""
+    """Adds the options for information that annotation files do not contain."""
     names = 'names to learn, in this order; for segmentation maps that nothing names, the name of each value from 0'
     parser.add_argument('--classes', nargs='+', metavar='NAME', help=names)
     parser.add_argument(

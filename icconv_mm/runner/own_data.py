@@ -187,7 +187,7 @@ def _prepared(
     strict: bool,
     say: Any,
 ) -> dict[str, Converted]:
-    """Writes the annotations of each task and all warnings as JSON; returns what was converted."""
+    """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
     found = read_datasets(*locations, strict=strict)
     tasks = all_tasks(found) if task == 'all' else [task]
     if not tasks:

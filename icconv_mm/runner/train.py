@@ -157,7 +157,7 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
         logging.disable(logging.NOTSET)
     runner.logger.setLevel(runner.logger.level)  # clears the cache of disabled levels
     if cfg.get('strategy', {}).get('type') == 'FSDPStrategy':
-        # without it, nobody could resume the optimiser of a training with FSDP
+        # without it, the optimiser of a training with FSDP cannot be resumed
         runner.strategy.load_optim_state_dict = partial(_load_shards, runner.strategy)
     for hook in runner.hooks:
         # without it, all processes of a test would write the same file of metrics at once
@@ -198,7 +198,7 @@ def train_runner(runner: Runner) -> None:
 
 
 def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
-    """mmengine's ``load_optim_state_dict`` with the current argument order; mmengine's is that of torch 2.0."""
+    """Replaces mmengine's ``load_optim_state_dict``, which passes the arguments in the order of torch 2.0."""
     wrapper = strategy.optim_wrapper
     wrapper.load_state_dict(
         FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, wrapper.optimizer, state_dict)
