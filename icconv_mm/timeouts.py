@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def call_with_timeout(seconds: float, function: Callable[[], bytes]) -> bytes:
-    """Returns what a function returns, within a time limit: urllib's own timeout starts anew with every byte.
+    """Calls a function with a time limit for the whole call: urllib's own timeout starts anew with every byte.
 
     Args:
         seconds: The time limit; after it, the thread of the function is left running.

@@ -109,7 +109,7 @@ def _stages(part: nn.Module) -> Sequence[nn.Module]:
 
 
 def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """mmcv's ``batched_nms``: returns the best ``count`` boxes, their scores and indices.
+    """Returns the best ``count`` boxes of mmcv's ``batched_nms``, their scores and indices.
 
     Args:
         boxes: ``[B, N, 4]``.

@@ -130,7 +130,7 @@ def _standard_operators() -> Iterator[None]:
             raise InputError(f'a deformable convolution of {groups} and {deform_groups} groups cannot be exported')
         return operators.deform_conv(x, offset, weight, *numbers)
 
-    # without it, nobody could export a PSP head or deformable convolutions: the libraries call these functions by name
+    # without it, PSP heads and deformable convolutions cannot be exported: the libraries call these functions by name
     replaced = [
         (torch.nn.functional, 'adaptive_avg_pool2d', operators.adaptive_mean),
         (pyramid_conv, 'padded_deform_conv2d', operators.deform_conv),

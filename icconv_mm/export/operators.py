@@ -120,7 +120,7 @@ TRANSLATIONS = {
 
 
 def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int, dilation: int = 1) -> Tensor:
-    """mmcv's ungrouped deformable convolution by a GridSample per tap and a 1x1 convolution.
+    """Computes mmcv's ungrouped deformable convolution by a GridSample per tap and a 1x1 convolution.
 
     ``[N, C, H, W]``, ``[N, 2 K K, H', W']``, ``[C_out, C, K, K]`` -> ``[N, C_out, H', W']``.
     """
@@ -137,7 +137,7 @@ def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding:
 
 
 def adaptive_mean(x: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """``F.adaptive_avg_pool2d`` for maps of any size, as products with two matrices that depend on the size.
+    """Computes ``F.adaptive_avg_pool2d`` of maps of any size by products with two matrices that depend on the size.
 
     ``[N, C, H, W]`` -> ``[N, C, h, w]``.
     """

@@ -79,7 +79,7 @@ def _example(network: Exported, description: Mapping[str, Any]) -> tuple:
 def write_network(
     network: Exported, description: Mapping[str, Any], to: str, file: Path, int8: str | Path | None, operator: bool
 ) -> dict[str, Any]:
-    """Writes the file, without the figures of the check; returns what is known for the report."""
+    """Writes the file and returns its part of the report, without the figures of the check."""
     from icconv_mm.export.onnx_files import count_convolutions, to_onnx
 
     example, fixed = _example(network, description), description['batch']['fixed'] is not None

@@ -136,7 +136,7 @@ class _Saving:
 
 
 def _send_shards(wrapper: OptimWrapper | OptimWrapperDict) -> None:
-    """Sends the optimiser's shards to the main process, which waits for them: mmengine has only that one ask."""
+    """Sends the optimiser's shards to the main process, which waits for them; mmengine gathers them there only."""
     for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
         if isinstance(each.optimizer, ZeroRedundancyOptimizer):
             each.optimizer.consolidate_state_dict()
@@ -185,7 +185,7 @@ def _copy(folder: Path, work_dir: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """Links a segmentation map, since there are many and nobody edits them; copies any other file."""
+    """Links a segmentation map, because there are many and they are not edited; copies any other file."""
     try:
         if not source.endswith('.png'):
             raise OSError

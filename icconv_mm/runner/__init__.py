@@ -1,4 +1,4 @@
-"""Runs of a config: reading and preparing it, train, test, predict, browse and search, the hooks and the command line.
+"""Runs of a config: reads and prepares it, trains, tests, predicts, exports, browses and searches; the command line.
 
-Its functions for users are those of :mod:`icconv_mm.apis`.
+The public functions are those of :mod:`icconv_mm.apis`.
 """

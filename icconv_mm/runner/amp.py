@@ -15,14 +15,14 @@ from icconv_mm.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
-    """Train in bfloat16 under ``torch.autocast('cpu')``; weights and optimiser states stay in float32.
+    """Trains in bfloat16 under ``torch.autocast('cpu')``; weights and optimiser states stay in float32.
 
     bfloat16 has the range of float32, so that no loss scaling is needed.
 
     Args:
         modules: Names of the model's children whose ``forward`` runs under autocast, with float32 outputs; None for the
-            whole training step. Detectors name backbone and neck: the RoIAlign and NMS of mmcv, which their heads call,
-            have no bfloat16 kernels on CPUs.
+            whole training step. Detectors name backbone and neck: mmcv's RoIAlign and NMS, which their heads call, have
+            no bfloat16 kernels on CPUs.
         kwargs: Arguments of ``OptimWrapper``.
 
     Raises:
@@ -35,7 +35,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of one training step."""
+        """Returns the context of one training step."""
         inner = model.module if is_model_wrapper(model) else model
         with super().optim_context(model), ExitStack() as stack:
             if self.modules is None:
@@ -54,7 +54,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 @contextmanager
 def _autocast_forward(module: nn.Module) -> Iterator[None]:
-    """While in this context, ``module`` computes in bfloat16 and returns float32."""
+    """Makes ``module`` compute in bfloat16 and return float32 inside this context."""
     plain = module.forward
 
     def forward(*args, **kwargs):
@@ -62,7 +62,7 @@ def _autocast_forward(module: nn.Module) -> Iterator[None]:
             outputs = plain(*args, **kwargs)
         return apply_to(outputs, lambda value: getattr(value, 'dtype', None) is torch.bfloat16, torch.Tensor.float)
 
-    module.forward = forward  # shadows the method of the class, for this object alone
+    module.forward = forward  # shadows the class's method, for this object alone
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""A look at what a model is trained on: images after the config's transforms, with their annotations."""
+"""Shows a dataset as the model sees it: images after the config's transforms, with their annotations."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime.drawing import draw
 
-_LEAST = 512  # pixels of a drawn image: on a smaller one, words would cover what they name
+_LEAST = 512  # pixels of a drawn image: on a smaller one, text would cover the objects
 
 
 def browse(
@@ -28,15 +28,15 @@ def browse(
     wait_time: float = 2.0,
     progress: Callable[[Sequence[int]], Iterable[int]] = iter,
 ) -> list[Path]:
-    """Draw the annotations of a dataset on its images.
+    """Draws the annotations of a dataset on its images.
 
     Args:
         cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
         out_dir: Folder for the images; None writes none.
         phase: The dataset to show: ``'train'``, ``'val'`` or ``'test'``.
         count: Number of images; all by default.
-        show: Show them on screen, each for ``wait_time`` seconds.
-        wait_time: Seconds.
+        show: Whether to show them on screen, each for ``wait_time`` seconds.
+        wait_time: Seconds per image.
         progress: Wraps the sequence of indices, as ``rich.progress.track`` does.
 
     Returns:
@@ -74,7 +74,7 @@ def browse(
 
 
 def _rgb(inputs) -> np.ndarray:
-    """A packed image [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
+    """Converts a packed image [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
     inputs = inputs[0] if isinstance(inputs, list) else inputs  # an image at several test scales
     image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
     return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Predictions as COCO results files."""
+"""Writes predictions as COCO results files."""
 
 import logging
 from collections import Counter
@@ -18,14 +18,14 @@ from icconv_mm_runtime.coco import write_results
 
 @dataclass(frozen=True)
 class CocoResults:
-    """What one task of the network finds in the images.
+    """COCO results of one task of a network.
 
     Attributes:
-        name: Name of the task, '' for a network of one.
+        name: Name of the task; '' for a network of a single task.
         adapter: The adapter of the task.
         classes: Class names by label.
-        image_ids: Id of each image.
-        category_ids: Ids of the classes, by label.
+        image_ids: COCO id of each image.
+        category_ids: COCO ids of the classes, by label.
         records: Entries of the COCO results file so far.
     """
 
@@ -37,25 +37,25 @@ class CocoResults:
     records: list[dict] = field(default_factory=list)
 
     def add(self, path: Path, sample: Any, score_thr: float) -> None:
-        """Collect what the model returned for an image."""
+        """Adds the model's predictions for an image."""
         own = sample.get(self.name) if self.name else sample
         self.records.extend(self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr))
 
     def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
-        """Write the results, and the images and categories that they refer to; give the files by name."""
+        """Writes the results, and the images and categories that they refer to; returns the files by name."""
         numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
         categories = dict(zip(self.category_ids, self.classes))
         return write_results(out, self.name, self.records, numbered, categories, write_json)
 
 
 def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:
-    """The results, still empty, of each task of a network, with the ids that they will have.
+    """Returns empty results for each task of a network, with the COCO ids of images and categories.
 
     Args:
         task: The adapter of the network.
         dataset_meta: Class names and colours of the network.
         paths: The images.
-        ann_file: A COCO annotation file that gives the ids; None numbers them.
+        ann_file: A COCO annotation file with the ids; None numbers them.
 
     Raises:
         InputError: The annotation file cannot be used, or does not fit the images.
@@ -68,7 +68,7 @@ def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann
 
 
 def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> tuple[dict[Path, int], list[int]]:
-    """The ids of images and, by label, of categories: numbered from 1, or those of an annotation file."""
+    """Returns the ids of images and, by label, of categories: numbered from 1, or those of an annotation file."""
     if ann_file is None:
         return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
     require_file(ann_file, 'ann_file')
@@ -83,10 +83,10 @@ def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) ->
 
 
 def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
-    """The id of each image: of the entry whose file name the path ends with, folders included where it has any.
+    """Returns the id of each image: that of the entry whose file name, folders included, ends the image's path.
 
     Raises:
-        ArgumentError: No entry, or several, fit an image, or one fits several.
+        ArgumentError: An image matches no entry or several, or several images match an entry.
     """
     by_name: dict[str, list[dict]] = {}
     for image in images:

@@ -1,6 +1,6 @@
-"""What tools share: a parser, arguments named as in the tools of OpenMMLab, progress, errors as messages.
+"""Shared parts of the tools: parser, arguments named as in OpenMMLab's tools, progress bar, errors as messages.
 
-Nothing here imports mmengine before a config is read: some tools need none.
+This module imports mmengine only when a config is read: some tools need no config.
 """
 
 import argparse
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
     from icconv_mm.runner.config import TaskRun
 
-_OPTIONS = {'options': 'cfg-options'}  # arguments whose options have another name
+_OPTIONS = {'options': 'cfg-options'}  # arguments whose option has another name
 
-# What the user's disk refuses, whatever the program does.
+# Errors of the user's disk, which are no fault of the program.
 _DISK = ('ENOSPC', 'EDQUOT', 'EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EISDIR', 'EEXIST', 'ENAMETOOLONG', 'EFBIG')
 _DISK_ERRORS = frozenset(getattr(errno, name) for name in _DISK)
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
-    """A tool's parser: ``doc`` is its help, options are written in full, and there is ``--debug``."""
-    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # of mmengine itself
+    """Returns a tool's parser with the help ``doc`` and the option ``--debug``; options cannot be abbreviated."""
+    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # from mmengine
         warnings.filterwarnings('ignore', message=known)
     formatter = argparse.RawDescriptionHelpFormatter
     made = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
@@ -41,13 +41,13 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """The config file and what changes it."""
+    """Adds the config file and the options that change it."""
     parser.add_argument('config', help='config file')
     add_cfg_options(parser)
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """What changes a config."""
+    """Adds the options that change a config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -59,7 +59,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 
 class _Options(argparse.Action):
-    """mmengine's ``DictAction``, which ends in a traceback where it cannot read a value, or takes a list for text."""
+    """mmengine's ``DictAction``, but a value that it cannot read or would take for text gets a message."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Sequence[str], option: str = ''
@@ -76,7 +76,7 @@ class _Options(argparse.Action):
 
 
 def _is_balanced(value: str) -> bool:
-    """Whether the brackets of a value that is a list, or looks like one, are closed in order."""
+    """Returns whether the brackets of a list, or of a text that looks like one, are balanced."""
     if not value.startswith(('[', '(')) and not value.endswith((']', ')')) and ',' not in value:
         return True
     open_ones = []
@@ -89,7 +89,7 @@ def _is_balanced(value: str) -> bool:
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """What is learned of images that have no config yet, the arguments of :func:`icconv_mm.apis.config_for`."""
+    """Adds the arguments of :func:`icconv_mm.apis.config_for`, for training on images without a config."""
     group = parser.add_argument_group('for images without a config')
     tasks = (*TASKS, 'all')
     group.add_argument('--task', choices=tasks, help='what to learn; all: one network for all there are labels for')
@@ -103,7 +103,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_labels(parser: argparse.ArgumentParser) -> None:
-    """What files of labels do not say of themselves."""
+    """Adds the options for information that annotation files do not contain."""
     names = 'names to learn, in this order; for segmentation maps that nothing names, the name of each value from 0'
     parser.add_argument('--classes', nargs='+', metavar='NAME', help=names)
     parser.add_argument(
@@ -114,19 +114,19 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
 
 
 def add_work_dir(parser: argparse.ArgumentParser) -> None:
-    """Where logs go."""
+    """Adds the folder of the logs."""
     parser.add_argument('--work-dir', metavar='DIR', help='for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """How processes of a distributed run were started."""
+    """Adds the launcher of a distributed run."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
-    # torch.distributed.launch, which mim starts, passes this one; torchrun sets the environment variable.
+    # torch.distributed.launch, which mim starts, passes this option; torchrun sets the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
-    """The run of the config as the arguments change it, and the arguments that are not of this module, or the launcher.
+    """Returns the run of the config, changed by the arguments, and the launcher and the tool's own arguments.
 
     Raises:
         InputError: As :func:`icconv_mm.apis.load_run`.
@@ -135,16 +135,16 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
-    # mmengine reads the rank on this machine from the environment
+    # mmengine reads the local rank from the environment
     os.environ.setdefault('LOCAL_RANK', str(rest.pop('local_rank', 0)))
     return load_run(config, options, work_dir), rest
 
 
 def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 'Config | None']:
-    """As :func:`read_run` for a training, whose config may have to be written first: it comes as well, as written.
+    """Returns the same as :func:`read_run` for a training, and the config as written if it had to be written first.
 
     Raises:
-        ArgumentError: An option is for images without a config and a config is given, or the other way round.
+        ArgumentError: An option for images without a config is used with a config, or the other way round.
         InputError: As :func:`icconv_mm.apis.config_for`.
     """
     from icconv_mm.runner.config import set_length
@@ -177,18 +177,18 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
 
 
 def require_device(name: str) -> None:
-    """Refuse ``--device cuda`` where torch finds no GPU.
+    """Refuses ``--device cuda`` if torch finds no GPU.
 
     Raises:
-        InputError: A GPU was asked for, and there is none.
+        InputError: A GPU is required, but there is none.
     """
     if name == 'cuda' and not torch.cuda.is_available():
         raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
 
 
 def progress(items: Iterable, description: str) -> Iterable:
-    """The same items, with a bar on stderr, so that stdout holds results only."""
-    from rich.console import Console  # of the extra `tools`, which not every tool needs
+    """Yields the items with a progress bar on stderr; stdout stays for results."""
+    from rich.console import Console  # an extra (`tools`) that not every tool needs
     from rich.progress import track
 
     return track(items, description, console=Console(stderr=True))
@@ -196,13 +196,13 @@ def progress(items: Iterable, description: str) -> Iterable:
 
 @contextmanager
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
-    """Print an error that the user can fix as one message and exit with status 1; after Ctrl-C, with 130.
+    """Prints an error that the user can fix as one message and exits with status 1; after Ctrl-C, with 130.
 
-    The message of an :class:`ArgumentError` names the option of the tool in the place of the argument.
-    What the disk refuses (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
+    The message of an :class:`ArgumentError` names the tool's option instead of the argument.
+    An error of the disk (it is full, a folder is read-only, a path is a file) is such an error, wherever it is raised.
 
     Args:
-        debug: Raise the error, with its traceback.
+        debug: Whether to raise the error, with its traceback.
         after: A second line, such as ``'Nothing was written.'``.
         interrupted: Message after Ctrl-C.
     """
@@ -211,7 +211,7 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     except UserError as error:
         if debug:
             raise
-        if isinstance(error, ArgumentError) and not error.location:  # one of a part of a config has no option
+        if isinstance(error, ArgumentError) and not error.location:  # an argument with a location has no option
             error.argument = _option(error.argument)
         sys.exit(f'error: {message_of(error)}\n{after}'.rstrip())
     except OSError as error:

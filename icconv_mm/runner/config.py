@@ -1,4 +1,4 @@
-"""A run: its config with what the command line changes in it, the adapter of its task, its datasets."""
+"""A run: its config with the changes from the command line, its task's adapter, and its datasets."""
 
 import ast
 import difflib
@@ -20,7 +20,7 @@ from icconv_mm.tasks.adapter import TTA_KEYS, TaskAdapter
 from icconv_mm.tasks.choose import scope_and_adapter
 from icconv_mm.versions import SUPPORTED
 
-# What the runners of mmengine read of their config beside the arguments of their constructors.
+# Top-level keys that mmengine's runners read besides the arguments of their constructors.
 READ_BY_RUNNERS = (
     'activation_checkpointing', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters',
     'init_weights_for_test_or_val', 'model_wrapper_cfg', 'sync_bn',
@@ -29,12 +29,12 @@ READ_BY_RUNNERS = (
 
 @dataclass(eq=False)
 class TaskRun:
-    """A config and what it says, looked up once: whatever is done with the config is handed this.
+    """A config with the information derived from it once, which all functions of a run take.
 
     Attributes:
-        cfg: The config. Tools change it in place until the runner has it.
-        scope: The library that it is written for, as :func:`icconv_mm.tasks.libraries.scope_of` gives it.
-        adapter: The adapter of its task; ``TaskAdapter`` itself where it is of no task known here.
+        cfg: The config. Tools change it in place until the runner is built.
+        scope: The library that the config is for, as :func:`icconv_mm.tasks.libraries.scope_of` returns it.
+        adapter: The adapter of the task; ``TaskAdapter`` itself for an unknown task.
         name: Name of the config in an error.
     """
 
@@ -45,17 +45,17 @@ class TaskRun:
 
     @functools.cached_property
     def datasets(self) -> dict[str, tuple[DatasetAt, ...]]:
-        """Those of ``'train'``, ``'val'`` and ``'test'``, with their locations, as they are when first asked for."""
+        """Returns the datasets of ``'train'``, ``'val'`` and ``'test'``, with locations, as of the first access."""
         return datasets_of(self.cfg)
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
-    """The config of :func:`load_run`."""
+    """Returns the config of :func:`load_run`."""
     return load_run(path, options, work_dir).cfg
 
 
 def as_run(given: TaskRun | Config | str | Path) -> TaskRun:
-    """A run as it is, or that of a config or of its file; errors as of :func:`load_run`."""
+    """Returns a run unchanged, or the run of a config or of its file; raises the errors of :func:`load_run`."""
     if isinstance(given, TaskRun):
         return given
     if not isinstance(given, Config):
@@ -65,23 +65,23 @@ def as_run(given: TaskRun | Config | str | Path) -> TaskRun:
 
 
 def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> TaskRun:
-    """Read a config file and change it as ``options`` and ``work_dir`` say.
+    """Reads a config file and applies ``options`` and ``work_dir``.
 
     Args:
         path: The config file.
-        options: Dotted keys and their values. A key that looks like a misspelt one, or that nothing reads, is refused.
+        options: Dotted keys and their values. A key that looks misspelt, or that nothing reads, is refused.
         work_dir: Folder of logs and checkpoints; by default the config's ``work_dir``, else
             ``work_dirs/<config name>``.
 
     Raises:
-        MissingFileError: There is no such file.
+        MissingFileError: The file does not exist.
         InputError: The file cannot be read, or an option does not exist.
         MissingLibraryError: The config is for a task library that is not installed.
     """
     require_file(Path(path), 'config')
     try:
-        cfg = Config.fromfile(path, format_python_code=False)  # a run asks for its text four times
-    except Exception as error:  # configs are Python: reading one can raise anything
+        cfg = Config.fromfile(path, format_python_code=False)  # a run dumps its config four times
+    except Exception as error:  # configs are Python code, which can raise anything
         raise InputError(f'config {path} cannot be read: {type(error).__name__}: {_first_paragraph(error)}') from error
     check_variables(cfg, path)
     if options:
@@ -99,10 +99,10 @@ def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_di
 
 
 def check_variables(cfg: Config, path: str | Path) -> None:
-    """Raise InputError for a variable of a config file that changes nothing, where something was to be changed.
+    """Raises InputError for a variable of a config file that has no effect but looks as if it should.
 
-    That is one that a base of the file has with another value, which has gone into other keys of the base by then, and
-    one that resembles a key that has an effect. What the file itself uses is fine, and so are the files of the
+    That is a variable with another value in a base of the file, which has already used it in other keys, and one that
+    resembles a key with an effect. Variables that the file itself uses are accepted, and so are the files of the
     libraries, which nobody edits.
     """
     if Path(path).suffix != '.py' or 'site-packages' in Path(path).parts or _has_readers_of_its_own(cfg):
@@ -114,7 +114,7 @@ def check_variables(cfg: Config, path: str | Path) -> None:
     read = _read_keys(cfg)
     idle = [name for name in given - used - {*read, '_base_', 'custom_imports'} if name in cfg]
     bases = [Config.fromfile(base, format_python_code=False) for base in _bases_of(tree, path)] if idle else []
-    for name in sorted(idle) if bases else ():  # a saved config has all variables of those it came from
+    for name in sorted(idle) if bases else ():  # a saved config has the variables of all its bases
         former = next((base[name] for base in bases if name in base), None)
         if former is not None and former != cfg[name]:
             raise InputError(
@@ -126,23 +126,23 @@ def check_variables(cfg: Config, path: str | Path) -> None:
 
 
 def _bases_of(tree: ast.Module, path: str | Path) -> list[str]:
-    """The files that a config inherits from; those of other packages by their scope."""
+    """Returns the files that a config inherits from; bases of other packages are given by scope."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
             try:
                 bases = as_list(ast.literal_eval(node.value))
-            except ValueError:  # computed
+            except ValueError:  # not a literal
                 return []
             return [Config._get_cfg_path(base, str(path))[0] for base in bases]
     return []
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Raise ArgumentError for an option that the config does not have and that looks like a mistake.
+    """Raises ArgumentError for an option that the config does not have and that looks like a mistake.
 
-    New keys are fine below a dict with a ``type`` (its constructor knows better) and for what the runner reads. At the
-    top level anything else is refused: a new key, and a variable of the config files (``backbone``, ``data_root``),
-    whose value went into other keys when the files were read. A key that resembles an existing one is refused at any
+    New keys are accepted below a dict with a ``type`` (its constructor checks them) and if the runner reads them. At
+    the top level any other key is refused: a new one, and a variable of the config files (``backbone``, ``data_root``),
+    whose value was used in other keys when the files were read. A key that resembles an existing one is refused at any
     level.
     """
     for option in options:
@@ -151,7 +151,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
 
 def _problem_of(cfg: Config, option: str) -> str | None:
-    """Why an option cannot be meant, if it cannot."""
+    """Returns why an option looks like a mistake; None if it does not."""
     node, read = cfg._cfg_dict, _read_keys(cfg)
     keys = option.split('.')
     for depth, key in enumerate(keys):
@@ -175,7 +175,7 @@ def _problem_of(cfg: Config, option: str) -> str | None:
 
 
 def _read_keys(cfg: Config) -> list[str]:
-    """The top-level keys that have an effect: what the config's runner and the tools read."""
+    """Returns the top-level keys with an effect: those that the config's runner and the tools read."""
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
@@ -186,7 +186,7 @@ def _read_keys(cfg: Config) -> list[str]:
 
 
 def _has_readers_of_its_own(cfg: Config) -> bool:
-    """Whether the config brings modules of neither this package nor a library of OpenMMLab: they may read any key."""
+    """Returns whether the config imports modules from outside this package and OpenMMLab; they may read any key."""
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
     names = [imports] if isinstance(imports, str) else imports
     packages = {name.split('.')[0] for name in (*names, cfg.get('default_scope') or 'mmengine')}
@@ -194,7 +194,7 @@ def _has_readers_of_its_own(cfg: Config) -> bool:
 
 
 def move_data(cfg: Config, root: str) -> None:
-    """Exchange the folder ``data_root`` of a config for ``root`` at the start of every path; both end with a slash."""
+    """Replaces the folder ``data_root`` of a config by ``root`` at the start of every path; both end with a slash."""
     former = cfg.data_root
     for node in walk_dicts(cfg):
         for key, value in node.items():
@@ -203,9 +203,9 @@ def move_data(cfg: Config, root: str) -> None:
 
 
 def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = None) -> None:
-    """Train for so many epochs or iterations, with all that is counted in them in proportion.
+    """Sets the number of epochs or iterations and scales everything that is counted in them.
 
-    That is where schedulers begin, end and step, warm-up included, where pipelines switch, and how often it validates.
+    That is where schedulers begin, end and step, warm-up included, where pipelines switch, and the validation interval.
 
     Raises:
         ArgumentError: The number is less than 1, or the config counts in the other unit.
@@ -228,7 +228,7 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     for scheduler in walk_dicts(cfg.get('param_scheduler')):
         stretch(scheduler, kind_of(scheduler), ratio)
     for hook in cfg.get('custom_hooks') or ():
-        if 'switch_epoch' in hook:  # of the library's PipelineSwitchHook
+        if 'switch_epoch' in hook:  # mmdet's PipelineSwitchHook
             hook['switch_epoch'] = round(ratio * hook['switch_epoch'])
 
 

@@ -1,4 +1,4 @@
-"""What a run says of itself: what matters first, curves when it ends, and where the network fails."""
+"""Evaluates a trained network on its validation images, and draws its confusions and its worst images."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
     pass
 
 _WORST = 10
-_SHOWN = 100  # classes of a confusion matrix: a figure of 37 inches
-_SCORE, _IOU = 0.3, 0.5  # from which a prediction counts, and is of an object
-_NEAR = 0.1  # of the side of a person: a keypoint that is found
+_SHOWN = 100  # most classes of a confusion matrix: a figure of 37 inches
+_SCORE, _IOU = 0.3, 0.5  # least score of a counted prediction, least IoU with its object
+_NEAR = 0.1  # of a person's side: the distance at which a keypoint counts as found
 
 
-# --- where the network fails ---
+# --- evaluation of predictions ---
 
 
 @dataclass
 class Evaluation:
-    """How a task did on images with labels.
+    """Results of a task on annotated images.
 
     Attributes:
-        names: Classes.
-        confusion: How often a class (row) was taken for another (column), [n, n]; for objects one more row and column:
-            what was missed or is not there.
-        scores: Share that is right, by image.
+        names: Class names.
+        confusion: How often a class (row) was predicted as another (column), [n, n]; for objects with one more row and
+            column: missed objects, and predictions without an object.
+        scores: Fraction of correct predictions, by image.
     """
 
     names: list[str]
@@ -49,11 +49,11 @@ class Evaluation:
 
     @property
     def labels(self) -> list[str]:
-        """Names of all rows and columns."""
+        """Returns the names of all rows and columns."""
         return [*self.names, '(none)'][: len(self.confusion)]
 
     def table(self) -> list[str]:
-        """A line for each class: how many there are, how many were found, and what they were taken for most."""
+        """Returns a line per class: its number of objects, how many were found, and its most frequent confusion."""
         lines, labels = [], self.labels
         told, found = self.confusion.sum(1), self.confusion.sum(0)
         for label in np.flatnonzero(told[: len(self.names)]):
@@ -68,12 +68,12 @@ class Evaluation:
 
 
 def evaluate_predictions(predictor: Predictor, labels: Mapping[str, Path], out: Path) -> dict[str, Evaluation]:
-    """Compare predictions with the labels that :mod:`icconv_mm.annotations.convert` wrote; draw the worst images.
+    """Compares predictions with the annotations of :mod:`icconv_mm.annotations.convert`; draws the worst images.
 
     Args:
         predictor: The network.
-        labels: The file of each task, by the name of the task.
-        out: Gets ``confusion_TASK.png`` and ``worst_TASK.jpg``: the truth beside the prediction.
+        labels: The annotation file of each task, by task name.
+        out: Folder for ``confusion_TASK.png`` and ``worst_TASK.jpg``: the truth beside the prediction.
     """
     evaluations = {}
     for task, file in labels.items():
@@ -84,7 +84,7 @@ def evaluate_predictions(predictor: Predictor, labels: Mapping[str, Path], out: 
         for (path, told), (_, sample) in zip(truth.images.items(), predictor.try_predict(list(truth.images))):
             if isinstance(sample, Exception):
                 if isinstance(sample, UserError):
-                    continue  # an image that cannot be read, which the training has named
+                    continue  # an unreadable image, which the training has reported
                 raise sample
             part = sample.get(task) if task in getattr(predictor.task, 'tasks', {}) else sample
             meta = predictor.task.parts(predictor.dataset_meta)
@@ -108,7 +108,7 @@ class _Truth:
     images: dict[Path, Any]
 
     def drawing(self, told: Any) -> Drawing:
-        """The labels of an image as objects."""
+        """Returns the drawing of an image's annotations."""
         if self.task == 'classification':
             return Drawing(title=f'truth: {self.classes[told]}')
         if self.task == 'semantic':
@@ -127,7 +127,7 @@ class _Truth:
 
 
 def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
-    """The annotations in a file that names images by their whole paths."""
+    """Reads the annotations of a file that names images by their absolute paths."""
     if task == 'classification':
         lines = (line.rpartition(' ') for line in file.read_text().splitlines())
         return _Truth(task, list(classes), [], {Path(name): int(label) for name, _, label in lines})
@@ -144,10 +144,10 @@ def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
 
 
 def _compare_objects(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
-    """Objects and predictions are paired by their boxes, the best scores first, whatever their classes.
+    """Pairs objects and predictions by their boxes, the best scores first, whatever their classes.
 
-    A prediction of nothing else, half of which is in an ignored object (a crowd, VOC's ``difficult``), counts neither
-    way, as in COCO's evaluation.
+    An unpaired prediction with at least half its area in an ignored object (a crowd, VOC's ``difficult``) is ignored,
+    as in COCO's evaluation.
     """
     from pycocotools.mask import iou
 
@@ -183,7 +183,7 @@ def _compare_objects(truth: _Truth, told: list[dict], sample: Any, confusion: np
 def _compare_maps(truth: _Truth, told: str, sample: Any, confusion: np.ndarray) -> float:
     labels = read_seg_map(told).astype(np.int64)
     found = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.int64)
-    if found.shape != labels.shape:  # of a large image, which is read reduced
+    if found.shape != labels.shape:  # a large image, which is read reduced
         found = cv2.resize(found.astype(np.int32), labels.shape[::-1], interpolation=cv2.INTER_NEAREST)
     known = (labels < len(confusion)) & (found < len(confusion))
     pairs = np.bincount(labels[known] * len(confusion) + found[known], minlength=confusion.size)
@@ -192,7 +192,7 @@ def _compare_maps(truth: _Truth, told: str, sample: Any, confusion: np.ndarray) 
 
 
 def _compare_poses(truth: _Truth, told: list[dict], sample: Any, confusion: np.ndarray) -> float:
-    """The share of labelled keypoints that some person has near them, each person's from one prediction."""
+    """Returns the fraction of annotated keypoints that are near those of the best prediction for their person."""
     found, near, total = sample.pred_instances.keypoints, 0, 0
     for entry in (entry for entry in told if not entry.get('iscrowd')):
         points = np.array(entry['keypoints'], dtype=float).reshape(-1, 3)
@@ -205,7 +205,7 @@ def _compare_poses(truth: _Truth, told: list[dict], sample: Any, confusion: np.n
 
 
 def _compare_classes(truth: _Truth, told: int, sample: Any, confusion: np.ndarray) -> float:
-    """The score of the class that it is."""
+    """Returns the score of the true class."""
     confusion[told, int(sample.pred_score.argmax())] += 1
     return float(sample.pred_score[told])
 
@@ -220,12 +220,12 @@ _COMPARE = {
 
 
 def _draw_worst(drawn: Mapping[Path, tuple[Drawing, Drawing]], evaluation: Evaluation, path: Path) -> None:
-    """The truth beside the prediction, the worst image first."""
+    """Draws the truth beside the prediction, the worst image first."""
     shown = []
     for each in sorted(drawn, key=evaluation.scores.get):
         image = read_image(each, 1600)[..., ::-1]
         drawn[each][1].title = f'{evaluation.scores[each]:.0%} right: {each.name}'
-        for drawing in drawn[each]:  # the truth, and what was found
+        for drawing in drawn[each]:  # truth and prediction
             drawing.size = oriented_size(each)[0][::-1]
             shown.append(draw(image, drawing, longest=900))
     if shown:
@@ -233,7 +233,7 @@ def _draw_worst(drawn: Mapping[Path, tuple[Drawing, Drawing]], evaluation: Evalu
 
 
 def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
-    """Shares of each row, with numbers where they can be read; of many classes those with the most mistakes."""
+    """Draws fractions of each row, with numbers if legible; of many classes, those with the most confusions."""
     if not is_installed('matplotlib'):
         return
     told, found = evaluation.confusion.sum(1), evaluation.confusion.sum(0)
@@ -243,7 +243,7 @@ def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
     shares = evaluation.confusion[np.ix_(kept, kept)] / np.maximum(told[kept, None], 1)
     labels = evaluation.labels
     names = [labels[i][:NAME_LETTERS] for i in kept]
-    side = max(4, 0.35 * len(kept) + 0.14 * max(map(len, names)) + 1)  # inches of rows and of the longest name
+    side = max(4, 0.35 * len(kept) + 0.14 * max(map(len, names)) + 1)  # inches for the rows and the longest name
     with drawn_figure(path, (side, side)) as figure:
         axis = figure.subplots()
         axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
@@ -260,12 +260,12 @@ def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
 
 
 def evaluate_run(cfg: Config, say: Any = print) -> None:
-    """Evaluate the best checkpoint of a run on the data that :func:`icconv_mm.apis.config_for` wrote for it.
+    """Evaluates the best checkpoint of a run on the dataset that :func:`icconv_mm.apis.config_for` wrote for it.
 
-    What fails here is a warning: the training has ended.
+    An error is only a warning, because the training has ended.
 
     Args:
-        cfg: The config as it was written, before anything was built of it.
+        cfg: The config as it was written, before anything was built from it.
         say: Called with each line.
     """
     with warning_after_training('evaluating its checkpoint'):

@@ -1,4 +1,4 @@
-"""The one place where an exception of a run becomes a message."""
+"""Turns the exceptions of a run into messages, in one place."""
 
 import re
 import traceback
@@ -15,7 +15,7 @@ from icconv_mm.config_tree import join_root, kind_of, walk
 from icconv_mm.errors import InputError, UserError, message_of, naming
 from icconv_mm.runner.config import TaskRun
 
-# What mmengine's methods build, for the place of an error.
+# The part of a config that each of mmengine's methods builds, for an error's location.
 _BUILT = {
     'build_model': 'model',
     'build_train_loop': 'train_dataloader',
@@ -24,22 +24,22 @@ _BUILT = {
     'build_optim_wrapper': 'optim_wrapper',
     'build_param_scheduler': 'param_scheduler',
 }
-# What BaseDataset of mmengine says when no entry is left.
+# mmengine's BaseDataset raises it if no image is left.
 _NOTHING_LEFT = 'need at least one array to concatenate'
-# What torch says of batch norm for one image whose map is one pixel.
+# torch raises it for batch norm of one image whose feature map is one pixel.
 _ONE_VALUE = 'Expected more than 1 value per channel when training'
-# What gloo and NCCL say when another process is silent or gone.
+# gloo and NCCL raise it if another process does not answer or has ended.
 _GONE = re.compile(
     r'[Tt]imed out|[Tt]imeout|[Cc]onnection (?:closed|reset|refused)|Broken pipe|[Rr]emote (?:process|rank)'
 )
 
 
 class ProcessGoneError(UserError, RuntimeError):
-    """Another process of a run has ended, or does not answer within ``env_cfg.dist_cfg.timeout`` seconds."""
+    """Raised if another process of a run has ended, or does not answer within ``env_cfg.dist_cfg.timeout`` seconds."""
 
 
 class Progress(Hook):
-    """How far a run has come, and what it is about: its config, then the checkpoint that it reads.
+    """Records how far a run has come, and the file of an error: the config's, then the checkpoint's.
 
     Args:
         location: Name of the config.
@@ -63,23 +63,23 @@ class Progress(Hook):
 
 @contextmanager
 def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
-    """What a run raises, as an error that says where to look.
+    """Turns the exceptions of a run into errors that say where to look.
 
-    Until the first step, an exception is a wrong config, or a file that it names: there is nothing else yet. After it,
-    an exception is a fault, but for annotations that a metric cannot take, batches that are too small for batch norm,
-    and another process that is gone.
+    Until the first step, an exception is the fault of the config or of a file that it names. Later, it is a bug, except
+    for annotations that a metric cannot read, batches that are too small for batch norm, and another process that has
+    ended.
 
     Args:
         run: The run.
-        building: What of the config is built where that is all, such as ``'train_dataloader'``.
+        building: The part of the config that is built, if no more is, such as ``'train_dataloader'``.
 
     Yields:
-        A hook for the runner, by which the boundary knows how far the run is.
+        A hook for the runner that records how far the run has come.
 
     Raises:
-        DatasetError: An annotation file is not what its dataset or metric reads, or no image is left.
-        ProcessGoneError: The exchange with another process of the run fails.
-        InputError: Something that the config names cannot be built or loaded.
+        DatasetError: A dataset or metric cannot read an annotation file, or no image is left.
+        ProcessGoneError: Communication with another process of the run fails.
+        InputError: A part of the config cannot be built or loaded.
     """
     progress = Progress(run.name)
     try:
@@ -102,20 +102,20 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
         part = building or _being_built(error)
         if part.endswith('_dataloader') and (not isinstance(error, UserError) or error.__cause__):
             _explain_data(run, part.removesuffix('_dataloader'), error)
-        if isinstance(error, UserError) and not part:  # of a check, which names its place
+        if isinstance(error, UserError) and not part:  # from a check, which names its location
             raise
         with naming(': '.join(filter(None, (progress.location, part))), Exception):
             raise
 
 
 def _being_built(error: Exception) -> str:
-    """The part of a config that a runner was building when it failed; empty if it was not building."""
+    """Returns the part of a config that a runner was building when it failed; '' if none."""
     names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
     return next((part for name, part in _BUILT.items() if name in names), '')
 
 
 def _explain_data(run: TaskRun, phase: str, error: Exception) -> None:
-    """Raise DatasetError that says why the data of a phase cannot be built, if they are the reason."""
+    """Raises DatasetError if the annotations or files of a phase are the reason why its dataset cannot be built."""
     is_empty = _NOTHING_LEFT in str(error)
     leaves = [(each.location, each.cfg) for each in run.datasets[phase] if each.is_leaf]
     for location, leaf in leaves:
@@ -131,7 +131,7 @@ def _explain_data(run: TaskRun, phase: str, error: Exception) -> None:
 
 
 def _explain_metrics(run: TaskRun, error: Exception) -> None:
-    """Raise DatasetError if annotations are the reason why an evaluation against them failed."""
+    """Raises DatasetError if annotations are the reason why an evaluation failed."""
     kinds = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
     if isinstance(error, UserError) or not isinstance(error, kinds):
         return

@@ -1,4 +1,4 @@
-"""A trained network as one file that runs without this package, checked against the model before it is written."""
+"""Exports a trained network as one file that runs without this package, after a comparison with the model."""
 
 import tempfile
 from collections.abc import Sequence
@@ -36,23 +36,23 @@ def export(
     int8: str | Path | None = None,
     operator: bool = False,
 ) -> dict[str, Any]:
-    """Write a trained network as one file.
+    """Exports a trained network as one file.
 
-    The file takes pixels and gives what :mod:`icconv_mm_runtime` makes boxes, masks, segmentation maps, poses or
-    classes of. Before it is written, the same images go through :class:`Predictor` and through the file; where their
-    results differ by more than :data:`icconv_mm.export.comparison.LIMITS`, nothing is written.
+    The file maps pixels to the tensors that :mod:`icconv_mm_runtime` decodes to boxes, masks, segmentation maps, poses
+    or classes. Before it is written, :class:`Predictor` and the file predict the same images; if the results differ by
+    more than :data:`icconv_mm.export.comparison.LIMITS`, nothing is written.
 
     Args:
         cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
         checkpoint: File with the weights of the model.
         to: 'onnx' (ONNX Runtime, OpenVINO and others), 'openvino' (``.xml`` and ``.bin``) or 'pt2' (AOTInductor, which
             needs torch).
-        out: The file; by default that of the checkpoint with another suffix.
-        images: Images of the check: a file, a folder or a pattern; by default some of the config's test dataset.
+        out: The file; by default the checkpoint's name with another suffix.
+        images: Images for the comparison: a file, a folder or a pattern; by default some of the config's test dataset.
         fixed: Height and width of every input; free by default.
-        int8: Images by which activations are measured, to compute in integers of 8 bits. Results then differ, and
-            nothing is refused for that; the report has what it costs, measured on the config's whole test dataset.
-        operator: With 'pt2', keep this package's own convolution, which needs it where the file is used.
+        int8: Images for measuring activations, to compute in 8-bit integers. The results then differ and are not
+            limited; the report has both metrics, measured on the config's whole test dataset.
+        operator: With 'pt2', whether to keep this package's own convolution; the file then requires the package.
 
     Returns:
         The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
@@ -66,7 +66,7 @@ def export(
     """
     out = file_of(to, out, checkpoint, int8)
     run = as_run(cfg)
-    transforms = [dict(transform) for transform in inference_transforms(run)]  # as the config has them
+    transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
     predictor = Predictor(run, checkpoint, device='cpu')
     paths = find_images(images) if images is not None else _images_of(run)
     with naming(run.name):
@@ -92,7 +92,7 @@ def _images_of(run: TaskRun) -> list[Path]:
 
 
 def compared_model(predictor: Predictor) -> ComparedModel:
-    """What a file of a predictor's model is compared with."""
+    """Returns the model of a predictor for the comparison with its file."""
     known = predictor.task.parts(predictor.dataset_meta)
     adapters = {name: adapter for name, (adapter, _) in known.items()}
     return ComparedModel(predictor.model, adapters, partial(_predict, predictor))
@@ -103,12 +103,12 @@ def _predict(predictor: Predictor, batch: Sequence[Path]) -> list[Any]:
 
 
 def _whole(path: Path) -> Path | InputImage:
-    """An image that the model is not to read reduced, as the runtime never does."""
+    """Returns a large image unreduced, because the runtime never reduces images."""
     return InputImage(path, read_image(path)) if is_large(path) else path
 
 
 def _metrics(run: TaskRun, checkpoint: str, session: Session) -> dict[str, dict[str, float]] | str:
-    """What the model and the file reach on the test dataset, or a message why they are unknown."""
+    """Returns the metrics of the model and the file on the test dataset, or a message why they are unknown."""
     try:
         return compare_metrics(run, checkpoint, session)
     except UserError as error:
@@ -116,7 +116,7 @@ def _metrics(run: TaskRun, checkpoint: str, session: Session) -> dict[str, dict[
 
 
 def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
-    """Test a model, and then its file in its place.
+    """Evaluates a model, then its file, on the test dataset.
 
     Args:
         cfg: A run or a config, which is changed in place.
@@ -124,10 +124,10 @@ def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) ->
         session: The file.
 
     Returns:
-        For each metric of the config its value of the ``model`` and of the ``file``.
+        The value for the ``model`` and for the ``file``, by metric.
 
     Raises:
-        MissingFileError: The test dataset is not here.
+        MissingFileError: The test dataset does not exist.
         InputError, DatasetError: As :func:`icconv_mm.apis.test`.
     """
     run = as_run(cfg)
@@ -136,19 +136,19 @@ def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) ->
         prepare_test(run, checkpoint)
         runner = build_runner(run, progress)
         model = runner.test()
-        # whoever exports with int8 would not know what it costs: loop, metrics and hooks stay those of the test
+        # replaces the model alone: loop, metrics and hooks stay the test's; without it, int8's loss would be unknown
         runner.model.test_step = partial(_found, runner.model, session)
         file = runner.test()
     return {name: {'model': model.get(name, 0.0), 'file': file.get(name, 0.0)} for name in sorted({**model, **file})}
 
 
 def _found(model: nn.Module, session: Session, data: dict) -> list[Any]:
-    """What ``test_step`` of a model returns for a batch, with what the file finds."""
+    """Returns the result of the model's ``test_step`` for a batch, with the file's predictions."""
     samples = model.data_preprocessor(data, False)['data_samples']
     paths = [sample.img_path for sample in samples]
     for sample, prediction in zip(samples, session.predict(paths), strict=True):
         for name, task in session.tasks.items():
             own = sample.get(name) if name else sample
-            if own is not None:  # an image may have no labels for a task
+            if own is not None:  # an image may have no annotations for a task
                 comparison.put_into(own, task, prediction.tasks[name])
     return list(samples)

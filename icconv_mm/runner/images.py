@@ -1,4 +1,4 @@
-"""What predictions are asked for: images in files, folders, globs and addresses; frames of videos and cameras."""
+"""Reads the inputs of predictions: images in files, folders, globs and URLs; frames of videos and cameras."""
 
 import http.client
 import itertools
@@ -21,21 +21,21 @@ from icconv_mm_runtime.errors import is_utf8
 from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_file
 
 HEIC_SUFFIXES = ('.heic', '.heif')
-# Pixels of an image that is read reduced, and the longer side then: no network here sees more than 1333 of it.
+# Pixels above which an image is reduced, and its longer side then: no network here uses more than 1333 of it.
 LARGE, REDUCED = 24_000_000, 2048
-_SECONDS = 30  # an address may take to answer
-_LIMIT = 600  # seconds for a whole answer, which may be a video
+_SECONDS = 30  # timeout of a URL's first answer
+_LIMIT = 600  # seconds for the whole answer, which may be a video
 _MOST_BYTES = 1 << 30
 
 
 @dataclass
 class InputImage:
-    """An image that is predicted for.
+    """An input image.
 
     Attributes:
-        path: Its file, or what a frame is called.
-        image: [H, W, 3], BGR, where it is no file that the pipeline reads.
-        size: Height and width of the whole image, where ``image`` is reduced.
+        path: Its file, or the name of a video's frame.
+        image: [H, W, 3], BGR; None if the pipeline reads the file.
+        size: Height and width of the original if ``image`` is reduced.
     """
 
     path: Path
@@ -44,22 +44,22 @@ class InputImage:
 
 
 def is_video(text: str) -> bool:
-    """Whether an input is a video, a stream or the number of a camera."""
+    """Returns whether an input is a video, a stream or the number of a camera."""
     if text.isdigit():
         return not Path(text).exists()
     return text.startswith(('rtsp://', 'rtmp://')) or Path(text).suffix.lower() in VIDEO_SUFFIXES
 
 
 def find_inputs(text: str, folder: str | Path) -> list[Path]:
-    """The files of images that an input stands for, sorted by name.
+    """Returns the image files of an input, sorted by name.
 
     Args:
-        text: A file, a folder, a glob pattern, or an address, which is fetched.
-        folder: Where it is fetched to.
+        text: A file, a folder, a glob pattern, or a URL, which is downloaded.
+        folder: Folder for downloads.
 
     Raises:
-        MissingFileError: There is none.
-        InputError: An address does not answer.
+        MissingFileError: There is no image.
+        InputError: A URL does not answer.
     """
     if text.startswith(('http://', 'https://')):
         return [fetch(text, Path(folder))]
@@ -81,16 +81,16 @@ def find_inputs(text: str, folder: str | Path) -> list[Path]:
 
 
 def fetch(address: str, folder: Path) -> Path:
-    """The file behind an address.
+    """Downloads a URL and returns the file.
 
     Raises:
-        InputError: It does not answer, or is too large.
+        InputError: The URL does not answer, or its file is too large.
     """
     path = folder / (Path(address.split('?')[0]).name or 'image')
     if path.suffix.lower() not in (*IMAGE_SUFFIXES, *HEIC_SUFFIXES, *VIDEO_SUFFIXES):
         path = Path(f'{path}.jpg')
     try:
-        request = urllib.request.Request(address, headers={'User-Agent': 'Mozilla/5.0'})  # some refuse Python's
+        request = urllib.request.Request(address, headers={'User-Agent': 'Mozilla/5.0'})  # some servers refuse Python's
         content = call_with_timeout(_LIMIT, lambda: _read_url(request))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise InputError(f'{address}: cannot be fetched ({getattr(error, "reason", error)})') from None
@@ -103,21 +103,21 @@ def fetch(address: str, folder: Path) -> Path:
 def _read_url(request: urllib.request.Request) -> bytes:
     with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
         content, said = answer.read(_MOST_BYTES + 1), answer.headers.get('Content-Length', '')
-    if said.isdecimal() and len(content) < min(int(said), _MOST_BYTES):  # http.client says so only if it may read on
+    if said.isdecimal() and len(content) < min(int(said), _MOST_BYTES):  # http.client checks it only when it reads on
         raise OSError(f'{len(content)} of {said} bytes came')
     return content
 
 
 def read_image(path: Path, longest: int | None = None, oriented: bool = True) -> np.ndarray:
-    """An image [H, W, 3], BGR, as the pipelines read it: by OpenCV, or HEIC by Pillow.
+    """Returns an image [H, W, 3], BGR, as the pipelines read it: by OpenCV, or HEIC by Pillow.
 
     Args:
         path: The file.
-        longest: It is reduced to about so many pixels of its longer side.
-        oriented: Whether as its EXIF says.
+        longest: Reduces the image so that its longer side has about this many pixels.
+        oriented: Whether to apply the EXIF orientation.
 
     Raises:
-        ImageFileError: It is no image. MissingLibraryError: It is HEIC, and pillow-heif is not installed.
+        ImageFileError: The file is no image. MissingLibraryError: It is HEIC, and pillow-heif is not installed.
     """
     if path.suffix.lower() in HEIC_SUFFIXES:
         return _shrunk(_read_heic(path), longest)
@@ -147,7 +147,7 @@ def _read_heic(path: Path) -> np.ndarray:
 
 
 def _size_of(path: Path) -> tuple[int, int]:
-    """The sides of an image, zeros of what Pillow cannot open."""
+    """Returns the sides of an image; zeros if Pillow cannot open it."""
     try:
         return oriented_size(path)[0]
     except InputError:
@@ -155,13 +155,13 @@ def _size_of(path: Path) -> tuple[int, int]:
 
 
 def _decoded_smaller(step: int) -> int:
-    """The flag by which OpenCV decodes a JPEG with each side a 2nd, 4th or 8th of its own, at most ``step``."""
+    """Returns OpenCV's flag that decodes a JPEG with sides divided by 2, 4 or 8, at most ``step``; 0 for none."""
     flags = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
     return next((flag for factor, flag in flags.items() if factor <= step), 0)
 
 
 def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
-    """An image with its sides divided by a whole number."""
+    """Returns an image with sides divided by a whole number."""
     step = 1 if longest is None else max(image.shape[:2]) // longest
     if step < 2:
         return image
@@ -170,41 +170,41 @@ def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
 
 
 def is_large(path: Path) -> bool:
-    """Whether an image is read reduced."""
+    """Returns whether an image is large and therefore reduced."""
     width, height = _size_of(path)
     return width * height > LARGE
 
 
 def load_input(path: Path, oriented: bool = True) -> InputImage:
-    """An image as the network gets it: most are left to the pipeline; HEIC is read here, and large ones reduced."""
+    """Returns an image for the network: most are left to the pipeline; HEIC is read here, large ones are reduced."""
     if path.suffix.lower() in HEIC_SUFFIXES:
         return InputImage(path, read_image(path))
-    if not is_large(path):  # or the pipeline says what is wrong with it
+    if not is_large(path):  # or unreadable, which the pipeline reports
         return InputImage(path)
     image = read_image(path, REDUCED, oriented)
-    # OpenCV turns other formats than Pillow
+    # OpenCV applies the orientation of other formats than Pillow
     height, width = sorted(_size_of(path), reverse=image.shape[0] > image.shape[1])
     return InputImage(path, image, (height, width))
 
 
 def _check_for_opencv(path: str | Path) -> None:
-    """Raise InputError for the path of a video that OpenCV would crash on."""
+    """Raises InputError for a video path that would crash OpenCV."""
     if not is_utf8(path):
         raise InputError(f'{path}: OpenCV opens no video whose path is not UTF-8: rename it')
 
 
 class Video:
-    """The frames of a video, a stream or a camera.
+    """Iterates over the frames of a video, a stream or a camera.
 
     Args:
-        text: A file, an address, or the number of a camera.
+        text: A file, a URL, or the number of a camera.
 
     Attributes:
-        name: What the frames are called.
+        name: Name of the frames.
         rate: Frames per second.
 
     Raises:
-        MissingFileError: There is no such file. InputError: It cannot be opened.
+        MissingFileError: The file does not exist. InputError: It cannot be opened.
     """
 
     def __init__(self, text: str) -> None:
@@ -227,17 +227,17 @@ class Video:
 
 
 class VideoWriter:
-    """An MP4 of frames [h, w, 3], BGR, that appears with the first one.
+    """Writes frames [h, w, 3], BGR, to an MP4, which is created with the first one.
 
     Raises:
-        InputError: OpenCV cannot write it.
+        InputError: OpenCV cannot write the file.
     """
 
     def __init__(self, path: Path, rate: float) -> None:
         self.path, self._rate, self._writer = path, rate, None
 
     def add(self, frame: np.ndarray) -> None:
-        """Append a frame; all are of the size of the first one."""
+        """Appends a frame; all have the size of the first one."""
         if self._writer is None:
             _check_for_opencv(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -248,11 +248,11 @@ class VideoWriter:
         self._writer.write(frame)
 
     def close(self) -> None:
-        """Finish the file."""
+        """Closes the file."""
         if self._writer is not None:
             self._writer.release()
 
 
 def temporary_folder() -> tempfile.TemporaryDirectory:
-    """A folder for what is fetched."""
+    """Returns a temporary folder for downloads."""
     return tempfile.TemporaryDirectory(prefix='icconv_mm_')

@@ -1,4 +1,4 @@
-"""A config for one's own images: what they are is found out, and what is written is short and for people to edit."""
+"""Writes a config for the user's own images: it detects their annotations, and is short and meant for editing."""
 
 import hashlib
 import json
@@ -43,14 +43,14 @@ LIBRARY = {
     'pose': 'mmpose',
     'classification': 'mmpretrain',
 }
-_SEEN = 30_000  # images that a training sees: 500 of them 60 times
+_SEEN = 30_000  # images that a training sees: 500 images 60 times
 _EPOCHS = (12, 300)
-_STEPS = {'semantic': 2000}  # a training has at least, else 1000, by smaller batches where it is short
-_SIDES = (128, 640)  # of the default size; up to _FINE where objects would be smaller than _LEAST pixels
+_STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one gets smaller batches
+_SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
-_LOCATIONS = 'locations.json'  # in the folder of annotations: what they were read from
-_TRIES = 5  # seconds to reach where weights are
+_LOCATIONS = 'locations.json'  # sources of the annotations, in their folder
+_TRIES = 5  # seconds to reach the server of the weights
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
 
@@ -69,35 +69,35 @@ def config_for(
     strict: bool = False,
     say: Any = None,
 ) -> Config:
-    """Write a config that trains a network on images as they lie, with the labels that it reads beside it.
+    """Writes a config that trains a network on the user's images, with the annotations that it reads beside it.
 
-    The annotations are in a folder that is called after their content. The config, which says which folder it reads, is
-    written last: a call that is stopped leaves the one before it as it was.
+    The folder of the annotations is named after their content. The config, which names that folder, is written last: an
+    interrupted call leaves the former config and its annotations unchanged.
 
     Args:
-        data: A folder, a ``data.yaml``, a COCO file, ... or several, for ``task='all'``: what
+        data: A folder, a ``data.yaml``, a COCO file, ... or several, for ``task='all'``: any format that
             ``tools/prepare_data.py`` reads.
         task: ``'detection'``, ``'instance'``, ``'semantic'``, ``'pose'``, ``'classification'``, or ``'all'`` for one
-            network that learns all but ``'classification'`` of what there are labels for.
+            network that learns all annotated tasks but ``'classification'``.
         backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``.
-        size: Pixels of the longer side that images are brought to; by default what images and objects ask for.
+        size: Pixels of the longer side that images are resized to; by default chosen from the images and objects.
         epochs: Length of the training; by default 30,000 images are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
-        classes: Names to learn, in this order; where several tasks are learned, names of segmentation maps.
+        classes: Classes to learn, in this order; for several tasks, those of the segmentation maps.
         ignore_index: Values of segmentation maps that are ignored.
-        pretrained: ``'auto'`` takes torchvision's for a network of their shape where they can be fetched, ``'none'``
-            random ones; else a file, or anything that mmengine loads.
-        patience: Validations without progress after which the training ends.
-        strict: Whether data of which anything would be left out are refused.
-        say: Called with each line about what was found and chosen; by default they are printed.
+        pretrained: ``'auto'`` takes torchvision's weights for a network of their shape if they can be downloaded,
+            ``'none'`` random ones; else a file, or any checkpoint that mmengine loads.
+        patience: Validations without improvement after which the training ends.
+        strict: Whether to refuse datasets of which anything would be left out.
+        say: Called with each line about the dataset and the choices; by default they are printed.
 
     Returns:
-        The config, whose ``filename`` is what was written.
+        The config, whose ``filename`` is the written file.
 
     Raises:
-        MissingFileError: A file or a folder is not there.
+        MissingFileError: A file or a folder does not exist.
         MissingLibraryError: The library of the task is not installed.
-        DatasetError: The data cannot be read, or nothing is left of them.
+        DatasetError: The dataset cannot be read, or nothing is left of it.
         ArgumentError, InputError: Another argument cannot be used.
     """
     locations = [data] if isinstance(data, (str, Path)) else list(data)
@@ -107,11 +107,11 @@ def config_for(
     say = say or (lambda line: print(printable(line)))
     network = backbone_of(backbone)
     folder = _folder_of_run(locations[0], task, work_dir)
-    path = Path(f'{folder}.py')  # in the folder, the runner would write the whole config over it
+    path = Path(f'{folder}.py')  # inside the folder, the runner would overwrite it with the whole config
     given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
         _check_unedited(path, folder, given)
-        for left in folder.glob(f'{UNFINISHED}*'):  # by a call that was killed
+        for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
             converted = _prepared(locations, task, Path(temporary, 'new'), classes, ignore_index, strict, say)
@@ -122,7 +122,7 @@ def config_for(
             text = config_text(chosen, converted, annotations)
             location = folder / annotations
             if location.is_symlink() or not location.is_dir() or _name_of_content(location) != annotations:
-                if os.path.lexists(location):  # somebody else's
+                if os.path.lexists(location):  # not written by this function
                     os.replace(location, Path(temporary, 'former'))
                 os.replace(Path(temporary, 'new'), location)
         with atomic_write(path) as file:
@@ -135,7 +135,7 @@ def config_for(
 
 
 def _folder_of_run(location: str | Path, task: str, work_dir: str | Path | None) -> Path:
-    """The folder of a run, whose path the config that mmengine writes into it has as well."""
+    """Returns the folder of a run; its path must be safe in the config that mmengine writes into it."""
     folder = Path(work_dir or Path('work_dirs', f'{name_of(location)}_{task}'))
     if (defect := name_defect(os.path.abspath(folder))) is not None:
         raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
@@ -143,7 +143,7 @@ def _folder_of_run(location: str | Path, task: str, work_dir: str | Path | None)
 
 
 def _name_of_content(folder: Path) -> str:
-    """What a folder of annotations is called: after the SHA-256 of all files in it, with their names."""
+    """Returns the name of a folder of annotations: the SHA-256 of all its files, with their names."""
     whole = hashlib.sha256()
     for path in sorted(each for each in folder.rglob('*') if each.is_file()):
         whole.update(f'{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n'.encode())
@@ -151,7 +151,7 @@ def _name_of_content(folder: Path) -> str:
 
 
 def _remove_unread(folder: Path, path: Path) -> None:
-    """Remove the folders of annotations, as they were written, that neither the config reads nor mmengine's copy."""
+    """Removes unedited folders of annotations that neither the config nor mmengine's copy of it reads."""
     configs = ''.join(each.read_text() for each in (path, folder / path.name) if each.is_file())
     for each in folder.glob('annotations_' + '[0-9a-f]' * 12):
         if each.name not in configs and not each.is_symlink() and _name_of_content(each) == each.name:
@@ -159,9 +159,9 @@ def _remove_unread(folder: Path, path: Path) -> None:
 
 
 def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
-    """Raise ArgumentError if a config is there that is not as it was written, with its annotations, or of other places.
+    """Raises ArgumentError if the config or its annotations were edited, or are of other sources.
 
-    What was edited would be lost, and so would the annotations of a run on other images.
+    The edits, or the annotations of a run on other images, would be lost.
     """
     if not path.is_file():
         return
@@ -187,7 +187,7 @@ def _prepared(
     strict: bool,
     say: Any,
 ) -> dict[str, Converted]:
-    """The labels of each task, written, with all warnings as JSON."""
+    """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
     found = read_datasets(*locations, strict=strict)
     tasks = all_tasks(found) if task == 'all' else [task]
     if not tasks:
@@ -196,7 +196,7 @@ def _prepared(
         if not is_installed(LIBRARY[each]):
             raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
     sets = {each: choose_dataset(found, each) for each in tasks}
-    named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, segmentation maps alone may have no names
+    named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, only maps may lack class names
     if classes and len(sets) > 1:
         if named != 'semantic':
             together = f'{" and ".join(tasks)} are learned together'
@@ -231,7 +231,7 @@ def _prepared(
 
 
 def _not_learned(datasets: Sequence[Dataset], sets: dict[str, Dataset], tasks: Sequence[str]) -> Iterator[str]:
-    """What there are labels for that nothing is learned from."""
+    """Yields a line for each annotated task of a dataset that is not learned from it."""
     for own in datasets:
         for task in own.tasks():
             used = sets.get(task) or (sets.get('instance') if task == 'detection' else None)
@@ -241,7 +241,7 @@ def _not_learned(datasets: Sequence[Dataset], sets: dict[str, Dataset], tasks: S
 
 
 def _share_splits(sets: dict[str, Dataset]) -> Iterator[str]:
-    """Give each image one split for all tasks, that of the first set that says one; says what was done."""
+    """Gives each image one split for all tasks, that of the first dataset with a split; yields lines about changes."""
     shared: dict[Path, AnnotatedImage] = {}
     differing = []
     for task, own in sets.items():
@@ -260,7 +260,7 @@ def _share_splits(sets: dict[str, Dataset]) -> Iterator[str]:
 
 
 def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterator[str]:
-    """What was prepared for each task, then what is wrong with each set."""
+    """Yields lines about the annotations of each task, then about the problems of each dataset."""
     splits = {split for made in converted.values() for split in made.splits}
     for task, made in converted.items():
         own = sets[task]
@@ -276,10 +276,10 @@ def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterat
 
 
 def backbone_of(name: str) -> dict:
-    """The config of a backbone by its name.
+    """Returns the config of a backbone by its name.
 
     Raises:
-        InputError: There is none.
+        InputError: The backbone does not exist.
     """
     files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
     if name in files:
@@ -292,7 +292,7 @@ def backbone_of(name: str) -> dict:
 
 
 def weights_of(backbone: str, weights: str, say: Any) -> dict | None:
-    """What the backbone starts from, as an ``init_cfg``; says what it costs where that is nothing.
+    """Returns the backbone's initial weights as an ``init_cfg``, or None; calls ``say`` with the choice or its cost.
 
     Raises:
         MissingFileError, CheckpointError: ``weights`` (``pretrained``) is a file that is missing or cannot be read.
@@ -322,7 +322,7 @@ _COST = 'which takes several times the images and epochs; --pretrained FILE give
 
 
 def _fetched(name: str) -> str | None:
-    """Why torchvision's weights cannot be fetched; None if they are there now."""
+    """Downloads torchvision's weights; returns why it fails, or None."""
     import socket
 
     import torch
@@ -382,11 +382,11 @@ def _choose(
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
-    """Pixels of the longer side: those of most images, within limits; more where objects would be too small.
+    """Returns the pixels of the longer side: that of most images, within limits; more if objects would be too small.
 
     Args:
         sizes: Width and height of images, [n, 2].
-        boxes: Width and height of objects in shares of the longer side, [m, 2].
+        boxes: Width and height of objects as fractions of the longer side, [m, 2].
         task: The task.
     """
     if task == 'classification':
@@ -399,7 +399,7 @@ def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
 
 
 def shape_of(sizes: np.ndarray, size: int) -> tuple[int, int]:
-    """Width and height, multiples of 32 of which the longer is at least ``size``, in the images' proportion."""
+    """Returns width and height in the images' proportion, multiples of 32; the longer is at least ``size``."""
     ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))
     sides = (size, size / ratio) if ratio >= 1 else (size * ratio, size)
     return tuple(int(-(-max(side, _STRIDE) // _STRIDE) * _STRIDE) for side in sides)

@@ -1,10 +1,10 @@
-"""The text of a config for one's own images: what a person edits on top, then the files of ``own_data/written``.
+"""The text of a config for the user's own images: editable variables on top, then the files of ``own_data/written``.
 
-No name and no path of the data is in it, not even as a literal: mmengine replaces template marks in the text of a
-config before it parses it. They are in the folder of annotations, which the config finds by its own place.
+It has no name and no path of the dataset, not even in a literal, because mmengine replaces template marks in a
+config's text before it parses it. They are in the folder of annotations, which the config finds relative to itself.
 """
 
-# mmengine's Config.dump writes values in the place of names: who edits size or epochs on top would change nothing.
+# mmengine's Config.dump replaces names by values: editing size or epochs on top would change nothing.
 import hashlib
 import math
 import re
@@ -21,7 +21,7 @@ from icconv_mm.files import configs_folder
 from icconv_mm.hooks.saving import HERE
 from icconv_mm_runtime.drawing import palette
 
-_WARM_UP = 200  # iterations, and a tenth of the training at most
+_WARM_UP = 200  # iterations, and at most a tenth of the training
 _LEAST_CROP = 256  # pixels
 _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
@@ -37,18 +37,18 @@ BEST = {
 
 @dataclass(frozen=True)
 class Choices:
-    """What a written config says beside its data.
+    """The choices in a written config, apart from its annotations.
 
     Attributes:
-        task, epochs: As of :func:`icconv_mm.apis.config_for`.
-        size: Pixels of the longer side that images are brought to.
-        shape: Width and height of what is trained on, multiples of 32, in the proportion of the images.
+        task, epochs: As in :func:`icconv_mm.apis.config_for`.
+        size: Pixels of the longer side that images are resized to.
+        shape: Width and height of training images, multiples of 32, in the proportion of the images.
         backbone: Its config.
         is_deep: Whether it has bottlenecks: four times the channels.
-        batch: Images of a step.
+        batch: Images per step.
         rate: Learning rate.
         weights: ``init_cfg`` of the backbone, or None.
-        patience: Validations without progress that end the training; None for no end.
+        patience: Validations without improvement that end the training; None for no limit.
     """
 
     task: str
@@ -64,15 +64,15 @@ class Choices:
 
 
 def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str) -> str:
-    """The whole file: variables with what was chosen, and below them what follows from these.
+    """Returns the text of the config: variables with the choices, and below them the settings that follow from these.
 
     Args:
-        chosen: What was chosen.
-        converted: What was written for each task.
-        annotations: Name of the folder with the annotations, which is in the folder that is called like the config.
+        chosen: The choices.
+        converted: The converted annotations of each task.
+        annotations: Name of the folder with the annotations, inside the folder that is named like the config.
 
     Raises:
-        InputError: A path, such as that of weights, has what mmengine would replace.
+        InputError: A path, such as that of weights, has a template mark that mmengine would replace.
     """
     base = configs_folder() / '_base_' / 'own_data'
     written = base / 'written'
@@ -100,22 +100,22 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
 
 
 def is_unedited(text: str) -> bool:
-    """Whether a config is as it was written."""
+    """Returns whether a config is unedited."""
     head = _SUM.match(text)
     return bool(head) and head[1] == hashlib.sha256(text[head.end() :].encode()).hexdigest()
 
 
 def annotations_in(text: str) -> str:
-    """Name of the folder of annotations of a written config; '' if it does not say one."""
+    """Returns the name of the folder of annotations in a written config; '' if it has none."""
     found = _FOLDER.search(text)
     return found[1] if found else ''
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
-    """Scale and ratios of anchors on strides 4 to 64.
+    """Returns scale and ratios of anchors on strides 4 to 64.
 
     Args:
-        boxes: Width and height of objects in shares of the longer side of their images, [m, 2].
+        boxes: Width and height of objects as fractions of the longer side of their images, [m, 2].
         size: Pixels of the longer side.
     """
     if not len(boxes):
@@ -132,19 +132,19 @@ def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
 
 
 def crop_of(shape: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of the training crop of a segmentation map: two thirds of a side, at least 256 pixels."""
+    """Returns width and height of the training crop of a segmentation map: 2/3 of a side, at least 256 pixels."""
     return tuple(min(side, max(_LEAST_CROP, round(side * 2 / 3 / 32) * 32)) for side in shape)
 
 
 def class_weights(shares: Sequence[float]) -> list[float]:
-    """Weights of classes by their shares of the pixels, 1 for the mean pixel (ENet, https://arxiv.org/abs/1606.02147)."""
+    """Returns class weights by shares of the pixels, 1 for the mean pixel (ENet, https://arxiv.org/abs/1606.02147)."""
     weights = [1 / math.log(1.02 + share) for share in shares]
     mean = sum(share * weight for share, weight in zip(shares, weights)) / (sum(shares) or 1)
     return [round(weight / mean, 2) for weight in weights]
 
 
 def _kept(text: str, converted: dict[str, Converted]) -> Iterator[str]:
-    """The lines of a file without the sections, ``# --- TASK, TASK ---``, of tasks that are not learned."""
+    """Yields the lines of a file without the sections, ``# --- TASK, TASK ---``, of tasks that are not learned."""
     is_kept = True
     for line in text.splitlines():
         if heading := _SECTION.fullmatch(line):
@@ -154,7 +154,7 @@ def _kept(text: str, converted: dict[str, Converted]) -> Iterator[str]:
 
 
 def _literal(name: str, value: Any, comment: str = '') -> str:
-    """``name = value  # comment`` in lines of at most 120 characters; a dict as a call of ``dict``."""
+    """Returns ``name = value  # comment`` in lines of at most 120 characters; a dict becomes a call of ``dict``."""
     text = repr(value)
     if '{{' in text:
         raise InputError(f'{name}: {text:.200} has {{{{, which mmengine replaces in a config: rename it')
@@ -173,7 +173,7 @@ def _literal(name: str, value: Any, comment: str = '') -> str:
 
 
 def _files(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
-    """Lines about the files of each task, and the number of names in them; beside objects, they end in the task."""
+    """Yields lines with the files and class counts of each task; beside objects, the variables end in the task."""
     for task, made in converted.items():
         end = f'_{task}' if chosen.task == 'all' and task in ('semantic', 'pose') else ''
         for split in SPLITS:
@@ -190,7 +190,7 @@ def _files(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
 
 
 def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple[str, Any, str]]:
-    """What was chosen: name, value and comment."""
+    """Yields the choices: name, value and comment."""
     most = max(made.splits.get('train', 1) for made in converted.values())
     steps = -(-most // chosen.batch) * chosen.epochs
     objects_task = next((task for task in ('instance', 'detection') if task in converted), None)
@@ -218,7 +218,7 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
 
 
 def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:
-    """Tasks whose labels of a split are of the same images, together; without those that have none there."""
+    """Returns groups of tasks that annotate the same images of a split, without tasks that have none there."""
     groups: list[list[str]] = []
     for name, made in converted.items():
         if split in made.files:
@@ -228,9 +228,9 @@ def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:
 
 
 def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str, split: str) -> bool:
-    """Whether a task shares images with the first of a group, and people are not more than the objects in it.
+    """Returns whether a task shares images with the first of a group and has no more people than the group has objects.
 
-    In a joined set people are taken for some of the objects, by the numbers of their labels.
+    A joined dataset matches people to some of the objects, by the numbers of their annotations.
     """
     is_shared = not set(converted[group[0]].paths[split]).isdisjoint(converted[name].paths[split])
     counts = [converted[each].annotations[split] for each in (*group, name) if each != 'semantic']
@@ -238,7 +238,7 @@ def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str,
 
 
 def _stopping(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
-    """What decides which checkpoint is the best, and when there is no progress."""
+    """Yields the settings for the best checkpoint and for early stopping."""
     first = next(task for task, made in converted.items() if 'val' in made.files)
     best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
     if chosen.task == 'all':

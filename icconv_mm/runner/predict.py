@@ -1,4 +1,4 @@
-"""Predictions for images: drawn, and as COCO results with the ids of images and categories that they refer to."""
+"""Predicts images, draws the predictions, and writes them as COCO results with the image and category ids."""
 
 import itertools
 import math
@@ -44,7 +44,7 @@ from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
 
 
 class Predictor:
-    """A model of any task, ready for image files.
+    """Predicts image files with a model of any task.
 
     Args:
         cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
@@ -58,7 +58,7 @@ class Predictor:
         dataset_meta: Class names and colours, from the checkpoint, else from the config.
 
     Raises:
-        MissingFileError: There is no such checkpoint, or no such config.
+        MissingFileError: The checkpoint or the config does not exist.
         InputError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
 
@@ -88,11 +88,11 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names by label."""
+        """Returns the class names by label."""
         return self.task.class_names(self.dataset_meta)
 
     def predict(self, paths: Sequence[str | Path | InputImage], batch_size: int = 1) -> Iterator[tuple[str, Any]]:
-        """Yield each path and the data sample that the model returns for it.
+        """Yields each path and the model's data sample for it.
 
         Raises:
             ImageFileError: A file is missing, truncated or no image.
@@ -105,7 +105,7 @@ class Predictor:
     def try_predict(
         self, paths: Iterable[str | Path | InputImage], batch_size: int = 1, workers: int = 0
     ) -> Iterator[tuple[str, Any]]:
-        """As :meth:`predict`, with the exception in the place of the data sample where an image fails.
+        """Yields the same as :meth:`predict`, but an exception instead of the data sample if an image fails.
 
         Args:
             paths: The images.
@@ -117,17 +117,17 @@ class Predictor:
             batch, inputs = zip(*pairs)
             loaded = [each for each in inputs if not isinstance(each, Exception)]
             samples = _attempt(self._forward, loaded) if loaded else []
-            if isinstance(samples, Exception):  # find out which image it is
+            if isinstance(samples, Exception):  # finds the failing image
                 samples = [_attempt(lambda each: self._forward([each])[0], each) for each in loaded]
             left = iter(samples)
             for given, each in zip(batch, inputs):
                 yield _name_of(given), each if isinstance(each, Exception) else next(left)
 
     def predict_tiles(self, path: Path, tile: int) -> Any:
-        """What the model finds in an image that is cut into overlapping squares of ``tile`` pixels.
+        """Returns the predictions for an image that is cut into overlapping squares of ``tile`` pixels.
 
         Raises:
-            NotSupportedError: The task cannot be put together again.
+            NotSupportedError: The predictions of the task cannot be merged.
         """
         parts, image = [], read_image(path, oriented=self._oriented)
         for top, left in tile_corners(image.shape[:2], tile):
@@ -137,7 +137,7 @@ class Predictor:
         return self.task.joined(parts, image.shape[:2])
 
     def _load(self, given: str | Path | InputImage) -> tuple[dict, tuple[int, int] | None]:
-        """What the pipeline makes of an image, and its whole size where it was reduced."""
+        """Returns the pipeline's result for an image, and the original size if the image was reduced."""
         image = given if isinstance(given, InputImage) else load_input(Path(given), self._oriented)
         results = self.task.model_input(str(image.path), self.dataset_meta)
         if image.image is not None:
@@ -153,14 +153,14 @@ class Predictor:
         return samples
 
     def drawn(self, given: Path | InputImage, sample: Any, score_thr: float = 0.3) -> np.ndarray:
-        """The image with its predictions [h, w, 3], BGR, on at most 4096 pixels."""
+        """Returns the image with its predictions [h, w, 3], BGR, with a longer side of at most 4096 pixels."""
         image = given.image if isinstance(given, InputImage) else read_image(given, LONGEST, self._oriented)
         content = self.task.drawing(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
-        """Write the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
+        """Writes the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
         out_file = Path(out_file)
         with naming(str(out_file), ValueError):
             content = encoded(self.drawn(Path(path), sample, score_thr)[..., ::-1], out_file.suffix)
@@ -173,7 +173,7 @@ def _name_of(given: str | Path | InputImage) -> str:
 
 
 def tile_corners(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[tuple[int, int]]:
-    """Top and left of squares of ``tile`` pixels that cover an image of ``size`` and overlap by a share or more."""
+    """Returns top and left of squares of ``tile`` pixels that cover an image and overlap by at least a fraction."""
 
     def starts(length: int) -> list[int]:
         if length <= tile:
@@ -193,7 +193,7 @@ def _batches(paths: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
 
 
 def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -> Iterator[Any]:
-    """What a function makes of each item, in their order: by threads, some items ahead, or without them when asked."""
+    """Yields a function's result for each item, in order: computed ahead by threads, or on demand without workers."""
     if workers < 0:
         raise ArgumentError('workers', f'expected 0 or more, got {workers}')
     if workers == 0:
@@ -226,7 +226,7 @@ def infer(
     workers: int = 1,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> dict[str, Path]:
-    """Predict for images, videos and cameras.
+    """Predicts images, videos and cameras.
 
     Writes below ``out_dir``: ``vis/`` (images with the predictions drawn), ``predictions.json`` (a COCO results file:
     a list of detections, keypoints, or class masks of semantic segmentation) and ``images.json`` (the ``images`` and
@@ -236,7 +236,7 @@ def infer(
     Args:
         cfg: As for :class:`Predictor`.
         checkpoint: File with the weights of the model.
-        inputs: The images: a file, a folder, a glob pattern, an address; a video (MP4, AVI, GIF, ...), a stream or the
+        inputs: The images: a file, a folder, a glob pattern, a URL; a video (MP4, AVI, GIF, ...), a stream or the
             number of a camera, whose drawn frames become an MP4. HEIC needs pillow-heif.
         out_dir: Folder of the results.
         device: Device of the model, as for :class:`Predictor`.
@@ -247,17 +247,17 @@ def infer(
         ann_file: A COCO annotation file whose ids the results use, so that they can be evaluated against it; by default
             images are numbered from 1 and a category is its label plus 1.
         draw: Whether to write images.
-        tile: Cut images into overlapping squares of so many pixels, for small objects in large images: boxes
-            and segmentation maps.
+        tile: Cuts images into overlapping squares of so many pixels, for small objects in large images: boxes and
+            segmentation maps.
         workers: Threads that read the next images, and as many that draw the last ones, while the network computes;
             0 for one after the other.
         progress: Wraps the list of images, as ``rich.progress.track`` does.
 
     Returns:
-        The paths written, by name: ``vis``, ``predictions``, ``images``, with ``.TASK`` behind it for several tasks.
+        The written paths, by name: ``vis``, ``predictions``, ``images``, followed by ``.TASK`` for several tasks.
 
     Raises:
-        FailedImagesError: Some images cannot be read or predicted for; the results of the others are written.
+        FailedImagesError: Some images cannot be read or predicted; the results of the others are written.
         InputError, ...: As :class:`Predictor`.
     """
     with temporary_folder() as fetched:
@@ -294,7 +294,7 @@ def infer(
             for part in parts:
                 part.add(path, sample, json_score_thr)
     if not images and not any(isinstance(error, UserError) for error in failures.values()):
-        raise next(iter(failures.values()))  # no fault of the images
+        raise next(iter(failures.values()))  # not the fault of the images
     written = {'vis': out / 'vis'} if draw and images else {}
     for part in parts:
         written |= part.write(out, images)
@@ -318,7 +318,7 @@ def _predict_video(
     batch_size: int,
     draw: bool,
 ) -> dict[str, Path]:
-    """The frames of a video, numbered from 1, and a video of the drawn ones. Ctrl-C ends a camera."""
+    """Predicts the frames of a video, numbered from 1, and writes a video of the drawn ones. Ctrl-C ends a camera."""
     images: dict[Path, dict] = {}
     writer = VideoWriter(out / f'{video.name}.mp4', video.rate)
     try:
@@ -343,7 +343,7 @@ def _predict_video(
 
 
 class FailedImagesError(UserError):
-    """Some images could not be read or predicted for; the results of the others are written.
+    """Raised if some images could not be read or predicted; the results of the others are written.
 
     Attributes:
         failures: The exception of each image.
@@ -362,7 +362,7 @@ def _named(path: Path, text: str) -> str:
 
 
 def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
-    """What a function returns, or the exception: with an image of unforeseen size, libraries raise any."""
+    """Returns a function's result or its exception: for an unusual image size, libraries can raise any."""
     try:
         return function(argument)
     except Exception as error:
@@ -370,10 +370,10 @@ def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
 
 
 def build_model(run: TaskRun) -> nn.Module:
-    """The model of a run of any task library, for weights that a checkpoint gives; its config is changed in place.
+    """Builds the model of a run of any task library, without weights; changes the config in place.
 
     Raises:
-        InputError: Something that the config names cannot be built.
+        InputError: A part of the config cannot be built.
     """
     init_default_scope('mmengine' if run.scope in NO_LIBRARY else run.scope)
     with naming(run.name, Exception):
@@ -381,17 +381,17 @@ def build_model(run: TaskRun) -> nn.Module:
 
 
 def without_own_weights(cfg: Config) -> dict:
-    """``cfg.model`` as a model that takes all its weights from one checkpoint: no part of it loads its own."""
+    """Returns ``cfg.model`` without pretrained weights of its parts, because a checkpoint holds all weights."""
     cfg.model.pop('pretrained', None)
     for node in walk_dicts(cfg.model):
         node.pop('init_cfg', None)
-    if cfg.get('data_preprocessor'):  # mmpretrain keeps it beside the model
+    if cfg.get('data_preprocessor'):  # mmpretrain's configs have it beside the model
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return cfg.model
 
 
 def inference_transforms(run: TaskRun) -> list[dict]:
-    """The transforms of the test dataset without those that load annotations."""
+    """Returns the transforms of the test dataset without those that load annotations."""
     datasets = run.datasets['test'] or run.datasets['val']
     if not datasets:
         raise InputError(f'{run.name}: no test_dataloader, which says how images are prepared')
@@ -404,7 +404,7 @@ def inference_transforms(run: TaskRun) -> list[dict]:
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """The file name of each drawn image; equal names from different folders get a number."""
+    """Returns the file name of each drawn image; equal names from different folders get a number."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:

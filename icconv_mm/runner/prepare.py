@@ -1,4 +1,4 @@
-"""Everything that a run changes in its config, and what it needs to be there.
+"""Prepares a config for a run, and checks that the files that the run needs exist.
 
 Each function takes a run and changes its config in place; the adapter of its task makes the changes that differ between
 tasks (``show_predictions``, ``enable_tta``).
@@ -29,23 +29,23 @@ from icconv_mm.runner.config import TaskRun
 
 
 class UnknownTaskError(InputError):
-    """A config that belongs to no task known here."""
+    """Raised if a config is not for a known task."""
 
 
 def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
-    """What every purpose needs, in one pass over the config.
+    """Prepares a config for any run, in one pass.
 
-    Images are checked as they are read, a CPU gets plain batch norm, no two runs share a visualiser, and the files that
-    some parts of the config name are there.
+    Images are checked when they are read, a CPU gets plain batch norm, each run gets its own visualiser, and the files
+    in some parts of the config must exist.
 
     Args:
         run: The run.
-        parts: The parts of the config of which all files are read, such as ``'train_dataloader'``.
+        parts: The parts of the config whose files must all exist, such as ``'train_dataloader'``.
         skip_bad_images: Whether to train without images that cannot be read.
 
     Raises:
-        UnknownTaskError: The config belongs to no task known here.
-        MissingFileError: A file is not there.
+        UnknownTaskError: The config is not for a known task.
+        MissingFileError: A file does not exist.
     """
     if not run.adapter.library:
         raise UnknownTaskError(f'{run.name}: default_scope = {run.scope!r}, expected one of {", ".join(LIBRARIES)}')
@@ -64,17 +64,18 @@ def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
                 require_file(Path(path).expanduser(), f'{location}.checkpoint')
             prefixes = node.get('data_prefix')
             prefixes = dict(prefixes) if isinstance(prefixes, Mapping) else {}
-            with naming(location, TypeError):  # a number in the place of a path
+            with naming(location, TypeError):  # a number instead of a path
                 _require_data(location, node.get('data_root') or '', node.get('ann_file'), prefixes)
     run.adapter.prepare_loaders(datasets, cfg.get('model') or {})
-    # mmengine keeps visualisers by name for the whole process; without one, each run has its own, in its own folder.
+    # mmengine shares visualisers by name in a process; without a name, each run has its own, in its own folder.
     (cfg.get('visualizer') or {}).pop('name', None)
 
 
 def _require_data(location: str, root: Any, ann_file: Any, prefixes: Mapping[str, Any]) -> None:
-    """Raise MissingFileError for the first path of a dataset or a metric that does not exist.
+    """Raises MissingFileError for the first path of a dataset or a metric that does not exist.
 
-    Paths with a scheme (``s3://``) are left alone, but for folders that somebody would have to list over HTTP.
+    Paths with a scheme (``s3://``) are not checked, except for a folder of segmentation maps without ``ann_file``: HTTP
+    cannot list it.
     """
     maps = join_root(str(root), prefixes.get('seg_map_path') or '')
     if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
@@ -100,7 +101,7 @@ def prepare_training(
     validate: bool = True,
     skip_bad_images: bool = False,
 ) -> None:
-    """Arguments and errors as of :func:`icconv_mm.apis.train`."""
+    """Prepares the config for a training, with the arguments and errors of :func:`icconv_mm.apis.train`."""
     cfg = run.cfg
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -108,7 +109,7 @@ def prepare_training(
     _distribute(cfg, launcher)
     prepare(run, *parts, skip_bad_images=skip_bad_images)
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if saving.get('type') == 'CheckpointHook':  # which deletes the last checkpoint before it writes the next one
+    if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
         saving['type'] = scoped(AtomicCheckpointHook)
     if amp:
         _use_amp(cfg, run.adapter.autocast_modules)
@@ -134,7 +135,7 @@ def prepare_test(
     tta: bool = False,
     launcher: str = 'none',
 ) -> None:
-    """Arguments and errors as of :func:`icconv_mm.apis.test`."""
+    """Prepares the config for a test, with the arguments and errors of :func:`icconv_mm.apis.test`."""
     cfg = run.cfg
     _distribute(cfg, launcher)
     prepare(run, 'test_dataloader', 'test_evaluator')
@@ -155,13 +156,13 @@ def prepare_test(
 
 
 def _distribute(cfg: Config, launcher: str) -> None:
-    """Set ``cfg.launcher``; without an accelerator, make distributed runs use gloo."""
+    """Sets ``cfg.launcher``; without an accelerator, distributed runs use gloo."""
     cfg.launcher = launcher
     if (strategy := cfg.get('strategy') or {}).get('type') == 'FSDPStrategy':
         _share_whole_files(strategy)
     if get_device() != 'cpu' or launcher == 'none':
         return
-    # mmengine would call torch.cuda.set_device whatever the backend; it leaves a group that exists alone.
+    # mmengine would call torch.cuda.set_device for any backend; it keeps an existing process group.
     timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
     if launcher == 'pytorch' and not torch.distributed.is_initialized():
         try:
@@ -182,7 +183,7 @@ def _distribute(cfg: Config, launcher: str) -> None:
         strategy.setdefault('model_wrapper', wrapper)
     elif strategy.get('type') == 'FSDPStrategy':
         strategy.setdefault('model_wrapper', {'type': 'MMFullyShardedDataParallel'}).setdefault('device_id', 'cpu')
-        if strategy.state_dict_cfg == 'full':  # which moves shards to the CPU; torch 2.11 crashes where they are there
+        if strategy.state_dict_cfg == 'full':  # mmengine's moves shards to the CPU; torch 2.11 crashes if they are
             strategy.state_dict_cfg = {
                 'state_dict_type': 'FULL_STATE_DICT',
                 'state_dict_config': {'type': 'FullStateDictConfig'},
@@ -191,7 +192,7 @@ def _distribute(cfg: Config, launcher: str) -> None:
 
 
 def _share_whole_files(strategy: dict) -> None:
-    """Have FSDP write whole checkpoints; its default is a folder of shards, which nothing here reads."""
+    """Makes FSDP write complete checkpoints; its default is a folder of shards, which cannot be read here."""
     if strategy.setdefault('state_dict_cfg', 'full') == 'local':
         raise InputError(
             "strategy.state_dict_cfg: 'local' writes the shards of each process, which are no plain tensors, and no "
@@ -200,7 +201,7 @@ def _share_whole_files(strategy: dict) -> None:
 
 
 def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
-    """Mixed precision by the wrapper that fits the machine; on a CPU of these children of the model, None for all."""
+    """Sets mixed precision for this machine; on a CPU only for the children ``modules`` of the model, None for all."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', scoped(CPUAmpOptimWrapper)):
@@ -209,14 +210,14 @@ def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
         wrapper.type = 'AmpOptimWrapper'
         wrapper.setdefault('loss_scale', 'dynamic')
     else:
-        for option in ('loss_scale', 'dtype', 'use_fsdp'):  # of AmpOptimWrapper
+        for option in ('loss_scale', 'dtype', 'use_fsdp'):  # only for AmpOptimWrapper
             wrapper.pop(option, None)
         wrapper.type = scoped(CPUAmpOptimWrapper)
         wrapper.setdefault('modules', modules)
 
 
 def _resume(cfg: Config, resume: str | bool) -> None:
-    """Continue from a checkpoint, with its seed if the config gives none (samplers are built before it is read)."""
+    """Sets the checkpoint to resume, and its seed if the config has none (samplers are built before it is loaded)."""
     path = latest_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
     cfg.resume, cfg.load_from = True, path
     if path is None:
@@ -230,18 +231,18 @@ def _resume(cfg: Config, resume: str | bool) -> None:
 
 
 def _require_checkpoint(path: str, name: str) -> None:
-    if not Path(path).is_dir():  # as strategies that share out a model save it
+    if not Path(path).is_dir():  # strategies that shard a model save a folder
         require_file(path, name)
 
 
 def latest_checkpoint(work_dir: str) -> str | None:
-    """The checkpoint that ``last_checkpoint`` names; None without that file.
+    """Returns the checkpoint that ``last_checkpoint`` names; None without that file.
 
     Raises:
-        ArgumentError: It is gone; the message names the newest that is there.
+        ArgumentError: The checkpoint does not exist; the message names the newest existing one.
     """
     named = find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
-    if named and named.startswith(('http://', 'https://')):  # where no run saves its checkpoints
+    if named and named.startswith(('http://', 'https://')):  # no run saves its checkpoints there
         raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named}: give it yourself')
     if named is None or '://' in named or (named and Path(named).exists()):
         return named

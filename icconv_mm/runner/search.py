@@ -1,4 +1,4 @@
-"""The dilation search on files: a supernet checkpoint in, a pattern file and an initial checkpoint out."""
+"""Runs the dilation search on files: reads a supernet checkpoint, writes a pattern file and an initial checkpoint."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -37,24 +37,24 @@ def search_checkpoint(
     """Searches the dilations of a supernet checkpoint and writes them.
 
     Args:
-        checkpoint: The supernet's weights, in any wrapping.
+        checkpoint: The supernet's weights, in any supported wrapping.
         d_max: Largest dilation that the supernet was built with.
         pattern_out: The pattern file. Without ``checkpoint_out`` the channels of a layer are sorted by dilation, as in
-            the published patterns; with it the pattern is the one of the checkpoint written.
+            the published patterns; with it the pattern is that of the written checkpoint.
         checkpoint_out: An initial checkpoint of the searched network, which inherits the kept taps.
         criterion: ``'rms'``, ``'expectation'`` or ``'kept_mass'``, see ``icconv_mm.patterns.search``.
         filter: Selects layers, as for ``edo_search``.
         groups: Groups of the convolutions, needed where no network is given; 1 by default.
-        model: The network whose weights these are. It, or a ``cfg``, is needed for ``images`` and for layers of
-            different groups.
+        model: The network of these weights. It, or a ``cfg``, is needed for ``images`` and for layers of different
+            groups.
         cfg: Run or config of that network, or its file, given instead of a ``model``; changed in place.
-        images: Batches [N, 3, H, W] in the network's normalisation, on which the channel means are measured.
+        images: Batches [N, 3, H, W] in the network's normalisation, for measuring the channel means.
 
     Returns:
         One result per layer.
 
     Raises:
-        MissingFileError: There is no such checkpoint.
+        MissingFileError: The checkpoint does not exist.
         InputError: As ``edo_search``, naming the file as well; or the weights do not fit the model. Nothing is written
             then.
     """
@@ -72,12 +72,12 @@ def search_checkpoint(
         if images is not None:
             if model is None:
                 raise InputError('channel means are measured in a network: give its model or cfg beside the images')
-            # all task libraries call it so; what comes after the necks needs no means
+            # the name in all task libraries; modules after the necks need no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
         results = search_layers(
             state if model is None else model, d_max, criterion, channel_means=means, filter=filter, groups=groups
         )
-    for path in (pattern_out, checkpoint_out):  # both have a folder, or neither is written
+    for path in (pattern_out, checkpoint_out):  # makes both folders before either file is written
         if path is not None:
             _make_folder_of(path)
     patterns = [result.pattern(sort=True) for result in results]
@@ -93,7 +93,7 @@ def search_checkpoint(
 def convert_rf_next(
     structure: str | Path, cfg: TaskRun | Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
 ) -> dict[str, DilationPattern]:
-    """Writes what mmcv's ``RFSearchHook`` has found as a pattern file.
+    """Writes the result of mmcv's ``RFSearchHook`` as a pattern file.
 
     Args:
         structure: A ``local_search_config_stepN.json`` of the search.
@@ -102,7 +102,7 @@ def convert_rf_next(
         filter: Selects layers of the backbone, as for ``edo_search``.
 
     Returns:
-        The pattern of each layer by its name, those that were not searched among them.
+        The pattern of each layer by its name, including layers that were not searched.
 
     Raises:
         MissingFileError, InputError: As ``rf_next_patterns``, or the config's model cannot be built. Nothing is written
@@ -120,11 +120,11 @@ def _make_folder_of(path: str | Path) -> None:
 
 
 def read_images(folder: str | Path, cfg: Config, longest: int = 512) -> Iterator[Tensor]:
-    """The images of a folder as the config's network takes them: batches [1, 3, H, W], normalised.
+    """Yields the images of a folder as inputs of the config's network: batches [1, 3, H, W], normalised.
 
     Args:
-        folder: Searched for images, subfolders included, in the order of their paths.
-        cfg: A config whose data preprocessor says mean, standard deviation and channel order.
+        folder: The folder, searched with subfolders, in the order of paths.
+        cfg: A config whose data preprocessor has mean, standard deviation and channel order.
         longest: Longer sides are scaled down to this many pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Training and testing of any task by its config: prepare, build, run, under one boundary for errors."""
+"""Trains and tests any task by its config: prepares it, builds the runner, runs it, and explains its errors."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import Progress, boundary
 from icconv_mm.runner.prepare import prepare_test, prepare_training
 
-if TYPE_CHECKING:  # loads every strategy, of which most runs have none
+if TYPE_CHECKING:  # imports every strategy, and most runs use none
     from mmengine._strategy import BaseStrategy
 
 
@@ -43,24 +43,24 @@ def train(
     allow_mismatch: Sequence[str] = (),
     keep_going: bool = False,
 ) -> Runner:
-    """Train a model, as the task library's own tool does, with bad input told apart from faults.
+    """Trains a model like the task library's own tool, with separate errors for bad input.
 
     Args:
         cfg: A run (:func:`icconv_mm.apis.load_run`) or a config with ``work_dir`` set, changed in place, or its file.
-        resume: Continue from this checkpoint; True or ``'auto'`` for the latest one in ``cfg.work_dir``, if any.
+        resume: Checkpoint to resume from; True or ``'auto'`` for the latest one in ``cfg.work_dir``, if any.
         amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
-        auto_scale_lr: Scale the learning rate by the batch size, as ``cfg.auto_scale_lr`` says.
-        launcher: Who started the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
+        auto_scale_lr: Whether to scale the learning rate by the batch size, as in ``cfg.auto_scale_lr``.
+        launcher: Launcher of the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
         validate: Whether to validate during the training, as the config says.
-        skip_bad_images: Warn about unreadable images and train without them.
+        skip_bad_images: Whether to warn about unreadable images and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
-        keep_going: Go on where a loss is not finite, which otherwise ends the run.
+        keep_going: Whether to continue after a loss that is not finite, which otherwise ends the run.
 
     Returns:
         The runner, after training.
 
     Raises:
-        MissingFileError: A file that is named is not there.
+        MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
     run = as_run(cfg)
@@ -95,25 +95,25 @@ def test(
     deploy: bool = False,
     launcher: str = 'none',
 ) -> dict[str, float]:
-    """Evaluate a checkpoint with the metrics of the config.
+    """Evaluates a checkpoint with the metrics of the config.
 
     Args:
         cfg: A run (:func:`icconv_mm.apis.load_run`) or a config with ``work_dir`` set, changed in place, or its file.
-        checkpoint: The file to test. It must fit the model in every key.
-        out: Write to this file what ``out_item`` says.
-        out_item: ``'pred'``, the predictions to a pickle file, or ``'metrics'``, what is returned to a JSON file.
-        show: Show predictions on screen, each for ``wait_time`` seconds.
-        show_dir: Write images with predictions below this folder.
-        wait_time: Seconds.
-        tta: Average over augmented copies of each image.
-        deploy: Test the deployed model (:func:`icconv_mm.deploy`).
-        launcher: The arguments of :func:`icconv_mm.apis.train`.
+        checkpoint: The checkpoint, which must fit the model in every key.
+        out: File for the output that ``out_item`` selects.
+        out_item: ``'pred'``, the predictions as a pickle file, or ``'metrics'``, the returned metrics as a JSON file.
+        show: Whether to show predictions on screen, each for ``wait_time`` seconds.
+        show_dir: Folder for images with predictions.
+        wait_time: Seconds per image.
+        tta: Whether to average over augmented copies of each image.
+        deploy: Whether to test the deployed model (:func:`icconv_mm.deploy`).
+        launcher: As for :func:`icconv_mm.apis.train`.
 
     Returns:
-        Metric names and values. mmdet's ``CocoMetric`` gives none when nothing was detected.
+        Metric names and values. mmdet's ``CocoMetric`` gives none if nothing is detected.
 
     Raises:
-        MissingFileError: A file that is named is not there.
+        MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
     run = as_run(cfg)
@@ -139,28 +139,28 @@ def test(
 
 
 def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[str] = ()) -> Runner:
-    """The runner of a run whose config is prepared, with the hooks that every run of the tools has.
+    """Builds the runner of a prepared run, with the hooks that every run of the tools has.
 
-    They are not added to the config, so that the file that the runner writes stays the user's.
+    The hooks are not added to the config, so that the runner writes the user's config.
 
     Raises:
-        InputError: mmengine's copy of the config would be read as another one.
+        InputError: mmengine would read its copy of the config differently.
     """
     cfg = run.cfg
     check_marks(cfg)
     if cfg.filename is not None and (copy := Path(cfg.work_dir, Path(cfg.filename).name)).is_symlink():
-        copy.unlink()  # mmengine would write to where it leads
-    logging.disable(logging.INFO)  # mmengine's hundreds of lines: environment, whole config, order of hooks
+        copy.unlink()  # otherwise mmengine would write to the link's target
+    logging.disable(logging.INFO)  # drops hundreds of mmengine's lines: environment, whole config, order of hooks
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     finally:
         logging.disable(logging.NOTSET)
-    runner.logger.setLevel(runner.logger.level)  # forgets what was disabled
+    runner.logger.setLevel(runner.logger.level)  # clears the cache of disabled levels
     if cfg.get('strategy', {}).get('type') == 'FSDPStrategy':
-        # whoever trains with FSDP could not resume the optimiser
+        # without it, the optimiser of a training with FSDP cannot be resumed
         runner.strategy.load_optim_state_dict = partial(_load_shards, runner.strategy)
     for hook in runner.hooks:
-        # whoever tests with several processes would get one file of metrics that all of them have written at once
+        # without it, all processes of a test would write the same file of metrics at once
         if isinstance(hook, LoggerHook):
             hook.after_test_epoch = master_only(hook.after_test_epoch)
     checkpoint, resume = str(cfg.get('load_from') or 'the checkpoint'), bool(cfg.get('resume'))
@@ -180,7 +180,7 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
 
 
 def check_marks(cfg: Config) -> None:
-    """Raise InputError for text of a config that mmengine would replace when it reads its copy of the config.
+    """Raises InputError for text in a config that mmengine would replace when it reads its copy of the config.
 
     Such text comes from outside: the path of a checkpoint, a folder that was moved.
     """
@@ -191,14 +191,14 @@ def check_marks(cfg: Config) -> None:
 
 
 def train_runner(runner: Runner) -> None:
-    """Train, with schedules that fit the length of an epoch, which is known when the training loop is built."""
+    """Trains with schedules that fit the length of an epoch, which is known when the training loop is built."""
     if runner.param_schedulers is not None and runner.train_loop is not None:
         runner.param_schedulers = checked_schedulers(runner, runner.param_schedulers)
     runner.train()
 
 
 def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
-    """mmengine's ``load_optim_state_dict``, which has the arguments in the order of torch 2.0."""
+    """Replaces mmengine's ``load_optim_state_dict``, which passes the arguments in the order of torch 2.0."""
     wrapper = strategy.optim_wrapper
     wrapper.load_state_dict(
         FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, wrapper.optimizer, state_dict)
@@ -207,15 +207,15 @@ def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
 
 @contextmanager
 def _alone(work_dir: Path) -> Iterator[None]:
-    """Holds the folder of a run against other runs, which would mix their checkpoints.
+    """Locks the folder of a run against other runs, which would mix their checkpoints.
 
     Raises:
-        ArgumentError: Another run is at work there.
+        ArgumentError: Another run is using the folder.
     """
     if not is_main_process():
         yield
         return
     with alone_in(work_dir, 'another run is at work', RUN_LOCK):
-        for left in work_dir.glob('.*.part'):  # by a run that was killed while it saved
+        for left in work_dir.glob('.*.part'):  # of a run that was killed while it saved
             left.unlink() if left.is_file() else None
         yield

@@ -160,7 +160,7 @@ def _checked(conv: str, parts: Mapping[str, Tensor], placed: Mapping[str, Tensor
 
 
 def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern: str) -> None:
-    """Compares the lengths of the file's runs with those of a pattern; a file says no more of its pattern."""
+    """Compares the lengths of the file's runs with those of a pattern; a file does not contain its dilations."""
     first = conversion.state_dict[f'backbone.{next(iter(found))}.weight']  # in every ResNet: in = out
     groups = first.shape[0] // first.shape[1]
     layers = load_pattern(pattern, channels=[sum(runs) for runs in found.values()], groups=groups)
