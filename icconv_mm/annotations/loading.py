@@ -128,7 +128,7 @@ def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequen
 
 
 def image_defect(path: str | os.PathLike) -> str | None:
-    """Returns the defect of an image file, judged by its first and last bytes; None if it has none.
+    """Returns the defect that the first and last bytes of an image file show; None if it has none.
 
     Files of a storage backend (``s3://``) are not checked.
     """

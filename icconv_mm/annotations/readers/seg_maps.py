@@ -167,7 +167,7 @@ def _pairs_of(folder: Path, by_stem: dict[str, list[Path]], files: Files) -> Ite
 
 
 def _is_rather_of_labels(one: Path, other: Path) -> bool:
-    """Returns whether only the first folder is named after labels, judged by the parts that differ."""
+    """Returns whether only the first folder is named after labels, by the parts that differ."""
     own, others = (any(map(_OF_LABELS.search, parts)) for parts in _unshared(one, other))
     return own and not others
 
@@ -229,7 +229,7 @@ def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Dataset:
 
 
 def _is_beside_classes(seg_map: Path, image: Path) -> bool:
-    """Returns whether a map's name marks it as a by-product of class maps: instance numbers or a visualisation."""
+    """Returns whether a map's name marks it as a by-product: instance numbers or a visualisation."""
     own, _ = _unshared(seg_map.parent, image.parent)
     return any(map(_BESIDE_CLASSES.search, (*own, seg_map.stem.removeprefix(image.stem))))
 
