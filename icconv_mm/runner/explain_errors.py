@@ -15,7 +15,8 @@ from icconv_mm.config_tree import join_root, kind_of, walk
 from icconv_mm.errors import InputError, UserError, message_of, naming
 from icconv_mm.runner.config import TaskRun
 
-# The part of a config that each of mmengine's methods builds, for an error's location.
+# The part of a config that each of mmengine's methods builds. They are found in the traceback; without them, the user
+# of a long config would not learn which part of it cannot be built.
 _BUILT = {
     'build_model': 'model',
     'build_train_loop': 'train_dataloader',
@@ -24,7 +25,8 @@ _BUILT = {
     'build_optim_wrapper': 'optim_wrapper',
     'build_param_scheduler': 'param_scheduler',
 }
-# mmengine's BaseDataset raises it if no image is left.
+# numpy raises it in mmengine's BaseDataset if no image is left: without it, classes that fit no annotation would end in
+# a message about arrays.
 _NOTHING_LEFT = 'need at least one array to concatenate'
 # torch raises it for batch norm of one image whose feature map is one pixel.
 _ONE_VALUE = 'Expected more than 1 value per channel when training'
