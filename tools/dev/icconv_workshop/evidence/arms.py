@@ -198,8 +198,8 @@ _STREET = {'model.decode_head.num_classes': 11}
 _PSP = {**_STREET, 'model.auxiliary_head.num_classes': 11}
 _FOUR_LEVELS = {'model.rpn_head.anchor_generator.strides': [4, 8, 16, 32]}
 _NUCLEI_FPT = dict(_FPT, in_channels=[32, 64, 128, 256], out_channels=64, _delete_=True)
-_BOXES_OF_MASKS = {f'model.tasks.masks.{key.removeprefix("model.")}': value for key, value in _BOXES_ALONE.items()}
-_BOXES_OF_MASKS |= {'model.tasks.masks.type': 'mmdet.FasterRCNN', 'test_evaluator.0.metric.metric': ['bbox']}
+_BOXES_OF_MASKS = {f'model.tasks.instance.{key.removeprefix("model.")}': value for key, value in _BOXES_ALONE.items()}
+_BOXES_OF_MASKS |= {'model.tasks.instance.type': 'mmdet.FasterRCNN', 'test_evaluator.0.metric.metric': ['bbox']}
 _ALL_REAL = [
     *_real_search('camvid', 'semantic'),
     *_real_search('bccd', 'detection'),
