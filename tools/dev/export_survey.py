@@ -1,6 +1,6 @@
 """Export recipes of configs/ with random weights, check each file, and print what became of them as a table.
 
-Backbones have one block in each stage and images are small: what leaves PyTorch does not depend on that. Scores are
+Backbones have one block in each stage and images are small: neither decides whether a recipe exports. Scores are
 spread and thresholds lowered, so that there is something to compare.
 
 Examples:
