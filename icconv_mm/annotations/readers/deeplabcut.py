@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterator
 from functools import partial
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from icconv_mm.annotations.segmentations import box_of_keypoints
 from icconv_mm.errors import short
 
 _HEAD = ('scorer', 'individuals', 'bodyparts', 'coords')
+_UNIQUE = 'single'  # DeepLabCut's name for the individual that owns the body parts of no animal
 _BODY_PARTS = ('bodyparts', 'multianimalbodyparts')  # keys of DeepLabCut's config.yaml
 
 
@@ -41,18 +43,28 @@ def _deeplabcut(tables: list[Path], files: Files) -> Dataset:
             head, first = _head_of(rows)
         if not rows or str(path) in dataset.lost:
             continue
-        names = list(dict.fromkeys(head['bodyparts'][first:]))
+        owners = head.get('individuals', [''] * len(head['coords']))[first:]
+        columns = list(zip(owners, head['bodyparts'][first:], head['coords'][first:]))
+        unique = {part for owner, part, _ in columns if owner == _UNIQUE}
+        is_animal = [owner != _UNIQUE for owner in owners]
+        if unique and any(is_animal):
+            dataset.warn(
+                path, f'{", ".join(sorted(unique))}: body parts of no animal (individual {_UNIQUE!r}): not learned'
+            )
+        else:
+            is_animal = [True] * len(columns)
+        names = list(dict.fromkeys(part for (_, part, _), kept in zip(columns, is_animal) if kept))
         if dataset.keypoints and dataset.keypoints != names:
             raise DatasetError(f'{path}: body parts {short(names)}, in the files before it {short(dataset.keypoints)}')
         dataset.keypoints = names
-        owners = head.get('individuals', [''] * len(head['coords']))[first:]
-        columns = list(zip(owners, head['bodyparts'][first:], head['coords'][first:]))
         frames = ['/'.join(filter(None, row[:first])) for row in rows]
         locations = files.images(frames[len(head) :], path.parent, path.parent.parent.parent)
         for line, row in enumerate(rows[len(head) :], len(head) + 1):
             where = f'{path}: line {line}'
             with dataset.reading(where, locations.get(frames[line - 1])):
-                _read_frame(dataset, where, frames[line - 1], locations, dict(zip(columns, row[first:])))
+                _read_frame(
+                    dataset, where, frames[line - 1], locations, dict(compress(zip(columns, row[first:]), is_animal))
+                )
     numbers = {part: i for i, part in enumerate(dataset.keypoints)}
     is_list = isinstance(links, list) and all(isinstance(link, list) and len(link) == 2 for link in links)
     if not is_list:

@@ -1,20 +1,25 @@
 """Reads LabelMe's JSON files, one per image."""
 
+import base64
 from collections.abc import Iterator, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, located
 from icconv_mm.annotations.readers.coco import kind_of_json
-from icconv_mm.annotations.reading import DatasetError, as_number, read_json
-from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, written_size
+from icconv_mm.annotations.reading import DatasetError, as_number, fault_of, read_json
+from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, mask_of, written_size
 from icconv_mm.errors import short
 
 _CORNERS = 32  # vertices of the polygon that replaces a circle
+_RADIUS = 5  # of points, and half the width of lines, in pixels: as in labelme/utils/shape.py of LabelMe 6.3.1
+_NO_OBJECTS = ('__ignore__', '_background_')  # labels of LabelMe's exporters for pixels of no object
 
 
 def labelme_sources(files: Files) -> Iterator[tuple]:
@@ -25,7 +30,7 @@ def labelme_sources(files: Files) -> Iterator[tuple]:
 
 
 def _labelme(paths: list[Path], files: Files) -> Dataset:
-    """Reads LabelMe files: shapes of one ``group_id`` form one object, whose points are keypoints, named by label."""
+    """Reads LabelMe files: shapes of one label and ``group_id`` are an object; points are keypoints named by label."""
     dataset, contents = Dataset('LabelMe', files.root), {}
     for path in paths:
         image = files.beside(path.stem, path.parent)
@@ -43,11 +48,12 @@ def _labelme(paths: list[Path], files: Files) -> Dataset:
             image = dataset.image(location, split)
             if not dataset.is_first(image, path):
                 continue
-            annotations = [
-                _labelme_annotation(dataset, group, image, f'{path}: shapes[{group[0][0]}]')
-                for group in _grouped(dataset, content.shapes, path)
-            ]
-            image.annotations = [annotation for annotation in annotations if annotation is not None]
+            image.annotations = []
+            for group in _grouped(dataset, content.shapes, path):
+                where = f'{path}: shapes[{group[0][0]}]'
+                with dataset.reading(where, image.path, split):
+                    annotation = _labelme_annotation(dataset, group, content.size or image.size, image, where)
+                    image.annotations += [] if annotation is None else [annotation]
             fit_to_image(dataset, image, content.size, path)
     dataset.classes.sort()
     return dataset
@@ -76,10 +82,12 @@ def _content(dataset: Dataset, content: Any, path: Path, image: Path | None) -> 
     size = written_size(content.get('imageWidth'), content.get('imageHeight'), ('"imageWidth"', '"imageHeight"'))
     shapes = []
     for i, shape in enumerate(content.get('shapes') or ()):
-        if (defect := _shape_defect(shape)) is None:
-            shapes.append((i, shape))
-        else:
+        if (defect := _shape_defect(shape)) is not None:
             dataset.leave_out(f'{path}: shapes[{i}]', defect, image or path)
+        elif shape['label'] in _NO_OBJECTS:
+            dataset.warn(f'{path}: shapes[{i}]', f'is {shape["label"]}, which is no class: not learned')
+        else:
+            shapes.append((i, shape))
     return _Content(image_path, size, shapes)
 
 
@@ -107,38 +115,49 @@ def _is_point(shape: dict) -> bool:
 
 
 def _grouped(dataset: Dataset, shapes: Sequence[tuple[int, dict]], path: Path) -> list[list[tuple[int, dict]]]:
-    """Groups the shapes, with their indices, by object.
+    """Groups the shapes, with their indices, by object: by label and ``group_id``, as LabelMe's exporters do.
 
-    Points without a ``group_id`` belong to the image's only object, or form one. If all points have the same label,
-    each is an object of its own.
+    Points of a ``group_id`` belong to its object, those without to the image's only object; where there is none, they
+    form one. If all points have the same label and no ``group_id``, each is an object.
     """
-    groups: dict[str, list[tuple[int, dict]]] = {}
-    points = []
+    objects: dict[tuple[str, str], list[tuple[int, dict]]] = {}
+    points: dict[str, list[tuple[int, dict]]] = {}
     for i, shape in shapes:
         group = shape.get('group_id')
-        if group is None and shape.get('shape_type') == 'point' and len(dataset.keypoints) > 1:
-            points.append((i, shape))
+        if _is_point(shape) and (group is not None or len(dataset.keypoints) > 1):
+            points.setdefault('' if group is None else repr(group), []).append((i, shape))
         else:
-            groups.setdefault(f'shape {i}' if group is None else repr(group), []).append((i, shape))
-    made = list(groups.values())
-    if len(made) > 1 or len({shape.get('label') for _, shape in points}) < len(points):
-        for i, _ in points:
-            dataset.warn(f'{path}: shapes[{i}]', 'a point without a group_id, which says whose it is: left out')
-    elif points:
-        made = [[*(made[0] if made else ()), *points]]
-    return made
+            own = f'shape {i}' if group is None else repr(group)
+            objects.setdefault((shape['label'], own), []).append((i, shape))
+    alone = []
+    for group, own in points.items():
+        fitting = [each for (_, other), each in objects.items() if group in ('', other)]
+        names = [shape['label'] for _, shape in own]
+        if len(fitting) > 1 or (not group and len(set(names)) < len(names)):
+            whose = f'of the objects with the group_id {group}' if group else 'a group_id'
+            for i, _ in own:
+                dataset.warn(f'{path}: shapes[{i}]', f'a point without {whose}, which says whose it is: left out')
+            continue
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            dataset.warn(path, f'group_id {group} has {names.count(name)} points {name!r}: the last is taken')
+        if fitting:
+            fitting[0] += own
+        else:
+            alone.append(own)
+    return [*objects.values(), *alone]
 
 
 def _labelme_annotation(
-    dataset: Dataset, group: list[tuple[int, dict]], image: AnnotatedImage, where: str
+    dataset: Dataset, group: list[tuple[int, dict]], size: tuple[int, int], image: AnnotatedImage, where: str
 ) -> Annotation | None:
-    size = image.size
-    segmentations, box, points, name = [], None, {}, ''
+    polygons, mask, box, points, name = [], None, None, {}, ''
+    is_lone_point = len(group) == 1 and len(dataset.keypoints) == 1 and group[0][1].get('group_id') is None
     for _, shape in group:
         given, kind = shape['points'], shape.get('shape_type') or 'polygon'
         if _is_point(shape):
             points[shape['label']] = given[0]
-            continue
+            if not is_lone_point:
+                continue
         name = shape['label']
         if kind == 'rectangle' and len(given) >= 2:
             (x1, y1), (x2, y2) = np.min(given, 0), np.max(given, 0)
@@ -146,15 +165,23 @@ def _labelme_annotation(
         elif kind == 'circle' and len(given) == 2:
             (x, y), radius = given[0], float(np.hypot(*np.subtract(*given)))
             turns = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
-            segmentations.append(np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], 1).ravel().tolist())
-        elif kind == 'polygon' and len(given) >= 3:
-            segmentations.append([float(value) for point in given for value in point])
-        else:
+            polygons.append(np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], 1).ravel().tolist())
+        elif kind in ('polygon', 'oriented_rectangle') and len(given) >= 3:
+            polygons.append([float(value) for point in given for value in point])
+        elif kind == 'mask' or (kind in ('line', 'linestrip') and len(given) >= 2) or kind == 'point':
+            drawn = _decoded_mask(shape, size) if kind == 'mask' else _drawn(given, size)
+            mask = drawn if mask is None else mask | drawn
+        elif kind in ('rectangle', 'circle', 'polygon', 'line', 'linestrip'):
             dataset.warn(where, f'a {kind} of {len(given)} points: left out')
-    if not (segmentations or box or points):
+        else:
+            dataset.leave_out(where, f'a shape of the type {kind!r}', image.path, image.split)
+    if mask is None and not (polygons or box or points):
         return None
     annotation = Annotation(dataset.add_class(name or 'object'), box, location=where)
-    annotation.segmentation = as_segmentation(segmentations or None, size, dataset, where, image)
+    annotation.segmentation = as_segmentation(polygons or None, size, dataset, where, image)
+    if mask is not None:
+        own = 0 if annotation.segmentation is None else mask_of(annotation.segmentation, size)
+        annotation.segmentation = as_segmentation(mask | own, size, dataset, where, image)
     if points:
         triples = [(*points[part], 2) if part in points else (0, 0, 0) for part in dataset.keypoints]
         annotation.keypoints = [float(value) for triple in triples for value in triple]
@@ -162,3 +189,39 @@ def _labelme_annotation(
             None if annotation.segmentation else box_of_keypoints(annotation.keypoints, size)
         )
     return annotation if annotation.box or annotation.segmentation else None
+
+
+def _drawn(points: list[list[float]], size: tuple[int, int]) -> np.ndarray:
+    """Returns the mask [H, W] of a line, ten pixels wide, or of a point, a disc of radius five: as LabelMe exports."""
+    image, (x, y) = Image.new('1', size), points[0]
+    if len(points) > 1:
+        ImageDraw.Draw(image).line([tuple(point) for point in points], fill=1, width=2 * _RADIUS)
+    else:
+        ImageDraw.Draw(image).ellipse([x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS], fill=1)
+    return np.asarray(image).astype(np.uint8)
+
+
+def _decoded_mask(shape: dict, size: tuple[int, int]) -> np.ndarray:
+    """Returns a mask [H, W] from the PNG of its part of the image, between two corners that both belong to it.
+
+    Raises:
+        DatasetError: The PNG cannot be read, or does not fit the corners or the image.
+    """
+    if len(shape['points']) != 2 or not isinstance(shape.get('mask'), str):
+        raise DatasetError('mask: expected two corners and a PNG in base64')
+    (x1, y1), (x2, y2) = ([round(value) for value in point] for point in shape['points'])
+    corners = f'the corners ({x1}, {y1}) and ({x2}, {y2})'
+    if not (0 <= x1 <= x2 < size[0] and 0 <= y1 <= y2 < size[1]):
+        raise DatasetError(f'mask: {corners} are no part of an image of {size[0]} x {size[1]} pixels')
+    try:
+        with Image.open(BytesIO(base64.b64decode(shape['mask'], validate=True)), formats=['PNG']) as opened:
+            if opened.size != (x2 - x1 + 1, y2 - y1 + 1):
+                raise DatasetError(f'mask: {corners} do not fit its {opened.width} x {opened.height} pixels')
+            part = np.asarray(opened.convert('L')) > 0
+    except DatasetError:
+        raise
+    except Exception as error:  # whatever a decoder raises, the mask is damaged
+        raise DatasetError(f'mask: cannot be read ({fault_of(error)})') from error
+    mask = np.zeros(size[::-1], np.uint8)
+    mask[y1 : y2 + 1, x1 : x2 + 1] = part
+    return mask

@@ -82,7 +82,7 @@ def read_data_yaml(path: Path, content: dict) -> Dataset:
             raise DatasetError(f'{path}: kpt_shape is {short(shape)}, expected [number of keypoints, 2 or 3]')
         if not 1 <= shape[0] <= most:
             raise DatasetError(f'{path}: kpt_shape is {short(shape)}, expected 1 to {most} keypoints')
-        given = content.get('kpt_names') or content.get('keypoints')
+        given = content.get('kpt_names') or content.get('node_names') or content.get('keypoints')
         given = next(iter(given.values())) if isinstance(given, dict) else given
         if not (isinstance(given, list) and len(given) >= shape[0]):
             if given:
@@ -91,6 +91,9 @@ def read_data_yaml(path: Path, content: dict) -> Dataset:
         dataset.keypoints = list(map(str, given))[: shape[0]]
         flips = content.get('flip_idx') or []
         dataset.flip_indices = list(flips) if isinstance(flips, list) else [flips]
+        if len(dataset.flip_indices) > 1 and dataset.flip_indices == list(range(len(dataset.flip_indices))):
+            dataset.warn(path, 'flip_idx swaps nothing, as some tools write for any keypoints: their names decide')
+            dataset.flip_indices = []
     is_named = bool(content.get('skip_if_label_file_missing'))
     if not content.get('train'):
         dataset.warn(path, 'has no "train", the images to learn from')
