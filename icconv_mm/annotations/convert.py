@@ -38,7 +38,7 @@ from icconv_mm.annotations.readers.yolo import yolo_sources
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
 from icconv_mm.annotations.report import check_left_out
 from icconv_mm.annotations.seg_maps import convert_seg_maps
-from icconv_mm.annotations.segmentations import measure
+from icconv_mm.annotations.segmentations import is_outside, measure
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import ArgumentError, UserError, check_names, is_unprintable, message_of
 from icconv_mm.files import atomic_write, write_json
@@ -55,12 +55,13 @@ _FORMATS = (
 )
 
 
-def read_datasets(*locations: str | Path, strict: bool = False) -> list[Dataset]:
+def read_datasets(*locations: str | Path, strict: bool = False, crowd_as_objects: bool = False) -> list[Dataset]:
     """Reads all annotations in folders or annotation files.
 
     Args:
         locations: Folders and files.
         strict: Whether a dataset with skipped annotations is refused, here or at its conversion.
+        crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
 
     Raises:
         MissingFileError: A location does not exist.
@@ -84,6 +85,8 @@ def read_datasets(*locations: str | Path, strict: bool = False) -> list[Dataset]
         labelled[0].missing += [each for one in empty for each in one.missing]
         for each in labelled:
             each.strict = strict
+            for _, annotation in each.annotations() if crowd_as_objects else ():
+                annotation.crowd = False
             _say_outside(each, files)
             check_left_out(each)
         datasets += labelled
@@ -327,7 +330,25 @@ def _convert_annotations(
         learned.append(replace(image, annotations=annotations))
     made.classes = names if made.task != 'pose' or len(names) == 1 else ['object']
     _count_annotations(made, learned)
+    _say_crowds(dataset, made, learned)
     return learned
+
+
+def _say_crowds(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> None:
+    """Adds a note on each class of which most objects are crowds, as some tools write for every mask.
+
+    Raises:
+        DatasetError: All objects are crowds.
+    """
+    crowds = Counter(annotation.name for image in images for annotation in image.annotations if annotation.crowd)
+    names = Counter(annotation.name for image in images for annotation in image.annotations)
+    if crowds and crowds == names:
+        what = f'all {crowds.total()} objects are crowds or ignored (iscrowd, difficult), which are not learned'
+        raise DatasetError(f'{dataset.location}: {what}; if each is one object, use --crowd-as-objects')
+    for name in made.classes:
+        if 2 * crowds[name] > names[name]:
+            what = f'{crowds[name]} of {names[name]} {name!r} are crowds or ignored (iscrowd, difficult): not learned'
+            made.notes.append(f'{what}; if each is one object, use --crowd-as-objects')
 
 
 def _posed(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> list[str]:
@@ -364,6 +385,9 @@ def _check_annotations(dataset: Dataset, images: Sequence[AnnotatedImage]) -> No
 
 def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
     """Sets box and area of an annotation, inside its image; returns a problem or '', and whether it is usable."""
+    outside = _leave_outside(annotation, size)
+    if annotation.box is None and annotation.segmentation is None:
+        return f'{annotation.name}: {outside or "no box"}', False
     problem = measure(annotation, size)
     x, y, w, h = annotation.box
     if not np.isfinite([x, y, w, h]).all():
@@ -377,7 +401,21 @@ def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
     beyond = max(-x, -y, x + w - size[0], y + h - size[1])
     if beyond > 1.5:
         problem = problem or f'{annotation.name}: the box goes {beyond:.1f} pixels beyond the image: cut'
-    return problem, True
+    return problem or (outside and f'{annotation.name}: {outside}'), True
+
+
+def _leave_outside(annotation: Annotation, size: tuple[int, int]) -> str:
+    """Takes keypoints outside the image as unlabelled; returns a message about them, or ''."""
+    if annotation.keypoints is None:
+        return ''
+    points = np.array(annotation.keypoints, dtype=float).reshape(-1, 3)
+    outside = (points[:, 2] > 0) & is_outside(points, size)
+    if not outside.any():
+        return ''
+    first = ', '.join(f'{value:g}' for value in points[outside][0, :2])
+    points[outside] = 0
+    annotation.keypoints = points.ravel().tolist() if points.any() else None
+    return f'{outside.sum()} keypoints outside the image of {size[0]} x {size[1]}, the first at ({first}): not learned'
 
 
 def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> None:

@@ -344,7 +344,9 @@ class Files:
             if split and len(fitting) > 1:
                 fitting = [path for path in fitting if self.split_of(path) == split] or fitting
             own = {os.path.realpath(path): path for path in reversed(fitting)}
-            self._fitting[end, split] = list(reversed(own.values()))
+            fitting = list(reversed(own.values()))
+            above = [one for one in fitting if all(each.is_relative_to(one.parent) for each in fitting)]
+            self._fitting[end, split] = above if len(above) == 1 else fitting  # a.png beside sub/a.png
         return self._fitting[end, split]
 
 

@@ -289,15 +289,23 @@ def written_size(width: Any, height: Any, fields: Sequence[str]) -> tuple[int, i
 
 
 def box_of_keypoints(keypoints: Sequence[float], size: tuple[int, int]) -> list[float] | None:
-    """Returns the box around labelled keypoints (x, y, visibility) with a margin, inside the image; None if none is."""
+    """Returns the box around labelled keypoints (x, y, visibility) with a margin, inside the image; None if none is.
+
+    Keypoints outside the image, as after a crop, do not count.
+    """
     points = np.asarray(keypoints, dtype=float).reshape(-1, 3)
-    points = points[points[:, 2] > 0, :2]
+    points = points[(points[:, 2] > 0) & ~is_outside(points, size), :2]
     if len(points) == 0:
         return None
     low, high = points.min(0), points.max(0)
     margin = max(_MARGIN * float((high - low).max()), _LEAST * max(size))
     low, high = np.maximum(low - margin, 0), np.minimum(high + margin, size)
     return [float(value) for value in (*low, *(high - low))]
+
+
+def is_outside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns whether each point [n, 2 or more] lies outside an image of this width and height, by over a pixel."""
+    return ((points[:, :2] < -1) | (points[:, :2] > np.add(size, 1))).any(1)
 
 
 def rotate(annotation: Annotation, orientation: int, size: tuple[int, int]) -> None:

@@ -111,6 +111,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     )
     strict = 'refuse annotations of which anything would be left out, at the first that is damaged or not there'
     parser.add_argument('--strict', action='store_true', help=strict)
+    crowd = 'learn crowds and ignored objects (iscrowd, difficult), for tools that mark single objects so'
+    parser.add_argument('--crowd-as-objects', action='store_true', help=crowd)
 
 
 def add_work_dir(parser: argparse.ArgumentParser) -> None:

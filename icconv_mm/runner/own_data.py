@@ -67,6 +67,7 @@ def config_for(
     pretrained: str = 'auto',
     patience: int | None = None,
     strict: bool = False,
+    crowd_as_objects: bool = False,
     say: Any = None,
 ) -> Config:
     """Writes a config that trains a network on the user's images, with the annotations that it reads beside it.
@@ -89,6 +90,7 @@ def config_for(
             ``'none'`` random ones; else a file, or any checkpoint that mmengine loads.
         patience: Validations without improvement after which the training ends.
         strict: Whether to refuse datasets of which anything would be left out.
+        crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
         say: Called with each line about the dataset and the choices; by default they are printed.
 
     Returns:
@@ -114,7 +116,8 @@ def config_for(
         for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
-            converted = _prepared(locations, task, Path(temporary, 'new'), classes, ignore_index, strict, say)
+            datasets = read_datasets(*locations, strict=strict, crowd_as_objects=crowd_as_objects)
+            converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
             write_json(Path(temporary, 'new', _LOCATIONS), given)
             init = weights_of(backbone, pretrained, say)
             chosen = _choose(task, converted, network, init, size, epochs, patience)
@@ -179,30 +182,28 @@ def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
 
 
 def _prepared(
-    locations: Sequence[str | Path],
+    datasets: Sequence[Dataset],
     task: str,
     folder: Path,
     classes: Sequence[str] | None,
     ignore_index: Sequence[int],
-    strict: bool,
     say: Any,
 ) -> dict[str, Converted]:
     """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
-    found = read_datasets(*locations, strict=strict)
-    tasks = all_tasks(found) if task == 'all' else [task]
+    tasks = all_tasks(datasets) if task == 'all' else [task]
     if not tasks:
         raise ArgumentError('task', 'only whole images have labels: use --task classification')
     for each in tasks:
         if not is_installed(LIBRARY[each]):
             raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
-    sets = {each: choose_dataset(found, each) for each in tasks}
+    sets = {each: choose_dataset(datasets, each) for each in tasks}
     named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, only maps may lack class names
     if classes and len(sets) > 1:
         if named != 'semantic':
             together = f'{" and ".join(tasks)} are learned together'
             raise ArgumentError('classes', f'{together}: name those of segmentation maps, or of one task by itself')
         say('classes: names of segmentation maps; the other tasks have all of theirs')
-    for line in _not_learned(found, sets, TASKS if task == 'all' else tasks):
+    for line in _not_learned(datasets, sets, TASKS if task == 'all' else tasks):
         say(line)
     if len(sets) > 1:
         for note in _share_splits(sets):

@@ -1,11 +1,14 @@
 """Reads COCO (boxes, polygons, RLE, keypoints with any names), COCO panoptic, and MPII's lists of joints."""
 
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import numpy as np
 
 from icconv_mm.annotations.checks import check_once, defective_entries, read_coco
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset, held_out_first
@@ -17,6 +20,7 @@ from icconv_mm.annotations.segmentations import (
     box_of_keypoints,
     fit_to_image,
     is_area,
+    measure,
     written_size,
 )
 from icconv_mm.errors import short
@@ -34,6 +38,8 @@ _PANOPTIC = {
     'annotations': {'file_name': str, 'segments_info': list},
     'categories': {'id': int, 'name': str},
 }
+_SAME = 0.7  # IoU of the boxes of two people's annotations of one object
+_BESIDE_INSTANCES = ('stuff', 'labels', 'image_info')  # what COCO and datumaro write of the same images
 _LOOKED_AT = 1 << 26  # bytes read of an invalid JSON file, to tell whether it is a damaged annotation file
 
 
@@ -48,7 +54,13 @@ def coco_sources(files: Files) -> Iterator[tuple]:
                 plain = plain.replace(word, '*')
             folder = path.parent.parent if split_of(path.parent.name) else path.parent  # Roboflow: train/..., valid/...
             groups.setdefault((kind, folder, plain), []).append(path)
-    for (kind, folder, _), paths in groups.items():
+    for (kind, folder, plain), paths in groups.items():
+        beside = groups.get((kind, folder, re.sub(f'^({"|".join(_BESIDE_INSTANCES)})', 'instances', plain)))
+        if beside not in (None, paths):
+            files.warnings.append(
+                (str(paths[0]), f'not read, as {beside[0].name} is beside it: name the file to read it')
+            )
+            continue
         location = paths[0] if len(paths) == 1 else folder
         read = {'COCO': _coco, 'COCO panoptic': _panoptic, 'MPII': _mpii}[kind]
         yield kind, location, partial(_all, read=read, kind=kind, paths=paths, files=files, location=location)
@@ -131,6 +143,7 @@ def _coco(dataset: Dataset, path: Path, files: Files) -> None:
     _say_defects(dataset, path, content, defects, split, {i: image.path for i, (image, _) in entries.items()})
     sizes = {number: _written(entry) or image.size for number, (image, entry) in entries.items()}
     areas: list[tuple[str, Any]] = []
+    by_entry: dict[int, list[Annotation]] = {number: [] for number in entries}
     for i, entry in enumerate(content['annotations']):
         if i in defects['annotations'] or entry['image_id'] not in entries:
             continue
@@ -145,7 +158,9 @@ def _coco(dataset: Dataset, path: Path, files: Files) -> None:
             dataset.leave_out(where, fault_of(error), image.path, split)
         else:
             if annotation is not None:
-                image.annotations.append(annotation)
+                by_entry[entry['image_id']].append(annotation)
+    for number, (image, _) in entries.items():
+        _add_entry(dataset, image, by_entry[number], sizes[number], path)
     if areas:
         where, area = areas[0]
         more = f', as of {len(areas) - 1} others in this file' if len(areas) > 1 else ''
@@ -190,10 +205,19 @@ def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]
     """
     categories = [(i, each) for i, each in enumerate(content['categories']) if i not in defects]
     check_once({'categories': [each for _, each in categories]}, path)
+    parents = {str(each.get('supercategory')) for _, each in categories}
+    used = {each.get('category_id') for each in content['annotations'] if isinstance(each, dict)}
+    names = {}
     for i, category in categories:
+        others = parents - ({'none'} if category.get('supercategory') == 'none' else set())
         if not category['name'].strip():
             dataset.warn(f'{path}: categories[{i}]', 'has a blank name: left out')
-    return {each['id']: dataset.add_class(each['name']) for _, each in categories if each['name'].strip()}
+        elif others == {category['name']} and len(categories) > 1 and category['id'] not in used:
+            what = 'the supercategory of all others, as Roboflow writes for a project, and has no object: no class'
+            dataset.warn(f'{path}: categories[{i}]', f'{category["name"]!r} is {what}')
+        else:
+            names[category['id']] = dataset.add_class(category['name'])
+    return names
 
 
 def _images(
@@ -246,9 +270,30 @@ def _of_one_size(
             width, height = _written(entry)
             has = f'{image.path} has {image.size[0]} x {image.size[1]}'
             dataset.leave_out(f'{path}: images[{i}]', f'"width" and "height" are {width} x {height}, but {has}')
-    if len(fitting) > 1:
-        dataset.warn(image.path, f'is listed {len(fitting)} times in {path.name}: the annotations of all are read')
     return fitting
+
+
+def _add_entry(
+    dataset: Dataset, image: AnnotatedImage, own: list[Annotation], size: tuple[int, int], path: Path
+) -> None:
+    """Adds the objects of an entry to its image; they replace those of an earlier entry if most of them are the same.
+
+    Label Studio lists an image once for each person who annotated it.
+    """
+    from pycocotools.mask import iou
+
+    before = list(image.annotations)
+    if own and before:
+        for annotation in own + before:
+            measure(annotation, size)
+        boxes = [np.array([annotation.box for annotation in each], dtype=float) for each in (own, before)]
+        is_same_class = np.array([[one.name == other.name for other in before] for one in own])
+        same = int(((iou(*boxes, [0] * len(before)) * is_same_class).max(1) > _SAME).sum())
+        is_again = 2 * same >= max(len(own), len(before))
+        what = 'the same objects: the later ones are taken' if is_again else 'other objects: all are taken'
+        dataset.warn(image.path, f'is listed again in {path.name}, with {what}')
+        image.annotations = [] if is_again else before
+    image.annotations += own
 
 
 def _written(entry: dict) -> tuple[int, int] | None:
