@@ -1,32 +1,74 @@
-"""Reads YOLO: a YAML file of names and splits, and a text file of boxes, polygons or keypoints for each image."""
+"""Reads YOLO: a file of names, with splits or without, and a text file of boxes, polygons or keypoints for each image.
+
+The names are in Ultralytics' ``data.yaml``, in darknet's ``obj.names`` beside an ``obj.data``, or in a ``classes.txt``.
+"""
 
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import Annotation, Dataset
-from icconv_mm.annotations.images_on_disk import Files, followed, is_text, located
+from icconv_mm.annotations.images_on_disk import Files, followed, is_text, located, split_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_text, read_yaml
 from icconv_mm.annotations.segmentations import as_segmentation
 from icconv_mm.errors import short
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
+_LOOKED_AT = 50  # images whose text files are looked at, where no YAML says that they are YOLO's
+_LINE = re.compile(r'\s*[0-9]+([ \t]+-?[0-9.]+(e-?[0-9]+)?){4,}[ \t]*([\r\n]|$)')
 _KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
 
 
 def yolo_sources(files: Files) -> Iterator[tuple]:
-    """Yields the YAML files that have ``names`` and the path of a split."""
-    for path in files.labels('.yaml', '.yml'):
-        content = yaml_of(path, files)
-        if 'names' in content and any(
-            isinstance(content.get(key), (str, list)) for keys in _KEYS.values() for key in keys
-        ):
-            yield 'YOLO', path, partial(read_data_yaml, path, content)
+    """Yields the YAML files that have ``names`` and the path of a split; where there is none, other files of names."""
+    contents = {path: yaml_of(path, files) for path in files.labels('.yaml', '.yml')}
+    contents = {path: content for path, content in contents.items() if 'names' in content}
+    whole = [path for path, content in contents.items() if any(_splits_in(content).values())]
+    for path in whole:
+        yield 'YOLO', path, partial(_read_set, path, contents[path], _splits_in(contents[path]))
+    if whole:
+        return
+    for path in files.labels('.data'):
+        values = dict(re.findall(r'^[ \t]*(\w+)[ \t]*=[ \t]*(.*\S)', files.text(path), re.M))
+        names = located(values.get('names', ''), [path.parent, path.parent.parent])
+        if names is not None and any(_splits_in(values).values()):
+            whole.append(path)
+            yield 'YOLO', path, partial(_read_set, path, {'names': _lines(names)}, _splits_in(values))
+    if whole or not has_yolo_labels(files):
+        return
+    contents |= {
+        path: {'names': _lines(path)} for path in files.labels('.names') + files.labels('.txt') if _is_of_names(path)
+    }
+    names = [content['names'] for content in contents.values()]
+    of_all = len(contents) == 1 or (names and all(own == names[0] for own in names))
+    for path in list(contents)[: 1 if of_all else None]:
+        folder = files.root if of_all else path.parent
+        yield 'YOLO', path, partial(_read_set, path, contents[path], {'': [str(folder)]})
+
+
+def _splits_in(content: Mapping[str, Any]) -> dict[str, list]:
+    """Returns the folders and lists of images that a YAML or an ``obj.data`` names, by split."""
+    given = {split: [content[key] for key in keys if content.get(key)] for split, keys in _KEYS.items()}
+    return {split: [one for each in own for one in _as_list(each)] for split, own in given.items()}
+
+
+def _is_of_names(path: Path) -> bool:
+    return path.suffix == '.names' or path.name in ('classes.txt', 'names.txt', 'predefined_classes.txt')
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def has_yolo_labels(files: Files) -> bool:
+    """Returns whether the first images have text files whose lines are as YOLO's."""
+    labels = [_labels_of(path) for path in files.ending(*IMAGE_SUFFIXES)[:_LOOKED_AT]]
+    return any(_LINE.match(head(path)) for path in labels if path.is_file())
 
 
 def yaml_of(path: Path, files: Files, *keys: str) -> dict:
@@ -58,8 +100,13 @@ def yaml_of(path: Path, files: Files, *keys: str) -> dict:
         return {}
 
 
-def read_data_yaml(path: Path, content: dict) -> Dataset:
-    """Reads the dataset of a ``data.yaml``.
+def _read_set(path: Path, content: dict, splits: Mapping[str, list]) -> Dataset:
+    """Reads a dataset.
+
+    Args:
+        path: The file of the names.
+        content: Its content as in a ``data.yaml``.
+        splits: Folders and lists of images by split; without one, that of the images' folders.
 
     Raises:
         DatasetError: Its names or keypoints are not in YOLO's form, or no image of any split exists.
@@ -95,12 +142,11 @@ def read_data_yaml(path: Path, content: dict) -> Dataset:
             dataset.warn(path, 'flip_idx swaps nothing, as some tools write for any keypoints: their names decide')
             dataset.flip_indices = []
     is_named = bool(content.get('skip_if_label_file_missing'))
-    if not content.get('train'):
+    if not splits.get('train') and '' not in splits:
         dataset.warn(path, 'has no "train", the images to learn from')
-    for split, keys in _KEYS.items():
-        for key in keys:
-            for location in _as_list(content.get(key)):
-                _read_split(dataset, path, content, str(location), split, known, shape, is_named)
+    for split, locations in splits.items():
+        for location in locations:
+            _read_split(dataset, path, content, str(location), split, known, shape, is_named)
     if not dataset.images and not dataset.lost:
         raise DatasetError(f'{path}: none of the images of train, val and test is there')
     return dataset
@@ -125,9 +171,10 @@ def _read_split(
         labels = _labels_of(image_path)
         read.setdefault(labels.parent, set()).add(labels.name)
         real = followed(image_path)
-        with dataset.reading(labels, os.path.realpath(real), split):
+        own = split or split_of(image_path.relative_to(target).parent) if image_path.is_relative_to(target) else split
+        with dataset.reading(labels, os.path.realpath(real), own):
             lines = read_text(labels).splitlines() if os.path.lexists(labels) else None
-            image = dataset.image(real, split)
+            image = dataset.image(real, own)
             image.annotations = None if lines is None and skip else []
             if lines is None:
                 what = f'left out, as {path.name} says' if skip else 'taken as an image without objects'
@@ -145,7 +192,8 @@ def _without_image(folder: Path, known: set[str]) -> list[Path]:
     if folder.name == 'images' or not folder.is_dir():
         return []
     names = (name for name in sorted(os.listdir(folder)) if name.endswith('.txt') and is_text(name))
-    return [folder / name for name in names if name not in known and name != 'classes.txt']
+    others = (folder / name for name in names if name not in known)
+    return [path for path in others if not (text := head(path)).strip() or _LINE.match(text)]
 
 
 def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]:
