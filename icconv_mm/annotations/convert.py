@@ -33,9 +33,10 @@ from icconv_mm.annotations.readers.coco import coco_sources
 from icconv_mm.annotations.readers.deeplabcut import deeplabcut_sources
 from icconv_mm.annotations.readers.labelme import labelme_sources
 from icconv_mm.annotations.readers.seg_maps import seg_map_sources
+from icconv_mm.annotations.readers.unsupported import refuse_unsupported
 from icconv_mm.annotations.readers.voc import voc_sources
 from icconv_mm.annotations.readers.yolo import yolo_sources
-from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
+from icconv_mm.annotations.reading import DatasetError, fault_of, head, read_bytes
 from icconv_mm.annotations.report import check_left_out
 from icconv_mm.annotations.seg_maps import convert_seg_maps
 from icconv_mm.annotations.segmentations import is_outside, measure
@@ -73,8 +74,9 @@ def read_datasets(*locations: str | Path, strict: bool = False, crowd_as_objects
         files = Files(location.absolute())
         own = [_read(*source) for reader in _READERS for source in _sources(reader, files)]
         unreadable = [each for each in files.warnings if each[0].lower().endswith(ANNOTATION_SUFFIXES)]
-        if not own and files.only is None and not any(what.endswith('left out') for _, what in unreadable):
-            own = [_read(*source) for source in class_folder_sources(files)]
+        if not own and not any(what.endswith('left out') for _, what in unreadable):
+            refuse_unsupported(files)
+            own = [_read(*source) for source in class_folder_sources(files) if files.only is None]
         labelled = [each for each in own if each.tasks()]
         if not labelled:
             for file, what in [problem for each in own for problem in each.warnings] + files.warnings:
@@ -191,7 +193,7 @@ def convert_dataset(
     if not shared and (note := assign_splits(images)):
         made.notes.append(note)
     images = _readable(dataset, images, thorough, given)
-    check_duplicates(dataset, images) if thorough else None
+    _say_duplicates(dataset, made, images, thorough)
     if task == 'semantic':
         images = convert_seg_maps(
             dataset, made, images, folder, classes, {*ignore_index, *dataset.ignore_index}, thorough
@@ -296,17 +298,35 @@ def _defect_of(image: AnnotatedImage) -> str:
     return '' if shape == (height, width, 3) else f'OpenCV loads it as {loaded}, expected {height} x {width} x 3'
 
 
-def check_duplicates(dataset: Dataset, images: Sequence[AnnotatedImage]) -> None:
-    """Records a warning for images of equal content, also if they are in different splits."""
-    by_content: dict[str, list[AnnotatedImage]] = defaultdict(list)
-    for image in images:
-        by_content[hashlib.sha256(image.path.read_bytes()).hexdigest()].append(image)
-    for same in by_content.values():
-        if len(same) > 1:
-            splits = sorted({image.split for image in same})
-            others = ', '.join(str(image.path) for image in same[1:])
-            across = f'the splits {" and ".join(splits)} share it' if len(splits) > 1 else 'of the same split'
-            dataset.warn(same[0].path, f'has the content of {others}: {across}')
+def _equal_images(images: Sequence[AnnotatedImage]) -> list[list[AnnotatedImage]]:
+    """Returns the groups of images of equal content; whole files are read only if sizes and beginnings are equal."""
+    groups = [list(images)]
+    for key in (
+        lambda image: image.path.stat().st_size,
+        lambda image: head(image.path),
+        lambda image: hashlib.sha256(image.path.read_bytes()).digest(),
+    ):
+        by_key: dict[Any, list[AnnotatedImage]] = defaultdict(list)
+        for number, group in enumerate(groups):
+            for image in group:
+                by_key[number, key(image)].append(image)
+        groups = [group for group in by_key.values() if len(group) > 1]
+    return groups
+
+
+def _say_duplicates(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage], thorough: bool) -> None:
+    """Adds a note if splits share images; if ``thorough``, records a warning for each group of equal images."""
+    groups = _equal_images(images)
+    shared = [same for same in groups if len({image.split for image in same}) > 1]
+    if shared:
+        names = ' and '.join(str(image.path) for image in shared[0][:2])
+        what = f'{len(shared)} images are in several splits under other names, the first: {names}'
+        made.notes.append(f'{what}: the evaluation is too good')
+    for same in groups if thorough else ():
+        splits = sorted({image.split for image in same})
+        others = ', '.join(str(image.path) for image in same[1:])
+        across = f'the splits {" and ".join(splits)} share it' if len(splits) > 1 else 'of the same split'
+        dataset.warn(same[0].path, f'has the content of {others}: {across}')
 
 
 # --- objects ---

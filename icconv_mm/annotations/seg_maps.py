@@ -19,6 +19,9 @@ from icconv_mm.errors import InputError
 from icconv_mm.files import atomic_write
 
 IGNORED = 255  # the label that mmseg's datasets ignore
+_HALF = 128
+_EDGES = 0.1  # most pixels of soft edges in a mask of one object
+_NEAR, _CHROMA = 32, 8  # from black or white, and between channels, in the masks that were JPEGs
 
 
 def read_seg_map(path: str | Path, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -47,6 +50,13 @@ def read_seg_map(path: str | Path, size: tuple[int, int] | None = None) -> np.nd
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 
 
+def is_binary_jpeg(pixels: np.ndarray) -> bool:
+    """Returns whether a decoded JPEG [H, W] or [H, W, 3] is a mask of one object: black and white with soft edges."""
+    grey = pixels if pixels.ndim == 2 else pixels[..., 1]
+    is_grey = pixels.ndim == 2 or int(np.ptp(pixels.astype(np.int16), axis=-1).max()) <= _CHROMA
+    return is_grey and float(((grey <= _NEAR) | (grey >= 255 - _NEAR)).mean()) >= 1 - _EDGES
+
+
 def read_class_ids(
     path: Path, segments: dict[int, int] | None = None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
@@ -57,7 +67,9 @@ def read_class_ids(
     """
     labels = read_seg_map(path, size)
     if segments is None:
-        return labels[..., :3] if labels.ndim == 3 and labels.shape[2] == 4 else labels
+        labels = labels[..., :3] if labels.ndim == 3 and labels.shape[2] == 4 else labels
+        is_grey = labels.ndim == 3 and all((labels[..., 0] == labels[..., k]).all() for k in range(1, labels.shape[2]))
+        return labels[..., 0] if is_grey else labels
     if labels.ndim != 3 or labels.shape[2] < 3:
         raise InputError(f'{path}: has one channel, expected the three of a panoptic map')
     ids = labels[..., 0].astype(np.int32) + 256 * labels[..., 1].astype(np.int32) + 65536 * labels[..., 2]
@@ -191,6 +203,16 @@ def convert_seg_maps(
         good.append(image)
     if not good:
         return []
+    if _is_soft(pixels, dataset, classes):
+        sharp, read = read, lambda image: _sharpened(sharp(image))
+        pixels = Counter(
+            {
+                0: sum(n for v, n in pixels.items() if v < _HALF),
+                IGNORED: sum(n for v, n in pixels.items() if v >= _HALF),
+            }
+        )
+        where, plain = {0: good[0].seg_map, IGNORED: good[0].seg_map}, False
+        made.notes.append(f'segmentation maps have 0 and 255 with greys at the edges: {_HALF} and more are the object')
     names = _names_of_values(dataset, made, pixels, where, classes, ignore_index)
     made.classes = list(names.values())
     total = sum(pixels[value] for value in names) or 1
@@ -213,6 +235,22 @@ def convert_seg_maps(
     return good
 
 
+def _is_soft(pixels: Counter[int], dataset: Dataset, classes: Sequence[str] | None) -> bool:
+    """Returns whether maps are masks of one object with soft edges, as resized ones or those that were JPEGs."""
+    names = dataset.seg_map_classes or dict(enumerate(classes or ()))
+    greys = {value for value in pixels if 0 < value < IGNORED}
+    is_spread = len(greys) > 1 and min(greys) < _HALF <= max(greys)  # labels of several classes are small numbers
+    share = (pixels[0] + pixels[IGNORED]) / sum(pixels.values())
+    return (
+        is_spread and names.keys() in (set(), {0, 1}) and min(pixels[0], pixels[IGNORED]) > 0 and share > 1 - 2 * _EDGES
+    )
+
+
+def _sharpened(labels: np.ndarray | None) -> np.ndarray | None:
+    """Returns 255 for pixels of at least half of the range, else 0."""
+    return None if labels is None else np.where(labels >= _HALF, IGNORED, 0).astype(np.uint8)
+
+
 def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.ndarray | None:
     """Returns the value of each pixel [H, W] of a map, 0 to 65535; None, with a warning, if it cannot be used."""
     try:
@@ -222,9 +260,14 @@ def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.n
         return None
     if by_palette and labels.ndim == 2 and (colors := _colors_of_palette(image.seg_map)) is not None:
         labels = np.asarray(colors)
-    channels = labels.shape[2] if labels.ndim == 3 else 1
-    problem = ''
-    if channels > 1 and not dataset.colors:
+    is_jpeg = image.seg_map.suffix.lower() in ('.jpg', '.jpeg')
+    is_binary = is_jpeg and is_binary_jpeg(labels)
+    if is_binary:
+        labels = _sharpened(labels if labels.ndim == 2 else labels[..., 1])
+    channels, problem = labels.shape[2] if labels.ndim == 3 else 1, ''
+    if is_jpeg and not is_binary:
+        problem = 'a JPEG does not keep labels or colours, unless it is black and white: save it as PNG'
+    elif channels > 1 and not dataset.colors:
         problem = f'{channels} channels, and no table (classes.txt, class_dict.csv) says what the colours mean'
     elif channels not in (1, 3):
         problem = f'{channels} channels, expected labels or the colours of the table'

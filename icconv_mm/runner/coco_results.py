@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from icconv_mm.annotations.checks import check_coco_file
+from icconv_mm.annotations.images_on_disk import as_path
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import require_file, write_json
 from icconv_mm.tasks.adapter import TaskAdapter
@@ -90,16 +91,15 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
     """
     by_name: dict[str, list[dict]] = {}
     for image in images:
-        by_name.setdefault(Path(image['file_name']).name, []).append(image)
+        by_name.setdefault(as_path(image['file_name']).name, []).append(image)
     matched: dict[Path, int] = {}
     for path in paths:
-        entries = by_name.get(path.name, [])
-        if len(entries) > 1:
-            whole = path.resolve().parts
-            entries = [each for each in entries if whole[-len(parts := Path(each['file_name']).parts) :] == parts]
+        named, whole = by_name.get(path.name, []), path.resolve().parts
+        entries = [each for each in named if whole[-len(parts := as_path(each['file_name']).parts) :] == parts]
         if len(entries) != 1:
             found = f'{len(entries)} images' if entries else 'no image'
-            raise ArgumentError('ann_file', f'{ann_file}: {found} {path.name!r} for {path}')
+            other = f', only {named[0]["file_name"]!r}' if named and not entries else ''
+            raise ArgumentError('ann_file', f'{ann_file}: {found} {path.name!r} for {path}{other}')
         matched[path] = entries[0]['id']
     twice = [id for id, count in Counter(matched.values()).items() if count > 1]
     if twice:

@@ -97,6 +97,7 @@ def test_images_match_annotations_by_name_or_by_folder():
     [
         (['2.jpg'], ['1.jpg'], "^ann_file: x.json: no image '1.jpg'"),
         (['a/1.jpg', 'b/1.jpg'], ['c/1.jpg'], "no image '1.jpg'"),
+        (['cam1/1.jpg'], ['cam2/1.jpg'], "no image '1.jpg' for cam2/1.jpg, only 'cam1/1.jpg'"),
         (['1.jpg', '1.jpg'], ['c/1.jpg'], "2 images '1.jpg'"),
         (['1.jpg'], ['a/1.jpg', 'b/1.jpg'], 'fits several images: a/1.jpg, b/1.jpg'),
     ],

@@ -1,6 +1,5 @@
-"""Reads PNG segmentation maps beside images, in folders of any name; and folders of one mask PNG per instance."""
+"""Reads segmentation maps beside images, in folders of any name; and folders of one mask PNG per instance."""
 
-import csv
 import re
 import struct
 from collections import defaultdict
@@ -25,36 +24,24 @@ from icconv_mm.annotations.images_on_disk import (
     split_of,
 )
 from icconv_mm.annotations.readers.lists import listed, splits_of
+from icconv_mm.annotations.readers.seg_map_names import Table, has_colors, table_of, tables_in, take_names
 from icconv_mm.annotations.readers.yolo import yaml_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
-from icconv_mm.annotations.seg_maps import read_class_ids
+from icconv_mm.annotations.seg_maps import is_binary_jpeg, read_class_ids
 from icconv_mm.errors import short
 from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
-_OF_LABELS = re.compile(r'annot|label|mask|seg|gt|truth|target|class', re.IGNORECASE)
-_OF_IMAGES = re.compile(r'im(age|g)|photo|picture|rgb', re.IGNORECASE)
+_OF_LABELS = re.compile(r'annot|label|mask|seg|semantic|gt|truth|target|class', re.IGNORECASE)
+_OF_IMAGES = re.compile(r'im(age|g)|photo|picture|rgb|original', re.IGNORECASE)
 _BESIDE_CLASSES = re.compile(r'instance|object|visuali|colou?r|labelids', re.IGNORECASE)  # by-products of tools
-_ENDINGS = (
-    '',
-    '_mask',
-    '_label',
-    '_labels',
-    '_gt',
-    '_seg',
-    '_L',
-    '_labelTrainIds',
-    '_labelIds',
-    '_gtFine_labelTrainIds',
+_ENDINGS = re.compile(  # of the names of maps
+    r'_(masks?|labels?|annotations?|segmentations?|seg|gt|(ground_?)?truth|L|((gtFine|gtCoarse)_)?label(Train)?Ids)$'
 )
-_TABLE = re.compile(  # does not match filenames.txt
-    r'(.*[^a-z])?(classes|class_names|labelmap|label_colors|class_dict)\.(txt|csv)|(names|labels)\.(txt|csv)'
-)
-_NUMBERED = re.compile(r'([0-9]{1,9})[\s:,;=]+(?=\S)')
-_COLOR = re.compile(r'(^[0-9]{1,9}[\s,]+)?([0-9]{1,3})[\s,]+([0-9]{1,3})[\s,]+([0-9]{1,3})')
-_BYTE = re.compile(r'\s*[0-9]{1,3}\s*')
+_IMAGE_ENDINGS = re.compile(r'_(images?|img|original|photo|rgb|sat|leftImg8bit)$')
 _LARGEST = 65535  # largest value of a segmentation map
-_NO_VALUE = '__ignore__'  # LabelMe's first line of labels.txt: its pixels are 255
+_COLORS = 64  # most colours of a map without a table, as opposed to a photograph
+_LOOKED_AT = 3  # maps of a folder that are opened to tell maps from photographs
 
 
 def seg_map_sources(files: Files) -> Iterator[tuple]:
@@ -74,14 +61,20 @@ def seg_map_sources(files: Files) -> Iterator[tuple]:
         yield 'a mask per instance', files.root, partial(_instances, instances, others, files)
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for path in files.ending(*IMAGE_SUFFIXES):
-        by_stem[path.stem].append(path)
-    pairs: dict[Path, list[_Map]] = defaultdict(list)
+        for stem in {path.stem, _IMAGE_ENDINGS.sub('', path.stem)}:
+            by_stem[stem].append(path)
+    tables = tables_in(files)
+    sets: dict[Path | None, dict[Path, list[_Map]]] = {}
     for folder in files.by_folder:
         if folder not in one_each and _OF_LABELS.search(str(folder.relative_to(files.root))):
-            for image, seg_map in _pairs_of(folder, by_stem, files):
-                pairs[image].append(seg_map)
-    if pairs and len(pairs) > len(instances):
-        yield 'segmentation maps', files.root, partial(_maps, pairs, files)
+            table = table_of(folder, tables)
+            same = next((each for each in sets if each and table and tables[each] == tables[table]), table)
+            for image, seg_map in _pairs_of(folder, by_stem, files, has_colors(tables.get(table, {}))):
+                sets.setdefault(same, {}).setdefault(image, []).append(seg_map)
+    for table, pairs in sets.items():
+        if len(pairs) > len(instances):
+            location = table.parent if table and len(sets) > 1 else files.root
+            yield 'segmentation maps', location, partial(_maps, pairs, tables.get(table, {}), location, files)
 
 
 # --- a mask for each instance ---
@@ -147,23 +140,47 @@ class _Map(NamedTuple):
     other: Path | None
 
 
-def _pairs_of(folder: Path, by_stem: dict[str, list[Path]], files: Files) -> Iterator[tuple[Path, _Map]]:
+def _pairs_of(
+    folder: Path, by_stem: dict[str, list[Path]], files: Files, is_colored: bool
+) -> Iterator[tuple[Path, _Map]]:
     """Yields the images of the maps in a folder: images of the same name in the nearest other folder."""
-    maps = [name for name in files.by_folder[folder] if name.lower().endswith('.png')]
-    if not maps or not _looks_like_maps(folder / maps[0], files):
-        return
+    maps = [name for name in files.by_folder[folder] if name.lower().endswith(IMAGE_SUFFIXES)]
+    allowed = {'labels', *(['colours', 'photograph'] if is_colored else [])}
     distance = cache(partial(_distance, maps=folder, root=files.root))
     is_of_labels = cache(partial(_is_rather_of_labels, other=folder))
+    looked_at = 0
     for name in maps:
         stem = Path(name).stem
-        bare = [stem.removesuffix(ending) for ending in _ENDINGS if stem.endswith(ending)]
-        others = [path for each in bare for path in by_stem.get(each, ()) if path.parent != folder]
-        fitting = [path for path in others if not is_of_labels(path.parent)]
-        if fitting:
-            least = min(distance(path.parent) for path in fitting)
-            near = {path.parent.resolve(): path for path in reversed(fitting) if distance(path.parent) == least}
-            first, *more = sorted(near.values())
-            yield first, _Map(folder / name, more[0] if more else None)
+        bare = {stem, _ENDINGS.sub('', stem)}
+        others = {path for each in bare for path in by_stem.get(each, ()) if path.parent != folder}
+        fitting = [path for path in sorted(others) if not is_of_labels(path.parent)]
+        if not fitting:
+            continue
+        if looked_at < _LOOKED_AT and kind_of_map(folder / name) not in allowed:
+            return
+        looked_at += 1
+        least = min(distance(path.parent) for path in fitting)
+        near = {path.parent.resolve(): path for path in reversed(fitting) if distance(path.parent) == least}
+        first, *more = sorted(near.values())
+        yield first, _Map(folder / name, more[0] if more else None)
+
+
+def kind_of_map(path: Path) -> str:
+    """Returns what an image file may hold: ``'labels'``, ``'colours'`` of classes, a ``'photograph'``, or a ``'JPEG'``.
+
+    A JPEG of a black and white mask holds labels.
+    """
+    try:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
+            if image.format == 'JPEG':
+                return 'labels' if is_binary_jpeg(np.asarray(image)) else 'JPEG'
+            if image.mode not in ('RGB', 'RGBA'):
+                return 'labels' if image.mode in ('L', 'P', '1', 'I', 'I;16') else 'photograph'
+            colors = image.convert('RGB').getcolors(_COLORS) or ()
+    except Exception:  # any decoder error: the reader of the map reports it
+        return 'photograph'
+    is_grey = all(red == green == blue for _, (red, green, blue) in colors)
+    return 'photograph' if not colors else 'labels' if is_grey else 'colours'
 
 
 def _is_rather_of_labels(one: Path, other: Path) -> bool:
@@ -195,18 +212,8 @@ def _distance(images: Path, maps: Path, root: Path) -> tuple:
     )
 
 
-def _looks_like_maps(path: Path, files: Files) -> bool:
-    """Returns whether an image has one channel or a palette; or colours that a table names."""
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return image.mode in ('L', 'P', '1', 'I', 'I;16') or (image.mode in ('RGB', 'RGBA') and bool(_table(files)))
-    except Exception:  # any decoder error: the reader of the map reports it
-        return False
-
-
-def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Dataset:
-    dataset = Dataset('segmentation maps', files.root)
-    _take_names(dataset, files)
+def _maps(pairs: dict[Path, list[_Map]], table: Table, location: Path, files: Files) -> Dataset:
+    dataset = Dataset('segmentation maps', location)
     splits = splits_of(sorted(pairs), listed(files, 'Segmentation', elsewhere=True), files, dataset)
     maps = {each.path for own in pairs.values() for each in own}
     for path, split in splits.items():
@@ -221,6 +228,7 @@ def _maps(pairs: dict[Path, list[_Map]], files: Files) -> Dataset:
             image.problem = f'has the segmentation map {own[0].path}, which fits {own[0].other} as well'
         elif path in maps:
             image.problem = f'is taken for the segmentation map of an image, and has one itself, {own[0].path}'
+    take_names(dataset, table, [image.seg_map.name for image in dataset.images.values()])
     labelled = {path.parent for path in pairs}
     for path in files.ending(*IMAGE_SUFFIXES):
         if path.parent in labelled and path not in pairs and path not in maps:
@@ -232,50 +240,6 @@ def _is_beside_classes(seg_map: Path, image: Path) -> bool:
     """Returns whether a map's name marks it as a by-product: instance numbers or a visualisation."""
     own, _ = _unshared(seg_map.parent, image.parent)
     return any(map(_BESIDE_CLASSES.search, (*own, seg_map.stem.removeprefix(image.stem))))
-
-
-def _table(files: Files) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
-    """Returns name and colour of each value of segmentation maps, from the first file with such a table."""
-    for path in files.ending('.txt', '.csv'):
-        if _TABLE.fullmatch(path.name.lower()):
-            lines = files.text(path).splitlines()
-            if table := _table_of_rows(lines) if path.suffix.lower() == '.csv' else _table_of_lines(lines):
-                return table
-    return {}
-
-
-def _table_of_rows(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, int]]]:
-    """Parses rows of a name and a colour."""
-    rows = [row for row in csv.reader(lines) if len(row) >= 4 and all(map(_BYTE.fullmatch, row[1:4]))]
-    return {value: (row[0].strip(), tuple(int(each) for each in row[1:4])) for value, row in enumerate(rows)}
-
-
-def _table_of_lines(lines: list[str]) -> dict[int, tuple[str, tuple[int, int, int] | None]]:
-    """Parses lines of a name and an optional colour; values are leading numbers if all have one, else the order."""
-    texts, colors = [], []
-    for line in filter(None, (line.split('#')[0].strip() for line in lines)):
-        if line != _NO_VALUE:
-            color = _COLOR.search(line)
-            rest = (color[1] or '') + line[: color.start()] + line[color.end() :] if color else line
-            texts.append(rest.strip(' \t:,'))
-            colors.append(tuple(map(int, color.groups()[1:])) if color else None)
-    numbers = [_NUMBERED.match(text) for text in texts]
-    values = [int(number[1]) for number in numbers if number]
-    if len(set(values)) == len(texts):
-        texts = [text[number.end() :] for text, number in zip(texts, numbers)]
-    else:
-        values = range(len(texts))
-    return {value: (text, color) for value, text, color in zip(values, texts, colors)}
-
-
-def _take_names(dataset: Dataset, files: Files) -> None:
-    for value, (name, color) in _table(files).items():
-        if name.strip():
-            dataset.seg_map_classes[value] = name
-        else:
-            dataset.warn(files.root, f'value {value} of segmentation maps has a blank name in their table: left out')
-        if color is not None:
-            dataset.colors[color] = value
 
 
 def _files_in(folder: Path) -> list[Path]:
