@@ -31,6 +31,7 @@ from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, IMAGE_FORM
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
 from icconv_mm.annotations.readers.coco import coco_sources
 from icconv_mm.annotations.readers.deeplabcut import deeplabcut_sources
+from icconv_mm.annotations.readers.label_studio import label_studio_sources
 from icconv_mm.annotations.readers.labelme import labelme_sources
 from icconv_mm.annotations.readers.seg_maps import seg_map_sources
 from icconv_mm.annotations.readers.unsupported import refuse_unsupported
@@ -45,7 +46,10 @@ from icconv_mm.errors import ArgumentError, UserError, check_names, is_unprintab
 from icconv_mm.files import atomic_write, write_json
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
-_READERS = (coco_sources, yolo_sources, voc_sources, seg_map_sources, deeplabcut_sources, labelme_sources)
+_READERS = (
+    *(coco_sources, yolo_sources, voc_sources, seg_map_sources),
+    *(deeplabcut_sources, labelme_sources, label_studio_sources),
+)
 _DECODING = 4  # images decoded in parallel
 _PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
 _GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that does not describe its keypoint
@@ -93,6 +97,25 @@ def read_datasets(*locations: str | Path, strict: bool = False, crowd_as_objects
             check_left_out(each)
         datasets += labelled
     return datasets
+
+
+def read_dataset(path: str | Path, task: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
+    """Returns the dataset of a folder or file: see :func:`icconv_mm.annotations.read`."""
+    datasets = read_datasets(path)
+    if task is not None:
+        dataset = choose_dataset(datasets, task)
+    elif len(datasets) > 1:
+        there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
+        raise ArgumentError('path', f'{path}: has {len(datasets)} datasets, name one by its file or task: {there}')
+    else:
+        (dataset,) = datasets
+    _check_annotations(dataset, [image for image in dataset if image.annotations is not None])
+    if classes is not None:
+        dataset.classes = require_known(classes, dataset.classes, 'classes: no class')
+        for image in dataset:
+            if image.annotations is not None:
+                image.annotations = [each for each in image.annotations if each.name in dataset.classes]
+    return dataset
 
 
 def _say_outside(dataset: Dataset, files: Files) -> None:

@@ -27,7 +27,7 @@ _HELD_OUT_FIRST = ('val', 'test', 'train', '')  # an image of several splits mus
 _HELD_OUT = 5  # one image in five is held out for validation if a dataset has no splits
 
 
-@dataclass
+@dataclass(slots=True)
 class Annotation:
     """One annotated object on an image.
 
@@ -39,6 +39,7 @@ class Annotation:
         crowd: Whether it is a group, or an object marked as difficult: ignored in training and evaluation.
         area: Area of the object in pixels; ``guessed`` if it is only the area of the box.
         location: File and entry of the annotation, for messages.
+        score: Of a prediction; None for an annotation.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Annotation:
     area: float | None = None
     guessed: bool = False
     location: str = ''
+    score: float | None = None
 
 
 @dataclass
@@ -122,6 +124,42 @@ class Dataset:
     strict: bool = False
     lost: dict[str, str] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set, repr=False)  # the classes as a set, for a fast lookup
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        return iter(self.images.values())
+
+    def summary(self) -> str:
+        """Returns lines with the format, the splits, the classes and their numbers of objects, and the warnings."""
+        from icconv_mm.annotations.report import describe
+
+        return describe(self)
+
+    def to_coco(self, folder: str | Path, copy: bool = False) -> Path:
+        """Writes the dataset as COCO: :func:`icconv_mm.annotations.writers.coco.write_coco`."""
+        from icconv_mm.annotations.writers.coco import write_coco
+
+        return write_coco(self, folder, copy)
+
+    def to_yolo(self, folder: str | Path, copy: bool = False) -> Path:
+        """Writes the dataset for Ultralytics: :func:`icconv_mm.annotations.writers.yolo.write_yolo`."""
+        from icconv_mm.annotations.writers.yolo import write_yolo
+
+        return write_yolo(self, folder, copy)
+
+    def to_labelstudio(self, folder: str | Path, copy: bool = False) -> Path:
+        """Writes tasks of Label Studio: :func:`icconv_mm.annotations.writers.label_studio.write_label_studio`."""
+        from icconv_mm.annotations.writers.label_studio import write_label_studio
+
+        return write_label_studio(self, folder, copy)
+
+    def to_cvat(self, folder: str | Path, copy: bool = False) -> Path:
+        """Writes CVAT's XML for images: :func:`icconv_mm.annotations.writers.cvat.write_cvat`."""
+        from icconv_mm.annotations.writers.cvat import write_cvat
+
+        return write_cvat(self, folder, copy)
 
     def image(self, path: Path, split: str = '') -> AnnotatedImage:
         """Returns the entry of an image file; creates it if new."""

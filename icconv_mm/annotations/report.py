@@ -5,7 +5,7 @@ It also checks that not too many damaged annotations were skipped.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,28 @@ def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
     lines += problem_lines(dataset)
     lines += [] if dataset.warnings else ['  nothing wrong was found']
     return [printable(line) for line in lines]
+
+
+def describe(dataset: Dataset) -> str:
+    """Returns what a dataset has, before it is converted: see :meth:`icconv_mm.annotations.dataset.Dataset.summary`."""
+    splits = Counter(image.split or 'no split' for image in dataset)
+    counts = Counter(annotation.name for _, annotation in dataset.annotations())
+    labels = Counter(image.label for image in dataset if image.label)
+    lines = [f'{dataset.location}: {dataset.format}, {len(dataset)} images ({_counts(splits)})']
+    lines.append(f'  for {", ".join(dataset.tasks()) or "no task"}')
+    if dataset.classes:
+        lines.append(f'  {len(dataset.classes)} classes: {_counts({name: counts[name] for name in dataset.classes})}')
+    if labels:
+        lines.append(f'  {len(labels)} classes of images: {_counts(dict(sorted(labels.items())))}')
+    if dataset.keypoints:
+        lines.append(f'  {len(dataset.keypoints)} keypoints: {", ".join(dataset.keypoints)}')
+    if dataset.seg_map_classes:
+        lines.append(f'  classes of segmentation maps: {", ".join(dataset.seg_map_classes.values())}')
+    return '\n'.join(map(printable, lines + problem_lines(dataset)))
+
+
+def _counts(numbers: Mapping[str, int]) -> str:
+    return ', '.join(f'{name} {count}' for name, count in numbers.items())
 
 
 def split_counts(converted: Converted) -> str:

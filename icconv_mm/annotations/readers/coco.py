@@ -40,6 +40,8 @@ _PANOPTIC = {
 }
 _SAME = 0.7  # IoU of the boxes of two people's annotations of one object
 _BESIDE_INSTANCES = ('stuff', 'labels', 'image_info')  # what COCO and datumaro write of the same images
+_IMAGES_OF_RESULTS = 'images.json'  # has images and categories of the results beside it
+_SHOWN = 0.3  # least score of a keypoint that is taken
 _LOOKED_AT = 1 << 26  # bytes read of an invalid JSON file, to tell whether it is a damaged annotation file
 
 
@@ -48,7 +50,7 @@ def coco_sources(files: Files) -> Iterator[tuple]:
     groups: dict[tuple, list[Path]] = {}
     for path in files.labels('.json'):
         kind = kind_of_json(path, files) or ('COCO' if path == files.only else '')
-        if kind in ('COCO', 'COCO panoptic', 'MPII'):
+        if kind in _READERS:
             plain = path.stem.lower()
             for word in ('training', 'train', 'validation', 'valid', 'val', 'testing', 'test'):
                 plain = plain.replace(word, '*')
@@ -62,12 +64,13 @@ def coco_sources(files: Files) -> Iterator[tuple]:
             )
             continue
         location = paths[0] if len(paths) == 1 else folder
-        read = {'COCO': _coco, 'COCO panoptic': _panoptic, 'MPII': _mpii}[kind]
-        yield kind, location, partial(_all, read=read, kind=kind, paths=paths, files=files, location=location)
+        yield kind, location, partial(_all, read=_READERS[kind], kind=kind, paths=paths, files=files, location=location)
 
 
 def kind_of_json(path: Path, files: Files) -> str:
-    """Returns the kind of a JSON file: ``'COCO'``, ``'COCO panoptic'``, ``'MPII'``, ``'LabelMe'``, or '' for others."""
+    """Returns the kind of a JSON file: ``'COCO'``, ``'COCO panoptic'``, ``'COCO results'``, ``'MPII'``, ``'LabelMe'``,
+    ``'Label Studio'``, or '' for others.
+    """
     if path not in files.kinds:
         files.kinds[path] = _kind_of_json(path, files)
     return files.kinds[path]
@@ -76,6 +79,10 @@ def kind_of_json(path: Path, files: Files) -> str:
 def _kind_of_json(path: Path, files: Files) -> str:
     start = head(path)
     if start.lstrip('\ufeff \t\r\n')[:1] == '[':
+        if mentions(start, 'data') and mentions(start, 'was_cancelled', 'completed_by', 'result'):
+            return 'Label Studio'
+        if mentions(start, 'image_id') and path.with_name(_IMAGES_OF_RESULTS).is_file():
+            return 'COCO results'
         return 'MPII' if mentions(start, 'joints', 'joints_vis') else ''
     if mentions(start, 'shapes', 'imagePath'):
         return 'LabelMe'
@@ -94,7 +101,9 @@ def _kind_of_json(path: Path, files: Files) -> str:
             files.warnings.append((str(path), f'{problem}: not read'))
         return ''
     missing = [key for key in _LISTS if not (isinstance(content, dict) and key in content)]
-    if len(missing) == 1:  # captions lack categories, and test image lists lack annotations
+    if (
+        len(missing) == 1 and path.name != _IMAGES_OF_RESULTS
+    ):  # captions lack categories, and test image lists lack annotations
         files.warnings.append((str(path), f'has no list {missing[0]!r}, as COCO has: not read'))
     if missing:
         return ''  # captions, results
@@ -134,7 +143,21 @@ def _coco(dataset: Dataset, path: Path, files: Files) -> None:
     Raises:
         DatasetError: The file has another format.
     """
-    content = read_coco(path)
+    _read_content(dataset, path, read_coco(path), files)
+
+
+def _results(dataset: Dataset, path: Path, files: Files) -> None:
+    """Reads predictions, as ``tools/infer.py`` writes them: keypoints count from a score of 0.3, mmpose's default."""
+    content, results = read_json(path.with_name(_IMAGES_OF_RESULTS)), read_json(path)
+    for i, entry in enumerate(results):
+        if isinstance(entry, dict):
+            entry['id'] = i + 1
+            points = entry.get('keypoints') or []
+            entry['keypoints'] = [(2 if v >= _SHOWN else 0) if k % 3 == 2 else v for k, v in enumerate(points)]
+    _read_content(dataset, path, {**content, 'annotations': results}, files)
+
+
+def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> None:
     split = split_of(path.relative_to(files.root))
     defects = _defects(content)
     names = _names(dataset, path, content, defects['categories'])
@@ -312,7 +335,7 @@ def _coco_annotation(
 ) -> Annotation | None:
     """Returns the annotation of a COCO entry; appends an invalid area to ``areas``."""
     annotation = Annotation(name, entry.get('bbox'), location=where)
-    annotation.crowd = bool(entry.get('iscrowd') or entry.get('ignore'))
+    annotation.crowd, annotation.score = bool(entry.get('iscrowd') or entry.get('ignore')), entry.get('score')
     annotation.area = entry.get('area')
     if annotation.area is not None and not is_area(annotation.area, size):
         areas.append((where, annotation.area))
@@ -476,3 +499,6 @@ def _mpii(dataset: Dataset, path: Path, files: Files) -> None:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+_READERS = {'COCO': _coco, 'COCO panoptic': _panoptic, 'COCO results': _results, 'MPII': _mpii}

@@ -1,0 +1,106 @@
+"""Writes CVAT's XML for images 1.1: boxes, polygons, masks, skeletons and tags."""
+
+import itertools
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
+from icconv_mm.annotations.segmentations import mask_of
+from icconv_mm.annotations.writers.images import new_folder, place_images
+from icconv_mm.errors import ArgumentError
+from icconv_mm.files import atomic_write
+
+
+def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+    """Writes ``annotations.xml``, to be uploaded as "CVAT 1.1", and ``images``.
+
+    The polygons of an object share a ``group_id``, and so do a skeleton and its box or mask. Scores have no place in
+    this format.
+
+    Args:
+        dataset: The dataset.
+        folder: A new or empty folder.
+        copy: Whether images are copied; else they are linked.
+
+    Raises:
+        ArgumentError: The folder is not empty, or there are only segmentation maps.
+    """
+    if dataset.tasks() == ['semantic']:
+        raise ArgumentError('to', 'segmentation maps are not written for CVAT: write them as COCO')
+    folder = new_folder(folder)
+    images = sorted((image for image in dataset if not image.problem), key=lambda image: image.path)
+    names = place_images([image.path for image in images], folder / 'images', copy)
+    root = ElementTree.Element('annotations')
+    ElementTree.SubElement(root, 'version').text = '1.1'
+    _add_labels(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), dataset)
+    for number, image in enumerate(images):
+        width, height = map(str, image.size)
+        attributes = {'id': str(number), 'name': names[image.path].as_posix(), 'width': width, 'height': height}
+        attributes |= {'subset': image.split} if image.split else {}
+        element = ElementTree.SubElement(root, 'image', attributes)
+        if image.label:
+            ElementTree.SubElement(element, 'tag', label=image.label, source='manual')
+        groups = itertools.count(1)
+        for annotation in image.annotations or ():
+            _add_object(element, dataset, image, annotation, groups)
+    ElementTree.indent(root)
+    with atomic_write(folder / 'annotations.xml') as file:
+        file.write(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+    return folder
+
+
+def _add_labels(task: ElementTree.Element, dataset: Dataset) -> None:
+    labels = ElementTree.SubElement(task, 'labels')
+    posed = {annotation.name for _, annotation in dataset.annotations() if annotation.keypoints is not None}
+    for name in dict.fromkeys([*dataset.classes, *sorted({image.label for image in dataset if image.label})]):
+        label = ElementTree.SubElement(labels, 'label')
+        ElementTree.SubElement(label, 'name').text = name
+        ElementTree.SubElement(label, 'type').text = 'skeleton' if name in posed else 'any'
+        for point in dataset.keypoints if name in posed else ():
+            sublabel = ElementTree.SubElement(labels, 'label')
+            ElementTree.SubElement(sublabel, 'name').text = point
+            ElementTree.SubElement(sublabel, 'type').text = 'points'
+            ElementTree.SubElement(sublabel, 'parent').text = name
+
+
+def _add_object(
+    element: ElementTree.Element,
+    dataset: Dataset,
+    image: AnnotatedImage,
+    annotation: Annotation,
+    groups: itertools.count,
+) -> None:
+    shapes = []
+    if isinstance(annotation.segmentation, list):
+        for polygon in annotation.segmentation:
+            points = ';'.join(f'{x:.9g},{y:.9g}' for x, y in np.reshape(polygon, (-1, 2)).tolist())
+            shapes.append(('polygon', {'points': points}))
+    elif annotation.segmentation is not None:
+        shapes.append(('mask', _runs(mask_of(annotation.segmentation, image.size))))
+    elif annotation.keypoints is None:
+        x, y, w, h = annotation.box
+        corners = zip(('xtl', 'ytl', 'xbr', 'ybr'), (x, y, x + w, y + h))
+        shapes.append(('box', {key: f'{value:.9g}' for key, value in corners}))
+    count = len(shapes) + (annotation.keypoints is not None)
+    common = {'label': annotation.name, 'source': 'manual', 'occluded': '0', 'z_order': '0'}
+    common |= {'group_id': str(next(groups))} if count > 1 else {}
+    for kind, own in shapes:
+        ElementTree.SubElement(element, kind, common | own)
+    if annotation.keypoints is not None:
+        skeleton = ElementTree.SubElement(element, 'skeleton', common)
+        for name, (x, y, seen) in zip(dataset.keypoints, np.reshape(annotation.keypoints, (-1, 3)).tolist()):
+            states = {'outside': str(int(seen == 0)), 'occluded': str(int(seen == 1))}
+            ElementTree.SubElement(skeleton, 'points', {'label': name, **states, 'points': f'{x:.9g},{y:.9g}'})
+
+
+def _runs(mask: np.ndarray) -> dict[str, str]:
+    """Returns the run lengths of a mask [H, W], row by row and from 0 on, in the box around it."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    values = np.concatenate([[0], part.ravel()])
+    ends = np.append(np.flatnonzero(np.diff(values)), part.size)
+    runs = np.diff(ends, prepend=0)
+    sides = {'left': columns[0], 'top': rows[0], 'width': part.shape[1], 'height': part.shape[0]}
+    return {'rle': ', '.join(map(str, runs.tolist()))} | {key: str(value) for key, value in sides.items()}

@@ -1,0 +1,114 @@
+"""Writes YOLO as Ultralytics reads it: ``data.yaml``, and a text file beside each image's folder."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import yaml
+
+from icconv_mm.annotations.dataset import Annotation, Dataset, assign_splits, find_flip_pairs
+from icconv_mm.annotations.segmentations import mask_of
+from icconv_mm.annotations.writers.images import new_folder, place_images
+from icconv_mm.errors import ArgumentError
+from icconv_mm.files import atomic_write
+
+
+def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+    """Writes ``data.yaml``, ``images/SPLIT`` and ``labels/SPLIT``: keypoints, else masks as polygons, else boxes.
+
+    YOLO has one outline for an object: its pieces are joined by lines, and holes are filled. Crowds are left out. If
+    there is no split for training and validation, one is made as for a training.
+
+    Args:
+        dataset: The dataset; it records a warning for what YOLO cannot hold.
+        folder: A new or empty folder.
+        copy: Whether images are copied; else they are linked.
+
+    Raises:
+        ArgumentError: The folder is not empty, or there are no objects.
+    """
+    tasks = dataset.tasks()
+    if 'detection' not in tasks:
+        raise ArgumentError('to', f'YOLO has objects, and there are {", ".join(tasks)}')
+    folder = new_folder(folder)
+    images = [image for image in dataset if image.annotations is not None and not image.problem]
+    if note := assign_splits(images):
+        dataset.warn(dataset.location, note)
+    kind = 'pose' if 'pose' in tasks else 'instance' if 'instance' in tasks else 'detection'
+    content: dict = {'names': dict(enumerate(dataset.classes))}
+    if kind == 'pose':
+        swap = {one: other for pair in _pairs(dataset) for one, other in (pair, pair[::-1])}
+        flips = [dataset.keypoints.index(swap.get(name, name)) for name in dataset.keypoints]
+        content |= {'kpt_shape': [len(dataset.keypoints), 3], 'flip_idx': flips}
+        content |= {'kpt_names': {number: list(dataset.keypoints) for number in content['names']}}
+    for split in ('train', 'val', 'test'):
+        own = [image for image in images if image.split == split]
+        if not own:
+            continue
+        content[split] = f'images/{split}'
+        for path, name in place_images([image.path for image in own], folder / 'images' / split, copy).items():
+            image = dataset.images[path]
+            lines = [_line(dataset, annotation, image.size, kind) for annotation in image.annotations]
+            with atomic_write((folder / 'labels' / split / name).with_suffix('.txt')) as file:
+                file.write(''.join(f'{line}\n' for line in lines if line).encode())
+    with atomic_write(folder / 'data.yaml') as file:
+        file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
+    return folder
+
+
+def _pairs(dataset: Dataset) -> list[tuple[str, str]]:
+    flips, names = dataset.flip_indices, dataset.keypoints
+    given = [(names[i], names[k]) for i, k in enumerate(flips) if i < k < len(names)]
+    return given if len(flips) == len(names) else find_flip_pairs(names)
+
+
+def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind: str) -> str:
+    """Returns the line of an object; '' with a warning if YOLO cannot hold it."""
+    if annotation.crowd or (kind == 'instance' and not annotation.segmentation):
+        what = 'is a crowd or ignored' if annotation.crowd else 'has no mask'
+        dataset.warn(annotation.location, f'{what}, which YOLO cannot hold: not written')
+        return ''
+    width, height = size
+    x, y, w, h = annotation.box
+    values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+    if kind == 'pose':
+        points = np.array(annotation.keypoints or [0] * 3 * len(dataset.keypoints), dtype=float).reshape(-1, 3)
+        values += (points / (width, height, 1)).ravel().tolist()
+    elif kind == 'instance':
+        outline = np.concatenate(list(_joined(_polygons(annotation, size))))
+        values = (outline / size).clip(0, 1).ravel().tolist()
+    return ' '.join([str(dataset.classes.index(annotation.name)), *(f'{value:.6g}' for value in values)])
+
+
+def _polygons(annotation: Annotation, size: tuple[int, int]) -> list[np.ndarray]:
+    """Returns the outlines [n, 2] of an object's pieces, largest first."""
+    if isinstance(annotation.segmentation, list):
+        return [np.array(polygon, dtype=float).reshape(-1, 2) for polygon in annotation.segmentation]
+    return outlines(mask_of(annotation.segmentation, size))
+
+
+def outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Returns polygons [n, 2] along the edges of the pixels of a mask [H, W], a piece each, without its holes."""
+    # At twice the resolution, borders of pixels lie between contour points, which OpenCV takes at pixel centres.
+    doubled = cv2.resize(np.asarray(mask, np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    found, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    pieces = [contour[:, 0] for contour in found]
+    return [_simplified((piece + (piece % 2)) / 2) for piece in sorted(pieces, key=len, reverse=True)]
+
+
+def _simplified(points: np.ndarray) -> np.ndarray:
+    """Returns an outline without repeated points and points on a straight line."""
+    points = points[np.any(points != np.roll(points, 1, 0), axis=1)]
+    before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
+    return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
+
+
+def _joined(polygons: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the outlines, each followed by its first point and the way back to the first outline."""
+    for polygon in polygons:
+        yield polygon
+        if len(polygons) > 1:
+            yield polygon[:1]
+    for polygon in reversed(polygons[:-1]):
+        yield polygon[:1]
