@@ -67,6 +67,7 @@ def config_for(
     pretrained: str = 'auto',
     patience: int | None = None,
     strict: bool = False,
+    voc_from: int | None = None,
     say: Any = None,
 ) -> Config:
     """Writes a config that trains a network on the user's images, with the annotations that it reads beside it.
@@ -89,6 +90,7 @@ def config_for(
             ``'none'`` random ones; else a file, or any checkpoint that mmengine loads.
         patience: Validations without improvement after which the training ends.
         strict: Whether to refuse datasets of which anything would be left out.
+        voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
         say: Called with each line about the dataset and the choices; by default they are printed.
 
     Returns:
@@ -114,7 +116,8 @@ def config_for(
         for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
-            converted = _prepared(locations, task, Path(temporary, 'new'), classes, ignore_index, strict, say)
+            found = read_datasets(*locations, strict=strict, voc_from=voc_from)
+            converted = _prepared(found, task, Path(temporary, 'new'), classes, ignore_index, say)
             write_json(Path(temporary, 'new', _LOCATIONS), given)
             init = weights_of(backbone, pretrained, say)
             chosen = _choose(task, converted, network, init, size, epochs, patience)
@@ -179,16 +182,14 @@ def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
 
 
 def _prepared(
-    locations: Sequence[str | Path],
+    found: Sequence[Dataset],
     task: str,
     folder: Path,
     classes: Sequence[str] | None,
     ignore_index: Sequence[int],
-    strict: bool,
     say: Any,
 ) -> dict[str, Converted]:
     """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
-    found = read_datasets(*locations, strict=strict)
     tasks = all_tasks(found) if task == 'all' else [task]
     if not tasks:
         raise ArgumentError('task', 'only whole images have labels: use --task classification')
