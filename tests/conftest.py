@@ -74,6 +74,12 @@ def real_samples() -> Path:
     return beside_the_checkout('real_samples', 'images')
 
 
+@pytest.fixture(scope='session')
+def reported_cases() -> Path:
+    """Small sets of annotations that were once read with another meaning; the test skips without them."""
+    return beside_the_checkout('cases_2026_11_27', 'images')
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item):
     """A test of a config whose base is in a library that is not installed skips."""

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from icconv_mm.annotations.report import draw_page, summary, write_warnings
 
         out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
-        options = dict(strict=args.strict, crowd_as_objects=args.crowd_as_objects)
+        options = dict(strict=args.strict, crowd_as_objects=args.crowd_as_objects, voc_from=args.voc_from)
         for number, found in enumerate(sets := read_datasets(*args.data, **options)):
             folder = out / str(number) if number else out
             options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)

@@ -30,6 +30,7 @@ from icconv_mm.annotations.dataset import (
 from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, IMAGE_FORMATS, Files, loaded_shape
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
 from icconv_mm.annotations.readers.coco import coco_sources
+from icconv_mm.annotations.readers.cvat import cvat_sources
 from icconv_mm.annotations.readers.deeplabcut import deeplabcut_sources
 from icconv_mm.annotations.readers.label_studio import label_studio_sources
 from icconv_mm.annotations.readers.labelme import labelme_sources
@@ -47,7 +48,7 @@ from icconv_mm.files import atomic_write, write_json
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _READERS = (
-    *(coco_sources, yolo_sources, voc_sources, seg_map_sources),
+    *(coco_sources, yolo_sources, voc_sources, cvat_sources, seg_map_sources),
     *(deeplabcut_sources, labelme_sources, label_studio_sources),
 )
 _DECODING = 4  # images decoded in parallel
@@ -60,22 +61,29 @@ _FORMATS = (
 )
 
 
-def read_datasets(*locations: str | Path, strict: bool = False, crowd_as_objects: bool = False) -> list[Dataset]:
+def read_datasets(
+    *locations: str | Path, strict: bool = False, crowd_as_objects: bool = False, voc_from: int | None = None
+) -> list[Dataset]:
     """Reads all annotations in folders or annotation files.
 
     Args:
         locations: Folders and files.
         strict: Whether a dataset with skipped annotations is refused, here or at its conversion.
         crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
+        voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
 
     Raises:
         MissingFileError: A location does not exist.
+        ArgumentError: ``voc_from`` is another number.
         DatasetError: A location has no annotations in a supported format; a file that holds a whole split cannot be
             read; or too many annotations are skipped (:func:`icconv_mm.annotations.report.check_left_out`).
     """
+    if voc_from not in (None, 0, 1):
+        raise ArgumentError('voc_from', f'expected 0 or 1, got {voc_from!r}')
     datasets: list[Dataset] = []
     for location in map(Path, locations):
         files = Files(location.absolute())
+        files.voc_from = voc_from
         own = [_read(*source) for reader in _READERS for source in _sources(reader, files)]
         unreadable = [each for each in files.warnings if each[0].lower().endswith(ANNOTATION_SUFFIXES)]
         if not own and not any(what.endswith('left out') for _, what in unreadable):
@@ -149,9 +157,9 @@ def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
         raise
     except Exception as error:
         raise DatasetError(f'{location}: not read as {kind}: {fault_of(error)}') from error
-    if len(dataset.keypoints) > limits.KEYPOINTS:
-        most = limits.KEYPOINTS
-        raise DatasetError(f'{location}: {kind}: {len(dataset.keypoints)} keypoints, of which at most {most} are read')
+    count = max(map(len, [dataset.keypoints, *(names for names, _ in dataset.keypoints_by_class.values())]))
+    if count > limits.KEYPOINTS:
+        raise DatasetError(f'{location}: {kind}: {count} keypoints, of which at most {limits.KEYPOINTS} are read')
     return dataset
 
 
@@ -211,7 +219,7 @@ def convert_dataset(
         InputError: A class is not in the data, or the name of a class or a keypoint cannot be written to a file.
     """
     images = dataset.labelled(task)
-    made = Converted(task, _common_root(images))
+    made = Converted(task, _common_root(images), notes=list(dataset.notes))
     given = {image.path: image.split for image in images}
     if not shared and (note := assign_splits(images)):
         made.notes.append(note)
@@ -363,8 +371,10 @@ def _convert_annotations(
     known, what = list(dataset.classes), 'classes: no class'
     if made.task == 'pose':
         known, what = _posed(dataset, made, images), 'classes: no class with keypoints is called'
-        made.keypoints, made.skeleton, made.flip_pairs = dataset.keypoints, dataset.skeleton, _flips(dataset, made)
     names = require_known(classes, known, what) if classes else known
+    if made.task == 'pose':
+        made.keypoints, made.skeleton = dataset.keypoints_of(*names)
+        made.flip_pairs = _flips(dataset, made)
     learned, wanted = [], set(names)
     for image in images:
         annotations = [annotation for annotation in image.annotations if annotation.name in wanted]
@@ -475,7 +485,7 @@ def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> Non
 
 def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
     """Returns the keypoint pairs swapped by a flip: from the file, else by name; None if neither tells."""
-    names, flips = dataset.keypoints, dataset.flip_indices
+    names, flips = made.keypoints, dataset.flip_indices
     if flips:
         swaps = [isinstance(k, int) and 0 <= k < len(flips) and flips[k] == i for i, k in enumerate(flips)]
         if len(flips) == len(names) and all(swaps):

@@ -19,7 +19,7 @@ import numpy as np
 from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.images_on_disk import _head
 from icconv_mm.annotations.reading import fault_of
-from icconv_mm.errors import InputError, naming
+from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file
 
 SPLITS = ('train', 'val', 'test')
@@ -99,11 +99,13 @@ class Dataset:
         images: Annotated images by path.
         classes: Class names of the objects, in the order of their labels.
         keypoints: Keypoint names; ``skeleton`` has pairs of their indices, from 0.
+        keypoints_by_class: Keypoint names and skeleton of each class that the file gives them for.
         flip_indices: For each keypoint, the index of the one it becomes after a flip, if a file gives it.
         seg_map_classes: Class name of each value of the segmentation maps; empty if the dataset names none.
         colors: Value of each colour (R, G, B) of coloured segmentation maps.
         ignore_index: Values of the segmentation maps that are ignored.
         warnings: File and message of each defect.
+        notes: Messages about choices made while reading.
         missing: Images that are named in annotations but do not exist.
         strict: Whether the dataset is refused if anything is skipped.
         lost: The split of each image (or of the file, if the image is unknown) that lost damaged annotations.
@@ -115,11 +117,13 @@ class Dataset:
     classes: list[str] = field(default_factory=list)
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
+    keypoints_by_class: dict[str, tuple[list[str], list[tuple[int, int]]]] = field(default_factory=dict)
     flip_indices: list[int] = field(default_factory=list)
     seg_map_classes: dict[int, str] = field(default_factory=dict)
     colors: dict[tuple[int, int, int], int] = field(default_factory=dict)
     ignore_index: set[int] = field(default_factory=set)
     warnings: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     strict: bool = False
     lost: dict[str, str] = field(default_factory=dict)
@@ -208,6 +212,25 @@ class Dataset:
             self._known.add(name)
             self.classes.append(name)
         return name
+
+    def set_keypoints(self, name: str, keypoints: Sequence[str], skeleton: Sequence[tuple[int, int]] = ()) -> None:
+        """Records the keypoints of a class; ``keypoints`` and ``skeleton`` are those of the first class."""
+        self.keypoints_by_class[name] = list(keypoints), list(skeleton)
+        self.keypoints, self.skeleton = next(iter(self.keypoints_by_class.values()))
+
+    def keypoints_of(self, *names: str) -> tuple[list[str], list[tuple[int, int]]]:
+        """Returns the keypoint names and the skeleton that some classes share.
+
+        Raises:
+            ArgumentError: The classes have different keypoints; a pose network learns one list.
+        """
+        common = self.keypoints, self.skeleton
+        own = {name: self.keypoints_by_class.get(name, common) for name in names}
+        if len({tuple(keypoints) for keypoints, _ in own.values()}) > 1:
+            lists = '; '.join(f'{name} has {", ".join(keypoints)}' for name, (keypoints, _) in own.items())
+            what = 'a pose network learns one list of keypoints, but the classes have different ones'
+            raise ArgumentError('classes', f'{self.location}: {what}: {lists}. Name the classes of one list')
+        return next(iter(own.values()), common)
 
     def annotations(self) -> Iterator[tuple[AnnotatedImage, Annotation]]:
         """Yields every annotation with its image."""

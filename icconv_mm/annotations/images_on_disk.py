@@ -107,6 +107,11 @@ def split_of(*names: str | Path) -> str:
     return ''
 
 
+def without_split(stem: str) -> str:
+    """Returns the name of a file without the word of its split: equal for the files of one dataset."""
+    return _SPLIT.sub('*', stem.lower())
+
+
 def followed(path: Path) -> Path:
     """Resolves symbolic links that a checkout without link support stored as files with the target's path."""
     location, parts = Path(path.anchor), list(path.parts[1:] if path.anchor else path.parts)
@@ -182,6 +187,7 @@ class Files:
         root: The folder that was walked.
         only: The single annotation file, or None.
         warnings: Files and folders that cannot be read, and why.
+        voc_from: The number of the first pixel in boxes of Pascal VOC, where the user says it.
     """
 
     def __init__(self, location: Path) -> None:
@@ -192,7 +198,8 @@ class Files:
         self.root = location if self.only is None else beside
         self.by_folder: dict[Path, list[str]] = {}
         self.warnings: list[tuple[str, str]] = []
-        self.kinds: dict[Path, str] = {}  # of JSON files that were inspected
+        self.kinds: dict[Path, str] = {}  # of JSON and XML files that were inspected
+        self.voc_from: int | None = None
         self._walk()
         self._images: dict[str, list[Path]] | None = None
         self._ends: dict[str, ByEnd] = {}

@@ -122,7 +122,7 @@ def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedIma
     objects = []
     for annotation in image.annotations or ():
         label = classes.index(annotation.name) if annotation.name in classes else 0
-        item = DrawnObject(color_of(label), annotation.name, skeleton=dataset.skeleton)
+        item = DrawnObject(color_of(label), annotation.name, skeleton=dataset.keypoints_of(annotation.name)[1])
         if annotation.box is not None:
             x, y, w, h = annotation.box
             item.box = [x, y, x + w, y + h]

@@ -113,6 +113,8 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--strict', action='store_true', help=strict)
     crowd = 'learn crowds and ignored objects (iscrowd, difficult), for tools that mark single objects so'
     parser.add_argument('--crowd-as-objects', action='store_true', help=crowd)
+    first = 'number of the first pixel in boxes of Pascal VOC (default: as the boxes say, else 1)'
+    parser.add_argument('--voc-from', type=int, choices=(0, 1), help=first)
 
 
 def add_work_dir(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +156,7 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
 
     names = vars(args).keys() & inspect.signature(config_for).parameters.keys() - {'epochs', 'work_dir'}
     of_data = {name: vars(args).pop(name) for name in sorted(names)}
-    given = {name: value for name, value in of_data.items() if value not in (None, [], False)}
+    given = {name: value for name, value in of_data.items() if value not in (None, []) and value is not False}
     own, length = None, {name: vars(args).pop(name) for name in ('epochs', 'iters')}
     is_config = args.config[0].endswith('.py') or ('task' not in given and not os.path.exists(args.config[0]))
     if len(args.config) == 1 and is_config:

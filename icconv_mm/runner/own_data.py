@@ -68,6 +68,7 @@ def config_for(
     patience: int | None = None,
     strict: bool = False,
     crowd_as_objects: bool = False,
+    voc_from: int | None = None,
     say: Any = None,
 ) -> Config:
     """Writes a config that trains a network on the user's images, with the annotations that it reads beside it.
@@ -91,6 +92,7 @@ def config_for(
         patience: Validations without improvement after which the training ends.
         strict: Whether to refuse datasets of which anything would be left out.
         crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
+        voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
         say: Called with each line about the dataset and the choices; by default they are printed.
 
     Returns:
@@ -116,7 +118,8 @@ def config_for(
         for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
-            datasets = read_datasets(*locations, strict=strict, crowd_as_objects=crowd_as_objects)
+            options = dict(strict=strict, crowd_as_objects=crowd_as_objects, voc_from=voc_from)
+            datasets = read_datasets(*locations, **options)
             converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
             write_json(Path(temporary, 'new', _LOCATIONS), given)
             init = weights_of(backbone, pretrained, say)

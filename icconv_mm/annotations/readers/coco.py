@@ -344,8 +344,8 @@ def _coco_annotation(
     keypoints = entry.get('keypoints')
     if keypoints and any(keypoints[2::3]):
         dataset.keypoints = dataset.keypoints or [f'point_{k + 1}' for k in range(len(keypoints) // 3)]
-        if len(keypoints) != 3 * len(dataset.keypoints):
-            what = f'"keypoints" has {len(keypoints)} values, expected 3 x {len(dataset.keypoints)}'
+        if len(keypoints) != 3 * (count := len(dataset.keypoints_of(name)[0])):
+            what = f'"keypoints" has {len(keypoints)} values, expected 3 x {count}'
             dataset.leave_out(where, what, image.path, image.split)
         else:
             annotation.keypoints = keypoints
@@ -356,7 +356,7 @@ def _coco_annotation(
 
 
 def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> None:
-    """Sets the dataset's keypoint names and skeleton from the categories, which must all agree."""
+    """Sets keypoint names and skeleton of each category, which must be the same in all files."""
     for category in categories:
         names, skeleton = category.get('keypoints'), category.get('skeleton') or ()
         if not names:
@@ -364,18 +364,15 @@ def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> Non
         if not (isinstance(names, list) and all(isinstance(each, (str, int)) for each in names)):
             raise DatasetError(f'{path}: categories: "keypoints" is {short(names)}, expected a list of names')
         names = list(map(str, names))
-        if dataset.keypoints and dataset.keypoints != names:
-            raise DatasetError(
-                f'{path}: category {category.get("name")!r} has other keypoints than those before it: one network '
-                'learns one list of keypoints; split the file by category'
-            )
-        dataset.keypoints = names
+        name = str(category.get('name'))
+        if dataset.keypoints_by_class.get(name, (names,))[0] != names:
+            raise DatasetError(f'{path}: category {name!r} has other keypoints than in the files before it')
         pairs = [pair for pair in skeleton if _is_link(pair, len(names))] if isinstance(skeleton, list) else []
         if len(pairs) < len(skeleton):
             other = next((pair for pair in skeleton if pair not in pairs), skeleton)
-            what = f'skeleton of {category.get("name")!r}: joins {short(other)} of {len(names)} keypoints'
+            what = f'skeleton of {name!r}: joins {short(other)} of {len(names)} keypoints'
             dataset.warn(path, f'{what}, expected two numbers from 1')
-        dataset.skeleton = [(a - 1, b - 1) for a, b in pairs]
+        dataset.set_keypoints(name, names, [(a - 1, b - 1) for a, b in pairs])
 
 
 def _is_link(pair: Any, count: int) -> bool:

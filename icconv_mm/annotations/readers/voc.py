@@ -1,40 +1,44 @@
-"""Reads Pascal VOC (an XML file of boxes per image, as LabelImg writes too) and CVAT (one XML file for all images)."""
+"""Reads Pascal VOC (an XML file of boxes per image, as LabelImg writes too) and the polygons of MIT's LabelMe."""
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
-import numpy as np
-
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
-from icconv_mm.annotations.images_on_disk import Files, as_path, split_of
+from icconv_mm.annotations.images_on_disk import Files, as_path
 from icconv_mm.annotations.readers.lists import listed, splits_of
-from icconv_mm.annotations.reading import DatasetError, as_integer, as_number, head, read_xml
-from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, written_size
-from icconv_mm.errors import short
-from icconv_mm_runtime.coco import encode_rle
+from icconv_mm.annotations.reading import DatasetError, as_number, head, read_xml
+from icconv_mm.annotations.segmentations import as_segmentation, fit_to_image, written_size
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
+_YES = ('1', 'true', 'yes')
+
+
+def kind_of_xml(path: Path, files: Files) -> str:
+    """Returns the tag of an XML file's root element; '' if it is not XML.
+
+    Beside a file of Pascal VOC, whose root is ``annotation``, every other counts as one: there are many.
+    """
+    if path not in files.kinds:
+        try:
+            kind = files.kinds.get(path.parent) or next(iterparse(path, events=('start',)))[1].tag
+        except (ParseError, StopIteration, ValueError, LookupError, OSError):
+            kind = ''
+        files.kinds[path] = kind
+        if kind == 'annotation':
+            files.kinds[path.parent] = kind
+    return files.kinds[path]
 
 
 def voc_sources(files: Files) -> Iterator[tuple]:
-    """Yields XML files with the root ``annotation``, as one source, and each file with the root ``annotations``."""
-    voc: list[Path] = []
-    strange: list[Path] = []
-    kinds: dict[Path, str] = {}
-    for path in files.labels('.xml'):
-        kind = kinds.get(path.parent) or _root(path)
-        if kind == 'annotation':
-            kinds[path.parent] = kind
-            voc.append(path)
-        elif kind == 'annotations':
-            yield 'CVAT', path, partial(_cvat, path, files)
-        elif kind is None:
-            strange.append(path)
-    for path in strange:
-        if path.parent in kinds or path == files.only:
+    """Yields XML files with the root ``annotation``, as one source."""
+    kinds = {path: kind_of_xml(path, files) for path in files.labels('.xml')}
+    voc = [path for path, kind in kinds.items() if kind == 'annotation']
+    folders = {path.parent for path in voc}
+    for path in (path for path, kind in kinds.items() if not kind):
+        if path.parent in folders or path == files.only:
             voc.append(path)
         elif '<annotation' in head(path):
             files.warnings.append((str(path), 'looks like annotations, and is not XML: left out'))
@@ -42,77 +46,154 @@ def voc_sources(files: Files) -> Iterator[tuple]:
         yield 'Pascal VOC', files.root, partial(_voc, voc, files)
 
 
-def _root(path: Path) -> str | None:
-    """Returns the tag of the root element; None if the file is not XML."""
-    try:
-        return next(iterparse(path, events=('start',)))[1].tag
-    except (ParseError, StopIteration, ValueError, LookupError, OSError):
-        return None
-
-
 def _voc(paths: list[Path], files: Files) -> Dataset:
-    """Reads boxes, whose pixels count from 1 and include the last one; ``difficult`` objects become crowds."""
-    dataset, names, labelled = Dataset('Pascal VOC', files.root), set(), set()
+    """Reads boxes, and polygons of MIT's LabelMe; ``difficult`` objects become crowds."""
+    dataset = Dataset('Pascal VOC', files.root)
     lists = listed(files, 'Main', elsewhere=False)
     splits = splits_of(paths, lists, files, dataset)
+    read: list[tuple[Path, AnnotatedImage, tuple[int, int] | None]] = []
+    replaced: list[str] = []  # images that are not there, and those that are read in their place
     # A file without an image of its own name may name another file's image: the file with that name is read first.
     for path in sorted(splits, key=lambda path: _beside(path, files) is None):
         with dataset.reading(path, _beside(path, files), splits[path]):
             root = read_xml(path)
-            written = _written(root.findtext('size/width'), root.findtext('size/height'), 'size/')
-            image = _voc_image(dataset, path, root, files, splits[path])
+            written = written_size(
+                root.findtext('size/width') or root.findtext('imagesize/ncols'),
+                root.findtext('size/height') or root.findtext('imagesize/nrows'),
+                ('size/width', 'size/height'),
+            )
+            image = _voc_image(dataset, path, root, files, splits[path], replaced)
             if image is None or not dataset.is_first(image, path):
                 continue
-            labelled.add(path.stem)
             image.annotations = []
+            read.append((path, image, written))
             for i, element in enumerate(root.iter('object')):
                 where = f'{path}: object {i + 1}'
                 with dataset.reading(where, image.path, image.split):
-                    annotation = _voc_annotation(element, where)
-                    names.add(annotation.name)
-                    image.annotations.append(annotation)
-            fit_to_image(dataset, image, written, path)
-    dataset.classes = sorted(names)
-    for name in dict.fromkeys(line.split()[0] for _, line in lists):
-        if not {name, as_path(name).name, as_path(name).stem} & labelled:
-            dataset.missing.append(f'ImageSets: {name}: no XML or no image')
+                    if (annotation := _voc_annotation(dataset, element, image, written, where)) is not None:
+                        image.annotations.append(annotation)
+    if replaced:
+        more = f' ({len(replaced)} such files)' if len(replaced) > 1 else ''
+        dataset.notes.append(f'{replaced[0]} is read in its place{more}')
+    _count_pixels(dataset, read, files.voc_from)
+    for path, image, written in read:
+        fit_to_image(dataset, image, written, path)
+    annotations = [annotation for _, annotation in dataset.annotations()]
+    if annotations and all(annotation.segmentation is not None for annotation in annotations):
+        dataset.format = 'LabelMe of MIT'
+    dataset.classes = sorted({annotation.name for annotation in annotations})
+    _say_unlabelled(dataset, {path.stem for path in paths}, lists, files)
     return dataset
 
 
-def _written(width: str | None, height: str | None, prefix: str = '') -> tuple[int, int] | None:
-    """Returns width and height given by an XML file, as integers or ``'640.0'``; None if it gives none."""
-    return written_size(width, height, (f'{prefix}width', f'{prefix}height'))
+def _say_unlabelled(dataset: Dataset, stems: set[str], lists: Sequence[tuple[str, str]], files: Files) -> None:
+    """Records the images without an XML file, those of the lists or else of the folders; ``stems`` are of XML files."""
+    images = {path for path, image in dataset.images.items() if image.annotations is not None}
+    near = dict.fromkeys([path.parent for path in images] + [files.root / 'JPEGImages'])
+    for line in dict.fromkeys(line.split()[0] for _, line in lists):
+        name = as_path(line)
+        if {line, name.name, name.stem} & stems:
+            continue
+        stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name
+        if (there := files.beside(stem, *near)) is None:
+            dataset.missing.append(f'ImageSets: {line}')
+        else:
+            dataset.warn(there, 'is listed in ImageSets, and has no XML file: left out')
+    if not lists:
+        folders = {path.parent for path in images}
+        alone = [path for path in files.ending(*IMAGE_SUFFIXES) if path.parent in folders and path not in images]
+        alone = [path for path in alone if path.stem not in stems]
+        if alone:
+            more = f' ({len(alone)} such images)' if len(alone) > 1 else ''
+            dataset.warn(alone[0], f'has no XML file: not read{more}')
 
 
 def _beside(path: Path, files: Files) -> Path | None:
     """Returns the image with the name of an XML file."""
+    return files.beside(path.stem, *_near(path))
+
+
+def _near(path: Path) -> list[Path]:
+    """Returns the folders near an XML file that are searched first for its image."""
     above = path.parent.parent
-    return files.beside(path.stem, path.parent, above / 'JPEGImages', above / 'images', above)
+    return [path.parent, above / 'JPEGImages', above / 'images', above]
 
 
-def _voc_image(dataset: Dataset, path: Path, root: Element, files: Files, split: str) -> AnnotatedImage | None:
-    named = (root.findtext('filename') or '').strip()
+def _voc_image(
+    dataset: Dataset, path: Path, root: Element, files: Files, split: str, replaced: list[str]
+) -> AnnotatedImage | None:
+    """Returns the image of an XML file; adds a line to ``replaced`` if its name has another suffix in the file."""
+    named = as_path(root.findtext('filename') or '')
     location = _beside(path, files)
-    if location is None and named:  # of several images of that name, the one whose folder is named like this file's
-        location = files.image(str(path.relative_to(files.root).parent / as_path(named)))
+    is_same = location is None or named.name.lower() == location.name.lower()
+    is_other = not is_same and named.stem == path.stem and named.suffix.lower() in IMAGE_SUFFIXES
+    if named.name and (location is None or is_other):
+        # of several images of that name, the one whose folder is named like this file's
+        given = files.image(str(path.relative_to(files.root).parent / named), *(_near(path) if is_other else ()))
+        if is_other and given is None:
+            replaced.append(f'{path}: {named.name} is not there, {location.name}')
+        location = given or location
     if location is None:
-        dataset.missing.append(f'{path}: {named or path.stem}')
+        dataset.missing.append(f'{path}: {named.name or path.stem}')
         return None
     return dataset.image(location, split)
 
 
-def _voc_annotation(element: Element, where: str) -> Annotation:
-    """Returns the annotation of an object; raises DatasetError, naming the field, if it is invalid."""
+def _voc_annotation(
+    dataset: Dataset, element: Element, image: AnnotatedImage, written: tuple[int, int] | None, where: str
+) -> Annotation | None:
+    """Returns the annotation of an object, a box with the differences of its corners as width and height.
+
+    Raises:
+        DatasetError: A field is invalid; the message names it.
+    """
     name = (element.findtext('name') or '').strip()
+    if (element.findtext('deleted') or '').strip() == '1':  # LabelMe keeps them
+        return None
     if not name:
         raise DatasetError('has no name')
-    if element.find('bndbox') is None:
-        raise DatasetError(f'{name}: has no bndbox')
-    x1, y1, x2, y2 = (as_number(element.findtext(f'bndbox/{side}'), f'{name}: bndbox/{side}') for side in _BOX)
+    crowd = (element.findtext('difficult') or '').strip().lower() in _YES
+    box = element.find('bndbox')
+    if box is None and (points := element.findall('polygon/pt')):
+        values = [as_number(point.findtext(side), f'{name}: polygon/pt/{side}') for point in points for side in 'xy']
+        size = image.size[::-1] if written == image.size[::-1] else image.size
+        polygon = as_segmentation([values], size, dataset, where, image)
+        return None if polygon is None else Annotation(name, segmentation=polygon, crowd=crowd, location=where)
+    if box is None:
+        raise DatasetError(f'{name}: has no bndbox, and no polygon')
+    x1, y1, x2, y2 = (as_number(box.findtext(side), f'{name}: bndbox/{side}') for side in _BOX)
     if x2 <= x1 or y2 <= y1:
         raise DatasetError(f'{name}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) has no area')
-    crowd = (element.findtext('difficult') or '0').strip() == '1'
-    return Annotation(name, [x1 - 1, y1 - 1, x2 - x1 + 1, y2 - y1 + 1], crowd=crowd, location=where)
+    return Annotation(name, [x1, y1, x2 - x1, y2 - y1], crowd=crowd, location=where)
+
+
+def _count_pixels(
+    dataset: Dataset, read: Sequence[tuple[Path, AnnotatedImage, tuple[int, int] | None]], given: int | None
+) -> None:
+    """Moves boxes that count pixels from 1 and include the last one; else they count from 0 and end before it.
+
+    Counting from 1 no side starts at 0 and none has fractions; counting from 0 none ends at the image's width + 1. More
+    boxes decide; a set without such boxes counts from 1. An end at the width says nothing: careless boxes end there.
+    """
+    boxes, from_zero, from_one = [], 0, 0
+    for _, image, written in read:
+        own = [annotation.box for annotation in image.annotations if annotation.box is not None]
+        width, height = (written or image.size) if own else (0, 0)  # zeros if it cannot be read
+        from_zero += sum(x == 0 or y == 0 or any(value % 1 for value in (x, y, w, h)) for x, y, w, h in own)
+        from_one += sum(width > 0 and (x + w == width + 1 or y + h == height + 1) for x, y, w, h in own)
+        boxes += own
+    first = int(from_zero <= from_one) if given is None else given
+    if given is None and boxes:
+        speaks = f'{from_zero} of {len(boxes)} start at 0 or have fractions'
+        against = f'{from_one} of {len(boxes)} end at the width or height + 1'
+        if not (from_zero or from_one):
+            why = 'as in Pascal VOC; no box says otherwise'
+        else:
+            why = f'{speaks}, {against}' if from_zero and from_one else speaks if from_zero else against
+        dataset.notes.append(f'boxes count pixels from {first}: {why} (--voc-from {1 - first} changes this)')
+    for box in boxes if first else ():
+        x, y, w, h = box
+        box[:] = [x - 1, y - 1, w + 1, h + 1]
 
 
 def voc_names(paths: Iterable[Path]) -> set[str]:
@@ -144,139 +225,3 @@ def _has_numbers(element: Element, fields: Sequence[str]) -> bool:
         return all(as_number(element.findtext(field), field) is not None for field in fields)
     except DatasetError:
         return False
-
-
-# --- CVAT for images 1.1 ---
-
-
-def _cvat(path: Path, files: Files) -> Dataset:
-    """Reads all images of one file; raises DatasetError if it is not XML."""
-    dataset, root = Dataset('CVAT', path), read_xml(path)
-    for label in root.iterfind('.//labels/label'):
-        if label.findtext('type') != 'tag' and label.findtext('parent') is None:
-            if name := (label.findtext('name') or '').strip():
-                dataset.add_class(name)
-            else:
-                dataset.warn(path, 'a label has a blank name: left out')
-    locations = files.images(
-        (element.get('name', '') for element in root.iter('image')), path.parent, path.parent / 'images'
-    )
-    for element in root.iter('image'):
-        name = element.get('name', '')
-        if (location := locations.get(name)) is None:
-            dataset.missing.append(f'{path}: {name}')
-            continue
-        split = split_of(element.get('subset') or '') or split_of(as_path(name).parent)
-        with dataset.reading(f'{path}: image {name}', os.path.realpath(location), split):
-            written = _written(element.get('width'), element.get('height'))
-            image = dataset.image(location, split)
-            if dataset.is_first(image, path):
-                image.annotations = []
-                _cvat_image(dataset, element, image, written, f'{path}: image {name}')
-                fit_to_image(dataset, image, written, path)
-    return dataset
-
-
-def _cvat_image(
-    dataset: Dataset, parent: Element, image: AnnotatedImage, written: tuple[int, int] | None, where: str
-) -> None:
-    """Adds the objects and tags of an image."""
-    size = image.size[::-1] if written == image.size[::-1] else image.size
-    for i, element in enumerate(parent):
-        own = f'{where}, {element.tag} {i + 1}'
-        with dataset.reading(own, image.path, image.split):
-            label = (element.get('label') or '').strip()
-            if not label:
-                raise DatasetError('label is blank')
-            if element.tag == 'tag':
-                image.label = label
-            elif element.tag not in ('box', 'polygon', 'mask', 'skeleton'):
-                dataset.warn(own, f'{element.tag} is no box, polygon, mask or skeleton: left out')
-            elif (annotation := _cvat_annotation(dataset, element, label, image, size, own)) is not None:
-                dataset.add_class(label)
-                image.annotations.append(annotation)
-
-
-def _cvat_annotation(
-    dataset: Dataset, element: Element, label: str, image: AnnotatedImage, size: tuple[int, int], where: str
-) -> Annotation | None:
-    annotation = Annotation(label, location=where)
-    if element.tag == 'box':
-        corners = [as_number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr')]
-        annotation.box = _around_rotated(*corners, as_number(element.get('rotation') or 0, 'rotation'))
-    elif element.tag == 'polygon':
-        annotation.segmentation = as_segmentation([_polygon(element.get('points', ''))], size, dataset, where, image)
-        if annotation.segmentation is None:
-            return None
-    elif element.tag == 'mask':
-        annotation.segmentation = encode_rle(_cvat_mask(element, size))
-    else:
-        _take_skeleton(dataset, annotation, element, size)
-        annotation.box = box_of_keypoints(annotation.keypoints, size)
-        if annotation.box is None:
-            dataset.warn(where, 'all points are outside: left out')
-            return None
-    return annotation
-
-
-def _polygon(text: str) -> list[float]:
-    try:
-        polygon = list(map(float, text.replace(';', ',').split(',')))
-    except ValueError:
-        raise DatasetError(f'points is {short(text, 40)}, expected x,y;x,y;...') from None
-    if text.count(',') != text.count(';') + 1:
-        raise DatasetError(f'points is {short(text, 40)}, expected x,y;x,y;...')
-    return polygon
-
-
-def _point(text: str | None) -> tuple[float, float]:
-    x, comma, y = (text or '').partition(',')
-    if not comma:
-        raise DatasetError(f'points has {short(text, 40)}, expected x,y')
-    return as_number(x, 'points'), as_number(y, 'points')
-
-
-def _cvat_mask(element: Element, size: tuple[int, int]) -> np.ndarray:
-    """Returns the mask [H, W] of an image, clipped to its border."""
-    left, top, width, height = (as_integer(element.get(key), key) for key in ('left', 'top', 'width', 'height'))
-    if not (0 < width <= 2 * size[0] and 0 < height <= 2 * size[1]):
-        raise DatasetError(f'width and height are {width} x {height}, those of its image {size[0]} x {size[1]}')
-    try:
-        runs = list(map(int, (rle := element.get('rle', '')).split(',')))
-    except ValueError:
-        raise DatasetError(f'rle is {short(rle, 40)}, expected numbers of pixels') from None
-    if min(runs) < 0 or sum(runs) != width * height:
-        raise DatasetError(f'rle has {short(sum(runs), 20)} pixels, the mask {width} x {height}')
-    values = np.repeat(np.arange(len(runs), dtype=np.uint8) % 2, runs).reshape(height, width)
-    x, y = max(left, 0), max(top, 0)
-    values = values[y - top : max(size[1] - top, 0), x - left : max(size[0] - left, 0)]
-    mask = np.zeros(size[::-1], dtype=np.uint8)
-    mask[y : y + values.shape[0], x : x + values.shape[1]] = values
-    if not mask.any():
-        raise DatasetError('the mask is empty, or outside the image')
-    return mask
-
-
-def _take_skeleton(dataset: Dataset, annotation: Annotation, element: Element, size: tuple[int, int]) -> None:
-    points = {each.get('label', ''): each for each in element.iter('points')}
-    if not dataset.keypoints:
-        dataset.keypoints = sorted(points, key=lambda name: (len(name), name) if name.isdigit() else (0, name))
-    annotation.keypoints = []
-    for name in dataset.keypoints:
-        each = points.get(name)
-        if each is None or each.get('outside') == '1':
-            annotation.keypoints += [0, 0, 0]
-        else:
-            annotation.keypoints += [*_point(each.get('points')), 1 if each.get('occluded') == '1' else 2]
-
-
-def _around_rotated(x1: float, y1: float, x2: float, y2: float, degrees: float) -> list[float]:
-    """Returns the axis-aligned box around a rotated one."""
-    width, height = x2 - x1, y2 - y1
-    if degrees == 0:
-        return [x1, y1, width, height]
-    turn = np.deg2rad(degrees)
-    outer_width = abs(width * np.cos(turn)) + abs(height * np.sin(turn))
-    outer_height = abs(width * np.sin(turn)) + abs(height * np.cos(turn))
-    left, top = (x1 + x2 - outer_width) / 2, (y1 + y2 - outer_height) / 2
-    return [float(value) for value in (left, top, outer_width, outer_height)]
