@@ -107,9 +107,16 @@ def read_datasets(
     return datasets
 
 
-def read_dataset(path: str | Path, task: str | None = None, classes: Sequence[str] | None = None) -> Dataset:
-    """Returns the dataset of a folder or file: see :func:`icconv_mm.annotations.read`."""
-    datasets = read_datasets(path)
+def read_dataset(
+    path: str | Path, task: str | None = None, classes: Sequence[str] | None = None, **options: Any
+) -> Dataset:
+    """Returns the dataset of a folder or file: see :func:`icconv_mm.annotations.read`.
+
+    Args:
+        path, task, classes: As there.
+        options: See :func:`read_datasets`.
+    """
+    datasets = read_datasets(path, **options)
     if task is not None:
         dataset = choose_dataset(datasets, task)
     elif len(datasets) > 1:

@@ -57,7 +57,7 @@ def describe(dataset: Dataset) -> str:
     counts = Counter(annotation.name for _, annotation in dataset.annotations())
     labels = Counter(image.label for image in dataset if image.label)
     lines = [f'{dataset.location}: {dataset.format}, {len(dataset)} images ({_counts(splits)})']
-    lines.append(f'  for {", ".join(dataset.tasks()) or "no task"}')
+    lines.append(f'  tasks: {", ".join(dataset.tasks())}')
     if dataset.classes:
         lines.append(f'  {len(dataset.classes)} classes: {_counts({name: counts[name] for name in dataset.classes})}')
     if labels:

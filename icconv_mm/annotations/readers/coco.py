@@ -279,7 +279,8 @@ def _images(
 
 def _near(path: Path, split: str) -> list[Path]:
     """Returns the folders near an annotation file that are searched first for its images."""
-    return [path.parent, path.parent.parent, *(path.parent / each for each in ('images', split) if each)]
+    above = path.parent.parent
+    return [path.parent, above, path.parent / 'images', above / 'images', *([path.parent / split] if split else [])]
 
 
 def _of_one_size(

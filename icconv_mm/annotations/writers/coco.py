@@ -37,7 +37,7 @@ def write_coco(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         raise ArgumentError('to', 'COCO has no classes of whole images')
     folder = new_folder(folder)
     images = sorted((image for image in dataset if not image.problem), key=lambda image: image.path)
-    names = place_images([image.path for image in images], folder / 'images', copy)
+    names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):
         own = [image for image in images if image.split == split]
         entries = {image.path: _image(number, image, names[image.path]) for number, image in enumerate(own, 1)}
@@ -70,7 +70,8 @@ def _categories(dataset: Dataset) -> Iterable[dict[str, Any]]:
     for number, name in enumerate(dataset.classes, 1):
         own = {'id': number, 'name': name, 'supercategory': ''}
         if name in posed:
-            own |= {'keypoints': dataset.keypoints, 'skeleton': [[a + 1, b + 1] for a, b in dataset.skeleton]}
+            keypoints, skeleton = dataset.keypoints_of(name)
+            own |= {'keypoints': keypoints, 'skeleton': [[a + 1, b + 1] for a, b in skeleton]}
         yield own
 
 

@@ -31,7 +31,7 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         raise ArgumentError('to', 'segmentation maps are not written for CVAT: write them as COCO')
     folder = new_folder(folder)
     images = sorted((image for image in dataset if not image.problem), key=lambda image: image.path)
-    names = place_images([image.path for image in images], folder / 'images', copy)
+    names = place_images(images, folder / 'images', copy)
     root = ElementTree.Element('annotations')
     ElementTree.SubElement(root, 'version').text = '1.1'
     _add_labels(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), dataset)
@@ -58,7 +58,7 @@ def _add_labels(task: ElementTree.Element, dataset: Dataset) -> None:
         label = ElementTree.SubElement(labels, 'label')
         ElementTree.SubElement(label, 'name').text = name
         ElementTree.SubElement(label, 'type').text = 'skeleton' if name in posed else 'any'
-        for point in dataset.keypoints if name in posed else ():
+        for point in dataset.keypoints_of(name)[0] if name in posed else ():
             sublabel = ElementTree.SubElement(labels, 'label')
             ElementTree.SubElement(sublabel, 'name').text = point
             ElementTree.SubElement(sublabel, 'type').text = 'points'
@@ -90,7 +90,8 @@ def _add_object(
         ElementTree.SubElement(element, kind, common | own)
     if annotation.keypoints is not None:
         skeleton = ElementTree.SubElement(element, 'skeleton', common)
-        for name, (x, y, seen) in zip(dataset.keypoints, np.reshape(annotation.keypoints, (-1, 3)).tolist()):
+        names, _ = dataset.keypoints_of(annotation.name)
+        for name, (x, y, seen) in zip(names, np.reshape(annotation.keypoints, (-1, 3)).tolist()):
             states = {'outside': str(int(seen == 0)), 'occluded': str(int(seen == 1))}
             ElementTree.SubElement(skeleton, 'points', {'label': name, **states, 'points': f'{x:.9g},{y:.9g}'})
 

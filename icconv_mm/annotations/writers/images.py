@@ -2,9 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
+from icconv_mm.annotations.dataset import AnnotatedImage
 from icconv_mm.errors import ArgumentError
 
 
@@ -21,15 +22,25 @@ def new_folder(folder: str | Path) -> Path:
     return folder
 
 
-def place_images(paths: Iterable[Path], folder: Path, copy: bool) -> dict[Path, Path]:
+def place_images(
+    images: Sequence[AnnotatedImage], folder: Path, copy: bool, by_split: bool = False
+) -> dict[Path, Path]:
     """Links or copies images below a folder, in the subfolders that they have below their common one.
+
+    Args:
+        images: The images.
+        folder: The folder.
+        copy: Whether they are copied.
+        by_split: Whether each split has its own subfolder.
 
     Returns:
         The path below ``folder`` of each image.
     """
-    paths = list(paths)
-    root = os.path.commonpath([path.parent for path in paths])
-    placed = {path: path.relative_to(root) for path in paths}
+    placed: dict[Path, Path] = {}
+    for split in sorted({image.split for image in images}) if by_split else ('',):
+        own = [image.path for image in images if not by_split or image.split == split]
+        root = os.path.commonpath([path.parent for path in own])
+        placed |= {path: Path(split, path.relative_to(root)) for path in own}
     for path, name in placed.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if copy:

@@ -34,7 +34,7 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
         raise ArgumentError('to', 'segmentation maps are not written for Label Studio: write them as COCO')
     folder = new_folder(folder)
     images = [image for image in dataset if not image.problem]
-    names = place_images([image.path for image in images], folder / 'images', copy)
+    names = place_images(images, folder / 'images', copy, by_split=True)
     tasks = []
     for image in images:
         task: dict[str, Any] = {'data': {'image': f'/data/local-files/?d=images/{names[image.path].as_posix()}'}}
@@ -56,7 +56,8 @@ def _config(dataset: Dataset) -> str:
     tags = [('RectangleLabels', 'Label', dataset.classes)]
     if 'instance' in dataset.tasks():
         tags += [('PolygonLabels', 'Label', dataset.classes), ('BrushLabels', 'Label', dataset.classes)]
-    tags += [('KeyPointLabels', 'Label', dataset.keypoints)]
+    points = dict.fromkeys(each for name in dataset.classes for each in dataset.keypoints_of(name)[0])
+    tags += [('KeyPointLabels', 'Label', list(points))]
     tags += [('Choices', 'Choice', sorted({image.label for image in dataset if image.label}))]
     parts = ['<View>', '  <Image name="image" value="$image"/>']
     for tag, item, values in tags:
@@ -86,7 +87,8 @@ def _results(dataset: Dataset, image: AnnotatedImage) -> Iterator[dict[str, Any]
         value = value or {'x': x, 'y': y, 'width': w, 'height': h, 'rotation': 0}
         made = region(kind, annotation.name, value, **more)
         yield made
-        for name, (left, top, seen) in zip(dataset.keypoints, np.reshape(annotation.keypoints or [], (-1, 3)).tolist()):
+        names, _ = dataset.keypoints_of(annotation.name)
+        for name, (left, top, seen) in zip(names, np.reshape(annotation.keypoints or [], (-1, 3)).tolist()):
             if seen:
                 point = {'x': 100 * left / width, 'y': 100 * top / height, 'width': 0.5}
                 yield region('keypointlabels', name, point, parentID=made['id'])

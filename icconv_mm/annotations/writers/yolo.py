@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import yaml
 
-from icconv_mm.annotations.dataset import Annotation, Dataset, assign_splits, find_flip_pairs
+from icconv_mm.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits, find_flip_pairs
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.annotations.writers.images import new_folder, place_images
 from icconv_mm.errors import ArgumentError
@@ -37,33 +37,32 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         dataset.warn(dataset.location, note)
     kind = 'pose' if 'pose' in tasks else 'instance' if 'instance' in tasks else 'detection'
     content: dict = {'names': dict(enumerate(dataset.classes))}
+    keypoints: list[str] = []
     if kind == 'pose':
-        swap = {one: other for pair in _pairs(dataset) for one, other in (pair, pair[::-1])}
-        flips = [dataset.keypoints.index(swap.get(name, name)) for name in dataset.keypoints]
-        content |= {'kpt_shape': [len(dataset.keypoints), 3], 'flip_idx': flips}
-        content |= {'kpt_names': {number: list(dataset.keypoints) for number in content['names']}}
-    for split in ('train', 'val', 'test'):
-        own = [image for image in images if image.split == split]
-        if not own:
-            continue
-        content[split] = f'images/{split}'
-        for path, name in place_images([image.path for image in own], folder / 'images' / split, copy).items():
-            image = dataset.images[path]
-            lines = [_line(dataset, annotation, image.size, kind) for annotation in image.annotations]
-            with atomic_write((folder / 'labels' / split / name).with_suffix('.txt')) as file:
-                file.write(''.join(f'{line}\n' for line in lines if line).encode())
+        posed = {annotation.name for _, annotation in dataset.annotations() if annotation.keypoints is not None}
+        keypoints, _ = dataset.keypoints_of(*(name for name in dataset.classes if name in posed))
+        swap = {one: other for pair in _pairs(dataset, keypoints) for one, other in (pair, pair[::-1])}
+        flips = [keypoints.index(swap.get(name, name)) for name in keypoints]
+        content |= {'kpt_shape': [len(keypoints), 3], 'flip_idx': flips}
+        content |= {'kpt_names': {number: list(keypoints) for number in content['names']}}
+    content |= {split: f'images/{split}' for split in SPLITS if any(image.split == split for image in images)}
+    for path, name in place_images(images, folder / 'images', copy, by_split=True).items():
+        image = dataset.images[path]
+        lines = [_line(dataset, annotation, image.size, kind, len(keypoints)) for annotation in image.annotations]
+        with atomic_write((folder / 'labels' / name).with_suffix('.txt')) as file:
+            file.write(''.join(f'{line}\n' for line in lines if line).encode())
     with atomic_write(folder / 'data.yaml') as file:
         file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
     return folder
 
 
-def _pairs(dataset: Dataset) -> list[tuple[str, str]]:
-    flips, names = dataset.flip_indices, dataset.keypoints
+def _pairs(dataset: Dataset, names: list[str]) -> list[tuple[str, str]]:
+    flips = dataset.flip_indices
     given = [(names[i], names[k]) for i, k in enumerate(flips) if i < k < len(names)]
     return given if len(flips) == len(names) else find_flip_pairs(names)
 
 
-def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind: str) -> str:
+def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind: str, keypoints: int) -> str:
     """Returns the line of an object; '' with a warning if YOLO cannot hold it."""
     if annotation.crowd or (kind == 'instance' and not annotation.segmentation):
         what = 'is a crowd or ignored' if annotation.crowd else 'has no mask'
@@ -73,7 +72,7 @@ def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind:
     x, y, w, h = annotation.box
     values = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
     if kind == 'pose':
-        points = np.array(annotation.keypoints or [0] * 3 * len(dataset.keypoints), dtype=float).reshape(-1, 3)
+        points = np.array(annotation.keypoints or [0] * 3 * keypoints, dtype=float).reshape(-1, 3)
         values += (points / (width, height, 1)).ravel().tolist()
     elif kind == 'instance':
         outline = np.concatenate(list(_joined(_polygons(annotation, size))))

@@ -1,0 +1,139 @@
+"""What is written for other tools is read again equal, by this package and by them."""
+
+import json
+
+import labelled
+import numpy as np
+import pytest
+from PIL import Image
+
+from icconv_mm import annotations
+from icconv_mm.annotations.brush import decode_brush, encode_brush
+from icconv_mm.annotations.reading import DatasetError
+from icconv_mm.annotations.segmentations import mask_of
+from icconv_mm.annotations.writers.yolo import outlines
+from icconv_mm.errors import ArgumentError
+
+pytest.importorskip('pycocotools')
+
+
+def _objects(dataset):
+    """Class, box, mask and keypoints of each object, by split and name of the image; to a millionth of a pixel."""
+    made = {}
+    for image in dataset:
+        own = []
+        for each in image.annotations or ():
+            mask = None if each.segmentation is None else mask_of(each.segmentation, image.size).tobytes()
+            points = None if each.keypoints is None else tuple(round(value, 3) for value in each.keypoints)
+            own.append((each.name, each.crowd, tuple(round(value, 3) for value in each.box), mask, points))
+        made[image.split, image.path.name] = sorted(own, key=repr)
+    return made
+
+
+KINDS = {'polygons': labelled.coco, 'runs': labelled.coco, 'keypoints': labelled.coco, 'boxes': labelled.yolo}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
+def test_what_is_written_is_read_again_equal(tmp_path, kind, to):
+    dataset = annotations.read(KINDS[kind](tmp_path / 'data', kind))
+    folder = getattr(dataset, f'to_{to}')(tmp_path / 'out')
+    again = annotations.read(folder)
+    before, after = _objects(dataset), _objects(again)
+    if kind == 'keypoints' and to in ('yolo', 'cvat'):  # hold no mask beside keypoints, or no box
+        before, after = ([(each[0], each[4]) for own in made.values() for each in own] for made in (before, after))
+    assert after == before and set(again.classes) == set(dataset.classes) and again.keypoints == dataset.keypoints
+    assert all(path.is_symlink() for path in (folder / 'images').rglob('*.png'))
+
+
+def test_a_folder_that_is_not_empty_is_refused(tmp_path):
+    dataset = annotations.read(labelled.coco(tmp_path / 'data'))
+    with pytest.raises(ArgumentError, match='is not an empty folder'):
+        dataset.to_coco(tmp_path / 'data')
+
+
+def test_images_are_copied_on_request(tmp_path):
+    folder = annotations.read(labelled.coco(tmp_path / 'data')).to_coco(tmp_path / 'out', copy=True)
+    assert not any(path.is_symlink() for path in folder.rglob('*')) and len(list(folder.rglob('*.png'))) == 3
+    assert len(annotations.read(folder)) == 3
+
+
+def test_segmentation_maps_become_panoptic_files(tmp_path):
+    """Values, ignored pixels and names come back, whatever the numbers in the maps were."""
+    for folder in ('images', 'masks'):
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+    values = np.random.default_rng(0).choice([0, 7, 9, 255], (4, 12, 16)).astype(np.uint8)
+    for number, own in enumerate(values):
+        Image.fromarray(np.full((12, 16, 3), 40 * number, np.uint8)).save(tmp_path / f'data/images/{number}.png')
+        Image.fromarray(own).save(tmp_path / f'data/masks/{number}.png')
+    (tmp_path / 'data/classes.txt').write_text('0 road\n7 car\n9 sky\n')
+    folder = annotations.read(tmp_path / 'data').to_coco(tmp_path / 'out')
+    again = annotations.read(folder)
+    assert again.tasks() == ['semantic'] and again.seg_map_classes == {1: 'road', 2: 'car', 3: 'sky'}
+    for image in again:
+        pixels = np.asarray(Image.open(image.seg_map))[..., 0]
+        assert (pixels == np.array([1, 2, 3, 0])[np.searchsorted([0, 7, 9, 255], values[int(image.path.stem)])]).all()
+
+
+@pytest.mark.parametrize('to', ['yolo', 'labelstudio', 'cvat'])
+def test_segmentation_maps_are_refused_elsewhere(tmp_path, to):
+    for folder in ('images', 'masks'):
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+        for number in range(2):
+            Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / f'data/{folder}/{number}.png')
+    with pytest.raises(ArgumentError, match=r'^to: '):
+        getattr(annotations.read(tmp_path / 'data'), f'to_{to}')(tmp_path / 'out')
+
+
+@pytest.mark.parametrize('to', ['labelstudio', 'cvat'])
+def test_classes_of_images_are_written(tmp_path, to):
+    for name in ('cat', 'dog'):
+        (tmp_path / 'data' / name).mkdir(parents=True)
+        Image.fromarray(labelled.image(0)).save(tmp_path / f'data/{name}/{name}.png')
+    folder = getattr(annotations.read(tmp_path / 'data'), f'to_{to}')(tmp_path / 'out')
+    assert {image.path.stem: image.label for image in annotations.read(folder)} == {'cat': 'cat', 'dog': 'dog'}
+
+
+def test_predictions_become_pre_annotations(tmp_path):
+    """The results of ``tools/infer.py`` are predictions of Label Studio, with their scores."""
+    Image.fromarray(labelled.image(0)).save(tmp_path / 'a.png')
+    images = [dict(id=1, file_name='a.png', width=labelled.SIZE[0], height=labelled.SIZE[1])]
+    (tmp_path / 'images.json').write_text(json.dumps(dict(images=images, categories=[dict(id=3, name='cat')])))
+    result = dict(image_id=1, category_id=3, bbox=[4, 6, 20, 16], score=0.8)
+    (tmp_path / 'predictions.json').write_text(json.dumps([result]))
+    dataset = annotations.read(tmp_path / 'predictions.json')
+    ((_, found),) = dataset.annotations()
+    assert (found.name, found.box, found.score) == ('cat', [4, 6, 20, 16], 0.8)
+    (task,) = json.loads((dataset.to_labelstudio(tmp_path / 'out') / 'tasks.json').read_text())
+    assert task['annotations'] == [] and task['predictions'][0]['score'] == 0.8
+    assert task['predictions'][0]['result'][0]['value']['rectanglelabels'] == ['cat']
+
+
+def test_outlines_are_the_edges_of_the_pixels():
+    """pycocotools fills them to the very mask, of any form without holes."""
+    import cv2
+    from pycocotools.mask import decode, frPyObjects, merge
+
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        blurred = cv2.GaussianBlur(random.random((40, 50), dtype=np.float32), (0, 0), 2)
+        mask = np.zeros((40, 50), np.uint8)
+        contours, _ = cv2.findContours((blurred > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(mask, contours, -1, 1, -1)
+        polygons = [piece.ravel().tolist() for piece in outlines(mask)]
+        assert (decode(merge(frPyObjects(polygons, 40, 50))) == mask).all()
+
+
+def test_brushes_of_label_studio():
+    """The bytes are those of ``brush.mask2rle`` of label-studio-sdk 2.1.2."""
+    mask = np.zeros((3, 5), np.uint8)
+    mask[1, 1:4] = 1
+    written = [0, 0, 0, 60, 57, 27, 254, 23, 0, 183, 255, 133, 192, 0]
+    assert encode_brush(mask) == written and (decode_brush(written, (5, 3)) == mask).all()
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        mask = (random.random(random.integers(1, 40, 2)) > 0.6).astype(np.uint8)
+        assert (decode_brush(encode_brush(mask), mask.shape[::-1]) == mask).all()
+    for values in ([], [0] * 40, encode_brush(mask)[:-9], [300], None):
+        with pytest.raises(DatasetError, match=r'^rle'):
+            decode_brush(values, mask.shape[::-1])
