@@ -147,13 +147,13 @@ def _pairs_of(
     maps = [name for name in files.by_folder[folder] if name.lower().endswith(IMAGE_SUFFIXES)]
     allowed = {'labels', *(['colours', 'photograph'] if is_colored else [])}
     distance = cache(partial(_distance, maps=folder, root=files.root))
-    is_of_labels = cache(partial(_is_rather_of_labels, other=folder))
+    is_image_folder = cache(lambda other: _is_of_labels(folder, other) and not _is_rather_of_labels(other, folder))
     looked_at = 0
     for name in maps:
         stem = Path(name).stem
         bare = {stem, _ENDINGS.sub('', stem)}
         others = {path for each in bare for path in by_stem.get(each, ()) if path.parent != folder}
-        fitting = [path for path in sorted(others) if not is_of_labels(path.parent)]
+        fitting = [path for path in sorted(others) if is_image_folder(path.parent)]
         if not fitting:
             continue
         if looked_at < _LOOKED_AT and kind_of_map(folder / name) not in allowed:
@@ -183,10 +183,14 @@ def kind_of_map(path: Path) -> str:
     return 'photograph' if not colors else 'labels' if is_grey else 'colours'
 
 
+def _is_of_labels(one: Path, other: Path) -> bool:
+    """Returns whether the first folder is named after labels, by the parts that the second does not have."""
+    return any(map(_OF_LABELS.search, _unshared(one, other)[0]))
+
+
 def _is_rather_of_labels(one: Path, other: Path) -> bool:
     """Returns whether only the first folder is named after labels, by the parts that differ."""
-    own, others = (any(map(_OF_LABELS.search, parts)) for parts in _unshared(one, other))
-    return own and not others
+    return _is_of_labels(one, other) and not _is_of_labels(other, one)
 
 
 def _unshared(one: Path, other: Path) -> tuple[set[str], set[str]]:

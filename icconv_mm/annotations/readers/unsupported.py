@@ -9,7 +9,7 @@ from PIL import Image
 from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS, Files
 from icconv_mm.annotations.readers.seg_maps import kind_of_map
 from icconv_mm.annotations.readers.yolo import has_yolo_labels
-from icconv_mm.annotations.reading import DatasetError, head, mentions
+from icconv_mm.annotations.reading import DatasetError, head
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _OF_IMAGES = re.compile(r'(.*[^a-z])?(images?|imgs?|originals?|photos?|pictures?|frames|rgb|inputs?|leftimg8bit)')
@@ -35,7 +35,7 @@ def refuse_unsupported(files: Files) -> None:
             if all(word in head(path) for word in words):
                 raise DatasetError(f'{path}: is of {tool}, which is not read: {how}')
     for path in files.labels('.csv'):
-        if mentions(head(path), 'ImageID') and 'LabelName' in head(path):
+        if all(word in head(path) for word in ('ImageID', 'LabelName')):
             raise DatasetError(f'{path}: is of Open Images, which is not read: datum convert -if open_images -f coco')
     for folder, names in files.by_folder.items():
         if re.fullmatch('label_[0-9]', folder.name) and any(name.endswith('.txt') for name in names):

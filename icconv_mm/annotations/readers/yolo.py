@@ -215,11 +215,12 @@ def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]
 
 def _labels_of(path: Path) -> Path:
     """Returns the annotation file by YOLO's rule: ``images`` in the path becomes ``labels``; else beside the image."""
-    parts = list(path.parts)
+    parts, beside = list(path.parts), path.with_suffix('.txt')
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == 'images':
-            return followed(Path(*parts[:i], 'labels', *parts[i + 1 :]).with_suffix('.txt'))
-    return path.with_suffix('.txt')
+            labels = followed(Path(*parts[:i], 'labels', *parts[i + 1 :]).with_suffix('.txt'))
+            return beside if beside.is_file() and not os.path.lexists(labels) else labels  # darknet's are beside
+    return beside
 
 
 def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names: dict, shape: list | None) -> None:
