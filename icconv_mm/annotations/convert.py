@@ -35,6 +35,7 @@ from icconv_mm.annotations.readers.deeplabcut import deeplabcut_sources
 from icconv_mm.annotations.readers.label_studio import label_studio_sources
 from icconv_mm.annotations.readers.labelme import labelme_sources
 from icconv_mm.annotations.readers.seg_maps import seg_map_sources
+from icconv_mm.annotations.readers.sleap import sleap_sources
 from icconv_mm.annotations.readers.unsupported import refuse_unsupported
 from icconv_mm.annotations.readers.voc import voc_sources
 from icconv_mm.annotations.readers.yolo import yolo_sources
@@ -49,7 +50,7 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _READERS = (
     *(coco_sources, yolo_sources, voc_sources, cvat_sources, seg_map_sources),
-    *(deeplabcut_sources, labelme_sources, label_studio_sources),
+    *(deeplabcut_sources, labelme_sources, label_studio_sources, sleap_sources),
 )
 _DECODING = 4  # images decoded in parallel
 _PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
