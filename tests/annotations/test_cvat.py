@@ -212,6 +212,14 @@ def test_reported_groups(reported_cases):
     assert [len(annotation.segmentation) for _, annotation in found.annotations()] == [2, 1, 2, 1]
 
 
+def test_shapes_of_images_that_are_outside(tmp_path):
+    """datumaro writes the frames of a track so, in which the object is not."""
+    outside = _BOX('x', 1, 5, 0).replace('/>', ' outside="1"/>')
+    _cvat(tmp_path, {'0.jpg': _BOX('x', 1, 5, 0), '1.jpg': outside})
+    found = _only(tmp_path)
+    assert [len(image.annotations) for image in found.images.values()] == [1, 0] and not found.warnings
+
+
 # --- rotated boxes and ellipses ---
 
 

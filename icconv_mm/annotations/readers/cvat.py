@@ -23,6 +23,8 @@ from icconv_mm.annotations.segmentations import (
     fit_to_image,
     mask_of,
     measure,
+    oriented_box,
+    rotate_points,
     written_size,
 )
 from icconv_mm.errors import short
@@ -180,6 +182,8 @@ def _images(dataset: Dataset, root: Element, path: Path, files: Files, split: st
         own_split = split_of(subset) or split_of(as_path(name).parent)
         entry = _Entry(location, own_split, where, (element.get('width'), element.get('height')))
         for i, each in enumerate(element):
+            if each.tag != 'skeleton' and not _is_visible(each):  # datumaro's, of a video
+                continue
             label, group = (each.get('label') or '').strip(), each.get('group_id') or ''
             entry.shapes.append(_Shape(each, label, group, f'{where}, {each.tag} {i + 1}'))
         yield entry
@@ -357,17 +361,16 @@ def _annotation(
         x1, y1, x2, y2 = (as_number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
         annotation.box = [x1, y1, x2 - x1, y2 - y1]
         if is_oriented:
-            corners = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
-            corners = _rotated(corners, as_number(element.get('rotation') or 0, 'rotation'))
-            (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
-            annotation.box, polygon = [left, top, right - left, bottom - top], corners.ravel().tolist()
+            center, degrees = ((x1 + x2) / 2, (y1 + y2) / 2), as_number(element.get('rotation') or 0, 'rotation')
+            annotation.box, polygon = oriented_box(center, (x2 - x1, y2 - y1), degrees)
     elif element.tag == 'polygon':
         polygon = _polygon(element.get('points', ''))
     elif element.tag == 'ellipse':
         x, y, *radii = (as_number(element.get(key), key) for key in ('cx', 'cy', 'rx', 'ry'))
         turns = np.linspace(0, 2 * np.pi, _ELLIPSE, endpoint=False)
-        points = np.stack([np.cos(turns), np.sin(turns)], 1) * radii + (x, y)
-        polygon = _rotated(points, as_number(element.get('rotation') or 0, 'rotation')).ravel().tolist()
+        points = np.stack([np.cos(turns), np.sin(turns)], 1) * radii
+        points = rotate_points(points, as_number(element.get('rotation') or 0, 'rotation')) + (x, y)
+        polygon = points.ravel().tolist()
     elif element.tag == 'mask':
         annotation.segmentation = encode_rle(_mask(element, size))
     else:
@@ -377,15 +380,6 @@ def _annotation(
         if annotation.segmentation is None and annotation.box is None:
             return None
     return annotation
-
-
-def _rotated(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Returns points [n, 2] rotated clockwise around their center."""
-    center, turn = points.mean(0), np.deg2rad(degrees)
-    if degrees == 0:
-        return points
-    x, y = (points - center).T
-    return np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], 1) + center
 
 
 def _polygon(text: str) -> list[float]:
