@@ -196,7 +196,8 @@ def test_rotated_boxes_of_rolabelimg(tmp_path):
     (found,) = read_datasets(tmp_path)
     ((image, annotation),) = found.annotations()
     assert annotation.box == pytest.approx([6, 2, 4, 8]) and mask_of(annotation.segmentation, image.size).sum() == 32
-    assert found.tasks() == ['detection', 'instance'] and found.format == 'Pascal VOC' and not found.notes
+    assert found.tasks() == ['detection', 'instance'] and found.format == 'Pascal VOC'
+    assert found.notes == ['1 rotated boxes are polygons for masks, and the boxes around these for detection']
 
 
 def test_annotations_of_nothing(tmp_path):

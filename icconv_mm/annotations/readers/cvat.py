@@ -82,7 +82,9 @@ def _cvat(paths: Sequence[Path], files: Files, location: Path) -> Dataset:
     for path, root in roots.items():
         if root.find('track') is not None:
             dataset.format = 'CVAT for video'
-        for entry in [*_images(dataset, root, path, files, splits[path]), *_frames(dataset, root, path, files)]:
+        is_shared = sum(other.parent == path.parent for other in paths) > 1
+        frames = _frames(dataset, root, path, files, is_shared)
+        for entry in [*_images(dataset, root, path, files, splits[path]), *frames]:
             entry.split = entry.split or splits[path]
             with dataset.reading(entry.where, os.path.realpath(entry.location), entry.split):
                 written = written_size(*entry.written, ('width', 'height'))
@@ -95,8 +97,8 @@ def _cvat(paths: Sequence[Path], files: Files, location: Path) -> Dataset:
     if counts['joined']:
         dataset.notes.append(f'{counts["joined"]} objects are made of several shapes with one label and one group_id')
     if counts['rotated']:
-        what = 'their polygons are the masks, and the boxes around these are for detection'
-        dataset.notes.append(f'{counts["rotated"]} boxes of {", ".join(sorted(oriented))} are rotated: {what}')
+        which = f'{counts["rotated"]} boxes of {", ".join(sorted(oriented))}, of which some are rotated'
+        dataset.notes.append(f'{which}, are polygons for masks, and the boxes around these for detection')
     return dataset
 
 
@@ -189,8 +191,11 @@ def _images(dataset: Dataset, root: Element, path: Path, files: Files, split: st
         yield entry
 
 
-def _frames(dataset: Dataset, root: Element, path: Path, files: Files) -> Iterator[_Entry]:
-    """Yields the frames of a video that are there as images: those of the task, and those of the tracks."""
+def _frames(dataset: Dataset, root: Element, path: Path, files: Files, is_shared: bool) -> Iterator[_Entry]:
+    """Yields the frames of a video that are there as images: those of the tracks, and the others of the task.
+
+    Files that share a folder of images have only the frames of their tracks.
+    """
     tracks: dict[str, list[Element]] = defaultdict(list)
     for track in root.iter('track'):
         tracks[(track.get('subset') or '').strip()].append(track)
@@ -200,10 +205,11 @@ def _frames(dataset: Dataset, root: Element, path: Path, files: Files) -> Iterat
         if (count := len({track.get('task_id') for track in own})) > 1:
             what = 'their frames have the same numbers: export each task by itself, or as CVAT for images'
             raise DatasetError(f'{path}: has tracks of {count} tasks in one subset, and {what}')
-        images, split = _images_of_frames(path, files, subset), split_of(subset)
+        images, split = _images_of_frames(path, files, subset, len(tracks) > 1), split_of(subset)
         ranges = _ranges(root, subset)
         in_task = sorted(frame for frame in images if not ranges or any(frame in each for each in ranges))
-        shapes: dict[int, list[_Shape]] = {frame: [] for frame in in_task}
+        is_own = not is_shared or next(iter(images.values())).parent.name == path.stem
+        shapes: dict[int, list[_Shape]] = {frame: [] for frame in in_task if is_own}
         unknown: set[int] = set()
         for i, track in enumerate(own):
             where = f'{path}: track {track.get("id") or i}'
@@ -248,17 +254,23 @@ def _is_visible(element: Element) -> bool:
     return any(each.get('outside') != '1' for each in each_of)
 
 
-def _images_of_frames(path: Path, files: Files, subset: str) -> dict[int, Path]:
+def _images_of_frames(path: Path, files: Files, subset: str, is_one_of_many: bool) -> dict[int, Path]:
     """Returns the image of each frame: near an XML file, or in the only other folder that has frames.
+
+    Each of several subsets has a folder of its name.
 
     Raises:
         DatasetError: No folder has images of frames, or several have.
     """
-    near = [path.parent / 'images' / subset, path.parent / 'images', path.parent]
-    there = {folder: images for folder in files.by_folder if (images := _frames_in(folder, files))}
-    for folder in near:
-        if folder in there:
-            return there[folder]
+    folder = path.parent / 'images'
+    there = {each: images for each in files.by_folder if (images := _frames_in(each, files))}
+    for each in [folder / subset] if is_one_of_many else [folder / path.stem, folder / subset, folder, path.parent]:
+        if each in there:
+            return there[each]
+    if is_one_of_many:
+        raise DatasetError(
+            f'{path}: is of a video, and the folder images/{subset} has no image called frame_000000.png'
+        )
     if len(there) == 1:
         return next(iter(there.values()))
     if there:

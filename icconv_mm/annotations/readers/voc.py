@@ -83,6 +83,10 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
     annotations = [annotation for _, annotation in dataset.annotations()]
     if annotations and all(annotation.box is None for annotation in annotations):
         dataset.format = 'LabelMe of MIT'
+    if rotated := sum(None not in (annotation.box, annotation.segmentation) for annotation in annotations):
+        dataset.notes.append(
+            f'{rotated} rotated boxes are polygons for masks, and the boxes around these for detection'
+        )
     dataset.classes = sorted({annotation.name for annotation in annotations})
     _say_unlabelled(dataset, {path.stem for path in paths}, lists, files)
     return dataset
