@@ -357,3 +357,17 @@ def fit_to_image(dataset: Dataset, image: AnnotatedImage, written: tuple[int, in
         )
     else:
         image.problem = f'is {size[0]} x {size[1]}, but {file.name} says {width} x {height}'
+
+
+def oriented_box(center: Sequence[float], size: Sequence[float], degrees: float) -> tuple[list[float], list[float]]:
+    """Returns the axis-aligned box around a box that is rotated clockwise, and the polygon of its corners."""
+    corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]) * size
+    corners = rotate_points(corners, degrees) + center
+    (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+    return [left, top, right - left, bottom - top], corners.ravel().tolist()
+
+
+def rotate_points(points: np.ndarray, degrees: float) -> np.ndarray:
+    """Returns points [n, 2] rotated clockwise around 0."""
+    turn = np.deg2rad(degrees)
+    return points @ np.array([(np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))])

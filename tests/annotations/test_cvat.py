@@ -212,6 +212,14 @@ def test_reported_groups(reported_cases):
     assert [len(annotation.segmentation) for _, annotation in found.annotations()] == [2, 1, 2, 1]
 
 
+def test_shapes_of_images_that_are_outside(tmp_path):
+    """datumaro writes the frames of a track so, in which the object is not."""
+    outside = _BOX('x', 1, 5, 0).replace('/>', ' outside="1"/>')
+    _cvat(tmp_path, {'0.jpg': _BOX('x', 1, 5, 0), '1.jpg': outside})
+    found = _only(tmp_path)
+    assert [len(image.annotations) for image in found.images.values()] == [1, 0] and not found.warnings
+
+
 # --- rotated boxes and ellipses ---
 
 
@@ -227,9 +235,8 @@ def test_rotated_boxes_are_polygons(tmp_path):
         ('pier', [1, 2, 5, 2], None),
     ]
     (note,) = found.notes
-    assert note == (
-        '2 boxes of ship are rotated: their polygons are the masks, and the boxes around these are for detection'
-    )
+    boxes = '2 boxes of ship, of which some are rotated'
+    assert note == f'{boxes}, are polygons for masks, and the boxes around these for detection'
     assert convert_dataset(found, 'detection', tmp_path / 'out').counts == {'ship': 2, 'pier': 1}
     assert convert_dataset(found, 'instance', tmp_path / 'out').counts == {'ship': 2, 'pier': 0}
 
@@ -361,6 +368,30 @@ def test_tracks_of_a_project(tmp_path):
     _video(tmp_path, [(each.replace('Validation"', 'Train"'), shapes) for each, shapes in tracks], [])
     with pytest.raises(InputError, match='has tracks of 2 tasks in one subset'):
         read_datasets(tmp_path)
+
+
+def test_subsets_without_a_folder_of_their_own(tmp_path):
+    tracks = [(f'label="x" subset="{name}"', _shapes(0)) for name in ('Train', 'Validation')]
+    _video(tmp_path, tracks, [0, 1])
+    with pytest.raises(InputError, match='is of a video, and the folder images/Train has no image called frame_000000'):
+        read_datasets(tmp_path)
+
+
+@pytest.mark.parametrize(('folders', 'count'), [(('images', 'images'), 2), (('images/train', 'images/val'), 4)])
+def test_tracks_in_files_of_splits(tmp_path, folders, count):
+    """Frames without a shape in a folder that the files share are of no known split."""
+    for i, (split, folder) in enumerate(zip(('train', 'val'), folders)):
+        _video(
+            tmp_path,
+            [(f'label="{split}"', _shapes(3 * i))],
+            range(3 * i, 3 * i + 2),
+            folder=folder,
+            path=f'{split}.xml',
+        )
+    found = _only(tmp_path)
+    assert len(found.images) == count and not found.warnings and not found.missing
+    assert {image.split for image in found.images.values()} == {'train', 'val'}
+    assert all(each.name == image.split for image, each in found.annotations())
 
 
 def test_images_named_like_frames_in_cvat_for_images(tmp_path):

@@ -53,6 +53,8 @@ def _truth():
         (labelled.yolo, ('keypoints',), ['detection', 'pose']),
         (labelled.voc, (None,), ['detection']),
         (labelled.cvat, (None,), ['detection', 'instance']),
+        (labelled.cvat_video, (None,), ['detection', 'instance']),
+        (labelled.mit_labelme, (None,), ['detection', 'instance']),
         (labelled.labelme, (None,), ['detection', 'instance']),
     ],
 )
@@ -66,7 +68,7 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
         assert found.tasks() == tasks and not found.warnings and not found.missing
         made = convert_dataset(found, 'detection', tmp_path / 'out')
         assert _objects(found) == _truth() and made.classes == list(labelled.NAMES)
-        if write is not labelled.labelme:
+        if write not in (labelled.labelme, labelled.mit_labelme):
             assert made.splits == {'train': 2, 'val': 1}
         areas = {}
         for split in ('train', 'val'):

@@ -1,5 +1,6 @@
 """Pascal VOC: what its boxes count from, whose image a file describes, and what else is written in its form."""
 
+import numpy as np
 import pytest
 from PIL import Image
 from test_reading_datasets import draw, said, write
@@ -183,6 +184,20 @@ def test_polygons_beside_boxes(tmp_path):
     draw(tmp_path, 'JPEGImages/1.jpg')
     found, boxes = _read(tmp_path)
     assert boxes == [_ONE_FROM_1, None] and found.format == 'Pascal VOC' and 'no box says otherwise' in found.notes[0]
+
+
+def test_rotated_boxes_of_rolabelimg(tmp_path):
+    """In radians, clockwise: polygons and the boxes around them, which say nothing of what boxes count from."""
+    sides = dict(cx=8, cy=6, w=8, h=4, angle=np.pi / 2)
+    box = ''.join(f'<{name}>{value}</{name}>' for name, value in sides.items())
+    objects = f'<object><type>robndbox</type><name>ship</name><robndbox>{box}</robndbox></object>'
+    write(tmp_path, {'0.xml': f'<annotation>{objects}</annotation>'})
+    draw(tmp_path, '0.jpg')
+    (found,) = read_datasets(tmp_path)
+    ((image, annotation),) = found.annotations()
+    assert annotation.box == pytest.approx([6, 2, 4, 8]) and mask_of(annotation.segmentation, image.size).sum() == 32
+    assert found.tasks() == ['detection', 'instance'] and found.format == 'Pascal VOC'
+    assert found.notes == ['1 rotated boxes are polygons for masks, and the boxes around these for detection']
 
 
 def test_annotations_of_nothing(tmp_path):

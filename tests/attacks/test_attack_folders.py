@@ -114,6 +114,11 @@ def count_cvat(root: Path) -> Counter:
     return Counter(each.get('label') for image in images for each in image)
 
 
+def count_cvat_video(root: Path) -> Counter:
+    tracks = ElementTree.parse(root / 'annotations.xml').iter('track')
+    return Counter(track.get('label') for track in tracks for each in track if each.get('outside') != '1')
+
+
 def count_labelme(root: Path) -> Counter:
     shapes = [shape for path in root.glob('*.json') for shape in json.loads(path.read_bytes())['shapes']]
     return Counter(shape['label'] for shape in shapes)
@@ -146,6 +151,8 @@ FORMATS = {
     'yolo keypoints': (lambda root: labelled.yolo(root, 'keypoints'), count_yolo),
     'voc': (labelled.voc, count_voc),
     'cvat': (labelled.cvat, count_cvat),
+    'cvat video': (labelled.cvat_video, count_cvat_video),
+    'mit labelme': (labelled.mit_labelme, count_voc),
     'labelme': (labelled.labelme, count_labelme),
     'masks': (labelled.masks, count_masks),
     'segmentation maps': (labelled.seg_maps, None),

@@ -1,6 +1,7 @@
 """Bad input is one message; a fault of ours keeps its traceback."""
 
 import errno
+import functools
 import os
 
 import pytest
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.errors import InputError, naming
+from icconv_mm.runner import command_line, own_data
 from icconv_mm.runner.command_line import reporting
 
 
@@ -56,3 +58,32 @@ def test_error_from_a_worker_of_the_data_loader():
     with pytest.raises(SystemExit) as end, reporting(), naming('c.py'):
         next(iter(DataLoader(Bad(), num_workers=1)))
     assert end.value.code == 'error: c.py: a.jpg: truncated or corrupt (broken data stream)'
+
+
+@pytest.mark.parametrize(
+    ('words', 'expected'),
+    [
+        ([], {}),
+        (['--voc-from', '0'], {'voc_from': 0}),
+        (['--voc-from', '1', '--strict'], {'voc_from': 1, 'strict': True}),
+    ],
+)
+def test_options_of_annotations_reach_the_config_that_is_written(tmp_path, monkeypatch, words, expected):
+    """Also a 0, which is no option that was not given."""
+
+    @functools.wraps(own_data.config_for)
+    def config_for(data, **given):
+        assert given == {'task': 'detection', **expected, 'epochs': None, 'work_dir': None}
+        raise InputError('it was called')
+
+    monkeypatch.setattr(own_data, 'config_for', config_for)
+    parser = command_line.parser('')
+    parser.add_argument('config', nargs='+')
+    command_line.add_work_dir(parser)
+    command_line.add_data(parser)
+    command_line.add_labels(parser)
+    for name in ('--epochs', '--iters'):
+        parser.add_argument(name, type=int)
+    args = parser.parse_args([str(tmp_path), '--task', 'detection', *words])
+    with pytest.raises(InputError, match='it was called'):
+        command_line.read_training(args)

@@ -43,6 +43,19 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     assert lengths == ([6, 2] if task == 'classification' else [2, 1])
 
 
+@pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])
+def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
+    """The user's word reaches the annotations; else what the set says is printed."""
+    pytest.importorskip('mmdet')
+    said = []
+    data = labelled.voc(tmp_path / 'data')
+    options = dict(QUICK, say=said.append, epochs=1, voc_from=first)
+    cfg = config_for(data, 'detection', work_dir=tmp_path / 'run', **options)
+    content = json.loads(Path(cfg.train_dataloader.dataset.ann_file).read_text())
+    assert content['annotations'][0]['bbox'] == expected
+    assert any('boxes count pixels from 1: as in Pascal VOC' in line for line in said) == (first is None)
+
+
 @pytest.mark.parametrize(
     ('count', 'size', 'is_dropped'), [(5, 32, True), (4, 32, False), (5, 320, False), (1, 32, False)]
 )

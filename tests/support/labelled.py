@@ -145,6 +145,40 @@ def cvat(root: Path) -> Path:
     return root
 
 
+def cvat_video(root: Path) -> Path:
+    """``annotations.xml`` with a track for each object, ``images/SPLIT/frame_*.png``: polygons of cats, dogs' masks."""
+    tracks = ''
+    for number, split in enumerate(SPLITS):
+        folder = root / 'images' / split
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image(number)).save(folder / f'frame_{number:06}.png')
+        for label, x, y, w, h in OBJECTS[number]:
+            corners = polygon(x, y, w, h)
+            text = ';'.join(f'{a},{b}' for a, b in zip(corners[::2], corners[1::2]))
+            shapes = f'<polygon frame="{number}" outside="0" points="{text}"/>'
+            shapes += f'<polygon frame="{number + 1}" outside="1" points="{text}"/>'
+            if label == 1:
+                mask_of = f'rle="0, {w * h}" left="{x}" top="{y}" width="{w}" height="{h}"'
+                shapes = f'<mask frame="{number}" outside="0" {mask_of}/>'
+            tracks += f'<track label="{NAMES[label]}" subset="{split}">{shapes}</track>'
+    (root / 'annotations.xml').write_text(f'<annotations>{tracks}</annotations>')
+    return root
+
+
+def mit_labelme(root: Path) -> Path:
+    """``Images`` and ``Annotations``: XML files of polygons, as in the format of MIT's LabelMe."""
+    (root / 'Annotations').mkdir(parents=True)
+    for path, annotations in zip(_images(root / 'Images'), OBJECTS):
+        objects = ''
+        for label, *box in annotations:
+            corners = polygon(*box)
+            points = ''.join(f'<pt><x>{x}</x><y>{y}</y></pt>' for x, y in zip(corners[::2], corners[1::2]))
+            objects += f'<object><name>{NAMES[label]}</name><deleted>0</deleted><polygon>{points}</polygon></object>'
+        text = f'<annotation><filename>{path.name}</filename>{objects}</annotation>'
+        (root / 'Annotations' / f'{path.stem}.xml').write_text(text)
+    return root
+
+
 def labelme(root: Path) -> Path:
     """A JSON beside each image: rectangles for cats, polygons for dogs."""
     for path, annotations in zip(_images(root), OBJECTS):

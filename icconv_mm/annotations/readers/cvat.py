@@ -23,6 +23,8 @@ from icconv_mm.annotations.segmentations import (
     fit_to_image,
     mask_of,
     measure,
+    oriented_box,
+    rotate_points,
     written_size,
 )
 from icconv_mm.errors import short
@@ -80,7 +82,9 @@ def _cvat(paths: Sequence[Path], files: Files, location: Path) -> Dataset:
     for path, root in roots.items():
         if root.find('track') is not None:
             dataset.format = 'CVAT for video'
-        for entry in [*_images(dataset, root, path, files, splits[path]), *_frames(dataset, root, path, files)]:
+        is_shared = sum(other.parent == path.parent for other in paths) > 1
+        frames = _frames(dataset, root, path, files, is_shared)
+        for entry in [*_images(dataset, root, path, files, splits[path]), *frames]:
             entry.split = entry.split or splits[path]
             with dataset.reading(entry.where, os.path.realpath(entry.location), entry.split):
                 written = written_size(*entry.written, ('width', 'height'))
@@ -93,8 +97,8 @@ def _cvat(paths: Sequence[Path], files: Files, location: Path) -> Dataset:
     if counts['joined']:
         dataset.notes.append(f'{counts["joined"]} objects are made of several shapes with one label and one group_id')
     if counts['rotated']:
-        what = 'their polygons are the masks, and the boxes around these are for detection'
-        dataset.notes.append(f'{counts["rotated"]} boxes of {", ".join(sorted(oriented))} are rotated: {what}')
+        which = f'{counts["rotated"]} boxes of {", ".join(sorted(oriented))}, of which some are rotated'
+        dataset.notes.append(f'{which}, are polygons for masks, and the boxes around these for detection')
     return dataset
 
 
@@ -180,13 +184,18 @@ def _images(dataset: Dataset, root: Element, path: Path, files: Files, split: st
         own_split = split_of(subset) or split_of(as_path(name).parent)
         entry = _Entry(location, own_split, where, (element.get('width'), element.get('height')))
         for i, each in enumerate(element):
+            if each.tag != 'skeleton' and not _is_visible(each):  # datumaro's, of a video
+                continue
             label, group = (each.get('label') or '').strip(), each.get('group_id') or ''
             entry.shapes.append(_Shape(each, label, group, f'{where}, {each.tag} {i + 1}'))
         yield entry
 
 
-def _frames(dataset: Dataset, root: Element, path: Path, files: Files) -> Iterator[_Entry]:
-    """Yields the frames of a video that are there as images: those of the task, and those of the tracks."""
+def _frames(dataset: Dataset, root: Element, path: Path, files: Files, is_shared: bool) -> Iterator[_Entry]:
+    """Yields the frames of a video that are there as images: those of the tracks, and the others of the task.
+
+    Files that share a folder of images have only the frames of their tracks.
+    """
     tracks: dict[str, list[Element]] = defaultdict(list)
     for track in root.iter('track'):
         tracks[(track.get('subset') or '').strip()].append(track)
@@ -196,10 +205,11 @@ def _frames(dataset: Dataset, root: Element, path: Path, files: Files) -> Iterat
         if (count := len({track.get('task_id') for track in own})) > 1:
             what = 'their frames have the same numbers: export each task by itself, or as CVAT for images'
             raise DatasetError(f'{path}: has tracks of {count} tasks in one subset, and {what}')
-        images, split = _images_of_frames(path, files, subset), split_of(subset)
+        images, split = _images_of_frames(path, files, subset, len(tracks) > 1), split_of(subset)
         ranges = _ranges(root, subset)
         in_task = sorted(frame for frame in images if not ranges or any(frame in each for each in ranges))
-        shapes: dict[int, list[_Shape]] = {frame: [] for frame in in_task}
+        is_own = not is_shared or next(iter(images.values())).parent.name == path.stem
+        shapes: dict[int, list[_Shape]] = {frame: [] for frame in in_task if is_own}
         unknown: set[int] = set()
         for i, track in enumerate(own):
             where = f'{path}: track {track.get("id") or i}'
@@ -244,17 +254,23 @@ def _is_visible(element: Element) -> bool:
     return any(each.get('outside') != '1' for each in each_of)
 
 
-def _images_of_frames(path: Path, files: Files, subset: str) -> dict[int, Path]:
+def _images_of_frames(path: Path, files: Files, subset: str, is_one_of_many: bool) -> dict[int, Path]:
     """Returns the image of each frame: near an XML file, or in the only other folder that has frames.
+
+    Each of several subsets has a folder of its name.
 
     Raises:
         DatasetError: No folder has images of frames, or several have.
     """
-    near = [path.parent / 'images' / subset, path.parent / 'images', path.parent]
-    there = {folder: images for folder in files.by_folder if (images := _frames_in(folder, files))}
-    for folder in near:
-        if folder in there:
-            return there[folder]
+    folder = path.parent / 'images'
+    there = {each: images for each in files.by_folder if (images := _frames_in(each, files))}
+    for each in [folder / subset] if is_one_of_many else [folder / path.stem, folder / subset, folder, path.parent]:
+        if each in there:
+            return there[each]
+    if is_one_of_many:
+        raise DatasetError(
+            f'{path}: is of a video, and the folder images/{subset} has no image called frame_000000.png'
+        )
     if len(there) == 1:
         return next(iter(there.values()))
     if there:
@@ -357,17 +373,16 @@ def _annotation(
         x1, y1, x2, y2 = (as_number(element.get(key), key) for key in ('xtl', 'ytl', 'xbr', 'ybr'))
         annotation.box = [x1, y1, x2 - x1, y2 - y1]
         if is_oriented:
-            corners = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
-            corners = _rotated(corners, as_number(element.get('rotation') or 0, 'rotation'))
-            (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
-            annotation.box, polygon = [left, top, right - left, bottom - top], corners.ravel().tolist()
+            center, degrees = ((x1 + x2) / 2, (y1 + y2) / 2), as_number(element.get('rotation') or 0, 'rotation')
+            annotation.box, polygon = oriented_box(center, (x2 - x1, y2 - y1), degrees)
     elif element.tag == 'polygon':
         polygon = _polygon(element.get('points', ''))
     elif element.tag == 'ellipse':
         x, y, *radii = (as_number(element.get(key), key) for key in ('cx', 'cy', 'rx', 'ry'))
         turns = np.linspace(0, 2 * np.pi, _ELLIPSE, endpoint=False)
-        points = np.stack([np.cos(turns), np.sin(turns)], 1) * radii + (x, y)
-        polygon = _rotated(points, as_number(element.get('rotation') or 0, 'rotation')).ravel().tolist()
+        points = np.stack([np.cos(turns), np.sin(turns)], 1) * radii
+        points = rotate_points(points, as_number(element.get('rotation') or 0, 'rotation')) + (x, y)
+        polygon = points.ravel().tolist()
     elif element.tag == 'mask':
         annotation.segmentation = encode_rle(_mask(element, size))
     else:
@@ -377,15 +392,6 @@ def _annotation(
         if annotation.segmentation is None and annotation.box is None:
             return None
     return annotation
-
-
-def _rotated(points: np.ndarray, degrees: float) -> np.ndarray:
-    """Returns points [n, 2] rotated clockwise around their center."""
-    center, turn = points.mean(0), np.deg2rad(degrees)
-    if degrees == 0:
-        return points
-    x, y = (points - center).T
-    return np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], 1) + center
 
 
 def _polygon(text: str) -> list[float]:

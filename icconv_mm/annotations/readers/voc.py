@@ -1,5 +1,6 @@
-"""Reads Pascal VOC (an XML file of boxes per image, as LabelImg writes too) and the polygons of MIT's LabelMe."""
+"""Reads Pascal VOC: an XML file of boxes per image, as LabelImg writes too, or of rotated boxes or polygons."""
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,10 +10,11 @@ from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, as_path
 from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.reading import DatasetError, as_number, head, read_xml
-from icconv_mm.annotations.segmentations import as_segmentation, fit_to_image, written_size
+from icconv_mm.annotations.segmentations import as_segmentation, fit_to_image, oriented_box, written_size
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
+_ROTATED = ('cx', 'cy', 'w', 'h', 'angle')
 _YES = ('1', 'true', 'yes')
 
 
@@ -47,7 +49,7 @@ def voc_sources(files: Files) -> Iterator[tuple]:
 
 
 def _voc(paths: list[Path], files: Files) -> Dataset:
-    """Reads boxes, and polygons of MIT's LabelMe; ``difficult`` objects become crowds."""
+    """Reads boxes, rotated ones of roLabelImg, and polygons of MIT's LabelMe; ``difficult`` objects become crowds."""
     dataset = Dataset('Pascal VOC', files.root)
     lists = listed(files, 'Main', elsewhere=False)
     splits = splits_of(paths, lists, files, dataset)
@@ -79,8 +81,12 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
     for path, image, written in read:
         fit_to_image(dataset, image, written, path)
     annotations = [annotation for _, annotation in dataset.annotations()]
-    if annotations and all(annotation.segmentation is not None for annotation in annotations):
+    if annotations and all(annotation.box is None for annotation in annotations):
         dataset.format = 'LabelMe of MIT'
+    if rotated := sum(None not in (annotation.box, annotation.segmentation) for annotation in annotations):
+        dataset.notes.append(
+            f'{rotated} rotated boxes are polygons for masks, and the boxes around these for detection'
+        )
     dataset.classes = sorted({annotation.name for annotation in annotations})
     _say_unlabelled(dataset, {path.stem for path in paths}, lists, files)
     return dataset
@@ -153,10 +159,15 @@ def _voc_annotation(
     if not name:
         raise DatasetError('has no name')
     crowd = (element.findtext('difficult') or '').strip().lower() in _YES
-    box = element.find('bndbox')
+    box, rotated = element.find('bndbox'), element.find('robndbox')
+    size = image.size[::-1] if written == image.size[::-1] else image.size
+    if box is None and rotated is not None:  # roLabelImg
+        x, y, w, h, angle = (as_number(rotated.findtext(side), f'{name}: robndbox/{side}') for side in _ROTATED)
+        around, corners = oriented_box((x, y), (w, h), math.degrees(angle))
+        polygon = as_segmentation([corners], size, dataset, where, image)
+        return Annotation(name, around, polygon, crowd=crowd, location=where)
     if box is None and (points := element.findall('polygon/pt')):
         values = [as_number(point.findtext(side), f'{name}: polygon/pt/{side}') for point in points for side in 'xy']
-        size = image.size[::-1] if written == image.size[::-1] else image.size
         polygon = as_segmentation([values], size, dataset, where, image)
         return None if polygon is None else Annotation(name, segmentation=polygon, crowd=crowd, location=where)
     if box is None:
@@ -177,7 +188,7 @@ def _count_pixels(
     """
     boxes, from_zero, from_one = [], 0, 0
     for _, image, written in read:
-        own = [annotation.box for annotation in image.annotations if annotation.box is not None]
+        own = [annotation.box for annotation in image.annotations if annotation.segmentation is None]
         width, height = (written or image.size) if own else (0, 0)  # zeros if it cannot be read
         from_zero += sum(x == 0 or y == 0 or any(value % 1 for value in (x, y, w, h)) for x, y, w, h in own)
         from_one += sum(width > 0 and (x + w == width + 1 or y + h == height + 1) for x, y, w, h in own)
