@@ -105,13 +105,10 @@ def plan(pattern: tuple[int, ...], in_channels: int) -> Plan:
     for count, height, width in triples(pattern):
         by_dilation.setdefault((height, width), []).extend(range(position, position + count))
         position += count
-    parts = sorted((Direct(dilation, tuple(own)) for dilation, own in by_dilation.items() if own), key=_narrowest)
+    parts = [Direct(dilation, tuple(own)) for dilation, own in by_dilation.items() if own]
+    parts.sort(key=lambda part: -len(part.channels))
     cuts = [Plan(tuple(parts[:count]), _sums(parts[count:])) for count in range(len(parts) + 1)]
     return min(cuts, key=lambda cut: _cost(cut, in_channels))
-
-
-def _narrowest(part: Direct) -> int:
-    return -len(part.channels)
 
 
 def _sums(parts: Sequence[Direct]) -> Sums | None:

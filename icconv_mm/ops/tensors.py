@@ -63,10 +63,9 @@ def is_autocast(device: str) -> bool:
 
 def device_refusal(tensors: Iterable[Tensor], device: str) -> str | None:
     """Returns the message of a kernel about tensors on another device type; None if all are on it."""
-    found = next((tensor.device for tensor in tensors if tensor.device.type != device), None)
-    if found is None:
-        return None
-    return f'it needs tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+    expected = 'the CPU' if device == 'cpu' else 'a CUDA device'
+    found = (tensor.device for tensor in tensors if tensor.device.type != device)
+    return next((f'it needs tensors on {expected}, got {each}' for each in found), None)
 
 
 def mixture_refusal(tensors: Sequence[Tensor], what: str) -> str | None:
@@ -83,13 +82,8 @@ def is_list_of_tensors(arg: object) -> bool:
 
 def tensors_of(args: Iterable[object]) -> list[Tensor]:
     """Returns the tensors among the arguments of a call, and those in lists of tensors."""
-    found = []
-    for arg in args:
-        if isinstance(arg, Tensor):
-            found.append(arg)
-        elif is_list_of_tensors(arg):
-            found += arg
-    return found
+    flat = (each for arg in args for each in (arg if is_list_of_tensors(arg) else (arg,)))
+    return [each for each in flat if isinstance(each, Tensor)]
 
 
 def cast(arg: object, device: str) -> object:
