@@ -93,19 +93,15 @@ def is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
         return False
     if x.dtype != conv.weight.dtype or x.numel() == 0 or is_autocast('cpu'):
         return False
-    return torch.backends.mkldnn.enabled and packs(x.dtype) and _fits(x, conv)
+    numbers = zip(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation)
+    # torch refuses other maps, and oneDNN has crashed at borders beyond a kernel
+    fits = all(size + 2 * pad > dilation * (side - 1) >= pad for size, side, pad, dilation in numbers)
+    return torch.backends.mkldnn.enabled and packs(x.dtype) and fits and x.shape[1] == conv.in_channels
 
 
 def has_zero_border(conv: nn.Conv2d) -> bool:
     """Whether a convolution has zeros at the border, in numbers of pixels."""
     return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
-
-
-def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether torch accepts the map, and oneDNN, which has crashed at borders beyond a kernel."""
-    numbers = zip(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation)
-    fits = all(size + 2 * pad > dilation * (side - 1) >= pad for size, side, pad, dilation in numbers)
-    return fits and x.shape[1] == conv.in_channels
 
 
 def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
@@ -226,11 +222,8 @@ def has_batch_norm_kernel(x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor | No
         return False
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     is_dense = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
-    return weight.dtype == mean.dtype and weight.dtype in (exact, x.dtype) and is_dense and _is_compiled()
-
-
-@cache
-def _is_compiled() -> bool:
+    if weight.dtype != mean.dtype or weight.dtype not in (exact, x.dtype) or not is_dense:
+        return False
     return missing_kernel('batch_norm_relu__compiled', 'cpu') is None
 
 
