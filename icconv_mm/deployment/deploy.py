@@ -147,18 +147,12 @@ def deploy(model: nn.Module) -> nn.Module:
             relus += _shorten(module, chain, may_pack=module not in kept)
     if norms + relus == 0:
         warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
-    _log.info('deploy: %s: %d norms folded, %d ReLUs fused%s', type(model).__name__, norms, relus, _left(untraced))
+    kinds = ', '.join(f'{count} {kind}' for kind, count in untraced.most_common())
+    left = f', {untraced.total()} modules left as they are, whose code cannot be traced: {kinds}' if untraced else ''
+    _log.info('deploy: %s: %d norms folded, %d ReLUs fused%s', type(model).__name__, norms, relus, left)
     _replace_others(model)
     _lay_out(model)
     return model
-
-
-def _left(untraced: Counter) -> str:
-    """Returns the part of the log line on modules that stay unchanged because of their code, by class."""
-    if not untraced:
-        return ''
-    kinds = ', '.join(f'{count} {kind}' for kind, count in untraced.most_common())
-    return f', {untraced.total()} modules left as they are, whose code cannot be traced: {kinds}'
 
 
 def _is_packable(conv: nn.Module) -> bool:

@@ -110,7 +110,14 @@ def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
     patterns = []
     for number, layer in enumerate(layers):
         with naming(f'{source}: layer {number}', ValueError, RecursionError):
-            patterns.append(_parse_layer(layer))
+            if isinstance(layer, _Pairs):
+                key, times = Counter(key for key, _ in layer).most_common(1)[0] if layer else (None, 0)
+                if times > 1:
+                    raise InputError(f'the key {key!r} appears {times} times')
+                layer = dict(layer)
+            if not isinstance(layer, DilationPattern):
+                layer = DilationPattern.from_json(list(layer) if isinstance(layer, tuple) else layer)
+            patterns.append(layer)
     return patterns
 
 
@@ -121,17 +128,6 @@ def write_patterns(patterns: Sequence[DilationPattern], path: str | Path) -> Non
 
 class _Pairs(list):
     """Returns a JSON object as its pairs, because a dict would drop a repeated key."""
-
-
-def _parse_layer(layer) -> DilationPattern:
-    if isinstance(layer, DilationPattern):
-        return layer
-    if isinstance(layer, _Pairs):
-        key, times = Counter(key for key, _ in layer).most_common(1)[0] if layer else (None, 0)
-        if times > 1:
-            raise InputError(f'the key {key!r} appears {times} times')
-        layer = dict(layer)
-    return DilationPattern.from_json(list(layer) if isinstance(layer, tuple) else layer)
 
 
 def _find(source: str | Path) -> Path:
@@ -197,20 +193,17 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
     for short, conv in conv_layers(network.backbone if prefix else network, filter):
         name = prefix + short
         with naming(f'{path}: {name}', ValueError):
-            patterns[name] = _pattern(conv, structure.get(name, conv.dilation))
+            found = structure.get(name, conv.dilation)
+            if any(each % own for each, own in zip(found, conv.dilation)):
+                raise InputError(f'dilation {found} is no multiple of that in the network, {conv.dilation}')
+            factors = (each // own for each, own in zip(found, conv.dilation))
+            patterns[name] = DilationPattern([(conv.out_channels, *factors)])
     others = [name for name in structure if name not in patterns]
     if len(others) == len(structure):
         raise InputError(f'{path}: none of its layers is a 3x3 convolution of the backbone: {others[0]}')
     if changed := [name for name in others if structure[name] != getattr(modules[name], 'dilation', None)]:
         _log.warning('not in the pattern, which is of the 3x3 convolutions of the backbone: %s', ', '.join(changed))
     return patterns
-
-
-def _pattern(conv: nn.Conv2d, found: tuple[int, int]) -> DilationPattern:
-    """Returns a pattern of one dilation for all channels, divided by the convolution's own."""
-    if any(each % own for each, own in zip(found, conv.dilation)):
-        raise InputError(f'dilation {found} is no multiple of that in the network, {conv.dilation}')
-    return DilationPattern([(conv.out_channels, *(each // own for each, own in zip(found, conv.dilation)))])
 
 
 def _read(path: Path) -> dict[str, tuple[int, int]]:
