@@ -180,7 +180,10 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], mor
 
     They run on a copy whose tensors have shapes but no storage. With ``more``, the checkpoint may hold further keys.
     """
-    blank = {id(value): _on_meta(value) for value in (*model.parameters(), *model.buffers())}
+    blank = {}
+    for value in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(value, device='meta', requires_grad=False)
+        blank[id(value)] = nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch warns that copying into a tensor without storage has no effect
         try:
@@ -191,11 +194,6 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], mor
             return False
     missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]
     return not missing and (more or not result.unexpected_keys)
-
-
-def _on_meta(value: Tensor) -> Tensor:
-    empty = torch.empty_like(value, device='meta', requires_grad=False)
-    return nn.Parameter(empty, requires_grad=value.requires_grad) if isinstance(value, nn.Parameter) else empty
 
 
 def _grouped(keys: Sequence[str]) -> str:

@@ -93,7 +93,8 @@ def check_file(
         found = _timed(counted.predict(list(map(str, images)), batch_size), seconds['file'])
         left = iter(images)
         batches = [list(islice(left, count)) for count in counts]  # the model gets the file's batches
-        samples = _timed(_samples(model, batches), seconds['model'])
+        samples = ((batch, sample) for batch in batches for sample in model.predict(batch))
+        samples = _timed(samples, seconds['model'])
         if limited:
             for prediction, (batch, sample) in zip(found, samples, strict=True):
                 differences.add(prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch))
@@ -111,13 +112,6 @@ def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarra
     """Runs the file on a batch and records the batch size."""
     counts.append(len(arrays['image']))
     return session.run(arrays)
-
-
-def _samples(model: ComparedModel, batches: Sequence[Sequence[Path]]) -> Iterator[tuple[Sequence[Path], Any]]:
-    """Yields the model's data sample of each image, with the image's batch."""
-    for batch in batches:
-        for sample in model.predict(batch):
-            yield batch, sample
 
 
 def is_tie(model: ComparedModel, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:

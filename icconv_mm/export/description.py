@@ -41,7 +41,10 @@ def describe(
     """
     metas = {name: adapter.model_input('', meta) for name, (adapter, meta) in known.items()}
     steps = steps_of(transforms, 'test pipeline')
-    network = Exported(_deployed(model), metas, scales_of(steps)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # warns if there is nothing to fold
+        deployed = deploy(model)
+    network = Exported(deployed, metas, scales_of(steps)).eval()
     batch = batch_of(model, steps, fixed, 'model.data_preprocessor')
     network.sized = batch['sized']
     tasks = []
@@ -63,12 +66,6 @@ def describe(
             **{name: (versions.installed(name) or ('', ''))[1] for name in versions.SUPPORTED},
         },
     }
-
-
-def _deployed(model: nn.Module) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # warns if there is nothing to fold
-        return deploy(model)
 
 
 def write_description(to: str, file: Path, description: Mapping[str, Any]) -> None:

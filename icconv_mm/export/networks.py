@@ -37,9 +37,7 @@ class Exported(nn.Module):
             networks = {name: (task, f'model.tasks.{name}') for name, task in model.tasks.items()}
         self.parts = nn.ModuleList(_outputs(*networks[name], meta, scales) for name, meta in metas.items())
         self.several = '' not in metas
-        self._keep_normalisation(model.data_preprocessor)
-
-    def _keep_normalisation(self, preprocessor: nn.Module) -> None:
+        preprocessor = model.data_preprocessor
         spellings = ('_channel_conversion', 'channel_conversion', 'to_rgb')  # of mmengine, mmseg, mmpretrain
         self.swaps = any(getattr(preprocessor, name, False) for name in spellings)
         for name in ('mean', 'std'):

@@ -44,7 +44,12 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     model = _folded(made.model)
     _fold_orders(model)
     _name_sizes(model)
-    _check(model)
+    onnx.checker.check_model(model, full_check=True)
+    if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
+        raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')
+    read = {name for node in model.graph.node for name in node.input}
+    if unread := [value.name for value in model.graph.input if value.name not in read]:
+        raise InputError(f'nothing in the network reads {", ".join(unread)}')
     return model
 
 
@@ -139,15 +144,6 @@ def _name_sizes(model: onnx.ModelProto) -> None:
             if dim.dim_param:
                 dim.dim_param = f'{value.name}_{axis}' if axis else 'batch'
     del model.graph.value_info[:]
-
-
-def _check(model: onnx.ModelProto) -> None:
-    onnx.checker.check_model(model, full_check=True)
-    if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
-        raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')
-    read = {name for node in model.graph.node for name in node.input}
-    if unread := [value.name for value in model.graph.input if value.name not in read]:
-        raise InputError(f'nothing in the network reads {", ".join(unread)}')
 
 
 def count_convolutions(model: onnx.ModelProto) -> int:

@@ -108,12 +108,8 @@ def _check_levels(conversion: Conversion, keys) -> None:
         if missing:
             raise InputError(f'{conv}: the last level is number {max(found)}, but {missing} miss')
         channels = sum(len(conversion.left[f'{conv}.conv2_{number}.weight']) for number in found)
-        norm = conversion.left.get(f'{_norm_of(conv)}.weight')
+        stem, _, last = conv.rpartition('.')  # conv2 has the norm bn2; in the head layers.3 has layers.4
+        name = f'{stem}.{int(last) + 1}' if last.isdigit() else f'{stem}.{last.replace("conv", "bn")}'
+        norm = conversion.left.get(f'{name}.weight')
         if norm is not None and len(norm) != channels:
             raise InputError(f'{conv}: its {len(found)} levels have {channels} channels, its norm {len(norm)}')
-
-
-def _norm_of(conv: str) -> str:
-    """Returns a layer's norm: ``layer1.0.conv2`` -> ``layer1.0.bn2``, in the head ``layers.3`` -> ``layers.4``."""
-    stem, _, last = conv.rpartition('.')
-    return f'{stem}.{int(last) + 1}' if last.isdigit() else f'{stem}.{last.replace("conv", "bn")}'
