@@ -48,19 +48,6 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
     """
     from icconv_mm.checkpoints.matching import state_dict_of
 
-    _refuse_others(module, state_dict, prefix)
-    if not prefix:
-        own = dict(state_dict_of(state_dict))
-        if any(key.startswith('backbone.') for key in own):
-            own = {key.removeprefix('backbone.'): value for key, value in own.items() if key.startswith('backbone.')}
-        state_dict.clear()
-        state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
-    _rename(module, state_dict, prefix)
-    if not prefix:
-        _check(module, state_dict, is_part=_PART in local_metadata)
-
-
-def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
     for key in state_dict:
         if key.startswith(prefix) and _OFFICIAL.search(key):
             source = 'IC-Conv' if '.conv_list.' in key else 'PyConv'
@@ -73,6 +60,15 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
                 f'{key!r} belongs to an SE-ResNet (squeeze and excitation), which {type(module).__name__} cannot '
                 'load: take the weights of the ResNet or ResNeXt of the same depth'
             )
+    if not prefix:
+        own = dict(state_dict_of(state_dict))
+        if any(key.startswith('backbone.') for key in own):
+            own = {key.removeprefix('backbone.'): value for key, value in own.items() if key.startswith('backbone.')}
+        state_dict.clear()
+        state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
+    _rename(module, state_dict, prefix)
+    if not prefix:
+        _check(module, state_dict, is_part=_PART in local_metadata)
 
 
 def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:

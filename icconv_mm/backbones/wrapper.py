@@ -8,6 +8,8 @@ initialisation, freezing, ``norm_eval``, checkpointing and ``train``.
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -193,23 +195,17 @@ def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]
         return named
     side, stages = 128, {}
 
-    def measure(name: str, output: torch.Tensor) -> None:
+    def measure(name: str, _: nn.Module, __: tuple, output: torch.Tensor) -> None:
         stages[name] = max(4, min(32, side // output.shape[-1])).bit_length() - 3  # of a stride of 4 to 32
 
-    handles = [
-        conv.register_forward_hook(lambda _, __, output, name=name: measure(name, output))
-        for name, conv in convs.items()
-    ]
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    try:
-        with evaluating(network), torch.no_grad():
-            try:
-                network(first.weight.new_zeros(1, first.in_channels, side, side))
-            except RuntimeError:  # YOLOX slices an image of three channels for its first convolution
-                network(first.weight.new_zeros(1, 3, side, side))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(network), torch.no_grad():
+        for name, conv in convs.items():
+            hooks.enter_context(conv.register_forward_hook(partial(measure, name)))
+        try:
+            network(first.weight.new_zeros(1, first.in_channels, side, side))
+        except RuntimeError:  # YOLOX slices an image of three channels for its first convolution
+            network(first.weight.new_zeros(1, 3, side, side))
     if missing := [name for name in convs if name not in stages]:
         raise InputError(f'{type(network).__name__}: {missing[0]} never runs in a forward pass: filter it out')
     return stages

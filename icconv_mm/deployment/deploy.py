@@ -150,22 +150,17 @@ def deploy(model: nn.Module) -> nn.Module:
     kinds = ', '.join(f'{count} {kind}' for kind, count in untraced.most_common())
     left = f', {untraced.total()} modules left as they are, whose code cannot be traced: {kinds}' if untraced else ''
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused%s', type(model).__name__, norms, relus, left)
-    _replace_others(model)
+    # plain convolutions without ReLU: those that are called, and may return channels_last maps
+    kept = with_contiguous_maps(model)
+    kept |= {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
+    convs = [(name, conv) for name, conv in model.named_modules() if name and conv not in kept and _is_packable(conv)]
+    convert_all(model, convs, lambda conv, kind: kind.of(conv), [PackedConv2d] * len(convs))
     _lay_out(model)
     return model
 
 
 def _is_packable(conv: nn.Module) -> bool:
-    """Whether oneDNN has packed filters for a convolution."""
     return is_plain(conv) and conv.weight.device.type == 'cpu' and packs(conv.weight.dtype)
-
-
-def _replace_others(model: nn.Module) -> None:
-    """Packs plain convolutions without ReLU, in place: those that are called, and may return channels_last maps."""
-    kept = with_contiguous_maps(model)
-    kept |= {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
-    convs = [(name, conv) for name, conv in model.named_modules() if name and conv not in kept and _is_packable(conv)]
-    convert_all(model, convs, lambda conv, kind: kind.of(conv), [PackedConv2d] * len(convs))
 
 
 def _lay_out(model: nn.Module) -> None:

@@ -75,12 +75,7 @@ def declares(module: nn.Module, what: str) -> bool:
 def convolve(x: Tensor, conv: nn.Module) -> Tensor:
     """``conv(x)``; if nothing is recorded, an ordinary convolution of a channels_last map uses packed filters.
 
-    Args:
-        x: ``[N, C_in, H, W]``.
-        conv: A convolution of any kind.
-
-    Returns:
-        ``[N, C_out, H', W']``.
+    ``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``.
     """
     if not _is_map(x) or type(conv) is not nn.Conv2d or must_be_called(conv) or not is_packed(x, conv):
         return conv(x)
@@ -105,15 +100,9 @@ def has_zero_border(conv: nn.Conv2d) -> bool:
 
 
 def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
-    """``conv(x)``, then optionally ReLU, without gradient.
+    """``conv(x)``, then optionally ReLU, without gradient, for a map for which :func:`is_packed` holds.
 
-    Args:
-        x: ``[N, C_in, H, W]`` for which :func:`is_packed` holds.
-        conv: The convolution.
-        relu: Whether negative values become zero.
-
-    Returns:
-        ``[N, C_out, H', W']``, channels_last.
+    ``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``, channels_last.
 
     Raises:
         RuntimeError: If shapes or dtypes do not fit; the message names them.
@@ -123,11 +112,9 @@ def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
 
 
 def packed_conv2d_add_relu_(z: Tensor, x: Tensor, conv: nn.Conv2d) -> None:
-    """``z = relu(conv(x) + z)``, in place and without gradient, without a new map.
+    """``z = relu(conv(x) + z)``, in place and without gradient, for the maps of :func:`packed_conv2d`.
 
-    Args:
-        z: ``[N, C_out, H', W']``, channels_last, of the dtype of x.
-        x, conv: As of :func:`packed_conv2d`.
+    ``z`` is channels_last and of the dtype of ``x``.
 
     Raises:
         RuntimeError: If shapes, dtypes or the memory format of z do not fit; the message names them.

@@ -74,22 +74,18 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
         outputs = [F.batch_norm(x, *settings) for x in levels]
         return [F.relu(x, inplace=True) for x in outputs] if relu else outputs
     group = _process_group(norm)
-    _check_pixels(levels, 1 if group is not None else 2)  # of every process, so that none waits for a failed one
+    least = 1 if group is not None else 2  # of every process, so that none waits for a failed one
+    if (pixels := sum(x.shape[0] * x.shape[2] * x.shape[3] for x in levels)) < least:
+        shapes = ', '.join(str(list(x.shape)) for x in levels)
+        raise InputError(
+            f'batch norm in training mode needs {least} pixels or more over all levels, got {pixels} (levels {shapes})'
+        )
     statistics, momentum = (None, None, None), 0.0
     if norm.training and norm.track_running_stats:
         statistics, momentum = (norm.running_mean, norm.running_var, norm.num_batches_tracked), norm.momentum
         if momentum is None:  # the mean over all batches so far
             momentum = 1.0 / (1 + int(norm.num_batches_tracked))
     return integrated_norm(levels, norm.weight, norm.bias, *statistics, momentum, norm.eps, relu, group=group)
-
-
-def _check_pixels(levels: Sequence[Tensor], least: int) -> None:
-    pixels = sum(x.shape[0] * x.shape[2] * x.shape[3] for x in levels)
-    if pixels < least:
-        shapes = ', '.join(str(list(x.shape)) for x in levels)
-        raise InputError(
-            f'batch norm in training mode needs {least} pixels or more over all levels, got {pixels} (levels {shapes})'
-        )
 
 
 def _process_group(norm: _BatchNorm):

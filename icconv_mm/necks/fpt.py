@@ -182,7 +182,6 @@ class FPT(BaseModule):
         return (*outputs, *self._extra_levels(inputs[-1], outputs[-1]))
 
     def _interact(self, levels: list[Tensor], index: int) -> Tensor:
-        """Returns the concatenated maps of one level."""
         maps = []
         if self.self_transformers:
             maps.append(self.self_transformers[index](levels[index]))

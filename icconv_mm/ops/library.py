@@ -128,9 +128,7 @@ def decomposed(reference: Callable, check: Callable, *args) -> Any:
 def differentiable_once(backward: Callable, count: int) -> Callable:
     """A gradient rule that works once: its backward pass is an operator without a gradient of its own.
 
-    Args:
-        backward: Operator ``(grad, *args)`` that returns the gradients of the first ``count`` arguments.
-        count: Number of tensors, which come first among the arguments.
+    ``backward(grad, *args)`` returns the gradients of the first ``count`` arguments, which are the tensors.
     """
 
     def rule(operator, *args):

@@ -84,14 +84,12 @@ def pyconv2d_relu(
 
 
 def _list_of_weights(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Returns the weights as a tuple; raises ValueError for one tensor, as of an ordinary convolution."""
     if isinstance(weights, Tensor):
         raise ValueError(f'weights must be a list of tensors, one per level, got a tensor {list(weights.shape)}')
     return list(weights)
 
 
 def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
-    """Returns the groups as a tuple; raises ValueError for one number, as of an ordinary convolution."""
     if isinstance(groups, int):
         raise ValueError(f'groups must be a list of numbers, one per level, got {groups}')
     return tuple(groups)
@@ -100,7 +98,6 @@ def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
 def _check(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> None:
-    """Raises ValueError unless these are arguments of a pyramidal convolution."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if not weights or len(weights) != len(groups):
@@ -173,13 +170,7 @@ _MOST_FILLED = 6400  # largest number of factors of an output, zeros included, t
 
 
 def _filled_objection(like: Tensor, in_channels: int, kernels: Sequence[Sequence[int]]) -> str | None:
-    """Returns why the reference runs a call by default; None if the CUDA backend does.
-
-    Args:
-        like: A tensor of the call, for its device and dtype.
-        in_channels: Input channels, of all groups.
-        kernels: Height and width of each level's kernel.
-    """
+    """Returns why the reference runs a call by default; None if the CUDA backend does. Channels are of all groups."""
     if reason := unproven(like.device):
         return reason
     if like.dtype not in _FILLED_DTYPES:
@@ -242,7 +233,6 @@ def _filled_shape(sizes: Sequence[tuple[int, ...]], in_channels: int) -> tuple[i
 
 
 def _parts(filled, sizes, groups):
-    """Yields the rows of each level, its shape and its groups."""
     return zip(filled.split([size[0] for size in sizes]), sizes, groups)
 
 

@@ -19,9 +19,7 @@ _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on,
 def check_tensors(tensors: Mapping[str, Tensor | None], out_channels: int) -> None:
     """Raises ValueError unless a bias has the output's channels, and all share a device and a dtype of convolutions.
 
-    Args:
-        tensors: Tensors by name, the input first. None is skipped. Under autocast dtypes may differ.
-        out_channels: Channels of the output.
+    ``tensors`` has the input first; None is skipped. Under autocast dtypes may differ.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     if 'bias' in given and tuple(given['bias'].shape) != (out_channels,):

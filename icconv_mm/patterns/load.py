@@ -50,7 +50,13 @@ def load_pattern(
         InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; the message
             names the file, the layer, and the numbers expected and found.
     """
-    network = None if channels is None else _network(channels, groups)
+    network = None
+    if channels is not None:
+        channels = list(channels)
+        groups = [groups] * len(channels) if isinstance(groups, int) else list(groups)
+        if len(groups) != len(channels):
+            raise InputError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
+        network = list(zip(channels, groups))
     if isinstance(source, str) and (analytic := _ANALYTIC.fullmatch(source)):
         if network is None:
             raise InputError(f'the pattern {source!r} fits a network: pass the channels of its 3x3 convolutions')
@@ -139,14 +145,6 @@ def _find(source: str | Path) -> Path:
     if not path.is_file() and path.suffix != '.json':
         raise InputError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
     return path
-
-
-def _network(channels: Sequence[int], groups: int | Sequence[int]) -> list[tuple[int, int]]:
-    channels = list(channels)
-    groups = [groups] * len(channels) if isinstance(groups, int) else list(groups)
-    if len(groups) != len(channels):
-        raise InputError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
-    return list(zip(channels, groups))
 
 
 def _fit(

@@ -29,7 +29,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -227,21 +229,16 @@ def measure_channel_means(
     sums: dict[str, Tensor] = {}
     pixels: Counter[str] = Counter()
 
-    def measure(name: str, x: Tensor) -> None:
+    def measure(name: str, _: nn.Module, args: tuple[Tensor]) -> None:
+        x = args[0]
         sums[name] = sums.get(name, 0) + x.sum((0, 2, 3), dtype=torch.float64).cpu()
         pixels[name] += x.numel() // x.shape[1]
 
-    handles = [
-        conv.register_forward_pre_hook(lambda _, args, name=name: measure(name, args[0]))
-        for name, conv in select_convs(model, filter)
-    ]
-    try:
-        with evaluating(model):
-            for batch in batches:
-                (forward or model)(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(model):
+        for name, conv in select_convs(model, filter):
+            hooks.enter_context(conv.register_forward_pre_hook(partial(measure, name)))
+        for batch in batches:
+            (forward or model)(batch)
     if not pixels:
         raise InputError('no channel means measured: no batch was given, or none reached a selected convolution')
     return {name: total / pixels[name] for name, total in sums.items()}

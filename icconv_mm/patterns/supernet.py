@@ -160,6 +160,7 @@ def select_kernels(
         InputError: If a selected kernel is not (2 * d_max + 1)^2, contains NaN or infinity, or none is selected.
     """
     check_d_max(d_max)
+    side = 2 * d_max + 1
     if isinstance(model, nn.Module):
         found = [SupernetKernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
     else:
@@ -170,10 +171,9 @@ def select_kernels(
         sizes = sorted({tuple(w.shape[2:]) for w in state.values() if isinstance(w, Tensor) and w.ndim == 4})
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
         raise InputError(
-            f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
+            f'no supernet kernel of {side}x{side} selected; kernels present: {shown} '
             f'(the stem counts only if the filter names it)'
         )
-    side = 2 * d_max + 1
     for name, weight, groups in found:
         filters, _, height, width = weight.shape
         if (height, width) != (side, side):
