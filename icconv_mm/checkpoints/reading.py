@@ -133,11 +133,7 @@ def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
 
 @contextmanager
 def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
-    """Opens an untrusted file to be read as ``form``; errors name the file.
-
-    Raises:
-        MissingFileError, UnsafeCheckpointError, CheckpointError: As :func:`read`.
-    """
+    """Opens an untrusted file to be read as ``form``; its errors, those of :func:`read`, name the file."""
     require_file(path, 'checkpoint')
     with naming(str(path), OSError), open(path, 'rb') as file:
         try:

@@ -2,8 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -30,7 +29,11 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     Raises:
         InputError: The model has an operator of another domain, or an unused input.
     """
-    with _quiet():
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():  # of the exporter, about its own code and about this package's operators
+        warnings.simplefilter('ignore')
         # torch's own optimiser takes minutes for a network of thousands of nodes
         made = torch.onnx.export(
             program,
@@ -41,6 +44,7 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
             optimize=False,
             verbose=False,
         )
+    logger.setLevel(level)
     model = _folded(made.model)
     _fold_orders(model)
     _name_sizes(model)
@@ -51,17 +55,6 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     if unread := [value.name for value in model.graph.input if value.name not in read]:
         raise InputError(f'nothing in the network reads {", ".join(unread)}')
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporter's warnings about its own code and about this package's operators."""
-    level = logging.getLogger('torch.onnx').level
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        yield
-    logging.getLogger('torch.onnx').setLevel(level)
 
 
 def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
@@ -134,7 +127,6 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _name_sizes(model: onnx.ModelProto) -> None:
-    """Names the free sizes of inputs and outputs."""
     for value in model.graph.input:
         for dim, name in zip(value.type.tensor_type.shape.dim, ('batch', None, 'height', 'width')):
             if dim.dim_param and name:

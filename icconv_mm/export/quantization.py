@@ -22,14 +22,9 @@ _ONNX_TYPES = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
 def write(model: Any, description: Mapping[str, Any], to: str, path: Path, images: Sequence[Path]) -> None:
-    """Writes an ``onnx.ModelProto`` in 8 bits.
+    """Writes an ``onnx.ModelProto`` in 8 bits: for 'onnx' by ONNX Runtime's quantiser, for 'openvino' by NNCF.
 
-    Args:
-        model: The model.
-        description: The description of the exported model.
-        to: 'onnx', by ONNX Runtime's quantiser, or 'openvino', by NNCF.
-        path: The file.
-        images: Images for measuring the ranges of activations.
+    The ranges of activations are measured on ``images``.
 
     Raises:
         MissingLibraryError: NNCF is not installed.

@@ -36,10 +36,6 @@ _KINDS = {'bn': 'batch norm', 'gn': 'group norm'}
 def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.read_detectron` reads them.
 
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for other keys.
-
     Raises:
         InputError: The file is no Detectron ResNet, or blocks, norms or weights of it are missing.
     """
@@ -65,10 +61,6 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
 @register_source('caffe')
 def convert_caffe(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts a ResNet of Caffe with torchvision's names and the statistics of its norms: ``resnet50_caffe.pth``.
-
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for other keys.
 
     Raises:
         InputError: The file is no ResNet-50, 101 or 152, or weights of it are missing.

@@ -47,8 +47,6 @@ def convert_ic_conv(
     """Converts an official IC-Conv classifier, pose estimator or detector.
 
     Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys outside the backbone, applied before a layout is recognised.
         backbone_prefix: Prefix of the keys before ``layer1``, for a file with several backbones; the other networks are
             left out.
         pattern: A pattern (see ``load_pattern``) that the sub-convolutions must have, checked run by run.

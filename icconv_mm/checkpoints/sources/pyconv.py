@@ -38,10 +38,6 @@ _HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.
 def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts an official PyConvResNet or PyConvHGResNet classifier, or the ResNet that they are compared with.
 
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys outside the backbone.
-
     Raises:
         InputError: There is no PyConv backbone, or levels are missing or do not fit their norm.
     """
@@ -65,10 +61,6 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
 @register_source('pyconvsegnet')
 def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts an official PyConvSegNet, on a PyConvResNet, a PyConvHGResNet or a ResNet.
-
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys outside the backbone.
 
     Raises:
         InputError: The file is no PyConvSegNet, or levels are missing or do not fit their norm.
