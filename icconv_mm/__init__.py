@@ -39,15 +39,9 @@ if TYPE_CHECKING:
     from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
 
 
-def _is_installer() -> bool:
-    """Returns whether Python runs ``-m icconv_mm.install_openmmlab``, which imports this module first.
-
-    The installer replaces libraries that the import would refuse, and uses no other module of the package.
-    """
-    return any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv)
-
-
-if not _is_installer():
+# ``python -m icconv_mm.install_openmmlab`` imports this module first. The installer replaces libraries that the import
+# would refuse, and uses no other module of the package.
+if not any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv):
     versions.check_versions(('torch',))
     if versions.is_installed('mmengine'):
         from icconv_mm import registry

@@ -1,6 +1,6 @@
 """Checks of arguments that name the argument in their error. For this package and its tools."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -8,12 +8,7 @@ from icconv_mm.errors import InputError
 
 
 def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
-    """Returns the names if all are known. Internal.
-
-    Args:
-        names: The given names.
-        known: All known names.
-        what: Beginning of the message: ``'--tasks: no task'``.
+    """Returns the names if all are known. Internal; ``what`` begins the message: ``'--tasks: no task'``.
 
     Raises:
         InputError: A name is not known; the message lists the known ones.
@@ -26,30 +21,23 @@ def require_known(names: Iterable[str], known: Collection[str], what: str) -> li
 
 def check_positive(**numbers: Any) -> None:
     """Raises InputError, which names the argument, unless each value is an integer above 0."""
-    for name, given in numbers.items():
-        if not _is_positive(given):
-            raise InputError(f'{name} must be a positive integer, got {given!r}')
+    _check(numbers, _is_positive, 'a positive integer')
 
 
 def check_not_negative(**numbers: Any) -> None:
     """Raises InputError, which names the argument, unless each value is an integer of 0 or more."""
-    for name, given in numbers.items():
-        if not isinstance(given, Integral) or given < 0:
-            raise InputError(f'{name} must be 0 or more, got {given!r}')
+    _check(numbers, lambda given: isinstance(given, Integral) and given >= 0, '0 or more')
 
 
 def check_probability(**numbers: Any) -> None:
     """Raises InputError, which names the argument, unless each value is a number of at least 0 and below 1."""
-    for name, given in numbers.items():
-        if not isinstance(given, Real) or not 0 <= given < 1:
-            raise InputError(f'{name} must be at least 0 and below 1, got {given!r}')
+    _check(numbers, lambda given: isinstance(given, Real) and 0 <= given < 1, 'at least 0 and below 1')
 
 
 def check_all_positive(**lists: Any) -> None:
     """Raises InputError, which names the argument, unless each value is a non-empty list of integers above 0."""
-    for name, given in lists.items():
-        if not (isinstance(given, Sequence) and given and all(map(_is_positive, given))):
-            raise InputError(f'{name} must be a list of positive integers, got {given!r}')
+    what = 'a list of positive integers'
+    _check(lists, lambda given: isinstance(given, Sequence) and given and all(map(_is_positive, given)), what)
 
 
 def without_none(**arguments: Any) -> dict[str, Any]:
@@ -59,3 +47,9 @@ def without_none(**arguments: Any) -> dict[str, Any]:
 
 def _is_positive(number: Any) -> bool:
     return isinstance(number, Integral) and number > 0
+
+
+def _check(arguments: Mapping[str, Any], is_valid: Callable[[Any], bool], what: str) -> None:
+    for name, given in arguments.items():
+        if not is_valid(given):
+            raise InputError(f'{name} must be {what}, got {given!r}')

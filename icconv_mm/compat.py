@@ -97,18 +97,13 @@ def _initialize(module: nn.Module, type: str, layer: str | Sequence[str], bias: 
     if type not in _INITIALIZERS:
         raise _needs('mmengine', f'init_cfg of type {type!r}')
     kinds = {layer} if isinstance(layer, str) else set(layer)
-    for each in _children_first(module):
+    parts: list[nn.Module] = []
+    module.apply(parts.append)  # in mmengine's order, which fixes the random numbers
+    for each in parts:
         if kinds & {each.__class__.__name__, *(base.__name__ for base in each.__class__.__bases__)}:
             if each.weight is not None:
                 _INITIALIZERS[type](each.weight, **options)
             _set_bias(each, bias)
-
-
-def _children_first(module: nn.Module) -> list[nn.Module]:
-    """Initialises in the order of ``nn.Module.apply``, which fixes the random numbers."""
-    found: list[nn.Module] = []
-    module.apply(found.append)
-    return found
 
 
 class BaseModule(nn.Module):

@@ -58,46 +58,33 @@ def join_root(root: str, path: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetAt:
-    """A dataset in a config.
+    """A dataset in a config."""
 
-    Attributes:
-        location: Its dotted name, such as ``'train_dataloader.dataset'``.
-        cfg: The dataset's config.
-        is_leaf: Whether the dataset reads files; otherwise it wraps other datasets.
-        pipeline: The config's list of transforms; empty if it has none.
-        transforms: All dicts in the pipeline, nested ones included.
-    """
-
-    location: str
-    cfg: Any
-    is_leaf: bool
-    pipeline: list
-    transforms: tuple[dict, ...]
+    location: str  # its dotted name, such as 'train_dataloader.dataset'
+    cfg: Any  # the dataset's config
+    is_leaf: bool  # whether the dataset reads files; otherwise it wraps other datasets
+    pipeline: list  # the config's list of transforms; empty if it has none
+    transforms: tuple[dict, ...]  # all dicts in the pipeline, nested ones included
 
 
 def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
     """Returns the datasets of each phase, wrappers before the wrapped; a phase without data has none."""
     found = {}
     for phase in ('train', 'val', 'test'):
-        loader, location = cfg.get(f'{phase}_dataloader'), f'{phase}_dataloader.dataset'
-        found[phase] = tuple(_at(*each) for each in datasets_in(loader['dataset'], location)) if loader else ()
+        loader, name = cfg.get(f'{phase}_dataloader'), f'{phase}_dataloader.dataset'
+        found[phase] = ()
+        for location, dataset in datasets_in(loader['dataset'], name) if loader else ():
+            pipeline = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or []
+            transforms = tuple(walk_dicts(pipeline))
+            found[phase] += (DatasetAt(location, dataset, not _parts(dataset), pipeline, transforms),)
     return found
-
-
-def _at(location: str, dataset: Any) -> DatasetAt:
-    pipeline = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or []
-    return DatasetAt(location, dataset, not _parts(dataset), pipeline, tuple(walk_dicts(pipeline)))
 
 
 def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
     """Yields a dataset and the datasets that it wraps (``RepeatDataset``, ``ConcatDataset``, ...), outer ones first.
 
-    Args:
-        dataset: A dataset or its config: wrappers use the same names for their parts.
-        name: Location of the dataset in the whole config, such as ``'train_dataloader.dataset'``.
-
-    Yields:
-        The dotted name in the config, and the dataset or its config.
+    Each with its dotted name in the config, which begins with ``name``, that of the first. Also for built datasets:
+    wrappers use the same names for their parts.
     """
     yield name, dataset
     for step, part in _parts(dataset):

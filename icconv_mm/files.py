@@ -82,11 +82,7 @@ def _require(path: str | Path, name: str, kind: type[MissingFileError], what: st
 
 
 def read_small(path: Path, what: str) -> bytes:
-    """Reads a small file from an untrusted source.
-
-    Args:
-        path: The file.
-        what: Name of the file in the errors: ``'pattern file'``.
+    """Reads a small file from an untrusted source; ``what`` is its name in the errors: ``'pattern file'``.
 
     Raises:
         MissingFileError: The file does not exist.

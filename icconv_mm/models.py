@@ -91,7 +91,6 @@ class FeatureInfo:
 
 
 def _stages_of(network: ResNet, prefix: str = '') -> list[dict]:
-    """Returns the information on the map of each stage of a backbone."""
     reduction, stages = network.stem_stride, []
     for stage, channels in enumerate(network.out_channels):
         reduction *= network.stage_stride(stage)
@@ -324,8 +323,12 @@ def create_model(
         )
     if out_indices is not None and not features_only:
         raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')
-    if features_only:
-        _refuse_head(num_classes, drop_rate, global_pool)
+    if features_only:  # the defaults, and num_classes=0, ask for no classifier
+        given = [f'num_classes={num_classes}'] if num_classes not in (0, 1000) else []
+        given += [f'drop_rate={drop_rate}'] if drop_rate else []
+        given += [f'global_pool={global_pool!r}'] if global_pool not in ('', 'avg') else []
+        if given:
+            raise InputError(f'create_model: features_only=True gives no classifier: leave out {" and ".join(given)}')
     _refuse_bool('create_model', pattern)
     kind, own = _MODELS[name]
     backbone = getattr(backbones, kind)
@@ -347,15 +350,6 @@ def create_model(
     if checkpoint_path:
         _load(network, checkpoint_path)
     return network
-
-
-def _refuse_head(num_classes: int, drop_rate: float, global_pool: str) -> None:
-    """Raises InputError for arguments of a classifier with ``features_only``, except defaults and ``num_classes=0``."""
-    given = [f'num_classes={num_classes}'] if num_classes not in (0, 1000) else []
-    given += [f'drop_rate={drop_rate}'] if drop_rate else []
-    given += [f'global_pool={global_pool!r}'] if global_pool not in ('', 'avg') else []
-    if given:
-        raise InputError(f'create_model: features_only=True gives no classifier: leave out {" and ".join(given)}')
 
 
 def _refuse_bool(function: str, pattern: object) -> None:

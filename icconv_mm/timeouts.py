@@ -1,8 +1,8 @@
 """Calls with a time limit."""
 
-import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 
 def call_with_timeout(seconds: float, function: Callable[[], bytes]) -> bytes:
@@ -15,19 +15,15 @@ def call_with_timeout(seconds: float, function: Callable[[], bytes]) -> bytes:
     Raises:
         TimeoutError: The function took longer.
     """
-    done: queue.Queue = queue.Queue()
+    answer: Future[bytes] = Future()
 
     def work() -> None:
         try:
-            done.put((function(), None))
+            answer.set_result(function())
         except Exception as error:
-            done.put((b'', error))
+            answer.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
-    try:
-        content, error = done.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f'no whole answer in {seconds:g} seconds') from None
-    if error is not None:
-        raise error
-    return content
+    if not wait([answer], seconds).done:
+        raise TimeoutError(f'no whole answer in {seconds:g} seconds')
+    return answer.result()

@@ -79,15 +79,12 @@ class Block(nn.Module):
         self.downsample = downsample
         self.plugin_names: dict[int, list[str]] = {number: [] for number in range(1, last + 1)}
         for plugin in plugins:
-            self._add_plugin(plugin['cfg'], plugin['position'], sizes[1:])
-
-    def _add_plugin(self, cfg: dict, position: str, channels: list[int]) -> None:
-        number, cfg = int(position.removeprefix('after_conv')), dict(cfg)
-        name, layer = build_plugin_layer(cfg, cfg.pop('postfix', ''), in_channels=channels[number - 1])
-        if hasattr(self, name):
-            raise InputError(f'a block has two plugins {name!r}: give one of them another postfix')
-        self.add_module(name, layer)
-        self.plugin_names[number].append(name)
+            number, cfg = int(plugin['position'].removeprefix('after_conv')), dict(plugin['cfg'])
+            name, layer = build_plugin_layer(cfg, cfg.pop('postfix', ''), in_channels=sizes[number])
+            if hasattr(self, name):
+                raise InputError(f'a block has two plugins {name!r}: give one of them another postfix')
+            self.add_module(name, layer)
+            self.plugin_names[number].append(name)
 
     def apply_plugins(self, x: Tensor, number: int) -> Tensor:
         """Returns ``x`` after the plugins of convolution ``number``."""
@@ -115,14 +112,18 @@ class Block(nn.Module):
                 x, recomputation = self.apply_plugins(norm_relu(x, conv, norm, relu), number), nullcontext()
         conv = getattr(self, f'conv{last}')
         if not is_compiling() and type(x) is Tensor and self.adds_in_convolution():
-            return conv.add_relu(x, shortcut, can_overwrite_input or self._can_overwrite_shortcut())
+            is_new = type(self.downsample) is Shortcut and declares(self.downsample[-2], 'takes_sum')
+            has_no_reader = is_new and not has_hooks_recursive(self.downsample)
+            return conv.add_relu(x, shortcut, can_overwrite_input or has_no_reader)
         with recomputation:
             x = convolve(x, conv)
-        return self._sum(x, conv, last, shortcut)
-
-    def forward_in_place(self, x: Tensor) -> Tensor:
-        """Returns the output of the block in evaluation, which may overwrite ``x``."""
-        return self._output(x, can_overwrite_input=self.downsample is None)
+        norm = getattr(self, f'norm{last}')
+        if not self.plugin_names[last] and self.drop_path is None:
+            return norm_relu(x, conv, norm, self.relu, shortcut)
+        x = self.apply_plugins(norm_relu(x, conv, norm), last)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        return self.relu(add(x, shortcut, conv, norm))  # plugins do not read their outputs again either
 
     def adds_in_convolution(self) -> bool:
         """Whether the last convolution includes sum and ReLU, as in deployed models if these have no hooks."""
@@ -134,22 +135,6 @@ class Block(nn.Module):
             return False
         is_folded = type(norm).forward is nn.Identity.forward and type(self.relu) is nn.ReLU
         return is_folded and not any(map(has_hooks_recursive, (conv, norm, self.relu)))
-
-    def _can_overwrite_shortcut(self) -> bool:
-        """Whether the shortcut is a new map without another reader."""
-        shortcut = self.downsample
-        is_new = type(shortcut) is Shortcut and declares(shortcut[-2], 'takes_sum')
-        return is_new and not has_hooks_recursive(shortcut)
-
-    def _sum(self, x: Tensor, conv: nn.Module, last: int, shortcut: Tensor) -> Tensor:
-        """Returns the output of the block, from the output of its last convolution."""
-        norm = getattr(self, f'norm{last}')
-        if not self.plugin_names[last] and self.drop_path is None:
-            return norm_relu(x, conv, norm, self.relu, shortcut)
-        x = self.apply_plugins(norm_relu(x, conv, norm), last)
-        if self.drop_path is not None:
-            x = self.drop_path(x)
-        return self.relu(add(x, shortcut, conv, norm))  # plugins do not read their outputs again either
 
 
 class Stage(nn.Sequential):
@@ -167,7 +152,7 @@ class Stage(nn.Sequential):
         for block in self:
             is_known = declares(block, 'frees_input') and declares(block.conv1, 'frees_input')
             keeps_no_maps = is_known and block.adds_in_convolution() and not has_hooks_recursive(block)
-            x = block.forward_in_place(x) if can_overwrite_input and keeps_no_maps else block(x)
+            x = block._output(x, block.downsample is None) if can_overwrite_input and keeps_no_maps else block(x)
             can_overwrite_input = keeps_no_maps
         return x
 

@@ -46,15 +46,8 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
         ArchitectureMismatchError: If weights of the backbone or of the file are unmatched, or have another shape or
             kind; the message lists their keys. To load a part on purpose: ``net.load_state_dict(part, strict=False)``.
     """
-    _refuse_others(module, state_dict, prefix)
-    if not prefix:
-        _unwrap(state_dict)
-    _rename(module, state_dict, prefix)
-    if not prefix:
-        _check(module, state_dict, is_part=_PART in local_metadata)
+    from icconv_mm.checkpoints.matching import state_dict_of
 
-
-def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
     for key in state_dict:
         if key.startswith(prefix) and _OFFICIAL.search(key):
             source = 'IC-Conv' if '.conv_list.' in key else 'PyConv'
@@ -67,17 +60,15 @@ def _refuse_others(module: nn.Module, state_dict: dict, prefix: str) -> None:
                 f'{key!r} belongs to an SE-ResNet (squeeze and excitation), which {type(module).__name__} cannot '
                 'load: take the weights of the ResNet or ResNeXt of the same depth'
             )
-
-
-def _unwrap(state_dict: dict) -> None:
-    """Strips, in place, the wrappers and prefixes of trainers and larger models."""
-    from icconv_mm.checkpoints.matching import state_dict_of
-
-    own = dict(state_dict_of(state_dict))
-    if any(key.startswith('backbone.') for key in own):
-        own = {key.removeprefix('backbone.'): value for key, value in own.items() if key.startswith('backbone.')}
-    state_dict.clear()
-    state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
+    if not prefix:
+        own = dict(state_dict_of(state_dict))
+        if any(key.startswith('backbone.') for key in own):
+            own = {key.removeprefix('backbone.'): value for key, value in own.items() if key.startswith('backbone.')}
+        state_dict.clear()
+        state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
+    _rename(module, state_dict, prefix)
+    if not prefix:
+        _check(module, state_dict, is_part=_PART in local_metadata)
 
 
 def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:

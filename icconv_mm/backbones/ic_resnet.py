@@ -54,17 +54,14 @@ class ICResNet(ResNet):
         **kwargs,
     ):
         check_choice(type(self).__name__, pattern, supernet_d_max)
-        super().__init__(depth, **self._with_fixed(kwargs))
+        for name, value in self.fixed_options.items():
+            if kwargs.get(name, value) != value:
+                raise InputError(f'{name} of {type(self).__name__} is always {value}, got {kwargs[name]!r}')
+        super().__init__(depth, **kwargs | self.fixed_options)
         if pattern is None:
             to_supernet(self, supernet_d_max, filter=self.converted_names)
         else:
             to_inception(self, pattern, filter=self.converted_names)
-
-    def _with_fixed(self, options: dict) -> dict:
-        for name, value in self.fixed_options.items():
-            if options.get(name, value) != value:
-                raise InputError(f'{name} of {type(self).__name__} is always {value}, got {options[name]!r}')
-        return options | self.fixed_options
 
 
 @MODELS.register_module()

@@ -83,23 +83,18 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
     bias = conv.bias is not None
     with torch.device('meta'):  # checks the numbers
         new = PyConv2d(conv.in_channels, channels, kernels, groups, conv.stride[0], conv.dilation[0], bias)
-    for index, level in enumerate(new.pyconv_levels):
-        new.pyconv_levels[index] = _level(conv, level)
+    for index, level in enumerate(new.pyconv_levels):  # of the kind of the convolution
+        size = level.in_channels, level.out_channels, level.kernel_size
+        with conv.weight.device:
+            own = type(conv)(*size, level.stride, level.padding, level.dilation, level.groups, bias)
+        if hasattr(conv, 'eps'):
+            own.eps = conv.eps
+        nn.init.kaiming_normal_(own.weight, mode='fan_out', nonlinearity='relu')
+        new.pyconv_levels[index] = own
     new = new.pyconv_levels[0] if len(kernels) == 1 else new
     if has_data(conv.weight):
         new.to(conv.weight)
     return new.requires_grad_(conv.weight.requires_grad).train(conv.training)
-
-
-def _level(conv: nn.Conv2d, level: nn.Conv2d) -> nn.Conv2d:
-    """Returns a convolution of the kind of ``conv`` with the numbers of ``level``."""
-    size = level.in_channels, level.out_channels, level.kernel_size
-    with conv.weight.device:
-        new = type(conv)(*size, level.stride, level.padding, level.dilation, level.groups, level.bias is not None)
-    if hasattr(conv, 'eps'):
-        new.eps = conv.eps
-    nn.init.kaiming_normal_(new.weight, mode='fan_out', nonlinearity='relu')
-    return new
 
 
 def _divisor(number: int, most: int) -> int:

@@ -303,8 +303,13 @@ class ResNet(BaseModule):
         """Builds the blocks of a stage."""
         block, depths = self.block_type(), self.arch_settings[self.depth][1]
         before, last = sum(depths[:stage]), sum(depths) - 1
+        dilations = [self.dilations[stage]] * depths[stage]
+        if self.multi_grid is not None and stage == len(self.strides) - 1:
+            dilations = self.multi_grid
+        elif self.contract_dilation:
+            dilations[0] = max(1, dilations[0] // 2)
         blocks = []
-        for number, dilation in enumerate(self._block_dilations(stage)):
+        for number, dilation in enumerate(dilations):
             stride = self.stage_stride(stage) if number == 0 else 1
             made = block(
                 in_channels,
@@ -324,13 +329,6 @@ class ResNet(BaseModule):
             blocks.append(made)
             in_channels = out_channels
         return Stage(*blocks)
-
-    def _block_dilations(self, stage: int) -> list[int]:
-        blocks, dilation = self.arch_settings[self.depth][1][stage], self.dilations[stage]
-        if self.multi_grid is not None and stage == len(self.strides) - 1:
-            return list(self.multi_grid)
-        first = dilation // 2 if self.contract_dilation and dilation > 1 else dilation
-        return [first] + [dilation] * (blocks - 1)
 
     def block_width(self, planes: int) -> int:
         """Returns the channels of the 3x3 convolution of a bottleneck."""

@@ -8,6 +8,8 @@ initialisation, freezing, ``norm_eval``, checkpointing and ``train``.
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from icconv_mm.compat import MODELS
 from icconv_mm.errors import InputError
 from icconv_mm.layers import PyConv2d, to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice, convert_all, none_selected_message, standardized_kinds
+from icconv_mm.patterns.receptive_field import evaluating
 from icconv_mm.patterns.supernet import LayerFilter, select_convs, selects
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
 
@@ -192,33 +195,17 @@ def stages_of(network: nn.Module, convs: dict[str, nn.Conv2d]) -> dict[str, int]
         return named
     side, stages = 128, {}
 
-    def measure(name: str, output: torch.Tensor) -> None:
-        stride = max(4, min(32, side // output.shape[-1]))
-        stages[name] = stride.bit_length() - 3
+    def measure(name: str, _: nn.Module, __: tuple, output: torch.Tensor) -> None:
+        stages[name] = max(4, min(32, side // output.shape[-1])).bit_length() - 3  # of a stride of 4 to 32
 
-    handles = [
-        conv.register_forward_hook(lambda _, __, output, name=name: measure(name, output))
-        for name, conv in convs.items()
-    ]
-    modes = {module: module.training for module in network.modules()}
-    try:
-        network.eval()
-        _run_on_zeros(network, side)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-        for handle in handles:
-            handle.remove()
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    with ExitStack() as hooks, evaluating(network), torch.no_grad():
+        for name, conv in convs.items():
+            hooks.enter_context(conv.register_forward_hook(partial(measure, name)))
+        try:
+            network(first.weight.new_zeros(1, first.in_channels, side, side))
+        except RuntimeError:  # YOLOX slices an image of three channels for its first convolution
+            network(first.weight.new_zeros(1, 3, side, side))
     if missing := [name for name in convs if name not in stages]:
         raise InputError(f'{type(network).__name__}: {missing[0]} never runs in a forward pass: filter it out')
     return stages
-
-
-def _run_on_zeros(network: nn.Module, side: int) -> None:
-    """Runs a network on an image of as many channels as its first convolution reads, or of three (YOLOX slices it)."""
-    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
-    with torch.no_grad():
-        try:
-            network(first.weight.new_zeros(1, first.in_channels, side, side))
-        except RuntimeError:
-            network(first.weight.new_zeros(1, 3, side, side))

@@ -90,7 +90,11 @@ SOURCES: dict[str, Callable[..., None]] = {}
 
 
 def register_source(name: str) -> Callable[[Callable], Callable]:
-    """Registers a converter for the source ``name``."""
+    """Registers a converter for the source ``name``.
+
+    It is a function of a :class:`Conversion`, in which keys that it cannot convert stay, of the user's rename rules for
+    keys that it does not know, and of options.
+    """
     return lambda converter: SOURCES.setdefault(name, converter)
 
 
@@ -310,11 +314,7 @@ class Conversion:
 
 
 def _network_in(checkpoint: Mapping, wanted: str | None) -> Mapping:
-    """Returns the entry of a checkpoint with a network, or the entry ``wanted`` of several (a teacher, an average).
-
-    Raises:
-        InputError: There are several networks and ``wanted`` is None, or there is no such entry.
-    """
+    """Returns the entry of a checkpoint with a network, or the entry ``wanted`` of several (a teacher, an average)."""
     networks = [name for name, value in checkpoint.items() if _has_kernels(value, depth=2)]
     named = ', '.join(map(repr, networks))
     if wanted is not None and wanted not in networks:

@@ -130,13 +130,9 @@ def in_words(value: Any) -> str:
 
 
 def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow: Sequence[str] = ()) -> None:
-    """Raises an error unless a checkpoint fits a model; loads nothing.
+    """Raises an error unless the content of the checkpoint file ``name`` fits a model; loads nothing.
 
-    Args:
-        model: The model.
-        checkpoint: The content of the checkpoint file.
-        name: The file's name for the message.
-        allow: Names of modules where differences are accepted, such as the head of another number of classes.
+    Differences in the modules ``allow`` are accepted, such as the head of another number of classes.
 
     Raises:
         ArchitectureMismatchError: The checkpoint does not fit; the message lists the keys.
@@ -149,13 +145,10 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
 
 
 def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, prefix: str | None = None) -> None:
-    """Raises an error unless pretrained weights cover a module; the file may hold more, such as a classifier.
+    """Raises an error unless pretrained weights, the content of the file ``name``, cover a module such as a backbone.
 
-    Args:
-        module: The module, such as a backbone.
-        checkpoint: The content of the checkpoint file.
-        name: The file's name for the message.
-        prefix: Only keys with this prefix are used, without it, as for mmengine's ``Pretrained`` initialisation.
+    The file may hold more, such as a classifier. With a ``prefix`` only keys with it are used, without it, as for
+    mmengine's ``Pretrained`` initialisation.
 
     Raises:
         ArchitectureMismatchError: Weights are missing or of another shape; the message lists the keys.
@@ -180,7 +173,10 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], mor
 
     They run on a copy whose tensors have shapes but no storage. With ``more``, the checkpoint may hold further keys.
     """
-    blank = {id(value): _on_meta(value) for value in (*model.parameters(), *model.buffers())}
+    blank = {}
+    for value in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(value, device='meta', requires_grad=False)
+        blank[id(value)] = nn.Parameter(empty, value.requires_grad) if isinstance(value, nn.Parameter) else empty
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch warns that copying into a tensor without storage has no effect
         try:
@@ -191,11 +187,6 @@ def _loads_after_upgrade(model: nn.Module, state_dict: Mapping[str, Tensor], mor
             return False
     missing = [key for key in result.missing_keys if not key.endswith('num_batches_tracked')]
     return not missing and (more or not result.unexpected_keys)
-
-
-def _on_meta(value: Tensor) -> Tensor:
-    empty = torch.empty_like(value, device='meta', requires_grad=False)
-    return nn.Parameter(empty, requires_grad=value.requires_grad) if isinstance(value, nn.Parameter) else empty
 
 
 def _grouped(keys: Sequence[str]) -> str:

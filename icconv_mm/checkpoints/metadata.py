@@ -82,13 +82,7 @@ def seed_of(checkpoint: Any) -> int | None:
 
 
 def check_progress(checkpoint: Any, max_epochs: int | None, max_iters: int | None) -> None:
-    """Raises InputError unless ``meta`` has a valid epoch and iteration for a run of this length.
-
-    Args:
-        checkpoint: The content of the checkpoint file.
-        max_epochs: Number of epochs of an epoch-based run, else None.
-        max_iters: Number of iterations of an iteration-based run, else None.
-    """
+    """Raises InputError unless ``meta`` has a valid epoch and iteration for a run of so many epochs or iterations."""
     meta = meta_of(checkpoint)
     for key, most in (('epoch', max_epochs), ('iter', max_iters)):
         if key not in meta:

@@ -68,7 +68,13 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
     """
     path = Path(path).expanduser()
     if path.suffix == '.safetensors':
-        return _load_safetensors(path, map_location)
+        require_file(path, 'checkpoint')
+        device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
+        functions = safetensors()
+        try:
+            return functions.load_file(path, device)
+        except Exception as error:  # of a class that only safetensors has
+            raise CheckpointError(f'{path}: truncated, or not a safetensors file ({_first_line(error)})') from None
     if os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '').lower() in ('1', 'y', 'yes', 'true'):
         raise InputError(
             'TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, and torch then reads with its own unpickler alone: unset it '
@@ -91,15 +97,6 @@ def safetensors() -> ModuleType:
             f'a .safetensors file requires safetensors ({error}): pip install safetensors'
         ) from None
     return functions
-
-
-def _load_safetensors(path: Path, map_location: Any) -> dict[str, Tensor]:
-    require_file(path, 'checkpoint')
-    functions = safetensors()
-    try:
-        return functions.load_file(path, str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu')
-    except Exception as error:  # of a class that only safetensors has
-        raise CheckpointError(f'{path}: truncated, or not a safetensors file ({_first_line(error)})') from None
 
 
 def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -136,11 +133,7 @@ def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
 
 @contextmanager
 def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
-    """Opens an untrusted file to be read as ``form``; errors name the file.
-
-    Raises:
-        MissingFileError, UnsafeCheckpointError, CheckpointError: As :func:`read`.
-    """
+    """Opens an untrusted file to be read as ``form``; its errors, those of :func:`read`, name the file."""
     require_file(path, 'checkpoint')
     with naming(str(path), OSError), open(path, 'rb') as file:
         try:

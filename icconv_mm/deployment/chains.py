@@ -46,6 +46,7 @@ def fold_norm(conv: nn.Module, norm: _BatchNorm) -> nn.Module:
     return new
 
 
+@torch.no_grad()
 def fold_integrated_norms(module: nn.Module) -> int:
     """Folds the integrated norms of a module, in place; returns their number.
 
@@ -55,32 +56,26 @@ def fold_integrated_norms(module: nn.Module) -> int:
     """
     if not declares(module, 'norms_and_convs'):
         return 0
-    found = [(name, convs) for name, convs in module.norms_and_convs() if _folds(getattr(module, name), convs)]
-    for name, convs in found:
-        for conv in convs:  # all terms of the sum are scaled, one is shifted
-            _scale(conv, getattr(module, name), shift=conv is convs[0])
+    folded = 0
+    for name, convs in module.norms_and_convs():
+        norm = getattr(module, name)
+        if norm is None or not has_statistics(norm) or any(type(conv) is not ScaleEqualizedConv2d for conv in convs):
+            continue
+        mean, bias = norm.running_mean, norm.bias
+        for conv in convs:  # all terms of the sum are scaled, the first is shifted
+            conv.weight, conv.bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, mean, norm.running_var, norm.eps, norm.weight, bias
+            )
+            mean = bias = torch.zeros_like(norm.running_mean)
         setattr(module, name, None)
         module.add_module(f'{name}_folded', Folded().eval())  # refuses training mode; it is never called
-    return len(found)
+        folded += 1
+    return folded
 
 
 def has_statistics(norm: nn.Module) -> bool:
     """Whether a batch norm has running statistics."""
     return norm.running_mean is not None and norm.running_var is not None
-
-
-def _folds(norm: nn.Module | None, convs: tuple[nn.Module, ...]) -> bool:
-    return norm is not None and has_statistics(norm) and all(type(conv) is ScaleEqualizedConv2d for conv in convs)
-
-
-@torch.no_grad()
-def _scale(conv: nn.Conv2d, norm: _BatchNorm, shift: bool) -> None:
-    """Folds the norm into a convolution, in place; without its shift if another term of the sum has it."""
-    nothing = torch.zeros_like(norm.running_mean)
-    mean, bias = (norm.running_mean, norm.bias) if shift else (nothing, nothing)
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, mean, norm.running_var, norm.eps, norm.weight, bias
-    )
 
 
 _log = logging.getLogger(__name__)

@@ -147,31 +147,20 @@ def deploy(model: nn.Module) -> nn.Module:
             relus += _shorten(module, chain, may_pack=module not in kept)
     if norms + relus == 0:
         warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
-    _log.info('deploy: %s: %d norms folded, %d ReLUs fused%s', type(model).__name__, norms, relus, _left(untraced))
-    _replace_others(model)
-    _lay_out(model)
-    return model
-
-
-def _left(untraced: Counter) -> str:
-    """Returns the part of the log line on modules that stay unchanged because of their code, by class."""
-    if not untraced:
-        return ''
     kinds = ', '.join(f'{count} {kind}' for kind, count in untraced.most_common())
-    return f', {untraced.total()} modules left as they are, whose code cannot be traced: {kinds}'
-
-
-def _is_packable(conv: nn.Module) -> bool:
-    """Whether oneDNN has packed filters for a convolution."""
-    return is_plain(conv) and conv.weight.device.type == 'cpu' and packs(conv.weight.dtype)
-
-
-def _replace_others(model: nn.Module) -> None:
-    """Packs plain convolutions without ReLU, in place: those that are called, and may return channels_last maps."""
+    left = f', {untraced.total()} modules left as they are, whose code cannot be traced: {kinds}' if untraced else ''
+    _log.info('deploy: %s: %d norms folded, %d ReLUs fused%s', type(model).__name__, norms, relus, left)
+    # plain convolutions without ReLU: those that are called, and may return channels_last maps
     kept = with_contiguous_maps(model)
     kept |= {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
     convs = [(name, conv) for name, conv in model.named_modules() if name and conv not in kept and _is_packable(conv)]
     convert_all(model, convs, lambda conv, kind: kind.of(conv), [PackedConv2d] * len(convs))
+    _lay_out(model)
+    return model
+
+
+def _is_packable(conv: nn.Module) -> bool:
+    return is_plain(conv) and conv.weight.device.type == 'cpu' and packs(conv.weight.dtype)
 
 
 def _lay_out(model: nn.Module) -> None:

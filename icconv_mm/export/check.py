@@ -25,17 +25,11 @@ _IMAGES = 4  # checked images, if none are given
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """The model that an exported file is compared with.
-
-    Attributes:
-        network: The model.
-        adapters: The adapter of each task, by name; '' for a single task.
-        predict: Returns the model's data sample for each image of a batch.
-    """
+    """The model that an exported file is compared with."""
 
     network: nn.Module
-    adapters: Mapping[str, TaskAdapter]
-    predict: Callable[[Sequence[Path]], Iterable[Any]]
+    adapters: Mapping[str, TaskAdapter]  # by task; '' for a single task
+    predict: Callable[[Sequence[Path]], Iterable[Any]]  # returns the data sample for each image of a batch
 
 
 def images_to_check(datasets: Sequence[DatasetAt], name: str) -> list[Path]:
@@ -72,14 +66,7 @@ def check_file(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Compares the predictions of a file with the model's, in batches of one and two images.
 
-    Args:
-        model: The model.
-        session: The file.
-        images: The images.
-        limited: Whether to compare predictions; otherwise only times are measured.
-
-    Returns:
-        The largest differences by kind, and the milliseconds per image.
+    Returns the largest differences by kind, and the milliseconds per image; the latter alone unless ``limited``.
 
     Raises:
         InputError: A difference exceeds its limit.
@@ -93,7 +80,8 @@ def check_file(
         found = _timed(counted.predict(list(map(str, images)), batch_size), seconds['file'])
         left = iter(images)
         batches = [list(islice(left, count)) for count in counts]  # the model gets the file's batches
-        samples = _timed(_samples(model, batches), seconds['model'])
+        samples = ((batch, sample) for batch in batches for sample in model.predict(batch))
+        samples = _timed(samples, seconds['model'])
         if limited:
             for prediction, (batch, sample) in zip(found, samples, strict=True):
                 differences.add(prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch))
@@ -108,16 +96,8 @@ def check_file(
 
 
 def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Runs the file on a batch and records the batch size."""
     counts.append(len(arrays['image']))
     return session.run(arrays)
-
-
-def _samples(model: ComparedModel, batches: Sequence[Sequence[Path]]) -> Iterator[tuple[Sequence[Path], Any]]:
-    """Yields the model's data sample of each image, with the image's batch."""
-    for batch in batches:
-        for sample in model.predict(batch):
-            yield batch, sample
 
 
 def is_tie(model: ComparedModel, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:

@@ -41,13 +41,9 @@ class Differences:
         sample: Any,
         is_tie: Callable[[str, str], bool],
     ) -> None:
-        """Compares the file's predictions for an image with the model's data sample.
+        """Compares the file's predictions for an image, by task, with the model's data sample.
 
-        Args:
-            path: The image.
-            found: Predictions of the file, by task.
-            sample: The data sample of the model.
-            is_tie: Returns whether a task's people in an image differ by rounding alone.
+        ``is_tie(path, task)`` returns whether a task's people in an image differ by rounding alone.
         """
         for name, task in self.tasks.items():
             own = sample.get(name) if name else sample
@@ -137,16 +133,12 @@ def _seg_map(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: An
     return {'seg_map': float((apart > LIMITS['scores']).sum() / wrong.numel())}
 
 
-def _classes(task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any) -> dict[str, float]:
-    return {'scores': float(np.abs(found['scores'] - known['scores']).max())}
-
-
 _COMPARED = {
     'detection': _objects,
     'instance': _objects,
     'semantic': _seg_map,
     'pose': _objects,
-    'classification': _classes,
+    'classification': lambda _, found, known, __: {'scores': float(np.abs(found['scores'] - known['scores']).max())},
 }
 
 

@@ -1,6 +1,7 @@
 """Describes an exported model: preprocessing, outputs, and what it was made of."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,18 +31,20 @@ def describe(
     """Returns the network as a module from pixels to outputs, and its description.
 
     Args:
-        model: The model, in evaluation mode.
+        model, checkpoint: The model, in evaluation mode, and the file of its weights.
         known: Adapter and class names of each task, as :meth:`TaskAdapter.parts` returns them.
         transforms: The test pipeline.
         fixed: Height and width of every input; None for free sizes.
-        checkpoint: The file of the weights.
 
     Raises:
         InputError: A part of the network or a transform cannot be exported.
     """
     metas = {name: adapter.model_input('', meta) for name, (adapter, meta) in known.items()}
     steps = steps_of(transforms, 'test pipeline')
-    network = Exported(_deployed(model), metas, scales_of(steps)).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # warns if there is nothing to fold
+        deployed = deploy(model)
+    network = Exported(deployed, metas, scales_of(steps)).eval()
     batch = batch_of(model, steps, fixed, 'model.data_preprocessor')
     network.sized = batch['sized']
     tasks = []
@@ -65,16 +68,14 @@ def describe(
     }
 
 
-def _deployed(model: nn.Module) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # warns if there is nothing to fold
-        return deploy(model)
-
-
 def write_description(to: str, file: Path, description: Mapping[str, Any]) -> None:
     """Writes the description into the file, in place of the existing one."""
     if to == 'pt2':
-        writers.add_description(file, description)
+        import zipfile
+
+        with zipfile.ZipFile(file, 'a') as archive:
+            folder = archive.namelist()[0].split('/')[0]
+            archive.writestr(f'{folder}/extra/{metadata_schema.KEY}', json.dumps(description))
     elif to == 'onnx':
         import onnx
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +37,7 @@ class Exported(nn.Module):
             networks = {name: (task, f'model.tasks.{name}') for name, task in model.tasks.items()}
         self.parts = nn.ModuleList(_outputs(*networks[name], meta, scales) for name, meta in metas.items())
         self.several = '' not in metas
-        self._keep_normalisation(model.data_preprocessor)
-
-    def _keep_normalisation(self, preprocessor: nn.Module) -> None:
+        preprocessor = model.data_preprocessor
         spellings = ('_channel_conversion', 'channel_conversion', 'to_rgb')  # of mmengine, mmseg, mmpretrain
         self.swaps = any(getattr(preprocessor, name, False) for name in spellings)
         for name in ('mean', 'std'):
@@ -78,23 +76,19 @@ class Exported(nn.Module):
 
 def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]) -> nn.Module:
     library = library_of(type(network))
-    if library == 'mmdet':
-        from icconv_mm.export.detection import DetectorOutputs
-
-        return DetectorOutputs(network, where)
-    if library == 'mmseg':
-        from icconv_mm.export.classes import SegmentorOutputs
-
-        return SegmentorOutputs(network, where)
     if library == 'mmpose':
         from icconv_mm.export.pose import outputs_of
 
         return outputs_of(network, where, meta, scales)
-    if library == 'mmpretrain':
-        from icconv_mm.export.classes import ClassifierOutputs
-
-        return ClassifierOutputs(network, where)
-    raise InputError(f'{where}: {type(network).__name__} is of no library whose networks can be exported')
+    if library == 'mmdet':
+        from icconv_mm.export.detection import DetectorOutputs as Outputs
+    elif library == 'mmseg':
+        from icconv_mm.export.classes import SegmentorOutputs as Outputs
+    elif library == 'mmpretrain':
+        from icconv_mm.export.classes import ClassifierOutputs as Outputs
+    else:
+        raise InputError(f'{where}: {type(network).__name__} is of no library whose networks can be exported')
+    return Outputs(network, where)
 
 
 def capture(network: Exported, example: tuple, fixed: bool) -> torch.export.ExportedProgram:
@@ -137,11 +131,8 @@ def _standard_operators() -> Iterator[None]:
     ]
     with suppress(ImportError):  # without mmcv's compiled operators no network has them
         replaced.append((importlib.import_module('mmcv.ops.deform_conv'), 'deform_conv2d', of_mmcv))
-    before = [getattr(module, name) for module, name, _ in replaced]
-    for module, name, function in replaced:
-        setattr(module, name, function)
-    try:
-        yield
-    finally:
-        for (module, name, _), function in zip(replaced, before):
+    with ExitStack() as restoring:
+        for module, name, function in replaced:
+            restoring.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, function)
+        yield

@@ -2,8 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -30,7 +29,11 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     Raises:
         InputError: The model has an operator of another domain, or an unused input.
     """
-    with _quiet():
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():  # of the exporter, about its own code and about this package's operators
+        warnings.simplefilter('ignore')
         # torch's own optimiser takes minutes for a network of thousands of nodes
         made = torch.onnx.export(
             program,
@@ -41,22 +44,17 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
             optimize=False,
             verbose=False,
         )
+    logger.setLevel(level)
     model = _folded(made.model)
     _fold_orders(model)
     _name_sizes(model)
-    _check(model)
+    onnx.checker.check_model(model, full_check=True)
+    if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
+        raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')
+    read = {name for node in model.graph.node for name in node.input}
+    if unread := [value.name for value in model.graph.input if value.name not in read]:
+        raise InputError(f'nothing in the network reads {", ".join(unread)}')
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporter's warnings about its own code and about this package's operators."""
-    level = logging.getLogger('torch.onnx').level
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        yield
-    logging.getLogger('torch.onnx').setLevel(level)
 
 
 def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
@@ -129,7 +127,6 @@ def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
 
 
 def _name_sizes(model: onnx.ModelProto) -> None:
-    """Names the free sizes of inputs and outputs."""
     for value in model.graph.input:
         for dim, name in zip(value.type.tensor_type.shape.dim, ('batch', None, 'height', 'width')):
             if dim.dim_param and name:
@@ -139,15 +136,6 @@ def _name_sizes(model: onnx.ModelProto) -> None:
             if dim.dim_param:
                 dim.dim_param = f'{value.name}_{axis}' if axis else 'batch'
     del model.graph.value_info[:]
-
-
-def _check(model: onnx.ModelProto) -> None:
-    onnx.checker.check_model(model, full_check=True)
-    if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
-        raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')
-    read = {name for node in model.graph.node for name in node.input}
-    if unread := [value.name for value in model.graph.input if value.name not in read]:
-        raise InputError(f'nothing in the network reads {", ".join(unread)}')
 
 
 def count_convolutions(model: onnx.ModelProto) -> int:

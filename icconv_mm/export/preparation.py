@@ -91,11 +91,7 @@ def scales_of(steps: Sequence[Mapping[str, Any]]) -> list[float]:
 def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequence[int] | None, where: str) -> dict:
     """Returns how images form a batch: padded to multiples of ``divisor``, and to the largest image if ``pads``.
 
-    Args:
-        model: The model.
-        steps: The steps before the batch.
-        fixed: Height and width of every input; None for free sizes.
-        where: The preprocessor's name in an error.
+    ``fixed`` is the height and width of every input, None for free sizes; ``where`` names the preprocessor in errors.
 
     Raises:
         InputError: The preprocessor pads in another way.

@@ -22,19 +22,18 @@ _ONNX_TYPES = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 
 
 def write(model: Any, description: Mapping[str, Any], to: str, path: Path, images: Sequence[Path]) -> None:
-    """Writes an ``onnx.ModelProto`` in 8 bits.
+    """Writes an ``onnx.ModelProto`` in 8 bits: for 'onnx' by ONNX Runtime's quantiser, for 'openvino' by NNCF.
 
-    Args:
-        model: The model.
-        description: The description of the exported model.
-        to: 'onnx', by ONNX Runtime's quantiser, or 'openvino', by NNCF.
-        path: The file.
-        images: Images for measuring the ranges of activations.
+    The ranges of activations are measured on ``images``.
 
     Raises:
         MissingLibraryError: NNCF is not installed.
     """
-    kept, inputs = predictors(model), _inputs(description, images)
+    kept = predictors(model)
+    inputs = (
+        arrays_of([preprocess(Sample(path, image), description['steps'])], description['batch'])
+        for path, image in read_all(list(map(str, images))[:_IMAGES])
+    )
     if to == 'onnx':
         _by_onnxruntime(model, path, inputs, kept)
         return
@@ -60,13 +59,6 @@ def _is_last(node: Any, readers: Mapping[str, Sequence]) -> bool:
                 seen.add(id(reader))
                 left += reader.output
     return True
-
-
-def _inputs(description: Mapping[str, Any], images: Sequence[Path]) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the inputs of the network for each image."""
-    paths = list(map(str, images))[:_IMAGES]
-    for path, image in read_all(paths):
-        yield arrays_of([preprocess(Sample(path, image), description['steps'])], description['batch'])
 
 
 def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]], kept: list[str]) -> None:

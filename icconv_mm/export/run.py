@@ -26,34 +26,22 @@ def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path |
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
     require_known([to], tuple(writers.FORMATS), 'to: there is no format')
-    _check_versions(to)
+    runtimes = {'onnx': ['onnxruntime'], 'openvino': ['openvino'], 'pt2': []}
+    for name in ('onnx', 'onnxscript', *runtimes[to]):
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            raise MissingLibraryError(f'to={to!r} needs {name}, which is not installed: pip install {name}') from None
     out = Path(out) if out is not None else Path(checkpoint).with_suffix(writers.FORMATS[to])
     if out.suffix != writers.FORMATS[to]:
         raise ArgumentError('out', f'expected a name that ends in {writers.FORMATS[to]}, got {out}')
     if int8 is not None and to == 'pt2':
         raise ArgumentError('int8', "expected to='onnx' or 'openvino', got 'pt2'")
-    _check_writable(out)
-    return out
-
-
-def _check_versions(to: str) -> None:
-    for name in (
-        'onnx',
-        'onnxscript',
-        *(['openvino'] if to == 'openvino' else []),
-        *(['onnxruntime'] if to == 'onnx' else []),
-    ):
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            raise MissingLibraryError(f'to={to!r} needs {name}, which is not installed: pip install {name}') from None
-
-
-def _check_writable(out: Path) -> None:
-    with naming(str(out), OSError):
+    with naming(str(out), OSError):  # before the work: whether it can be written
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent):
             pass
+    return out
 
 
 @contextmanager

@@ -62,15 +62,6 @@ def compile_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
         raise InputError(f"to='pt2': AOTInductor fails ({' '.join(str(error).split())[:300]})") from error
 
 
-def add_description(path: Path, description: Mapping[str, Any]) -> None:
-    """Adds the description to a package of AOTInductor, which is a zip archive."""
-    import zipfile
-
-    with zipfile.ZipFile(path, 'a') as archive:
-        folder = archive.namelist()[0].split('/')[0]
-        archive.writestr(f'{folder}/extra/{KEY}', json.dumps(description))
-
-
 def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
     """Returns a function that runs a package of AOTInductor in this process."""
     loaded = torch._inductor.aoti_load_package(str(path))

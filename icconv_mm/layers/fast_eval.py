@@ -75,12 +75,7 @@ def declares(module: nn.Module, what: str) -> bool:
 def convolve(x: Tensor, conv: nn.Module) -> Tensor:
     """``conv(x)``; if nothing is recorded, an ordinary convolution of a channels_last map uses packed filters.
 
-    Args:
-        x: ``[N, C_in, H, W]``.
-        conv: A convolution of any kind.
-
-    Returns:
-        ``[N, C_out, H', W']``.
+    ``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``.
     """
     if not _is_map(x) or type(conv) is not nn.Conv2d or must_be_called(conv) or not is_packed(x, conv):
         return conv(x)
@@ -93,7 +88,10 @@ def is_packed(x: Tensor, conv: nn.Conv2d) -> bool:
         return False
     if x.dtype != conv.weight.dtype or x.numel() == 0 or is_autocast('cpu'):
         return False
-    return torch.backends.mkldnn.enabled and packs(x.dtype) and _fits(x, conv)
+    numbers = zip(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation)
+    # torch refuses other maps, and oneDNN has crashed at borders beyond a kernel
+    fits = all(size + 2 * pad > dilation * (side - 1) >= pad for size, side, pad, dilation in numbers)
+    return torch.backends.mkldnn.enabled and packs(x.dtype) and fits and x.shape[1] == conv.in_channels
 
 
 def has_zero_border(conv: nn.Conv2d) -> bool:
@@ -101,23 +99,10 @@ def has_zero_border(conv: nn.Conv2d) -> bool:
     return conv.padding_mode == 'zeros' and not isinstance(conv.padding, str)
 
 
-def _fits(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether torch accepts the map, and oneDNN, which has crashed at borders beyond a kernel."""
-    numbers = zip(x.shape[2:], conv.kernel_size, conv.padding, conv.dilation)
-    fits = all(size + 2 * pad > dilation * (side - 1) >= pad for size, side, pad, dilation in numbers)
-    return fits and x.shape[1] == conv.in_channels
-
-
 def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
-    """``conv(x)``, then optionally ReLU, without gradient.
+    """``conv(x)``, then optionally ReLU, without gradient, for a map for which :func:`is_packed` holds.
 
-    Args:
-        x: ``[N, C_in, H, W]`` for which :func:`is_packed` holds.
-        conv: The convolution.
-        relu: Whether negative values become zero.
-
-    Returns:
-        ``[N, C_out, H', W']``, channels_last.
+    ``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``, channels_last.
 
     Raises:
         RuntimeError: If shapes or dtypes do not fit; the message names them.
@@ -127,11 +112,9 @@ def packed_conv2d(x: Tensor, conv: nn.Conv2d, relu: bool = False) -> Tensor:
 
 
 def packed_conv2d_add_relu_(z: Tensor, x: Tensor, conv: nn.Conv2d) -> None:
-    """``z = relu(conv(x) + z)``, in place and without gradient, without a new map.
+    """``z = relu(conv(x) + z)``, in place and without gradient, for the maps of :func:`packed_conv2d`.
 
-    Args:
-        z: ``[N, C_out, H', W']``, channels_last, of the dtype of x.
-        x, conv: As of :func:`packed_conv2d`.
+    ``z`` is channels_last and of the dtype of ``x``.
 
     Raises:
         RuntimeError: If shapes, dtypes or the memory format of z do not fit; the message names them.
@@ -226,11 +209,8 @@ def has_batch_norm_kernel(x: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor | No
         return False
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     is_dense = x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
-    return weight.dtype == mean.dtype and weight.dtype in (exact, x.dtype) and is_dense and _is_compiled()
-
-
-@cache
-def _is_compiled() -> bool:
+    if weight.dtype != mean.dtype or weight.dtype not in (exact, x.dtype) or not is_dense:
+        return False
     return missing_kernel('batch_norm_relu__compiled', 'cpu') is None
 
 

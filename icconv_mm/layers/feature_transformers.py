@@ -126,18 +126,14 @@ class GroundingTransformer(nn.Module):
         queries, keys, values = self.query_conv(fine), self.key_conv(coarse), self.value_conv(coarse)
         mix = self.mixture(keys.flatten(2))
         if self.window is not None:
-            out = window_attention(queries, keys, values, mix, self.window, self.similarity)
-        else:
-            out = self._attend_to_all(queries.flatten(2), keys.flatten(2), values.flatten(2), mix)
-            out = out.unflatten(2, fine.shape[2:])
-        return self.out_conv(out)
-
-    def _attend_to_all(self, queries: Tensor, keys: Tensor, values: Tensor, mix: Tensor) -> Tensor:
-        queries, keys = _parts(queries, self.mixtures), _parts(keys, self.mixtures)
+            return self.out_conv(window_attention(queries, keys, values, mix, self.window, self.similarity))
+        queries, keys = (_parts(each.flatten(2), self.mixtures) for each in (queries, keys))
         if self.similarity == 'embedded':
-            return mixture_attention(queries, keys, values, mix, scale=queries.shape[2] ** -0.5)
-        attend = euclidean_attention if self.similarity == 'euclidean' else dot_product_attention
-        return attend(queries, keys, values, mix)
+            out = mixture_attention(queries, keys, values.flatten(2), mix, scale=queries.shape[2] ** -0.5)
+        else:
+            attend = euclidean_attention if self.similarity == 'euclidean' else dot_product_attention
+            out = attend(queries, keys, values.flatten(2), mix)
+        return self.out_conv(out.unflatten(2, fine.shape[2:]))
 
 
 class RenderingTransformer(nn.Module):

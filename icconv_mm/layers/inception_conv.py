@@ -96,7 +96,8 @@ class ICConv2d(nn.Conv2d):
             raise InputError(f'a dilation pattern needs kernel size 3, got {kernel_size}')
         settings = dict(stride=stride, padding=dilation, dilation=dilation, groups=groups, bias=bias)
         super().__init__(in_channels, out_channels, 3, **settings, device=device, dtype=dtype)
-        if padding is not None and _pair(padding) != self.padding:
+        sides = tuple(padding) if isinstance(padding, Iterable) else (padding, padding)
+        if padding is not None and sides != self.padding:
             raise InputError(f'padding must be {self.padding}, which keeps the size, got {padding!r}')
         if self.stride[0] != self.stride[1]:
             raise InputError(f'the stride must be the same on both axes, got {self.stride}')
@@ -138,8 +139,3 @@ class ICConv2dReLU(ICConv2d):
     def of(cls, conv: ICConv2d) -> 'ICConv2dReLU':
         """Returns the layer with the parameters of ``conv``."""
         return layer_like(conv, cls)
-
-
-def _pair(sides) -> tuple:
-    """Returns height and width of a number or a pair."""
-    return tuple(sides) if isinstance(sides, Iterable) else (sides, sides)

@@ -64,32 +64,28 @@ def integrated_batch_norm(levels: Sequence[Tensor], norm: _BatchNorm, relu: bool
         >>> torch.cat([level.flatten(2) for level in levels], 2).mean().abs() < 1e-6
         tensor(True)
     """
-    _check_channels(levels, norm.num_features)
+    for number, x in enumerate(levels):
+        if x.ndim != 4 or x.shape[1] != norm.num_features:
+            raise InputError(
+                f'batch norm: level {number}: expected [N, {norm.num_features}, H, W], got {list(x.shape)}'
+            )
     if not norm.training and norm.running_mean is not None:
         settings = norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
         outputs = [F.batch_norm(x, *settings) for x in levels]
         return [F.relu(x, inplace=True) for x in outputs] if relu else outputs
     group = _process_group(norm)
-    _check_pixels(levels, 1 if group is not None else 2)  # of every process, so that none waits for a failed one
-    statistics, momentum = (None, None, None), 0.0
-    if norm.training and norm.track_running_stats:
-        statistics, momentum = (norm.running_mean, norm.running_var, norm.num_batches_tracked), _momentum(norm)
-    return integrated_norm(levels, norm.weight, norm.bias, *statistics, momentum, norm.eps, relu, group=group)
-
-
-def _check_channels(levels: Sequence[Tensor], channels: int) -> None:
-    for number, x in enumerate(levels):
-        if x.ndim != 4 or x.shape[1] != channels:
-            raise InputError(f'batch norm: level {number}: expected [N, {channels}, H, W], got {list(x.shape)}')
-
-
-def _check_pixels(levels: Sequence[Tensor], least: int) -> None:
-    pixels = sum(x.shape[0] * x.shape[2] * x.shape[3] for x in levels)
-    if pixels < least:
+    least = 1 if group is not None else 2  # of every process, so that none waits for a failed one
+    if (pixels := sum(x.shape[0] * x.shape[2] * x.shape[3] for x in levels)) < least:
         shapes = ', '.join(str(list(x.shape)) for x in levels)
         raise InputError(
             f'batch norm in training mode needs {least} pixels or more over all levels, got {pixels} (levels {shapes})'
         )
+    statistics, momentum = (None, None, None), 0.0
+    if norm.training and norm.track_running_stats:
+        statistics, momentum = (norm.running_mean, norm.running_var, norm.num_batches_tracked), norm.momentum
+        if momentum is None:  # the mean over all batches so far
+            momentum = 1.0 / (1 + int(norm.num_batches_tracked))
+    return integrated_norm(levels, norm.weight, norm.bias, *statistics, momentum, norm.eps, relu, group=group)
 
 
 def _process_group(norm: _BatchNorm):
@@ -99,8 +95,3 @@ def _process_group(norm: _BatchNorm):
         return None
     group = norm.process_group or dist.group.WORLD
     return group if dist.get_world_size(group) > 1 else None
-
-
-def _momentum(norm: _BatchNorm) -> float:
-    """Returns the share of the next batch; without a momentum that of the mean over all batches so far."""
-    return norm.momentum if norm.momentum is not None else 1.0 / (1 + int(norm.num_batches_tracked))

@@ -27,6 +27,8 @@ MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 # float64 has no channels_last kernels on CPUs
 _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
+_watch_modules = cache(register_module_module_registration_hook)  # once for a hook
+
 
 def set_memory_format(network: nn.Module, memory_format: str) -> None:
     """Makes a network convert the maps of its input.
@@ -56,10 +58,14 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
     if not hasattr(network, 'memory_format'):
         network.register_forward_pre_hook(_convert, with_kwargs=True)
     network.memory_format = memory_format
-    network.is_narrow = any(map(_is_narrow, network.modules()))
+    network.is_narrow = any(
+        module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels < LEAST_CHANNELS
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    )
     if memory_format != 'preserve':
         give_contiguous_maps(network)
-        _watch_modules()
+        _watch_modules(_guard)
 
 
 def with_contiguous_maps(network: nn.Module) -> set[nn.Module]:
@@ -80,11 +86,6 @@ def _guard(parent: nn.Module, name: str, module: nn.Module | None) -> None:
 
 def _needs_contiguous_maps(module: nn.Module | None) -> bool:
     return any(kind.__module__.startswith(_CONTIGUOUS) for kind in type(module).__mro__)
-
-
-@cache
-def _watch_modules() -> None:
-    register_module_module_registration_hook(_guard)
 
 
 def _contiguous(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -117,12 +118,3 @@ def converted(x: Tensor, network: nn.Module) -> Tensor:
     if network.memory_format == 'auto' and not (on_cpu and x.dtype in _FAST_ON_CPU):
         return x
     return x.contiguous(memory_format=torch.channels_last)
-
-
-def _is_narrow(module: nn.Module) -> bool:
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (1, 1)
-        and module.stride != (1, 1)
-        and module.in_channels < LEAST_CHANNELS
-    )

@@ -60,7 +60,9 @@ class PyConv2d(nn.Module):
         dtype: torch.dtype | None = None,
     ):
         super().__init__()
-        _check_lists(out_channels=out_channels, kernel_sizes=kernel_sizes, groups=groups)
+        for name, value in dict(out_channels=out_channels, kernel_sizes=kernel_sizes, groups=groups).items():
+            if not isinstance(value, Sized):
+                raise InputError(f'{name} must be a list with one entry per level, got {value!r}')
         kernels = [kernel if isinstance(kernel, Sequence) else (kernel, kernel) for kernel in kernel_sizes]
         _check(in_channels, out_channels, kernels, groups, stride, dilation)
         self.in_channels, self.out_channels = in_channels, sum(out_channels)
@@ -109,7 +111,11 @@ class PyConv2d(nn.Module):
 
         A level is plain unless it was replaced or parametrised, has hooks, or a changed setting.
         """
-        if len(levels) != len(self.groups) or _have_hooks(levels):
+        if is_compiling():  # dynamo does not trace the other checks
+            have_hooks = any(level._forward_hooks or level._forward_pre_hooks for level in levels)
+        else:
+            have_hooks = must_be_called(*levels, including_backward=True)
+        if have_hooks or len(levels) != len(self.groups):
             return False
         has_bias, steps = levels[0].bias is not None, ((self.stride,) * 2, (self.dilation,) * 2)
         for level, groups in zip(levels, self.groups):
@@ -148,12 +154,6 @@ class PyConv2dReLU(PyConv2d):
         return super().run_levels(x, levels).relu_()
 
 
-def _have_hooks(levels: Sequence[nn.Module]) -> bool:
-    if is_compiling():  # dynamo does not trace the other checks
-        return any(level._forward_hooks or level._forward_pre_hooks for level in levels)
-    return must_be_called(*levels, including_backward=True)
-
-
 def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
     """``getattr(module, name)`` of a parameter or submodule in a third of the time."""
     if not is_compiling():
@@ -162,12 +162,6 @@ def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
         if name in module._modules:
             return module._modules[name]
     return getattr(module, name)  # wrappers of networks may replace a parameter by a tensor
-
-
-def _check_lists(**arguments):
-    for name, value in arguments.items():
-        if not isinstance(value, Sized):
-            raise InputError(f'{name} must be a list with one entry per level, got {value!r}')
 
 
 def _check(in_channels, out_channels, kernels, groups, stride, dilation):

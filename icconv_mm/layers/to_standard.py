@@ -1,7 +1,7 @@
 """Networks with torch's own convolutions instead of inception and pyramidal ones, for tools that need these."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +88,7 @@ def _split_inception(layer: ICConv2d) -> SplitConv2d:
 
 
 def _split_pyramidal(layer: PyConv2d) -> SplitConv2d:
-    ends = [0]
-    for level in layer.pyconv_levels:
-        ends.append(ends[-1] + level.out_channels)
+    ends = [0, *accumulate(level.out_channels for level in layer.pyconv_levels)]
     outputs = [range(*each) for each in pairwise(ends)]
     inputs = [range(layer.in_channels)] * len(outputs)
     return SplitConv2d(layer.pyconv_levels, inputs, outputs, isinstance(layer, PyConv2dReLU)).train(layer.training)

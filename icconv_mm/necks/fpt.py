@@ -133,7 +133,11 @@ class FPT(BaseModule):
         self.groundings, self.renderings = nn.ModuleDict(), nn.ModuleDict()
         for fine, coarse in combinations(range(self.num_levels), 2):
             if 'grounding' in self.interactions and fine in enriched:
-                self.groundings[f'{fine}_{coarse}'] = _grounding(channels, **grounding_settings, norm_cfg=norm_cfg)
+                with naming('FPT', ValueError):
+                    check_settings(grounding_settings['similarity'], 1 if self.window is None else self.window)
+                with naming('FPT: out_channels and grounding_mixtures', ValueError):
+                    transformer = GroundingTransformer(channels, **grounding_settings, norm_cfg=norm_cfg)
+                self.groundings[f'{fine}_{coarse}'] = transformer
             if 'rendering' in self.interactions and coarse in enriched:
                 ratio = self.strides[self.start_level + coarse] // self.strides[self.start_level + fine]
                 self.renderings[f'{coarse}_{fine}'] = RenderingTransformer(channels, ratio, norm_cfg)
@@ -178,7 +182,6 @@ class FPT(BaseModule):
         return (*outputs, *self._extra_levels(inputs[-1], outputs[-1]))
 
     def _interact(self, levels: list[Tensor], index: int) -> Tensor:
-        """Returns the concatenated maps of one level."""
         maps = []
         if self.self_transformers:
             maps.append(self.self_transformers[index](levels[index]))
@@ -215,12 +218,3 @@ class FPT(BaseModule):
                     f'FPT: level {level} is {found[2]} x {found[3]}, smaller than the window of {self.window} of the '
                     'grounding transformers'
                 )
-
-
-def _grounding(channels: int, mixtures: int, similarity: str, window: int | None, norm_cfg: dict | None) -> nn.Module:
-    with naming('FPT', ValueError):
-        check_settings(similarity, 1 if window is None else window)
-    with naming('FPT: out_channels and grounding_mixtures', ValueError):
-        return GroundingTransformer(
-            channels, mixtures=mixtures, similarity=similarity, window=window, norm_cfg=norm_cfg
-        )

@@ -97,7 +97,12 @@ class Convolution:
         self.takes_list, schemas = weights_schema.startswith('Tensor[]'), (weights_schema, settings_schema)
         self._define_outputs(output, Arguments(function, check, converters), *schemas)
         self._define_gradients(grad_input, grad_weight, converters, *schemas)
-        self._define_backward(*schemas)
+        # the operators by which the gradient rule in C++ (csrc/python/fast_path.cpp) is differentiable
+        name, rest = f'{self.name}_backward', f'{settings_schema}, bool to_x, bool to_weights, str backend'
+        fragment.define(f'{name}(Tensor grad, Tensor x, {weights_schema}, {rest}) -> Tensor[]')
+        # the latter two: vmap over several gradients decomposes it instead of calling it for each
+        for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
+            fragment.impl(name, self._backward, key)
 
     # --- a call
 
@@ -130,9 +135,9 @@ class Convolution:
             out = decomposed(self.reference, self.check, *args)
             return out.relu_() if relu else out
         if several:
-            out = self.call_prepared(x, weights, bias, settings, relu)
-            if out is not None:
-                return out
+            run = dispatch.prepared(self.maker, settings, relu, self.supported)
+            if run is not None and (out := run(x, weights, bias, dispatch.requested())) is not None:
+                return out  # of the fast path in C++
         args = x, self.pack(weights), bias, [int(entry) for entry in table], stride, number
         if not is_compiling() and in_functorch():  # functorch supports only torch's operators
             out = decomposed(self.reference, self.check, *args)
@@ -144,13 +149,6 @@ class Convolution:
             refuse_gradient(self.relu_name, *args)
         out = convolve(x, weights[0], bias, *self.dense(*args[3:]))  # torch's kernel is the best
         return out.relu_() if relu else out
-
-    def call_prepared(
-        self, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, settings: tuple, relu: bool
-    ) -> Tensor | None:
-        """Returns the result of the fast path in C++; None where the operator itself must be called."""
-        run = dispatch.prepared(self.maker, settings, relu, self.supported)
-        return None if run is None else run(x, weights, bias, dispatch.requested())
 
     def supported(self, relu: bool, settings: tuple, x: Tensor, weights: Sequence[Tensor], bias: Tensor | None) -> int:
         """Returns which passes of a call run on compiled kernels now."""
@@ -273,15 +271,6 @@ class Convolution:
             autograd=rule_of_weight,
             flops=lambda grad, *_, out_shape, **__: flops(grad, self.unpack(out_shape)),
         )
-
-    def _define_backward(self, weights_schema: str, settings_schema: str) -> None:
-        """Defines the operators by which the gradient rule in C++ (csrc/python/fast_path.cpp) is differentiable."""
-        name = f'{self.name}_backward'
-        rest = f'{settings_schema}, bool to_x, bool to_weights, str backend'
-        fragment.define(f'{name}(Tensor grad, Tensor x, {weights_schema}, {rest}) -> Tensor[]')
-        # the latter two: vmap over several gradients decomposes it instead of calling it for each
-        for key in ('CompositeImplicitAutograd', 'Batched', 'FuncTorchBatchedDecomposition'):
-            fragment.impl(name, self._backward, key)
 
     def _backward(self, grad, x, packed, table, stride, number, to_x, to_weights, chosen):
         settings, weights = (table, stride, number), self.unpack(packed)

@@ -25,27 +25,18 @@ _MAP = 60  # cost of a channel that a depthwise convolution writes and the next 
 
 
 class Direct(NamedTuple):
-    """One convolution of full filters.
+    """One convolution of full filters."""
 
-    Attributes:
-        dilation: Height and width.
-        channels: The layer's output channels that it computes.
-    """
-
-    dilation: tuple[int, int]
-    channels: tuple[int, ...]
+    dilation: tuple[int, int]  # height and width
+    channels: tuple[int, ...]  # the layer's output channels that it computes
 
 
 class Sums(NamedTuple):
-    """The two steps of the other channels.
+    """The two steps of the other channels."""
 
-    Attributes:
-        rows: For each horizontal dilation the channels whose rows a 1x3 convolution sums.
-        heights: The vertical dilation, by channel.
-    """
-
+    # for each horizontal dilation the channels whose rows a 1x3 convolution sums
     rows: tuple[tuple[int, tuple[int, ...]], ...]
-    heights: dict[int, int]
+    heights: dict[int, int]  # the vertical dilation, by channel
 
     @property
     def channels(self) -> list[int]:
@@ -69,15 +60,10 @@ class Sums(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The cut of a layer into standard convolutions.
-
-    Attributes:
-        direct: Convolutions of full filters.
-        sums: The two steps of the other channels; None if there are none.
-    """
+    """The cut of a layer into standard convolutions."""
 
     direct: tuple[Direct, ...]
-    sums: Sums | None
+    sums: Sums | None  # None if there are no other channels
 
     @property
     def convolutions(self) -> int:
@@ -105,13 +91,10 @@ def plan(pattern: tuple[int, ...], in_channels: int) -> Plan:
     for count, height, width in triples(pattern):
         by_dilation.setdefault((height, width), []).extend(range(position, position + count))
         position += count
-    parts = sorted((Direct(dilation, tuple(own)) for dilation, own in by_dilation.items() if own), key=_narrowest)
+    parts = [Direct(dilation, tuple(own)) for dilation, own in by_dilation.items() if own]
+    parts.sort(key=lambda part: -len(part.channels))
     cuts = [Plan(tuple(parts[:count]), _sums(parts[count:])) for count in range(len(parts) + 1)]
     return min(cuts, key=lambda cut: _cost(cut, in_channels))
-
-
-def _narrowest(part: Direct) -> int:
-    return -len(part.channels)
 
 
 def _sums(parts: Sequence[Direct]) -> Sums | None:

@@ -128,10 +128,8 @@ _LANES = 16  # lanes of a vector on the CPU: a group with fewer channels leaves 
 
 
 def _small_groups(x, weight, bias, pattern, stride, groups) -> str | None:
-    inside = weight.shape[1]
-    if groups > 1 and inside < _LANES:
-        return f'{inside} channels in a group; below {_LANES} the reference is faster'
-    return None
+    has_few = groups > 1 and weight.shape[1] < _LANES
+    return f'{weight.shape[1]} channels in a group; below {_LANES} the reference is faster' if has_few else None
 
 
 _LARGEST_CHOSEN_DILATION = 8  # largest dilation by default: a wider border leaves smaller tiles
@@ -305,24 +303,18 @@ def exported_convolutions(pattern: tuple[int, ...], in_channels: int, groups: in
 # --- fakes and registration
 
 
-def _grad_input_fake(grad, weight, size, pattern, stride, groups):
-    return empty((grad.shape[0], weight.shape[1] * groups, *size), like=grad)
-
-
-def _grad_weight_fake(grad, x, pattern, stride, groups):
-    return grad.new_empty((grad.shape[1], x.shape[1] // groups, 3, 3))
-
-
 _convolution = Convolution(
     inception_conv2d,
     Part(forward, {'cpu': Kernel(cpu_refusal, _small_groups), 'cuda': Kernel(_cuda_refusal, _output_objection)}),
     Part(
-        grad_input, {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_cuda_refusal, _grad_input_objection)}, _grad_input_fake
+        grad_input,
+        {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_cuda_refusal, _grad_input_objection)},
+        lambda grad, weight, size, _, __, groups: empty((grad.shape[0], weight.shape[1] * groups, *size), like=grad),
     ),
     Part(
         grad_weight,
         {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_cuda_refusal, _grad_weight_objection)},
-        _grad_weight_fake,
+        lambda grad, x, pattern, stride, groups: grad.new_empty((grad.shape[1], x.shape[1] // groups, 3, 3)),
     ),
     weights_schema='Tensor weight',
     settings_schema='int[] pattern, int stride, int groups',

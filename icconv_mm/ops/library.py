@@ -128,9 +128,7 @@ def decomposed(reference: Callable, check: Callable, *args) -> Any:
 def differentiable_once(backward: Callable, count: int) -> Callable:
     """A gradient rule that works once: its backward pass is an operator without a gradient of its own.
 
-    Args:
-        backward: Operator ``(grad, *args)`` that returns the gradients of the first ``count`` arguments.
-        count: Number of tensors, which come first among the arguments.
+    ``backward(grad, *args)`` returns the gradients of the first ``count`` arguments, which are the tensors.
     """
 
     def rule(operator, *args):
@@ -165,14 +163,14 @@ def recorded(function: Callable, x: fx.Proxy, *args: object) -> fx.Proxy:
     return x.tracer.create_proxy('call_function', function, (x, *args), {})
 
 
-def _has_tangent(tensor: Tensor) -> bool:
-    return in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
-
-
 def refuse_gradient(name: str, *args) -> None:
     """Raises RuntimeError if a tensor among the arguments of an operator without a gradient requires one."""
-    if any((torch.is_grad_enabled() and tensor.requires_grad) or _has_tangent(tensor) for tensor in tensors_of(args)):
-        raise RuntimeError(f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator')
+    for tensor in tensors_of(args):
+        has_tangent = in_forward_ad() and forward_ad.unpack_dual(tensor).tangent is not None
+        if has_tangent or (torch.is_grad_enabled() and tensor.requires_grad):
+            raise RuntimeError(
+                f'{name} is for inference, without a gradient: use torch.no_grad() or the plain operator'
+            )
 
 
 def without_gradient(operator: Operator, *args) -> Any:

@@ -134,10 +134,6 @@ def _backward_in_blocks(grad, q, k, v, mix, bias, scale):
         return tuple(grad.to(of.dtype) for grad, of in grads)
 
 
-def _forward_fake(q, k, v, mix, bias, scale):
-    return v.new_empty((q.shape[0], v.shape[1], q.shape[3]))
-
-
 def _backward_fake(grad, q, k, v, mix, bias, scale):
     to_bias = k.new_empty((*k.shape[:2], k.shape[3]), dtype=computed_dtype(k.dtype) if bias is None else bias.dtype)
     return (*(tensor.new_empty(tensor.shape) for tensor in (q, k, v, mix)), to_bias)
@@ -156,7 +152,7 @@ _forward = define(
     '(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor',
     _forward_in_blocks,
     arguments=Arguments(mixture_attention, _check),
-    fake=_forward_fake,
+    fake=lambda q, k, v, *_: v.new_empty((q.shape[0], v.shape[1], q.shape[3])),
     standard=reference,
     autograd=differentiable_once(_backward, 5),
     flops=lambda q, k, v, *_, **__: 2 * q[0] * q[3] * k[3] * (q[1] * q[2] + v[1]),  # of the two products

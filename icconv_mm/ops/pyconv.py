@@ -84,14 +84,12 @@ def pyconv2d_relu(
 
 
 def _list_of_weights(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Returns the weights as a tuple; raises ValueError for one tensor, as of an ordinary convolution."""
     if isinstance(weights, Tensor):
         raise ValueError(f'weights must be a list of tensors, one per level, got a tensor {list(weights.shape)}')
     return list(weights)
 
 
 def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
-    """Returns the groups as a tuple; raises ValueError for one number, as of an ordinary convolution."""
     if isinstance(groups, int):
         raise ValueError(f'groups must be a list of numbers, one per level, got {groups}')
     return tuple(groups)
@@ -100,7 +98,6 @@ def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
 def _check(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> None:
-    """Raises ValueError unless these are arguments of a pyramidal convolution."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
     if not weights or len(weights) != len(groups):
@@ -141,7 +138,8 @@ def grad_input(
     """Gradient for an input of ``size`` (H, W): ``[N, C_out, H', W']`` and the weights -> ``[N, C_in, H, W]``."""
     shape = (grad.shape[0], weights[0].shape[1] * groups[0], *size)
     total = wide_zeros(shape, like=grad)
-    for part, weight, group in zip(_split(grad, [weight.shape[0] for weight in weights]), weights, groups):
+    parts = grad.split([int(weight.shape[0]) for weight in weights], 1)
+    for part, weight, group in zip(parts, weights, groups):
         total += convolution_grad_input(part, shape, weight, stride, (dilation, dilation), group)
     return total.to(grad.dtype)
 
@@ -153,7 +151,7 @@ def grad_weight(
     sizes = level_shapes(shapes, x.shape[1], groups)
     return [
         convolution_grad_weight(part, x, size, stride, (dilation, dilation), group)
-        for part, size, group in zip(_split(grad, [size[0] for size in sizes]), sizes, groups)
+        for part, size, group in zip(grad.split([int(size[0]) for size in sizes], 1), sizes, groups)
     ]
 
 
@@ -165,28 +163,14 @@ def level_shapes(shapes: Sequence[int], in_channels: int, groups: Sequence[int])
     ]
 
 
-def _split(grad: Tensor, channels: Sequence[int]) -> Sequence[Tensor]:
-    return grad.split([int(count) for count in channels], 1)
-
-
 # --- on GPUs: one dense convolution, with zeros in the filters for smaller kernels and groups
 
 _FILLED_DTYPES = (torch.bfloat16, torch.float16)  # tensor cores multiply the zeros faster than cuDNN skips them
 _MOST_FILLED = 6400  # largest number of factors of an output, zeros included, that was measured (docs/measurements)
 
 
-def _filled_refusal(*args) -> str | None:
-    return device_refusal(tensors_of(args), 'cuda')
-
-
 def _filled_objection(like: Tensor, in_channels: int, kernels: Sequence[Sequence[int]]) -> str | None:
-    """Returns why the reference runs a call by default; None if the CUDA backend does.
-
-    Args:
-        like: A tensor of the call, for its device and dtype.
-        in_channels: Input channels, of all groups.
-        kernels: Height and width of each level's kernel.
-    """
+    """Returns why the reference runs a call by default; None if the CUDA backend does. Channels are of all groups."""
     if reason := unproven(like.device):
         return reason
     if like.dtype not in _FILLED_DTYPES:
@@ -249,7 +233,6 @@ def _filled_shape(sizes: Sequence[tuple[int, ...]], in_channels: int) -> tuple[i
 
 
 def _parts(filled, sizes, groups):
-    """Yields the rows of each level, its shape and its groups."""
     return zip(filled.split([size[0] for size in sizes]), sizes, groups)
 
 
@@ -274,7 +257,8 @@ def _grad_weight_fake(grad, x, shapes, groups, stride, dilation):
 
 
 def _kernels(objection: Callable, filled: Callable) -> dict[str, Kernel]:
-    return {'cpu': Kernel(cpu_refusal), 'cuda': Kernel(_filled_refusal, objection, run=filled)}
+    on_cuda = Kernel(lambda *args: device_refusal(tensors_of(args), 'cuda'), objection, run=filled)
+    return {'cpu': Kernel(cpu_refusal), 'cuda': on_cuda}
 
 
 _convolution = Convolution(

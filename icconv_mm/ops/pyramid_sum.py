@@ -80,9 +80,7 @@ def _refusal(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str |
 
 
 def _objection(own: Tensor, *_) -> str | None:
-    if own.dtype in (torch.float16, torch.bfloat16):
-        return f'in {own.dtype} the reference is faster'
-    return None
+    return f'in {own.dtype} the reference is faster' if own.dtype in (torch.float16, torch.bfloat16) else None
 
 
 # the dispatcher of `torch.library` would add some microseconds to each call, ten where a gradient is recorded

@@ -19,9 +19,7 @@ _AUTOCAST_BY_DEVICE = hasattr(torch, 'get_autocast_dtype')  # from torch 2.4 on,
 def check_tensors(tensors: Mapping[str, Tensor | None], out_channels: int) -> None:
     """Raises ValueError unless a bias has the output's channels, and all share a device and a dtype of convolutions.
 
-    Args:
-        tensors: Tensors by name, the input first. None is skipped. Under autocast dtypes may differ.
-        out_channels: Channels of the output.
+    ``tensors`` has the input first; None is skipped. Under autocast dtypes may differ.
     """
     given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     if 'bias' in given and tuple(given['bias'].shape) != (out_channels,):
@@ -63,10 +61,9 @@ def is_autocast(device: str) -> bool:
 
 def device_refusal(tensors: Iterable[Tensor], device: str) -> str | None:
     """Returns the message of a kernel about tensors on another device type; None if all are on it."""
-    found = next((tensor.device for tensor in tensors if tensor.device.type != device), None)
-    if found is None:
-        return None
-    return f'it needs tensors on {"the CPU" if device == "cpu" else "a CUDA device"}, got {found}'
+    expected = 'the CPU' if device == 'cpu' else 'a CUDA device'
+    found = (tensor.device for tensor in tensors if tensor.device.type != device)
+    return next((f'it needs tensors on {expected}, got {each}' for each in found), None)
 
 
 def mixture_refusal(tensors: Sequence[Tensor], what: str) -> str | None:
@@ -83,13 +80,8 @@ def is_list_of_tensors(arg: object) -> bool:
 
 def tensors_of(args: Iterable[object]) -> list[Tensor]:
     """Returns the tensors among the arguments of a call, and those in lists of tensors."""
-    found = []
-    for arg in args:
-        if isinstance(arg, Tensor):
-            found.append(arg)
-        elif is_list_of_tensors(arg):
-            found += arg
-    return found
+    flat = (each for arg in args for each in (arg if is_list_of_tensors(arg) else (arg,)))
+    return [each for each in flat if isinstance(each, Tensor)]
 
 
 def cast(arg: object, device: str) -> object:

@@ -203,7 +203,9 @@ def _backward_in_blocks(grad, q, k, v, mix, window, similarity):
                     torch.sum(outer * _take(v_[image], *cells), 0, out=to_mixed[offset])
                     _add(to_v[image], *cells, outer * mixed[offset])
                 to_mix[image] += (weights * to_mixed[:, None]).sum((0, 2, 3))
-                to_logits = _to_logits(weights, to_mixed, mix_[image], similarity)
+                to_logits = to_mixed[:, None] * mix_[image][:, None, None]
+                if similarity != 'dot':  # otherwise the logits are the weights
+                    to_logits = weights * (to_logits - (weights * to_logits).sum(0))
                 to_logits.mul_(scale_of(q.shape[1], parts, window, similarity))
                 for offset, cells in enumerate(block.offsets()):
                     _add_logits(
@@ -211,14 +213,6 @@ def _backward_in_blocks(grad, q, k, v, mix, window, similarity):
                     )
         to_k, to_v = (F.pad(tensor, [-border] * 4) for tensor in (to_k, to_v))
         return tuple(t.to(of.dtype) for t, of in zip((to_q, to_k, to_v, to_mix), (q, k, v, mix)))
-
-
-def _to_logits(weights, to_mixed, mix, similarity):
-    """Returns the gradient of the logits [window^2, N, rows, W], which for 'dot' are the weights."""
-    grad = to_mixed[:, None] * mix[:, None, None]
-    if similarity == 'dot':
-        return grad
-    return weights * (grad - (weights * grad).sum(0))
 
 
 def _add_logits(to_q, to_k, query, keys, to_logits, cells, similarity):
@@ -234,14 +228,6 @@ def _add_logits(to_q, to_k, query, keys, to_logits, cells, similarity):
         _add(to_k, *cells, (_by_part(query, parts) * share).flatten(0, 1))
 
 
-def _forward_fake(q, k, v, mix, window, similarity):
-    return v.new_empty((q.shape[0], v.shape[1], *q.shape[2:]))
-
-
-def _backward_fake(grad, q, k, v, mix, window, similarity):
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (q, k, v, mix))
-
-
 def _flops(q, window, channels):
     """Returns the multiplications and additions of so many channels of every cell of a window, for all queries."""
     return 2 * q[0] * q[2] * q[3] * window**2 * channels
@@ -252,7 +238,7 @@ _backward = define(
     '(Tensor grad, Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) '
     '-> (Tensor, Tensor, Tensor, Tensor)',
     _backward_in_blocks,
-    fake=_backward_fake,
+    fake=lambda grad, *args: tuple(tensor.new_empty(tensor.shape) for tensor in args[:4]),
     flops=lambda grad, q, k, v, mix, window, *_, **__: _flops(q, window, 3 * q[1] + 2 * v[1]),
 )
 _forward = define(
@@ -260,7 +246,7 @@ _forward = define(
     '(Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) -> Tensor',
     _forward_in_blocks,
     arguments=Arguments(window_attention, _check),
-    fake=_forward_fake,
+    fake=lambda q, k, v, *_: v.new_empty((q.shape[0], v.shape[1], *q.shape[2:])),
     standard=reference,
     autograd=differentiable_once(_backward, 4),
     flops=lambda q, k, v, mix, window, *_, **__: _flops(q, window, q[1] + v[1]),

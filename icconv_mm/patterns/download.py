@@ -140,7 +140,6 @@ def _fetch(name: str, source: str) -> bool:
 
 
 def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
-    """Returns the path and the content of a file in a folder."""
     commit, path = location(name)
     for relative in (path, path.removeprefix('pattern_zoo/'), f'{name}.json'):
         if (folder / relative).is_file():
@@ -150,7 +149,6 @@ def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
 
 
 def _read_address(name: str, source: str) -> tuple[str, bytes]:
-    """Returns the URL and the content of a file."""
     commit, path = location(name)
     address = f'{source.rstrip("/")}/{commit}/{path}'
     try:

@@ -50,7 +50,13 @@ def load_pattern(
         InputError: If the name is unknown, the file is malformed, or the pattern does not fit the network; the message
             names the file, the layer, and the numbers expected and found.
     """
-    network = None if channels is None else _network(channels, groups)
+    network = None
+    if channels is not None:
+        channels = list(channels)
+        groups = [groups] * len(channels) if isinstance(groups, int) else list(groups)
+        if len(groups) != len(channels):
+            raise InputError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
+        network = list(zip(channels, groups))
     if isinstance(source, str) and (analytic := _ANALYTIC.fullmatch(source)):
         if network is None:
             raise InputError(f'the pattern {source!r} fits a network: pass the channels of its 3x3 convolutions')
@@ -110,7 +116,14 @@ def parse_layers(layers: Sequence, source: str) -> list[DilationPattern]:
     patterns = []
     for number, layer in enumerate(layers):
         with naming(f'{source}: layer {number}', ValueError, RecursionError):
-            patterns.append(_parse_layer(layer))
+            if isinstance(layer, _Pairs):
+                key, times = Counter(key for key, _ in layer).most_common(1)[0] if layer else (None, 0)
+                if times > 1:
+                    raise InputError(f'the key {key!r} appears {times} times')
+                layer = dict(layer)
+            if not isinstance(layer, DilationPattern):
+                layer = DilationPattern.from_json(list(layer) if isinstance(layer, tuple) else layer)
+            patterns.append(layer)
     return patterns
 
 
@@ -123,17 +136,6 @@ class _Pairs(list):
     """Returns a JSON object as its pairs, because a dict would drop a repeated key."""
 
 
-def _parse_layer(layer) -> DilationPattern:
-    if isinstance(layer, DilationPattern):
-        return layer
-    if isinstance(layer, _Pairs):
-        key, times = Counter(key for key, _ in layer).most_common(1)[0] if layer else (None, 0)
-        if times > 1:
-            raise InputError(f'the key {key!r} appears {times} times')
-        layer = dict(layer)
-    return DilationPattern.from_json(list(layer) if isinstance(layer, tuple) else layer)
-
-
 def _find(source: str | Path) -> Path:
     if str(source) in PUBLISHED:
         return published_file(str(source))
@@ -143,14 +145,6 @@ def _find(source: str | Path) -> Path:
     if not path.is_file() and path.suffix != '.json':
         raise InputError(f'pattern {str(source)!r} is neither a file nor one of the names {_NAMES}')
     return path
-
-
-def _network(channels: Sequence[int], groups: int | Sequence[int]) -> list[tuple[int, int]]:
-    channels = list(channels)
-    groups = [groups] * len(channels) if isinstance(groups, int) else list(groups)
-    if len(groups) != len(channels):
-        raise InputError(f'got the channels of {len(channels)} convolutions and the groups of {len(groups)}')
-    return list(zip(channels, groups))
 
 
 def _fit(
@@ -197,20 +191,17 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
     for short, conv in conv_layers(network.backbone if prefix else network, filter):
         name = prefix + short
         with naming(f'{path}: {name}', ValueError):
-            patterns[name] = _pattern(conv, structure.get(name, conv.dilation))
+            found = structure.get(name, conv.dilation)
+            if any(each % own for each, own in zip(found, conv.dilation)):
+                raise InputError(f'dilation {found} is no multiple of that in the network, {conv.dilation}')
+            factors = (each // own for each, own in zip(found, conv.dilation))
+            patterns[name] = DilationPattern([(conv.out_channels, *factors)])
     others = [name for name in structure if name not in patterns]
     if len(others) == len(structure):
         raise InputError(f'{path}: none of its layers is a 3x3 convolution of the backbone: {others[0]}')
     if changed := [name for name in others if structure[name] != getattr(modules[name], 'dilation', None)]:
         _log.warning('not in the pattern, which is of the 3x3 convolutions of the backbone: %s', ', '.join(changed))
     return patterns
-
-
-def _pattern(conv: nn.Conv2d, found: tuple[int, int]) -> DilationPattern:
-    """Returns a pattern of one dilation for all channels, divided by the convolution's own."""
-    if any(each % own for each, own in zip(found, conv.dilation)):
-        raise InputError(f'dilation {found} is no multiple of that in the network, {conv.dilation}')
-    return DilationPattern([(conv.out_channels, *(each // own for each, own in zip(found, conv.dilation)))])
 
 
 def _read(path: Path) -> dict[str, tuple[int, int]]:

@@ -77,7 +77,8 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     """Runs a block in evaluation mode and without gradients of weights, which would cost as much as the image's."""
     training = [module for module in network.modules() if module.training]
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    network.eval().requires_grad_(False)
+    network.eval()  # of some modules of task libraries does not return the module
+    network.requires_grad_(False)
     try:
         yield
     finally:

@@ -29,7 +29,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import torch
@@ -116,6 +118,7 @@ def edo_search(
     return [result.pattern(sort) for result in search_layers(model, d_max, criterion, channel_means, filter, groups)]
 
 
+@torch.no_grad()
 def search_layers(
     model: nn.Module | Mapping[str, Tensor],
     d_max: int,
@@ -128,17 +131,15 @@ def search_layers(
     require_known([criterion], CRITERIA, 'no criterion')
     kernels = select_kernels(model, d_max, filter, groups)
     means = {} if channel_means is None else _means_by_layer(kernels, channel_means)
-    return [_search_layer(kernel, d_max, criterion, means.get(kernel.name)) for kernel in kernels]
-
-
-@torch.no_grad()
-def _search_layer(kernel: SupernetKernel, d_max: int, criterion: str, mean: Tensor | None) -> LayerResult:
-    errors, mass = dilation_errors(kernel, d_max, criterion, mean)
-    least = errors.amin(1, keepdim=True) + TIE * mass[:, None]
-    dilations = candidates(d_max)[(errors <= least).to(torch.uint8).argmax(1)]  # the first of equals is the smallest
-    total = kernel.weight.abs().sum(dtype=torch.float64).item()
-    kept = keep_taps(kernel.weight, dilations).abs().sum(dtype=torch.float64).item()
-    return LayerResult(kernel.name, dilations, kernel.groups, kept / total if total else 1.0)
+    results = []
+    for kernel in kernels:
+        errors, mass = dilation_errors(kernel, d_max, criterion, means.get(kernel.name))
+        least = errors.amin(1, keepdim=True) + TIE * mass[:, None]
+        dilations = candidates(d_max)[(errors <= least).to(torch.uint8).argmax(1)]  # the first of equals: the smallest
+        total = kernel.weight.abs().sum(dtype=torch.float64).item()
+        kept = keep_taps(kernel.weight, dilations).abs().sum(dtype=torch.float64).item()
+        results.append(LayerResult(kernel.name, dilations, kernel.groups, kept / total if total else 1.0))
+    return results
 
 
 def dilation_errors(
@@ -228,21 +229,16 @@ def measure_channel_means(
     sums: dict[str, Tensor] = {}
     pixels: Counter[str] = Counter()
 
-    def measure(name: str, x: Tensor) -> None:
+    def measure(name: str, _: nn.Module, args: tuple[Tensor]) -> None:
+        x = args[0]
         sums[name] = sums.get(name, 0) + x.sum((0, 2, 3), dtype=torch.float64).cpu()
         pixels[name] += x.numel() // x.shape[1]
 
-    handles = [
-        conv.register_forward_pre_hook(lambda _, args, name=name: measure(name, args[0]))
-        for name, conv in select_convs(model, filter)
-    ]
-    try:
-        with evaluating(model):
-            for batch in batches:
-                (forward or model)(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks, evaluating(model):
+        for name, conv in select_convs(model, filter):
+            hooks.enter_context(conv.register_forward_pre_hook(partial(measure, name)))
+        for batch in batches:
+            (forward or model)(batch)
     if not pixels:
         raise InputError('no channel means measured: no batch was given, or none reached a selected convolution')
     return {name: total / pixels[name] for name, total in sums.items()}
@@ -274,26 +270,19 @@ def inherit_taps(
         key = f'{result.name}.weight'
         state[key] = keep_taps(state[key], result.dilations)
         dilations = result.dilations
-        if sort and _is_free(state, result):
-            order = _order(dilations)
-            dilations = dilations[order]
-            _permute_outputs(state, result.name, _channels(order, state[key]))
+        # whether only a batch norm and the next convolution read its channels (and, if it is grouped, its input's)
+        is_free = _feeds(state, result.name, _neighbor(result.name, 1)) and (
+            result.groups == 1 or _feeds(state, _neighbor(result.name, -1), result.name, result.groups)
+        )
+        if sort and is_free:
+            order = torch.argsort(dilations[:, 0] * (int(dilations.max()) + 1) + dilations[:, 1], stable=True)
+            dilations, size = dilations[order], len(state[key]) // len(order)
+            _permute_outputs(state, result.name, (order[:, None] * size + torch.arange(size)).flatten())
             if result.groups > 1:  # a group moves with the input channels that it reads
                 fan_in = order[:, None] * state[key].shape[1] + torch.arange(state[key].shape[1])
                 _permute_outputs(state, _neighbor(result.name, -1), fan_in.flatten(), inputs=False)
         patterns.append(runs_of(dilations))
     return patterns, state
-
-
-def _order(dilations: Tensor) -> Tensor:
-    """Returns the stable permutation that sorts (d_h, d_w) pairs."""
-    return torch.argsort(dilations[:, 0] * (int(dilations.max()) + 1) + dilations[:, 1], stable=True)
-
-
-def _channels(order: Tensor, weight: Tensor) -> Tensor:
-    """Returns the output channels of groups (or channels) in this order."""
-    size = weight.shape[0] // len(order)
-    return (order[:, None] * size + torch.arange(size)).flatten()
 
 
 def _neighbor(name: str, step: int) -> str | None:
@@ -305,13 +294,6 @@ def _neighbor(name: str, step: int) -> str | None:
 def _norm(name: str) -> str:
     head, _, number = name.rpartition('conv')
     return f'{head}bn{number}'
-
-
-def _is_free(state: Mapping[str, Tensor], result: LayerResult) -> bool:
-    """Whether only a batch norm and the next convolution read this layer's channels (and, if grouped, its input's)."""
-    if not _feeds(state, result.name, _neighbor(result.name, 1)):
-        return False
-    return result.groups == 1 or _feeds(state, _neighbor(result.name, -1), result.name, result.groups)
 
 
 def _feeds(state: Mapping[str, Tensor], name: str | None, following: str | None, groups: int = 1) -> bool:

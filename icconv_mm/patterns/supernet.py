@@ -83,10 +83,6 @@ class SupernetKernel(NamedTuple):
     def in_channels(self) -> int:
         return self.weight.shape[1] * self.groups
 
-    @property
-    def size(self) -> tuple[int, int]:
-        return tuple(self.weight.shape[2:])
-
 
 def check_d_max(d_max: int, name: str = 'd_max') -> None:
     """Raises InputError unless ``d_max``, the argument ``name``, is a positive integer."""
@@ -164,21 +160,29 @@ def select_kernels(
         InputError: If a selected kernel is not (2 * d_max + 1)^2, contains NaN or infinity, or none is selected.
     """
     check_d_max(d_max)
+    side = 2 * d_max + 1
     if isinstance(model, nn.Module):
         found = [SupernetKernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
     else:
         found = list(_kernels_of_state(model, filter, groups))
-    found = [kernel for kernel in found if filter is not None or max(kernel.size) > 3]
+    found = [kernel for kernel in found if filter is not None or max(kernel.weight.shape[2:]) > 3]
     if not found:
         state = model.state_dict() if isinstance(model, nn.Module) else model
         sizes = sorted({tuple(w.shape[2:]) for w in state.values() if isinstance(w, Tensor) and w.ndim == 4})
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
         raise InputError(
-            f'no supernet kernel of {2 * d_max + 1}x{2 * d_max + 1} selected; kernels present: {shown} '
+            f'no supernet kernel of {side}x{side} selected; kernels present: {shown} '
             f'(the stem counts only if the filter names it)'
         )
-    for kernel in found:
-        _check_kernel(kernel, d_max)
+    for name, weight, groups in found:
+        filters, _, height, width = weight.shape
+        if (height, width) != (side, side):
+            hint = f'that is d_max {height // 2}' if height == width and height % 2 else 'not square and odd'
+            raise InputError(f'{name}: kernel {height}x{width} ({hint}), expected {side}x{side} for d_max {d_max}')
+        if groups < 1 or filters % groups:
+            raise InputError(f'{name}: {filters} filters do not divide into {groups} groups')
+        if bad := (~weight.isfinite()).sum().item():
+            raise InputError(f'{name}: {bad} of {weight.numel()} weights are NaN or infinite')
     return found
 
 
@@ -189,16 +193,3 @@ def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) 
             continue
         if selects(filter, name, weight, weight.shape[1]):
             yield SupernetKernel(name, weight, groups if isinstance(groups, int) else groups.get(name, 1))
-
-
-def _check_kernel(kernel: SupernetKernel, d_max: int) -> None:
-    height, width = kernel.size
-    side = 2 * d_max + 1
-    if (height, width) != (side, side):
-        hint = f'that is d_max {height // 2}' if height == width and height % 2 else 'not square and odd'
-        raise InputError(f'{kernel.name}: kernel {height}x{width} ({hint}), expected {side}x{side} for d_max {d_max}')
-    filters = kernel.weight.shape[0]
-    if kernel.groups < 1 or filters % kernel.groups:
-        raise InputError(f'{kernel.name}: {filters} filters do not divide into {kernel.groups} groups')
-    if bad := (~kernel.weight.isfinite()).sum().item():
-        raise InputError(f'{kernel.name}: {bad} of {kernel.weight.numel()} weights are NaN or infinite')

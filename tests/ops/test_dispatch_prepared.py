@@ -63,7 +63,8 @@ def long_way(monkeypatch):
 def taken(kind: str, x=X, weights=None, bias=None) -> bool:
     call, defaults, _ = KINDS[kind]
     convolution = (inception_conv if kind.startswith('inception') else pyconv)._convolution
-    return convolution.call_prepared(x, weights or defaults, bias, call, kind.endswith('relu')) is not None
+    run = dispatch.prepared(convolution.maker, call, kind.endswith('relu'), convolution.supported)
+    return run is not None and run(x, weights or defaults, bias, dispatch.requested()) is not None
 
 
 def leaves(kind: str, bias: bool = True) -> list[torch.Tensor]:

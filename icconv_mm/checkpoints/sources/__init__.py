@@ -15,12 +15,7 @@ _BLOCKS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 
 
 def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> str:
-    """Returns the prefix ``wanted``, or the only one.
-
-    Args:
-        prefixes: Prefixes of the keys before ``layer1``; repetitions do not count.
-        wanted: The user's choice, if any.
-        kind: What the prefixes belong to, for the messages.
+    """Returns the prefix ``wanted``, or the only one, of the keys before ``layer1``; messages name ``kind``.
 
     Raises:
         InputError: ``wanted`` is not among the prefixes, or it is None and there are several.
@@ -56,9 +51,7 @@ def place_resnet(conversion: Conversion) -> int:
 def depth_of(state: Mapping[str, object], stages: Sequence[str] = _STAGES) -> int:
     """Returns the depth of the ResNet under ``backbone.``, which must have bottlenecks and all its blocks.
 
-    Args:
-        state: Converted weights.
-        stages: Names of the stages in the file, for the messages.
+    ``stages`` are the names of the stages in the file, for messages.
 
     Raises:
         InputError: Blocks, or weights of a block, are missing.

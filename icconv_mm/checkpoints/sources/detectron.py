@@ -36,10 +36,6 @@ _KINDS = {'bn': 'batch norm', 'gn': 'group norm'}
 def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts the blobs of a Detectron ImageNet model, as :func:`icconv_mm.checkpoints.read_detectron` reads them.
 
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for other keys.
-
     Raises:
         InputError: The file is no Detectron ResNet, or blocks, norms or weights of it are missing.
     """
@@ -52,7 +48,9 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
         _fold_bias(conversion, conv, name)
     for key in [key for key in state if re.search(r'(?:conv\d|downsample\.0)\.weight$', key)]:
         _complete_norm(state, key.removesuffix('.weight'), kind)
-    conversion.layout = f'Detectron {_name(state, depth)}, {_KINDS[kind]}'
+    filters, width = state['backbone.layer1.0.conv2.weight'].shape[:2]
+    name = f'ResNet-{depth}' if filters == width else f'ResNeXt-{depth} {filters // width}x{width}d'
+    conversion.layout = f'Detectron {name}, {_KINDS[kind]}'
     if conversion.matching(_OF_A_DETECTOR):
         conversion.layout += ', a whole detector (its backbone alone is converted)'
     conversion.place_all(f'{_CLASSIFIER}_w', 'head.fc.weight')
@@ -63,10 +61,6 @@ def convert_detectron(conversion: Conversion, rules: Sequence[RenameRule] = ()) 
 @register_source('caffe')
 def convert_caffe(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts a ResNet of Caffe with torchvision's names and the statistics of its norms: ``resnet50_caffe.pth``.
-
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for other keys.
 
     Raises:
         InputError: The file is no ResNet-50, 101 or 152, or weights of it are missing.
@@ -138,9 +132,3 @@ def _complete_norm(state: dict[str, Tensor], conv: str, kind: str) -> None:
         # the square root of the variance and torch's epsilon is 1
         state.setdefault(f'{norm}.running_var', torch.full_like(weight, 1 - _EPS))
         state.setdefault(f'{norm}.num_batches_tracked', torch.tensor(0))
-
-
-def _name(state: dict[str, Tensor], depth: int) -> str:
-    """Returns the network's name: 'ResNet-50', 'ResNeXt-101 32x8d'."""
-    filters, width = state['backbone.layer1.0.conv2.weight'].shape[:2]
-    return f'ResNet-{depth}' if filters == width else f'ResNeXt-{depth} {filters // width}x{width}d'

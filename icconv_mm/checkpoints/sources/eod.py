@@ -47,20 +47,22 @@ def convert_eod_heads(conversion: Conversion) -> None:
     neck, rpn, boxes = (re.fullmatch(_SIGNS[part], keys[0])[1] for part, keys in found.items())
     cascade = f'{boxes}.fc_rcnn_cls.weight' not in conversion.left
     classes = len(conversion.left[[*found.values()][-1][0]])  # with the background
-    for key in conversion.matching(rf'{re.escape(neck)}\.[cp]\d_(?:lateral|conv)\.(?:(?:conv|bn)\.)?\w+'):
-        _place_level(conversion, key)
+    level_key = re.compile(rf'{re.escape(neck)}\.[cp](\d)_(lateral|conv)\.(?:(conv|bn)\.)?(\w+)')
+    for key in conversion.matching(level_key):
+        level, layer, norm, param = level_key.fullmatch(key).groups()
+        kind = 'lateral_convs' if layer == 'lateral' else 'fpn_convs'
+        conversion.place(key, f'neck.{kind}.{int(level) - 2}.{norm or "conv"}.{param}')
     _place_rpn(conversion, rpn)
-    for key in conversion.matching(rf'{re.escape(boxes)}\.(?:{"|".join(_BOXES)})(?:_list\.\d)?\.(?:weight|bias)'):
-        _place_box_layer(conversion, key, key.removeprefix(f'{boxes}.'), classes)
+    box_key = re.compile(rf'{re.escape(boxes)}\.({"|".join(_BOXES)})(?:_list(\.\d))?\.(weight|bias)')
+    for key in conversion.matching(box_key):
+        layer, stage, param = box_key.fullmatch(key).groups()
+        value, how, new = conversion.left[key], 'renamed', _BOXES[layer]
+        if new.startswith('fc_'):
+            value, how = without_leading_background(key, new, value, classes)
+        conversion.place(key, f'roi_head.bbox_head{stage or ""}.{new}.{param}', value, how)
     if masks := conversion.matching(r'[^.]*mask[^.]*\..+'):
         _place_masks(conversion, masks, classes, ('.0', '.1', '.2') if cascade else ('',))
     conversion.layout = f'EOD {" ".join(["Cascade"] * cascade + ["Mask"] * bool(masks)) or "Faster"} R-CNN'
-
-
-def _place_level(conversion: Conversion, key: str) -> None:
-    _, level, layer, norm, param = re.fullmatch(r'(.+)\.[cp](\d)_(\w+)\.(?:(conv|bn)\.)?(\w+)', key).groups()
-    kind = 'lateral_convs' if layer == 'lateral' else 'fpn_convs'
-    conversion.place(key, f'neck.{kind}.{int(level) - 2}.{norm or "conv"}.{param}')
 
 
 def _place_rpn(conversion: Conversion, name: str) -> None:
@@ -74,14 +76,6 @@ def _place_rpn(conversion: Conversion, name: str) -> None:
         elif layer == 'conv_cls' and rows != anchors:
             raise InputError(f'{key}: expected {anchors} or {2 * anchors} rows ({anchors} anchors), found {rows}')
         conversion.place(key, f'rpn_head.{_RPN[layer]}.{param}', value, how)
-
-
-def _place_box_layer(conversion: Conversion, key: str, name: str, classes: int) -> None:
-    layer, stage, param = re.fullmatch(r'(\w+?)(?:_list(\.\d))?\.(\w+)', name).groups()
-    value, how, new = conversion.left[key], 'renamed', _BOXES[layer]
-    if new.startswith('fc_'):
-        value, how = without_leading_background(key, new, value, classes)
-    conversion.place(key, f'roi_head.bbox_head{stage or ""}.{new}.{param}', value, how)
 
 
 def _place_masks(conversion: Conversion, keys: list[str], classes: int, stages: tuple[str, ...]) -> None:

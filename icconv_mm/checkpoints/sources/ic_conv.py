@@ -47,8 +47,6 @@ def convert_ic_conv(
     """Converts an official IC-Conv classifier, pose estimator or detector.
 
     Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys outside the backbone, applied before a layout is recognised.
         backbone_prefix: Prefix of the keys before ``layer1``, for a file with several backbones; the other networks are
             left out.
         pattern: A pattern (see ``load_pattern``) that the sub-convolutions must have, checked run by run.
@@ -82,7 +80,12 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     prefixes = [match['prefix'] for key in conversion.left if (match := _IC_KEY.fullmatch(key))]
     if prefixes:
         prefix = choose_backbone(prefixes, wanted, 'IC-Conv backbone')
-        _drop_other_networks(conversion, prefix, set(prefixes))
+        # the networks that were not chosen, with their heads
+        own, *others = (each.removesuffix('backbone.') for each in (prefix, *set(prefixes) - {prefix}))
+        within = tuple(other for other in others if len(other) > len(own))
+        for key in list(conversion.left) if others else ():
+            if not key.startswith(own) or key.startswith(within):
+                conversion.drop(key, 'of another network')
         return prefix
     if not any(_BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
         raise InputError('no IC-Conv backbone found: no key ends in layerL.B.convC.conv_list.N.weight')
@@ -90,15 +93,6 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     if conversion.matching(r'keypoint_head\..*'):
         raise InputError(f"{dense}a dense estimator of mmpose 0.x is converted with source 'mmpose'")
     raise InputError(f'{dense}it is a dense ResNet, or converted already, and loads as it is')
-
-
-def _drop_other_networks(conversion: Conversion, prefix: str, prefixes: set[str]) -> None:
-    """Leaves out the networks that were not chosen, with their heads."""
-    own, *others = (each.removesuffix('backbone.') for each in (prefix, *prefixes - {prefix}))
-    within = tuple(other for other in others if len(other) > len(own))
-    for key in list(conversion.left) if others else ():
-        if not key.startswith(own) or key.startswith(within):
-            conversion.drop(key, 'of another network')
 
 
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
@@ -119,8 +113,13 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
                 placed.setdefault(name, value)
                 moves.append((key, name))
     joined = {}
-    for conv in sorted(parts, key=_forward_order):
-        keys = _in_order(conv, parts[conv])
+    for conv in sorted(parts, key=lambda conv: [int(number) for number in re.findall(r'\d+', conv)]):  # forward order
+        numbers = sorted(parts[conv])
+        if missing := sorted(set(range(numbers[-1])) - set(numbers)):
+            raise InputError(
+                f'{conv}: conv_list has {len(numbers)} weights, the last is number {numbers[-1]}, but {missing} miss'
+            )
+        keys = [parts[conv][number] for number in numbers]
         joined[conv] = keys, _checked(conv, {key: left[key] for key in keys}, placed)
     for key, name in moves:
         if name is None:
@@ -130,20 +129,6 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
     for conv, (keys, weights) in joined.items():
         conversion.place(keys, f'backbone.{conv}.weight', torch.cat(weights), 'joined over output channels')
     return {conv: [len(weight) for weight in weights] for conv, (_, weights) in joined.items()}
-
-
-def _forward_order(conv: str) -> list[int]:
-    return [int(number) for number in re.findall(r'\d+', conv)]  # stage, block, convolution
-
-
-def _in_order(conv: str, keys: dict[int, str]) -> list[str]:
-    """Returns the keys of an inception convolution's sub-convolutions in order; raises InputError if one is missing."""
-    missing = sorted(set(range(max(keys) + 1)) - set(keys))
-    if missing:
-        raise InputError(
-            f'{conv}: conv_list has {len(keys)} weights, the last is number {max(keys)}, but {missing} miss'
-        )
-    return [keys[index] for index in range(len(keys))]
 
 
 def _checked(conv: str, parts: Mapping[str, Tensor], placed: Mapping[str, Tensor]) -> list[Tensor]:

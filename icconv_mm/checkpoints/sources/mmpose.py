@@ -33,8 +33,6 @@ def convert_mmpose(
     """Converts an associative-embedding estimator with a dense ResNet.
 
     Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys outside the backbone, applied before the head is recognised.
         backbone_prefix: Prefix of the keys before ``layer1``, for a file with several backbones.
 
     Raises:

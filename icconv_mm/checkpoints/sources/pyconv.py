@@ -38,10 +38,6 @@ _HEAD_KEY = re.compile(rf'({"|".join(map(re.escape, _HEAD))})((?:\.conv2_\d+)?\.
 def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts an official PyConvResNet or PyConvHGResNet classifier, or the ResNet that they are compared with.
 
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys outside the backbone.
-
     Raises:
         InputError: There is no PyConv backbone, or levels are missing or do not fit their norm.
     """
@@ -65,10 +61,6 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
 @register_source('pyconvsegnet')
 def convert_pyconvsegnet(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts an official PyConvSegNet, on a PyConvResNet, a PyConvHGResNet or a ResNet.
-
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys outside the backbone.
 
     Raises:
         InputError: The file is no PyConvSegNet, or levels are missing or do not fit their norm.
@@ -108,12 +100,8 @@ def _check_levels(conversion: Conversion, keys) -> None:
         if missing:
             raise InputError(f'{conv}: the last level is number {max(found)}, but {missing} miss')
         channels = sum(len(conversion.left[f'{conv}.conv2_{number}.weight']) for number in found)
-        norm = conversion.left.get(f'{_norm_of(conv)}.weight')
+        stem, _, last = conv.rpartition('.')  # conv2 has the norm bn2; in the head layers.3 has layers.4
+        name = f'{stem}.{int(last) + 1}' if last.isdigit() else f'{stem}.{last.replace("conv", "bn")}'
+        norm = conversion.left.get(f'{name}.weight')
         if norm is not None and len(norm) != channels:
             raise InputError(f'{conv}: its {len(found)} levels have {channels} channels, its norm {len(norm)}')
-
-
-def _norm_of(conv: str) -> str:
-    """Returns a layer's norm: ``layer1.0.conv2`` -> ``layer1.0.bn2``, in the head ``layers.3`` -> ``layers.4``."""
-    stem, _, last = conv.rpartition('.')
-    return f'{stem}.{int(last) + 1}' if last.isdigit() else f'{stem}.{last.replace("conv", "bn")}'

@@ -39,10 +39,6 @@ _NAMES = {
 def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> None:
     """Converts a detector released with SEPC, or the FSAF baseline released with them.
 
-    Args:
-        conversion: The file's tensors; keys that cannot be converted stay in it.
-        rules: Rename rules for keys that are not the authors', applied first.
-
     Raises:
         InputError: There is no one-stage head, or the file is converted already.
     """
@@ -53,7 +49,14 @@ def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> No
         raise InputError(
             'no bbox_head.retina_reg.weight: not one of the one-stage detectors that were released with SEPC'
         )
-    conversion.layout = _layout(conversion)
+    # which of the authors' configs it belongs to
+    head = 'FSAF' if len(conversion.left['bbox_head.retina_reg.weight']) == _FSAF_ROWS else 'RetinaNet or FreeAnchor'
+    deforms = bool(conversion.matching(r'neck\.1\.Pconvs\.0\.Pconv\.0\.conv_offset\.weight'))
+    lite = bool(conversion.matching(r'neck\.1\.lconv\.conv_offset\.weight'))
+    ibn = bool(conversion.matching(r'neck\.1\.Pconvs\.0\.bn\.weight'))
+    pconv = bool(conversion.matching(r'neck\.1\.Pconvs\..*'))
+    neck = 'SEPC' if deforms else 'SEPC-lite' if lite else 'PConv and iBN' if ibn else 'PConv' if pconv else 'baseline'
+    conversion.layout = f'mmdet 1.x {head}, {neck}'
     conversion.place_all(f'{_BACKBONE}|{_FPN}')
     for key in conversion.matching(rf'neck\.1\.(?:{_SEPC})'):
         conversion.place(key, f'neck.1.{rename_neck(key.removeprefix("neck.1."))}')
@@ -67,14 +70,3 @@ def rename_neck(key: str) -> str:
     """Returns this package's key of an official SEPC parameter: ``'Pconvs.0.bn.bias'`` -> ``'pconvs.0.norm.bias'``."""
     old, name, rest = re.fullmatch(r'(Pconvs\.\d+\.)?(Pconv\.\d|[a-z]+)(\..*)', key).groups()
     return f'{(old or "").lower()}{_NAMES[name]}{rest}'
-
-
-def _layout(conversion: Conversion) -> str:
-    """Returns which of the authors' configs the file belongs to, by its keys."""
-    head = 'FSAF' if len(conversion.left['bbox_head.retina_reg.weight']) == _FSAF_ROWS else 'RetinaNet or FreeAnchor'
-    deforms = bool(conversion.matching(r'neck\.1\.Pconvs\.0\.Pconv\.0\.conv_offset\.weight'))
-    lite = bool(conversion.matching(r'neck\.1\.lconv\.conv_offset\.weight'))
-    ibn = bool(conversion.matching(r'neck\.1\.Pconvs\.0\.bn\.weight'))
-    pconv = bool(conversion.matching(r'neck\.1\.Pconvs\..*'))
-    neck = 'SEPC' if deforms else 'SEPC-lite' if lite else 'PConv and iBN' if ibn else 'PConv' if pconv else 'baseline'
-    return f'mmdet 1.x {head}, {neck}'
