@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--copy', action='store_true', help='copy its images; by default they are linked')
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
-        from icconv_mm.annotations.convert import convert_dataset, name_of, read_dataset, read_datasets
+        from icconv_mm.annotations.convert import convert_dataset
+        from icconv_mm.annotations.find import name_of, read_dataset, read_datasets
         from icconv_mm.annotations.report import draw_page, summary, write_warnings
 
         reading = dict(strict=args.strict, crowd_as_objects=args.crowd_as_objects, voc_from=args.voc_from)

@@ -27,6 +27,6 @@ def read(path: str | Path, task: str | None = None, classes: Sequence[str] | Non
         DatasetError: There are no annotations in a supported format, or too many of them are damaged.
         ArgumentError: There are several datasets, none for the task, or not these classes.
     """
-    from icconv_mm.annotations.convert import read_dataset
+    from icconv_mm.annotations.find import read_dataset
 
     return read_dataset(path, task, classes)

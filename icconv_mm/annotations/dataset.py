@@ -53,7 +53,7 @@ class Annotation:
     score: float | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class AnnotatedImage:
     """One image and its annotations; None means not annotated for a task, as opposed to empty.
 
@@ -128,6 +128,7 @@ class Dataset:
     strict: bool = False
     lost: dict[str, str] = field(default_factory=dict)
     _known: set[str] = field(default_factory=set, repr=False)  # the classes as a set, for a fast lookup
+    _folders: dict[Path, Path] = field(default_factory=dict, repr=False)  # of images, with links resolved
 
     def __len__(self) -> int:
         return len(self.images)
@@ -137,9 +138,9 @@ class Dataset:
 
     def summary(self) -> str:
         """Returns lines with the format, the splits, the classes and their numbers of objects, and the warnings."""
-        from icconv_mm.annotations.report import describe
+        from icconv_mm.annotations.report import describe_dataset
 
-        return describe(self)
+        return describe_dataset(self)
 
     def to_coco(self, folder: str | Path, copy: bool = False) -> Path:
         """Writes the dataset as COCO: :func:`icconv_mm.annotations.writers.coco.write_coco`."""
@@ -167,8 +168,12 @@ class Dataset:
 
     def image(self, path: Path, split: str = '') -> AnnotatedImage:
         """Returns the entry of an image file; creates it if new."""
-        real = Path(os.path.realpath(path))
-        made = self.images.setdefault(real, AnnotatedImage(real, split))
+        folder = path.parent
+        if folder not in self._folders:  # resolving each path takes a fifth of the time to read COCO
+            self._folders[folder] = Path(os.path.realpath(folder))
+        real = Path(os.path.realpath(path)) if os.path.islink(path) else self._folders[folder] / path.name
+        if (made := self.images.get(real)) is None:
+            made = self.images[real] = AnnotatedImage(real, split)
         made.split = made.split or split
         return made
 

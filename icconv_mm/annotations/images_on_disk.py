@@ -205,6 +205,8 @@ class Files:
         self._ends: dict[str, ByEnd] = {}
         self._fitting: dict[tuple, list[Path]] = {}
         self._by_stem: dict[Path, dict[str, Path]] = {}
+        self._ending: dict[tuple[str, ...], list[Path]] = {}
+        self._names: dict[tuple[Path, str], tuple[Path, frozenset[str]]] = {}
 
     def _walk(self) -> None:
         """Collects the regular files of the folders, then of linked folders; no folder is visited twice."""
@@ -256,12 +258,14 @@ class Files:
 
     def ending(self, *suffixes: str) -> list[Path]:
         """Returns the files with one of the (lower-case) suffixes, sorted by path."""
-        return [
-            folder / name
-            for folder, names in self.by_folder.items()
-            for name in names
-            if name.lower().endswith(suffixes)
-        ]
+        if suffixes not in self._ending:
+            self._ending[suffixes] = [
+                folder / name
+                for folder, names in self.by_folder.items()
+                for name in names
+                if name.lower().endswith(suffixes)
+            ]
+        return self._ending[suffixes]
 
     def text(self, path: Path) -> str:
         """Returns the text of a file; '' with a warning if it cannot be read."""
@@ -327,14 +331,25 @@ class Files:
         """
         if is_endless(name):
             return None
-        if (found := located(name, [*near])) is not None and found.is_file():
-            return found
+        parent, _, base = name.rpartition('/')
+        for folder in near:
+            if (folder, parent) not in self._names:
+                own = folder / parent
+                self._names[folder, parent] = own, frozenset(self.by_folder.get(own, ()))
+            own, names = self._names[folder, parent]
+            if base in names:
+                return own / base
         if self._images is None:
             self._images = {}
             beside = self.root.parent / 'images'  # shared by several folders of annotations
             has_none = beside.is_dir() and not self.ending(*IMAGE_SUFFIXES[:2])
             for path in self.ending(*IMAGE_SUFFIXES) + (Files(beside).ending(*IMAGE_SUFFIXES) if has_none else []):
                 self._images.setdefault(path.name, []).append(path)
+        fitting = self._images.get(base, [])
+        if len(fitting) == 1 and not parent.startswith('/'):  # most names: looking into the folders is slow
+            return fitting[0]
+        if (found := located(name, [*near])) is not None and found.is_file():
+            return found
         fitting = self._images.get(as_path(name).name, [])
         fitting = self._nearest(as_path(name), fitting, split) if len(fitting) > 1 else fitting
         if len(fitting) > 1:

@@ -51,7 +51,7 @@ def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def describe(dataset: Dataset) -> str:
+def describe_dataset(dataset: Dataset) -> str:
     """Returns what a dataset has, before it is converted: see :meth:`icconv_mm.annotations.dataset.Dataset.summary`."""
     splits = Counter(image.split or 'no split' for image in dataset)
     counts = Counter(annotation.name for _, annotation in dataset.annotations())

@@ -15,16 +15,9 @@ from mmengine.config import Config
 
 from icconv_mm import models
 from icconv_mm.annotations import TASKS
-from icconv_mm.annotations.convert import (
-    all_tasks,
-    choose_dataset,
-    convert_dataset,
-    fill_splits,
-    name_of,
-    nothing_left,
-    read_datasets,
-)
+from icconv_mm.annotations.convert import convert_dataset, fill_splits, nothing_left
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
+from icconv_mm.annotations.find import all_tasks, choose_dataset, name_of, read_datasets
 from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import convert_dataset, name_of, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import name_of, read_datasets
 from icconv_mm.errors import InputError
 
 pytest.importorskip('pycocotools')

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from test_reading_datasets import coco, draw, said, splits, write
 
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.annotations.report import draw_page
 from icconv_mm.annotations.segmentations import mask_of, measure
 from icconv_mm.errors import ArgumentError, InputError

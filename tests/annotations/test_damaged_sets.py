@@ -12,7 +12,8 @@ from PIL import Image
 from test_reading_datasets import coco, draw, said, voc, write
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
 from icconv_mm.annotations.report import write_warnings
 from icconv_mm.annotations.segmentations import mask_of

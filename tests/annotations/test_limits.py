@@ -12,7 +12,8 @@ from test_reading_datasets import coco, draw, said, write
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.checks import DatasetError, check_coco_file
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.annotations.images_on_disk import Files
 from icconv_mm.annotations.reading import open_regular_file, read_bytes, read_yaml
 from icconv_mm.annotations.segmentations import segmentation_defect

@@ -7,7 +7,8 @@ import labelled
 import pytest
 from test_reading_datasets import draw, said, splits, write
 
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import read_datasets
 
 pytest.importorskip('pycocotools')
 

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.convert import all_tasks, choose_dataset, convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
 from icconv_mm.annotations.dataset import assign_splits
+from icconv_mm.annotations.find import all_tasks, choose_dataset, read_datasets
 from icconv_mm.annotations.images_on_disk import located, split_of
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.errors import ArgumentError, MissingFileError

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from icconv_mm.annotations import images_on_disk, limits
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
 from icconv_mm.annotations.dataset import AnnotatedImage, Dataset, assign_splits
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.annotations.images_on_disk import ByEnd, Files, followed, located, split_of
 from icconv_mm.annotations.readers import lists
 from icconv_mm.annotations.reading import DatasetError, read_yaml

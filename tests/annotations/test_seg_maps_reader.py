@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from test_reading_datasets import draw, write
 
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
 from icconv_mm.annotations.dataset import SPLITS
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.errors import InputError
 
 

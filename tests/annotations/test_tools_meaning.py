@@ -11,7 +11,8 @@ from test_others_reader import _labelme
 from test_reading_datasets import coco, draw, write
 
 from icconv_mm import annotations
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.annotations.reading import DatasetError
 from icconv_mm.annotations.segmentations import mask_of
 

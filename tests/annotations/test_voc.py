@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from test_reading_datasets import draw, said, write
 
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.errors import ArgumentError, InputError
 

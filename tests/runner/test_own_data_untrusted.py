@@ -11,7 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from icconv_mm.annotations.convert import convert_dataset, read_datasets
+from icconv_mm.annotations.convert import convert_dataset
+from icconv_mm.annotations.find import read_datasets
 from icconv_mm.errors import ArgumentError, InputError, name_defect, printable
 from icconv_mm.hooks.saving import CopyAnnotationsHook
 from icconv_mm.runner.own_data import config_for

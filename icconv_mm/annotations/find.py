@@ -1,0 +1,182 @@
+"""Finds the datasets of folders and annotation files, whatever their formats, and reads them."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from icconv_mm.annotations import TASKS, limits
+from icconv_mm.annotations.convert import check_annotations
+from icconv_mm.annotations.dataset import Dataset
+from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, Files
+from icconv_mm.annotations.readers.class_folders import class_folder_sources
+from icconv_mm.annotations.readers.coco import coco_sources
+from icconv_mm.annotations.readers.cvat import cvat_sources
+from icconv_mm.annotations.readers.deeplabcut import deeplabcut_sources
+from icconv_mm.annotations.readers.label_studio import label_studio_sources
+from icconv_mm.annotations.readers.labelme import labelme_sources
+from icconv_mm.annotations.readers.seg_maps import seg_map_sources
+from icconv_mm.annotations.readers.sleap import sleap_sources
+from icconv_mm.annotations.readers.unsupported import refuse_unsupported
+from icconv_mm.annotations.readers.voc import voc_sources
+from icconv_mm.annotations.readers.yolo import yolo_sources
+from icconv_mm.annotations.reading import DatasetError, fault_of
+from icconv_mm.annotations.report import check_left_out
+from icconv_mm.arguments import require_known
+from icconv_mm.errors import ArgumentError, UserError
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
+
+_READERS = (
+    *(coco_sources, yolo_sources, voc_sources, cvat_sources, seg_map_sources),
+    *(deeplabcut_sources, labelme_sources, label_studio_sources, sleap_sources),
+)
+_COMMON = ('data', 'annotations')  # file names that many datasets use
+_FORMATS = (
+    "COCO's JSON, YOLO, Pascal VOC, CVAT, LabelMe, Label Studio's JSON, segmentation maps beside images, a mask PNG per "
+    'instance, DeepLabCut, SLEAP, folders of classes'
+)
+
+
+def read_datasets(
+    *locations: str | Path, strict: bool = False, crowd_as_objects: bool = False, voc_from: int | None = None
+) -> list[Dataset]:
+    """Reads all annotations in folders or annotation files.
+
+    Args:
+        locations: Folders and files.
+        strict: Whether a dataset with skipped annotations is refused, here or at its conversion.
+        crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
+        voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
+
+    Raises:
+        MissingFileError: A location does not exist.
+        ArgumentError: ``voc_from`` is another number.
+        DatasetError: A location has no annotations in a supported format; a file that holds a whole split cannot be
+            read; or too many annotations are skipped (:func:`icconv_mm.annotations.report.check_left_out`).
+    """
+    if voc_from not in (None, 0, 1):
+        raise ArgumentError('voc_from', f'expected 0 or 1, got {voc_from!r}')
+    datasets: list[Dataset] = []
+    for location in map(Path, locations):
+        files = Files(location.absolute())
+        files.voc_from = voc_from
+        own = [_read(*source) for reader in _READERS for source in _sources(reader, files)]
+        unreadable = [each for each in files.warnings if each[0].lower().endswith(ANNOTATION_SUFFIXES)]
+        if not own and not any(what.endswith('left out') for _, what in unreadable):
+            refuse_unsupported(files)
+            own = [_read(*source) for source in class_folder_sources(files) if files.only is None]
+        labelled = [each for each in own if each.tasks()]
+        if not labelled:
+            for file, what in [problem for each in own for problem in each.warnings] + files.warnings:
+                raise DatasetError(f'{location}: none of its labels can be used, the first: {file}: {what}')
+            raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}')
+        empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
+        labelled[0].warnings = files.warnings + labelled[0].warnings + [each for one in empty for each in one.warnings]
+        labelled[0].missing += [each for one in empty for each in one.missing]
+        for each in labelled:
+            each.strict = strict
+            for _, annotation in each.annotations() if crowd_as_objects else ():
+                annotation.crowd = False
+            _say_outside(each, files)
+            check_left_out(each)
+        datasets += labelled
+    return datasets
+
+
+def read_dataset(
+    path: str | Path, task: str | None = None, classes: Sequence[str] | None = None, **options: Any
+) -> Dataset:
+    """Returns the dataset of a folder or file: see :func:`icconv_mm.annotations.read`.
+
+    Args:
+        path, task, classes: As there.
+        options: See :func:`read_datasets`.
+    """
+    datasets = read_datasets(path, **options)
+    if task is not None:
+        dataset = choose_dataset(datasets, task)
+    elif len(datasets) > 1:
+        there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
+        raise ArgumentError('path', f'{path}: has {len(datasets)} datasets, name one by its file or task: {there}')
+    else:
+        (dataset,) = datasets
+    check_annotations(dataset, [image for image in dataset if image.annotations is not None])
+    if classes is not None:
+        dataset.classes = require_known(classes, dataset.classes, 'classes: no class')
+        for image in dataset:
+            if image.annotations is not None:
+                image.annotations = [each for each in image.annotations if each.name in dataset.classes]
+    return dataset
+
+
+def _say_outside(dataset: Dataset, files: Files) -> None:
+    """Records a warning for images and segmentation maps in use that lie outside the searched folders."""
+    roots = [os.path.join(os.path.realpath(root), '') for root in (files.root, files.root.parent / 'images')]
+    used = {str(p.path): None for p in dataset.images.values()}
+    used |= {os.path.realpath(p.seg_map): None for p in dataset.images.values() if p.seg_map is not None}
+    outside = [path for path in used if not path.startswith(tuple(roots))]
+    if outside:  # except through links inside the folder
+        linked = set(map(os.path.realpath, files.ending(*IMAGE_SUFFIXES)))
+        outside = [path for path in outside if path not in linked]
+    if outside:
+        dataset.warn(files.root, f'{len(outside)} files lie outside the folder, the first: {outside[0]}')
+
+
+def _sources(reader: Callable[[Files], Iterable[tuple]], files: Files) -> list[tuple[str, Path, Callable[[], Dataset]]]:
+    """Returns the sources that a reader recognises; any error but a UserError becomes a DatasetError of the folder."""
+    try:
+        return list(reader(files))
+    except UserError:
+        raise
+    except Exception as error:
+        raise DatasetError(f'{files.root}: {fault_of(error)}') from error
+
+
+def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
+    """Returns the dataset of a reader; any error but a UserError becomes a DatasetError of the file's format."""
+    try:
+        dataset = read()
+    except UserError:
+        raise
+    except Exception as error:
+        raise DatasetError(f'{location}: not read as {kind}: {fault_of(error)}') from error
+    count = max(map(len, [dataset.keypoints, *(names for names, _ in dataset.keypoints_by_class.values())]))
+    if count > limits.KEYPOINTS:
+        raise DatasetError(f'{location}: {kind}: {count} keypoints, of which at most {limits.KEYPOINTS} are read')
+    return dataset
+
+
+def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
+    """Returns the dataset with annotations for a task: among several, the one with the fewest other tasks.
+
+    Raises:
+        ArgumentError: No dataset has annotations for the task, or several fit equally.
+    """
+    fitting = [each for each in datasets if task in each.tasks()]
+    if not fitting:
+        there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
+        raise ArgumentError('task', f'no labels for {task!r}: {there}')
+    least = min(len(each.tasks()) for each in fitting)
+    best = [each for each in fitting if len(each.tasks()) == least]
+    if len(best) > 1:
+        names = ', '.join(str(each.location) for each in best)
+        raise ArgumentError('data', f'{len(best)} sets have labels for {task!r}: name one of {names}')
+    return best[0]
+
+
+def name_of(location: str | Path) -> str:
+    """Returns the name for runs on a dataset: its folder's, or its file's unless many datasets use that file name."""
+    path = Path(os.path.abspath(location))
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.stem in _COMMON else path.stem
+
+
+def all_tasks(datasets: Sequence[Dataset]) -> list[str]:
+    """Returns the tasks that one network can train on with these datasets: boxes only if no dataset has masks."""
+    there = {task for each in datasets for task in each.tasks()}
+    return [
+        task
+        for task in TASKS
+        if task in there and task != 'classification' and not (task == 'detection' and 'instance' in there)
+    ]
