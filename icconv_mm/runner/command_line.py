@@ -212,7 +212,7 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         if debug:
             raise
         if isinstance(error, ArgumentError) and not error.location:  # an argument with a location has no option
-            error.argument = _option(error.argument)
+            error.argument = f'--{_OPTIONS.get(error.argument, error.argument.replace("_", "-"))}'
         sys.exit(f'error: {message_of(error)}\n{after}'.rstrip())
     except OSError as error:
         if debug or error.errno not in _DISK_ERRORS:
@@ -222,7 +222,3 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     except KeyboardInterrupt:
         print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
         sys.exit(130)
-
-
-def _option(argument: str) -> str:
-    return f'--{_OPTIONS.get(argument, argument.replace("_", "-"))}'

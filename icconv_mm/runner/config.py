@@ -14,7 +14,7 @@ from mmengine.config import Config
 from icconv_mm.config_tree import DatasetAt, as_list, datasets_of, entries, kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
-from icconv_mm.hooks.schedule_lengths import stretch
+from icconv_mm.hooks.schedules import stretch
 from icconv_mm.registry import SCOPE
 from icconv_mm.tasks.adapter import TTA_KEYS, TaskAdapter
 from icconv_mm.tasks.choose import scope_and_adapter

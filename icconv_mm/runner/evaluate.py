@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,9 +19,6 @@ from icconv_mm.runner.images import read_image
 from icconv_mm.runner.predict import Predictor
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, tiles
-
-if TYPE_CHECKING:
-    pass
 
 _WORST = 10
 _SHOWN = 100  # most classes of a confusion matrix: a figure of 37 inches
@@ -269,26 +266,22 @@ def evaluate_run(cfg: Config, say: Any = print) -> None:
         say: Called with each line.
     """
     with warning_after_training('evaluating its checkpoint'):
-        _evaluate_run(cfg, say)
-
-
-def _evaluate_run(cfg: Config, say: Any) -> None:
-    work_dir = Path(cfg.work_dir)
-    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    last = work_dir / 'last_checkpoint'
-    checkpoint = str(best[-1]) if best else last.read_text() if last.is_file() else None
-    labels = {}
-    for task in _COMPARE:
-        for end in ('', f'_{task}'):
-            file = cfg.get(f'val_ann_file{end}')
-            if file and Path(file).name.startswith(f'{task}_'):
-                labels[task] = Path(file)
-    if not labels or checkpoint is None:
-        return
-    predictor = Predictor(cfg, checkpoint)
-    for task, evaluation in evaluate_predictions(predictor, labels, work_dir).items():
-        for line in evaluation.table():
-            say(printable(f'{task}: {line}'))
-        names = ', '.join(path.name for path in sorted(evaluation.scores, key=evaluation.scores.get)[:3])
-        where = work_dir / f'worst_{task}.jpg'
-        say(printable(f'{task}: the worst images ({names}, ...), truth beside prediction: {where}'))
+        work_dir = Path(cfg.work_dir)
+        best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        last = work_dir / 'last_checkpoint'
+        checkpoint = str(best[-1]) if best else last.read_text() if last.is_file() else None
+        labels = {}
+        for task in _COMPARE:
+            for end in ('', f'_{task}'):
+                file = cfg.get(f'val_ann_file{end}')
+                if file and Path(file).name.startswith(f'{task}_'):
+                    labels[task] = Path(file)
+        if not labels or checkpoint is None:
+            return
+        predictor = Predictor(cfg, checkpoint)
+        for task, evaluation in evaluate_predictions(predictor, labels, work_dir).items():
+            for line in evaluation.table():
+                say(printable(f'{task}: {line}'))
+            names = ', '.join(path.name for path in sorted(evaluation.scores, key=evaluation.scores.get)[:3])
+            where = work_dir / f'worst_{task}.jpg'
+            say(printable(f'{task}: the worst images ({names}, ...), truth beside prediction: {where}'))

@@ -2,7 +2,6 @@
 
 import http.client
 import itertools
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,7 +122,9 @@ def read_image(path: Path, longest: int | None = None, oriented: bool = True) ->
         return _shrunk(_read_heic(path), longest)
     flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     if longest is not None and path.suffix.lower() in ('.jpg', '.jpeg'):
-        flags |= _decoded_smaller(max(_size_of(path)) // longest)
+        step = max(_size_of(path)) // longest
+        reduced = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+        flags |= next((flag for factor, flag in reduced.items() if factor <= step), 0)
     try:
         image = decode_file(path, flags)
     except OSError as error:
@@ -152,12 +153,6 @@ def _size_of(path: Path) -> tuple[int, int]:
         return oriented_size(path)[0]
     except InputError:
         return 0, 0
-
-
-def _decoded_smaller(step: int) -> int:
-    """Returns OpenCV's flag that decodes a JPEG with sides divided by 2, 4 or 8, at most ``step``; 0 for none."""
-    flags = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-    return next((flag for factor, flag in flags.items() if factor <= step), 0)
 
 
 def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
@@ -251,8 +246,3 @@ class VideoWriter:
         """Closes the file."""
         if self._writer is not None:
             self._writer.release()
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory:
-    """Returns a temporary folder for downloads."""
-    return tempfile.TemporaryDirectory(prefix='icconv_mm_')

@@ -14,16 +14,7 @@ import numpy as np
 from mmengine.config import Config
 
 from icconv_mm import models
-from icconv_mm.annotations import TASKS
-from icconv_mm.annotations.convert import (
-    all_tasks,
-    choose_dataset,
-    convert_dataset,
-    fill_splits,
-    name_of,
-    nothing_left,
-    read_datasets,
-)
+from icconv_mm.annotations import TASKS, convert
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
 from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.arguments import check_positive, require_known
@@ -106,7 +97,9 @@ def config_for(
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
     say = say or (lambda line: print(printable(line)))
     network = backbone_of(backbone)
-    folder = _folder_of_run(locations[0], task, work_dir)
+    folder = Path(work_dir or Path('work_dirs', f'{convert.name_of(locations[0])}_{task}'))
+    if (defect := name_defect(os.path.abspath(folder))) is not None:  # mmengine writes the path into the config
+        raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
     path = Path(f'{folder}.py')  # inside the folder, the runner would overwrite it with the whole config
     given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
@@ -132,14 +125,6 @@ def config_for(
     command = command_of('train', str(path), '--work-dir', str(folder))
     say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name: {command}')
     return load_config(path, work_dir=str(folder))
-
-
-def _folder_of_run(location: str | Path, task: str, work_dir: str | Path | None) -> Path:
-    """Returns the folder of a run; its path must be safe in the config that mmengine writes into it."""
-    folder = Path(work_dir or Path('work_dirs', f'{name_of(location)}_{task}'))
-    if (defect := name_defect(os.path.abspath(folder))) is not None:
-        raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
-    return folder
 
 
 def _name_of_content(folder: Path) -> str:
@@ -188,14 +173,14 @@ def _prepared(
     say: Any,
 ) -> dict[str, Converted]:
     """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
-    found = read_datasets(*locations, strict=strict)
-    tasks = all_tasks(found) if task == 'all' else [task]
+    found = convert.read_datasets(*locations, strict=strict)
+    tasks = convert.all_tasks(found) if task == 'all' else [task]
     if not tasks:
         raise ArgumentError('task', 'only whole images have labels: use --task classification')
     for each in tasks:
         if not is_installed(LIBRARY[each]):
             raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
-    sets = {each: choose_dataset(found, each) for each in tasks}
+    sets = {each: convert.choose_dataset(found, each) for each in tasks}
     named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, only maps may lack class names
     if classes and len(sets) > 1:
         if named != 'semantic':
@@ -207,23 +192,16 @@ def _prepared(
     if len(sets) > 1:
         for note in _share_splits(sets):
             say(note)
+    options = dict(ignore_index=ignore_index, shared=len(sets) > 1, absolute=True)
     converted = {
-        name: convert_dataset(
-            own,
-            name,
-            folder,
-            classes=classes if name == named else None,
-            ignore_index=ignore_index,
-            shared=len(sets) > 1,
-            absolute=True,
-        )
+        name: convert.convert_dataset(own, name, folder, classes=classes if name == named else None, **options)
         for name, own in sets.items()
     }
     for name, made in converted.items():
         if 'train' not in made.splits:
-            raise nothing_left(sets[name], f'no image for training has labels for {name!r} that can be used')
+            raise convert.nothing_left(sets[name], f'no image for training has labels for {name!r} that can be used')
     if len(sets) > 1:
-        fill_splits(converted.values())
+        convert.fill_splits(converted.values())
     for line in _report(sets, converted):
         say(line)
     write_warnings(folder / 'warnings.json', {id(own): own for own in sets.values()}.values())
@@ -362,23 +340,11 @@ def _choose(
         raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
     count = max(made.splits.get('train', 1) for made in converted.values())
     is_deep = network.get('depth', 50) >= 50
-    low, high = _EPOCHS
-    epochs = epochs or int(np.clip(round(_SEEN / count), low, high))
+    epochs = epochs or int(np.clip(round(_SEEN / count), *_EPOCHS))
     most = 32 if task == 'classification' else 4 if is_deep or task == 'all' else 8
     batch = min(most, max(2, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
-    rate = 2e-4 if init else 5e-4 if is_deep else 1e-3
-    return Choices(
-        task=task,
-        epochs=epochs,
-        size=size,
-        shape=shape_of(sizes, size),
-        backbone=network,
-        is_deep=is_deep,
-        batch=batch,
-        rate=float(f'{rate * (batch / most) ** 0.5:.2g}'),
-        weights=init,
-        patience=patience,
-    )
+    rate = float(f'{(2e-4 if init else 5e-4 if is_deep else 1e-3) * (batch / most) ** 0.5:.2g}')
+    return Choices(task, epochs, size, shape_of(sizes, size), network, is_deep, batch, rate, init, patience)
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
