@@ -1,6 +1,6 @@
 """Base class of the task adapters: what the tools need to know about a task, and its results in COCO format.
 
-Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter`` in its ``adapter.py``.
+Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter``.
 """
 
 import itertools
@@ -214,10 +214,9 @@ class TaskAdapter:
 
     def dataset_class(self, kind: str | type) -> Any:
         """Returns the dataset class of a ``type``: a class, or a name with or without scope; None if unknown."""
-        return DATASETS.get(self._scoped(kind)) if isinstance(kind, str) else kind
-
-    def _scoped(self, kind: str) -> str:
-        return kind if '.' in kind or not self.library else f'{self.library}.{kind}'
+        if not isinstance(kind, str):
+            return kind
+        return DATASETS.get(kind if '.' in kind or not self.library else f'{self.library}.{kind}')
 
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the class names of a dataset config: from its ``metainfo``, else those of its type."""

@@ -53,7 +53,7 @@ def adapter_of(library: str) -> TaskAdapter:
     elif library == 'mmpose':
         from icconv_mm.tasks.pose.adapter import Adapter
     elif library == 'mmpretrain':
-        from icconv_mm.tasks.classification.adapter import Adapter
+        from icconv_mm.tasks.classification import Adapter
     else:
         raise KeyError(library)
     return Adapter()

@@ -26,10 +26,7 @@ _RECORDED = (
     *('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY'),
 )
 # Those that move boxes, masks and segmentation maps, but record nothing.
-_UNRECORDED = {
-    'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'),
-    'mmdet': ('Expand', 'MinIoURandomCrop'),
-}
+_UNRECORDED = {'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'), 'mmdet': ('Expand', 'MinIoURandomCrop')}
 _LIBRARIES = ('mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 
 
@@ -55,7 +52,10 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
             _check_packed(each, location)
             check_people_are_instances(each, location)
     if training and has_filters(model):
-        _check_levels(model)
+        levels, giver = levels_of(model), 'backbone' if model.neck is None else 'neck'
+        for name, task in model.tasks.items():
+            if getattr(task, 'neck', None) is None:
+                check_levels(task, levels, f'model.tasks.{name}', f'model.{giver}')
 
 
 def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
@@ -101,15 +101,6 @@ def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
             yield from _leaves(inner)
         else:
             yield transform
-
-
-def _check_levels(model: MultiTaskModel) -> None:
-    """Raises InputError if a head does not match the levels of the neck."""
-    levels = levels_of(model)
-    giver = 'backbone' if model.neck is None else 'neck'
-    for name, task in model.tasks.items():
-        if getattr(task, 'neck', None) is None:
-            check_levels(task, levels, f'model.tasks.{name}', f'model.{giver}')
 
 
 def check_people_are_instances(dataset: MultiTaskDataset, where: str) -> None:

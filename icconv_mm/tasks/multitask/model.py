@@ -26,8 +26,6 @@ from icconv_mm.tasks.libraries import library_of, registered_class
 
 # Meta information of a sample: whether its annotations are in pixels of the file, as its image was resized before them.
 LABELS_OF_FILE = 'labels_of_file'
-
-
 # For weights from 5e-5 to 2e4.
 MOST_LOG_VARIANCE = 10.0
 
@@ -341,7 +339,19 @@ class SharedGradient:
     """
 
     def __init__(self, aggregator: str | None = None, log: bool = False) -> None:
-        self.weighting = None if aggregator is None else _weighting(aggregator)
+        self.weighting: Callable[[Tensor], Tensor] | None = None
+        if aggregator is not None:
+            if aggregator not in AGGREGATORS:
+                raise InputError(f'model.aggregator: {aggregator!r}, expected one of {", ".join(AGGREGATORS)}')
+            try:
+                import torchjd.aggregation
+
+                self.weighting = getattr(torchjd.aggregation, f'{aggregator}Weighting')()
+            except (ImportError, AttributeError) as error:
+                needed = 'pip install "torchjd[quadprog-projector]>=0.18"'
+                raise MissingLibraryError(
+                    f'model.aggregator={aggregator!r} needs torchjd ({error}): {needed}'
+                ) from error
         self.is_mean = AGGREGATORS.get(aggregator, False)
         self.log = log
 
@@ -363,34 +373,24 @@ class SharedGradient:
         if self.log:
             _log(names, gramian)
         weights = torch.ones(len(names)) if self.weighting is None else self._weights(gramian)
-        return [_weighted_sum(column, weights.tolist()) for column in zip(*rows)]
+        combined = []
+        for column in zip(*rows):
+            there = [gradient * weight for gradient, weight in zip(column, weights.tolist()) if gradient is not None]
+            combined.append(sum(there[1:], there[0]) if there else None)
+        return combined
 
     def _weights(self, gramian: Tensor) -> Tensor:
         """Returns the weight of each task [n], the same in all processes; 1 for a task without images."""
-        device = gramian.device
         all_reduce(gramian)
+        weights = gramian.new_ones(len(gramian))
         if not gramian.isfinite().all():  # float16 overflow: the loss scaler finds it and skips the step
-            return torch.ones(len(gramian), dtype=gramian.dtype, device=device)
+            return weights
         there = gramian.diagonal() > 0
-        weights = torch.ones(len(gramian), dtype=gramian.dtype, device=device)
         if there.sum() > 1:
             own = self.weighting(gramian[there][:, there].cpu())
-            weights[there] = (own * len(own) if self.is_mean else own).to(device, gramian.dtype)
+            weights[there] = (own * len(own) if self.is_mean else own).to(weights)
         broadcast(weights)  # some draw random numbers
         return weights
-
-
-def _weighting(name: str) -> Callable[[Tensor], Tensor]:
-    if name not in AGGREGATORS:
-        raise InputError(f'model.aggregator: {name!r}, expected one of {", ".join(AGGREGATORS)}')
-    try:
-        import torchjd.aggregation
-
-        return getattr(torchjd.aggregation, f'{name}Weighting')()
-    except (ImportError, AttributeError) as error:
-        raise MissingLibraryError(
-            f'model.aggregator={name!r} needs torchjd ({error}): pip install "torchjd[quadprog-projector]>=0.18"'
-        ) from error
 
 
 def each_map(function: Callable[[Tensor], Tensor], features: Any) -> Any:
@@ -428,13 +428,10 @@ def _gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
     for i, one in enumerate(rows):
         for k, other in enumerate(rows[: i + 1]):
             pairs = [(a, b) for a, b in zip(one, other) if a is not None and b is not None]
-            gramian[i, k] = gramian[k, i] = sum((_product(a, b) for a, b in pairs), gramian.new_zeros(()))
+            # summed in an order that keeps float32 accurate over millions of numbers
+            products = ((a.float() * b.float()).sum(dim=(-2, -1)).double().sum() for a, b in pairs)
+            gramian[i, k] = gramian[k, i] = sum(products, gramian.new_zeros(()))
     return gramian
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the dot product of two maps, summed in an order that keeps float32 accurate over millions of numbers."""
-    return (a.float() * b.float()).sum(dim=(-2, -1)).double().sum()
 
 
 def _log(names: Sequence[str], gramian: Tensor) -> None:
@@ -444,8 +441,3 @@ def _log(names: Sequence[str], gramian: Tensor) -> None:
     for i, k in combinations(range(len(names)), 2):
         if norms[i] and norms[k]:
             hub.update_scalar(f'train/{names[i]}.{names[k]}.grad_cosine', float(gramian[i, k]) / norms[i] / norms[k])
-
-
-def _weighted_sum(gradients: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor | None:
-    there = [gradient * weight for gradient, weight in zip(gradients, weights) if gradient is not None]
-    return sum(there[1:], there[0]) if there else None
