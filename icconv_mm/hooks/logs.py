@@ -128,8 +128,7 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
             for number, (key, values) in enumerate(curves):
                 color, marker = np.array(color_of(number)) / 255, '.' * (len(values) < 30)
                 axis.plot(*zip(*sorted(values.items())), label=key[:NAME_LETTERS], color=color, marker=marker)
-            axis.set_xlabel('iteration')
-            axis.set_title(name)
+            axis.set(xlabel='iteration', title=name)
             axis.legend(fontsize=7)
             axis.grid(alpha=0.3)
     return path

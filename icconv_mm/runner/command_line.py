@@ -167,9 +167,8 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
         if int(os.environ.get('WORLD_SIZE', 1)) > 1:
             call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given["task"]!r})'
             raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
-        written = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
-        args.config, args.work_dir = written.filename, written.work_dir
-        own = written
+        own = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
+        args.config, args.work_dir = own.filename, own.work_dir
     run, rest = read_run(args)
     if set(length.values()) != {None}:
         set_length(run.cfg, **length)

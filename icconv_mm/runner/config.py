@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from icconv_mm.config_tree import DatasetAt, as_list, datasets_of, entries, kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, message_of
@@ -176,9 +178,6 @@ def _problem_of(cfg: Config, option: str) -> str | None:
 
 def _read_keys(cfg: Config) -> list[str]:
     """Returns the top-level keys with an effect: those that the config's runner and the tools read."""
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
-
     kind = cfg.get('runner_type')
     runner = kind if isinstance(kind, type) else (kind and RUNNERS.get(kind)) or Runner
     arguments = [name for name in inspect.signature(runner.__init__).parameters if name not in ('self', 'cfg')]
@@ -189,8 +188,9 @@ def _has_readers_of_its_own(cfg: Config) -> bool:
     """Returns whether the config imports modules from outside this package and OpenMMLab; they may read any key."""
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
     names = [imports] if isinstance(imports, str) else imports
-    packages = {name.split('.')[0] for name in (*names, cfg.get('default_scope') or 'mmengine')}
-    return bool(packages - {SCOPE, *SUPPORTED})
+    return any(
+        name.split('.')[0] not in (SCOPE, *SUPPORTED) for name in (*names, cfg.get('default_scope') or 'mmengine')
+    )
 
 
 def move_data(cfg: Config, root: str) -> None:

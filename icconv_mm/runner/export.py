@@ -68,7 +68,8 @@ def export(
     run = as_run(cfg)
     transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
     predictor = Predictor(run, checkpoint, device='cpu')
-    paths = find_images(images) if images is not None else _images_of(run)
+    datasets = [*run.datasets['test'], *run.datasets['val']]
+    paths = find_images(images) if images is not None else images_to_check(datasets, run.name)
     with naming(run.name):
         known = predictor.task.parts(predictor.dataset_meta)
         network, description = describe(predictor.model, known, transforms, fixed, checkpoint)
@@ -89,10 +90,6 @@ def export(
     return {'file': str(out), 'bytes': out.stat().st_size, **report}
 
 
-def _images_of(run: TaskRun) -> list[Path]:
-    return images_to_check([*run.datasets['test'], *run.datasets['val']], run.name)
-
-
 def compared_model(predictor: Predictor) -> ComparedModel:
     """Returns the model of a predictor for the comparison with its file."""
 
@@ -106,15 +103,9 @@ def compared_model(predictor: Predictor) -> ComparedModel:
 
 
 def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
-    """Evaluates a model, then its file, on the test dataset.
+    """Evaluates a model, then its file, on the test dataset; returns the values of ``model`` and ``file``, by metric.
 
-    Args:
-        cfg: A run or a config, which is changed in place.
-        checkpoint: File with the weights of the model.
-        session: The file.
-
-    Returns:
-        The value for the ``model`` and for the ``file``, by metric.
+    ``cfg`` is changed in place.
 
     Raises:
         MissingFileError: The test dataset does not exist.

@@ -160,8 +160,7 @@ def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
     step = 1 if longest is None else max(image.shape[:2]) // longest
     if step < 2:
         return image
-    size = tuple(max(1, side // step) for side in image.shape[1::-1])
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, [max(1, side // step) for side in image.shape[1::-1]], interpolation=cv2.INTER_AREA)
 
 
 def is_large(path: Path) -> bool:

@@ -23,17 +23,12 @@ from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
 from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, configs_folder, require_file, write_json
 from icconv_mm.hooks.saving import UNFINISHED
+from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
 from icconv_mm.versions import command_of, is_installed
 
-LIBRARY = {
-    'detection': 'mmdet',
-    'instance': 'mmdet',
-    'semantic': 'mmseg',
-    'pose': 'mmpose',
-    'classification': 'mmpretrain',
-}
+LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
 _SEEN = 30_000  # images that a training sees: 500 images 60 times
 _EPOCHS = (12, 300)
 _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one gets smaller batches
@@ -262,8 +257,7 @@ def backbone_of(name: str) -> dict:
     files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
     if name in files:
         return Config.fromfile(files[name]).backbone.to_dict()
-    known = sorted({*files, *models.list_models()})
-    require_known([name], known, 'backbone: nothing is called')
+    require_known([name], sorted({*files, *models.list_models()}), 'backbone: nothing is called')
     kind, options = models.backbone_options(name)
     pattern = dict(pattern='geometric_d4') if kind.startswith('IC') else {}
     return dict(type=f'icconv_mm.{kind}', **options, **pattern)

@@ -186,11 +186,7 @@ def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
 
 @contextmanager
 def _alone(work_dir: Path) -> Iterator[None]:
-    """Locks the folder of a run against other runs, which would mix their checkpoints.
-
-    Raises:
-        ArgumentError: Another run is using the folder.
-    """
+    """Locks the folder of a run against other runs, which would mix their checkpoints."""
     if not is_main_process():
         yield
         return

@@ -211,11 +211,7 @@ def _check_boxes(dataset: CocoDataset, where: str, known: Collection[int], ignor
 
 
 def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
-    """Checks the masks that mmdet has in memory; the file is read again only to name the defective one.
-
-    Returns:
-        Whether each box is ignored.
-    """
+    """Checks the masks in memory, reads the file only to name a defective one; returns whether each box is ignored."""
     ignored = []
 
     def masks() -> Iterator[tuple[tuple[dict, dict], Any, int, int]]:

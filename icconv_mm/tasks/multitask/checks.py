@@ -49,24 +49,20 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
             raise InputError(f'model.tasks.{name}: {where} has no labels for it, only for {", ".join(labels)}')
     for location, each in datasets_in(dataset, where):
         if isinstance(each, MultiTaskDataset):
-            _check_packed(each, location)
+            packs = [t for t in each.pipeline.transforms if isinstance(t, PackTaskInputs)]
+            if not packs:
+                raise InputError(f'{location}.pipeline: no icconv_mm.PackTaskInputs')
+            _check_moves(each.pipeline.transforms, packs[0], f'{location}.pipeline')
+            for name in each.datasets:
+                if name not in packs[0].packs:
+                    known = ', '.join(packs[0].packs)
+                    raise InputError(f'{location}.pipeline: icconv_mm.PackTaskInputs packs {known}, but not {name}')
             check_people_are_instances(each, location)
     if training and has_filters(model):
         levels, giver = levels_of(model), 'backbone' if model.neck is None else 'neck'
         for name, task in model.tasks.items():
             if getattr(task, 'neck', None) is None:
                 check_levels(task, levels, f'model.tasks.{name}', f'model.{giver}')
-
-
-def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
-    packs = [t for t in dataset.pipeline.transforms if isinstance(t, PackTaskInputs)]
-    if not packs:
-        raise InputError(f'{where}.pipeline: no icconv_mm.PackTaskInputs')
-    _check_moves(dataset.pipeline.transforms, packs[0], f'{where}.pipeline')
-    for name in dataset.datasets:
-        if name not in packs[0].packs:
-            known = ', '.join(packs[0].packs)
-            raise InputError(f'{where}.pipeline: icconv_mm.PackTaskInputs packs {known}, but not {name}')
 
 
 def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: str) -> None:

@@ -17,11 +17,11 @@ from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel, ModuleDict
 from mmengine.structures import BaseDataElement
-from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError, MissingLibraryError, naming
 from icconv_mm.registry import MODELS, scoped
+from icconv_mm.tasks.check_levels import each_map, maps_of
 from icconv_mm.tasks.libraries import library_of, registered_class
 
 # Meta information of a sample: whether its annotations are in pixels of the file, as its image was resized before them.
@@ -105,7 +105,7 @@ class MultiTaskModel(BaseModel):
             self.backbone = MODELS.build(backbone)
         with naming('model.neck', Exception):
             self.neck = MODELS.build(neck) if neck is not None else None
-        self.tasks = ModuleDict({_usable(name): _build_task(name, cfg) for name, cfg in tasks.items()})
+        self.tasks = ModuleDict({name: _build_task(name, cfg) for name, cfg in tasks.items()})
         self.balance = LossBalance(list(self.tasks), loss_weights)
         self.gradient = SharedGradient(aggregator, log_gradients)
         self._memory = Memory(self._compute)
@@ -155,7 +155,10 @@ class MultiTaskModel(BaseModel):
                 continue
             found = self._run(name, inputs, features[name], [data_samples[i].get(name) for i in own], own, 'loss')
             weight, more = self.balance(name)
-            losses.update({f'{name}.{key}': _weighted(key, value, weight * share) for key, value in found.items()})
+            for key, value in found.items():
+                if 'loss' in key:  # others are logged as they are, such as an accuracy
+                    value = each_map(lambda loss, factor=weight * share: loss * factor, value)
+                losses[f'{name}.{key}'] = value
             losses.update({key: value * share if 'loss' in key else value for key, value in more.items()})
         return losses
 
@@ -179,15 +182,11 @@ class MultiTaskModel(BaseModel):
             return self.tasks[name](inputs, samples, mode)
 
 
-def _usable(name: str) -> str:
+def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
+    """Builds the network of a task, with its library as the default scope of its config."""
     taken = hasattr(MultiTaskSample, name) or hasattr(nn.ModuleDict, name)
     if taken or not name.isidentifier() or 'loss' in name:  # mmengine sums all values with 'loss' in their name
         raise InputError(f'model.tasks: {name!r} cannot be the name of a task; choose another identifier')
-    return name
-
-
-def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
-    """Builds the network of a task, with its library as the default scope of its config."""
     where = f'model.tasks.{name}'
     if not isinstance(cfg, Mapping) or not cfg:
         raise InputError(f'{where}: a task is the config of a network without backbone, got {cfg!r}')
@@ -212,11 +211,6 @@ def _shares(counts: list[int], device: torch.device) -> list[float]:
     totals = torch.tensor(counts, dtype=torch.float32, device=device)
     all_reduce(totals)
     return [count * processes / max(total, 1.0) for count, total in zip(counts, totals.tolist())]
-
-
-def _weighted(key: str, value: Any, weight: float | Tensor) -> Any:
-    """Returns a loss multiplied by its task's weight; logged values, such as an accuracy, unchanged."""
-    return each_map(lambda loss: loss * weight, value) if 'loss' in key else value
 
 
 @MODELS.register_module()
@@ -293,13 +287,11 @@ class LossBalance(nn.Module):
 
     def __init__(self, tasks: Sequence[str], weights: Mapping[str, float] | str | None = None) -> None:
         super().__init__()
-        if isinstance(weights, str) and weights != UNCERTAINTY:
+        is_trained = isinstance(weights, str)
+        if is_trained and weights != UNCERTAINTY:
             raise InputError(f'model.loss_weights: {weights!r}, expected numbers by task or {UNCERTAINTY!r}')
-        self.log_variances = nn.ParameterDict()
-        if isinstance(weights, str):
-            self.log_variances.update({name: nn.Parameter(torch.zeros(())) for name in tasks})
-            weights = None
-        self.constants = dict(weights or {})
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in tasks if is_trained})
+        self.constants = {} if is_trained else dict(weights or {})
         for name, weight in self.constants.items():
             if name not in tasks:
                 raise InputError(f'model.loss_weights: no task {name!r}; there are {", ".join(tasks)}')
@@ -391,18 +383,6 @@ class SharedGradient:
             weights[there] = (own * len(own) if self.is_mean else own).to(weights)
         broadcast(weights)  # some draw random numbers
         return weights
-
-
-def each_map(function: Callable[[Tensor], Tensor], features: Any) -> Any:
-    """Applies ``function`` to every map of features in nested tuples, lists and dicts; returns the same structure."""
-    return apply_to(features, lambda value: isinstance(value, Tensor), function)
-
-
-def maps_of(features: Any) -> list[Tensor]:
-    """Returns the maps of :func:`each_map`, in its order."""
-    maps: list[Tensor] = []
-    each_map(lambda value: maps.append(value) or value, features)
-    return maps
 
 
 class _Fork(torch.autograd.Function):
