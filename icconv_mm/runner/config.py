@@ -188,9 +188,8 @@ def _has_readers_of_its_own(cfg: Config) -> bool:
     """Returns whether the config imports modules from outside this package and OpenMMLab; they may read any key."""
     imports = (cfg.get('custom_imports') or {}).get('imports') or []
     names = [imports] if isinstance(imports, str) else imports
-    return any(
-        name.split('.')[0] not in (SCOPE, *SUPPORTED) for name in (*names, cfg.get('default_scope') or 'mmengine')
-    )
+    packages = {name.split('.')[0] for name in (*names, cfg.get('default_scope') or 'mmengine')}
+    return bool(packages - {SCOPE, *SUPPORTED})
 
 
 def move_data(cfg: Config, root: str) -> None:

@@ -52,14 +52,7 @@ def maps_of(features: Any) -> list[Tensor]:
 
 
 def check_levels(network: nn.Module, levels: Sequence[Level], name: str, giver: str) -> None:
-    """Raises InputError if a head does not match the levels.
-
-    Args:
-        network: The network with the heads.
-        levels: The levels that the heads read.
-        name: Name of the network in the config.
-        giver: Name of the module that computes the levels.
-    """
+    """Raises InputError if a head of the network ``name`` does not match the levels of the module ``giver``."""
     for path, module in network.named_modules():
         for problem in _misfits(module, levels):
             raise InputError(

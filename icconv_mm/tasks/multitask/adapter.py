@@ -176,7 +176,6 @@ class MultiTaskVisualizer(Visualizer):
 
 
 def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
-    """Returns the predictions of all tasks as a drawing."""
     parts = _parts(sample, dataset_meta, 'pred_')
     return joined(adapter.drawing(own, meta, score_thr) for adapter, own, meta in parts)
 

@@ -31,13 +31,9 @@ _LIBRARIES = ('mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 
 
 def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool) -> None:
-    """Raises InputError if tasks, annotations or feature levels do not agree.
+    """Raises InputError if tasks, annotations or feature levels do not agree; ``training`` needs labels of each task.
 
-    Args:
-        model: The network.
-        dataset: A :class:`MultiTaskDataset`, or a concatenation of some.
-        where: Name of the dataset in the config.
-        training: Whether every task needs annotations.
+    ``dataset`` is a :class:`MultiTaskDataset`, or a concatenation of some.
     """
     labels: Mapping[str, dict] = dataset.metainfo
     tasks = ', '.join(model.tasks)

@@ -75,17 +75,6 @@ class MultiTaskDataset(BaseDataset):
                     ids = ' and '.join(str(dataset.get_data_info(i).get('img_id', i)) for i in (indices[name], index))
                     raise InputError(f'datasets.{name}: two entries for {path}, of ids {ids}: which labels are meant?')
                 indices[name] = index
-        self._check_joined(images)
-        return [dict(img_path=path, indices=indices) for path, indices in images.items()]
-
-    def get_data_info(self, idx: int) -> dict:
-        """Returns ``img_path``, ``img_id`` and the ``labels`` of an image, and its index ``sample_idx``."""
-        entry = super().get_data_info(idx)
-        labels = {name: self.datasets[name].get_data_info(index) for name, index in entry['indices'].items()}
-        ids = (info['img_id'] for info in labels.values() if info.get('img_id') is not None)
-        return dict(img_path=entry['img_path'], img_id=next(ids, idx), labels=labels, sample_idx=entry['sample_idx'])
-
-    def _check_joined(self, images: Mapping[str, Mapping[str, int]]) -> None:
         (first, dataset), *others = self.datasets.items()
         for name, other in others:
             if not any(first in indices and name in indices for indices in images.values()):
@@ -95,6 +84,14 @@ class MultiTaskDataset(BaseDataset):
                     f'common ({paths[0]}; {paths[1]}): sets of different images go into '
                     'icconv_mm.MultiTaskConcatDataset'
                 )
+        return [dict(img_path=path, indices=indices) for path, indices in images.items()]
+
+    def get_data_info(self, idx: int) -> dict:
+        """Returns ``img_path``, ``img_id`` and the ``labels`` of an image, and its index ``sample_idx``."""
+        entry = super().get_data_info(idx)
+        labels = {name: self.datasets[name].get_data_info(index) for name, index in entry['indices'].items()}
+        ids = (info['img_id'] for info in labels.values() if info.get('img_id') is not None)
+        return dict(img_path=entry['img_path'], img_id=next(ids, idx), labels=labels, sample_idx=entry['sample_idx'])
 
 
 def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:

@@ -226,12 +226,10 @@ class AEHead(AssociativeEmbeddingHead):
         aggregator = MapAggregator(meta['input_size'] if project else None, test_cfg.get('align_corners', False))
         scales = meta.get('test_scales', (1,))
         count = 0
-        for count, maps in enumerate(self._maps(feats), start=1):
+        for count, ((heatmaps, tags), (flipped_heatmaps, flipped_tags)) in enumerate(self._maps(feats), start=1):
             if count > len(scales):
                 break
-            scale = scales[count - 1]
-            (heatmaps, tags), (flipped_heatmaps, flipped_tags) = maps
-            if scale != tag_scale(scales):
+            if scales[count - 1] != tag_scale(scales):
                 tags = flipped_tags = None
             aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
         if count != len(scales):

@@ -14,7 +14,7 @@ from icconv_mm.annotations import seg_maps
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.config_tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
-from icconv_mm.tasks.adapter import TaskAdapter, metainfo_of
+from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm.tasks.semantic.data import LoadSegMap
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
@@ -94,12 +94,10 @@ class Adapter(TaskAdapter):
         is_ours = kind_of(node) == LoadSegMap.__name__  # in a config written by a run
         if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
             return
-        kind = dataset_cfg['type']
-        classes = metainfo_of(self.dataset_class(kind), dataset_cfg)
         heads = [head for key in ('decode_head', 'auxiliary_head') for head in as_list(model_cfg.get(key) or [])]
         ignored = [{head.get('ignore_index', seg_maps.IGNORED)} for head in heads] or [{seg_maps.IGNORED}]
         node['type'] = scoped(LoadSegMap)
-        node['num_classes'] = len(classes.get('classes') or ()) or None
+        node['num_classes'] = len(self.classes(dataset_cfg)) or None
         node['ignored'] = sorted(set.intersection(*ignored))
 
     # --- inference ---
