@@ -1,7 +1,7 @@
 """Bottom-up pose by associative embedding: the estimator, with multi-scale testing, and its head."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from mmengine.structures import PixelData
@@ -64,9 +64,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
             # a batch stays the same tensor: its features may be cached
             whole = levels is not None and len(indices) == len(pyramids)
             batches = levels if whole else map(torch.stack, zip(*(pyramids[i] for i in indices)))
-            # one scale after another: the features of one at a time are in memory
-            feats = ((self.extract_feat(each), self.extract_feat(each.flip(-1)) if flip else None) for each in batches)
-            preds = self.head.predict(feats, samples, test_cfg=self.test_cfg)
+            preds = self.head.predict(self._features(batches, flip), samples, test_cfg=self.test_cfg)
             instances, fields = preds if isinstance(preds, tuple) else (preds, None)
             self.add_pred_to_datasample(instances, fields, samples)
         return data_samples
@@ -85,6 +83,11 @@ class AEPoseEstimator(BottomupPoseEstimator):
             batch if scale == 1 else interpolate(batch, size, mode='bilinear', align_corners=False)
             for scale, size in zip(scales, sizes)
         ]
+
+    def _features(self, batches: Iterable[Tensor], flip: bool) -> Iterator[tuple]:
+        """Yields (features, features of the flipped image or None) for one scale after another."""
+        for batch in batches:
+            yield self.extract_feat(batch), self.extract_feat(batch.flip(-1)) if flip else None
 
 
 def _same_size(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> list[list[int]]:
