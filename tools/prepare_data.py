@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug):
         from icconv_mm.annotations.convert import convert_dataset
-        from icconv_mm.annotations.find import name_of, read_dataset, read_datasets
+        from icconv_mm.annotations.door import read_dataset
+        from icconv_mm.annotations.find import name_of, read_datasets
         from icconv_mm.annotations.report import draw_page, summary, write_warnings
 
         reading = dict(strict=args.strict, crowd_as_objects=args.crowd_as_objects, voc_from=args.voc_from)

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from icconv_mm.annotations.dataset import Dataset
+    from icconv_mm.annotations.door import AnnotatedDataset
 
 # The tasks that annotations can serve; one network for several of them is called 'all'.
 TASKS = ('detection', 'instance', 'semantic', 'pose', 'classification')
 
 
-def read(path: str | Path, task: str | None = None, classes: Sequence[str] | None = None) -> 'Dataset':
+def read(path: str | Path, task: str | None = None, classes: Sequence[str] | None = None) -> 'AnnotatedDataset':
     """Returns the annotated images of a folder or an annotation file, in any format that ``docs/data.md`` lists.
 
     Boxes are x, y, width and height in pixels and lie inside their image, with its EXIF rotation; objects without a
@@ -27,6 +27,6 @@ def read(path: str | Path, task: str | None = None, classes: Sequence[str] | Non
         DatasetError: There are no annotations in a supported format, or too many of them are damaged.
         ArgumentError: There are several datasets, none for the task, or not these classes.
     """
-    from icconv_mm.annotations.find import read_dataset
+    from icconv_mm.annotations.door import read_dataset
 
     return read_dataset(path, task, classes)

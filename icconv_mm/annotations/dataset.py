@@ -136,36 +136,6 @@ class Dataset:
     def __iter__(self) -> Iterator[AnnotatedImage]:
         return iter(self.images.values())
 
-    def summary(self) -> str:
-        """Returns lines with the format, the splits, the classes and their numbers of objects, and the warnings."""
-        from icconv_mm.annotations.report import describe_dataset
-
-        return describe_dataset(self)
-
-    def to_coco(self, folder: str | Path, copy: bool = False) -> Path:
-        """Writes the dataset as COCO: :func:`icconv_mm.annotations.writers.coco.write_coco`."""
-        from icconv_mm.annotations.writers.coco import write_coco
-
-        return write_coco(self, folder, copy)
-
-    def to_yolo(self, folder: str | Path, copy: bool = False) -> Path:
-        """Writes the dataset for Ultralytics: :func:`icconv_mm.annotations.writers.yolo.write_yolo`."""
-        from icconv_mm.annotations.writers.yolo import write_yolo
-
-        return write_yolo(self, folder, copy)
-
-    def to_labelstudio(self, folder: str | Path, copy: bool = False) -> Path:
-        """Writes tasks of Label Studio: :func:`icconv_mm.annotations.writers.label_studio.write_label_studio`."""
-        from icconv_mm.annotations.writers.label_studio import write_label_studio
-
-        return write_label_studio(self, folder, copy)
-
-    def to_cvat(self, folder: str | Path, copy: bool = False) -> Path:
-        """Writes CVAT's XML for images: :func:`icconv_mm.annotations.writers.cvat.write_cvat`."""
-        from icconv_mm.annotations.writers.cvat import write_cvat
-
-        return write_cvat(self, folder, copy)
-
     def image(self, path: Path, split: str = '') -> AnnotatedImage:
         """Returns the entry of an image file; creates it if new."""
         folder = path.parent

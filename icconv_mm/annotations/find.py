@@ -3,10 +3,8 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from icconv_mm.annotations import TASKS, limits
-from icconv_mm.annotations.convert import check_annotations
 from icconv_mm.annotations.dataset import Dataset
 from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, Files
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
@@ -22,7 +20,6 @@ from icconv_mm.annotations.readers.voc import voc_sources
 from icconv_mm.annotations.readers.yolo import yolo_sources
 from icconv_mm.annotations.reading import DatasetError, fault_of
 from icconv_mm.annotations.report import check_left_out
-from icconv_mm.arguments import require_known
 from icconv_mm.errors import ArgumentError, UserError
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
@@ -32,8 +29,8 @@ _READERS = (
 )
 _COMMON = ('data', 'annotations')  # file names that many datasets use
 _FORMATS = (
-    "COCO's JSON, YOLO, Pascal VOC, CVAT, LabelMe, Label Studio's JSON, segmentation maps beside images, a mask PNG per "
-    'instance, DeepLabCut, SLEAP, folders of classes'
+    "COCO's JSON, YOLO, Pascal VOC, CVAT, LabelMe, Label Studio's JSON, segmentation maps beside images, a mask PNG "
+    'per instance, DeepLabCut, SLEAP, folders of classes'
 )
 
 
@@ -81,32 +78,6 @@ def read_datasets(
             check_left_out(each)
         datasets += labelled
     return datasets
-
-
-def read_dataset(
-    path: str | Path, task: str | None = None, classes: Sequence[str] | None = None, **options: Any
-) -> Dataset:
-    """Returns the dataset of a folder or file: see :func:`icconv_mm.annotations.read`.
-
-    Args:
-        path, task, classes: As there.
-        options: See :func:`read_datasets`.
-    """
-    datasets = read_datasets(path, **options)
-    if task is not None:
-        dataset = choose_dataset(datasets, task)
-    elif len(datasets) > 1:
-        there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
-        raise ArgumentError('path', f'{path}: has {len(datasets)} datasets, name one by its file or task: {there}')
-    else:
-        (dataset,) = datasets
-    check_annotations(dataset, [image for image in dataset if image.annotations is not None])
-    if classes is not None:
-        dataset.classes = require_known(classes, dataset.classes, 'classes: no class')
-        for image in dataset:
-            if image.annotations is not None:
-                image.annotations = [each for each in image.annotations if each.name in dataset.classes]
-    return dataset
 
 
 def _say_outside(dataset: Dataset, files: Files) -> None:

@@ -54,10 +54,7 @@ class CheckpointMatchHook(Hook):
         resume: bool = False,
         task: TaskAdapter | None = None,
     ) -> None:
-        self.allow = tuple(allow)
-        self.name = name
-        self.resume = resume
-        self.task = task
+        self.allow, self.name, self.resume, self.task = tuple(allow), name, resume, task
 
     def _task_of(self, runner: Runner) -> TaskAdapter:
         if self.task is None:  # the user's own config, run without this package's tools

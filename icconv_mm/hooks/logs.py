@@ -1,11 +1,12 @@
-"""Hooks that log a run's summary when it starts and draw its curves when it ends."""
+"""Hooks for a run's summary, its curves, and losses and metrics that are not finite."""
 
-import itertools
 import json
 import logging
 import math
+import re
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,13 +19,12 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
-from icconv_mm.errors import message_of, printable
-from icconv_mm.versions import is_installed
+from icconv_mm.errors import InputError, message_of, printable
+from icconv_mm.versions import command_of, is_installed
 from icconv_mm_runtime.drawing import color_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
 
 NAME_LETTERS = 40  # length of a class name in a figure
 _LAST_STEP = 1 << 53  # largest integer that a float counts to
@@ -76,9 +76,8 @@ class CurvesHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         if is_main_process() and is_installed('matplotlib'):
-            steps = 1
-            if isinstance(runner.train_loop, EpochBasedTrainLoop):
-                steps = len(runner.train_loop.dataloader)
+            loop = runner.train_loop
+            steps = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else 1
             with warning_after_training('drawing results.png'):
                 if (path := draw_curves(Path(runner.work_dir), steps)) is not None:
                     runner.logger.info(f'losses, metrics and learning rate: {path}')
@@ -105,14 +104,12 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
     """
     groups: dict[str, dict[str, dict[int, float]]] = {'loss': {}, 'metric': {}, 'learning rate': {}}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        entries = _logged(file)
-        trained = [('lr' in entry or 'iter' in entry) for entry in entries]
-        places = [
-            entry.get('step', entry.get('iter', 0)) * (1 if is_training else steps)
-            for entry, is_training in zip(entries, trained)
-        ]
-        _forget(groups, min(itertools.compress(places, trained), default=math.inf))
-        for entry, is_training, place in zip(entries, trained, places):
+        entries = _logged(file, steps)
+        begin = min((place for _, place, is_training in entries if is_training), default=math.inf)
+        for values in (values for group in groups.values() for values in group.values()):
+            for place in [place for place in values if place >= begin]:
+                del values[place]
+        for entry, place, is_training in entries:
             for key, value in entry.items():
                 if not isinstance(value, (int, float)):  # a list with a value per class
                     continue
@@ -131,8 +128,7 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
             for number, (key, values) in enumerate(curves):
                 color, marker = np.array(color_of(number)) / 255, '.' * (len(values) < 30)
                 axis.plot(*zip(*sorted(values.items())), label=key[:NAME_LETTERS], color=color, marker=marker)
-            axis.set_xlabel('iteration')
-            axis.set_title(name)
+            axis.set(xlabel='iteration', title=name)
             axis.legend(fontsize=7)
             axis.grid(alpha=0.3)
     return path
@@ -150,22 +146,82 @@ def drawn_figure(path: Path, size: tuple[float, float]) -> 'Iterator[Figure]':
         figure.savefig(path, dpi=110)
 
 
-def _logged(file: Path) -> list[dict[str, Any]]:
-    """Returns the entries of a log that have a step; skips a line that was cut off when a run was killed."""
+def _logged(file: Path, steps: int) -> list[tuple[dict[str, Any], float, bool]]:
+    """Returns the entries of a log that have a step, each with its iteration and whether it is of the training.
+
+    A line that was cut off when a run was killed is skipped.
+    """
     entries = []
     for line in file.read_text(errors='replace').splitlines():
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        place = entry.get('step', entry.get('iter', 0)) if isinstance(entry, dict) else None
-        if isinstance(place, (int, float)) and abs(place) < _LAST_STEP:
-            entries.append(entry)
+        step = entry.get('step', entry.get('iter', 0)) if isinstance(entry, dict) else None
+        if isinstance(step, (int, float)) and abs(step) < _LAST_STEP:
+            is_training = 'lr' in entry or 'iter' in entry
+            entries.append((entry, step if is_training else step * steps, is_training))
     return entries
 
 
-def _forget(groups: Mapping[str, Mapping[str, dict[int, float]]], begin: float) -> None:
-    """Removes the logged values from iteration ``begin`` on."""
-    for values in (values for group in groups.values() for values in group.values()):
-        for place in [place for place in values if place >= begin]:
-            del values[place]
+class FiniteLossHook(Hook):
+    """Ends a training whose loss is not finite: its weights would never be finite again.
+
+    Raises:
+        InputError: The loss is not finite; the message has iteration, losses and images, and says where to look.
+    """
+
+    priority = 'VERY_HIGH'  # before the log and the checkpoints
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        values = {name: torch.as_tensor(value).detach() for name, value in (outputs or {}).items() if 'loss' in name}
+        bad = {name: value.tolist() for name, value in values.items() if not bool(torch.isfinite(value).all())}
+        if not bad:
+            return
+        losses = ', '.join(f'{name} {value}' for name, value in bad.items() if name != 'loss' or len(bad) == 1)
+        samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+        images = [str(path) for each in samples or () if (path := getattr(each, 'img_path', None))]
+        rates = {rate for group in runner.optim_wrapper.get_lr().values() for rate in group}
+        command = command_of('prepare_data', 'DATA')
+        raise InputError(
+            f'iteration {runner.iter + 1}: {losses}; images of the batch: {", ".join(images) or "unknown"}. Look at '
+            f'the labels of these ({command} lists boxes without an area), lower the learning '
+            f'rate ({max(rates, default=0):g} now), or leave out --amp; --keep-going passes over it'
+        )
+
+
+class UnmeasuredHook(Hook):
+    """Removes metrics without a value from a validation, after they are logged and before hooks monitor them.
+
+    Without annotated objects, COCO's metrics are -1 and means are NaN. The first such value would become the best
+    checkpoint, and ``EarlyStoppingHook`` would end the training.
+    """
+
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self._has_warned = False
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        monitored = {getattr(hook, 'monitor', None) for hook in runner.hooks}
+        monitored.update(key for hook in runner.hooks for key in getattr(hook, 'key_indicators', None) or ())
+        none = {key: value for key, value in (metrics or {}).items() if _is_unmeasured(key, value)}
+        none = {key: value for key, value in none.items() if key in monitored or 'auto' in monitored}
+        for key in none:
+            del metrics[key]
+        if none and not self._has_warned:
+            self._has_warned = True
+            warnings.filterwarnings('ignore', 'Skip early stopping process')  # from mmengine, at each validation
+            runner.logger.warning(
+                f'{", ".join(f"{key} is {value}" for key, value in none.items())}, as where a validation has no '
+                'annotated object: no best checkpoint is chosen, no lack of progress ends the training, and the last '
+                'checkpoint is the result'
+            )
+
+
+def _is_unmeasured(key: str, value: Any) -> bool:
+    """Returns whether a metric is NaN, or the -1 of COCO's evaluation without objects."""
+    is_of_coco = re.search('A[PR]', key) is not None
+    return isinstance(value, (int, float)) and (math.isnan(value) or (value == -1 and is_of_coco))

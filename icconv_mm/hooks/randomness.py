@@ -41,15 +41,22 @@ class ResumableRandomnessHook(Hook):
         self.interval = interval
 
     def before_train(self, runner: Runner) -> None:
-        loop, interval = runner.train_loop, self.interval or checkpoint_interval(runner)
+        saving = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch)
+        interval = self.interval or next((hook.interval for hook in saving if hook.interval > 0), None)
+        loop = runner.train_loop
         if interval and not isinstance(loop, EpochBasedTrainLoop) and hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator = _RestartingIterator(loop.dataloader_iterator, interval, runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.epoch > 0:
-            seed = derived_seed(runner.seed, runner.epoch)
+            seed, loader = derived_seed(runner.seed, runner.epoch), runner.train_dataloader
             restart_generators(seed)
-            _restart_workers(runner.train_dataloader, seed)
+            # mmengine seeds a worker through this function, with the same seed in every epoch; a config's own is kept
+            init = loader.worker_init_fn
+            if isinstance(init, partial) and 'seed' in init.keywords:
+                loader.worker_init_fn = partial(init.func, *init.args, **{**init.keywords, 'seed': seed % 2**31})
+            if loader.persistent_workers and loader._iterator is not None:
+                loader._iterator = None  # holds the persistent workers; the loader makes a new one for the next epoch
 
 
 class _RestartingIterator:
@@ -59,10 +66,7 @@ class _RestartingIterator:
     """
 
     def __init__(self, iterator, interval: int, seed: int) -> None:
-        self._iterator = iterator
-        self._interval = interval
-        self._seed = seed
-        self._count = 0
+        self._iterator, self._interval, self._seed, self._count = iterator, interval, seed, 0
 
     def __iter__(self) -> Iterator:
         return self
@@ -79,12 +83,6 @@ class _RestartingIterator:
             next(self)
 
 
-def checkpoint_interval(runner: Runner) -> int | None:
-    """Returns the iterations between two checkpoints of an iteration-based run; None if it writes none."""
-    saving = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch)
-    return next((hook.interval for hook in saving if hook.interval > 0), None)
-
-
 def derived_seed(seed: int, position: int) -> int:
     """Returns a 32-bit seed for an epoch or iteration of the run that was started with ``seed``."""
     return int(np.random.SeedSequence([seed, position]).generate_state(1)[0])
@@ -95,16 +93,3 @@ def restart_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-
-
-def _restart_workers(loader: torch.utils.data.DataLoader, seed: int) -> None:
-    """Seeds the workers of the next epoch with generators derived from ``seed``.
-
-    mmengine seeds a worker through the loader's ``worker_init_fn``, with the same seed in every epoch. A
-    ``worker_init_fn`` of the config is kept.
-    """
-    init = loader.worker_init_fn
-    if isinstance(init, partial) and 'seed' in init.keywords:
-        loader.worker_init_fn = partial(init.func, *init.args, **{**init.keywords, 'seed': seed % 2**31})
-    if loader.persistent_workers and loader._iterator is not None:
-        loader._iterator = None  # holds the persistent workers; the loader makes a new iterator for the next epoch

@@ -3,15 +3,13 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.optim import OptimWrapper, OptimWrapperDict, ZeroRedundancyOptimizer
+from mmengine.optim import OptimWrapperDict, ZeroRedundancyOptimizer
 from mmengine.runner import Runner
 
 from icconv_mm.errors import naming
@@ -40,7 +38,8 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         if not isinstance(self.file_backend, LocalBackend):
-            return super()._save_checkpoint_with_step(runner, step, meta)
+            super()._save_checkpoint_with_step(runner, step, meta)
+            return
         surplus = self._keep(runner, step)
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
@@ -51,7 +50,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.out_dir, filename, by_epoch=self.by_epoch, backend_args=self.backend_args, **options, **self.args
         )
         if not is_main_process():
-            return None
+            return
         with atomic_write(Path(runner.work_dir, 'last_checkpoint')) as file:
             file.write(self.last_ckpt.encode())
         for old in surplus:
@@ -60,7 +59,6 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # written by deepspeed
                 self.file_backend.rmtree(path)
-        return None
 
     def _keep(self, runner: Runner, step: int) -> list[int]:
         """Adds a step to those to keep; returns the steps whose checkpoints are to be deleted."""
@@ -76,20 +74,15 @@ class AtomicCheckpointHook(CheckpointHook):
         if metrics and (absent := [key for key in wanted if key not in metrics]):  # mmdet's, if nothing is detected
             why = 'nothing was found, or nothing is annotated'
             runner.logger.info(f'no best checkpoint is chosen: this validation has no {", ".join(absent)} ({why})')
-            return None
+            return
         if not isinstance(self.file_backend, LocalBackend):
-            return super()._save_best_checkpoint(runner, metrics)
-        with self._deleting_later():
-            super()._save_best_checkpoint(_Saving(runner, self._part), metrics)
-        return None
-
-    @contextmanager
-    def _deleting_later(self) -> Iterator[None]:
-        """Delays the removal of the best checkpoint until the new one is saved; mmengine removes it before."""
+            super()._save_best_checkpoint(runner, metrics)
+            return
+        # mmengine removes the former best checkpoint before it saves the new one
         backend, later = self.file_backend, _DeletingLater()
         self.file_backend = later
         try:
-            yield
+            super()._save_best_checkpoint(_Saving(runner, self._part), metrics)
         finally:
             self.file_backend = backend
         saved = {getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()}
@@ -123,7 +116,11 @@ class _Saving:
         try:
             with naming(str(place), OSError):
                 if options.get('save_optimizer', True) and not is_main_process():
-                    _send_shards(self._runner.optim_wrapper)
+                    # the main process gathers the optimiser's shards, and waits for those of the others
+                    wrapper = self._runner.optim_wrapper
+                    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+                        if isinstance(each.optimizer, ZeroRedundancyOptimizer):
+                            each.optimizer.consolidate_state_dict()
                 self._runner.save_checkpoint(out_dir, part.name, **options)
                 if is_main_process():
                     _flush(part)
@@ -133,13 +130,6 @@ class _Saving:
             if is_main_process() and part.is_file():
                 part.unlink()
             raise
-
-
-def _send_shards(wrapper: OptimWrapper | OptimWrapperDict) -> None:
-    """Sends the optimiser's shards to the main process, which waits for them; mmengine gathers them there only."""
-    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-        if isinstance(each.optimizer, ZeroRedundancyOptimizer):
-            each.optimizer.consolidate_state_dict()
 
 
 def _flush(path: Path) -> None:
@@ -166,22 +156,24 @@ class CopyAnnotationsHook(Hook):
     priority = 'HIGHEST'
 
     def before_run(self, runner: Runner) -> None:
-        folder = runner.cfg.get('annotations')
-        if folder is not None and runner.cfg.filename is not None and is_main_process():
-            _copy(Path(folder), Path(runner.work_dir))
-            config = Path(runner.work_dir, Path(runner.cfg.filename).name)
-            text = _self_locating(config.read_text(), folder)
-            with atomic_write(config) as file:
-                file.write(text.encode())
-
-
-def _copy(folder: Path, work_dir: Path) -> None:
-    """Copies the folder of annotations into the folder of a run; segmentation maps become hard links if possible."""
-    target, part = work_dir / folder.name, work_dir / f'{UNFINISHED}{folder.name}'
-    if not target.exists():
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(folder, part, copy_function=_link)
-        part.replace(target)
+        folder, work_dir = runner.cfg.get('annotations'), Path(runner.work_dir)
+        if folder is None or runner.cfg.filename is None or not is_main_process():
+            return
+        name = Path(folder).name
+        if not (work_dir / name).exists():
+            part = work_dir / f'{UNFINISHED}{name}'
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(folder, part, copy_function=_link)
+            part.replace(work_dir / name)
+        config = work_dir / Path(runner.cfg.filename).name
+        start = repr(folder)[:-1]  # with the quotes that repr chose
+        text = config.read_text().replace(f'annotations = {folder!r}\n', '')
+        text = text.replace(f'{start}/', f'annotations + {start[0]}/')
+        text = text.replace('{{', '{\\x7b')  # in a later path, which mmengine would replace
+        # mmengine parses a config with an import statement differently
+        text = f"annotations = __import__('os').path.dirname({HERE}) + '/{name}'\n{text}"
+        with atomic_write(config) as file:
+            file.write(text.encode())
 
 
 def _link(source: str, target: str) -> None:
@@ -192,12 +184,3 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def _self_locating(text: str, folder: str) -> str:
-    """Returns the text of a config from mmengine with ``annotations`` in place of the folder in all literals."""
-    start = repr(folder)[:-1]  # with the quotes that repr chose
-    text = text.replace(f'annotations = {folder!r}\n', '').replace(f'{start}/', f'annotations + {start[0]}/')
-    text = text.replace('{{', '{\\x7b')  # in a later path, which mmengine would replace
-    # mmengine parses a config with an import statement differently
-    return f"annotations = __import__('os').path.dirname({HERE}) + '/{Path(folder).name}'\n{text}"

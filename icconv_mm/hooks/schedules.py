@@ -1,5 +1,6 @@
-"""Checks of schedulers for short trainings, and a hook that applies the config's schedule to a resumed training."""
+"""Schedulers for trainings of another length: their configs, their checks, and a hook for a resumed training."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,13 +8,59 @@ from mmengine.hooks import Hook
 from mmengine.optim import _ParamScheduler
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from icconv_mm.config_tree import kind_of
+from icconv_mm.config_tree import as_list, kind_of
 from icconv_mm.errors import InputError
-from icconv_mm.hooks.schedule_lengths import scale_counts, skip_short_warm_up, span_of
 
+# The settings that a scheduler counts in epochs or iterations, and their lowest values.
+_COUNTS = {'begin': 0, 'end': 1, 'T_max': 1, 'step_size': 1, 'total_steps': 1, 'periods': 1, 'milestones': 1}
 # State of a scheduler that changes during the run or belongs to the optimiser; the rest follows from its config.
 _STATE = {'optimizer', 'base_values', 'last_step', '_global_step', '_last_value', 'anneal_func'}
 _STATE_OF_METRICS = {'best', 'cooldown_counter', 'num_bad_epochs'}  # of ReduceOnPlateau
+
+
+def stretch(scheduler: dict, kind: str, ratio: float) -> None:
+    """Changes a scheduler's config to that of a training ``ratio`` times as long.
+
+    Counts that become iterations when the length of an epoch is known (``convert_to_iter_based``) keep fractions of
+    epochs.
+    """
+    step, whole = ratio * scheduler.get('step_size', 1), not scheduler.get('convert_to_iter_based')
+    if kind.startswith('Exponential') or ('step_size' in scheduler and step < 1 and whole):
+        scheduler['gamma'] = scheduler.get('gamma', 0.1) ** (1 / step)  # the decay of each step
+    _scale_counts(scheduler, kind, ratio, whole)
+
+
+def _scale_counts(scheduler: dict, kind: str, ratio: float, whole: bool = True) -> None:
+    """Multiplies a scheduler's counts, by default to whole numbers."""
+    former = _span_of(scheduler) if 'end' in scheduler else 0
+    spans = 'end' in scheduler and math.isclose(scheduler.get('T_max') or 0, _span_of(scheduler))
+    for key, least in _COUNTS.items():
+        if (value := scheduler.get(key)) is not None:
+            scaled = [max(round(ratio * each), least) if whole else ratio * each for each in as_list(value)]
+            scheduler[key] = scaled if isinstance(value, (list, tuple)) else scaled[0]
+    if whole and 'end' in scheduler:
+        scheduler['end'] = max(scheduler['end'], scheduler.get('begin', 0) + 1)
+    if spans:
+        scheduler['T_max'] = _span_of(scheduler)
+    if whole and former not in (0, 1):  # a factor of one step, as in RTMO's configs, is intended
+        _skip_short_warm_up(scheduler, kind, ('Linear', 'Constant'))
+
+
+def _span_of(scheduler: dict) -> float:
+    return scheduler['end'] - scheduler.get('begin', 0)
+
+
+def _skip_short_warm_up(scheduler: dict, kind: str, kinds: tuple[str, ...]) -> None:
+    """Sets a warm-up of one step to the full value.
+
+    mmengine's warm-ups (``LinearLR``, ``ConstantLR``, the momentum's) reach the full value in their last step. A single
+    step is the first one, too: the value would stay at the start for the whole training.
+    """
+    if kind.startswith(kinds) and 'end' in scheduler and _span_of(scheduler) < 2:
+        if kind.startswith('Constant'):
+            scheduler['factor'] = 1.0
+        else:
+            scheduler['start_factor'] = max(scheduler.get('start_factor', 1 / 3), scheduler.get('end_factor', 1.0))
 
 
 def checked_schedulers(runner: Runner, schedulers: Any) -> Any:
@@ -35,17 +82,17 @@ def checked_schedulers(runner: Runner, schedulers: Any) -> Any:
 def _check(runner: Runner, scheduler: dict) -> dict:
     kind = kind_of(scheduler)
     if scheduler.get('by_epoch', True) and scheduler.pop('convert_to_iter_based', False):
-        scale_counts(scheduler, kind, len(runner.train_dataloader))
+        _scale_counts(scheduler, kind, len(runner.train_dataloader))
         scheduler['by_epoch'] = False
     by_epoch = scheduler.get('by_epoch', True)
     length, unit = (runner.max_epochs, 'epochs') if by_epoch else (runner.max_iters, 'iterations')
     end = scheduler.setdefault('end', length)
-    skip_short_warm_up(scheduler, kind, ('Linear',))
+    _skip_short_warm_up(scheduler, kind, ('Linear',))
     if kind.startswith(('Linear', 'QuadraticWarmup')) and end > length > scheduler.get('begin', 0):
         runner.logger.warning(
             f'param_scheduler: {kind} ends after {end} {unit}, the training after {length}: it does not reach its end'
         )
-    rise = scheduler.get('pct_start', 0.3) * (scheduler.get('total_steps') or span_of(scheduler))
+    rise = scheduler.get('pct_start', 0.3) * (scheduler.get('total_steps') or _span_of(scheduler))
     if kind == 'OneCycleLR' and rise <= 1:
         raise InputError(
             f'param_scheduler: {kind} has {rise:.3g} {unit} for its rise (pct_start), and needs more than one'

@@ -36,20 +36,16 @@ class CPUAmpOptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Returns the context of one training step."""
-        inner = model.module if is_model_wrapper(model) else model
+        inner, names = model.module if is_model_wrapper(model) else model, self.modules or ()
+        modules = [child for name in names if isinstance(child := getattr(inner, name, None), nn.Module)]
+        if names and not modules:
+            raise InputError(f'CPUAmpOptimWrapper: {type(inner).__name__} has none of the modules {tuple(names)}')
         with super().optim_context(model), ExitStack() as stack:
             if self.modules is None:
                 stack.enter_context(torch.autocast('cpu', torch.bfloat16))
-            for module in self._children(inner):
+            for module in modules:
                 stack.enter_context(_autocast_forward(module))
             yield
-
-    def _children(self, model: nn.Module) -> list[nn.Module]:
-        names = self.modules or ()
-        found = [child for name in names if isinstance(child := getattr(model, name, None), nn.Module)]
-        if names and not found:
-            raise InputError(f'CPUAmpOptimWrapper: {type(model).__name__} has none of the modules {tuple(names)}')
-        return found
 
 
 @contextmanager

@@ -60,7 +60,9 @@ def browse(
     for i in progress(range(len(dataset) if count is None else min(count, len(dataset)))):
         item = dataset[i]
         sample = item['data_samples']
-        image, content = _rgb(item['inputs']), task.annotations(sample, dataset.metainfo)
+        inputs = item['inputs'][0] if isinstance(item['inputs'], list) else item['inputs']  # several test scales
+        bgr = inputs.permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
+        image, content = np.ascontiguousarray(bgr[..., ::-1]), task.annotations(sample, dataset.metainfo)
         content.size = content.size or image.shape[:2]
         factor = -(-_LEAST // max(image.shape[:2]))
         drawn = draw(image.repeat(factor, 0).repeat(factor, 1), content)
@@ -71,10 +73,3 @@ def browse(
         if window is not None:
             window.show(drawn, win_name=name, wait_time=wait_time)
     return written
-
-
-def _rgb(inputs) -> np.ndarray:
-    """Converts a packed image [3, H, W] in BGR, as mmcv loads it, to [H, W, 3] in RGB."""
-    inputs = inputs[0] if isinstance(inputs, list) else inputs  # an image at several test scales
-    image = inputs.permute(1, 2, 0).numpy()[..., ::-1]
-    return np.ascontiguousarray(image.clip(0, 255).astype(np.uint8))

@@ -52,11 +52,7 @@ class CocoResults:
 def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:
     """Returns empty results for each task of a network, with the COCO ids of images and categories.
 
-    Args:
-        task: The adapter of the network.
-        dataset_meta: Class names and colours of the network.
-        paths: The images.
-        ann_file: A COCO annotation file with the ids; None numbers them.
+    The ids are those of the COCO annotation file ``ann_file``; None numbers them.
 
     Raises:
         InputError: The annotation file cannot be used, or does not fit the images.

@@ -171,9 +171,8 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
         if int(os.environ.get('WORLD_SIZE', 1)) > 1:
             call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given["task"]!r})'
             raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
-        written = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
-        args.config, args.work_dir = written.filename, written.work_dir
-        own = written
+        own = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
+        args.config, args.work_dir = own.filename, own.work_dir
     run, rest = read_run(args)
     if set(length.values()) != {None}:
         set_length(run.cfg, **length)
@@ -216,7 +215,7 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         if debug:
             raise
         if isinstance(error, ArgumentError) and not error.location:  # an argument with a location has no option
-            error.argument = _option(error.argument)
+            error.argument = f'--{_OPTIONS.get(error.argument, error.argument.replace("_", "-"))}'
         sys.exit(f'error: {message_of(error)}\n{after}'.rstrip())
     except OSError as error:
         if debug or error.errno not in _DISK_ERRORS:
@@ -226,7 +225,3 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
     except KeyboardInterrupt:
         print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
         sys.exit(130)
-
-
-def _option(argument: str) -> str:
-    return f'--{_OPTIONS.get(argument, argument.replace("_", "-"))}'

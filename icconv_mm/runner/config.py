@@ -14,7 +14,6 @@ from mmengine.config import Config
 from icconv_mm.config_tree import DatasetAt, as_list, datasets_of, entries, kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
-from icconv_mm.hooks.schedule_lengths import stretch
 from icconv_mm.registry import SCOPE
 from icconv_mm.tasks.adapter import TTA_KEYS, TaskAdapter
 from icconv_mm.tasks.choose import scope_and_adapter
@@ -210,6 +209,8 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     Raises:
         ArgumentError: The number is less than 1, or the config counts in the other unit.
     """
+    from icconv_mm.hooks.schedules import stretch  # imports mmengine's runner, which the help of a tool does not need
+
     name, given, key = ('epochs', epochs, 'max_epochs') if iters is None else ('iters', iters, 'max_iters')
     if given is None:
         return

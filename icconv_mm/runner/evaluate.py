@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,9 +19,6 @@ from icconv_mm.runner.images import read_image
 from icconv_mm.runner.predict import Predictor
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, tiles
-
-if TYPE_CHECKING:
-    pass
 
 _WORST = 10
 _SHOWN = 100  # most classes of a confusion matrix: a figure of 37 inches
@@ -68,12 +65,9 @@ class Evaluation:
 
 
 def evaluate_predictions(predictor: Predictor, labels: Mapping[str, Path], out: Path) -> dict[str, Evaluation]:
-    """Compares predictions with the annotations of :mod:`icconv_mm.annotations.convert`; draws the worst images.
+    """Compares predictions with the annotation file of each task, from :mod:`icconv_mm.annotations.convert`.
 
-    Args:
-        predictor: The network.
-        labels: The annotation file of each task, by task name.
-        out: Folder for ``confusion_TASK.png`` and ``worst_TASK.jpg``: the truth beside the prediction.
+    Draws ``confusion_TASK.png`` and ``worst_TASK.jpg``, the truth beside the prediction, in the folder ``out``.
     """
     evaluations = {}
     for task, file in labels.items():
@@ -82,9 +76,9 @@ def evaluate_predictions(predictor: Predictor, labels: Mapping[str, Path], out: 
         own = Evaluation(truth.classes, np.zeros((side, side), dtype=np.int64))
         drawn: dict[Path, tuple[Drawing, Drawing]] = {}
         for (path, told), (_, sample) in zip(truth.images.items(), predictor.try_predict(list(truth.images))):
+            if isinstance(sample, UserError):
+                continue  # an unreadable image, which the training has reported
             if isinstance(sample, Exception):
-                if isinstance(sample, UserError):
-                    continue  # an unreadable image, which the training has reported
                 raise sample
             part = sample.get(task) if task in getattr(predictor.task, 'tasks', {}) else sample
             meta = predictor.task.parts(predictor.dataset_meta)
@@ -205,7 +199,6 @@ def _compare_poses(truth: _Truth, told: list[dict], sample: Any, confusion: np.n
 
 
 def _compare_classes(truth: _Truth, told: int, sample: Any, confusion: np.ndarray) -> float:
-    """Returns the score of the true class."""
     confusion[told, int(sample.pred_score.argmax())] += 1
     return float(sample.pred_score[told])
 
@@ -241,16 +234,14 @@ def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
     mistakes = (told + found - 2 * evaluation.confusion.diagonal())[there]
     kept = np.sort(there[np.argsort(-mistakes, kind='stable')[:_SHOWN]])
     shares = evaluation.confusion[np.ix_(kept, kept)] / np.maximum(told[kept, None], 1)
-    labels = evaluation.labels
-    names = [labels[i][:NAME_LETTERS] for i in kept]
+    names = [evaluation.labels[i][:NAME_LETTERS] for i in kept]
     side = max(4, 0.35 * len(kept) + 0.14 * max(map(len, names)) + 1)  # inches for the rows and the longest name
     with drawn_figure(path, (side, side)) as figure:
         axis = figure.subplots()
         axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
         axis.set_xticks(range(len(kept)), names, rotation=90)
         axis.set_yticks(range(len(kept)), names)
-        axis.set_xlabel('predicted')
-        axis.set_ylabel('truth')
+        axis.set(xlabel='predicted', ylabel='truth')
         if len(kept) < len(there):
             axis.set_title(f'the {len(kept)} with the most mistakes of {len(there)} classes')
         for i, k in np.ndindex(*shares.shape) if len(kept) <= 25 else ():
@@ -262,33 +253,26 @@ def _draw_confusion(evaluation: Evaluation, path: Path) -> None:
 def evaluate_run(cfg: Config, say: Any = print) -> None:
     """Evaluates the best checkpoint of a run on the dataset that :func:`icconv_mm.apis.config_for` wrote for it.
 
-    An error is only a warning, because the training has ended.
-
-    Args:
-        cfg: The config as it was written, before anything was built from it.
-        say: Called with each line.
+    An error is only a warning, because the training has ended. ``cfg`` is the config as it was written, before anything
+    was built from it.
     """
     with warning_after_training('evaluating its checkpoint'):
-        _evaluate_run(cfg, say)
-
-
-def _evaluate_run(cfg: Config, say: Any) -> None:
-    work_dir = Path(cfg.work_dir)
-    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    last = work_dir / 'last_checkpoint'
-    checkpoint = str(best[-1]) if best else last.read_text() if last.is_file() else None
-    labels = {}
-    for task in _COMPARE:
-        for end in ('', f'_{task}'):
-            file = cfg.get(f'val_ann_file{end}')
-            if file and Path(file).name.startswith(f'{task}_'):
-                labels[task] = Path(file)
-    if not labels or checkpoint is None:
-        return
-    predictor = Predictor(cfg, checkpoint)
-    for task, evaluation in evaluate_predictions(predictor, labels, work_dir).items():
-        for line in evaluation.table():
-            say(printable(f'{task}: {line}'))
-        names = ', '.join(path.name for path in sorted(evaluation.scores, key=evaluation.scores.get)[:3])
-        where = work_dir / f'worst_{task}.jpg'
-        say(printable(f'{task}: the worst images ({names}, ...), truth beside prediction: {where}'))
+        work_dir = Path(cfg.work_dir)
+        best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        last = work_dir / 'last_checkpoint'
+        checkpoint = str(best[-1]) if best else last.read_text() if last.is_file() else None
+        labels = {}
+        for task in _COMPARE:
+            for end in ('', f'_{task}'):
+                file = cfg.get(f'val_ann_file{end}')
+                if file and Path(file).name.startswith(f'{task}_'):
+                    labels[task] = Path(file)
+        if not labels or checkpoint is None:
+            return
+        predictor = Predictor(cfg, checkpoint)
+        for task, evaluation in evaluate_predictions(predictor, labels, work_dir).items():
+            for line in evaluation.table():
+                say(printable(f'{task}: {line}'))
+            names = ', '.join(path.name for path in sorted(evaluation.scores, key=evaluation.scores.get)[:3])
+            where = work_dir / f'worst_{task}.jpg'
+            say(printable(f'{task}: the worst images ({names}, ...), truth beside prediction: {where}'))

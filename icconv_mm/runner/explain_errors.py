@@ -101,19 +101,14 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
                 ) from error
             _explain_metrics(run, error)
             raise
-        part = building or _being_built(error)
+        methods = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        part = building or next((part for name, part in _BUILT.items() if name in methods), '')
         if part.endswith('_dataloader') and (not isinstance(error, UserError) or error.__cause__):
             _explain_data(run, part.removesuffix('_dataloader'), error)
         if isinstance(error, UserError) and not part:  # from a check, which names its location
             raise
         with naming(': '.join(filter(None, (progress.location, part))), Exception):
             raise
-
-
-def _being_built(error: Exception) -> str:
-    """Returns the part of a config that a runner was building when it failed; '' if none."""
-    names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-    return next((part for name, part in _BUILT.items() if name in names), '')
 
 
 def _explain_data(run: TaskRun, phase: str, error: Exception) -> None:

@@ -68,7 +68,8 @@ def export(
     run = as_run(cfg)
     transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
     predictor = Predictor(run, checkpoint, device='cpu')
-    paths = find_images(images) if images is not None else _images_of(run)
+    datasets = [*run.datasets['test'], *run.datasets['val']]
+    paths = find_images(images) if images is not None else images_to_check(datasets, run.name)
     with naming(run.name):
         known = predictor.task.parts(predictor.dataset_meta)
         network, description = describe(predictor.model, known, transforms, fixed, checkpoint)
@@ -77,54 +78,34 @@ def export(
         file = Path(folder, out.name)
         report = write_network(network, description, to, file, int8, operator)
         session = open_session(network, description, to, file)
-        report['check'], report['milliseconds'] = check_file(
-            compared_model(predictor), session, paths, limited=int8 is None
-        )
+        model = compared_model(predictor)
+        report['check'], report['milliseconds'] = check_file(model, session, paths, limited=int8 is None)
         if int8 is not None:
-            report['metrics'] = _metrics(run, checkpoint, session)
+            try:
+                report['metrics'] = compare_metrics(run, checkpoint, session)
+            except UserError as error:
+                report['metrics'] = f'not measured: {message_of(error)}'
         write_description(to, file, {**description, 'check': report['check']})
         move_parts(Path(folder), out)
     return {'file': str(out), 'bytes': out.stat().st_size, **report}
 
 
-def _images_of(run: TaskRun) -> list[Path]:
-    return images_to_check([*run.datasets['test'], *run.datasets['val']], run.name)
-
-
 def compared_model(predictor: Predictor) -> ComparedModel:
     """Returns the model of a predictor for the comparison with its file."""
+
+    def predict(batch: Sequence[Path]) -> list[Any]:
+        # the runtime never reduces large images
+        whole = [InputImage(path, read_image(path)) if is_large(path) else path for path in batch]
+        return [sample for _, sample in predictor.predict(whole, len(batch))]
+
     known = predictor.task.parts(predictor.dataset_meta)
-    adapters = {name: adapter for name, (adapter, _) in known.items()}
-    return ComparedModel(predictor.model, adapters, partial(_predict, predictor))
-
-
-def _predict(predictor: Predictor, batch: Sequence[Path]) -> list[Any]:
-    return [sample for _, sample in predictor.predict(list(map(_whole, batch)), len(batch))]
-
-
-def _whole(path: Path) -> Path | InputImage:
-    """Returns a large image unreduced, because the runtime never reduces images."""
-    return InputImage(path, read_image(path)) if is_large(path) else path
-
-
-def _metrics(run: TaskRun, checkpoint: str, session: Session) -> dict[str, dict[str, float]] | str:
-    """Returns the metrics of the model and the file on the test dataset, or a message why they are unknown."""
-    try:
-        return compare_metrics(run, checkpoint, session)
-    except UserError as error:
-        return f'not measured: {message_of(error)}'
+    return ComparedModel(predictor.model, {name: adapter for name, (adapter, _) in known.items()}, predict)
 
 
 def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
-    """Evaluates a model, then its file, on the test dataset.
+    """Evaluates a model, then its file, on the test dataset; returns the values of ``model`` and ``file``, by metric.
 
-    Args:
-        cfg: A run or a config, which is changed in place.
-        checkpoint: File with the weights of the model.
-        session: The file.
-
-    Returns:
-        The value for the ``model`` and for the ``file``, by metric.
+    ``cfg`` is changed in place.
 
     Raises:
         MissingFileError: The test dataset does not exist.

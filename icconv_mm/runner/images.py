@@ -2,7 +2,6 @@
 
 import http.client
 import itertools
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,7 +122,9 @@ def read_image(path: Path, longest: int | None = None, oriented: bool = True) ->
         return _shrunk(_read_heic(path), longest)
     flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     if longest is not None and path.suffix.lower() in ('.jpg', '.jpeg'):
-        flags |= _decoded_smaller(max(_size_of(path)) // longest)
+        step = max(_size_of(path)) // longest
+        reduced = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
+        flags |= next((flag for factor, flag in reduced.items() if factor <= step), 0)
     try:
         image = decode_file(path, flags)
     except OSError as error:
@@ -154,19 +155,12 @@ def _size_of(path: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def _decoded_smaller(step: int) -> int:
-    """Returns OpenCV's flag that decodes a JPEG with sides divided by 2, 4 or 8, at most ``step``; 0 for none."""
-    flags = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
-    return next((flag for factor, flag in flags.items() if factor <= step), 0)
-
-
 def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
     """Returns an image with sides divided by a whole number."""
     step = 1 if longest is None else max(image.shape[:2]) // longest
     if step < 2:
         return image
-    size = tuple(max(1, side // step) for side in image.shape[1::-1])
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, [max(1, side // step) for side in image.shape[1::-1]], interpolation=cv2.INTER_AREA)
 
 
 def is_large(path: Path) -> bool:
@@ -251,8 +245,3 @@ class VideoWriter:
         """Closes the file."""
         if self._writer is not None:
             self._writer.release()
-
-
-def temporary_folder() -> tempfile.TemporaryDirectory:
-    """Returns a temporary folder for downloads."""
-    return tempfile.TemporaryDirectory(prefix='icconv_mm_')

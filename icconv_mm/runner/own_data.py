@@ -25,17 +25,12 @@ from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
 from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, configs_folder, require_file, write_json
 from icconv_mm.hooks.saving import UNFINISHED
+from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
 from icconv_mm.versions import command_of, is_installed
 
-LIBRARY = {
-    'detection': 'mmdet',
-    'instance': 'mmdet',
-    'semantic': 'mmseg',
-    'pose': 'mmpose',
-    'classification': 'mmpretrain',
-}
+LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
 _SEEN = 30_000  # images that a training sees: 500 images 60 times
 _EPOCHS = (12, 300)
 _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one gets smaller batches
@@ -103,7 +98,9 @@ def config_for(
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
     say = say or (lambda line: print(printable(line)))
     network = backbone_of(backbone)
-    folder = _folder_of_run(locations[0], task, work_dir)
+    folder = Path(work_dir or Path('work_dirs', f'{name_of(locations[0])}_{task}'))
+    if (defect := name_defect(os.path.abspath(folder))) is not None:  # mmengine writes the path into the config
+        raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
     path = Path(f'{folder}.py')  # inside the folder, the runner would overwrite it with the whole config
     given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
@@ -131,14 +128,6 @@ def config_for(
     command = command_of('train', str(path), '--work-dir', str(folder))
     say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name: {command}')
     return load_config(path, work_dir=str(folder))
-
-
-def _folder_of_run(location: str | Path, task: str, work_dir: str | Path | None) -> Path:
-    """Returns the folder of a run; its path must be safe in the config that mmengine writes into it."""
-    folder = Path(work_dir or Path('work_dirs', f'{name_of(location)}_{task}'))
-    if (defect := name_defect(os.path.abspath(folder))) is not None:
-        raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
-    return folder
 
 
 def _name_of_content(folder: Path) -> str:
@@ -204,16 +193,9 @@ def _prepared(
     if len(sets) > 1:
         for note in _share_splits(sets):
             say(note)
+    options = dict(ignore_index=ignore_index, shared=len(sets) > 1, absolute=True)
     converted = {
-        name: convert_dataset(
-            own,
-            name,
-            folder,
-            classes=classes if name == named else None,
-            ignore_index=ignore_index,
-            shared=len(sets) > 1,
-            absolute=True,
-        )
+        name: convert_dataset(own, name, folder, classes=classes if name == named else None, **options)
         for name, own in sets.items()
     }
     for name, made in converted.items():
@@ -281,8 +263,7 @@ def backbone_of(name: str) -> dict:
     files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
     if name in files:
         return Config.fromfile(files[name]).backbone.to_dict()
-    known = sorted({*files, *models.list_models()})
-    require_known([name], known, 'backbone: nothing is called')
+    require_known([name], sorted({*files, *models.list_models()}), 'backbone: nothing is called')
     kind, options = models.backbone_options(name)
     pattern = dict(pattern='geometric_d4') if kind.startswith('IC') else {}
     return dict(type=f'icconv_mm.{kind}', **options, **pattern)
@@ -359,23 +340,11 @@ def _choose(
         raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
     count = max(made.splits.get('train', 1) for made in converted.values())
     is_deep = network.get('depth', 50) >= 50
-    low, high = _EPOCHS
-    epochs = epochs or int(np.clip(round(_SEEN / count), low, high))
+    epochs = epochs or int(np.clip(round(_SEEN / count), *_EPOCHS))
     most = 32 if task == 'classification' else 4 if is_deep or task == 'all' else 8
     batch = min(most, max(2, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
-    rate = 2e-4 if init else 5e-4 if is_deep else 1e-3
-    return Choices(
-        task=task,
-        epochs=epochs,
-        size=size,
-        shape=shape_of(sizes, size),
-        backbone=network,
-        is_deep=is_deep,
-        batch=batch,
-        rate=float(f'{rate * (batch / most) ** 0.5:.2g}'),
-        weights=init,
-        patience=patience,
-    )
+    rate = float(f'{(2e-4 if init else 5e-4 if is_deep else 1e-3) * (batch / most) ** 0.5:.2g}')
+    return Choices(task, epochs, size, shape_of(sizes, size), network, is_deep, batch, rate, init, patience)
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:

@@ -66,10 +66,7 @@ class Choices:
 def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str) -> str:
     """Returns the text of the config: variables with the choices, and below them the settings that follow from these.
 
-    Args:
-        chosen: The choices.
-        converted: The converted annotations of each task.
-        annotations: Name of the folder with the annotations, inside the folder that is named like the config.
+    ``annotations`` is the name of their folder, inside the folder that is named like the config.
 
     Raises:
         InputError: A path, such as that of weights, has a template mark that mmengine would replace.
@@ -107,8 +104,7 @@ def is_unedited(text: str) -> bool:
 
 def annotations_in(text: str) -> str:
     """Returns the name of the folder of annotations in a written config; '' if it has none."""
-    found = _FOLDER.search(text)
-    return found[1] if found else ''
+    return found[1] if (found := _FOLDER.search(text)) else ''
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
@@ -238,7 +234,6 @@ def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str,
 
 
 def _stopping(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
-    """Yields the settings for the best checkpoint and for early stopping."""
     first = next(task for task, made in converted.items() if 'val' in made.files)
     best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
     if chosen.task == 'all':

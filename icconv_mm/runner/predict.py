@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,7 +37,6 @@ from icconv_mm.runner.images import (
     is_video,
     load_input,
     read_image,
-    temporary_folder,
 )
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.tasks.libraries import NO_LIBRARY
@@ -260,7 +260,7 @@ def infer(
         FailedImagesError: Some images cannot be read or predicted; the results of the others are written.
         InputError, ...: As :class:`Predictor`.
     """
-    with temporary_folder() as fetched:
+    with tempfile.TemporaryDirectory(prefix='icconv_mm_') as fetched:
         if inputs.startswith(('http://', 'https://')) and is_video(inputs.split('?')[0]):
             inputs = str(fetch(inputs, Path(fetched)))
         video = Video(inputs) if is_video(inputs) else None
@@ -350,15 +350,11 @@ class FailedImagesError(UserError):
     """
 
     def __init__(self, failures: Mapping[Path, Exception], total: int, out: Path) -> None:
-        lines = [_named(path, message_of(error)) for path, error in failures.items()]
+        texts = {path: ' '.join(message_of(error).split()) for path, error in failures.items()}
+        lines = [text if text.startswith(str(path)) else f'{path}: {text}' for path, text in texts.items()]
         rest = f'{len(lines)} of {total} images failed; the results of the others are in {out}:'
         super().__init__('\n'.join([rest, *(f'  {line}' for line in lines)]) if total > 1 else lines[0])
         self.failures = dict(failures)
-
-
-def _named(path: Path, text: str) -> str:
-    text = ' '.join(text.split())
-    return text if text.startswith(str(path)) else f'{path}: {text}'
 
 
 def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:

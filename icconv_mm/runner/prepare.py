@@ -62,21 +62,21 @@ def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
         elif part in parts:
             if kind == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
                 require_file(Path(path).expanduser(), f'{location}.checkpoint')
-            prefixes = node.get('data_prefix')
-            prefixes = dict(prefixes) if isinstance(prefixes, Mapping) else {}
             with naming(location, TypeError):  # a number instead of a path
-                _require_data(location, node.get('data_root') or '', node.get('ann_file'), prefixes)
+                _require_data(location, node)
     run.adapter.prepare_loaders(datasets, cfg.get('model') or {})
     # mmengine shares visualisers by name in a process; without a name, each run has its own, in its own folder.
     (cfg.get('visualizer') or {}).pop('name', None)
 
 
-def _require_data(location: str, root: Any, ann_file: Any, prefixes: Mapping[str, Any]) -> None:
+def _require_data(location: str, node: Mapping[str, Any]) -> None:
     """Raises MissingFileError for the first path of a dataset or a metric that does not exist.
 
     Paths with a scheme (``s3://``) are not checked, except for a folder of segmentation maps without ``ann_file``: HTTP
     cannot list it.
     """
+    root, ann_file, prefixes = node.get('data_root') or '', node.get('ann_file'), node.get('data_prefix')
+    prefixes = prefixes if isinstance(prefixes, Mapping) else {}
     maps = join_root(str(root), prefixes.get('seg_map_path') or '')
     if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
         raise InputError(f'{maps} is no folder that can be listed: give ann_file, the names without their suffix')
@@ -93,7 +93,6 @@ def _require_data(location: str, root: Any, ann_file: Any, prefixes: Mapping[str
 
 def prepare_training(
     run: TaskRun,
-    *,
     resume: str | bool = False,
     amp: bool = False,
     auto_scale_lr: bool = False,
@@ -105,9 +104,8 @@ def prepare_training(
     cfg = run.cfg
     if not validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    parts = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator')
     _distribute(cfg, launcher)
-    prepare(run, *parts, skip_bad_images=skip_bad_images)
+    prepare(run, 'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', skip_bad_images=skip_bad_images)
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
         saving['type'] = scoped(AtomicCheckpointHook)
@@ -126,7 +124,6 @@ def prepare_training(
 def prepare_test(
     run: TaskRun,
     checkpoint: str,
-    *,
     out: str | None = None,
     out_item: str = 'pred',
     show: bool = False,
@@ -158,8 +155,13 @@ def prepare_test(
 def _distribute(cfg: Config, launcher: str) -> None:
     """Sets ``cfg.launcher``; without an accelerator, distributed runs use gloo."""
     cfg.launcher = launcher
-    if (strategy := cfg.get('strategy') or {}).get('type') == 'FSDPStrategy':
-        _share_whole_files(strategy)
+    strategy = cfg.get('strategy') or {}
+    is_sharded = strategy.get('type') == 'FSDPStrategy'
+    if is_sharded and strategy.setdefault('state_dict_cfg', 'full') == 'local':  # mmengine's default
+        raise InputError(
+            "strategy.state_dict_cfg: 'local' writes the shards of each process, which are no plain tensors, and no "
+            "run could resume from them: give 'full'"
+        )
     if get_device() != 'cpu' or launcher == 'none':
         return
     # mmengine would call torch.cuda.set_device for any backend; it keeps an existing process group.
@@ -181,7 +183,7 @@ def _distribute(cfg: Config, launcher: str) -> None:
         cfg.setdefault('model_wrapper_cfg', wrapper)
     elif strategy.get('type') == 'DDPStrategy':
         strategy.setdefault('model_wrapper', wrapper)
-    elif strategy.get('type') == 'FSDPStrategy':
+    elif is_sharded:
         strategy.setdefault('model_wrapper', {'type': 'MMFullyShardedDataParallel'}).setdefault('device_id', 'cpu')
         if strategy.state_dict_cfg == 'full':  # mmengine's moves shards to the CPU; torch 2.11 crashes if they are
             strategy.state_dict_cfg = {
@@ -189,15 +191,6 @@ def _distribute(cfg: Config, launcher: str) -> None:
                 'state_dict_config': {'type': 'FullStateDictConfig'},
                 'optim_state_dict_config': {'type': 'FullOptimStateDictConfig'},
             }
-
-
-def _share_whole_files(strategy: dict) -> None:
-    """Makes FSDP write complete checkpoints; its default is a folder of shards, which cannot be read here."""
-    if strategy.setdefault('state_dict_cfg', 'full') == 'local':
-        raise InputError(
-            "strategy.state_dict_cfg: 'local' writes the shards of each process, which are no plain tensors, and no "
-            "run could resume from them: give 'full'"
-        )
 
 
 def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:

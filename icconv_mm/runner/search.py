@@ -74,9 +74,8 @@ def search_checkpoint(
                 raise InputError('channel means are measured in a network: give its model or cfg beside the images')
             # the name in all task libraries; modules after the necks need no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
-        results = search_layers(
-            state if model is None else model, d_max, criterion, channel_means=means, filter=filter, groups=groups
-        )
+        searched = state if model is None else model
+        results = search_layers(searched, d_max, criterion, channel_means=means, filter=filter, groups=groups)
     for path in (pattern_out, checkpoint_out):  # makes both folders before either file is written
         if path is not None:
             _make_folder_of(path)

@@ -19,8 +19,7 @@ from icconv_mm.config_tree import kind_of, texts_in
 from icconv_mm.errors import InputError
 from icconv_mm.files import RUN_LOCK, alone_in
 from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
-from icconv_mm.hooks.logs import CurvesHook, OpeningHook
-from icconv_mm.hooks.loss import FiniteLossHook, UnmeasuredHook
+from icconv_mm.hooks.logs import CurvesHook, FiniteLossHook, OpeningHook, UnmeasuredHook
 from icconv_mm.hooks.randomness import ResumableRandomnessHook
 from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
 from icconv_mm.runner.config import TaskRun, as_run
@@ -65,15 +64,7 @@ def train(
     """
     run = as_run(cfg)
     with boundary(run) as progress:
-        prepare_training(
-            run,
-            resume=resume,
-            amp=amp,
-            auto_scale_lr=auto_scale_lr,
-            launcher=launcher,
-            validate=validate,
-            skip_bad_images=skip_bad_images,
-        )
+        prepare_training(run, resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
         runner = build_runner(run, progress, allow_mismatch=allow_mismatch)
         if not keep_going:
             runner.register_hook(FiniteLossHook())
@@ -118,17 +109,7 @@ def test(
     """
     run = as_run(cfg)
     with boundary(run) as progress:
-        prepare_test(
-            run,
-            checkpoint,
-            out=out,
-            out_item=out_item,
-            show=show,
-            show_dir=show_dir,
-            wait_time=wait_time,
-            tta=tta,
-            launcher=launcher,
-        )
+        prepare_test(run, checkpoint, out, out_item, show, show_dir, wait_time, tta, launcher)
         runner = build_runner(run, progress)
         if deploy:
             runner.register_hook(DeployHook())
@@ -165,17 +146,15 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
             hook.after_test_epoch = master_only(hook.after_test_epoch)
     checkpoint, resume = str(cfg.get('load_from') or 'the checkpoint'), bool(cfg.get('resume'))
     progress.checkpoint = checkpoint
-    runner.register_hook(progress)
     network = [kind for part in (cfg.model, cfg.model.get('backbone') or {}) if (kind := kind_of(part))]
-    runner.register_hook(OpeningHook(run.name, network))
-    runner.register_hook(CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter))
-    runner.register_hook(ImageCheckHook())
-    if cfg.get('train_cfg') and not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
-        runner.register_hook(ResumableRandomnessHook())
+    match = CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter)
+    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook()]
     if cfg.get('train_cfg'):
-        runner.register_hook(ScheduleHook(resume, checkpoint))
-        runner.register_hook(UnmeasuredHook())
-        runner.register_hook(CurvesHook())
+        if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
+            hooks.append(ResumableRandomnessHook())
+        hooks += [ScheduleHook(resume, checkpoint), UnmeasuredHook(), CurvesHook()]
+    for hook in hooks:
+        runner.register_hook(hook)
     return runner
 
 
@@ -207,11 +186,7 @@ def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
 
 @contextmanager
 def _alone(work_dir: Path) -> Iterator[None]:
-    """Locks the folder of a run against other runs, which would mix their checkpoints.
-
-    Raises:
-        ArgumentError: Another run is using the folder.
-    """
+    """Locks the folder of a run against other runs, which would mix their checkpoints."""
     if not is_main_process():
         yield
         return

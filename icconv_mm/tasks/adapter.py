@@ -1,6 +1,6 @@
 """Base class of the task adapters: what the tools need to know about a task, and its results in COCO format.
 
-Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter`` in its ``adapter.py``.
+Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter``.
 """
 
 import itertools
@@ -47,8 +47,7 @@ def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
         require_file(path, 'metainfo.classes')
         with naming(path, OSError, ValueError):
             own['classes'] = list_from_file(path)
-    sources = getattr(kind, 'METAINFO', {}), own
-    return {key.lower(): value for source in sources for key, value in source.items()}
+    return {key.lower(): value for source in (getattr(kind, 'METAINFO', {}), own) for key, value in source.items()}
 
 
 def metainfo_of_built(dataset: Any) -> Mapping[str, Any]:
@@ -59,6 +58,9 @@ def metainfo_of_built(dataset: Any) -> Mapping[str, Any]:
 
 class TaskAdapter:
     """Defaults for every OpenMMLab library; a task overrides what differs.
+
+    In the methods, ``dataset`` and ``metric`` are built, ``dataset_cfg`` and ``model_cfg`` are configs, ``meta`` is the
+    metainfo of the dataset, and ``where`` and ``name`` are locations in the config, for errors.
 
     Attributes:
         library: Import name of the library, the ``default_scope`` of its configs.
@@ -106,11 +108,7 @@ class TaskAdapter:
     def check(self, model: 'nn.Module | None', dataset: Any, where: str, training: bool) -> None:
         """Raises DatasetError or InputError if data are invalid, or the model cannot be trained on them.
 
-        Args:
-            model: The model, without wrappers; None if there is none.
-            dataset: The built dataset of a phase.
-            where: Name of the dataset in the config.
-            training: Whether the model is trained on it.
+        ``model`` has no wrappers, and is None if there is none; ``training``: whether it is trained on the dataset.
         """
         found = []
         for name, leaf, loaders in self.with_loaders(dataset, where):
@@ -140,14 +138,7 @@ class TaskAdapter:
         self.check_heads(model, metainfo_of_built(dataset), 'model', where)
 
     def check_heads(self, network: 'nn.Module', meta: Mapping[str, Any], name: str, where: str) -> None:
-        """Raises InputError if class or keypoint numbers of heads, or weights of losses, do not match the dataset.
-
-        Args:
-            network: A network of the library.
-            meta: The dataset's metainfo.
-            name: Name of the network in the config.
-            where: Name of the dataset in the config.
-        """
+        """Raises InputError if class or keypoint numbers of heads, or weights of losses, do not match the dataset."""
         classes, count = meta.get('classes') or (), meta.get('num_keypoints')
         numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # panoptic networks have heads for things
         others: tuple[str, ...] = ()
@@ -175,30 +166,15 @@ class TaskAdapter:
                 raise InputError(f'{name}.{path}.num_keypoints is {found}, but {where} has {count} keypoints')
 
     def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
-        """Raises DatasetError if the annotations read by a metric do not match the dataset or lack a required field.
-
-        Args:
-            metric: The metric, built.
-            meta: The dataset's metainfo.
-            where: Name of the metric in the config.
-            source: The annotation file.
-        """
+        """Raises DatasetError if the annotations read by a metric do not match the dataset or lack a required field."""
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
-        """Raises DatasetError if the task knows why a dataset without COCO files cannot be built.
-
-        Args:
-            dataset_cfg: Config of the dataset.
-            where: Its name in the config of the run.
-            empty: Whether the built dataset has no image.
-        """
+        """Raises DatasetError if the task knows why a dataset without COCO files cannot be built or is ``empty``."""
 
     def prepare_loaders(self, datasets: Mapping[str, Sequence[DatasetAt]], model_cfg: Mapping[str, Any]) -> None:
         """Makes loading transforms check annotations that can only be checked when they are read.
 
-        Args:
-            datasets: The datasets of each phase, whose configs are changed in place.
-            model_cfg: Config of their model.
+        The configs of the datasets, given by phase, are changed in place.
         """
         for each in itertools.chain(*datasets.values()):
             for node in each.transforms if each.is_leaf else ():
@@ -214,10 +190,9 @@ class TaskAdapter:
 
     def dataset_class(self, kind: str | type) -> Any:
         """Returns the dataset class of a ``type``: a class, or a name with or without scope; None if unknown."""
-        return DATASETS.get(self._scoped(kind)) if isinstance(kind, str) else kind
-
-    def _scoped(self, kind: str) -> str:
-        return kind if '.' in kind or not self.library else f'{self.library}.{kind}'
+        if not isinstance(kind, str):
+            return kind
+        return DATASETS.get(kind if '.' in kind or not self.library else f'{self.library}.{kind}')
 
     def classes(self, dataset_cfg: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the class names of a dataset config: from its ``metainfo``, else those of its type."""
@@ -226,11 +201,7 @@ class TaskAdapter:
     # --- inference ---
 
     def dataset_meta(self, checkpoint: Any, datasets: Mapping[str, Sequence[DatasetAt]] | None = None) -> dict:
-        """Returns class names and colours: from the checkpoint, else from the datasets.
-
-        Args:
-            checkpoint: Its content.
-            datasets: The datasets of each phase, in a config.
+        """Returns class names and colours: from a checkpoint's content, else from the datasets of each phase.
 
         Raises:
             InputError: The checkpoint's metainfo has a form that no library writes.
@@ -291,11 +262,7 @@ class TaskAdapter:
     def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """Returns the predictions for one image as entries of a COCO results file, from the score ``score_thr`` up.
 
-        Args:
-            sample: The model's output for the image.
-            image_id: Id of the image in the results.
-            category_ids: The COCO category of each label.
-            score_thr: Entries with lower scores are skipped.
+        ``category_ids`` has the COCO category of each label.
         """
         found, size = self.predictions(sample), sample.get('ori_shape')
         return coco_records({'kind': self.kind}, found, image_id, score_thr, category_ids, size)

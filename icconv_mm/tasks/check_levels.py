@@ -1,7 +1,7 @@
-"""Checks that heads match the feature levels that they read."""
+"""Feature levels: their maps, and checks that heads match those that they read."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.utils import apply_to
@@ -34,23 +34,25 @@ def levels_of(model: nn.Module) -> list[Level]:
             features = model.extract_feat(parameter.new_zeros(1, 3, _PROBE, _PROBE))
     finally:
         model.train(training)
-    levels = []
-    for level in [features] if isinstance(features, Tensor) else features:
-        maps: list[Tensor] = []  # a level may be a pair of them
-        apply_to(level, lambda value: isinstance(value, Tensor), lambda value, maps=maps: maps.append(value) or value)
-        levels.append(Level(maps[0].shape[1], round(_PROBE / maps[0].shape[-1])))
-    return levels
+    # a level may be a pair of maps
+    firsts = [maps_of(level)[0] for level in ([features] if isinstance(features, Tensor) else features)]
+    return [Level(each.shape[1], round(_PROBE / each.shape[-1])) for each in firsts]
+
+
+def each_map(function: Callable[[Tensor], Tensor], features: Any) -> Any:
+    """Applies ``function`` to every map of features in nested tuples, lists and dicts; returns the same structure."""
+    return apply_to(features, lambda value: isinstance(value, Tensor), function)
+
+
+def maps_of(features: Any) -> list[Tensor]:
+    """Returns the maps of :func:`each_map`, in its order."""
+    maps: list[Tensor] = []
+    each_map(lambda value: maps.append(value) or value, features)
+    return maps
 
 
 def check_levels(network: nn.Module, levels: Sequence[Level], name: str, giver: str) -> None:
-    """Raises InputError if a head does not match the levels.
-
-    Args:
-        network: The network with the heads.
-        levels: The levels that the heads read.
-        name: Name of the network in the config.
-        giver: Name of the module that computes the levels.
-    """
+    """Raises InputError if a head of the network ``name`` does not match the levels of the module ``giver``."""
     for path, module in network.named_modules():
         for problem in _misfits(module, levels):
             raise InputError(

@@ -23,12 +23,7 @@ def scope_of(cfg: Mapping[str, Any]) -> str | None:
 
 
 def require_library(scope: str | None, name: str = 'the config') -> None:
-    """Raises MissingLibraryError if the library of a config is not installed.
-
-    Args:
-        scope: The library, as :func:`scope_of` returns it.
-        name: Name of the config in the message, such as its file name.
-    """
+    """Raises MissingLibraryError if the library of a config, given by :func:`scope_of`, is not installed."""
     if scope in NO_LIBRARY:
         return
     known = versions.SUPPORTED.get(scope)
@@ -53,7 +48,7 @@ def adapter_of(library: str) -> TaskAdapter:
     elif library == 'mmpose':
         from icconv_mm.tasks.pose.adapter import Adapter
     elif library == 'mmpretrain':
-        from icconv_mm.tasks.classification.adapter import Adapter
+        from icconv_mm.tasks.classification import Adapter
     else:
         raise KeyError(library)
     return Adapter()
@@ -71,10 +66,7 @@ def registered_class(registry: Registry, kind: Any, where: str) -> type:
     A type of this package may be in a task's folder, which is imported with its library: if it is not found, the
     installed libraries are imported.
 
-    Args:
-        registry: The registry to search.
-        kind: The type: a scoped name or a class.
-        where: Name of the config in an error.
+    ``kind`` is a scoped name or a class, ``where`` the name of the config in an error.
 
     Raises:
         InputError: There is no such class; MissingLibraryError if its library is not installed.

@@ -10,7 +10,7 @@ import schedules
 from schedules import RATE, Training
 
 from icconv_mm.errors import InputError
-from icconv_mm.hooks.schedule_lengths import stretch
+from icconv_mm.hooks.schedules import stretch
 
 COSINE = dict(type='CosineAnnealingLR', by_epoch=True, convert_to_iter_based=True, eta_min_ratio=0.01)
 WARM_UP = dict(type='LinearLR', by_epoch=False, start_factor=0.01, begin=0)

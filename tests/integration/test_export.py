@@ -26,7 +26,7 @@ if not EXPORTS:
 
 from icconv_mm import apis
 from icconv_mm.errors import InputError, MissingLibraryError
-from icconv_mm.export.check import check_file, is_tie
+from icconv_mm.export.check import check_file, images_to_check, is_tie
 from icconv_mm.export.description import describe
 from icconv_mm.export.networks import Exported
 from icconv_mm.export.run import move_parts
@@ -340,13 +340,14 @@ def test_images_of_the_check_are_those_of_the_annotation_file(kind, is_absolute,
     if not is_absolute:
         dataset.update(ann_file=file.name, data_root=str(tmp_path))
     run = as_run(Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}}))
-    assert exporting._images_of(run) == [image]
+    datasets = run.datasets['test']
+    assert images_to_check(datasets, run.name) == [image]
     file.unlink()
     if not is_absolute:
-        assert exporting._images_of(run) == [tmp_path / 'images' / 'b.png']
+        assert images_to_check(datasets, run.name) == [tmp_path / 'images' / 'b.png']
     else:
         with pytest.raises(InputError, match=r'images: .*name some for the check'):
-            exporting._images_of(run)
+            images_to_check(datasets, run.name)
 
 
 def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from mmengine.structures import InstanceData, PixelData
 from PIL import Image
 
-from icconv_mm.hooks import logs, loss
+from icconv_mm.hooks import logs
 from icconv_mm.runner import evaluate
 from icconv_mm.runner.config import as_run
 from icconv_mm.runner.explain_errors import boundary
@@ -115,7 +115,7 @@ def test_a_crowd_of_people_is_not_missed():
 def test_metrics_that_are_no_scores():
     none = [('coco/bbox_mAP', -1), ('boxes/coco/segm_mAP', -1.0), ('pose/coco/AR', -1.0), ('mIoU', float('nan'))]
     scores = [('coco/bbox_mAP', 0.0), ('gain', -1.0), ('coco/AP .5', 0.3), ('table', '-1')]
-    assert [loss._is_unmeasured(*each) for each in none + scores] == [True] * 4 + [False] * 4
+    assert [logs._is_unmeasured(*each) for each in none + scores] == [True] * 4 + [False] * 4
 
 
 FORMULAS = ('cost in $', r'$\frac{1$', r'$\nothing$', 'plain')  # of which matplotlib's own reader refuses two
@@ -159,9 +159,9 @@ def test_lines_of_a_log_that_are_no_entries(tmp_path):
     log(tmp_path, '1', (10, 20))
     file = tmp_path / '1/vis_data/scalars.json'
     damaged = ('{"lr": 0.1, "lo', '[1]', '3', '', '\xff', '{"step": "3"}', '{"step": NaN}', '{"step": null}')
-    entries = logs._logged(file)
+    entries = logs._logged(file, steps=1)
     file.write_bytes('\n'.join([*damaged, file.read_text(), *damaged]).encode('latin-1'))
-    assert len(entries) == 3 and logs._logged(file) == entries
+    assert len(entries) == 3 and logs._logged(file, steps=1) == entries
 
 
 def test_a_class_that_is_called_as_what_is_not_there():

@@ -1,13 +1,18 @@
 """Image classification, and pretraining of backbones, with mmpretrain 1."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpretrain.models.classifiers import ImageClassifier
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
+from icconv_mm.annotations.checks import check_order
 from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
+from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm_runtime.drawing import Drawing, drawing_of
+from icconv_mm_runtime.results import Predictions
 
 
 @MODELS.register_module()
@@ -46,6 +51,27 @@ class MixedClassifier(ImageClassifier):
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.data_preprocessor.num_classes = self.head.num_classes
+
+
+class Adapter(TaskAdapter):
+    """Adapter for classifiers of mmpretrain."""
+
+    library = 'mmpretrain'
+    kind = 'classification'
+
+    def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
+        """Checks labels by name if classes are folders: mmpretrain numbers folders alphabetically."""
+        classes = dataset.metainfo.get('classes') or ()
+        folders = getattr(dataset, 'folder_to_idx', None) or {}
+        labels = {name: label for name, label in folders.items() if name in classes}
+        check_order(classes, labels, where, 'the order of folders')
+
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
+        labels = sample.gt_label.tolist() if 'gt_label' in sample else []
+        return drawing_of(self.described(dataset_meta), {'labels': labels})
+
+    def predictions(self, sample: Any) -> Predictions:
+        return {'scores': sample.pred_score.cpu().numpy()}
 
 
 __all__ = ['DropoutLinearClsHead', 'MixedClassifier']

@@ -13,13 +13,6 @@ from icconv_mm.tasks.detection.heads import (
 )
 
 __all__ = [
-    'EODAnchorGenerator',
-    'EODBBoxCoder',
-    'EODCascadeRoIHead',
-    'EODRoIExtractor',
-    'PANet2FCBBoxHead',
-    'PANetBBoxHead',
-    'PANetMaskHead',
-    'PixelAnchorGenerator',
-    'SplitFeatureHead',
-]
+    'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor', 'PANet2FCBBoxHead', 'PANetBBoxHead',
+    'PANetMaskHead', 'PixelAnchorGenerator', 'SplitFeatureHead',
+]  # fmt: skip

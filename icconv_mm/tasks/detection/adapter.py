@@ -18,15 +18,7 @@ from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 from torch import nn
 
-from icconv_mm.annotations.checks import (
-    DatasetError,
-    category_names,
-    check_coco_file,
-    check_known,
-    check_measures,
-    check_order,
-    location_of,
-)
+from icconv_mm.annotations import checks
 from icconv_mm.annotations.readers.voc import voc_defect, voc_names
 from icconv_mm.annotations.segmentations import check_segmentations, first_defect
 from icconv_mm.config_tree import kind_of, walk_dicts, with_pipeline
@@ -60,22 +52,32 @@ class Adapter(TaskAdapter):
         if masks and kind_of(cfg.tta_model) == 'DetTTAModel':
             raise NotSupportedError('tta', f'{cfg.filename}: DetTTAModel merges boxes, not the masks of {masks[0]}')
         if 'tta_pipeline' not in cfg:
-            cfg.tta_pipeline = _flip_pipeline(with_pipeline(cfg.test_dataloader.dataset)[0].pipeline)
+            *transforms, pack = copy.deepcopy(with_pipeline(cfg.test_dataloader.dataset)[0].pipeline)
+            keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+            # the original image first: a metric that reads labels from the sample gets those of the first
+            flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
+            test_time = dict(type='TestTimeAug', transforms=[flips, [dict(type=pack['type'], meta_keys=keys)]])
+            cfg.tta_pipeline = [ConfigDict(transform) for transform in (*transforms, test_time)]
         super().enable_tta(cfg)
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
         """Checks masks, labels and class names: mmdet labels by file order (COCO) and skips unknown names (XML)."""
-        self.labels_of_file = _is_resized_first(loaders)
-        load = type(dataset).load_data_list
+        # test pipelines resize before they load labels: their metrics need labels in pixels of the file
+        load = next((i for i, transform in enumerate(loaders) if getattr(transform, 'with_bbox', False)), 0)
+        self.labels_of_file = any('Resize' in type(transform).__name__ for transform in loaders[:load])
+        load_list = type(dataset).load_data_list
         if isinstance(dataset, CocoDataset) and '://' not in dataset.ann_file:
-            is_plain = load is CocoDataset.load_data_list
+            is_plain = load_list is CocoDataset.load_data_list
             names = _check_coco(dataset, where, is_plain)
             has_masks = any(getattr(each, 'with_mask', False) for each in loaders)
             ignored = _check_masks(dataset, where) if has_masks else None
             if is_plain and dataset._indices is None:  # of all images
                 _check_boxes(dataset, where, names, ignored)
-        elif load is XMLDataset.load_data_list:
-            _check_xml(dataset, where)
+        elif load_list is XMLDataset.load_data_list:
+            infos = (dataset.get_data_info(i) for i in range(len(dataset)))
+            labels = {entry['bbox_label'] for info in infos for entry in info['instances']}
+            if len(labels) < len(dataset.metainfo['classes']):  # the files are read again
+                _check_xml_names(dataset, where)
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         """Raises DatasetError for an XML file that lacks what mmdet reads, or for classes that no file names."""
@@ -89,7 +91,7 @@ class Adapter(TaskAdapter):
             return
         for file in files:
             if defect := voc_defect(file, dataset.metainfo['classes']):
-                raise DatasetError(f'{where}: {file}: {defect}')
+                raise checks.DatasetError(f'{where}: {file}: {defect}')
         if empty:
             _check_xml_names(dataset, where)
 
@@ -99,13 +101,14 @@ class Adapter(TaskAdapter):
             return
         infos = (dataset.get_data_info(i) for dataset, _ in datasets for i in range(len(dataset)))
         if not any(info.get('instances', True) for info in infos):
-            raise DatasetError('no image has a box of any class: there is nothing to learn')
+            raise checks.DatasetError('no image has a box of any class: there is nothing to learn')
 
     def check_model(self, model: Any, dataset: Any, where: str, training: bool) -> None:
         """Also checks the level strides of this package's necks, which an FPN's ``start_level`` before them changes."""
         super().check_model(model, dataset, where, training)
         neck = getattr(model, 'neck', None)
-        ours = isinstance(neck, nn.Module) and any(map(_is_ours, neck.modules()))
+        modules = neck.modules() if isinstance(neck, nn.Module) else ()
+        ours = any(type(module).__module__.startswith('icconv_mm.necks') for module in modules)
         if training and ours and has_filters(model):
             check_levels(model, levels_of(model), 'model', 'model.neck')
 
@@ -118,13 +121,13 @@ class Adapter(TaskAdapter):
             return
         content = metric._coco_api.dataset
         with naming(f'{where}.ann_file'):
-            check_measures(content, source)
+            checks.check_measures(content, source)
             if 'segm' in metric.metrics:
                 check_segmentations(content, source, required=True)
         if meta.get('classes'):
             names = [entry['name'] for entry in content['categories']]
             labels = {name: label for label, name in enumerate(name for name in names if name in meta['classes'])}
-            check_order(meta['classes'], labels, f'{where}.ann_file', source)
+            checks.check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
     def predictions(self, sample: Any) -> Predictions:
         found = sample.pred_instances.cpu().numpy()
@@ -172,26 +175,16 @@ class Adapter(TaskAdapter):
         super().enlarge(sample, size)
 
 
-def _is_ours(module: nn.Module) -> bool:
-    return type(module).__module__.startswith('icconv_mm.necks')
-
-
-def _is_resized_first(transforms: Sequence[Any]) -> bool:
-    """Returns whether labels load after a resize, as in test pipelines, whose metrics need labels in file pixels."""
-    load = next((i for i, transform in enumerate(transforms) if getattr(transform, 'with_bbox', False)), 0)
-    return any('Resize' in type(transform).__name__ for transform in transforms[:load])
-
-
 def _check_coco(dataset: CocoDataset, where: str, is_plain: bool) -> Mapping[int, str]:
     """Returns the categories of a plain dataset's file, which it looks up by name; other datasets have a list."""
     path, classes, labels = dataset.ann_file, dataset.metainfo['classes'], dataset.cat2label
     if len(labels) > len(classes):
-        check_coco_file(path)
-        raise DatasetError(f'{where}: {path} has {len(labels)} categories for {len(classes)} classes')
-    names = category_names(path) if is_plain or len(labels) < len(classes) else {}
+        checks.check_coco_file(path)
+        raise checks.DatasetError(f'{where}: {path} has {len(labels)} categories for {len(classes)} classes')
+    names = checks.category_names(path) if is_plain or len(labels) < len(classes) else {}
     if names:
-        check_known(classes, names.values(), where, path)
-        check_order(classes, {names[i]: label for i, label in labels.items()}, where, path)
+        checks.check_known(classes, names.values(), where, path)
+        checks.check_order(classes, {names[i]: label for i, label in labels.items()}, where, path)
     return names
 
 
@@ -210,19 +203,15 @@ def _check_boxes(dataset: CocoDataset, where: str, known: Collection[int], ignor
         'image or category of the file'
     )
     if total and all(ignored):
-        check_coco_file(dataset.ann_file)
-        raise DatasetError(f'{where}: no box of {dataset.ann_file} is learned: all are {why}')
+        checks.check_coco_file(dataset.ann_file)
+        raise checks.DatasetError(f'{where}: no box of {dataset.ann_file} is learned: all are {why}')
     if len(ignored) < total:
         text = f'{where}: mmdet leaves out {total - len(ignored)} of the {total} boxes of {dataset.ann_file}: {why}'
         print_log(text, logger='current', level=logging.WARNING)
 
 
 def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
-    """Checks the masks that mmdet has in memory; the file is read again only to name the defective one.
-
-    Returns:
-        Whether each box is ignored.
-    """
+    """Checks the masks in memory, reads the file only to name a defective one; returns whether each box is ignored."""
     ignored = []
 
     def masks() -> Iterator[tuple[tuple[dict, dict], Any, int, int]]:
@@ -234,10 +223,10 @@ def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
 
     if not isinstance(dataset, CocoPanopticDataset) and (found := first_defect(masks())):
         (info, instance), defect = found
-        content = check_coco_file(dataset.ann_file)
+        content = checks.check_coco_file(dataset.ann_file)
         image = next(each for each in content['images'] if each['id'] == info['img_id'])
         same = (each for each in content['annotations'] if _is_instance(each, info, instance))
-        raise DatasetError(f'{where}: {location_of(next(same), image, dataset.ann_file)}: {defect}')
+        raise checks.DatasetError(f'{where}: {checks.location_of(next(same), image, dataset.ann_file)}: {defect}')
     return ignored
 
 
@@ -248,17 +237,9 @@ def _is_instance(annotation: Mapping[str, Any], info: Mapping[str, Any], instanc
     return str(own) == str((info['img_id'], instance.get('mask'), list(instance['bbox'])))  # NaN is not equal to NaN
 
 
-def _check_xml(dataset: XMLDataset, where: str) -> None:
-    """Checks class names of XML files; they are read again only if a class has no object."""
-    classes = dataset.metainfo['classes']
-    found = {entry['bbox_label'] for i in range(len(dataset)) for entry in dataset.get_data_info(i)['instances']}
-    if len(found) < len(classes):
-        _check_xml_names(dataset, where)
-
-
 def _check_xml_names(dataset: XMLDataset, where: str) -> None:
     names = voc_names(file for file in _xml_files(dataset) if file.is_file())
-    check_known(dataset.metainfo['classes'], sorted(names), where, f'the files of {_xml_folder(dataset)}')
+    checks.check_known(dataset.metainfo['classes'], sorted(names), where, f'the files of {_xml_folder(dataset)}')
 
 
 def _xml_folder(dataset: XMLDataset) -> Path:
@@ -267,13 +248,3 @@ def _xml_folder(dataset: XMLDataset) -> Path:
 
 def _xml_files(dataset: XMLDataset) -> list[Path]:
     return [_xml_folder(dataset) / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
-
-
-def _flip_pipeline(pipeline: list) -> list:
-    """Returns a test pipeline whose last transform, the packing, runs on the image and on the flipped one."""
-    *transforms, pack = copy.deepcopy(pipeline)
-    keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
-    # the original image first: a metric that reads labels from the sample gets those of the first
-    flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
-    test_time = dict(type='TestTimeAug', transforms=[flips, [dict(type=pack['type'], meta_keys=keys)]])
-    return [ConfigDict(transform) for transform in (*transforms, test_time)]

@@ -28,8 +28,6 @@ from torch import Tensor, nn
 from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS, TASK_UTILS
 
-_BRANCHES = ('cls_convs', 'reg_convs')
-
 
 @MODELS.register_module()
 def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Module:
@@ -56,8 +54,18 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
             the head reads a pair outside its towers.
     """
     head = MODELS.build(dict(type=head_type, **kwargs))
-    for branch, name in enumerate(_BRANCHES):
-        _read_branch(head, name, branch)
+    for branch, name in enumerate(('cls_convs', 'reg_convs')):
+        found = getattr(head, name, None)
+        if not isinstance(found, nn.ModuleList):
+            raise InputError(
+                f'SplitFeatureHead: {type(head).__name__} needs two towers of convolutions, cls_convs and reg_convs; '
+                f'{name}: {"none" if found is None else type(found).__name__}'
+            )
+        per_level = len(found) and all(isinstance(tower, nn.ModuleList) for tower in found)
+        for tower in found if per_level else [found]:
+            if not len(tower):
+                tower.append(_Start())
+            tower[0].register_forward_pre_hook(partial(_pick, branch=branch))
     if prior_shift:
         _shift_priors(head, prior_shift)
     return head
@@ -67,21 +75,6 @@ class _Start(nn.Identity):
     """Start of an empty tower; some heads initialise the ``conv`` of every layer of a tower."""
 
     conv = None
-
-
-def _read_branch(head: nn.Module, name: str, branch: int) -> None:
-    """Makes the tower ``name`` of a head, or that of each level, read one of the two maps."""
-    found = getattr(head, name, None)
-    if not isinstance(found, nn.ModuleList):
-        raise InputError(
-            f'SplitFeatureHead: {type(head).__name__} needs two towers of convolutions, cls_convs and reg_convs; '
-            f'{name}: {"none" if found is None else type(found).__name__}'
-        )
-    per_level = len(found) and all(isinstance(tower, nn.ModuleList) for tower in found)
-    for tower in found if per_level else [found]:
-        if not len(tower):
-            tower.append(_Start())
-        tower[0].register_forward_pre_hook(partial(_pick, branch=branch))
 
 
 def _pick(module: nn.Module, args: tuple, branch: int) -> tuple[Tensor]:
@@ -309,8 +302,7 @@ class EODBBoxCoder(DeltaXYWHBBoxCoder):
         half = sides * deltas[..., 2:].clamp(max=-math.log(wh_ratio_clip)).exp() / 2
         first, last = middle - half, middle + half
         if self.clip_border and max_shape is not None:
-            size = like(max_shape[1::-1])
-            least = self.least_side
+            size, least = like(max_shape[1::-1]), self.least_side
             first, last = first.clamp(size * 0, size - least), last.clamp(size * 0 + least, size)
         return torch.cat([first, last], -1).flatten(1)
 

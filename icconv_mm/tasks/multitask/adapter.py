@@ -107,10 +107,8 @@ class Adapter(TaskAdapter):
                 meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
         for each in itertools.chain(*((datasets or {}).get(phase, ()) for phase in PHASES_TO_NAME)):
             if each.is_leaf:
-                name, kind = (
-                    each.location.rpartition('.')[2],
-                    registered_class(DATASETS, each.cfg.get('type'), each.location),
-                )
+                name = each.location.rpartition('.')[2]
+                kind = registered_class(DATASETS, each.cfg.get('type'), each.location)
                 if name in self.tasks and name not in meta:
                     meta[name] = metainfo_of(kind, each.cfg)
         return meta
@@ -178,7 +176,6 @@ class MultiTaskVisualizer(Visualizer):
 
 
 def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
-    """Returns the predictions of all tasks as a drawing."""
     parts = _parts(sample, dataset_meta, 'pred_')
     return joined(adapter.drawing(own, meta, score_thr) for adapter, own, meta in parts)
 

@@ -26,21 +26,14 @@ _RECORDED = (
     *('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY'),
 )
 # Those that move boxes, masks and segmentation maps, but record nothing.
-_UNRECORDED = {
-    'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'),
-    'mmdet': ('Expand', 'MinIoURandomCrop'),
-}
+_UNRECORDED = {'mmcv': ('Resize', 'RandomFlip', 'CenterCrop'), 'mmdet': ('Expand', 'MinIoURandomCrop')}
 _LIBRARIES = ('mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 
 
 def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool) -> None:
-    """Raises InputError if tasks, annotations or feature levels do not agree.
+    """Raises InputError if tasks, annotations or feature levels do not agree; ``training`` needs labels of each task.
 
-    Args:
-        model: The network.
-        dataset: A :class:`MultiTaskDataset`, or a concatenation of some.
-        where: Name of the dataset in the config.
-        training: Whether every task needs annotations.
+    ``dataset`` is a :class:`MultiTaskDataset`, or a concatenation of some.
     """
     labels: Mapping[str, dict] = dataset.metainfo
     tasks = ', '.join(model.tasks)
@@ -52,21 +45,20 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
             raise InputError(f'model.tasks.{name}: {where} has no labels for it, only for {", ".join(labels)}')
     for location, each in datasets_in(dataset, where):
         if isinstance(each, MultiTaskDataset):
-            _check_packed(each, location)
+            packs = [t for t in each.pipeline.transforms if isinstance(t, PackTaskInputs)]
+            if not packs:
+                raise InputError(f'{location}.pipeline: no icconv_mm.PackTaskInputs')
+            _check_moves(each.pipeline.transforms, packs[0], f'{location}.pipeline')
+            for name in each.datasets:
+                if name not in packs[0].packs:
+                    known = ', '.join(packs[0].packs)
+                    raise InputError(f'{location}.pipeline: icconv_mm.PackTaskInputs packs {known}, but not {name}')
             check_people_are_instances(each, location)
     if training and has_filters(model):
-        _check_levels(model)
-
-
-def _check_packed(dataset: MultiTaskDataset, where: str) -> None:
-    packs = [t for t in dataset.pipeline.transforms if isinstance(t, PackTaskInputs)]
-    if not packs:
-        raise InputError(f'{where}.pipeline: no icconv_mm.PackTaskInputs')
-    _check_moves(dataset.pipeline.transforms, packs[0], f'{where}.pipeline')
-    for name in dataset.datasets:
-        if name not in packs[0].packs:
-            known = ', '.join(packs[0].packs)
-            raise InputError(f'{where}.pipeline: icconv_mm.PackTaskInputs packs {known}, but not {name}')
+        levels, giver = levels_of(model), 'backbone' if model.neck is None else 'neck'
+        for name, task in model.tasks.items():
+            if getattr(task, 'neck', None) is None:
+                check_levels(task, levels, f'model.tasks.{name}', f'model.{giver}')
 
 
 def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: str) -> None:
@@ -101,15 +93,6 @@ def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
             yield from _leaves(inner)
         else:
             yield transform
-
-
-def _check_levels(model: MultiTaskModel) -> None:
-    """Raises InputError if a head does not match the levels of the neck."""
-    levels = levels_of(model)
-    giver = 'backbone' if model.neck is None else 'neck'
-    for name, task in model.tasks.items():
-        if getattr(task, 'neck', None) is None:
-            check_levels(task, levels, f'model.tasks.{name}', f'model.{giver}')
 
 
 def check_people_are_instances(dataset: MultiTaskDataset, where: str) -> None:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
+import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.dist import get_dist_info
 from mmengine.evaluator import BaseMetric
@@ -61,14 +61,8 @@ class MultiTaskDataset(BaseDataset):
             with naming(f'datasets.{name}', Exception), no_garbage_search():
                 self.datasets[name] = ROOT_DATASETS.build({'test_mode': test_mode, **_copied(cfg, lazy_init)})
         metainfo = {name: dataset.metainfo for name, dataset in self.datasets.items()}
-        super().__init__(
-            metainfo=metainfo,
-            pipeline=list(pipeline),
-            test_mode=test_mode,
-            lazy_init=lazy_init,
-            serialize_data=False,
-            **kwargs,
-        )
+        settings = dict(pipeline=list(pipeline), test_mode=test_mode, lazy_init=lazy_init, serialize_data=False)
+        super().__init__(metainfo=metainfo, **settings, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Returns for each image its path, and its index in the dataset of every task that has it."""
@@ -81,17 +75,6 @@ class MultiTaskDataset(BaseDataset):
                     ids = ' and '.join(str(dataset.get_data_info(i).get('img_id', i)) for i in (indices[name], index))
                     raise InputError(f'datasets.{name}: two entries for {path}, of ids {ids}: which labels are meant?')
                 indices[name] = index
-        self._check_joined(images)
-        return [dict(img_path=path, indices=indices) for path, indices in images.items()]
-
-    def get_data_info(self, idx: int) -> dict:
-        """Returns ``img_path``, ``img_id`` and the ``labels`` of an image, and its index ``sample_idx``."""
-        entry = super().get_data_info(idx)
-        labels = {name: self.datasets[name].get_data_info(index) for name, index in entry['indices'].items()}
-        ids = (info['img_id'] for info in labels.values() if info.get('img_id') is not None)
-        return dict(img_path=entry['img_path'], img_id=next(ids, idx), labels=labels, sample_idx=entry['sample_idx'])
-
-    def _check_joined(self, images: Mapping[str, Mapping[str, int]]) -> None:
         (first, dataset), *others = self.datasets.items()
         for name, other in others:
             if not any(first in indices and name in indices for indices in images.values()):
@@ -101,6 +84,14 @@ class MultiTaskDataset(BaseDataset):
                     f'common ({paths[0]}; {paths[1]}): sets of different images go into '
                     'icconv_mm.MultiTaskConcatDataset'
                 )
+        return [dict(img_path=path, indices=indices) for path, indices in images.items()]
+
+    def get_data_info(self, idx: int) -> dict:
+        """Returns ``img_path``, ``img_id`` and the ``labels`` of an image, and its index ``sample_idx``."""
+        entry = super().get_data_info(idx)
+        labels = {name: self.datasets[name].get_data_info(index) for name, index in entry['indices'].items()}
+        ids = (info['img_id'] for info in labels.values() if info.get('img_id') is not None)
+        return dict(img_path=entry['img_path'], img_id=next(ids, idx), labels=labels, sample_idx=entry['sample_idx'])
 
 
 def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:
@@ -163,8 +154,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
 
     def __init__(self, *args, pad_mask: bool = False, seg_pad_val: int = 255, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.pad_mask = pad_mask
-        self.seg_pad_val = seg_pad_val
+        self.pad_mask, self.seg_pad_val = pad_mask, seg_pad_val
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Returns ``inputs`` [N, 3, H, W], float32, and ``data_samples``; images in ``inputs`` may differ in size."""
@@ -175,7 +165,9 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             content = tuple(map(min, size, sample.metainfo.get('content_shape', size)))
             for own in filter(lambda value: isinstance(value, BaseDataElement), sample.values()):
                 own.set_metainfo(self._place(own, size, content, shape))
-                _boxes_to_tensors(own)
+                for instances in own.values():  # heads expect tensors [N, 4], not mmdet's box objects of the pipeline
+                    if isinstance(instances, InstanceData) and not isinstance(instances.get('bboxes'), Tensor | None):
+                        instances.bboxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
                 if training:
                     self._pad_labels(own, shape)
         return data
@@ -184,8 +176,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         self, sample: BaseDataElement, size: tuple[int, int], content: tuple[int, int], shape: tuple[int, int]
     ) -> dict[str, Any]:
         """Returns the batch metainfo of an input of ``size`` (height, width) whose part ``content`` shows the image."""
-        divisor = self.pad_size_divisor
-        padded = tuple(-(-side // divisor) * divisor for side in size)
+        padded = tuple(-(-side // self.pad_size_divisor) * self.pad_size_divisor for side in size)
         place = dict(batch_input_shape=shape, pad_shape=padded)
         library = library_of(type(sample))
         if library == 'mmseg':  # its heads resize logits to pad_shape, its networks crop padding_size
@@ -209,20 +200,11 @@ def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int])
 
     A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
     """
-    sides = torch.tensor([shape[1], shape[0]], dtype=torch.float64)
-    scale = torch.tensor([size[1] / ori_shape[1], size[0] / ori_shape[0]], dtype=torch.float64)
-    extent = sides / scale
+    scale = np.array([size[1] / ori_shape[1], size[0] / ori_shape[0]])
+    extent = np.array([shape[1], shape[0]]) / scale
     center = extent / 2 + (0.5 / scale - 0.5)
-    values = dict(input_size=(shape[1], shape[0]), input_center=center.numpy(), input_scale=extent.numpy())
-    return {key: value if key == 'input_size' else value.astype('float32') for key, value in values.items()}
-
-
-def _boxes_to_tensors(sample: BaseDataElement) -> None:
-    """Replaces mmdet's box objects of the pipeline by plain tensors [N, 4], which its heads expect."""
-    for instances in sample.values():
-        if isinstance(instances, InstanceData) and not isinstance(instances.get('bboxes'), Tensor | None):
-            boxes = instances.bboxes
-            instances.bboxes = getattr(boxes, 'tensor', boxes)
+    region = dict(input_center=center.astype(np.float32), input_scale=extent.astype(np.float32))
+    return dict(input_size=(shape[1], shape[0]), **region)
 
 
 @METRICS.register_module()

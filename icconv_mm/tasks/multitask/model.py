@@ -17,17 +17,15 @@ from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel, ModuleDict
 from mmengine.structures import BaseDataElement
-from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError, MissingLibraryError, naming
 from icconv_mm.registry import MODELS, scoped
+from icconv_mm.tasks.check_levels import each_map, maps_of
 from icconv_mm.tasks.libraries import library_of, registered_class
 
 # Meta information of a sample: whether its annotations are in pixels of the file, as its image was resized before them.
 LABELS_OF_FILE = 'labels_of_file'
-
-
 # For weights from 5e-5 to 2e4.
 MOST_LOG_VARIANCE = 10.0
 
@@ -107,7 +105,7 @@ class MultiTaskModel(BaseModel):
             self.backbone = MODELS.build(backbone)
         with naming('model.neck', Exception):
             self.neck = MODELS.build(neck) if neck is not None else None
-        self.tasks = ModuleDict({_usable(name): _build_task(name, cfg) for name, cfg in tasks.items()})
+        self.tasks = ModuleDict({name: _build_task(name, cfg) for name, cfg in tasks.items()})
         self.balance = LossBalance(list(self.tasks), loss_weights)
         self.gradient = SharedGradient(aggregator, log_gradients)
         self._memory = Memory(self._compute)
@@ -157,7 +155,10 @@ class MultiTaskModel(BaseModel):
                 continue
             found = self._run(name, inputs, features[name], [data_samples[i].get(name) for i in own], own, 'loss')
             weight, more = self.balance(name)
-            losses.update({f'{name}.{key}': _weighted(key, value, weight * share) for key, value in found.items()})
+            for key, value in found.items():
+                if 'loss' in key:  # others are logged as they are, such as an accuracy
+                    value = each_map(lambda loss, factor=weight * share: loss * factor, value)
+                losses[f'{name}.{key}'] = value
             losses.update({key: value * share if 'loss' in key else value for key, value in more.items()})
         return losses
 
@@ -181,15 +182,11 @@ class MultiTaskModel(BaseModel):
             return self.tasks[name](inputs, samples, mode)
 
 
-def _usable(name: str) -> str:
+def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
+    """Builds the network of a task, with its library as the default scope of its config."""
     taken = hasattr(MultiTaskSample, name) or hasattr(nn.ModuleDict, name)
     if taken or not name.isidentifier() or 'loss' in name:  # mmengine sums all values with 'loss' in their name
         raise InputError(f'model.tasks: {name!r} cannot be the name of a task; choose another identifier')
-    return name
-
-
-def _build_task(name: str, cfg: Mapping[str, Any]) -> nn.Module:
-    """Builds the network of a task, with its library as the default scope of its config."""
     where = f'model.tasks.{name}'
     if not isinstance(cfg, Mapping) or not cfg:
         raise InputError(f'{where}: a task is the config of a network without backbone, got {cfg!r}')
@@ -214,11 +211,6 @@ def _shares(counts: list[int], device: torch.device) -> list[float]:
     totals = torch.tensor(counts, dtype=torch.float32, device=device)
     all_reduce(totals)
     return [count * processes / max(total, 1.0) for count, total in zip(counts, totals.tolist())]
-
-
-def _weighted(key: str, value: Any, weight: float | Tensor) -> Any:
-    """Returns a loss multiplied by its task's weight; logged values, such as an accuracy, unchanged."""
-    return each_map(lambda loss: loss * weight, value) if 'loss' in key else value
 
 
 @MODELS.register_module()
@@ -295,13 +287,11 @@ class LossBalance(nn.Module):
 
     def __init__(self, tasks: Sequence[str], weights: Mapping[str, float] | str | None = None) -> None:
         super().__init__()
-        if isinstance(weights, str) and weights != UNCERTAINTY:
+        is_trained = isinstance(weights, str)
+        if is_trained and weights != UNCERTAINTY:
             raise InputError(f'model.loss_weights: {weights!r}, expected numbers by task or {UNCERTAINTY!r}')
-        self.log_variances = nn.ParameterDict()
-        if isinstance(weights, str):
-            self.log_variances.update({name: nn.Parameter(torch.zeros(())) for name in tasks})
-            weights = None
-        self.constants = dict(weights or {})
+        self.log_variances = nn.ParameterDict({name: nn.Parameter(torch.zeros(())) for name in tasks if is_trained})
+        self.constants = {} if is_trained else dict(weights or {})
         for name, weight in self.constants.items():
             if name not in tasks:
                 raise InputError(f'model.loss_weights: no task {name!r}; there are {", ".join(tasks)}')
@@ -341,7 +331,19 @@ class SharedGradient:
     """
 
     def __init__(self, aggregator: str | None = None, log: bool = False) -> None:
-        self.weighting = None if aggregator is None else _weighting(aggregator)
+        self.weighting: Callable[[Tensor], Tensor] | None = None
+        if aggregator is not None:
+            if aggregator not in AGGREGATORS:
+                raise InputError(f'model.aggregator: {aggregator!r}, expected one of {", ".join(AGGREGATORS)}')
+            try:
+                import torchjd.aggregation
+
+                self.weighting = getattr(torchjd.aggregation, f'{aggregator}Weighting')()
+            except (ImportError, AttributeError) as error:
+                needed = 'pip install "torchjd[quadprog-projector]>=0.18"'
+                raise MissingLibraryError(
+                    f'model.aggregator={aggregator!r} needs torchjd ({error}): {needed}'
+                ) from error
         self.is_mean = AGGREGATORS.get(aggregator, False)
         self.log = log
 
@@ -363,46 +365,24 @@ class SharedGradient:
         if self.log:
             _log(names, gramian)
         weights = torch.ones(len(names)) if self.weighting is None else self._weights(gramian)
-        return [_weighted_sum(column, weights.tolist()) for column in zip(*rows)]
+        combined = []
+        for column in zip(*rows):
+            there = [gradient * weight for gradient, weight in zip(column, weights.tolist()) if gradient is not None]
+            combined.append(sum(there[1:], there[0]) if there else None)
+        return combined
 
     def _weights(self, gramian: Tensor) -> Tensor:
         """Returns the weight of each task [n], the same in all processes; 1 for a task without images."""
-        device = gramian.device
         all_reduce(gramian)
+        weights = gramian.new_ones(len(gramian))
         if not gramian.isfinite().all():  # float16 overflow: the loss scaler finds it and skips the step
-            return torch.ones(len(gramian), dtype=gramian.dtype, device=device)
+            return weights
         there = gramian.diagonal() > 0
-        weights = torch.ones(len(gramian), dtype=gramian.dtype, device=device)
         if there.sum() > 1:
             own = self.weighting(gramian[there][:, there].cpu())
-            weights[there] = (own * len(own) if self.is_mean else own).to(device, gramian.dtype)
+            weights[there] = (own * len(own) if self.is_mean else own).to(weights)
         broadcast(weights)  # some draw random numbers
         return weights
-
-
-def _weighting(name: str) -> Callable[[Tensor], Tensor]:
-    if name not in AGGREGATORS:
-        raise InputError(f'model.aggregator: {name!r}, expected one of {", ".join(AGGREGATORS)}')
-    try:
-        import torchjd.aggregation
-
-        return getattr(torchjd.aggregation, f'{name}Weighting')()
-    except (ImportError, AttributeError) as error:
-        raise MissingLibraryError(
-            f'model.aggregator={name!r} needs torchjd ({error}): pip install "torchjd[quadprog-projector]>=0.18"'
-        ) from error
-
-
-def each_map(function: Callable[[Tensor], Tensor], features: Any) -> Any:
-    """Applies ``function`` to every map of features in nested tuples, lists and dicts; returns the same structure."""
-    return apply_to(features, lambda value: isinstance(value, Tensor), function)
-
-
-def maps_of(features: Any) -> list[Tensor]:
-    """Returns the maps of :func:`each_map`, in its order."""
-    maps: list[Tensor] = []
-    each_map(lambda value: maps.append(value) or value, features)
-    return maps
 
 
 class _Fork(torch.autograd.Function):
@@ -428,13 +408,10 @@ def _gramian(rows: Sequence[Sequence[Tensor | None]]) -> Tensor:
     for i, one in enumerate(rows):
         for k, other in enumerate(rows[: i + 1]):
             pairs = [(a, b) for a, b in zip(one, other) if a is not None and b is not None]
-            gramian[i, k] = gramian[k, i] = sum((_product(a, b) for a, b in pairs), gramian.new_zeros(()))
+            # summed in an order that keeps float32 accurate over millions of numbers
+            products = ((a.float() * b.float()).sum(dim=(-2, -1)).double().sum() for a, b in pairs)
+            gramian[i, k] = gramian[k, i] = sum(products, gramian.new_zeros(()))
     return gramian
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the dot product of two maps, summed in an order that keeps float32 accurate over millions of numbers."""
-    return (a.float() * b.float()).sum(dim=(-2, -1)).double().sum()
 
 
 def _log(names: Sequence[str], gramian: Tensor) -> None:
@@ -444,8 +421,3 @@ def _log(names: Sequence[str], gramian: Tensor) -> None:
     for i, k in combinations(range(len(names)), 2):
         if norms[i] and norms[k]:
             hub.update_scalar(f'train/{names[i]}.{names[k]}.grad_cosine', float(gramian[i, k]) / norms[i] / norms[k])
-
-
-def _weighted_sum(gradients: Sequence[Tensor | None], weights: Sequence[float]) -> Tensor | None:
-    there = [gradient * weight for gradient, weight in zip(gradients, weights) if gradient is not None]
-    return sum(there[1:], there[0]) if there else None

@@ -111,8 +111,7 @@ class WarpPeople(BaseTransform):
         if 'keypoints' not in results:
             return results
         results['keypoints'] = _warped(results['keypoints'], matrix)
-        corners = results['bbox'].reshape(-1, 2, 2)
-        corners = _warped(corners, edges[:2])
+        corners = _warped(results['bbox'].reshape(-1, 2, 2), edges[:2])
         results['bbox'] = np.concatenate([corners.min(1), corners.max(1)], axis=-1)
         if np.linalg.det(matrix[:, :2]) < 0:
             swapped = list(results['flip_indices'])
@@ -147,7 +146,12 @@ class PackTaskInputs(BaseTransform):
         common['img'] = image[:1, :1].copy()
         keys = ('img_path', 'img_id', 'ori_shape', 'img_shape', LABELS_OF_FILE)
         sample = MultiTaskSample(metainfo={key: results[key] for key in keys if key in results})
-        sample.set_metainfo(dict(content_shape=_content_shape(results)))
+        width, height = results.get('scale_factor', (1, 1))
+        if 'homography_matrix' in results:  # of all resizes, while the factor is only the last one's
+            width, height = np.abs(np.diag(results['homography_matrix'])[:2])
+        # the resized image without the border that Pad may have added
+        content = tuple(round(side * scale) for side, scale in zip(results['ori_shape'][:2], (height, width)))
+        sample.set_metainfo(dict(content_shape=content))
         for name, pack in self.packs.items():
             if (labels := results['labels'].get(name)) is not None:
                 identity = {key: labels[key] for key in ('img_id', 'sample_idx') if key in labels}  # of its own files
@@ -157,14 +161,6 @@ class PackTaskInputs(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({", ".join(self.packs)})'
-
-
-def _content_shape(results: dict) -> tuple[int, int]:
-    """Returns height and width of the resized image without the border that ``Pad`` may have added."""
-    width, height = results.get('scale_factor', (1, 1))
-    if 'homography_matrix' in results:  # of all resizes, while the factor is only the last one's
-        width, height = np.abs(np.diag(results['homography_matrix'])[:2])
-    return tuple(round(side * scale) for side, scale in zip(results['ori_shape'][:2], (height, width)))
 
 
 def _own(results: dict, name: str) -> dict:

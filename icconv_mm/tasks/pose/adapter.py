@@ -9,14 +9,7 @@ from mmpose.datasets.datasets.base import BaseCocoStyleDataset
 from mmpose.datasets.datasets.utils import parse_pose_metainfo
 from mmpose.evaluation.metrics import CocoMetric
 
-from icconv_mm.annotations.checks import (
-    DatasetError,
-    check_coco_file,
-    check_once,
-    check_people,
-    warn_of_areas,
-    warn_of_lost_people,
-)
+from icconv_mm.annotations import checks
 from icconv_mm.annotations.dataset import keypoint_metainfo
 from icconv_mm.annotations.reading import read_json
 from icconv_mm.annotations.segmentations import check_segmentations
@@ -62,11 +55,7 @@ class Adapter(TaskAdapter):
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
         """Checks the people of bottom-up datasets; this package's datasets check each person when reading it."""
-        if (
-            not isinstance(dataset, BaseCocoStyleDataset)
-            or dataset.data_mode != 'bottomup'
-            or '://' in dataset.ann_file
-        ):
+        if not _is_bottomup(dataset) or '://' in dataset.ann_file:
             return
         nobody = not _has_keypoints(dataset)
         is_plain = not isinstance(dataset, BottomupMixin)
@@ -74,13 +63,13 @@ class Adapter(TaskAdapter):
         people = [each for each in content.get('annotations', ()) if each.get('keypoints')]
         with naming(where):
             if is_plain:
-                check_once(content, dataset.ann_file)
-                warn_of_lost_people(content, dataset.ann_file)
-                check_people({**content, 'annotations': people}, dataset.ann_file, needed=('bbox',))
+                checks.check_once(content, dataset.ann_file)
+                checks.warn_of_lost_people(content, dataset.ann_file)
+                checks.check_people({**content, 'annotations': people}, dataset.ann_file, needed=('bbox',))
                 check_segmentations(content, dataset.ann_file)
             if nobody and people:
-                check_coco_file(dataset.ann_file)
-                raise DatasetError(
+                checks.check_coco_file(dataset.ann_file)
+                raise checks.DatasetError(
                     f'none of the {len(people)} people of {dataset.ann_file} has a keypoint to learn: one of '
                     'visibility 1 or 2, inside its image and in its pixels'
                 )
@@ -88,7 +77,7 @@ class Adapter(TaskAdapter):
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
         """Raises DatasetError if no person has a keypoint to train on."""
         if not any(not _is_bottomup(dataset) or _has_keypoints(dataset) for dataset, _ in datasets):
-            raise DatasetError('no image has a person with a keypoint: there is nothing to learn')
+            raise checks.DatasetError('no image has a person with a keypoint: there is nothing to learn')
 
     def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
         """Raises DatasetError if a person lacks a field that pycocotools reads."""
@@ -97,9 +86,9 @@ class Adapter(TaskAdapter):
             fields += ('area',) if metric.use_area else ()
             fields += ('num_keypoints',) if metric.iou_type == 'keypoints_crowd' else ()
             with naming(f'{where}.ann_file'):
-                check_once(metric.coco.dataset, source)
-                check_people(metric.coco.dataset, source, needed=fields)
-                warn_of_areas(metric.coco.dataset, source) if metric.use_area else None
+                checks.check_once(metric.coco.dataset, source)
+                checks.check_people(metric.coco.dataset, source, needed=fields)
+                checks.warn_of_areas(metric.coco.dataset, source) if metric.use_area else None
 
     # --- inference ---
 

@@ -87,17 +87,14 @@ class BottomupMixin:
         data_list = super()._get_bottomup_data_infos(instance_list, image_list)
         if self.keep_empty and not self.test_mode:
             annotated = {info['img_id'] for info in data_list}
-            data_list += [self._background(image) for image in image_list if image['img_id'] not in annotated]
+            count = self.metainfo['num_keypoints']
+            shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, count, 2), keypoints_visible=(0, count))
+            for image in (each for each in image_list if each['img_id'] not in annotated):  # background
+                nobody = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
+                paths = {key: image[key] for key in ('img_id', 'img_path')}
+                data_list.append(dict(**paths, id=[], raw_ann_info=None, invalid_segs=[], **nobody))
         sizes = {image['img_id']: {side: image.get(side) for side in ('height', 'width')} for image in image_list}
         return [{**info, **sizes[info['img_id']]} for info in data_list]  # compared with the image when it is read
-
-    def _background(self, image: dict) -> dict:
-        count = self.metainfo['num_keypoints']
-        shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, count, 2), keypoints_visible=(0, count))
-        nobody = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
-        return dict(
-            img_id=image['img_id'], img_path=image['img_path'], id=[], raw_ann_info=None, invalid_segs=[], **nobody
-        )
 
 
 @DATASETS.register_module()

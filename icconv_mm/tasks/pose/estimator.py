@@ -64,8 +64,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
             # a batch stays the same tensor: its features may be cached
             whole = levels is not None and len(indices) == len(pyramids)
             batches = levels if whole else map(torch.stack, zip(*(pyramids[i] for i in indices)))
-            feats = self._features(batches, flip)
-            preds = self.head.predict(feats, samples, test_cfg=self.test_cfg)
+            preds = self.head.predict(self._features(batches, flip), samples, test_cfg=self.test_cfg)
             instances, fields = preds if isinstance(preds, tuple) else (preds, None)
             self.add_pred_to_datasample(instances, fields, samples)
         return data_samples
@@ -230,12 +229,10 @@ class AEHead(AssociativeEmbeddingHead):
         aggregator = MapAggregator(meta['input_size'] if project else None, test_cfg.get('align_corners', False))
         scales = meta.get('test_scales', (1,))
         count = 0
-        for count, maps in enumerate(self._maps(feats), start=1):
+        for count, ((heatmaps, tags), (flipped_heatmaps, flipped_tags)) in enumerate(self._maps(feats), start=1):
             if count > len(scales):
                 break
-            scale = scales[count - 1]
-            (heatmaps, tags), (flipped_heatmaps, flipped_tags) = maps
-            if scale != tag_scale(scales):
+            if scales[count - 1] != tag_scale(scales):
                 tags = flipped_tags = None
             aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
         if count != len(scales):

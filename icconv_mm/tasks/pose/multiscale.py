@@ -88,15 +88,13 @@ def image_pyramid(
     """
     scales = check_scales(scales)
     check_source(image_size)
-    width, height = image_size
-    layout = pyramid_layout(image_size, input_size, scales, size_divisor, stride)
-    sizes, base_size, *_ = layout
-    if max(max(size) for size in sizes + (base_size,)) > _MAX_SIDE:
+    pyramid = Pyramid(*pyramid_layout(image_size, input_size, scales, size_divisor, stride))
+    if max(max(size) for size in (*pyramid.sizes, pyramid.base_size)) > _MAX_SIDE:
         raise InputError(
-            f'an image of {width} x {height} pixels is too long and thin: at scales {list(scales)} and '
-            f'input size {input_size} its sides become {list(sizes)}, more than {_MAX_SIDE}'
+            f'an image of {image_size[0]} x {image_size[1]} pixels is too long and thin: at scales {list(scales)} and '
+            f'input size {input_size} its sides become {list(pyramid.sizes)}, more than {_MAX_SIDE}'
         )
-    return Pyramid(*layout)
+    return pyramid
 
 
 def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:

@@ -31,8 +31,7 @@ def gaussian_heatmaps(
     width, height = heatmap_size
     radius = int(3 * sigma + 1)
     offsets = np.arange(-radius, radius + 1)
-    squared = offsets[:, None] ** 2 + offsets[None, :] ** 2
-    window = np.exp(-squared / (2 * sigma**2)).astype(np.float32)
+    window = np.exp(-(offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * sigma**2)).astype(np.float32)
 
     # with a margin for the windows of keypoints at the border
     heatmaps = np.zeros((keypoints.shape[1], height + 2 * radius, width + 2 * radius), dtype=np.float32)

@@ -9,11 +9,4 @@ from icconv_mm.tasks.semantic.data import (
 )
 from icconv_mm.tasks.semantic.pyconv_head import PyConvHead
 
-__all__ = [
-    'ListedSegDataset',
-    'LoadSegMap',
-    'PyConvHead',
-    'RandomBlur',
-    'SegVisualizer',
-    'WeightedCrossEntropyLoss',
-]
+__all__ = ['ListedSegDataset', 'LoadSegMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer', 'WeightedCrossEntropyLoss']

@@ -10,20 +10,11 @@ import torch
 from mmengine.config import Config
 from mmengine.structures import PixelData
 
+from icconv_mm.annotations import seg_maps
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.annotations.seg_maps import (
-    IGNORED,
-    labels_defect,
-    labels_in,
-    learned,
-    nothing_to_learn,
-    read_seg_map,
-    seg_map_defect,
-    suffixes_in,
-)
 from icconv_mm.config_tree import as_list, join_root, kind_of
 from icconv_mm.registry import scoped
-from icconv_mm.tasks.adapter import TaskAdapter, metainfo_of
+from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm.tasks.semantic.data import LoadSegMap
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
@@ -58,16 +49,16 @@ class Adapter(TaskAdapter):
             path = info['seg_map_path']
             if not Path(path).is_file():
                 suffix = f'seg_map_suffix {dataset.seg_map_suffix!r}' if hasattr(dataset, 'seg_map_suffix') else 'it'
-                there = suffixes_in(Path(path).parent) if Path(path).parent.is_dir() else 'no such folder'
+                there = seg_maps.suffixes_in(Path(path).parent) if Path(path).parent.is_dir() else 'no such folder'
                 raise DatasetError(
                     f'{where}: no segmentation map {path} of {info["img_path"]}: see {suffix}; the folder has {there}'
                 )
-            labels = read_seg_map(path)
-            defect = seg_map_defect(labels, 1 << 32)  # checks the format only: training sees other labels
+            labels = seg_maps.read_seg_map(path)
+            defect = seg_maps.seg_map_defect(labels, 1 << 32)  # checks the format only: training sees other labels
             if defect is None and loader.num_classes:
                 reduced = info.get('reduce_zero_label', False)
-                found = learned(labels_in(labels), reduced, info.get('label_map'))
-                defect = labels_defect(sorted(found), loader.num_classes, loader.ignored, reduced)
+                found = seg_maps.learned(seg_maps.labels_in(labels), reduced, info.get('label_map'))
+                defect = seg_maps.labels_defect(sorted(found), loader.num_classes, loader.ignored, reduced)
             if defect:
                 raise DatasetError(f'{where}: {path}: {defect}')
 
@@ -80,11 +71,11 @@ class Adapter(TaskAdapter):
                 if (loader := _label_loader(loaders) or loader) is None or not loader.num_classes:
                     return
                 for info in _infos(dataset, max(1, len(dataset) // step) if step else 1):
-                    labels = labels_in(read_seg_map(info['seg_map_path']))
-                    found |= learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
-                    if nothing_to_learn(found, loader.num_classes) is None:
+                    labels = seg_maps.labels_in(seg_maps.read_seg_map(info['seg_map_path']))
+                    found |= seg_maps.learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
+                    if seg_maps.nothing_to_learn(found, loader.num_classes) is None:
                         return
-        if found and (problem := nothing_to_learn(found, loader.num_classes)):
+        if found and (problem := seg_maps.nothing_to_learn(found, loader.num_classes)):
             raise DatasetError(problem)
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
@@ -94,20 +85,19 @@ class Adapter(TaskAdapter):
         prefix = (dataset_cfg.get('data_prefix') or {}).get('img_path', '')
         folder = Path(join_root(dataset_cfg.get('data_root') or '', prefix))
         if empty and kind is not None and folder.is_dir() and not any(folder.rglob(f'*{suffix}')):
+            there = seg_maps.suffixes_in(folder)
             raise DatasetError(
-                f'{where}: no file in {folder} ends in {suffix!r}, its img_suffix; the folder has {suffixes_in(folder)}'
+                f'{where}: no file in {folder} ends in {suffix!r}, its img_suffix; the folder has {there}'
             )
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
         is_ours = kind_of(node) == LoadSegMap.__name__  # in a config written by a run
         if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
             return
-        kind = dataset_cfg['type']
-        classes = metainfo_of(self.dataset_class(kind), dataset_cfg)
         heads = [head for key in ('decode_head', 'auxiliary_head') for head in as_list(model_cfg.get(key) or [])]
-        ignored = [{head.get('ignore_index', IGNORED)} for head in heads] or [{IGNORED}]
+        ignored = [{head.get('ignore_index', seg_maps.IGNORED)} for head in heads] or [{seg_maps.IGNORED}]
         node['type'] = scoped(LoadSegMap)
-        node['num_classes'] = len(classes.get('classes') or ()) or None
+        node['num_classes'] = len(self.classes(dataset_cfg)) or None
         node['ignored'] = sorted(set.intersection(*ignored))
 
     # --- inference ---

@@ -41,18 +41,19 @@ class ListedSegDataset(BaseSegDataset):
             images = json.load(file)['images']
             if not images:
                 raise InputError('no images in the list')
-            return [self._entry(image) for image in images]
-
-    def _entry(self, image: dict) -> dict:
-        folder = os.path.dirname(self.ann_file)
-        return dict(
-            img_path=os.path.join(self.data_prefix.get('img_path') or '', image['file_name']),
-            seg_map_path=os.path.join(self.data_prefix.get('seg_map_path') or folder, image['seg_map']),
-            img_id=image['id'],
-            label_map=self.label_map,
-            reduce_zero_label=self.reduce_zero_label,
-            seg_fields=[],
-        )
+            folder = self.data_prefix.get('img_path') or ''
+            maps = self.data_prefix.get('seg_map_path') or os.path.dirname(self.ann_file)
+            return [
+                dict(
+                    img_path=os.path.join(folder, image['file_name']),
+                    seg_map_path=os.path.join(maps, image['seg_map']),
+                    img_id=image['id'],
+                    label_map=self.label_map,
+                    reduce_zero_label=self.reduce_zero_label,
+                    seg_fields=[],
+                )
+                for image in images
+            ]
 
 
 @MODELS.register_module()
