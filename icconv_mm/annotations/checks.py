@@ -7,6 +7,7 @@ The built dataset is checked for what the libraries accept silently: its classes
 import difflib
 import json
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,10 +40,15 @@ def check_coco_file(path: str | Path) -> dict:
     return content
 
 
-def read_coco(path: str | Path) -> dict:
-    """Returns the content of a COCO annotation file; raises DatasetError if one of its three lists is missing."""
+def read_coco(path: str | Path, content: Any = None) -> dict:
+    """Returns the content of a COCO annotation file; raises DatasetError if one of its three lists is missing.
+
+    Args:
+        path: The file.
+        content: Its content, if it has been read.
+    """
     try:
-        content = read_json(path)
+        content = read_json(path) if content is None else content
     except DatasetError as error:
         problem = str(error).removeprefix(f'{path}: ')
         raise DatasetError(f'{path}: not a COCO annotation file: {problem}') from None
@@ -74,9 +80,9 @@ def defective_entries(
         for field, member in (('images', 'image_id'), ('categories', 'category_id'))
         if member in fields['annotations']
     }
-    for i, entry in enumerate(content['annotations']):
-        for member, ids in known.items():
-            if isinstance(entry, dict) and _is_id(value := entry.get(member)) and value not in ids:
+    for member, ids in known.items():
+        for i, entry in enumerate(content['annotations']):
+            if isinstance(entry, dict) and (value := entry.get(member)) not in ids and _is_id(value):
                 yield 'annotations', i, f'{member} {value} is not in the file'
 
 
@@ -271,7 +277,8 @@ def _is_id(value: Any) -> bool:
 def _are_numbers(values: Any, count: int | None = None) -> bool:
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
-    return all(isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e9 for each in values)
+    # of a list with NaN, the sum is NaN, but perhaps not the largest number
+    return set(map(type, values)) <= {int, float} and max(map(abs, values), default=0) < 1e9 and sum(values) < math.inf
 
 
 def check_once(content: Mapping[str, Any], path: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import os
 import re
 from collections import Counter, defaultdict
@@ -295,7 +296,7 @@ def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
         return f'{annotation.name}: {outside or "no box"}', False
     problem = measure(annotation, size)
     x, y, w, h = annotation.box
-    if not np.isfinite([x, y, w, h]).all():
+    if not math.isfinite(x + y + w + h):
         return f'{annotation.name}: the box {annotation.box} is not finite', False
     if w <= 0 or h <= 0:
         return f'{annotation.name}: the box has {w:g} x {h:g} pixels', False

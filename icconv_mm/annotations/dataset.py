@@ -213,12 +213,14 @@ class Dataset:
 
     def tasks(self) -> list[str]:
         """Returns the tasks that the dataset has annotations for."""
-        kinds = {
-            kind
-            for _, annotation in self.annotations()
-            for kind in ('box', 'segmentation', 'keypoints')
-            if getattr(annotation, kind)
-        }
+        kinds = set()
+        for _, annotation in self.annotations():
+            if annotation.segmentation is not None:
+                kinds.add('segmentation')
+            if annotation.keypoints is not None:
+                kinds.add('keypoints')
+            if annotation.box is not None:
+                kinds.add('box')
         has = {
             'detection': bool(kinds),
             'instance': 'segmentation' in kinds,

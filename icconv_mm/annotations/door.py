@@ -8,6 +8,7 @@ from typing import Any
 from icconv_mm.annotations.convert import check_annotations
 from icconv_mm.annotations.dataset import Dataset
 from icconv_mm.annotations.find import choose_dataset, read_datasets
+from icconv_mm.annotations.reading import no_garbage_search
 from icconv_mm.annotations.report import describe_dataset
 from icconv_mm.annotations.writers.coco import write_coco
 from icconv_mm.annotations.writers.cvat import write_cvat
@@ -45,6 +46,7 @@ class AnnotatedDataset(Dataset):
         return write_cvat(self, folder, copy)
 
 
+@no_garbage_search()
 def read_dataset(
     path: str | Path, task: str | None = None, classes: Sequence[str] | None = None, **options: Any
 ) -> AnnotatedDataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from icconv_mm.annotations import TASKS, limits
 from icconv_mm.annotations.dataset import Dataset
-from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, Files
+from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, Files, followed_folder
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
 from icconv_mm.annotations.readers.coco import coco_sources
 from icconv_mm.annotations.readers.cvat import cvat_sources
@@ -18,7 +18,7 @@ from icconv_mm.annotations.readers.sleap import sleap_sources
 from icconv_mm.annotations.readers.unsupported import refuse_unsupported
 from icconv_mm.annotations.readers.voc import voc_sources
 from icconv_mm.annotations.readers.yolo import yolo_sources
-from icconv_mm.annotations.reading import DatasetError, fault_of
+from icconv_mm.annotations.reading import DatasetError, fault_of, no_garbage_search
 from icconv_mm.annotations.report import check_left_out
 from icconv_mm.errors import ArgumentError, UserError
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
@@ -34,6 +34,7 @@ _FORMATS = (
 )
 
 
+@no_garbage_search()
 def read_datasets(
     *locations: str | Path, strict: bool = False, crowd_as_objects: bool = False, voc_from: int | None = None
 ) -> list[Dataset]:
@@ -54,6 +55,7 @@ def read_datasets(
     if voc_from not in (None, 0, 1):
         raise ArgumentError('voc_from', f'expected 0 or 1, got {voc_from!r}')
     datasets: list[Dataset] = []
+    followed_folder.cache_clear()
     for location in map(Path, locations):
         files = Files(location.absolute())
         files.voc_from = voc_from

@@ -5,10 +5,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -114,6 +114,12 @@ def without_split(stem: str) -> str:
 
 def followed(path: Path) -> Path:
     """Resolves symbolic links that a checkout without link support stored as files with the target's path."""
+    return followed_folder(path.parent) / path.name if path.suffix else followed_folder(path)
+
+
+@lru_cache(1 << 12)
+def followed_folder(path: Path) -> Path:
+    """Returns :func:`followed` of a folder; remembered until its ``cache_clear`` is called, as for each reading."""
     location, parts = Path(path.anchor), list(path.parts[1:] if path.anchor else path.parts)
     for number, part in enumerate(parts, 1):
         location = location / part
@@ -186,6 +192,7 @@ class Files:
     Attributes:
         root: The folder that was walked.
         only: The single annotation file, or None.
+        contents: Contents of JSON files that were decoded to recognise them, until they are read.
         warnings: Files and folders that cannot be read, and why.
         voc_from: The number of the first pixel in boxes of Pascal VOC, where the user says it.
     """
@@ -199,6 +206,7 @@ class Files:
         self.by_folder: dict[Path, list[str]] = {}
         self.warnings: list[tuple[str, str]] = []
         self.kinds: dict[Path, str] = {}  # of JSON and XML files that were inspected
+        self.contents: dict[Path, Any] = {}
         self.voc_from: int | None = None
         self._walk()
         self._images: dict[str, list[Path]] | None = None

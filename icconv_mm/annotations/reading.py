@@ -29,6 +29,9 @@ def no_garbage_search() -> Iterator[None]:
         yield
     finally:
         if was_enabled:
+            if not gc.get_freeze_count():  # moves the objects to the oldest generation: nothing searches them soon
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -195,20 +195,24 @@ def as_segmentation(
         where: Location of the annotation.
         image: The image that loses an invalid mask.
     """
-    path, split = (None, '') if image is None else (image.path, image.split)
-    if given is None or (isinstance(given, list) and not given):
+    if not isinstance(given, np.ndarray) and not given and isinstance(given, (list, type(None))):
         return None
+    path, split = (None, '') if image is None else (image.path, image.split)
     if isinstance(given, np.ndarray):
         if not given.any():
             dataset.leave_out(where, 'the mask is empty', path, split)
             return None
         return encode_rle(given)
-    if isinstance(given, list) and given and not isinstance(given[0], (list, tuple)):
-        given = [given]  # a single polygon without the outer list
-    if isinstance(given, list):
-        given = [polygon for polygon in given if not (isinstance(polygon, list) and 0 < len(polygon) < 6)] or given
     width, height = size
-    if (defect := segmentation_defect(given, height, width)) is not None:
+    if isinstance(given, list):
+        if not isinstance(given[0], (list, tuple)):
+            given = [given]  # a single polygon without the outer list
+        if any(isinstance(polygon, list) and 0 < len(polygon) < 6 for polygon in given):
+            given = [polygon for polygon in given if not (isinstance(polygon, list) and 0 < len(polygon) < 6)] or given
+        defect = _polygons_defect(given, height, width)
+    else:
+        defect = segmentation_defect(given, height, width)
+    if defect is not None:
         dataset.leave_out(where, f'mask: {defect}', path, split)
         return None
     return _compressed(given) if isinstance(given, dict) else given

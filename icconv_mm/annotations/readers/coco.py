@@ -42,6 +42,7 @@ _SAME = 0.7  # IoU of the boxes of two people's annotations of one object
 _BESIDE_INSTANCES = ('stuff', 'labels', 'image_info')  # what COCO and datumaro write of the same images
 _IMAGES_OF_RESULTS = 'images.json'  # has images and categories of the results beside it
 _SHOWN = 0.3  # least score of a keypoint that is taken
+_KEPT = 1 << 29  # bytes of files whose content is kept until they are read
 _LOOKED_AT = 1 << 26  # bytes read of an invalid JSON file, to tell whether it is a damaged annotation file
 
 
@@ -101,14 +102,15 @@ def _kind_of_json(path: Path, files: Files) -> str:
             files.warnings.append((str(path), f'{problem}: not read'))
         return ''
     missing = [key for key in _LISTS if not (isinstance(content, dict) and key in content)]
-    if (
-        len(missing) == 1 and path.name != _IMAGES_OF_RESULTS
-    ):  # captions lack categories, and test image lists lack annotations
+    # captions lack categories, and lists of test images lack annotations
+    if len(missing) == 1 and path.name != _IMAGES_OF_RESULTS:
         files.warnings.append((str(path), f'has no list {missing[0]!r}, as COCO has: not read'))
     if missing:
         return ''  # captions, results
     annotations = content['annotations'][:10] if isinstance(content['annotations'], list) else []
     is_panoptic = any(isinstance(each, dict) and 'segments_info' in each for each in annotations)
+    if sum(each.stat().st_size for each in (*files.contents, path)) <= _KEPT:
+        files.contents[path] = content  # half of the time to read a file is its decoding
     return 'COCO panoptic' if is_panoptic else 'COCO'
 
 
@@ -143,7 +145,7 @@ def _coco(dataset: Dataset, path: Path, files: Files) -> None:
     Raises:
         DatasetError: The file has another format.
     """
-    _read_content(dataset, path, read_coco(path), files)
+    _read_content(dataset, path, read_coco(path, files.contents.pop(path, None)), files)
 
 
 def _results(dataset: Dataset, path: Path, files: Files) -> None:
@@ -167,11 +169,13 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
     sizes = {number: _written(entry) or image.size for number, (image, entry) in entries.items()}
     areas: list[tuple[str, Any]] = []
     by_entry: dict[int, list[Annotation]] = {number: [] for number in entries}
+    places = {number: image.path.name for number, (image, _) in entries.items()}
+    defective, before = defects['annotations'], f'{path}: annotations['
     for i, entry in enumerate(content['annotations']):
-        if i in defects['annotations'] or entry['image_id'] not in entries:
+        if i in defective or entry['image_id'] not in entries:
             continue
         image, _ = entries[entry['image_id']]
-        where = f'{path}: annotations[{i}] of {image.path.name}'
+        where = f'{before}{i}] of {places[entry["image_id"]]}'
         try:
             if entry['category_id'] not in names:
                 raise DatasetError(f'its category {entry["category_id"]} has no name')

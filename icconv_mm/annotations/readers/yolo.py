@@ -172,7 +172,7 @@ def _read_split(
         read.setdefault(labels.parent, set()).add(labels.name)
         real = followed(image_path)
         own = split or split_of(image_path.relative_to(target).parent) if image_path.is_relative_to(target) else split
-        with dataset.reading(labels, os.path.realpath(real), own):
+        with dataset.reading(labels, real, own):
             lines = read_text(labels).splitlines() if os.path.lexists(labels) else None
             image = dataset.image(real, own)
             image.annotations = None if lines is None and skip else []
