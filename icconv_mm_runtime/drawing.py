@@ -17,7 +17,8 @@ LONGEST = 4096  # largest side of a drawn image in pixels: a larger one helps th
 _FAR = 1 << 20  # limit of drawn coordinates in pixels
 _GOLDEN = 0.61803398875  # step on the circle of hues from one colour to the next
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_MASK, _MAP = 0.45, 0.5  # opacity of masks and segmentation maps
+_MASK, _MAP, _IGNORED = 0.45, 0.5, 0.8  # opacity of masks, segmentation maps and their ignored pixels
+_DARK = (60, 60, 60)
 _LEAST = 0.004  # share of the image: smaller regions of a segmentation map are not named
 KEYPOINT_SCORE = 0.1  # lowest score of a drawn keypoint: the detection threshold of published models
 
@@ -33,6 +34,8 @@ class DrawnObject:
         mask: Boolean [H, W].
         keypoints: x, y of each, [K, 2]; ``shown`` selects the drawn ones.
         skeleton: Pairs of keypoints that a line joins.
+        keypoint_names: Texts beside the keypoints.
+        is_hatched: Whether its mask, else its box, is hatched.
     """
 
     color: Sequence[int]
@@ -42,6 +45,8 @@ class DrawnObject:
     keypoints: np.ndarray | None = None
     shown: np.ndarray | None = None
     skeleton: Sequence[tuple[int, int]] = ()
+    keypoint_names: Sequence[str] = ()
+    is_hatched: bool = False
 
 
 @dataclass
@@ -50,7 +55,7 @@ class Drawing:
 
     Attributes:
         objects: Objects, in pixels of the image.
-        seg_map: Class of each pixel, of any size; pixels of 255 are not coloured.
+        seg_map: Class of each pixel, of any size; pixels of 255 are not coloured, or have ``ignored_color``.
         names: Class names of the segmentation map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
         title: Text in the corner.
         size: Height and width of the image that the objects' pixels refer to; by default the one drawn on.
@@ -62,6 +67,7 @@ class Drawing:
     colors: Sequence[Sequence[int]] = ()
     title: str = ''
     size: tuple[int, int] | None = None
+    ignored_color: tuple[int, int, int] | None = None
 
 
 def color_of(label: int) -> tuple[int, int, int]:
@@ -107,6 +113,8 @@ def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndar
         if item.mask is not None:
             _draw_mask(canvas, item, unit, filled=drawing.seg_map is None)
     for item in drawing.objects:
+        if item.is_hatched:
+            _hatch(canvas, item, scale, unit)
         if item.box is not None:
             color = tuple(int(value) for value in item.color)
             x1, y1, x2, y2 = _pixels(item.box, scale)
@@ -116,6 +124,8 @@ def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndar
     for item in drawing.objects:
         if item.keypoints is not None:
             _draw_skeleton(canvas, item, scale, unit)
+            points = zip(item.keypoint_names, _pixels(item.keypoints, scale), _shown(item).tolist())
+            words += [(name, *point, _DARK) for name, point, is_shown in points if is_shown]
     for text, x, y, color in words:
         _write(canvas, text, x, y, color, unit)
     if drawing.title:
@@ -134,6 +144,8 @@ def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[
     table = np.array([own[i] if i < len(own) else color_of(i) for i in range(256)], dtype=np.uint8)
     known = labels != 255
     _blend(canvas, table[labels], known, _MAP)
+    if drawing.ignored_color is not None:
+        _blend(canvas, np.full_like(canvas, drawing.ignored_color), ~known, _IGNORED)
     words = []
     for label in np.unique(labels[known]).tolist():
         if label >= len(names):
@@ -161,6 +173,20 @@ def _draw_mask(canvas: np.ndarray, item: DrawnObject, unit: float, filled: bool)
     cv2.drawContours(canvas, contours, -1, color, max(1, round(unit if filled else 1.5 * unit)), cv2.LINE_AA)
 
 
+def _hatch(canvas: np.ndarray, item: DrawnObject, scale: float, unit: float) -> None:
+    """Draws diagonal lines over an object's mask, or over its box without one."""
+    height, width = canvas.shape[:2]
+    if item.mask is not None:
+        where = cv2.resize(item.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    else:
+        x1, y1, x2, y2 = _pixels(item.box, scale)
+        where = np.zeros((height, width), bool)
+        where[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
+    rows, columns = np.ogrid[:height, :width]
+    lines = (rows + columns) % max(4, round(8 * unit)) < max(2, round(2 * unit))
+    _blend(canvas, np.full_like(canvas, tuple(int(value) for value in item.color)), where & lines, 1)
+
+
 def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: float) -> None:
     """Blends colours over the pixels in ``where``, as bytes: floats of a large image would fill the memory."""
     if canvas.size:
@@ -170,7 +196,7 @@ def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: flo
 def _draw_skeleton(canvas: np.ndarray, item: DrawnObject, scale: float, unit: float) -> None:
     """Draws the shown keypoints, and the lines between two of them."""
     points = np.array(_pixels(item.keypoints, scale))
-    shown = np.ones(len(points), bool) if item.shown is None else np.asarray(item.shown, bool)
+    shown = _shown(item)
     color = tuple(int(value) for value in item.color)
     for a, b in item.skeleton:
         if shown[a] and shown[b]:
@@ -179,6 +205,10 @@ def _draw_skeleton(canvas: np.ndarray, item: DrawnObject, scale: float, unit: fl
         center = points[number].tolist()
         cv2.circle(canvas, center, round(3.2 * unit), (255, 255, 255), -1, cv2.LINE_AA)
         cv2.circle(canvas, center, round(2.4 * unit), color_of(number), -1, cv2.LINE_AA)
+
+
+def _shown(item: DrawnObject) -> np.ndarray:
+    return np.ones(len(item.keypoints), bool) if item.shown is None else np.asarray(item.shown, bool)
 
 
 def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit: float) -> None:

@@ -21,6 +21,9 @@ from icconv_mm.files import atomic_write, write_json
 from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, encoded, tiles
 
 _MOST = 20  # warnings listed in a summary
+_GREY = (128, 128, 128)
+_SIDE = 480  # pixels that small images are enlarged to, by a whole number
+_NAMED = 20  # most keypoints whose names are drawn
 
 
 def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
@@ -115,14 +118,21 @@ def draw_page(dataset: Dataset, converted: Sequence[Converted], path: Path, coun
 
 
 def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedImage) -> np.ndarray:
+    """Draws an image: crowds hatched in grey, ignored pixels grey, and the names of the largest object's keypoints."""
     with Image.open(image.path, formats=IMAGE_FORMATS) as opened:
         pixels = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
     by_task = {task.task: task for task in converted}
     classes = next((t.classes for name, t in by_task.items() if name in ('detection', 'instance')), dataset.classes)
     objects = []
-    for annotation in image.annotations or ():
-        label = classes.index(annotation.name) if annotation.name in classes else 0
-        item = DrawnObject(color_of(label), annotation.name, skeleton=dataset.keypoints_of(annotation.name)[1])
+    own = [annotation for annotation in image.annotations or () if annotation.name in classes]
+    posed = [annotation for annotation in own if annotation.keypoints]
+    named = max(posed, key=lambda each: each.box[2] * each.box[3] if each.box else 0, default=None)
+    for annotation in own:
+        label = classes.index(annotation.name)
+        names, skeleton = dataset.keypoints_of(annotation.name)
+        item = DrawnObject(color_of(label), annotation.name, skeleton=skeleton)
+        if annotation.crowd:
+            item.color, item.text, item.is_hatched = _GREY, f'{annotation.name}: ignored', True
         if annotation.box is not None:
             x, y, w, h = annotation.box
             item.box = [x, y, x + w, y + h]
@@ -130,13 +140,16 @@ def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedIma
         if annotation.keypoints:
             points = np.array(annotation.keypoints, dtype=float).reshape(-1, 3)
             item.keypoints, item.shown = points[:, :2], points[:, 2] > 0
+            item.keypoint_names = names if annotation is named and len(names) <= _NAMED else ()
         objects.append(item)
     seg_map, names = None, ()
     if image.seg_map is not None and 'semantic' in by_task:
-        values = read_class_ids(image.seg_map, None if image.seg_map.parts[-2:-1] == ('maps',) else image.segments)
+        values = read_class_ids(image.seg_map, image.segments)
         seg_map, names = values if values.ndim == 2 else None, by_task['semantic'].classes
     title = f'{image.split}: {image.path.name}' + (f' {image.label}' if image.label else '')
-    drawing = Drawing(objects, seg_map, names, title=title)
+    drawing = Drawing(objects, seg_map, names, title=title, size=pixels.shape[:2], ignored_color=_GREY)
+    if (times := _SIDE // max(pixels.shape)) > 1:  # so that a small image is larger than the words on it
+        pixels = pixels.repeat(times, 0).repeat(times, 1)
     return draw(pixels, drawing, longest=1200)
 
 

@@ -393,6 +393,6 @@ def _write_maps(
         location = (folder / image.path.relative_to(root)).with_suffix('.png')
         with atomic_write(location, is_flushed=False) as file:
             Image.fromarray(table[values]).save(file, 'PNG', compress_level=1)
-        image.seg_map = location.absolute()
+        image.seg_map, image.segments = location.absolute(), None
         written.append(image)
     return written

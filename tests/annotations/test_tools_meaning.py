@@ -14,6 +14,7 @@ from icconv_mm import annotations
 from icconv_mm.annotations.convert import convert_dataset
 from icconv_mm.annotations.find import read_datasets
 from icconv_mm.annotations.reading import DatasetError
+from icconv_mm.annotations.report import draw_page
 from icconv_mm.annotations.segmentations import mask_of
 
 pytest.importorskip('pycocotools')
@@ -355,3 +356,25 @@ def test_what_is_not_read_is_named(tmp_path, texts, message):
     write(tmp_path, texts)
     with pytest.raises(DatasetError, match=message):
         annotations.read(tmp_path)
+
+
+def test_the_page_shows_what_was_decided(reported_cases, tmp_path):
+    """Crowds are grey and hatched; a panoptic set, whose maps are written anew below folders, is on the page."""
+    (dataset,) = read_datasets(reported_cases / 'fmt_coco_all_crowd/data')
+    page = np.asarray(Image.open(draw_page(dataset, [], tmp_path / 'page.png')))
+    (learned,) = read_datasets(reported_cases / 'fmt_coco_all_crowd/data', crowd_as_objects=True)
+    other = np.asarray(Image.open(draw_page(learned, [], tmp_path / 'other.png')))
+    greys = [(np.abs(each.astype(int) - 128).max(-1) < 8).mean() for each in (page, other)]
+    assert greys[0] > greys[1] + 0.01
+
+
+def test_pages_of_maps_that_are_written_anew(tmp_path):
+    for folder in ('images', 'masks'):
+        (tmp_path / 'data' / folder / 'deep').mkdir(parents=True)
+        for number in range(2):
+            pixels = np.repeat([[3, 7]], 8, 0).repeat(8, 1).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f'data/{folder}/deep/{number}.png')
+    folder = annotations.read(tmp_path / 'data').to_coco(tmp_path / 'panoptic')
+    (dataset,) = read_datasets(folder)
+    made = _converted(dataset, 'semantic', tmp_path)
+    assert draw_page(dataset, [made], tmp_path / 'page.png').is_file() and not dataset.warnings

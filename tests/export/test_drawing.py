@@ -93,3 +93,28 @@ def test_what_several_tasks_found_is_one_image():
     assert [mark.shown.tolist() for mark in whole.objects[2:]] == [[True, True, False], [True, True]]
     assert whole.names == ['sky'] and whole.title == 'sun 0.75'
     assert draw(np.zeros((40, 60, 3), np.uint8), whole).any()
+
+
+def test_hatched_objects_and_names_of_keypoints():
+    """Ignored objects are hatched within their mask or box; the names of keypoints stand beside the shown ones."""
+    image, grey = np.zeros((200, 200, 3), np.uint8), (128, 128, 128)
+    mask = np.zeros((200, 200), bool)
+    mask[20:80, 20:80] = True
+    drawn = draw(image, Drawing([DrawnObject(grey, box=(100, 100, 180, 180), is_hatched=True)]))
+    lines = (drawn[110:170, 110:170] == grey).all(-1)
+    assert 0.1 < lines.mean() < 0.6 and not drawn[:90].any()
+    drawn = draw(image, Drawing([DrawnObject((255, 0, 0), mask=mask, is_hatched=True)]))
+    assert 0.1 < (drawn[30:70, 30:70] == (255, 0, 0)).all(-1).mean() < 0.6 and not drawn[100:].any()
+    points, shown = np.array([[50.0, 50], [150, 150]]), np.array([True, False])
+    plain, named = (
+        draw(image, Drawing([DrawnObject(grey, keypoints=points, shown=shown, keypoint_names=names)]))
+        for names in ((), ('nose', 'tail'))
+    )
+    where = np.argwhere((plain != named).any(-1))
+    assert len(where) and where.max() < 120
+
+
+def test_ignored_pixels_of_segmentation_maps_have_their_colour():
+    image, labels = np.zeros((60, 60, 3), np.uint8), np.full((60, 60), 255, np.uint8)
+    assert not draw(image, Drawing(seg_map=labels, names=('a',))).any()
+    assert draw(image, Drawing(seg_map=labels, names=('a',), ignored_color=(100, 100, 100))).min() == 80
