@@ -1,5 +1,6 @@
 """The Python blocks of a page run as they stand, one after the other; which these are: ``pages.runnable_blocks``."""
 
+import labelled
 import pytest
 from pages import REPO, runnable_blocks
 
@@ -7,9 +8,18 @@ from icconv_mm.registry import HOOKS
 
 # its code is run, and looked at more closely, in a file of its own
 ELSEWHERE = {'README.md': 'test_readme_page.py'}
-NEEDS = {'docs/pose.md': ['mmpose'], 'docs/search.md': ['mmdet'], 'docs/deploy.md': ['onnxruntime']}
+NEEDS = {
+    'docs/api/annotations.md': ['pycocotools'],
+    'docs/pose.md': ['mmpose'],
+    'docs/search.md': ['mmdet'],
+    'docs/deploy.md': ['onnxruntime'],
+}
 SLOW = ('docs/deploy.md',)
-PAGES = ['README.md', *(f'docs/{path.name}' for path in sorted((REPO / 'docs').glob('*.md')))]
+PAGES = [
+    'README.md',
+    *(f'docs/{path.name}' for path in sorted((REPO / 'docs').glob('*.md'))),
+    'docs/api/annotations.md',
+]
 WITH_CODE = [page for page in PAGES if page not in ELSEWHERE and runnable_blocks(page)]
 
 
@@ -20,6 +30,8 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     for library in NEEDS.get(page, ()):
         pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
+    if page == 'docs/api/annotations.md':
+        labelled.coco(tmp_path / 'data/mine')
     names: dict = {}
     for block in runnable_blocks(page):
         exec(compile(block, page, 'exec'), names)
