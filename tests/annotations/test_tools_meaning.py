@@ -77,13 +77,13 @@ def test_crowds_alone_are_refused(reported_cases, tmp_path):
     assert _converted(dataset, 'instance', tmp_path).counts == {'cell': 4}
 
 
-def test_the_later_of_two_people_counts(reported_cases):
+def test_the_newest_annotation_of_two_people_counts(reported_cases):
     dataset = annotations.read(reported_cases / 'fmt_coco_listed_twice/data')
     assert {image.path.name: [each.box for each in image.annotations] for image in dataset} == {
-        'a.png': [[11, 10, 10, 10]],
+        'a.png': [[10, 10, 10, 10]],
         'b.png': [[30, 10, 10, 10]],
     }
-    assert 'the later ones are taken' in _said(dataset)
+    assert 'the first ones are taken' in _said(dataset)
 
 
 def test_stuff_beside_instances_is_not_read(reported_cases):

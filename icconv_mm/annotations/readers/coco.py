@@ -300,13 +300,14 @@ def _of_one_size(
 def _add_entry(
     dataset: Dataset, image: AnnotatedImage, own: list[Annotation], size: tuple[int, int], path: Path
 ) -> None:
-    """Adds the objects of an entry to its image; they replace those of an earlier entry if most of them are the same.
+    """Adds the objects of an entry to its image, unless most of them are the same as those of an earlier entry.
 
-    Label Studio lists an image once for each person who annotated it.
+    Label Studio lists an image once for each person who annotated it, the newest first (``annotation_result_from_task``
+    of label-studio-sdk 2.1.2).
     """
     from pycocotools.mask import iou
 
-    before = list(image.annotations)
+    before = image.annotations
     if own and before:
         for annotation in own + before:
             measure(annotation, size)
@@ -314,10 +315,10 @@ def _add_entry(
         is_same_class = np.array([[one.name == other.name for other in before] for one in own])
         same = int(((iou(*boxes, [0] * len(before)) * is_same_class).max(1) > _SAME).sum())
         is_again = 2 * same >= max(len(own), len(before))
-        what = 'the same objects: the later ones are taken' if is_again else 'other objects: all are taken'
+        what = 'the same objects: the first ones are taken' if is_again else 'other objects: all are taken'
         dataset.warn(image.path, f'is listed again in {path.name}, with {what}')
-        image.annotations = [] if is_again else before
-    image.annotations += own
+        own = [] if is_again else own
+    image.annotations = before + own
 
 
 def _written(entry: dict) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from typing import Any
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, followed, is_text, located, split_of
-from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_text, read_yaml
+from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_json, read_text, read_yaml
 from icconv_mm.annotations.segmentations import as_segmentation
 from icconv_mm.errors import short
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
@@ -41,9 +41,9 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
             yield 'YOLO', path, partial(_read_set, path, {'names': _lines(names)}, _splits_in(values))
     if whole or not has_yolo_labels(files):
         return
-    contents |= {
-        path: {'names': _lines(path)} for path in files.labels('.names') + files.labels('.txt') if _is_of_names(path)
-    }
+    for path in files.labels('.names') + files.labels('.txt'):
+        if _is_of_names(path):
+            contents[path] = {'names': _lines(path), **_keypoints_of_label_studio(path.with_name('notes.json'))}
     names = [content['names'] for content in contents.values()]
     of_all = len(contents) == 1 or (names and all(own == names[0] for own in names))
     for path in list(contents)[: 1 if of_all else None]:
@@ -63,6 +63,14 @@ def _is_of_names(path: Path) -> bool:
 
 def _lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def _keypoints_of_label_studio(path: Path) -> dict:
+    """Returns the keypoints in the ``notes.json`` that Label Studio writes beside ``classes.txt``, as in a YAML."""
+    content = read_json(path) if path.is_file() and mentions(head(path), 'categories', 'keypoints') else {}
+    categories = content.get('categories') if isinstance(content, dict) else None
+    names = categories[0].get('keypoints') if isinstance(categories, list) and isinstance(categories[0], dict) else None
+    return {'kpt_shape': [len(names), 3], 'kpt_names': names} if isinstance(names, list) and names else {}
 
 
 def has_yolo_labels(files: Files) -> bool:
@@ -239,9 +247,11 @@ def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names
         return damaged(f'class {label:g} has no name')
     count = shape[0] * shape[1] if shape else 0
     is_polygon = not shape and len(values) >= 6 and len(values) % 2 == 0
+    if not shape and len(values) > 6 and len(values) % 3 == 1 and {*values[6::3]} <= {0, 1, 2} and 2 in values[6::3]:
+        return damaged('has keypoints, and no YAML gives their kpt_shape')
     if not (is_polygon or len(values) in (4 + count, 5 + count)):
         return damaged(f'{len(words)} values: neither a box, nor a segmentation, nor keypoints')
-    if any(abs(value) > 1.5 for value in values[:4]):
+    if any(abs(value) > 1.5 for value in (values if is_polygon else values[:4])):
         return damaged(f'{values[:4]} are no shares of the image, which YOLO writes')
     width, height = image.size
     annotation = Annotation(names[label], location=where)

@@ -18,6 +18,7 @@ TOOLS = {
     'labelme-6': ('labelme_json.py', 'python3.11', 'labelme==6.3.1'),
     'labelme-7': ('labelme_json.py', 'python3.12', 'labelme==7.9.1'),
     'datumaro': ('datumaro_sets.py', 'python3.11', 'datumaro==1.13.12'),
+    'label-studio': ('label_studio.py', 'python3.11', 'label-studio-sdk==2.1.2'),
 }
 
 
