@@ -19,6 +19,8 @@ TOOLS = {
     'labelme-7': ('labelme_json.py', 'python3.12', 'labelme==7.9.1'),
     'datumaro': ('datumaro_sets.py', 'python3.11', 'datumaro==1.13.12'),
     'label-studio': ('label_studio.py', 'python3.11', 'label-studio-sdk==2.1.2'),
+    'supervision': ('supervision_sets.py', 'python3.11', 'supervision==0.31.2'),
+    'sleap-io': ('sleap.py', 'python3.11', 'sleap-io==0.9.5'),
 }
 
 

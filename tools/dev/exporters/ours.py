@@ -66,7 +66,7 @@ MASKS = [
     _masked('one.png', 'zebra', _L),
     _masked('one.png', 'ant', corners((34, 6, 20, 18)), holes=(corners((40, 12, 6, 6)),)),
     _masked('one.png', 'zebra', corners((4, 24, 10, 8)), corners((20, 26, 12, 10)), group=1),
-    _masked('two.png', 'ant', (4, 22, 16, 22, 16, 10)),
+    _masked('two.png', 'ant', (2, 28, 20, 28, 20, 6, 12, 6)),
     _masked('two.png', 'zebra', corners((22, 4, 14, 20)), crowd=True),
 ]
 POSES = [
@@ -150,7 +150,7 @@ def _chunk(chunk: tuple[bytes, bytes]) -> bytes:
 
 def _entries(objects: Sequence[Object], keypoints: bool) -> Iterator[dict]:
     for each in objects:
-        entry = {'class': each.name, 'box': list(each.box)}
+        entry = {'class': each.name, **({'box': list(each.box)} if each.box else {})}
         if each.pieces:
             entry['mask'] = run_lengths(mask_of(each))
         if keypoints and each.keypoints:
@@ -169,9 +169,11 @@ def write_truth(
     splits: dict[str, str] | None = None,
     classes: Sequence[str] = tuple(CLASSES),
     keypoints: Sequence[str] = (),
+    flips: Sequence[int] = (),
     changes: Sequence[str] = (),
     decided: Sequence[str] = (),
     options: dict | None = None,
+    needs: Sequence[str] = (),
     read: str = '',
     box: float = 0.01,
     iou: float = 1.0,
@@ -182,22 +184,26 @@ def write_truth(
 
     Args:
         folder: The folder of the set.
-        objects: What a right reader gives; objects without ``pieces`` have no mask.
+        objects: What a right reader gives; objects without ``pieces`` have no mask, those without ``box`` any box
+            around their keypoints.
         writes: The format.
         images: Names of the images with annotations, empty ones included.
         splits: Split of each image, if the format has splits.
         classes: Names in the order of the format, or of the alphabet if it has none.
         keypoints: Names of the keypoints.
+        flips: For each keypoint, the index of the one it becomes after a flip, if the format has it.
         changes: What the tool loses or changes, by its source.
         decided: Parts of the reader's notes and warnings about what it decides.
         options: Options of the reader.
+        needs: Libraries that the reader needs.
         read: What is read, below ``data``.
         box, point: Largest distance of boxes and keypoints in pixels.
         iou: Smallest IoU of a mask.
         seg_maps: Run lengths of each class, by image.
     """
-    truth = dict(writes=writes, classes=list(classes), keypoints=list(keypoints), changes=list(changes))
-    truth |= dict(decided=list(decided), options=options or {}, read=read, tolerance=dict(box=box, point=point, iou=iou))
+    truth = dict(writes=writes, classes=list(classes), keypoints=list(keypoints), flips=list(flips))
+    truth |= dict(changes=list(changes), decided=list(decided), needs=list(needs), options=options or {}, read=read)
+    truth['tolerance'] = dict(box=box, point=point, iou=iou)
     truth['images'] = {}
     for name in images:
         own = {'objects': list(_entries(objects_of(name, objects), bool(keypoints)))}
