@@ -56,6 +56,7 @@ _DECODING = 4  # images decoded in parallel
 _PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
 _GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that does not describe its keypoint
 _COMMON = ('data', 'annotations')  # file names that many datasets use
+_NO_OBJECTS = ('__background__', '_background_')
 _FORMATS = (
     "COCO's JSON, YOLO's YAML, Pascal VOC, label PNGs beside images, a mask PNG per instance, DeepLabCut, LabelMe, "
     'CVAT, folders of classes'
@@ -100,6 +101,7 @@ def read_datasets(
         labelled[0].missing += [each for one in empty for each in one.missing]
         for each in labelled:
             each.strict = strict
+            _remove_background(each)
             for _, annotation in each.annotations() if crowd_as_objects else ():
                 annotation.crowd = False
             _say_outside(each, files)
@@ -132,6 +134,20 @@ def read_dataset(
             if image.annotations is not None:
                 image.annotations = [each for each in image.annotations if each.name in dataset.classes]
     return dataset
+
+
+def _remove_background(dataset: Dataset) -> None:
+    """Removes objects of a class that tools use for pixels of no object, as ISAT does for holes, with a warning."""
+    for name in [each for each in dataset.classes if each in _NO_OBJECTS and len(dataset.classes) > 1]:
+        removed = 0
+        for image in dataset.images.values():
+            kept = [each for each in image.annotations or () if each.name != name]
+            if len(kept) < len(image.annotations or ()):
+                removed += len(image.annotations) - len(kept)
+                image.annotations = kept
+        dataset.classes.remove(name)
+        if removed:
+            dataset.warn(dataset.location, f'{removed} objects of {name!r}, which is no class: not learned')
 
 
 def _say_outside(dataset: Dataset, files: Files) -> None:

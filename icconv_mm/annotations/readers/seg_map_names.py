@@ -11,7 +11,8 @@ from icconv_mm.annotations.images_on_disk import Files
 Table = dict[int, tuple[str, tuple[int, int, int] | None]]
 
 _FILE = re.compile(  # does not match filenames.txt
-    r'(.*[^a-z])?(classes|class_names|labelmap|label_colors|class_dict|objectinfo150)\.(txt|csv)|(names|labels)\.(txt|csv)'
+    r'((.*[^a-z])?(classes|classification|class_names|labelmap|label_colors|class_dict|objectinfo150)|names|labels)'
+    r'\.(txt|csv)'
 )
 _NUMBERED = re.compile(r'([0-9]{1,9})[\s:,;=]+(?=\S)')
 _COLOR = re.compile(r'(^[0-9]{1,9}[\s,;]+)?([0-9]{1,3})[\s,;]+([0-9]{1,3})[\s,;]+([0-9]{1,3})')

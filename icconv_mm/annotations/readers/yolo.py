@@ -21,6 +21,7 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _LOOKED_AT = 50  # images whose text files are looked at, where no YAML says that they are YOLO's
 _LINE = re.compile(r'\s*[0-9]+([ \t]+-?[0-9.]+(e-?[0-9]+)?){4,}[ \t]*([\r\n]|$)')
+_NAMES = ('classes.txt', 'names.txt', 'predefined_classes.txt', 'classification.txt')  # the last is ISAT's
 _KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
 
 
@@ -58,7 +59,7 @@ def _splits_in(content: Mapping[str, Any]) -> dict[str, list]:
 
 
 def _is_of_names(path: Path) -> bool:
-    return path.suffix == '.names' or path.name in ('classes.txt', 'names.txt', 'predefined_classes.txt')
+    return path.suffix == '.names' or path.name in _NAMES
 
 
 def _lines(path: Path) -> list[str]:

@@ -141,27 +141,16 @@ more = dict(changes=['boxes are polygons of four corners'], classes=sorted(ours.
 ours.write_truth(folder, objects, 'LabelMe of MIT', **more, **split)
 
 
-def seg_map(names, image, background):
-    """Returns the run lengths of each class."""
-    width, height = ours.SIZES[image]
-    of_pixels = [[background] * width for _ in range(height)]
-    for each in ours.objects_of(image, ours.MASKS):
-        for y, row in enumerate(ours.mask_of(each)):
-            for x, value in enumerate(row):
-                of_pixels[y][x] = each.name if value else of_pixels[y][x]
-    return {name: ours.run_lengths([[value == name for value in row] for row in of_pixels]) for name in names}
-
-
 both = ['one.png', 'two.png']
 folder = export('panoptic', ours.MASKS, pixels, 'coco_panoptic', images=both)
 names = ['background', *ours.CLASSES]
-maps = {image: seg_map(ours.CLASSES, image, None) for image in both}
+maps = {image: ours.seg_map(ours.CLASSES, image) for image in both}
 stuff = 'isthing is 0 for every class: no objects'
 more = dict(images=both, seg_maps=maps, changes=[stuff], **split)
 ours.write_truth(folder, [], 'COCO panoptic', **more)
 
 named = dict(images=both, classes=names)
-maps = {image: seg_map(names, image, 'background') for image in both}
+maps = {image: ours.seg_map(names, image) for image in both}
 unnamed = 'names without colours: those of Pascal VOC are taken'
 none = 'a table of labels without colours, if the source has none'
 for name, to, kind in (('voc_maps', 'voc_segmentation', 'maps of Pascal VOC'), ('camvid', 'camvid', 'maps of CamVid')):

@@ -21,6 +21,10 @@ TOOLS = {
     'label-studio': ('label_studio.py', 'python3.11', 'label-studio-sdk==2.1.2'),
     'supervision': ('supervision_sets.py', 'python3.11', 'supervision==0.31.2'),
     'sleap-io': ('sleap.py', 'python3.11', 'sleap-io==0.9.5'),
+    'globox': ('globox_sets.py', 'python3.11', 'globox==2.9.0'),
+    'labelimg': ('labelimg.py', 'python3.11', 'labelImg==1.8.6'),
+    'isat': ('isat.py', 'python3.11', 'isat-sam==1.5.2'),
+    'supervisely': ('supervisely_sets.py', 'python3.11', 'supervisely==6.74.51'),
 }
 
 

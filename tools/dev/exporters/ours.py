@@ -124,6 +124,16 @@ def run_lengths(rows: Sequence[Sequence[int]]) -> list[int]:
     return counts
 
 
+def seg_map(names: Sequence[str], image: str) -> dict[str, list[int]]:
+    """Returns the run lengths of each class of an image; those without an object have the name that is no class."""
+    width, height = SIZES[image]
+    of_pixels = [[next(iter(set(names) - set(CLASSES)), '')] * width for _ in range(height)]
+    for each in objects_of(image, MASKS):
+        for y, row in enumerate(mask_of(each)):
+            of_pixels[y] = [each.name if value else before for value, before in zip(row, of_pixels[y])]
+    return {name: run_lengths([[value == name for value in row] for row in of_pixels]) for name in names}
+
+
 def draw(folder: Path, names: Sequence[str] = tuple(SIZES), objects: Sequence[Object] = ()) -> list[Path]:
     """Writes images as PNG, with the boxes of objects in colours; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
