@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from exporters import table
 from icconv_mm.annotations.convert import convert_dataset, read_dataset
 from icconv_mm.annotations.segmentations import mask_of
 
@@ -93,6 +94,11 @@ def test_a_set_means_what_its_tool_meant(folder, tmp_path):
     assert not truth['flips'] or dataset.flip_indices == truth['flips']
     for name, entry in truth['images'].items():
         _compare(images[name], entry['objects'], truth['tolerance'])
+
+
+def test_the_table_of_the_page_is_that_of_the_sets():
+    text = table.PAGE.read_text()
+    assert table.page_with_table(text) == text, 'run python tools/dev/exporters/table.py'
 
 
 def test_the_sets_are_many_and_small():

@@ -12,9 +12,12 @@ from icconv_mm.annotations.readers.yolo import has_yolo_labels
 from icconv_mm.annotations.reading import DatasetError, head
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
-_OF_IMAGES = re.compile(r'(.*[^a-z])?((jpeg)?images?|imgs?|originals?|photos?|pictures?|frames|rgb|inputs?|leftimg8bit)')
+_OF_IMAGES = re.compile(
+    r'(.*[^a-z])?((jpeg)?images?|imgs?|originals?|photos?|pictures?|frames|rgb|inputs?|leftimg8bit)'
+)
 _OF_MAPS = re.compile(
-    r'(.*[^a-z])?(masks?|annotations?|labels?|ground[ _-]?truths?|gts?|gtfine|segmentations?|segmentation(class|object)|segmaps?|targets?|.+annot)'
+    r'(.*[^a-z])?(masks?|annotations?|labels?|ground[ _-]?truths?|gts?|gtfine|segmentations?|segmaps?|targets?|'
+    r'segmentation(class|object)|.+annot)'
 )
 _LISTED = 8  # colours in a message
 # The marks of a JSON file, by tool, and what converts it.

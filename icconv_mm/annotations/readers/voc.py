@@ -15,6 +15,12 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 _ROTATED = ('cx', 'cy', 'w', 'h', 'angle')
+# Tools whose boxes are those of the drawing, in pixels from 0, and the mark in their files.
+_FROM_ZERO = (
+    ('source/database', 'X-AnyLabeling', 'X-AnyLabeling'),
+    ('explain', 'XML from ISAT', 'ISAT'),
+    ('owner/name', 'Label Studio', 'Label Studio'),
+)
 _YES = ('1', 'true', 'yes')
 
 
@@ -55,6 +61,7 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
     splits = splits_of(paths, lists, files, dataset)
     read: list[tuple[Path, AnnotatedImage, tuple[int, int] | None]] = []
     rotated: list[Annotation] = []
+    tools: set[str] = set()
     replaced: list[str] = []  # images that are not there, and those that are read in their place
     # A file without an image of its own name may name another file's image: the file with that name is read first.
     for path in sorted(splits, key=lambda path: _beside(path, files) is None):
@@ -65,6 +72,7 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
                 root.findtext('size/height') or root.findtext('imagesize/nrows'),
                 ('size/width', 'size/height'),
             )
+            tools |= {tool for field, mark, tool in _FROM_ZERO if mark in (root.findtext(field) or '')}
             image = _voc_image(dataset, path, root, files, splits[path], replaced)
             if image is None or not dataset.is_first(image, path):
                 continue
@@ -80,7 +88,7 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
     if replaced:
         more = f' ({len(replaced)} such files)' if len(replaced) > 1 else ''
         dataset.notes.append(f'{replaced[0]} is read in its place{more}')
-    _count_pixels(dataset, read, rotated, files.voc_from)
+    _count_pixels(dataset, read, rotated, sorted(tools), files.voc_from)
     for path, image, written in read:
         fit_to_image(dataset, image, written, path)
     annotations = [annotation for _, annotation in dataset.annotations()]
@@ -191,12 +199,14 @@ def _count_pixels(
     dataset: Dataset,
     read: Sequence[tuple[Path, AnnotatedImage, tuple[int, int] | None]],
     rotated: Sequence[Annotation],
+    tools: Sequence[str],
     given: int | None,
 ) -> None:
     """Moves upright boxes that count pixels from 1 and include the last one; else they end before it.
 
     Counting from 1 no side starts at 0 and none has fractions; counting from 0 none ends at the image's width + 1. More
-    boxes decide; a set without such boxes counts from 1. An end at the width says nothing: careless boxes end there.
+    boxes decide, else the tool that the files name; a set without either counts from 1. An end at the width says
+    nothing: careless boxes end there.
     """
     boxes, polygons, from_zero, from_one = [], [], 0, 0
     others = set(map(id, rotated))
@@ -208,11 +218,13 @@ def _count_pixels(
         from_zero += sum(x == 0 or y == 0 or any(value % 1 for value in (x, y, w, h)) for x, y, w, h in own)
         from_one += sum(width > 0 and (x + w == width + 1 or y + h == height + 1) for x, y, w, h in own)
         boxes += own
-    first = int(from_zero <= from_one) if given is None else given
+    first = int(from_zero <= from_one and not tools) if given is None else given
     if given is None and boxes:
         speaks = f'{from_zero} of {len(boxes)} start at 0 or have fractions'
         against = f'{from_one} of {len(boxes)} end at the width or height + 1'
-        if not (from_zero or from_one):
+        if tools and from_zero <= from_one:
+            why = f'as {tools[0]} writes them'
+        elif not (from_zero or from_one):
             why = 'as in Pascal VOC; no box says otherwise'
         else:
             why = f'{speaks}, {against}' if from_zero and from_one else speaks if from_zero else against

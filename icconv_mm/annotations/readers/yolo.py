@@ -252,7 +252,7 @@ def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names
         return damaged('has keypoints, and no YAML gives their kpt_shape')
     if not (is_polygon or len(values) in (4 + count, 5 + count)):
         return damaged(f'{len(words)} values: neither a box, nor a segmentation, nor keypoints')
-    if any(abs(value) > 1.5 for value in (values if is_polygon else values[:4])):
+    if any(abs(value) > 1.5 for value in values[:4]):
         return damaged(f'{values[:4]} are no shares of the image, which YOLO writes')
     width, height = image.size
     annotation = Annotation(names[label], location=where)

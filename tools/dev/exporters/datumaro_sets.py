@@ -10,7 +10,6 @@ import ours
 from datumaro.components.annotation import (
     AnnotationType,
     Bbox,
-    Label,
     LabelCategories,
     Mask,
     MaskCategories,
@@ -26,7 +25,9 @@ from datumaro.components.media import Image
 OUT = Path(sys.argv[1])
 
 
-def export(name, objects, annotations_of, to, splits=ours.SPLITS, classes=ours.CLASSES, images=ours.SIZES, colors=(), **options):
+def export(
+    name, objects, annotations_of, to, splits=ours.SPLITS, classes=ours.CLASSES, images=ours.SIZES, colors=(), **options
+):
     folder = OUT / name
     sources = {path.name: path for path in ours.draw(Path('images'), objects=objects)}
     items = []
@@ -90,11 +91,11 @@ split = dict(splits=ours.SPLITS)
 ignored = [replace(each, crowd=each.difficult) for each in ours.BOXES]
 
 folder = export('coco_boxes', ours.BOXES, box, 'coco_instances')
-ours.write_truth(folder, plain, 'COCO', changes=['COCO has no difficult objects'], **split)
+ours.write_truth(folder, plain, 'COCO', changes=['has no difficult objects'], **split)
 
 folder = export('coco_masks', ours.MASKS, lambda n, each: masks(n, each, is_crowd=each.crowd), 'coco_instances')
-half = 'polygons of a mask go through the middle of its edge pixels (cv2.findContours)'
-holes = 'a hole of a mask that is no crowd is filled (its polygons are the outer contours)'
+half = 'polygons of masks go through the middle of their edge pixels'
+holes = 'holes of masks that are no crowds are filled'
 ours.write_truth(folder, with_holes_filled(ours.MASKS), 'COCO', changes=[holes, half], iou=0.89, **split)
 
 folder = export('coco_masks_without_attribute', ours.MASKS, masks, 'coco_instances')
@@ -106,16 +107,16 @@ folder = export('coco_keypoints', ours.POSES, pose, 'coco_person_keypoints')
 ours.write_truth(folder, ours.POSES, 'COCO', keypoints=ours.KEYPOINTS, **split)
 
 folder = export('voc', ours.BOXES, box, 'voc_detection')
-zero = 'boxes count pixels from 0: 1 of 4 start at 0 or have fractions'
+zero = 'boxes count pixels from 0'
 unlisted = 'images without objects get no XML'
 seen = ['one.png', 'two.png']
 more = dict(images=seen, **split)
-left = 'is listed in ImageSets, and has no XML file: left out'
-more |= dict(changes=['boxes count pixels from 0', unlisted], decided=[zero, left])
+left = 'has no XML file: left out'
+more |= dict(changes=[unlisted], decided=[zero, left])
 ours.write_truth(folder, ignored, 'Pascal VOC', classes=sorted(ours.CLASSES), **more)
 
 folder = export('voc_from_one', ours.BOXES, box, 'voc_detection', coordinate_mode='voc-one-based')
-more |= dict(changes=[unlisted], decided=['boxes count pixels from 1: as in Pascal VOC', left])
+more |= dict(changes=[unlisted], decided=['boxes count pixels from 1', left])
 ours.write_truth(folder, ignored, 'Pascal VOC', classes=sorted(ours.CLASSES), **more)
 
 folder = export('yolo', ours.BOXES, box, 'yolo')
@@ -129,10 +130,10 @@ ours.write_truth(folder, plain, 'CVAT', **split)
 
 folder = export('cvat_masks', ours.MASKS, masks, 'cvat')
 objects = [replace(each, crowd=False) for each in ours.MASKS]
-ours.write_truth(folder, objects, 'CVAT', iou=0.9, changes=['CVAT has no crowds'], **split)
+ours.write_truth(folder, objects, 'CVAT', iou=0.9, changes=['has no crowds'], **split)
 
 folder = export('cvat_rotated', ours.ROTATED, rotated, 'cvat')
-decided = ['of which some are rotated, are polygons for masks']
+decided = ['rotated, are polygons for masks, and the boxes around these for detection']
 ours.write_truth(folder, ours.polygons_of_rotated(), 'CVAT', decided=decided, iou=0.9, **split)
 
 folder = export('labelme_of_mit', ours.BOXES, box, 'label_me')
@@ -145,14 +146,14 @@ both = ['one.png', 'two.png']
 folder = export('panoptic', ours.MASKS, pixels, 'coco_panoptic', images=both)
 names = ['background', *ours.CLASSES]
 maps = {image: ours.seg_map(ours.CLASSES, image) for image in both}
-stuff = 'isthing is 0 for every class: no objects'
+stuff = 'isthing is 0 for all classes: no objects'
 more = dict(images=both, seg_maps=maps, changes=[stuff], **split)
 ours.write_truth(folder, [], 'COCO panoptic', **more)
 
 named = dict(images=both, classes=names)
 maps = {image: ours.seg_map(names, image) for image in both}
 unnamed = 'names without colours: those of Pascal VOC are taken'
-none = 'a table of labels without colours, if the source has none'
+none = 'the table of labels has no colours if the source has none'
 for name, to, kind in (('voc_maps', 'voc_segmentation', 'maps of Pascal VOC'), ('camvid', 'camvid', 'maps of CamVid')):
     for end, colors in (('', [(0, 0, 0), (250, 120, 10), (10, 20, 200)]), ('_without_colors', ())):
         folder = export(name + end, ours.MASKS, pixels_beside_background, to, colors=colors, **named)

@@ -37,8 +37,8 @@ ours.write_truth(folder, plain, 'COCO', classes=sorted(ours.CLASSES), changes=['
 
 folder = start('voc', 'images')
 annotations.save_pascal_voc('annotations')
-more = dict(classes=sorted(ours.CLASSES), changes=['boxes count pixels from 0'])
-ours.write_truth(folder, plain, 'Pascal VOC', decided=['boxes count pixels from 0: 1 of 4 start at 0'], **more)
+more = dict(classes=sorted(ours.CLASSES))
+ours.write_truth(folder, plain, 'Pascal VOC', decided=['boxes count pixels from 0'], **more)
 
 folder = start('cvat', 'images')
 annotations.save_cvat('annotations.xml')

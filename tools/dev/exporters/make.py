@@ -15,16 +15,17 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parents[2] / 'tests/data/exporters'
 # The script, the Python, and the requirements, of which the first names the folder.
 TOOLS = {
-    'labelme-6': ('labelme_json.py', 'python3.11', 'labelme==6.3.1'),
-    'labelme-7': ('labelme_json.py', 'python3.12', 'labelme==7.9.1'),
+    'labelme-6': ('labelme_sets.py', 'python3.11', 'labelme==6.3.1'),
+    'labelme-7': ('labelme_sets.py', 'python3.12', 'labelme==7.9.1'),
     'datumaro': ('datumaro_sets.py', 'python3.11', 'datumaro==1.13.12'),
-    'label-studio': ('label_studio.py', 'python3.11', 'label-studio-sdk==2.1.2'),
+    'label-studio': ('label_studio_sets.py', 'python3.11', 'label-studio-sdk==2.1.2'),
     'supervision': ('supervision_sets.py', 'python3.11', 'supervision==0.31.2'),
-    'sleap-io': ('sleap.py', 'python3.11', 'sleap-io==0.9.5'),
+    'sleap-io': ('sleap_sets.py', 'python3.11', 'sleap-io==0.9.5'),
     'globox': ('globox_sets.py', 'python3.11', 'globox==2.9.0'),
-    'labelimg': ('labelimg.py', 'python3.11', 'labelImg==1.8.6'),
-    'isat': ('isat.py', 'python3.11', 'isat-sam==1.5.2'),
-    'supervisely': ('supervisely_sets.py', 'python3.11', 'supervisely==6.74.51'),
+    'labelimg': ('labelimg_sets.py', 'python3.11', 'labelImg==1.8.6'),
+    'isat': ('isat_sets.py', 'python3.11', 'isat-sam==1.5.2'),
+    'x-anylabeling': ('anylabeling_sets.py', 'python3.11', 'x-anylabeling-cvhub==4.2.1'),
+    'supervisely': ('supervisely_sets.py', 'python3.11', 'supervisely==6.74.51', 'lxml==6.1.3'),
 }
 
 

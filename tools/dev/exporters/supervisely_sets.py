@@ -10,8 +10,13 @@ import ours
 import supervisely as sly
 
 OUT = Path(sys.argv[1])
-SHORT = 'boxes are a pixel shorter: right and bottom are the last pixels, and their difference to the first is the width'
-BOX, POLYGON, MASK = ([sly.ObjClass(name, kind) for name in ours.CLASSES] for kind in (sly.Rectangle, sly.Polygon, sly.Bitmap))
+SHORT = 'boxes are a pixel shorter: their width is the difference of the first and the last pixel'
+COLORS = [[250, 120, 10], [10, 20, 200]]
+BOX, POLYGON, MASK = (
+    [sly.ObjClass(name, kind, color) for name, color in zip(ours.CLASSES, COLORS)]
+    for kind in (sly.Rectangle, sly.Polygon, sly.Bitmap)
+)
+VAL = sly.TagMeta('val', sly.TagValueType.NONE)
 GRAPH = sly.geometry.graph.KeypointsTemplate()
 for number, name in enumerate(ours.KEYPOINTS):
     GRAPH.add_point(label=name, row=number, col=number)
@@ -48,12 +53,13 @@ def pose(each, classes):
 def project(name, objects, labels_of, classes):
     shutil.rmtree('project', ignore_errors=True)
     made = sly.Project('project', sly.OpenMode.CREATE)
-    made.set_meta(sly.ProjectMeta(obj_classes=sly.ObjClassCollection(classes)))
+    made.set_meta(sly.ProjectMeta(sly.ObjClassCollection(classes), sly.TagMetaCollection([VAL])))
     dataset = made.create_dataset('set')
     for path in ours.draw(Path('images'), objects=objects):
         width, height = ours.SIZES[path.name]
         labels = [label for each in ours.objects_of(path.name, objects) for label in labels_of(each, classes)]
-        dataset.add_item_file(path.name, str(path), ann=sly.Annotation((height, width), labels))
+        tags = [sly.Tag(VAL)] if ours.SPLITS[path.name] == 'val' else []
+        dataset.add_item_file(path.name, str(path), ann=sly.Annotation((height, width), labels, tags))
     return made, OUT / name
 
 
@@ -85,11 +91,32 @@ for each in ours.POSES:
     visible.append(replace(each, box=(), keypoints=sum(triples, ())))
 pixels = 'keypoints are whole pixels, disabled ones are visible'
 more = dict(keypoints=ours.KEYPOINTS, classes=['zebra'], point=0.5)
-ours.write_truth(folder, visible, 'COCO', changes=[pixels, 'boxes go from the origin if a keypoint is absent'], **more)
+ours.write_truth(folder, visible, 'COCO', changes=[pixels, 'boxes start at 0 if a keypoint is absent'], **more)
+
+
+def renamed(name):
+    return f'set_{Path(name).stem}.{ending}'
+
+
+def truth(folder, writes, objects, splits, **more):
+    objects = [replace(each, image=renamed(each.image)) for each in objects]
+    sizes = {renamed(name): size for name, size in ours.SIZES.items()}
+    splits = {renamed(name): split for name, split in splits.items()}
+    before, ours.SIZES = ours.SIZES, sizes
+    ours.write_truth(folder, objects, writes, images=list(sizes), splits=splits, **more)
+    ours.SIZES = before
+
 
 made, folder = project('yolo', ours.BOXES, box, BOX)
 sly.convert.to_yolo(made, dest_dir=str(folder / 'data'))
+ending, half = 'png', 'boxes lie up to a pixel too far left and up: their middle is rounded down'
+plain = [replace(each, crowd=False) for each in ours.BOXES]
+truth(folder, 'YOLO', plain, ours.SPLITS, box=1.0, changes=[half])
+
 made, folder = project('voc', ours.BOXES, box, BOX)
 sly.convert.to_pascal_voc(made, dest_dir=str(folder / 'data'), train_val_split_coef=0.5)
+ending, plain = 'jpg', [shorter(each) for each in ours.BOXES]
+more = dict(classes=sorted(ours.CLASSES), decided=['boxes count pixels from 0'], changes=[SHORT, 'images become JPEG'])
+truth(folder, 'Pascal VOC', plain, {'one.png': 'train', 'two.png': 'val', 'none.png': 'val'}, **more)
 shutil.rmtree('project')
 shutil.rmtree('images')

@@ -9,7 +9,7 @@ import ours
 import supervision as sv
 
 OUT = Path(sys.argv[1])
-HALF = 'polygons of a mask go through the middle of its edge pixels (cv2.findContours)'
+HALF = 'polygons of masks go through the middle of their edge pixels'
 plain = [replace(each, crowd=False) for each in ours.BOXES]
 masks = [replace(each, crowd=False) for each in ours.MASKS]
 
@@ -38,14 +38,15 @@ def dataset(name, objects, iscrowd=False):
 
 def paths(folder, form):
     images = dict(images_directory_path=str(folder / 'images'))
-    return images | {
-        'coco': dict(annotations_path=str(folder / 'annotations.json')),
-        'voc': dict(annotations_directory_path=str(folder / 'annotations')),
-        'labelme': dict(annotations_directory_path=str(folder / 'images')),
-        'yolo': dict(
-            annotations_directory_path=str(folder / 'labels'), data_yaml_path=str(folder / 'data.yaml')
-        ),
-    }[form]
+    return (
+        images
+        | {
+            'coco': dict(annotations_path=str(folder / 'annotations.json')),
+            'voc': dict(annotations_directory_path=str(folder / 'annotations')),
+            'labelme': dict(annotations_directory_path=str(folder / 'images')),
+            'yolo': dict(annotations_directory_path=str(folder / 'labels'), data_yaml_path=str(folder / 'data.yaml')),
+        }[form]
+    )
 
 
 folder, made = dataset('coco_boxes', ours.BOXES)
@@ -55,7 +56,7 @@ ours.write_truth(folder.parent, plain, 'COCO')
 folder, made = dataset('coco_masks', ours.MASKS)
 made.as_coco(**paths(folder, 'coco'))
 crowds = [replace(each, crowd=bool(each.holes) or len(each.pieces) > 1) for each in ours.MASKS]
-why = 'iscrowd is 1 for masks with holes or several pieces, without iscrowd in the data'
+why = 'iscrowd is 1 for masks with holes or several pieces, unless the data has iscrowd'
 ours.write_truth(folder.parent, crowds, 'COCO', iou=0.75, changes=[why, HALF])
 
 folder, made = dataset('coco_masks_as_objects', ours.MASKS)
@@ -66,7 +67,7 @@ ours.write_truth(folder.parent, masks, 'COCO', iou=0.75, changes=[why, HALF], op
 folder, made = dataset('coco_iscrowd', ours.MASKS, iscrowd=True)
 made.as_coco(**paths(folder, 'coco'))
 filled = [replace(each, holes=()) for each in ours.MASKS]
-why = 'holes of objects with iscrowd 0 are filled'
+why = 'holes are filled'
 ours.write_truth(folder.parent, filled, 'COCO', iou=0.75, changes=[why, HALF])
 
 folder, made = dataset('voc', ours.BOXES)
@@ -83,7 +84,7 @@ pieces = [
     for each in ours.MASKS
     for piece in each.pieces
 ]
-apart = 'each piece is an object; holes are filled'
+apart = 'each piece is an object'
 folder, made = dataset('yolo_masks', ours.MASKS)
 made.as_yolo(**paths(folder, 'yolo'))
 ours.write_truth(folder.parent, pieces, 'YOLO with names alone', iou=0.75, box=1.0, changes=[apart, HALF])

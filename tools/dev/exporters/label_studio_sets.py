@@ -123,9 +123,14 @@ hidden = 'has no hidden keypoints: they are visible'
 more = dict(classes=['zebra'], keypoints=names, changes=[hidden])
 ours.write_truth(folder, visible(objects), 'JSON of its own', **more)
 
-folder = export('json_two_people', ours.BOXES, rectangle, BOX, 'JSON', later=[
-    replace(each, box=(each.box[0], each.box[1] + 1, *each.box[2:])) for each in ours.BOXES
-])
+folder = export(
+    'json_two_people',
+    ours.BOXES,
+    rectangle,
+    BOX,
+    'JSON',
+    later=[replace(each, box=(each.box[0], each.box[1] + 1, *each.box[2:])) for each in ours.BOXES],
+)
 moved = [replace(each, box=(each.box[0], each.box[1] + 1, *each.box[2:])) for each in plain]
 ours.write_truth(folder, moved, 'JSON of its own', classes=SORTED, decided=['has 2 annotations: the latest is taken'])
 
@@ -133,13 +138,15 @@ folder = export('coco_boxes', ours.BOXES, rectangle, BOX, 'COCO_WITH_IMAGES')
 ours.write_truth(folder, plain, 'COCO', classes=SORTED)
 
 folder = export('coco_two_people', ours.BOXES, rectangle, BOX, 'COCO_WITH_IMAGES', images=some, later=moved)
-decided = ['is listed again in result.json, with the same objects: the first ones are taken']
+decided = ['with the same objects: the first ones are taken']
 first = 'an image is listed once for each person, the newest first'
 ours.write_truth(folder, moved, 'COCO', images=some, classes=SORTED, decided=decided, changes=[first])
 
 folder = export('coco_polygons', ours.MASKS, polygons, POLYGON, 'COCO_WITH_IMAGES')
-pieces = [replace(each, pieces=(p,), holes=(), crowd=False, box=ours.around(p)) for each in ours.MASKS for p in each.pieces]
-apart = 'each piece is an object; polygons have no holes'
+pieces = [
+    replace(each, pieces=(p,), holes=(), crowd=False, box=ours.around(p)) for each in ours.MASKS for p in each.pieces
+]
+apart = 'each piece is an object'
 ours.write_truth(folder, pieces, 'COCO', classes=SORTED, iou=0.9, changes=[apart])
 
 single = [ours.POSES[1], ours.POSES[2]]
@@ -149,15 +156,15 @@ for each in visible(single):
     seen = [(round(x), round(y)) for x, y, v in zip(*[iter(each.keypoints)] * 3) if v]
     around = ours.around(sum(seen, ()))
     skeletons.append(replace(each, name='default', box=around))
-apart = "the keypoints of an image are one object of the class 'default', the boxes others; keypoints are whole pixels"
+apart = "the keypoints of an image are one object of the class 'default', in whole pixels"
 boxes = [replace(each, keypoints=()) for each in single]
 more = dict(classes=[*SORTED, 'default'], keypoints=ours.KEYPOINTS, changes=[apart, hidden], point=0.5, box=0.5)
 ours.write_truth(folder, skeletons + boxes, 'COCO', **more)
 
 folder = export('coco_brushes', ours.MASKS, masked, POLYGON + BRUSH, 'BRUSH_TO_COCO', images=some)
-apart = 'each piece is an object; holes are filled; contours go through the middle of the edge pixels'
+apart = 'polygons of brushes go through the middle of their edge pixels, without holes'
 filled = sorted(pieces, key=lambda each: each.image)
-more = dict(images=some, iou=0.75, box=1.0, changes=[apart, EMPTY])
+more = dict(images=some, iou=0.75, box=1.0, changes=['each piece is an object', apart, EMPTY])
 ours.write_truth(folder, filled, 'COCO of brushes', **more)
 
 folder = export('yolo', ours.BOXES, rectangle, BOX, 'YOLO_WITH_IMAGES')
@@ -175,7 +182,9 @@ more = dict(keypoints=ours.KEYPOINTS, changes=[hidden])
 ours.write_truth(folder, visible(ours.POSES), 'YOLO with keypoints', **more)
 
 folder = export('voc', ours.BOXES, rectangle, BOX, 'VOC')
-cut = 'boxes count pixels from 0 and are cut to whole pixels'
+cut = 'boxes are cut to whole pixels'
 decided = ['boxes count pixels from 0', 'has no XML file: not read']
-ours.write_truth(folder, plain, 'Pascal VOC', images=some, classes=SORTED, box=1.0, changes=[cut, EMPTY], decided=decided)
+ours.write_truth(
+    folder, plain, 'Pascal VOC', images=some, classes=SORTED, box=1.0, changes=[cut, EMPTY], decided=decided
+)
 shutil.rmtree('work')

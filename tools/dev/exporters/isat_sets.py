@@ -60,8 +60,7 @@ data = OUT / 'voc/data'
 ours.draw(data, objects=ours.MASKS)
 converter(VOCDetect).save_to_XML(str(data))
 boxes = ours.whole_boxes(no_crowds)
-zero = 'boxes count pixels from 0: --voc-from 0'
-more = dict(classes=sorted(ours.CLASSES), options=dict(voc_from=0), changes=[hole, zero], decided=[NO_CLASS])
+more = dict(classes=sorted(ours.CLASSES), changes=[hole], decided=[NO_CLASS, 'boxes count pixels from 0'])
 ours.write_truth(data.parent, boxes, 'Pascal VOC', **more)
 
 data = OUT / 'labelme/data'
@@ -78,4 +77,6 @@ made.save_to_voc(str(data / 'masks'))
 shutil.rmtree('isat')
 maps = {image: ours.seg_map(NAMES, image) for image in ours.SIZES}
 edges = 'polygons include the pixels of their last row and column'
-ours.write_truth(data.parent, [], 'maps with classification.txt', classes=NAMES, seg_maps=maps, iou=0.7, changes=[edges])
+ours.write_truth(
+    data.parent, [], 'maps with classification.txt', classes=NAMES, seg_maps=maps, iou=0.7, changes=[edges]
+)

@@ -35,10 +35,10 @@ def from_one(each):
 
 CLASSES = list(ours.CLASSES)
 boxes = [from_one(replace(each, crowd=each.difficult)) for each in ours.BOXES]
-clamped = 'coordinates below 1 become 1, whole pixels'
+clamped = '0 becomes 1'
 write(OUT / 'voc/data', PascalVocWriter)
 more = dict(classes=sorted(ours.CLASSES), options=dict(voc_from=0))
-zero = 'boxes are those of the drawing, from 0: --voc-from 0'
+zero = 'boxes count pixels from 0: needs --voc-from 0'
 ours.write_truth(OUT / 'voc', boxes, 'Pascal VOC', changes=[clamped, zero], **more)
 
 write(OUT / 'yolo/data', YOLOWriter)

@@ -71,7 +71,9 @@ def write(out, objects, shapes_of, embedded=True, **truth):
     for name in ours.SIZES:
         own = ours.objects_of(name, objects)
         save(out / 'data', name, [made for i, each in enumerate(own) for made in shapes_of(i, each)], embedded)
-    ours.write_truth(out, truth.pop('means', objects), 'JSON of its own', classes=truth.pop("classes", NO_ORDER), **truth)
+    ours.write_truth(
+        out, truth.pop('means', objects), 'JSON of its own', classes=truth.pop('classes', NO_ORDER), **truth
+    )
 
 
 out = Path(sys.argv[1])
@@ -85,9 +87,14 @@ write(
     changes=['has no crowds, no difficult objects and no order of classes'],
     iou=0.9,  # of the triangle, whose edge runs through pixels
 )
-write(out / 'rotated', ours.ROTATED, lambda i, each: [
-    shape(each.name, 'oriented_rectangle', points_of(ours.corners(each.box, each.degrees)))
-], means=ours.polygons_of_rotated(), iou=0.9, box=1.0)
+write(
+    out / 'rotated',
+    ours.ROTATED,
+    lambda i, each: [shape(each.name, 'oriented_rectangle', points_of(ours.corners(each.box, each.degrees)))],
+    means=ours.polygons_of_rotated(),
+    iou=0.9,
+    box=1.0,
+)
 write(
     out / 'keypoints',
     ours.POSES,
