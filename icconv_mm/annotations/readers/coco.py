@@ -33,6 +33,11 @@ _MPII = (
 
 _LISTS = ('images', 'annotations', 'categories')
 _FIELDS = ('file_name', 'image_id', 'category_id', 'bbox', 'segments_info')  # fields that only COCO files have
+_ENTRIES = {  # annotations may lack an "id", as labelformat writes them
+    'images': {'id': int, 'file_name': str},
+    'annotations': {'image_id': int, 'category_id': int},
+    'categories': {'id': int, 'name': str},
+}
 _PANOPTIC = {
     'images': {'id': int, 'file_name': str},
     'annotations': {'file_name': str, 'segments_info': list},
@@ -159,7 +164,7 @@ def _results(dataset: Dataset, path: Path, files: Files) -> None:
 
 def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> None:
     split = split_of(path.relative_to(files.root))
-    defects = _defects(content)
+    defects = _defects(content, _ENTRIES)
     names = _names(dataset, path, content, defects['categories'])
     _take_keypoints(dataset, [each for each in content['categories'] if isinstance(each, dict)], path)
     entries = _images(dataset, path, content, defects['images'], files, split)
@@ -215,9 +220,17 @@ def _say_defects(
             image_id = content[field][i].get('image_id') if isinstance(content[field][i], dict) else None
             image = images.get(image_id) if isinstance(image_id, int) else None
             dataset.leave_out(f'{path}: {field}[{i}]', defect, image, split)
-    good = [each for i, each in enumerate(content['annotations']) if i not in defects['annotations'] and 'id' in each]
-    if (shared := len(good) - len({short(each['id']) for each in good})) > 0:
-        dataset.warn(path, f'{shared} annotations have the "id" of another: all are read')
+    good = {
+        i: each for i, each in enumerate(content['annotations']) if i not in defects['annotations'] and 'id' in each
+    }
+    if (shared := len(good) - len({short(each['id']) for each in good.values()})) > 0:
+        first = {short(each['id']): each for each in reversed(good.values())}
+        again = [i for i, each in good.items() if each is not (same := first[short(each['id'])]) and each == same]
+        defects['annotations'].update(dict.fromkeys(again, 'is there twice'))  # PyLabel repeats them
+        if again:
+            dataset.warn(path, f'{len(again)} annotations are there twice: read once')
+        if shared > len(again):
+            dataset.warn(path, f'{shared - len(again)} annotations have the "id" of another: all are read')
 
 
 def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]) -> dict[int, str]:

@@ -25,6 +25,8 @@ TOOLS = {
     'labelimg': ('labelimg_sets.py', 'python3.11', 'labelImg==1.8.6'),
     'isat': ('isat_sets.py', 'python3.11', 'isat-sam==1.5.2'),
     'x-anylabeling': ('anylabeling_sets.py', 'python3.11', 'x-anylabeling-cvhub==4.2.1'),
+    'labelformat': ('labelformat_sets.py', 'python3.11', 'labelformat==0.1.17'),
+    'pylabel': ('pylabel_sets.py', 'python3.11', 'pylabel==0.1.55', 'pandas==2.2.3'),
     'supervisely': ('supervisely_sets.py', 'python3.11', 'supervisely==6.74.51', 'lxml==6.1.3'),
 }
 

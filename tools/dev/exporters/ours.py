@@ -158,6 +158,27 @@ def _chunk(chunk: tuple[bytes, bytes]) -> bytes:
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
+def as_coco(objects: Sequence[Object], first: int = 1) -> dict:
+    """Returns objects as COCO, for tools that convert, with RLE for holes and crowds and categories from ``first``."""
+    images = [dict(id=i, file_name=name, width=w, height=h) for i, (name, (w, h)) in enumerate(SIZES.items(), 1)]
+    extra = dict(keypoints=KEYPOINTS, skeleton=[[a + 1, b + 1] for a, b in SKELETON])
+    extra = extra if any(each.keypoints for each in objects) else {}
+    categories = [dict(id=i, name=name, supercategory='', **extra) for i, name in enumerate(CLASSES, first)]
+    annotations = []
+    for i, each in enumerate(objects, 1):
+        width, height = SIZES[each.image]
+        segmentation: list | dict = [list(piece) for piece in each.pieces]
+        if each.holes or each.crowd:
+            segmentation = dict(size=[height, width], counts=run_lengths(mask_of(each)))
+        entry = dict(id=i, image_id=list(SIZES).index(each.image) + 1, category_id=CLASSES.index(each.name) + first)
+        entry |= dict(bbox=list(each.box), area=each.box[2] * each.box[3], iscrowd=int(each.crowd))
+        entry |= dict(segmentation=segmentation)
+        if each.keypoints:
+            entry |= dict(keypoints=list(each.keypoints), num_keypoints=sum(v > 0 for v in each.keypoints[2::3]))
+        annotations.append(entry)
+    return dict(images=images, categories=categories, annotations=annotations)
+
+
 def _entries(objects: Sequence[Object], keypoints: bool) -> Iterator[dict]:
     for each in objects:
         entry = {'class': each.name, **({'box': list(each.box)} if each.box else {})}
