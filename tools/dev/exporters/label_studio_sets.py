@@ -75,7 +75,7 @@ def visible(objects):
 
 
 def export(name, objects, regions_of, controls, kind, images=ours.SIZES, later=None):
-    folder, work = OUT / name, Path('work')
+    folder, work = OUT / name, Path('server')
     shutil.rmtree(work, ignore_errors=True)
     ours.draw(work / 'upload/1', images, objects)
     tasks = []
@@ -187,4 +187,4 @@ decided = ['boxes count pixels from 0', 'has no XML file: not read']
 ours.write_truth(
     folder, plain, 'Pascal VOC', images=some, classes=SORTED, box=1.0, changes=[cut, EMPTY], decided=decided
 )
-shutil.rmtree('work')
+shutil.rmtree('server')
