@@ -1,6 +1,7 @@
 """Sets that other tools wrote of annotations of ours (``tools/dev/exporters``) mean what ``truth.json`` says."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from exporters import table
 from icconv_mm.annotations.convert import convert_dataset, read_dataset
+from icconv_mm.annotations.reading import DatasetError
 from icconv_mm.annotations.segmentations import mask_of
 
 pytest.importorskip('pycocotools')
@@ -20,7 +22,7 @@ SETS = [path.parent for path in sorted(EXPORTERS.glob('*/*/truth.json'))]
 
 def _decoded(counts, size):
     values = np.repeat(np.arange(len(counts), dtype=np.uint8) % 2, counts)
-    return values.reshape(size).T  # run lengths go by columns
+    return values.reshape(size).T  # RLE goes by columns
 
 
 def _iou(one, other):
@@ -74,6 +76,10 @@ def test_a_set_means_what_its_tool_meant(folder, tmp_path):
     shutil.copytree(folder / 'data', tmp_path / 'data')
     for name in truth['needs']:
         pytest.importorskip(name)
+    if truth['refused']:
+        with pytest.raises(DatasetError, match=re.escape(truth['refused'])):
+            read_dataset(tmp_path / 'data')
+        return
     dataset = read_dataset(tmp_path / 'data' / truth['read'], **truth['options'])
     said = [*dataset.notes, *(f'{file}: {what}' for file, what in dataset.warnings)]
     by_path = any('/' in name for name in truth['images'])  # two splits with the same names

@@ -27,6 +27,7 @@ _JSON = (
     (('"ISAT"',), 'ISAT', "export it from ISAT as COCO (its menu 'Tools', 'Convert')"),
     (('data_row',), 'Labelbox', 'convert it by labelbox.data.serialization.COCOConverter'),
     (('darwin', 'annotations'), 'Darwin', 'convert it: darwin convert coco FILES FOLDER'),
+    (('dm_format_version',), 'Datumaro', 'convert it: datum convert -if datumaro -f coco'),
     (('classTitle', 'objects'), 'Supervisely', 'convert it by supervisely.convert.to_coco'),
 )
 

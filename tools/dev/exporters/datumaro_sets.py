@@ -106,6 +106,9 @@ ours.write_truth(folder, objects, 'COCO', changes=[crowds], iou=0.9, **split)
 folder = export('coco_keypoints', ours.POSES, pose, 'coco_person_keypoints')
 ours.write_truth(folder, ours.POSES, 'COCO', keypoints=ours.KEYPOINTS, **split)
 
+folder = export('datumaro', ours.BOXES, box, 'datumaro')
+ours.write_truth(folder, [], 'JSON of its own', refused='is of Datumaro, which is not read')
+
 folder = export('voc', ours.BOXES, box, 'voc_detection')
 zero = 'boxes count pixels from 0'
 unlisted = 'images without objects get no XML'

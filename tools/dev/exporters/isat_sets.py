@@ -74,7 +74,9 @@ ours.draw(data / 'images', objects=ours.MASKS)
 made = converter(VOC)
 made.is_instance, made.keep_crowd = False, True
 made.save_to_voc(str(data / 'masks'))
+shutil.copytree('isat', OUT / 'json/data')
 shutil.rmtree('isat')
+ours.write_truth(OUT / 'json', [], 'JSON of its own', refused='is of ISAT, which is not read')
 maps = {image: ours.seg_map(NAMES, image) for image in ours.SIZES}
 edges = 'polygons include the pixels of their last row and column'
 ours.write_truth(

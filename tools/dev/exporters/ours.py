@@ -57,7 +57,7 @@ def _masked(image: str, name: str, *pieces: Sequence[float], **more: object) -> 
 
 BOXES = [
     Object('one.png', 'zebra', (6, 4, 20, 12)),
-    Object('one.png', 'ant', (34, 6, 26, 18)),  # to the right edge
+    Object('one.png', 'ant', (34, 6, 26, 18), occluded=True),  # to the right edge
     Object('two.png', 'ant', (0, 5, 10, 20)),  # from the left edge
     Object('two.png', 'zebra', (20, 8, 15, 9), difficult=True, occluded=True),
 ]
@@ -114,8 +114,8 @@ def _is_inside(polygon: Sequence[float], x: float, y: float) -> bool:
     return crossed % 2 == 1
 
 
-def run_lengths(rows: Sequence[Sequence[int]]) -> list[int]:
-    """Returns the run lengths of a mask [H][W] by columns, from a run of zeros on: COCO's ``counts``."""
+def encode_rle(rows: Sequence[Sequence[int]]) -> list[int]:
+    """Returns the RLE of a mask [H][W] by columns, from a run of zeros on: COCO's ``counts``."""
     counts, last = [0], 0
     for value in (row[x] for x in range(len(rows[0])) for row in rows):
         if value != last:
@@ -125,13 +125,13 @@ def run_lengths(rows: Sequence[Sequence[int]]) -> list[int]:
 
 
 def seg_map(names: Sequence[str], image: str) -> dict[str, list[int]]:
-    """Returns the run lengths of each class of an image; those without an object have the name that is no class."""
+    """Returns the RLE of each class of an image; pixels without an object have the name that is no class."""
     width, height = SIZES[image]
     of_pixels = [[next(iter(set(names) - set(CLASSES)), '')] * width for _ in range(height)]
     for each in objects_of(image, MASKS):
         for y, row in enumerate(mask_of(each)):
             of_pixels[y] = [each.name if value else before for value, before in zip(row, of_pixels[y])]
-    return {name: run_lengths([[value == name for value in row] for row in of_pixels]) for name in names}
+    return {name: encode_rle([[value == name for value in row] for row in of_pixels]) for name in names}
 
 
 def draw(folder: Path, names: Sequence[str] = tuple(SIZES), objects: Sequence[Object] = ()) -> list[Path]:
@@ -169,7 +169,7 @@ def as_coco(objects: Sequence[Object], first: int = 1) -> dict:
         width, height = SIZES[each.image]
         segmentation: list | dict = [list(piece) for piece in each.pieces]
         if each.holes or each.crowd:
-            segmentation = dict(size=[height, width], counts=run_lengths(mask_of(each)))
+            segmentation = dict(size=[height, width], counts=encode_rle(mask_of(each)))
         entry = dict(id=i, image_id=list(SIZES).index(each.image) + 1, category_id=CLASSES.index(each.name) + first)
         entry |= dict(bbox=list(each.box), area=each.box[2] * each.box[3], iscrowd=int(each.crowd))
         entry |= dict(segmentation=segmentation)
@@ -183,7 +183,7 @@ def _entries(objects: Sequence[Object], keypoints: bool) -> Iterator[dict]:
     for each in objects:
         entry = {'class': each.name, **({'box': list(each.box)} if each.box else {})}
         if each.pieces:
-            entry['mask'] = run_lengths(mask_of(each))
+            entry['mask'] = encode_rle(mask_of(each))
         if keypoints and each.keypoints:
             entry['keypoints'] = list(each.keypoints)
         if each.crowd:
@@ -204,6 +204,7 @@ def write_truth(
     changes: Sequence[str] = (),
     decided: Sequence[str] = (),
     options: dict | None = None,
+    refused: str = '',
     needs: Sequence[str] = (),
     read: str = '',
     box: float = 0.01,
@@ -226,14 +227,22 @@ def write_truth(
         changes: What the tool loses or changes, by its source.
         decided: Parts of the reader's notes and warnings about what it decides.
         options: Options of the reader.
+        refused: Part of the error, if the format is not read.
         needs: Libraries that the reader needs.
         read: What is read, below ``data``.
         box, point: Largest distance of boxes and keypoints in pixels.
         iou: Smallest IoU of a mask.
-        seg_maps: Run lengths of each class, by image.
+        seg_maps: RLE of each class, by image.
     """
     truth = dict(writes=writes, classes=list(classes), keypoints=list(keypoints), flips=list(flips))
-    truth |= dict(changes=list(changes), decided=list(decided), needs=list(needs), options=options or {}, read=read)
+    truth |= dict(
+        changes=list(changes),
+        decided=list(decided),
+        needs=list(needs),
+        options=options or {},
+        refused=refused,
+        read=read,
+    )
     truth['tolerance'] = dict(box=box, point=point, iou=iou)
     truth['images'] = {}
     for name in images:

@@ -116,6 +116,8 @@ truth(folder, 'YOLO', plain, ours.SPLITS, box=1.0, changes=[half])
 made, folder = project('voc', ours.BOXES, box, BOX)
 sly.convert.to_pascal_voc(made, dest_dir=str(folder / 'data'), train_val_split_coef=0.5)
 ending, plain = 'jpg', [shorter(each) for each in ours.BOXES]
+shutil.copytree('project', OUT / 'project/data')
+ours.write_truth(OUT / 'project', [], 'a project', refused='is of Supervisely, which is not read')
 more = dict(classes=sorted(ours.CLASSES), decided=['boxes count pixels from 0'], changes=[SHORT, 'images become JPEG'])
 truth(folder, 'Pascal VOC', plain, {'one.png': 'train', 'two.png': 'val', 'none.png': 'val'}, **more)
 shutil.rmtree('project')

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / 'docs/data.md'
 START, END = '<!-- tools that were tried -->\n', '<!-- end of the tools -->\n'
-_KINDS = {'Pascal': 'VOC', 'a': 'SLEAP'}  # of the first words of the formats
+_KINDS = {'Pascal': 'VOC', 'a': 'SLEAP', "labelme's": 'labelme'}  # of the first words of the formats
 _HEAD = '| tool | wrote | arrives | what the tool changes | what is decided |\n|---|---|---|---|---|\n'
 
 
@@ -43,7 +43,7 @@ def _cells(truths: list[dict]) -> Iterable[str]:
     for field in ('changes', 'decided'):
         lines = defaultdict(dict)
         for truth in truths:
-            for line in truth[field]:
+            for line in [*truth[field], *([truth['refused']] if field == 'decided' and truth['refused'] else [])]:
                 lines[line][_KINDS.get(truth['writes'].split()[0], truth['writes'].split()[0])] = None
         yield '; '.join(f'{line} ({", ".join(kinds)})' for line, kinds in lines.items())
 
