@@ -220,13 +220,12 @@ def _say_defects(
             image_id = content[field][i].get('image_id') if isinstance(content[field][i], dict) else None
             image = images.get(image_id) if isinstance(image_id, int) else None
             dataset.leave_out(f'{path}: {field}[{i}]', defect, image, split)
-    good = {
-        i: each for i, each in enumerate(content['annotations']) if i not in defects['annotations'] and 'id' in each
-    }
-    if (shared := len(good) - len({short(each['id']) for each in good.values()})) > 0:
-        first = {short(each['id']): each for each in reversed(good.values())}
-        again = [i for i, each in good.items() if each is not (same := first[short(each['id'])]) and each == same]
-        defects['annotations'].update(dict.fromkeys(again, 'is there twice'))  # PyLabel repeats them
+    entries, bad = content['annotations'], defects['annotations']
+    good = [i for i, each in enumerate(entries) if i not in bad and 'id' in each]
+    if (shared := len(good) - len({short(entries[i]['id']) for i in good})) > 0:
+        first = {short(entries[i]['id']): i for i in reversed(good)}
+        again = [i for i in good if i != (same := first[short(entries[i]['id'])]) and entries[i] == entries[same]]
+        bad.update(dict.fromkeys(again, 'is there twice'))  # PyLabel repeats them
         if again:
             dataset.warn(path, f'{len(again)} annotations are there twice: read once')
         if shared > len(again):

@@ -39,4 +39,10 @@ made.export.ExportToYoloV5(str(folder / 'data/labels'), 'dataset.yaml', copy_ima
 splits = dict.fromkeys(ours.SIZES, 'train')
 ours.write_truth(folder, PLAIN, 'YOLO', splits=splits, changes=['val is the folder of train'])
 
+folder = OUT / 'yolo_keypoints'
+(folder / 'data').mkdir(parents=True)
+to = dict(copy_images=True, cat_id_index=0, keypoints=True)
+dataset(ours.POSES).export.ExportToYoloV5(str(folder / 'data/labels'), 'dataset.yaml', **to)
+unnamed = 'the YAML has no kpt_shape'
+ours.write_truth(folder, [], 'YOLO with keypoints', changes=[unnamed], refused='no YAML gives their kpt_shape')
 shutil.rmtree('source')
