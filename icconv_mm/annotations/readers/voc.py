@@ -72,7 +72,7 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
                 root.findtext('size/height') or root.findtext('imagesize/nrows'),
                 ('size/width', 'size/height'),
             )
-            tools |= {tool for field, mark, tool in _FROM_ZERO if mark in (root.findtext(field) or '')}
+            tools.add(next((tool for field, mark, tool in _FROM_ZERO if mark in (root.findtext(field) or '')), ''))
             image = _voc_image(dataset, path, root, files, splits[path], replaced)
             if image is None or not dataset.is_first(image, path):
                 continue
@@ -88,7 +88,7 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
     if replaced:
         more = f' ({len(replaced)} such files)' if len(replaced) > 1 else ''
         dataset.notes.append(f'{replaced[0]} is read in its place{more}')
-    _count_pixels(dataset, read, rotated, sorted(tools), files.voc_from)
+    _count_pixels(dataset, read, rotated, '' if '' in tools else ' and '.join(sorted(tools)), files.voc_from)
     for path, image, written in read:
         fit_to_image(dataset, image, written, path)
     annotations = [annotation for _, annotation in dataset.annotations()]
@@ -199,13 +199,13 @@ def _count_pixels(
     dataset: Dataset,
     read: Sequence[tuple[Path, AnnotatedImage, tuple[int, int] | None]],
     rotated: Sequence[Annotation],
-    tools: Sequence[str],
+    tool: str,
     given: int | None,
 ) -> None:
     """Moves upright boxes that count pixels from 1 and include the last one; else they end before it.
 
     Counting from 1 no side starts at 0 and none has fractions; counting from 0 none ends at the image's width + 1. More
-    boxes decide, else the tool that the files name; a set without either counts from 1. An end at the width says
+    boxes decide, else the tool that all files name; a set without either counts from 1. An end at the width says
     nothing: careless boxes end there.
     """
     boxes, polygons, from_zero, from_one = [], [], 0, 0
@@ -218,12 +218,12 @@ def _count_pixels(
         from_zero += sum(x == 0 or y == 0 or any(value % 1 for value in (x, y, w, h)) for x, y, w, h in own)
         from_one += sum(width > 0 and (x + w == width + 1 or y + h == height + 1) for x, y, w, h in own)
         boxes += own
-    first = int(from_zero <= from_one and not tools) if given is None else given
+    first = int(from_zero <= from_one and not tool) if given is None else given
     if given is None and boxes:
         speaks = f'{from_zero} of {len(boxes)} start at 0 or have fractions'
         against = f'{from_one} of {len(boxes)} end at the width or height + 1'
-        if tools and from_zero <= from_one:
-            why = f'as {tools[0]} writes them'
+        if tool and from_zero <= from_one:
+            why = f'as {tool} writes them'
         elif not (from_zero or from_one):
             why = 'as in Pascal VOC; no box says otherwise'
         else:
