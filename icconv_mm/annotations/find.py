@@ -28,6 +28,7 @@ _READERS = (
     *(deeplabcut_sources, labelme_sources, label_studio_sources, sleap_sources),
 )
 _COMMON = ('data', 'annotations')  # file names that many datasets use
+_NO_OBJECTS = ('__ignore__', '__background__', '_background_')  # of LabelMe, ISAT and others
 _FORMATS = (
     "COCO's JSON, YOLO, Pascal VOC, CVAT, LabelMe, Label Studio's JSON, segmentation maps beside images, a mask PNG "
     'per instance, DeepLabCut, SLEAP, folders of classes'
@@ -74,12 +75,27 @@ def read_datasets(
         labelled[0].missing += [each for one in empty for each in one.missing]
         for each in labelled:
             each.strict = strict
+            _remove_background(each)
             for _, annotation in each.annotations() if crowd_as_objects else ():
                 annotation.crowd = False
             _say_outside(each, files)
             check_left_out(each)
         datasets += labelled
     return datasets
+
+
+def _remove_background(dataset: Dataset) -> None:
+    """Removes objects of a class that tools use for pixels of no object, as ISAT does for holes, with a warning."""
+    for name in [each for each in dataset.classes if each in _NO_OBJECTS and len(dataset.classes) > 1]:
+        removed = 0
+        for image in dataset.images.values():
+            kept = [each for each in image.annotations or () if each.name != name]
+            if len(kept) < len(image.annotations or ()):
+                removed += len(image.annotations) - len(kept)
+                image.annotations = kept
+        dataset.classes.remove(name)
+        if removed:
+            dataset.warn(dataset.location, f'{removed} objects of {name!r}, which is no class: not learned')
 
 
 def _say_outside(dataset: Dataset, files: Files) -> None:

@@ -351,8 +351,10 @@ class Files:
             self._images = {}
             beside = self.root.parent / 'images'  # shared by several folders of annotations
             has_none = beside.is_dir() and not self.ending(*IMAGE_SUFFIXES[:2])
+            maps = {path.with_suffix('') for path, kind in self.kinds.items() if kind == 'COCO panoptic'}
             for path in self.ending(*IMAGE_SUFFIXES) + (Files(beside).ending(*IMAGE_SUFFIXES) if has_none else []):
-                self._images.setdefault(path.name, []).append(path)
+                if not maps or path.parent not in maps:  # the maps have the names of the images
+                    self._images.setdefault(path.name, []).append(path)
         fitting = self._images.get(base, [])
         if len(fitting) == 1 and not parent.startswith('/'):  # most names: looking into the folders is slow
             return fitting[0]

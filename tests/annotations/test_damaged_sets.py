@@ -152,7 +152,7 @@ def test_entries_of_one_image_and_another_size(tmp_path):
 def test_a_image_that_is_listed_twice_is_said(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '0.jpg'])
-    assert '0.jpg: is listed again in a.json, with the same objects: the later ones are taken' in said(_only(tmp_path))
+    assert '0.jpg: is listed again in a.json, with the same objects: the first ones are taken' in said(_only(tmp_path))
 
 
 def _panoptic(root, count=5):

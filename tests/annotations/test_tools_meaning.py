@@ -79,13 +79,13 @@ def test_crowds_alone_are_refused(reported_cases, tmp_path):
     assert _converted(dataset, 'instance', tmp_path).counts == {'cell': 4}
 
 
-def test_the_later_of_two_people_counts(reported_cases):
+def test_the_newest_annotation_of_two_people_counts(reported_cases):
     dataset = annotations.read(reported_cases / 'fmt_coco_listed_twice/data')
     assert {image.path.name: [each.box for each in image.annotations] for image in dataset} == {
-        'a.png': [[11, 10, 10, 10]],
+        'a.png': [[10, 10, 10, 10]],
         'b.png': [[30, 10, 10, 10]],
     }
-    assert 'the later ones are taken' in _said(dataset)
+    assert 'the first ones are taken' in _said(dataset)
 
 
 def test_stuff_beside_instances_is_not_read(reported_cases):
@@ -155,7 +155,9 @@ def _shapes(tmp_path, *shapes, **more):
 def test_labels_of_labelme_that_are_no_class(tmp_path):
     corners = [[1, 1], [9, 9]]
     dataset = _shapes(tmp_path, ('cat', 'rectangle', corners), ('__ignore__', 'rectangle', corners))
-    assert _counts(dataset) == {'cat': 1} and 'is __ignore__, which is no class: not learned' in _said(dataset)
+    assert _counts(dataset) == {'cat': 1} and "1 objects of '__ignore__', which is no class: not learned" in _said(
+        dataset
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,6 +246,29 @@ def test_the_project_of_roboflow_is_no_class(tmp_path, is_used):
     assert annotations.read(tmp_path).classes == ['cells'] * is_used + ['red', 'white']
 
 
+def test_an_annotation_that_is_there_twice_is_read_once(tmp_path):
+    draw(tmp_path, '0.jpg')
+    coco(tmp_path / 'a.json', ['0.jpg'], [[1, 1, 5, 5]])
+    content = json.loads((tmp_path / 'a.json').read_text())
+    content['annotations'] *= 2
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    dataset = annotations.read(tmp_path)
+    assert _counts(dataset) == {'x': 1} and '1 annotations are there twice: read once' in _said(dataset)
+
+
+def test_the_background_is_no_class(tmp_path):
+    draw(tmp_path, '0.jpg', '1.jpg')
+    coco(tmp_path / 'a.json', ['0.jpg', '1.jpg'])
+    content = json.loads((tmp_path / 'a.json').read_text())
+    content['categories'] = [dict(id=1, name='cell'), dict(id=2, name='__background__')]
+    content['annotations'][1]['category_id'] = 2
+    del content['annotations'][0]['id']
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    dataset = annotations.read(tmp_path)
+    assert _counts(dataset) == {'cell': 1} and len(dataset) == 2
+    assert "1 objects of '__background__', which is no class: not learned" in _said(dataset)
+
+
 def test_an_image_beside_a_folder_with_one_of_its_name(tmp_path):
     draw(tmp_path, 'images/a.jpg', 'images/sub/a.jpg')
     coco(tmp_path / 'labels/x.json', ['a.jpg', 'sub/a.jpg'], [[1, 1, 5, 5], [2, 2, 5, 5]])
@@ -284,6 +309,14 @@ def test_yolo_without_a_whole_yaml(tmp_path, texts, splits):
     assert [image.split for image in sorted(dataset, key=lambda image: image.path)] == splits
 
 
+def test_keypoints_of_yolo_without_their_number_are_no_polygons(tmp_path):
+    draw(tmp_path, 'images/0.jpg')
+    points = ' '.join(['.4 .4 2', '.6 .6 1'] * 2)
+    write(tmp_path, {'classes.txt': 'cat\n', 'labels/0.txt': f'0 .5 .5 .2 .2 {points}\n'})
+    with pytest.raises(DatasetError, match='has keypoints, and no YAML gives their kpt_shape'):
+        annotations.read(tmp_path)
+
+
 # --- segmentation maps ---
 
 
@@ -315,6 +348,14 @@ def test_tables_of_colours(tmp_path, name, text):
     write(tmp_path, {name: text})
     made = _converted(annotations.read(tmp_path), 'semantic', tmp_path)
     assert made.classes == ['soil', 'weed'] and made.counts['weed'] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_colours_of_pascal_voc_without_a_table_are_no_classes(tmp_path):
+    _colored(tmp_path, [(0, 0, 0), (128, 0, 0)])
+    (tmp_path / 'original').rename(tmp_path / 'JPEGImages')
+    (tmp_path / 'ground_truth').rename(tmp_path / 'SegmentationClass')
+    with pytest.raises(DatasetError, match=r'class_dict.csv .* 0.png has \(128, 0, 0\), \(0, 0, 0\)'):
+        annotations.read(tmp_path)
 
 
 def test_ade20k_as_it_lies(tmp_path):

@@ -22,6 +22,7 @@ def unannotated(body: list[ast.stmt], owner: str = '') -> list[str]:
 
 def test_public_functions_say_what_they_take():
     sources = [path for folder in ('icconv_mm', 'tools') for path in (REPO / folder).rglob('*.py')]
+    sources = [path for path in sources if not path.name.endswith('_sets.py')]  # scripts for other tools' environments
     found = {str(path.relative_to(REPO)): unannotated(ast.parse(path.read_text()).body) for path in sources}
     assert {path: names for path, names in found.items() if names} == {}
     assert unannotated(ast.parse('def f(a: int, *, b): ...\nclass C:\n    def g(self, x: int): ...').body) == ['f']

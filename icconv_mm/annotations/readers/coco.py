@@ -33,6 +33,11 @@ _MPII = (
 
 _LISTS = ('images', 'annotations', 'categories')
 _FIELDS = ('file_name', 'image_id', 'category_id', 'bbox', 'segments_info')  # fields that only COCO files have
+_ENTRIES = {  # annotations may lack an "id", as labelformat writes them
+    'images': {'id': int, 'file_name': str},
+    'annotations': {'image_id': int, 'category_id': int},
+    'categories': {'id': int, 'name': str},
+}
 _PANOPTIC = {
     'images': {'id': int, 'file_name': str},
     'annotations': {'file_name': str, 'segments_info': list},
@@ -161,7 +166,7 @@ def _results(dataset: Dataset, path: Path, files: Files) -> None:
 
 def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> None:
     split = split_of(path.relative_to(files.root))
-    defects = _defects(content)
+    defects = _defects(content, _ENTRIES)
     names = _names(dataset, path, content, defects['categories'])
     _take_keypoints(dataset, [each for each in content['categories'] if isinstance(each, dict)], path)
     entries = _images(dataset, path, content, defects['images'], files, split)
@@ -219,9 +224,16 @@ def _say_defects(
             image_id = content[field][i].get('image_id') if isinstance(content[field][i], dict) else None
             image = images.get(image_id) if isinstance(image_id, int) else None
             dataset.leave_out(f'{path}: {field}[{i}]', defect, image, split)
-    good = [each for i, each in enumerate(content['annotations']) if i not in defects['annotations'] and 'id' in each]
-    if (shared := len(good) - len({short(each['id']) for each in good})) > 0:
-        dataset.warn(path, f'{shared} annotations have the "id" of another: all are read')
+    entries, bad = content['annotations'], defects['annotations']
+    good = [i for i, each in enumerate(entries) if i not in bad and 'id' in each]
+    if (shared := len(good) - len({short(entries[i]['id']) for i in good})) > 0:
+        first = {short(entries[i]['id']): i for i in reversed(good)}
+        again = [i for i in good if i != (same := first[short(entries[i]['id'])]) and entries[i] == entries[same]]
+        bad.update(dict.fromkeys(again, 'is there twice'))  # PyLabel repeats them
+        if again:
+            dataset.warn(path, f'{len(again)} annotations are there twice: read once')
+        if shared > len(again):
+            dataset.warn(path, f'{shared - len(again)} annotations have the "id" of another: all are read')
 
 
 def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]) -> dict[int, str]:
@@ -304,13 +316,14 @@ def _of_one_size(
 def _add_entry(
     dataset: Dataset, image: AnnotatedImage, own: list[Annotation], size: tuple[int, int], path: Path
 ) -> None:
-    """Adds the objects of an entry to its image; they replace those of an earlier entry if most of them are the same.
+    """Adds the objects of an entry to its image, unless most of them are the same as those of an earlier entry.
 
-    Label Studio lists an image once for each person who annotated it.
+    Label Studio lists an image once for each person who annotated it, the newest first (``annotation_result_from_task``
+    of label-studio-sdk 2.1.2).
     """
     from pycocotools.mask import iou
 
-    before = list(image.annotations)
+    before = image.annotations
     if own and before:
         for annotation in own + before:
             measure(annotation, size)
@@ -318,10 +331,10 @@ def _add_entry(
         is_same_class = np.array([[one.name == other.name for other in before] for one in own])
         same = int(((iou(*boxes, [0] * len(before)) * is_same_class).max(1) > _SAME).sum())
         is_again = 2 * same >= max(len(own), len(before))
-        what = 'the same objects: the later ones are taken' if is_again else 'other objects: all are taken'
+        what = 'the same objects: the first ones are taken' if is_again else 'other objects: all are taken'
         dataset.warn(image.path, f'is listed again in {path.name}, with {what}')
-        image.annotations = [] if is_again else before
-    image.annotations += own
+        own = [] if is_again else own
+    image.annotations = before + own
 
 
 def _written(entry: dict) -> tuple[int, int] | None:

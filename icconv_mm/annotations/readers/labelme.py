@@ -1,4 +1,4 @@
-"""Reads LabelMe's JSON files, one per image."""
+"""Reads the JSON files of LabelMe and X-AnyLabeling, one per image."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,6 @@ from icconv_mm.errors import short
 
 _CORNERS = 32  # vertices of the polygon that replaces a circle
 _RADIUS = 5  # of points, and half the width of lines, in pixels: as in labelme/utils/shape.py of LabelMe 6.3.1
-_NO_OBJECTS = ('__ignore__', '_background_')  # labels of LabelMe's exporters for pixels of no object
 
 
 def labelme_sources(files: Files) -> Iterator[tuple]:
@@ -30,7 +29,10 @@ def labelme_sources(files: Files) -> Iterator[tuple]:
 
 
 def _labelme(paths: list[Path], files: Files) -> Dataset:
-    """Reads LabelMe files: shapes of one label and ``group_id`` are an object; points are keypoints named by label."""
+    """Reads LabelMe files: shapes of one label and ``group_id`` are an object; points are keypoints named by label.
+
+    As in X-AnyLabeling's exports, ``difficult`` objects are ignored, and ``difficult`` keypoints are hidden.
+    """
     dataset, contents = Dataset('LabelMe', files.root), {}
     for path in paths:
         image = files.beside(path.stem, path.parent)
@@ -84,8 +86,6 @@ def _content(dataset: Dataset, content: Any, path: Path, image: Path | None) -> 
     for i, shape in enumerate(content.get('shapes') or ()):
         if (defect := _shape_defect(shape)) is not None:
             dataset.leave_out(f'{path}: shapes[{i}]', defect, image or path)
-        elif shape['label'] in _NO_OBJECTS:
-            dataset.warn(f'{path}: shapes[{i}]', f'is {shape["label"]}, which is no class: not learned')
         else:
             shapes.append((i, shape))
     return _Content(image_path, size, shapes)
@@ -155,7 +155,7 @@ def _labelme_annotation(
     for _, shape in group:
         given, kind = shape['points'], shape.get('shape_type') or 'polygon'
         if _is_point(shape):
-            points[shape['label']] = given[0]
+            points[shape['label']] = (*given[0], 1 if shape.get('difficult') is True else 2)
             if not is_lone_point:
                 continue
         name = shape['label']
@@ -166,7 +166,7 @@ def _labelme_annotation(
             (x, y), radius = given[0], float(np.hypot(*np.subtract(*given)))
             turns = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
             polygons.append(np.stack([x + radius * np.cos(turns), y + radius * np.sin(turns)], 1).ravel().tolist())
-        elif kind in ('polygon', 'oriented_rectangle') and len(given) >= 3:
+        elif kind in ('polygon', 'oriented_rectangle', 'rotation') and len(given) >= 3:
             polygons.append([float(value) for point in given for value in point])
         elif kind == 'mask' or (kind in ('line', 'linestrip') and len(given) >= 2) or kind == 'point':
             drawn = _decoded_mask(shape, size) if kind == 'mask' else _drawn(given, size)
@@ -178,12 +178,15 @@ def _labelme_annotation(
     if mask is None and not (polygons or box or points):
         return None
     annotation = Annotation(dataset.add_class(name or 'object'), box, location=where)
+    annotation.crowd = any(
+        shape.get('difficult') is True for _, shape in group if is_lone_point or not _is_point(shape)
+    )
     annotation.segmentation = as_segmentation(polygons or None, size, dataset, where, image)
     if mask is not None:
         own = 0 if annotation.segmentation is None else mask_of(annotation.segmentation, size)
         annotation.segmentation = as_segmentation(mask | own, size, dataset, where, image)
     if points:
-        triples = [(*points[part], 2) if part in points else (0, 0, 0) for part in dataset.keypoints]
+        triples = [points.get(part, (0, 0, 0)) for part in dataset.keypoints]
         annotation.keypoints = [float(value) for triple in triples for value in triple]
         annotation.box = annotation.box or (
             None if annotation.segmentation else box_of_keypoints(annotation.keypoints, size)

@@ -11,12 +11,14 @@ from icconv_mm.annotations.images_on_disk import Files
 Table = dict[int, tuple[str, tuple[int, int, int] | None]]
 
 _FILE = re.compile(  # does not match filenames.txt
-    r'(.*[^a-z])?(classes|class_names|labelmap|label_colors|class_dict|objectinfo150)\.(txt|csv)|(names|labels)\.(txt|csv)'
+    r'((.*[^a-z])?(classes|classification|class_names|labelmap|label_colors|class_dict|objectinfo150)|names|labels)'
+    r'\.(txt|csv)'
 )
 _NUMBERED = re.compile(r'([0-9]{1,9})[\s:,;=]+(?=\S)')
 _COLOR = re.compile(r'(^[0-9]{1,9}[\s,;]+)?([0-9]{1,3})[\s,;]+([0-9]{1,3})[\s,;]+([0-9]{1,3})')
 _HEX = re.compile(r'#([0-9a-fA-F]{6})\b')
 _BYTE = re.compile(r'\s*[0-9]{1,3}\s*')
+_OF_COLORS = '# label:color_rgb'  # the first line of datumaro's and CVAT's labelmap.txt
 _NO_VALUE = '__ignore__'  # LabelMe's first line of labels.txt: its pixels are 255
 _OTHER = 'ignored'  # name of ADE20K's value 0, "other objects": mmseg's reduce_zero_label
 # The classes that Cityscapes evaluates, with the values in labelIds; their order gives those in labelTrainIds.
@@ -39,8 +41,25 @@ def tables_in(files: Files) -> dict[Path, Table]:
             lines = files.text(path).splitlines()
             is_rows = path.suffix.lower() == '.csv' or path.stem.lower() == 'objectinfo150'
             if table := _table_of_rows(lines) if is_rows else _table_of_lines(lines):
-                tables[path] = table
+                is_colored = path.name.lower() == 'label_colors.txt' or lines[0].startswith(_OF_COLORS)
+                tables[path] = _with_colors(table, path, files) if is_colored and not has_colors(table) else table
     return tables
+
+
+def _with_colors(table: Table, path: Path, files: Files) -> Table:
+    """Returns a table of colours that datumaro wrote without colours, with those that it paints: Pascal VOC's."""
+    names = [name for name, _ in table.values()]
+    names = names if 'background' in names else ['background', *names]
+    warning = str(path), 'has names without colours: those of Pascal VOC are taken, in the order of the names'
+    if warning not in files.warnings:
+        files.warnings.append(warning)
+    return {value: (name, _voc_color(value)) for value, name in enumerate(names)}
+
+
+def _voc_color(value: int) -> tuple[int, int, int]:
+    """Returns the colour of a value in Pascal VOC's palette: every third bit belongs to one of red, green and blue."""
+    red, green, blue = (sum((value >> 3 * i + k & 1) << 7 - i for i in range(8)) for k in range(3))
+    return red, green, blue
 
 
 def table_of(folder: Path, tables: dict[Path, Table]) -> Path | None:

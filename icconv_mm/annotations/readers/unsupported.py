@@ -12,9 +12,12 @@ from icconv_mm.annotations.readers.yolo import has_yolo_labels
 from icconv_mm.annotations.reading import DatasetError, head
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
-_OF_IMAGES = re.compile(r'(.*[^a-z])?(images?|imgs?|originals?|photos?|pictures?|frames|rgb|inputs?|leftimg8bit)')
+_OF_IMAGES = re.compile(
+    r'(.*[^a-z])?((jpeg)?images?|imgs?|originals?|photos?|pictures?|frames|rgb|inputs?|leftimg8bit)'
+)
 _OF_MAPS = re.compile(
-    r'(.*[^a-z])?(masks?|annotations?|labels?|ground[ _-]?truths?|gts?|gtfine|segmentations?|segmaps?|targets?)'
+    r'(.*[^a-z])?(masks?|annotations?|labels?|ground[ _-]?truths?|gts?|gtfine|segmentations?|segmaps?|targets?|'
+    r'segmentation(class|object)|.+annot)'
 )
 _LISTED = 8  # colours in a message
 # The marks of a JSON file, by tool, and what converts it.
@@ -24,6 +27,7 @@ _JSON = (
     (('"ISAT"',), 'ISAT', "export it from ISAT as COCO (its menu 'Tools', 'Convert')"),
     (('data_row',), 'Labelbox', 'convert it by labelbox.data.serialization.COCOConverter'),
     (('darwin', 'annotations'), 'Darwin', 'convert it: darwin convert coco FILES FOLDER'),
+    (('dm_format_version',), 'Datumaro', 'convert it: datum convert -if datumaro -f coco'),
     (('classTitle', 'objects'), 'Supervisely', 'convert it by supervisely.convert.to_coco'),
 )
 

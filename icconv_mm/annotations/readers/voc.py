@@ -15,6 +15,12 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _BOX = ('xmin', 'ymin', 'xmax', 'ymax')
 _ROTATED = ('cx', 'cy', 'w', 'h', 'angle')
+# Tools whose boxes are those of the drawing, in pixels from 0, and the mark in their files.
+_FROM_ZERO = (
+    ('source/database', 'X-AnyLabeling', 'X-AnyLabeling'),
+    ('explain', 'XML from ISAT', 'ISAT'),
+    ('owner/name', 'Label Studio', 'Label Studio'),
+)
 _YES = ('1', 'true', 'yes')
 
 
@@ -54,6 +60,8 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
     lists = listed(files, 'Main', elsewhere=False)
     splits = splits_of(paths, lists, files, dataset)
     read: list[tuple[Path, AnnotatedImage, tuple[int, int] | None]] = []
+    rotated: list[Annotation] = []
+    tools: set[str] = set()
     replaced: list[str] = []  # images that are not there, and those that are read in their place
     # A file without an image of its own name may name another file's image: the file with that name is read first.
     for path in sorted(splits, key=lambda path: _beside(path, files) is None):
@@ -64,6 +72,7 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
                 root.findtext('size/height') or root.findtext('imagesize/nrows'),
                 ('size/width', 'size/height'),
             )
+            tools.add(next((tool for field, mark, tool in _FROM_ZERO if mark in (root.findtext(field) or '')), ''))
             image = _voc_image(dataset, path, root, files, splits[path], replaced)
             if image is None or not dataset.is_first(image, path):
                 continue
@@ -72,21 +81,22 @@ def _voc(paths: list[Path], files: Files) -> Dataset:
             for i, element in enumerate(root.iter('object')):
                 where = f'{path}: object {i + 1}'
                 with dataset.reading(where, image.path, image.split):
-                    if (annotation := _voc_annotation(dataset, element, image, written, where)) is not None:
+                    annotation, is_rotated = _voc_annotation(dataset, element, image, written, where)
+                    if annotation is not None:
                         image.annotations.append(annotation)
+                        rotated += [annotation] if is_rotated else []
     if replaced:
         more = f' ({len(replaced)} such files)' if len(replaced) > 1 else ''
         dataset.notes.append(f'{replaced[0]} is read in its place{more}')
-    _count_pixels(dataset, read, files.voc_from)
+    _count_pixels(dataset, read, rotated, '' if '' in tools else ' and '.join(sorted(tools)), files.voc_from)
     for path, image, written in read:
         fit_to_image(dataset, image, written, path)
     annotations = [annotation for _, annotation in dataset.annotations()]
     if annotations and all(annotation.box is None for annotation in annotations):
         dataset.format = 'LabelMe of MIT'
-    if rotated := sum(None not in (annotation.box, annotation.segmentation) for annotation in annotations):
-        dataset.notes.append(
-            f'{rotated} rotated boxes are polygons for masks, and the boxes around these for detection'
-        )
+    if rotated:
+        what = 'rotated boxes are polygons for masks, and the boxes around these for detection'
+        dataset.notes.append(f'{len(rotated)} {what}')
     dataset.classes = sorted({annotation.name for annotation in annotations})
     _say_unlabelled(dataset, {path.stem for path in paths}, lists, files)
     return dataset
@@ -147,15 +157,17 @@ def _voc_image(
 
 def _voc_annotation(
     dataset: Dataset, element: Element, image: AnnotatedImage, written: tuple[int, int] | None, where: str
-) -> Annotation | None:
-    """Returns the annotation of an object, a box with the differences of its corners as width and height.
+) -> tuple[Annotation | None, bool]:
+    """Returns the annotation of an object, and whether its box is rotated.
+
+    Width and height of an upright box are the differences of its corners.
 
     Raises:
         DatasetError: A field is invalid; the message names it.
     """
     name = (element.findtext('name') or '').strip()
     if (element.findtext('deleted') or '').strip() == '1':  # LabelMe keeps them
-        return None
+        return None, False
     if not name:
         raise DatasetError('has no name')
     crowd = (element.findtext('difficult') or '').strip().lower() in _YES
@@ -165,39 +177,54 @@ def _voc_annotation(
         x, y, w, h, angle = (as_number(rotated.findtext(side), f'{name}: robndbox/{side}') for side in _ROTATED)
         around, corners = oriented_box((x, y), (w, h), math.degrees(angle))
         polygon = as_segmentation([corners], size, dataset, where, image)
-        return Annotation(name, around, polygon, crowd=crowd, location=where)
+        return Annotation(name, around, polygon, crowd=crowd, location=where), True
     if box is None and (points := element.findall('polygon/pt')):
         values = [as_number(point.findtext(side), f'{name}: polygon/pt/{side}') for point in points for side in 'xy']
         polygon = as_segmentation([values], size, dataset, where, image)
-        return None if polygon is None else Annotation(name, segmentation=polygon, crowd=crowd, location=where)
+        return polygon and Annotation(name, segmentation=polygon, crowd=crowd, location=where), False
     if box is None:
         raise DatasetError(f'{name}: has no bndbox, and no polygon')
     x1, y1, x2, y2 = (as_number(box.findtext(side), f'{name}: bndbox/{side}') for side in _BOX)
     if x2 <= x1 or y2 <= y1:
         raise DatasetError(f'{name}: the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) has no area')
-    return Annotation(name, [x1, y1, x2 - x1, y2 - y1], crowd=crowd, location=where)
+    annotation = Annotation(name, [x1, y1, x2 - x1, y2 - y1], crowd=crowd, location=where)
+    if element.find('polygon/x1') is not None:  # supervision, Roboflow
+        tags = [f'{side}{k + 1}' for k in range(len(element.find('polygon')) // 2) for side in 'xy']
+        values = [as_number(element.findtext(f'polygon/{tag}'), f'{name}: polygon/{tag}') for tag in tags]
+        annotation.segmentation = as_segmentation([values], size, dataset, where, image)
+    return annotation, False
 
 
 def _count_pixels(
-    dataset: Dataset, read: Sequence[tuple[Path, AnnotatedImage, tuple[int, int] | None]], given: int | None
+    dataset: Dataset,
+    read: Sequence[tuple[Path, AnnotatedImage, tuple[int, int] | None]],
+    rotated: Sequence[Annotation],
+    tool: str,
+    given: int | None,
 ) -> None:
-    """Moves boxes that count pixels from 1 and include the last one; else they count from 0 and end before it.
+    """Moves upright boxes that count pixels from 1 and include the last one; else they end before it.
 
     Counting from 1 no side starts at 0 and none has fractions; counting from 0 none ends at the image's width + 1. More
-    boxes decide; a set without such boxes counts from 1. An end at the width says nothing: careless boxes end there.
+    boxes decide, else the tool that all files name; a set without either counts from 1. An end at the width says
+    nothing: careless boxes end there.
     """
-    boxes, from_zero, from_one = [], 0, 0
+    boxes, polygons, from_zero, from_one = [], [], 0, 0
+    others = set(map(id, rotated))
     for _, image, written in read:
-        own = [annotation.box for annotation in image.annotations if annotation.segmentation is None]
+        upright = [each for each in image.annotations if each.box is not None and id(each) not in others]
+        own = [annotation.box for annotation in upright]
+        polygons += [polygon for annotation in upright for polygon in annotation.segmentation or ()]
         width, height = (written or image.size) if own else (0, 0)  # zeros if it cannot be read
         from_zero += sum(x == 0 or y == 0 or any(value % 1 for value in (x, y, w, h)) for x, y, w, h in own)
         from_one += sum(width > 0 and (x + w == width + 1 or y + h == height + 1) for x, y, w, h in own)
         boxes += own
-    first = int(from_zero <= from_one) if given is None else given
+    first = int(from_zero <= from_one and not tool) if given is None else given
     if given is None and boxes:
         speaks = f'{from_zero} of {len(boxes)} start at 0 or have fractions'
         against = f'{from_one} of {len(boxes)} end at the width or height + 1'
-        if not (from_zero or from_one):
+        if tool and from_zero <= from_one:
+            why = f'as {tool} writes them'
+        elif not (from_zero or from_one):
             why = 'as in Pascal VOC; no box says otherwise'
         else:
             why = f'{speaks}, {against}' if from_zero and from_one else speaks if from_zero else against
@@ -205,6 +232,8 @@ def _count_pixels(
     for box in boxes if first else ():
         x, y, w, h = box
         box[:] = [x - 1, y - 1, w + 1, h + 1]
+    for polygon in polygons if first else ():
+        polygon[:] = [max(value - 1, 0) for value in polygon]
 
 
 def voc_names(paths: Iterable[Path]) -> set[str]:

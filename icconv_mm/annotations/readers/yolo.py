@@ -14,13 +14,14 @@ from typing import Any
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, followed, is_text, located, split_of
-from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_text, read_yaml
+from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_json, read_text, read_yaml
 from icconv_mm.annotations.segmentations import as_segmentation
 from icconv_mm.errors import short
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _LOOKED_AT = 50  # images whose text files are looked at, where no YAML says that they are YOLO's
 _LINE = re.compile(r'\s*[0-9]+([ \t]+-?[0-9.]+(e-?[0-9]+)?){4,}[ \t]*([\r\n]|$)')
+_NAMES = ('classes.txt', 'names.txt', 'predefined_classes.txt', 'classification.txt')  # the last is ISAT's
 _KEYS = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
 
 
@@ -41,9 +42,9 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
             yield 'YOLO', path, partial(_read_set, path, {'names': _lines(names)}, _splits_in(values))
     if whole or not has_yolo_labels(files):
         return
-    contents |= {
-        path: {'names': _lines(path)} for path in files.labels('.names') + files.labels('.txt') if _is_of_names(path)
-    }
+    for path in files.labels('.names') + files.labels('.txt'):
+        if _is_of_names(path):
+            contents[path] = {'names': _lines(path), **_keypoints_of_label_studio(path.with_name('notes.json'))}
     names = [content['names'] for content in contents.values()]
     of_all = len(contents) == 1 or (names and all(own == names[0] for own in names))
     for path in list(contents)[: 1 if of_all else None]:
@@ -58,11 +59,19 @@ def _splits_in(content: Mapping[str, Any]) -> dict[str, list]:
 
 
 def _is_of_names(path: Path) -> bool:
-    return path.suffix == '.names' or path.name in ('classes.txt', 'names.txt', 'predefined_classes.txt')
+    return path.suffix == '.names' or path.name in _NAMES
 
 
 def _lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def _keypoints_of_label_studio(path: Path) -> dict:
+    """Returns the keypoints in the ``notes.json`` that Label Studio writes beside ``classes.txt``, as in a YAML."""
+    content = read_json(path) if path.is_file() and mentions(head(path), 'categories', 'keypoints') else {}
+    categories = content.get('categories') if isinstance(content, dict) else None
+    names = categories[0].get('keypoints') if isinstance(categories, list) and isinstance(categories[0], dict) else None
+    return {'kpt_shape': [len(names), 3], 'kpt_names': names} if isinstance(names, list) and names else {}
 
 
 def has_yolo_labels(files: Files) -> bool:
@@ -239,6 +248,8 @@ def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names
         return damaged(f'class {label:g} has no name')
     count = shape[0] * shape[1] if shape else 0
     is_polygon = not shape and len(values) >= 6 and len(values) % 2 == 0
+    if not shape and len(values) > 6 and len(values) % 3 == 1 and {*values[6::3]} <= {0, 1, 2} and 2 in values[6::3]:
+        return damaged('has keypoints, and no YAML gives their kpt_shape')
     if not (is_polygon or len(values) in (4 + count, 5 + count)):
         return damaged(f'{len(words)} values: neither a box, nor a segmentation, nor keypoints')
     if any(abs(value) > 1.5 for value in values[:4]):

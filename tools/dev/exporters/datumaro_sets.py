@@ -1,0 +1,165 @@
+"""datumaro: one set for each of its exporters whose format is read."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import ours
+from datumaro.components.annotation import (
+    AnnotationType,
+    Bbox,
+    LabelCategories,
+    Mask,
+    MaskCategories,
+    Points,
+    PointsCategories,
+    Polygon,
+    RotatedBbox,
+)
+from datumaro.components.dataset import Dataset
+from datumaro.components.dataset_base import DatasetItem
+from datumaro.components.media import Image
+
+OUT = Path(sys.argv[1])
+
+
+def export(
+    name, objects, annotations_of, to, splits=ours.SPLITS, classes=ours.CLASSES, images=ours.SIZES, colors=(), **options
+):
+    folder = OUT / name
+    sources = {path.name: path for path in ours.draw(Path('images'), objects=objects)}
+    items = []
+    for image in images:
+        made = [one for i, each in enumerate(ours.objects_of(image, objects)) for one in annotations_of(i + 1, each)]
+        media = Image.from_file(path=str(sources[image]))
+        items.append(DatasetItem(Path(image).stem, subset=splits[image], media=media, annotations=made))
+    categories = {AnnotationType.label: LabelCategories.from_iterable(classes)}
+    if colors:
+        categories[AnnotationType.mask] = MaskCategories(dict(enumerate(colors)))
+    points = [(i, ours.KEYPOINTS, {(a + 1, b + 1) for a, b in ours.SKELETON}) for i in range(len(classes))]
+    if any(each.keypoints for each in objects):
+        categories[AnnotationType.points] = PointsCategories.from_iterable(points)
+    dataset = Dataset.from_iterable(items, categories=categories, media_type=Image)
+    dataset.export(str(folder / 'data'), to, save_media=True, **options)
+    return folder
+
+
+def label(each, names=ours.CLASSES):
+    return names.index(each.name)
+
+
+def box(number, each):
+    attributes = dict(difficult=each.difficult, occluded=each.occluded)
+    return [Bbox(*each.box, label=label(each), attributes=attributes)]
+
+
+def masks(number, each, **attributes):
+    if each.holes or each.crowd:
+        attributes |= dict(is_crowd=True) if each.crowd else {}
+        return [Mask(np.array(ours.mask_of(each), bool), label=label(each), group=number, attributes=attributes)]
+    return [Polygon(list(piece), label=label(each), group=number, attributes=attributes) for piece in each.pieces]
+
+
+def pixels(number, each):
+    return [Mask(np.array(ours.mask_of(each), bool), label=label(each), id=number, group=number)]
+
+
+def pixels_beside_background(number, each):
+    return [Mask(np.array(ours.mask_of(each), bool), label=label(each) + 1, id=number, group=number)]
+
+
+def pose(number, each):
+    triples = list(zip(*[iter(each.keypoints)] * 3))
+    points = [value for x, y, _ in triples for value in (x, y)]
+    seen = [v for *_, v in triples]
+    return [Bbox(*each.box, label=label(each), group=number), Points(points, seen, label=label(each), group=number)]
+
+
+def rotated(number, each):
+    x, y, w, h = each.box
+    return [RotatedBbox(x + w / 2, y + h / 2, w, h, each.degrees, label=label(each))]
+
+
+def with_holes_filled(objects):
+    return [replace(each, holes=()) for each in objects]
+
+
+plain = [replace(each, crowd=False, difficult=False) for each in ours.BOXES]
+split = dict(splits=ours.SPLITS)
+ignored = [replace(each, crowd=each.difficult) for each in ours.BOXES]
+
+folder = export('coco_boxes', ours.BOXES, box, 'coco_instances')
+ours.write_truth(folder, plain, 'COCO', changes=['has no difficult objects'], **split)
+
+folder = export('coco_masks', ours.MASKS, lambda n, each: masks(n, each, is_crowd=each.crowd), 'coco_instances')
+half = 'polygons of masks go through the middle of their edge pixels'
+holes = 'holes of masks that are no crowds are filled'
+ours.write_truth(folder, with_holes_filled(ours.MASKS), 'COCO', changes=[holes, half], iou=0.89, **split)
+
+folder = export('coco_masks_without_attribute', ours.MASKS, masks, 'coco_instances')
+crowds = 'iscrowd is 1 for every mask without the attribute is_crowd'
+objects = [replace(each, crowd=bool(each.holes) or each.crowd) for each in ours.MASKS]
+ours.write_truth(folder, objects, 'COCO', changes=[crowds], iou=0.9, **split)
+
+folder = export('coco_keypoints', ours.POSES, pose, 'coco_person_keypoints')
+ours.write_truth(folder, ours.POSES, 'COCO', keypoints=ours.KEYPOINTS, **split)
+
+folder = export('datumaro', ours.BOXES, box, 'datumaro')
+ours.write_truth(folder, [], 'JSON of its own', refused='is of Datumaro, which is not read')
+
+folder = export('voc', ours.BOXES, box, 'voc_detection')
+zero = 'boxes count pixels from 0'
+unlisted = 'images without objects get no XML'
+seen = ['one.png', 'two.png']
+more = dict(images=seen, **split)
+left = 'has no XML file: left out'
+more |= dict(changes=[unlisted], decided=[zero, left])
+ours.write_truth(folder, ignored, 'Pascal VOC', classes=sorted(ours.CLASSES), **more)
+
+folder = export('voc_from_one', ours.BOXES, box, 'voc_detection', coordinate_mode='voc-one-based')
+more |= dict(changes=[unlisted], decided=['boxes count pixels from 1', left])
+ours.write_truth(folder, ignored, 'Pascal VOC', classes=sorted(ours.CLASSES), **more)
+
+folder = export('yolo', ours.BOXES, box, 'yolo')
+ours.write_truth(folder, plain, 'YOLO (darknet)', changes=['rounds to 6 digits'], **split)
+
+folder = export('yolo_ultralytics', ours.BOXES, box, 'yolo_ultralytics')
+ours.write_truth(folder, plain, 'YOLO', changes=['rounds to 6 digits'], **split)
+
+folder = export('cvat_boxes', ours.BOXES, box, 'cvat')
+ours.write_truth(folder, plain, 'CVAT', **split)
+
+folder = export('cvat_masks', ours.MASKS, masks, 'cvat')
+objects = [replace(each, crowd=False) for each in ours.MASKS]
+ours.write_truth(folder, objects, 'CVAT', iou=0.9, changes=['has no crowds'], **split)
+
+folder = export('cvat_rotated', ours.ROTATED, rotated, 'cvat')
+decided = ['rotated, are polygons for masks, and the boxes around these for detection']
+ours.write_truth(folder, ours.polygons_of_rotated(), 'CVAT', decided=decided, iou=0.9, **split)
+
+folder = export('labelme_of_mit', ours.BOXES, box, 'label_me')
+objects = [replace(each, pieces=(ours.corners(each.box),)) for each in plain]
+more = dict(changes=['boxes are polygons of four corners'], classes=sorted(ours.CLASSES))
+ours.write_truth(folder, objects, 'LabelMe of MIT', **more, **split)
+
+
+both = ['one.png', 'two.png']
+folder = export('panoptic', ours.MASKS, pixels, 'coco_panoptic', images=both)
+names = ['background', *ours.CLASSES]
+maps = {image: ours.seg_map(ours.CLASSES, image) for image in both}
+stuff = 'isthing is 0 for all classes: no objects'
+more = dict(images=both, seg_maps=maps, changes=[stuff], **split)
+ours.write_truth(folder, [], 'COCO panoptic', **more)
+
+named = dict(images=both, classes=names)
+maps = {image: ours.seg_map(names, image) for image in both}
+unnamed = 'names without colours: those of Pascal VOC are taken'
+none = 'the table of labels has no colours if the source has none'
+for name, to, kind in (('voc_maps', 'voc_segmentation', 'maps of Pascal VOC'), ('camvid', 'camvid', 'maps of CamVid')):
+    for end, colors in (('', [(0, 0, 0), (250, 120, 10), (10, 20, 200)]), ('_without_colors', ())):
+        folder = export(name + end, ours.MASKS, pixels_beside_background, to, colors=colors, **named)
+        more = dict(seg_maps=maps, decided=[] if colors else [unnamed], changes=[] if colors else [none], **named)
+        ours.write_truth(folder, [], kind, **more, **split)
+shutil.rmtree('images')
