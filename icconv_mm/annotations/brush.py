@@ -1,6 +1,6 @@
-"""Label Studio's run lengths of brush strokes: a bit stream of RGBA values, as the JavaScript library rle-pack has it.
+"""Label Studio's RLE of brush strokes: a bit stream of RGBA values, as the JavaScript library rle-pack has it.
 
-After 32 bits for the number of values, 5 for the bits of a value and four of 4 for the widths of run lengths, each run
+After 32 bits for the number of values, 5 for the bits of a value and four of 4 for the widths of lengths, each run
 has a bit (1: one value repeated), 2 bits that choose its width, its length less one, and its value or values.
 """
 
@@ -10,31 +10,31 @@ import numpy as np
 
 from icconv_mm.annotations.reading import DatasetError
 
-_WIDTHS = (3, 4, 8, 16)  # bits of a run length, as Label Studio writes them
+_WIDTHS = (3, 4, 8, 16)  # bits of the length of a run, as Label Studio writes them
 
 
 def decode_brush(values: Sequence[int], size: tuple[int, int]) -> np.ndarray:
-    """Decodes run lengths to a mask [H, W], uint8: 1 where a pixel is opaque.
+    """Decodes an RLE to a mask [H, W], uint8: 1 where a pixel is opaque.
 
     Args:
         values: The bytes.
         size: Width and height of the image.
 
     Raises:
-        DatasetError: They are no run lengths, or of an image of another size.
+        DatasetError: They are no RLE, or of an image of another size.
     """
     count = 4 * size[0] * size[1]
     try:
         content = bytes(values)
     except (ValueError, TypeError) as error:
         raise DatasetError('rle: expected bytes') from error
-    bits, place = np.unpackbits(np.frombuffer(content, np.uint8)), 0
+    bits, at = np.unpackbits(np.frombuffer(content, np.uint8)), 0
 
     def number(width: int) -> int:
-        nonlocal place
-        first, place = place // 8, place + width
-        last = -(-place // 8)
-        return int.from_bytes(content[first:last], 'big') >> (8 * last - place) & ((1 << width) - 1)
+        nonlocal at
+        first, at = at // 8, at + width
+        last = -(-at // 8)
+        return int.from_bytes(content[first:last], 'big') >> (8 * last - at) & ((1 << width) - 1)
 
     own, word = number(32), number(5) + 1
     widths = [number(4) + 1 for _ in range(4)]
@@ -45,16 +45,16 @@ def decode_brush(values: Sequence[int], size: tuple[int, int]) -> np.ndarray:
     while filled < count:
         is_run = number(1)
         length = number(widths[number(2)]) + 1
-        last = place + 8 * (1 if is_run else length)
+        last = at + 8 * (1 if is_run else length)
         if last > len(bits) or filled + length > count:
             raise DatasetError(f'rle ends after {filled} of {count} values')
-        made[filled : filled + length] = np.packbits(bits[place:last])
-        place, filled = last, filled + length
+        made[filled : filled + length] = np.packbits(bits[at:last])
+        at, filled = last, filled + length
     return (made.reshape(size[1], size[0], 4)[..., 3] > 0).astype(np.uint8)
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:
-    """Encodes a mask [H, W] as Label Studio's run lengths, in bytes."""
+    """Encodes a mask [H, W] as Label Studio's RLE, in bytes."""
     values = np.repeat(np.where(np.asarray(mask).ravel() > 0, 255, 0), 4)
     starts = np.flatnonzero(np.diff(values, prepend=-1))
     bits = [f'{len(values):032b}', f'{7:05b}', *(f'{width - 1:04b}' for width in _WIDTHS)]

@@ -138,11 +138,6 @@ def nothing_left(dataset: Dataset, what: str) -> DatasetError:
     return DatasetError(f'{dataset.location}: {what}{first}')
 
 
-def _common_root(images: Sequence[AnnotatedImage]) -> Path:
-    folders = [str(image.path.parent) for image in images]
-    return Path(os.path.commonpath(folders)) if folders else Path()
-
-
 def _readable(
     dataset: Dataset, images: Sequence[AnnotatedImage], thorough: bool, splits: Mapping[Path, str]
 ) -> list[AnnotatedImage]:

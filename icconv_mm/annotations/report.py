@@ -166,7 +166,9 @@ def check_left_out(dataset: Dataset) -> None:
     left_out = [f'{file}: {what}' for file, what in dataset.warnings if what.endswith('left out')]
     if dataset.strict and (left_out or dataset.missing):
         raise DatasetError(f'strict: {left_out[0] if left_out else f"{dataset.missing[0]}: the image is not there"}')
-    kept = {image.split for image in dataset.images.values() if _has_annotations(image)}
+    kept = {
+        image.split for image in dataset if not image.problem and (image.annotations or image.seg_map or image.label)
+    }
     for split in sorted(set(dataset.lost.values()) - kept - {''}):
         first = next(key for key, own in dataset.lost.items() if own == split)
         raise DatasetError(f'{dataset.location}: nothing is left of the split {split}{_list(left_out, first)}')
@@ -174,10 +176,6 @@ def check_left_out(dataset: Dataset) -> None:
     if len(dataset.lost) > max(_SHARE * total, _FEW):
         what = f'{len(dataset.lost)} of {total} images lost annotations, more than a tenth'
         raise DatasetError(f'{dataset.location}: {what}{_list(left_out)}')
-
-
-def _has_annotations(image: AnnotatedImage) -> bool:
-    return not image.problem and bool(image.annotations or image.seg_map or image.label)
 
 
 def _list(lines: list[str], first: str = '') -> str:

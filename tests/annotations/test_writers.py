@@ -11,7 +11,7 @@ from icconv_mm import annotations
 from icconv_mm.annotations.brush import decode_brush, encode_brush
 from icconv_mm.annotations.reading import DatasetError
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.yolo import outlines
+from icconv_mm.annotations.writers.yolo import polygons_of
 from icconv_mm.errors import ArgumentError
 
 pytest.importorskip('pycocotools')
@@ -109,7 +109,7 @@ def test_predictions_become_pre_annotations(tmp_path):
     assert task['predictions'][0]['result'][0]['value']['rectanglelabels'] == ['cat']
 
 
-def test_outlines_are_the_edges_of_the_pixels():
+def test_polygons_are_the_edges_of_the_pixels():
     """pycocotools fills them to the very mask, of any form without holes."""
     import cv2
     from pycocotools.mask import decode, frPyObjects, merge
@@ -120,7 +120,7 @@ def test_outlines_are_the_edges_of_the_pixels():
         mask = np.zeros((40, 50), np.uint8)
         contours, _ = cv2.findContours((blurred > 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(mask, contours, -1, 1, -1)
-        polygons = [piece.ravel().tolist() for piece in outlines(mask)]
+        polygons = [piece.ravel().tolist() for piece in polygons_of(mask)]
         assert (decode(merge(frPyObjects(polygons, 40, 50))) == mask).all()
 
 

@@ -40,8 +40,8 @@ _ENDINGS = re.compile(  # of the names of maps
 )
 _IMAGE_ENDINGS = re.compile(r'_(images?|img|original|photo|rgb|sat|leftImg8bit)$')
 _LARGEST = 65535  # largest value of a segmentation map
-_COLORS = 64  # most colours of a map without a table, as opposed to a photograph
-_LOOKED_AT = 3  # maps of a folder that are opened to tell maps from photographs
+_COLORS = 64  # most colours of a map without a table, as opposed to other images
+_LOOKED_AT = 3  # maps of a folder that are opened to tell maps from other images
 
 
 def seg_map_sources(files: Files) -> Iterator[tuple]:
@@ -145,7 +145,7 @@ def _pairs_of(
 ) -> Iterator[tuple[Path, _Map]]:
     """Yields the images of the maps in a folder: images of the same name in the nearest other folder."""
     maps = [name for name in files.by_folder[folder] if name.lower().endswith(IMAGE_SUFFIXES)]
-    allowed = {'labels', *(['colours', 'photograph'] if is_colored else [])}
+    allowed = {'labels', *(['colours', 'other'] if is_colored else [])}
     distance = cache(partial(_distance, maps=folder, root=files.root))
     is_image_folder = cache(lambda other: _is_of_labels(folder, other) and not _is_rather_of_labels(other, folder))
     looked_at = 0
@@ -166,7 +166,7 @@ def _pairs_of(
 
 
 def kind_of_map(path: Path) -> str:
-    """Returns what an image file may hold: ``'labels'``, ``'colours'`` of classes, a ``'photograph'``, or a ``'JPEG'``.
+    """Returns what an image file may hold: ``'labels'``, ``'colours'`` of classes, a ``'JPEG'``, or ``'other'`` pixels.
 
     A JPEG of a black and white mask holds labels.
     """
@@ -175,12 +175,12 @@ def kind_of_map(path: Path) -> str:
             if image.format == 'JPEG':
                 return 'labels' if is_binary_jpeg(np.asarray(image)) else 'JPEG'
             if image.mode not in ('RGB', 'RGBA'):
-                return 'labels' if image.mode in ('L', 'P', '1', 'I', 'I;16') else 'photograph'
+                return 'labels' if image.mode in ('L', 'P', '1', 'I', 'I;16') else 'other'
             colors = image.convert('RGB').getcolors(_COLORS) or ()
     except Exception:  # any decoder error: the reader of the map reports it
-        return 'photograph'
+        return 'other'
     is_grey = all(red == green == blue for _, (red, green, blue) in colors)
-    return 'photograph' if not colors else 'labels' if is_grey else 'colours'
+    return 'other' if not colors else 'labels' if is_grey else 'colours'
 
 
 def _is_of_labels(one: Path, other: Path) -> bool:

@@ -77,6 +77,6 @@ def _reason(maps: Path, files: Files) -> str:
         return f'a table class_dict.csv (name,r,g,b in each line) must name their colours; {path.name} has {shown}'
     if kind == 'JPEG':
         return 'a JPEG does not keep labels or colours, unless it is black and white: save them as PNG'
-    if kind == 'photograph':
+    if kind == 'other':
         return f'{path.name} has too many colours for a map of classes'
     return 'no map has the name of an image'

@@ -97,7 +97,7 @@ def _add_object(
 
 
 def _runs(mask: np.ndarray) -> dict[str, str]:
-    """Returns the run lengths of a mask [H, W], row by row and from 0 on, in the box around it."""
+    """Returns the RLE of a mask [H, W], row by row and from 0 on, in the box around it."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     part = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     values = np.concatenate([[0], part.ravel()])

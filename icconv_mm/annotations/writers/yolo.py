@@ -17,7 +17,7 @@ from icconv_mm.files import atomic_write
 def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
     """Writes ``data.yaml``, ``images/SPLIT`` and ``labels/SPLIT``: keypoints, else masks as polygons, else boxes.
 
-    YOLO has one outline for an object: its pieces are joined by lines, and holes are filled. Crowds are left out. If
+    YOLO has one polygon for an object: its pieces are joined by lines, and holes are filled. Crowds are left out. If
     there is no split for training and validation, one is made as for a training.
 
     Args:
@@ -75,19 +75,14 @@ def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind:
         points = np.array(annotation.keypoints or [0] * 3 * keypoints, dtype=float).reshape(-1, 3)
         values += (points / (width, height, 1)).ravel().tolist()
     elif kind == 'instance':
-        outline = np.concatenate(list(_joined(_polygons(annotation, size))))
-        values = (outline / size).clip(0, 1).ravel().tolist()
+        given = annotation.segmentation
+        polygons = [np.reshape(each, (-1, 2)) for each in given] if isinstance(given, list) else None
+        polygon = np.concatenate(list(_joined(polygons or polygons_of(mask_of(given, size)))))
+        values = (polygon / size).clip(0, 1).ravel().tolist()
     return ' '.join([str(dataset.classes.index(annotation.name)), *(f'{value:.6g}' for value in values)])
 
 
-def _polygons(annotation: Annotation, size: tuple[int, int]) -> list[np.ndarray]:
-    """Returns the outlines [n, 2] of an object's pieces, largest first."""
-    if isinstance(annotation.segmentation, list):
-        return [np.array(polygon, dtype=float).reshape(-1, 2) for polygon in annotation.segmentation]
-    return outlines(mask_of(annotation.segmentation, size))
-
-
-def outlines(mask: np.ndarray) -> list[np.ndarray]:
+def polygons_of(mask: np.ndarray) -> list[np.ndarray]:
     """Returns polygons [n, 2] along the edges of the pixels of a mask [H, W], a piece each, without its holes."""
     # At twice the resolution, borders of pixels lie between contour points, which OpenCV takes at pixel centres.
     doubled = cv2.resize(np.asarray(mask, np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
@@ -97,14 +92,14 @@ def outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _simplified(points: np.ndarray) -> np.ndarray:
-    """Returns an outline without repeated points and points on a straight line."""
+    """Returns a polygon without repeated points and points on a straight line."""
     points = points[np.any(points != np.roll(points, 1, 0), axis=1)]
     before, after = points - np.roll(points, 1, 0), np.roll(points, -1, 0) - points
     return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
 def _joined(polygons: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields the outlines, each followed by its first point and the way back to the first outline."""
+    """Yields the polygons, each followed by its first point, and the way back to the first one."""
     for polygon in polygons:
         yield polygon
         if len(polygons) > 1:
