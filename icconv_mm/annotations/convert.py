@@ -72,7 +72,8 @@ def convert_dataset(
         InputError: A class is not in the data, or the name of a class or a keypoint cannot be written to a file.
     """
     images = dataset.labelled(task)
-    made = Converted(task, _common_root(images), notes=list(dataset.notes))
+    root = Path(os.path.commonpath([image.path.parent for image in images])) if images else Path()
+    made = Converted(task, root, notes=list(dataset.notes))
     given = {image.path: image.split for image in images}
     if not shared and (note := assign_splits(images)):
         made.notes.append(note)

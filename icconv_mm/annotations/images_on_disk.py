@@ -415,8 +415,11 @@ def as_path(text: str | Path) -> Path:
 
 def nearest(paths: Sequence[AnyPath], other: str | Path) -> list[AnyPath]:
     """Returns the paths that share the most last parts with another one."""
-    end = as_path(other).parts[::-1]
-    pairs = (zip(as_path(path).parts[::-1], end) for path in paths)
-    counts = [sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], own)) for own in pairs]
+    counts = [_common_end(as_path(path).parts, as_path(other).parts) for path in paths]
     most = max(counts, default=0)
     return [path for path, count in zip(paths, counts) if count == most]
+
+
+def _common_end(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = zip(reversed(one), reversed(other))
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
