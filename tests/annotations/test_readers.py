@@ -57,6 +57,7 @@ def _truth():
         (labelled.cvat_video, (None,), ['detection', 'instance']),
         (labelled.mit_labelme, (None,), ['detection', 'instance']),
         (labelled.labelme, (None,), ['detection', 'instance']),
+        (labelled.label_studio, (None,), ['detection', 'instance']),
     ],
 )
 def test_boxes_of_every_format(tmp_path, write, kinds, tasks):

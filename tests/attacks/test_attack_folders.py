@@ -125,6 +125,12 @@ def count_labelme(root: Path) -> Counter:
     return Counter(shape['label'] for shape in shapes)
 
 
+def count_label_studio(root: Path) -> Counter:
+    tasks = json.loads((root / 'tasks.json').read_bytes())
+    results = [each for task in tasks for one in task['annotations'] for each in one['result']]
+    return Counter(each['value'][each['type']][0] for each in results)
+
+
 def count_masks(root: Path) -> Counter:
     return Counter('object' for path in root.glob('*/masks/*.png') if np.asarray(Image.open(path)).any())
 
@@ -155,6 +161,7 @@ FORMATS = {
     'cvat video': (labelled.cvat_video, count_cvat_video),
     'mit labelme': (labelled.mit_labelme, count_voc),
     'labelme': (labelled.labelme, count_labelme),
+    'label studio': (labelled.label_studio, count_label_studio),
     'masks': (labelled.masks, count_masks),
     'segmentation maps': (labelled.seg_maps, None),
     'colors': (lambda root: labelled.seg_maps(root, 'colors'), None),
@@ -369,7 +376,7 @@ def outcome(root: Path, out: Path, count) -> str:
 def test_folders_as_they_are(pristine, tmp_path, name):
     """The independent readers agree where nothing is wrong."""
     # of the one an image is gone, of the other some objects have no mask
-    expected = 'left out' if name in ('deeplabcut', 'labelme') else 'right'
+    expected = 'left out' if name in ('deeplabcut', 'labelme', 'label studio') else 'right'
     assert outcome(pristine[name], tmp_path, FORMATS[name][1]) == expected
 
 

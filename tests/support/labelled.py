@@ -191,6 +191,26 @@ def labelme(root: Path) -> Path:
     return root
 
 
+def label_studio(root: Path) -> Path:
+    """``tasks.json``, Label Studio's own: rectangles for cats, polygons for dogs, in percent of the sides."""
+    tasks = []
+    for path, annotations in zip(_images(root / 'images'), OBJECTS):
+        result = []
+        for label, x, y, w, h in annotations:
+            kind = 'rectanglelabels' if label == 0 else 'polygonlabels'
+            corners = (np.reshape(polygon(x, y, w, h), (4, 2)) * 100 / SIZE).tolist()
+            (left, top), _, (right, bottom), _ = corners
+            value = dict(x=left, y=top, width=right - left, height=bottom - top) if label == 0 else dict(points=corners)
+            value[kind] = [NAMES[label]]
+            result.append(dict(type=kind, original_width=SIZE[0], original_height=SIZE[1], value=value))
+        image_of = f'/data/upload/1/0a1b2c3d-{path.name}'
+        tasks.append(
+            dict(id=len(tasks), annotations=[dict(was_cancelled=False, result=result)], data=dict(image=image_of))
+        )
+    (root / 'tasks.json').write_text(json.dumps(tasks))
+    return root
+
+
 def masks(root: Path) -> Path:
     """``ID/images/ID.png`` and ``ID/masks/*.png``, one of 0 and 255 for each object."""
     for number in range(len(OBJECTS)):
