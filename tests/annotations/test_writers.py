@@ -24,8 +24,8 @@ def _objects(dataset):
         own = []
         for each in image.annotations or ():
             mask = None if each.segmentation is None else mask_of(each.segmentation, image.size).tobytes()
-            points = None if each.keypoints is None else tuple(round(value, 3) for value in each.keypoints)
-            own.append((each.name, each.crowd, tuple(round(value, 3) for value in each.box), mask, points))
+            points = None if each.keypoints is None else tuple(round(float(value), 3) for value in each.keypoints)
+            own.append((each.name, each.crowd, tuple(round(float(value), 3) for value in each.box), mask, points))
         made[image.split, image.path.name] = sorted(own, key=repr)
     return made
 
@@ -41,7 +41,9 @@ def test_what_is_written_is_read_again_equal(tmp_path, kind, to):
     again = annotations.read(folder)
     before, after = _objects(dataset), _objects(again)
     if kind == 'keypoints' and to in ('yolo', 'cvat'):  # hold no mask beside keypoints, or no box
-        before, after = ([(each[0], each[4]) for own in made.values() for each in own] for made in (before, after))
+        before, after = (
+            sorted((each[0], each[4]) for own in made.values() for each in own) for made in (before, after)
+        )
     assert after == before and set(again.classes) == set(dataset.classes) and again.keypoints == dataset.keypoints
     assert all(path.is_symlink() for path in (folder / 'images').rglob('*.png'))
 
@@ -137,3 +139,72 @@ def test_brushes_of_label_studio():
     for values in ([], [0] * 40, encode_brush(mask)[:-9], [300], None):
         with pytest.raises(DatasetError, match=r'^rle'):
             decode_brush(values, mask.shape[::-1])
+
+
+# --- other tools read what is written ---
+
+
+def _truth():
+    boxes = [(labelled.NAMES[label], *box) for own in labelled.OBJECTS for label, *box in own]
+    return sorted((name, *map(float, box)) for name, *box in boxes)
+
+
+def _written(tmp_path, to):
+    return getattr(annotations.read(labelled.coco(tmp_path / 'data')), f'to_{to}')(tmp_path / 'out', copy=True)
+
+
+def test_pycocotools_reads_our_coco(tmp_path):
+    from pycocotools.coco import COCO
+
+    boxes = []
+    for split in ('train', 'val'):
+        coco = COCO(_written(tmp_path / split, 'coco') / f'annotations/instances_{split}.json')
+        for entry in coco.loadAnns(coco.getAnnIds()):
+            x, y, w, h = entry['bbox']
+            mask = np.zeros(labelled.SIZE[::-1])
+            mask[int(y) : int(y + h), int(x) : int(x + w)] = 1
+            assert (coco.annToMask(entry) == mask).all() and entry['area'] == mask.sum()
+            boxes.append((coco.cats[entry['category_id']]['name'], x, y, w, h))
+    assert sorted(boxes) == _truth()
+
+
+@pytest.mark.parametrize('to', ['coco', 'yolo'])
+def test_supervision_reads_what_we_write(tmp_path, to):
+    dataset = pytest.importorskip('supervision').DetectionDataset
+    folder, boxes = _written(tmp_path, to), []
+    for split in ('train', 'val'):
+        if to == 'coco':
+            file = folder / f'annotations/instances_{split}.json'
+            read = dataset.from_coco(str(folder / 'images'), str(file))
+        else:
+            own = [str(folder / each / split) for each in ('images', 'labels')]
+            read = dataset.from_yolo(*own, data_yaml_path=str(folder / 'data.yaml'))
+        for _, _, found in read:
+            for (x1, y1, x2, y2), label in zip(found.xyxy.tolist(), found.class_id):
+                boxes.append((read.classes[label], *(round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1))))
+    assert sorted(boxes) == _truth()
+
+
+def test_ultralytics_reads_our_yolo(tmp_path):
+    pytest.importorskip('ultralytics')
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    content = check_det_dataset(str(_written(tmp_path, 'yolo') / 'data.yaml'))
+    boxes = []
+    for split in ('train', 'val'):
+        for own in YOLODataset(img_path=content[split], data=content, task='segment', augment=False).labels:
+            for label, (x, y, w, h) in zip(own['cls'][:, 0], own['bboxes'] * np.tile(labelled.SIZE, 2)):
+                values = (float(round(value, 2)) for value in (x - w / 2, y - h / 2, w, h))
+                boxes.append((content['names'][int(label)], *values))
+    assert sorted(boxes) == _truth()
+
+
+@pytest.mark.parametrize(('to', 'form'), [('coco', 'coco'), ('cvat', 'cvat')])
+def test_datumaro_reads_what_we_write(tmp_path, to, form):
+    datumaro = pytest.importorskip('datumaro')
+    dataset = datumaro.Dataset.import_from(str(_written(tmp_path, to)), form)
+    names = [each.name for each in dataset.categories()[datumaro.AnnotationType.label]]
+    shapes = [each for item in dataset for each in item.annotations if each.type.name == 'polygon']
+    boxes = [(names[each.label], *(float(round(value, 2)) for value in each.get_bbox())) for each in shapes]
+    assert sorted(boxes) == _truth()

@@ -14,7 +14,7 @@ from icconv_mm.files import atomic_write
 
 
 def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
-    """Writes ``annotations.xml``, to be uploaded as "CVAT 1.1", and ``images``.
+    """Writes ``annotations.xml``, or ``SPLIT.xml`` for each split, to be uploaded as "CVAT 1.1", and ``images``.
 
     The polygons of an object share a ``group_id``, and so do a skeleton and its box or mask. Scores have no place in
     this format.
@@ -32,22 +32,22 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     folder = new_folder(folder)
     images = sorted((image for image in dataset if not image.problem), key=lambda image: image.path)
     names = place_images(images, folder / 'images', copy)
-    root = ElementTree.Element('annotations')
-    ElementTree.SubElement(root, 'version').text = '1.1'
-    _add_labels(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), dataset)
-    for number, image in enumerate(images):
-        width, height = map(str, image.size)
-        attributes = {'id': str(number), 'name': names[image.path].as_posix(), 'width': width, 'height': height}
-        attributes |= {'subset': image.split} if image.split else {}
-        element = ElementTree.SubElement(root, 'image', attributes)
-        if image.label:
-            ElementTree.SubElement(element, 'tag', label=image.label, source='manual')
-        groups = itertools.count(1)
-        for annotation in image.annotations or ():
-            _add_object(element, dataset, image, annotation, groups)
-    ElementTree.indent(root)
-    with atomic_write(folder / 'annotations.xml') as file:
-        file.write(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+    for split in sorted({image.split for image in images}):  # datumaro reads only shapes of the file's subset
+        root = ElementTree.Element('annotations')
+        ElementTree.SubElement(root, 'version').text = '1.1'
+        _add_labels(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), dataset)
+        for number, image in enumerate(each for each in images if each.split == split):
+            width, height = map(str, image.size)
+            attributes = {'id': str(number), 'name': names[image.path].as_posix(), 'width': width, 'height': height}
+            element = ElementTree.SubElement(root, 'image', attributes | ({'subset': split} if split else {}))
+            if image.label:
+                ElementTree.SubElement(element, 'tag', label=image.label, source='manual')
+            groups = itertools.count(1)
+            for annotation in image.annotations or ():
+                _add_object(element, dataset, image, annotation, groups)
+        ElementTree.indent(root)
+        with atomic_write(folder / f'{split or "annotations"}.xml') as file:
+            file.write(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
     return folder
 
 
