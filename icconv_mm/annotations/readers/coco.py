@@ -1,4 +1,4 @@
-"""Reads COCO (boxes, polygons, RLE, keypoints with any names), COCO panoptic, and MPII's lists of joints."""
+"""Reads COCO (boxes, polygons, RLE, keypoints with any names), COCO panoptic and COCO results."""
 
 import os
 import re
@@ -13,7 +13,8 @@ import numpy as np
 from icconv_mm.annotations.checks import check_once, defective_entries, read_coco
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset, held_out_first
 from icconv_mm.annotations.images_on_disk import Files, split_of
-from icconv_mm.annotations.reading import DatasetError, as_number, fault_of, head, mentions, read_json
+from icconv_mm.annotations.readers.mpii import read_mpii
+from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_json
 from icconv_mm.annotations.seg_maps import read_class_ids
 from icconv_mm.annotations.segmentations import (
     as_segmentation,
@@ -24,12 +25,6 @@ from icconv_mm.annotations.segmentations import (
     written_size,
 )
 from icconv_mm.errors import short
-
-_MPII = (
-    *('right_ankle', 'right_knee', 'right_hip', 'left_hip', 'left_knee', 'left_ankle', 'pelvis', 'thorax'),
-    *('upper_neck', 'head_top', 'right_wrist', 'right_elbow', 'right_shoulder', 'left_shoulder', 'left_elbow'),
-    'left_wrist',
-)
 
 _LISTS = ('images', 'annotations', 'categories')
 _FIELDS = ('file_name', 'image_id', 'category_id', 'bbox', 'segments_info')  # fields that only COCO files have
@@ -483,37 +478,4 @@ def _panoptic_image(
     image.segments = {own_id: segment['category_id'] for own_id, segment in segments.items()}
 
 
-def _mpii(dataset: Dataset, path: Path, files: Files) -> None:
-    """Reads MPII's list of people with their joints; boxes are computed from the visible joints."""
-    dataset.keypoints, person, split = list(_MPII), dataset.add_class('person'), split_of(path.name)
-    people = read_json(path)
-    names = [entry.get('image') if isinstance(entry, dict) else None for entry in people]
-    locations = files.images(filter(_is_name, names), path.parent, path.parent / 'images')
-    for i, (entry, name) in enumerate(zip(people, names)):
-        where = f'{path}: [{i}]'
-        with dataset.reading(where, locations.get(name) if _is_name(name) else None, split):
-            if not _is_name(name):
-                raise DatasetError(f'"image" is {short(name)}, expected the name of a file')
-            joints, seen = entry.get('joints'), entry.get('joints_vis')
-            if not (isinstance(joints, list) and isinstance(seen, list) and len(joints) == len(seen) == len(_MPII)):
-                raise DatasetError(f'expected joints and joints_vis of {len(_MPII)} keypoints')
-            if not all(isinstance(point, list) and len(point) == 2 for point in joints):
-                raise DatasetError(f'"joints" is {short(joints)}, expected x and y of each')
-            points = [[as_number(value, '"joints"') for value in point] for point in joints]
-            if (location := locations.get(name)) is None:
-                dataset.missing.append(f'{where}: {name}')
-                continue
-            image = dataset.image(location, split)
-            keypoints = [value for (x, y), v in zip(points, seen) for value in ((x, y, 2) if v else (0, 0, 0))]
-            image.annotations = image.annotations or []
-            if (box := box_of_keypoints(keypoints, image.size)) is None:
-                dataset.warn(where, 'no joint is visible: left out')
-            else:
-                image.annotations.append(Annotation(person, box, keypoints=keypoints, location=where))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-_READERS = {'COCO': _coco, 'COCO panoptic': _panoptic, 'COCO results': _results, 'MPII': _mpii}
+_READERS = {'COCO': _coco, 'COCO panoptic': _panoptic, 'COCO results': _results, 'MPII': read_mpii}
