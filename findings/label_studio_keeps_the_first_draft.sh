@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # label-studio-sdk 2.1.2, pycocotools 2.0.11.
-# Good guess: a photo that one person annotated and a second one corrected later, marked as ground truth, is exported
+# Good guess: an image that one person annotated and a second one corrected later, marked as ground truth, is exported
 # with the correction: the converter sorts annotations by date, newest first.
 # What happens: YOLO writes a file of labels for each annotation under one name, so the last one written stays: the
-# oldest. COCO lists the photo twice under one file_name, with two ids and both sets of boxes. Neither warns.
+# oldest. COCO lists the image twice under one file_name, with two ids and both sets of boxes. Neither warns.
 # Who is hurt: projects with an overlap above 1 or with second annotations. A YOLO training gets the boxes that someone
-# corrected, a COCO training gets all photos twice, with both versions, and a random split puts one photo on both sides.
+# corrected, a COCO training gets all images twice, with both versions, and a random split puts one image on both sides.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -45,9 +45,9 @@ def annotation(number, day, box):
 def export(order):
     tasks = []
     for task in range(2):
-        Image.new('RGB', (100, 100)).save(f'server/upload/1/photo{task}.png')
+        Image.new('RGB', (100, 100)).save(f'server/upload/1/image{task}.png')
         made = [annotation(10 * task, 1, DRAFT), annotation(10 * task + 1, 2, CORRECTION)]
-        tasks.append(dict(id=task + 1, data=dict(image=f'/data/upload/1/photo{task}.png'), annotations=made[::order]))
+        tasks.append(dict(id=task + 1, data=dict(image=f'/data/upload/1/image{task}.png'), annotations=made[::order]))
     with open('server/tasks.json', 'w') as file:
         json.dump(tasks, file)
     converter = Converter(CONFIG, 'server', upload_dir='server/upload')
@@ -70,7 +70,7 @@ def export(order):
     return boxes, coco
 
 
-print(f'2 photos, one object each: first {DRAFT}, a day later corrected to {CORRECTION}')
+print(f'2 images, one object each: first {DRAFT}, a day later corrected to {CORRECTION}')
 good = True
 for order, text in (1, 'older first'), (-1, 'newer first'):
     boxes, coco = export(order)

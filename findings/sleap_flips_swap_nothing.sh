@@ -3,7 +3,7 @@
 # Good guess: a skeleton that knows its symmetries (left ear, right ear) is exported for Ultralytics with a flip_idx
 # that swaps them: [0, 2, 1] for nose, left ear and right ear, as the skeleton's own get_flipped_node_inds() says.
 # What happens: save_ultralytics writes flip_idx [0, 1, 2], whatever the symmetries. Without flip_idx Ultralytics would
-# warn and mirror nothing. With this one it mirrors half of the training images (fliplr 0.5) and keeps the names: what
+# warn and flip nothing. With this one it flips half of the training images (fliplr 0.5) and keeps the names: what
 # was the left ear looks like a right ear in them, and is still called left.
 # Who is hurt: whoever trains a pose model on the export. It learns left and right as a coin toss, and nothing is said.
 set -euo pipefail
@@ -46,11 +46,11 @@ for name, (nodes, pairs) in cases.items():
     print(f'{name}: flip_idx {written}, the skeleton itself {right}')
     same.append((written == list(range(len(nodes))), written == right))
 
-# What a mirrored image teaches: x becomes 1 - x, and the keypoints are taken in the order of flip_idx.
+# What a flipped image teaches: x becomes 1 - x, and the keypoints are taken in the order of flip_idx.
 image = {'nose': 0.5, 'left_ear': 0.3, 'right_ear': 0.7}  # an animal that is seen from behind
 for text, order in ('written', [0, 1, 2]), ('of the skeleton', [0, 2, 1]):
-    mirrored = [1 - list(image.values())[i] for i in order]
-    print(f'mirrored, flip_idx {text}:', {name: round(x, 1) for name, x in zip(image, mirrored)})
+    flipped = [1 - list(image.values())[i] for i in order]
+    print(f'flipped, flip_idx {text}:', {name: round(x, 1) for name, x in zip(image, flipped)})
 sys.exit(same != [(True, False), (True, True), (True, False)])
 P
 "$python" -W ignore "$folder/try.py" "$folder"
