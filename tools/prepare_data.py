@@ -36,10 +36,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.to:
             if len(args.data) > 1 or not args.out:
                 raise ArgumentError('to', 'converts one dataset into a new folder: --out FOLDER')
-            dataset = read_dataset(args.data[0], args.task, args.classes, **reading)
+            dataset = read_dataset(args.data[0], args.task, args.classes, args.ignore_index, **reading)
             folder = getattr(dataset, f'to_{args.to}')(args.out, copy=args.copy)
             print('\n'.join([dataset.summary(), f'  written to {folder}']))
             return
+        for name in ('task', 'out', 'copy'):
+            if getattr(args, name):
+                raise ArgumentError(name, 'is for a conversion: --to FORMAT')
         out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
         for number, found in enumerate(sets := read_datasets(*args.data, **reading)):
             folder = out / str(number) if number else out

@@ -55,14 +55,14 @@ def decode_brush(values: Sequence[int], size: tuple[int, int]) -> np.ndarray:
 
 def encode_brush(mask: np.ndarray) -> list[int]:
     """Encodes a mask [H, W] as Label Studio's RLE, in bytes."""
-    values = np.repeat(np.where(np.asarray(mask).ravel() > 0, 255, 0), 4)
-    starts = np.flatnonzero(np.diff(values, prepend=-1))
-    bits = [f'{len(values):032b}', f'{7:05b}', *(f'{width - 1:04b}' for width in _WIDTHS)]
-    for start, length in zip(starts.tolist(), np.diff(starts, append=len(values)).tolist()):
+    pixels = (np.asarray(mask).ravel() > 0).view(np.int8)
+    starts = np.flatnonzero(np.diff(pixels, prepend=-1))
+    bits = [f'{4 * len(pixels):032b}', f'{7:05b}', *(f'{width - 1:04b}' for width in _WIDTHS)]
+    for start, length in zip(starts.tolist(), (4 * np.diff(starts, append=len(pixels))).tolist()):
         while length:
             part = min(length, 1 << _WIDTHS[-1])
             index = next(i for i, width in enumerate(_WIDTHS) if part <= 1 << width)
-            bits.append(f'1{index:02b}{part - 1:0{_WIDTHS[index]}b}{values[start]:08b}')
+            bits.append(f'1{index:02b}{part - 1:0{_WIDTHS[index]}b}{255 * int(pixels[start]):08b}')
             length -= part
     text = ''.join(bits)
     return [int(text[i : i + 8].ljust(8, '0'), 2) for i in range(0, len(text), 8)]

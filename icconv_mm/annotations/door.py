@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.convert import check_annotations
 from icconv_mm.annotations.dataset import Dataset
 from icconv_mm.annotations.find import choose_dataset, read_datasets
@@ -48,14 +49,22 @@ class AnnotatedDataset(Dataset):
 
 @no_garbage_search()
 def read_dataset(
-    path: str | Path, task: str | None = None, classes: Sequence[str] | None = None, **options: Any
+    path: str | Path,
+    task: str | None = None,
+    classes: Sequence[str] | None = None,
+    ignore_index: Sequence[int] = (),
+    **options: Any,
 ) -> AnnotatedDataset:
     """Returns the dataset of a folder or file: see :func:`icconv_mm.annotations.read`.
 
     Args:
-        path, task, classes: As there.
+        path, task, classes: As there; for segmentation maps that nothing names, the name of each value from 0.
+        ignore_index: Values of segmentation maps that are ignored.
         options: See :func:`read_datasets`.
     """
+    if task is not None:
+        require_known([task], TASKS, 'task: none is called')
+    classes = [classes] if isinstance(classes, str) else classes
     datasets = read_datasets(path, **options)
     if task is not None:
         dataset = choose_dataset(datasets, task)
@@ -65,9 +74,23 @@ def read_dataset(
     else:
         (dataset,) = datasets
     check_annotations(dataset, [image for image in dataset if image.annotations is not None])
+    dataset.ignore_index |= set(ignore_index)
     if classes is not None:
-        dataset.classes = require_known(classes, dataset.classes, 'classes: no class')
-        for image in dataset:
-            if image.annotations is not None:
-                image.annotations = [each for each in image.annotations if each.name in dataset.classes]
+        _choose_classes(dataset, classes)
     return AnnotatedDataset(**{field.name: getattr(dataset, field.name) for field in fields(dataset)})
+
+
+def _choose_classes(dataset: Dataset, classes: Sequence[str]) -> None:
+    """Keeps the objects, the values of segmentation maps and the images of these classes."""
+    names = dataset.seg_map_classes
+    labels = {image.label for image in dataset if image.label}
+    if not dataset.classes and not labels and not names:
+        dataset.seg_map_classes = dict(enumerate(classes))
+        return
+    chosen = require_known(classes, [*dataset.classes, *names.values(), *sorted(labels)], 'classes: no class')
+    dataset.ignore_index |= {value for value, name in names.items() if name not in chosen}
+    dataset.classes = [name for name in chosen if name in dataset.classes]
+    for image in dataset:
+        if image.annotations is not None:
+            image.annotations = [each for each in image.annotations if each.name in chosen]
+        image.label = image.label if image.label in chosen else None

@@ -50,8 +50,8 @@ def read_seg_map(path: str | Path, size: tuple[int, int] | None = None) -> np.nd
     return labels.astype(np.uint8) if labels.dtype == bool else labels
 
 
-def is_binary_jpeg(pixels: np.ndarray) -> bool:
-    """Returns whether a decoded JPEG [H, W] or [H, W, 3] is a mask of one object: black and white with soft edges."""
+def is_binary(pixels: np.ndarray) -> bool:
+    """Returns whether an image [H, W] or [H, W, 3] is a mask of one object: black and white with soft edges."""
     grey = pixels if pixels.ndim == 2 else pixels[..., 1]
     is_grey = pixels.ndim == 2 or int(np.ptp(pixels.astype(np.int16), axis=-1).max()) <= _CHROMA
     return is_grey and float(((grey <= _NEAR) | (grey >= 255 - _NEAR)).mean()) >= 1 - _EDGES
@@ -261,11 +261,11 @@ def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.n
     if by_palette and labels.ndim == 2 and (colors := _colors_of_palette(image.seg_map)) is not None:
         labels = np.asarray(colors)
     is_jpeg = image.seg_map.suffix.lower() in ('.jpg', '.jpeg')
-    is_binary = is_jpeg and is_binary_jpeg(labels)
-    if is_binary:
+    is_mask = is_jpeg and is_binary(labels)
+    if is_mask:
         labels = _sharpened(labels if labels.ndim == 2 else labels[..., 1])
     channels, problem = labels.shape[2] if labels.ndim == 3 else 1, ''
-    if is_jpeg and not is_binary:
+    if is_jpeg and not is_mask:
         problem = 'a JPEG does not keep labels or colours, unless it is black and white: save it as PNG'
     elif channels > 1 and not dataset.colors:
         problem = f'{channels} channels, and no table (classes.txt, class_dict.csv) says what the colours mean'

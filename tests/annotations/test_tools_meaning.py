@@ -373,6 +373,25 @@ def test_ade20k_as_it_lies(tmp_path):
     assert made.counts == pytest.approx({'wall': 1 / 3, 'building': 2 / 3})
 
 
+@pytest.mark.parametrize('folders', [('gt_cars', 'cars'), ('with_mask', 'without_mask'), ('target', 'background')])
+def test_grey_images_of_classes_are_no_maps(tmp_path, folders):
+    random = np.random.default_rng(0)
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            Image.fromarray(random.integers(0, 255, (24, 32), np.uint8)).save(tmp_path / f'{folder}/{number}.png')
+    assert annotations.read(tmp_path).tasks() == ['classification']
+
+
+def test_tasks_of_label_studio_that_nobody_annotated(tmp_path):
+    draw(tmp_path, '0.jpg', '1.jpg')
+    value = dict(x=10, y=10, width=50, height=50, rectanglelabels=['x'])
+    done = [dict(was_cancelled=False, result=[dict(type='rectanglelabels', value=value)])]
+    tasks = [dict(data=dict(image='0.jpg'), annotations=done), dict(data=dict(image='1.jpg'), predictions=[])]
+    write(tmp_path, {'a.json': json.dumps(tasks)})
+    assert _counts(annotations.read(tmp_path)) == {'x': 1}
+
+
 # --- not read ---
 
 

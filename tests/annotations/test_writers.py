@@ -9,6 +9,7 @@ from PIL import Image
 
 from icconv_mm import annotations
 from icconv_mm.annotations.brush import decode_brush, encode_brush
+from icconv_mm.annotations.door import read_dataset
 from icconv_mm.annotations.reading import DatasetError
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.annotations.writers.yolo import polygons_of
@@ -139,6 +140,112 @@ def test_brushes_of_label_studio():
     for values in ([], [0] * 40, encode_brush(mask)[:-9], [300], None):
         with pytest.raises(DatasetError, match=r'^rle'):
             decode_brush(values, mask.shape[::-1])
+
+
+def _coco(root, names, **annotation):
+    """A file of one box for each image, and the images: grey of another value each."""
+    for number, name in enumerate(names):
+        (root / 'images' / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((12, 16, 3), 20 * number, np.uint8)).save(root / 'images' / name)
+    images = [dict(id=i, file_name=name, width=16, height=12) for i, name in enumerate(names)]
+    boxes = [dict(id=i, image_id=i, category_id=1, bbox=[i, 1, 5, 5], **annotation) for i in range(len(names))]
+    content = dict(images=images, annotations=boxes, categories=[dict(id=1, name='x')])
+    (root / 'annotations').mkdir()
+    (root / 'annotations/a.json').write_text(json.dumps(content))
+    return root
+
+
+STRANGE = [
+    'a+b.png',
+    'a b.png',
+    'a&b.png',
+    'a%2Bb.png',
+    'a#b.png',
+    '1.png',
+    '1.jpg',
+    'images/2.png',
+    'sub/images/3.png',
+]
+
+
+@pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
+def test_every_image_keeps_its_objects_whatever_its_name(tmp_path, to):
+    """Images are told apart by their pixels, for YOLO must rename some."""
+
+    def found(dataset):
+        return {
+            int(np.asarray(Image.open(image.path)).mean().round(-1)): image.annotations[0].box[0] for image in dataset
+        }
+
+    dataset = annotations.read(_coco(tmp_path / 'data', STRANGE))
+    again = annotations.read(getattr(dataset, f'to_{to}')(tmp_path / 'out', copy=True))
+    assert len(again) == len(STRANGE) and not again.missing
+    assert {key: round(x) for key, x in found(again).items()} == found(dataset)
+
+
+@pytest.mark.parametrize('to', ['yolo', 'labelstudio', 'cvat'])
+def test_what_a_format_cannot_hold_is_said(tmp_path, to):
+    data = _coco(tmp_path / 'data', ['0.png', '1.png'])
+    content = json.loads((data / 'annotations/a.json').read_text())
+    content['annotations'][0]['iscrowd'] = 1
+    (data / 'annotations/a.json').write_text(json.dumps(content))
+    dataset = annotations.read(data)
+    getattr(dataset, f'to_{to}')(tmp_path / 'out')
+    assert any('crowd' in what for _, what in dataset.warnings)
+
+
+def test_writing_leaves_the_dataset_as_it_is(tmp_path):
+    dataset = annotations.read(_coco(tmp_path / 'data', ['0.png', '1.png', '2.png']))
+    folder = dataset.to_yolo(tmp_path / 'out')
+    assert {image.split for image in dataset} == {''} and (folder / 'labels/val').is_dir()
+
+
+def test_a_yolo_set_of_one_image_names_a_split_for_validation(tmp_path):
+    folder = annotations.read(_coco(tmp_path / 'data', ['0.png'])).to_yolo(tmp_path / 'out')
+    assert 'val: images/train' in (folder / 'data.yaml').read_text()
+
+
+def test_boxes_and_lines_beside_keypoints_come_back_from_cvat(tmp_path):
+    data = labelled.coco(tmp_path / 'data', 'keypoints')
+    for path in data.glob('*.json'):
+        content = json.loads(path.read_text())
+        for entry in content['annotations']:
+            entry.pop('segmentation', None)
+        content['categories'][0]['skeleton'] = [[1, 2], [2, 3]]
+        path.write_text(json.dumps(content))
+    dataset = annotations.read(data)
+    again = annotations.read(dataset.to_cvat(tmp_path / 'out'))
+    assert _objects(again) == _objects(dataset)
+    assert again.keypoints_of('cat')[1] == dataset.keypoints_of('cat')[1] == [(0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
+def test_nothing_to_write_is_an_error(tmp_path, to):
+    dataset = annotations.read(_coco(tmp_path / 'data', ['0.png']))
+    for image in dataset:
+        image.annotations = []
+    with pytest.raises(ArgumentError, match=r'^to: '):
+        getattr(dataset, f'to_{to}')(tmp_path / 'out')
+    dataset = annotations.read(tmp_path / 'data')
+    (tmp_path / 'data/images/0.png').write_bytes(b'')
+    for image in dataset:
+        image._size = None
+    with pytest.raises(ArgumentError, match='no image can be read'):
+        getattr(dataset, f'to_{to}')(tmp_path / 'out')
+
+
+def test_classes_of_maps_are_chosen(tmp_path):
+    for folder in ('images', 'masks'):
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+        for number in range(2):
+            pixels = np.repeat([[0, 1, 2]], 9, 0).repeat(3, 1).astype(np.uint8) + 50 * (folder == 'images')
+            Image.fromarray(pixels).save(tmp_path / f'data/{folder}/{number}.png')
+    unnamed = read_dataset(tmp_path / 'data', classes=['road', 'car', 'sky'], ignore_index=[2])
+    again = annotations.read(unnamed.to_coco(tmp_path / 'a'))
+    assert list(again.seg_map_classes.values()) == ['road', 'car']
+    (tmp_path / 'data/classes.txt').write_text('road\ncar\nsky\n')
+    chosen = annotations.read(tmp_path / 'data', classes=['car', 'sky'])
+    assert list(annotations.read(chosen.to_coco(tmp_path / 'b')).seg_map_classes.values()) == ['car', 'sky']
 
 
 # --- other tools read what is written ---

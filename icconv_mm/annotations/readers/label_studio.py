@@ -66,7 +66,7 @@ def _reference(task: Any) -> str:
     if not given:
         raise DatasetError(f'"data" is {short(data)}, expected the location of an image')
     location = urlsplit(data.get('image') if isinstance(data.get('image'), str) else given[0])
-    return unquote(parse_qs(location.query).get('d', [location.path])[0])
+    return parse_qs(location.query).get('d', [unquote(location.path)])[0]
 
 
 def _results(dataset: Dataset, task: dict, where: str) -> list[dict] | None:
@@ -75,7 +75,7 @@ def _results(dataset: Dataset, task: dict, where: str) -> list[dict] | None:
     Raises:
         DatasetError: The task is not in Label Studio's form.
     """
-    given = task.get('annotations')
+    given = task.get('annotations') or []  # of tasks that nobody has annotated yet
     if not (isinstance(given, list) and all(isinstance(each, dict) for each in given)):
         raise DatasetError(f'"annotations" is {short(given)}, expected a list')
     done = [each for each in given if not each.get('was_cancelled')]

@@ -27,12 +27,12 @@ from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.readers.seg_map_names import Table, has_colors, table_of, tables_in, take_names
 from icconv_mm.annotations.readers.yolo import yaml_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
-from icconv_mm.annotations.seg_maps import is_binary_jpeg, read_class_ids
+from icconv_mm.annotations.seg_maps import is_binary, read_class_ids
 from icconv_mm.errors import short
 from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
-_OF_LABELS = re.compile(r'annot|label|mask|seg|semantic|gt|truth|target|class', re.IGNORECASE)
+_OF_LABELS = re.compile(r'annot|label|(?<![a-z])labs?(?![a-z])|mask|seg|semantic|gt|truth|target|class', re.IGNORECASE)
 _OF_IMAGES = re.compile(r'im(age|g)|photo|picture|rgb|original', re.IGNORECASE)
 _BESIDE_CLASSES = re.compile(r'instance|object|visuali|colou?r|labelids', re.IGNORECASE)  # by-products of tools
 _ENDINGS = re.compile(  # of the names of maps
@@ -173,9 +173,11 @@ def kind_of_map(path: Path) -> str:
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             if image.format == 'JPEG':
-                return 'labels' if is_binary_jpeg(np.asarray(image)) else 'JPEG'
+                return 'labels' if is_binary(np.asarray(image)) else 'JPEG'
             if image.mode not in ('RGB', 'RGBA'):
-                return 'labels' if image.mode in ('L', 'P', '1', 'I', 'I;16') else 'other'
+                values = np.asarray(image)
+                is_few = len(np.unique(values)) <= _COLORS or is_binary(values)  # else a grey image
+                return 'labels' if image.mode in ('L', 'P', '1', 'I', 'I;16') and is_few else 'other'
             colors = image.convert('RGB').getcolors(_COLORS) or ()
     except Exception:  # any decoder error: the reader of the map reports it
         return 'other'

@@ -16,7 +16,7 @@ _OF_IMAGES = re.compile(
     r'(.*[^a-z])?((jpeg)?images?|imgs?|originals?|photos?|pictures?|frames|rgb|inputs?|leftimg8bit)'
 )
 _OF_MAPS = re.compile(
-    r'(.*[^a-z])?(masks?|annotations?|labels?|ground[ _-]?truths?|gts?|gtfine|segmentations?|segmaps?|targets?|'
+    r'(.*[^a-z])?(masks?|annotations?|labels?|labs?|ground[ _-]?truths?|gts?|gtfine|segmentations?|segmaps?|targets?|'
     r'segmentation(class|object)|.+annot)'
 )
 _LISTED = 8  # colours in a message

@@ -13,7 +13,7 @@ from PIL import Image
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Converted, Dataset
 from icconv_mm.annotations.seg_maps import IGNORED, convert_seg_maps, read_class_ids
-from icconv_mm.annotations.writers.images import new_folder, place_images
+from icconv_mm.annotations.writers.images import new_folder, place_images, usable_images
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import write_json
 
@@ -35,8 +35,8 @@ def write_coco(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     tasks = dataset.tasks()
     if tasks == ['classification']:
         raise ArgumentError('to', 'COCO has no classes of whole images')
+    images = usable_images(dataset, 'objects or segmentation maps')
     folder = new_folder(folder)
-    images = sorted((image for image in dataset if not image.problem), key=lambda image: image.path)
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):
         own = [image for image in images if image.split == split]

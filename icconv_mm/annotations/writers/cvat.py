@@ -3,12 +3,13 @@
 import itertools
 from pathlib import Path
 from xml.etree import ElementTree
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images
+from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import atomic_write
 
@@ -29,8 +30,8 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     """
     if dataset.tasks() == ['semantic']:
         raise ArgumentError('to', 'segmentation maps are not written for CVAT: write them as COCO')
+    images = usable_images(dataset, 'objects or classes')
     folder = new_folder(folder)
-    images = sorted((image for image in dataset if not image.problem), key=lambda image: image.path)
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):  # datumaro reads only shapes of the file's subset
         root = ElementTree.Element('annotations')
@@ -48,6 +49,14 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         ElementTree.indent(root)
         with atomic_write(folder / f'{split or "annotations"}.xml') as file:
             file.write(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
+    own = [annotation for image in images for annotation in image.annotations or ()]
+    say_lost(
+        dataset,
+        'CVAT',
+        crowds_or_ignored_objects_are_written_as_objects=sum(each.crowd for each in own),
+        segmentation_maps=sum(image.seg_map is not None for image in images),
+        scores=sum(each.score is not None for each in own),
+    )
     return folder
 
 
@@ -58,11 +67,25 @@ def _add_labels(task: ElementTree.Element, dataset: Dataset) -> None:
         label = ElementTree.SubElement(labels, 'label')
         ElementTree.SubElement(label, 'name').text = name
         ElementTree.SubElement(label, 'type').text = 'skeleton' if name in posed else 'any'
+        if name in posed:
+            ElementTree.SubElement(label, 'svg').text = _drawing(*dataset.keypoints_of(name))
         for point in dataset.keypoints_of(name)[0] if name in posed else ():
             sublabel = ElementTree.SubElement(labels, 'label')
             ElementTree.SubElement(sublabel, 'name').text = point
             ElementTree.SubElement(sublabel, 'type').text = 'points'
             ElementTree.SubElement(sublabel, 'parent').text = name
+
+
+def _drawing(names: list[str], skeleton: list[tuple[int, int]]) -> str:
+    """Returns the SVG of a skeleton, whose nodes stand on a circle: CVAT keeps its lines there."""
+    lines = [f'<line data-type="edge" data-node-from="{a + 1}" data-node-to="{b + 1}"/>' for a, b in skeleton]
+    turns = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
+    nodes = [
+        f'<circle r="1" cx="{50 + 40 * np.cos(turn):.1f}" cy="{50 + 40 * np.sin(turn):.1f}" data-type="element node" '
+        f'data-element-id="{i}" data-node-id="{i}" data-label-name={quoteattr(name)}/>'
+        for i, (name, turn) in enumerate(zip(names, turns), 1)
+    ]
+    return ''.join(lines + nodes)
 
 
 def _add_object(
@@ -79,7 +102,7 @@ def _add_object(
             shapes.append(('polygon', {'points': points}))
     elif annotation.segmentation is not None:
         shapes.append(('mask', _runs(mask_of(annotation.segmentation, image.size))))
-    elif annotation.keypoints is None:
+    else:
         x, y, w, h = annotation.box
         corners = zip(('xtl', 'ytl', 'xbr', 'ybr'), (x, y, x + w, y + h))
         shapes.append(('box', {key: f'{value:.9g}' for key, value in corners}))

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.annotations.dataset import AnnotatedImage
+from icconv_mm.annotations.dataset import AnnotatedImage, Dataset
 from icconv_mm.errors import ArgumentError
 
 
@@ -22,8 +22,42 @@ def new_folder(folder: str | Path) -> Path:
     return folder
 
 
+def usable_images(dataset: Dataset, written: str) -> list[AnnotatedImage]:
+    """Returns the images that can be read, sorted by path; the others are left out with a warning.
+
+    Args:
+        dataset: The dataset.
+        written: The tasks that the format holds, for the error.
+
+    Raises:
+        ArgumentError: There is nothing to write.
+    """
+    if not dataset.tasks():
+        raise ArgumentError('to', f'{dataset.location}: nothing is annotated for {written}')
+    images = []
+    for image in sorted(dataset, key=lambda image: image.path):
+        if min(image.size) > 0 and not image.problem:  # the size is read first: it finds the problem
+            images.append(image)
+        else:
+            dataset.leave_out(image.path, image.problem, image.path, image.split)
+    if not images:
+        raise ArgumentError('to', f'{dataset.location}: no image can be read')
+    return images
+
+
+def say_lost(dataset: Dataset, form: str, **counts: int) -> None:
+    """Records a warning for what a format cannot hold: names with underscores, and how often it occurs."""
+    for what, count in counts.items():
+        if count:
+            dataset.warn(dataset.location, f'{count} {what.replace("_", " ")}, which {form} cannot hold')
+
+
 def place_images(
-    images: Sequence[AnnotatedImage], folder: Path, copy: bool, by_split: bool = False
+    images: Sequence[AnnotatedImage],
+    folder: Path,
+    copy: bool,
+    by_split: bool = False,
+    are_stems_unique: bool = False,
 ) -> dict[Path, Path]:
     """Links or copies images below a folder, in the subfolders that they have below their common one.
 
@@ -32,6 +66,8 @@ def place_images(
         folder: The folder.
         copy: Whether they are copied.
         by_split: Whether each split has its own subfolder.
+        are_stems_unique: Whether no two names differ only in their suffix and no subfolder is called ``images``, as
+            YOLO finds its text files by.
 
     Returns:
         The path below ``folder`` of each image.
@@ -41,6 +77,15 @@ def place_images(
         own = [image.path for image in images if not by_split or image.split == split]
         root = os.path.commonpath([path.parent for path in own])
         placed |= {path: Path(split, path.relative_to(root)) for path in own}
+    if are_stems_unique:
+        stems: set[Path] = set()
+        for path, name in placed.items():
+            parts = ['image' if part == 'images' else part for part in name.parts[:-1]]
+            name = Path(*parts, name.name)
+            while name.with_suffix('') in stems:
+                name = name.with_name(f'{name.stem}_{name.suffix[1:]}{name.suffix}')
+            stems.add(name.with_suffix(''))
+            placed[path] = name
     for path, name in placed.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if copy:

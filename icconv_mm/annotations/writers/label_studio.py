@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from icconv_mm.annotations.brush import encode_brush
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images
+from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import atomic_write, write_json
 
@@ -32,12 +33,12 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
     """
     if dataset.tasks() == ['semantic']:
         raise ArgumentError('to', 'segmentation maps are not written for Label Studio: write them as COCO')
+    images = usable_images(dataset, 'objects or classes')
     folder = new_folder(folder)
-    images = [image for image in dataset if not image.problem]
     names = place_images(images, folder / 'images', copy, by_split=True)
     tasks = []
     for image in images:
-        task: dict[str, Any] = {'data': {'image': f'/data/local-files/?d=images/{names[image.path].as_posix()}'}}
+        task: dict[str, Any] = {'data': {'image': f'/data/local-files/?d=images/{quote(names[image.path].as_posix())}'}}
         result = list(_results(dataset, image))
         scores = [each.score for each in image.annotations or () if each.score is not None]
         if scores:
@@ -46,6 +47,14 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
             task |= {'annotations': [{'result': result}]}
         tasks.append(task)
     write_json(folder / 'tasks.json', tasks, indent=1)
+    own = [annotation for image in images for annotation in image.annotations or ()]
+    say_lost(
+        dataset,
+        'Label Studio',
+        crowds_or_ignored_objects_are_written_as_objects=sum(each.crowd for each in own),
+        hidden_keypoints_are_written_as_visible=sum((each.keypoints or [])[2::3].count(1) for each in own),
+        segmentation_maps=sum(image.seg_map is not None for image in images),
+    )
     with atomic_write(folder / 'labeling_config.xml') as file:
         file.write(_config(dataset).encode())
     return folder

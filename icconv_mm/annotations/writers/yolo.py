@@ -1,6 +1,7 @@
 """Writes YOLO as Ultralytics reads it: ``data.yaml``, and a text file beside each image's folder."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,7 @@ import yaml
 
 from icconv_mm.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits, find_flip_pairs
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images
+from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import atomic_write
 
@@ -30,10 +31,10 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     """
     tasks = dataset.tasks()
     if 'detection' not in tasks:
-        raise ArgumentError('to', f'YOLO has objects, and there are {", ".join(tasks)}')
+        raise ArgumentError('to', f'YOLO has objects, and there are {", ".join(tasks) or "none"}')
+    images = [replace(each) for each in usable_images(dataset, 'objects') if each.annotations is not None]
     folder = new_folder(folder)
-    images = [image for image in dataset if image.annotations is not None and not image.problem]
-    if note := assign_splits(images):
+    if note := assign_splits(images):  # of copies
         dataset.warn(dataset.location, note)
     kind = 'pose' if 'pose' in tasks else 'instance' if 'instance' in tasks else 'detection'
     content: dict = {'names': dict(enumerate(dataset.classes))}
@@ -46,14 +47,37 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         content |= {'kpt_shape': [len(keypoints), 3], 'flip_idx': flips}
         content |= {'kpt_names': {number: list(keypoints) for number in content['names']}}
     content |= {split: f'images/{split}' for split in SPLITS if any(image.split == split for image in images)}
-    for path, name in place_images(images, folder / 'images', copy, by_split=True).items():
-        image = dataset.images[path]
+    if 'val' not in content:  # Ultralytics requires it
+        content['val'] = content.get('test', content.get('train'))
+        dataset.warn(dataset.location, f'no split for validation: data.yaml names {content["val"]}')
+    by_path = {image.path: image for image in images}
+    for path, name in place_images(images, folder / 'images', copy, by_split=True, are_stems_unique=True).items():
+        image = by_path[path]
         lines = [_line(dataset, annotation, image.size, kind, len(keypoints)) for annotation in image.annotations]
         with atomic_write((folder / 'labels' / name).with_suffix('.txt')) as file:
             file.write(''.join(f'{line}\n' for line in lines if line).encode())
+    own = [annotation for image in images for annotation in image.annotations]
+    masks = [each.segmentation for each in own if each.segmentation is not None]
+    say_lost(
+        dataset,
+        'YOLO',
+        masks_beside_keypoints=len(masks) if kind == 'pose' else 0,
+        masks_of_several_pieces_or_with_holes=sum(map(_is_changed, masks)) if kind == 'instance' else 0,
+        segmentation_maps=sum(image.seg_map is not None for image in dataset),
+        scores=sum(each.score is not None for each in own),
+    )
     with atomic_write(folder / 'data.yaml') as file:
         file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
     return folder
+
+
+def _is_changed(segmentation: list | dict) -> bool:
+    """Returns whether a mask has several pieces or a hole."""
+    if isinstance(segmentation, list):
+        return len(segmentation) > 1
+    mask = mask_of(segmentation, segmentation['size'][::-1])
+    _, levels = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    return len(levels[0]) > 1
 
 
 def _pairs(dataset: Dataset, names: list[str]) -> list[tuple[str, str]]:
@@ -79,7 +103,7 @@ def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind:
         polygons = [np.reshape(each, (-1, 2)) for each in given] if isinstance(given, list) else None
         polygon = np.concatenate(list(_joined(polygons or polygons_of(mask_of(given, size)))))
         values = (polygon / size).clip(0, 1).ravel().tolist()
-    return ' '.join([str(dataset.classes.index(annotation.name)), *(f'{value:.6g}' for value in values)])
+    return ' '.join([str(dataset.classes.index(annotation.name)), *(f'{value:.9g}' for value in values)])
 
 
 def polygons_of(mask: np.ndarray) -> list[np.ndarray]:
