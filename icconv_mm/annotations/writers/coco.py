@@ -14,7 +14,6 @@ from PIL import Image
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Converted, Dataset
 from icconv_mm.annotations.seg_maps import IGNORED, convert_seg_maps, read_class_ids
 from icconv_mm.annotations.writers.images import new_folder, place_images, usable_images
-from icconv_mm.errors import ArgumentError
 from icconv_mm.files import write_json
 
 
@@ -33,9 +32,7 @@ def write_coco(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         ArgumentError: The folder is not empty, or the dataset has only classes of whole images.
     """
     tasks = dataset.tasks()
-    if tasks == ['classification']:
-        raise ArgumentError('to', 'COCO has no classes of whole images')
-    images = usable_images(dataset, 'objects or segmentation maps')
+    images = usable_images(dataset, 'COCO', 'detection', 'semantic')
     folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):

@@ -10,7 +10,6 @@ import numpy as np
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
-from icconv_mm.errors import ArgumentError
 from icconv_mm.files import atomic_write
 
 
@@ -28,9 +27,7 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     Raises:
         ArgumentError: The folder is not empty, or there are only segmentation maps.
     """
-    if dataset.tasks() == ['semantic']:
-        raise ArgumentError('to', 'segmentation maps are not written for CVAT: write them as COCO')
-    images = usable_images(dataset, 'objects or classes')
+    images = usable_images(dataset, 'CVAT', 'detection', 'classification')
     folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):  # datumaro reads only shapes of the file's subset

@@ -22,18 +22,21 @@ def new_folder(folder: str | Path) -> Path:
     return folder
 
 
-def usable_images(dataset: Dataset, written: str) -> list[AnnotatedImage]:
+def usable_images(dataset: Dataset, form: str, *tasks: str) -> list[AnnotatedImage]:
     """Returns the images that can be read, sorted by path; the others are left out with a warning.
 
     Args:
         dataset: The dataset.
-        written: The tasks that the format holds, for the error.
+        form: The format's name, for the error.
+        tasks: The tasks that the format has annotations for.
 
     Raises:
         ArgumentError: There is nothing to write.
     """
-    if not dataset.tasks():
-        raise ArgumentError('to', f'{dataset.location}: nothing is annotated for {written}')
+    there = dataset.tasks()
+    if not set(there) & set(tasks):
+        what = f'{form} has annotations for {" and ".join(tasks)}, this dataset for {", ".join(there) or "nothing"}'
+        raise ArgumentError('to', f'{dataset.location}: {what}')
     images = []
     for image in sorted(dataset, key=lambda image: image.path):
         if min(image.size) > 0 and not image.problem:  # the size is read first: it finds the problem

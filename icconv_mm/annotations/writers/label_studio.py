@@ -13,7 +13,6 @@ from icconv_mm.annotations.brush import encode_brush
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
-from icconv_mm.errors import ArgumentError
 from icconv_mm.files import atomic_write, write_json
 
 
@@ -31,9 +30,7 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
     Raises:
         ArgumentError: The folder is not empty, or there are only segmentation maps.
     """
-    if dataset.tasks() == ['semantic']:
-        raise ArgumentError('to', 'segmentation maps are not written for Label Studio: write them as COCO')
-    images = usable_images(dataset, 'objects or classes')
+    images = usable_images(dataset, 'Label Studio', 'detection', 'classification')
     folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy, by_split=True)
     tasks = []

@@ -11,7 +11,6 @@ import yaml
 from icconv_mm.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits, find_flip_pairs
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
-from icconv_mm.errors import ArgumentError
 from icconv_mm.files import atomic_write
 
 
@@ -30,9 +29,8 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         ArgumentError: The folder is not empty, or there are no objects.
     """
     tasks = dataset.tasks()
-    if 'detection' not in tasks:
-        raise ArgumentError('to', f'YOLO has objects, and there are {", ".join(tasks) or "none"}')
-    images = [replace(each) for each in usable_images(dataset, 'objects') if each.annotations is not None]
+    usable = usable_images(dataset, 'YOLO', 'detection')
+    images = [replace(image) for image in usable if image.annotations is not None]
     folder = new_folder(folder)
     if note := assign_splits(images):  # of copies
         dataset.warn(dataset.location, note)
