@@ -97,14 +97,15 @@ def test_classes_of_images_are_written(tmp_path, to):
     assert {image.path.stem: image.label for image in annotations.read(folder)} == {'cat': 'cat', 'dog': 'dog'}
 
 
-def test_predictions_become_pre_annotations(tmp_path):
+@pytest.mark.parametrize('ending', ['.json', '.instance.json'])
+def test_predictions_become_pre_annotations(tmp_path, ending):
     """The results of ``tools/infer.py`` are predictions of Label Studio, with their scores."""
     Image.fromarray(labelled.image(0)).save(tmp_path / 'a.png')
     images = [dict(id=1, file_name='a.png', width=labelled.SIZE[0], height=labelled.SIZE[1])]
-    (tmp_path / 'images.json').write_text(json.dumps(dict(images=images, categories=[dict(id=3, name='cat')])))
+    (tmp_path / f'images{ending}').write_text(json.dumps(dict(images=images, categories=[dict(id=3, name='cat')])))
     result = dict(image_id=1, category_id=3, bbox=[4, 6, 20, 16], score=0.8)
-    (tmp_path / 'predictions.json').write_text(json.dumps([result]))
-    dataset = annotations.read(tmp_path / 'predictions.json')
+    (tmp_path / f'predictions{ending}').write_text(json.dumps([result]))
+    dataset = annotations.read(tmp_path / f'predictions{ending}')
     ((_, found),) = dataset.annotations()
     assert (found.name, found.box, found.score) == ('cat', [4, 6, 20, 16], 0.8)
     (task,) = json.loads((dataset.to_labelstudio(tmp_path / 'out') / 'tasks.json').read_text())

@@ -40,7 +40,6 @@ _PANOPTIC = {
 }
 _SAME = 0.7  # IoU of the boxes of two people's annotations of one object
 _BESIDE_INSTANCES = ('stuff', 'labels', 'image_info')  # what COCO and datumaro write of the same images
-_IMAGES_OF_RESULTS = 'images.json'  # has images and categories of the results beside it
 _SHOWN = 0.3  # least score of a keypoint that is taken
 _KEPT = 1 << 29  # bytes of files whose content is kept until they are read
 _LOOKED_AT = 1 << 26  # bytes read of an invalid JSON file, to tell whether it is a damaged annotation file
@@ -82,7 +81,7 @@ def _kind_of_json(path: Path, files: Files) -> str:
     if start.lstrip('\ufeff \t\r\n')[:1] == '[':
         if mentions(start, 'data') and mentions(start, 'was_cancelled', 'completed_by', 'result'):
             return 'Label Studio'
-        if mentions(start, 'image_id') and path.with_name(_IMAGES_OF_RESULTS).is_file():
+        if mentions(start, 'image_id') and path.name.startswith('predictions.') and _images_of(path).is_file():
             return 'COCO results'
         return 'MPII' if mentions(start, 'joints', 'joints_vis') else ''
     if mentions(start, 'shapes', 'imagePath'):
@@ -103,7 +102,7 @@ def _kind_of_json(path: Path, files: Files) -> str:
         return ''
     missing = [key for key in _LISTS if not (isinstance(content, dict) and key in content)]
     # captions lack categories, and lists of test images lack annotations
-    if len(missing) == 1 and path.name != _IMAGES_OF_RESULTS:
+    if len(missing) == 1 and not path.name.startswith('images.'):
         files.warnings.append((str(path), f'has no list {missing[0]!r}, as COCO has: not read'))
     if missing:
         return ''  # captions, results
@@ -148,9 +147,14 @@ def _coco(dataset: Dataset, path: Path, files: Files) -> None:
     _read_content(dataset, path, read_coco(path, files.contents.pop(path, None)), files)
 
 
+def _images_of(results: Path) -> Path:
+    """Returns the file beside COCO results with their images and categories: ``images.json``, ``images.TASK.json``."""
+    return results.with_name(results.name.replace('predictions', 'images', 1))
+
+
 def _results(dataset: Dataset, path: Path, files: Files) -> None:
     """Reads predictions, as ``tools/infer.py`` writes them: keypoints count from a score of 0.3, mmpose's default."""
-    content, results = read_json(path.with_name(_IMAGES_OF_RESULTS)), read_json(path)
+    content, results = read_json(_images_of(path)), read_json(path)
     for i, entry in enumerate(results):
         if isinstance(entry, dict):
             entry['id'] = i + 1
