@@ -69,6 +69,10 @@ def read_datasets(
         if not labelled:
             for file, what in [problem for each in own for problem in each.warnings] + files.warnings:
                 raise DatasetError(f'{location}: none of its labels can be used, the first: {file}: {what}')
+            missing = [name for each in own for name in each.missing]
+            if missing:
+                what = f'none of the {len(missing)} images that its annotations name is there, the first: {missing[0]}'
+                raise DatasetError(f'{location}: {what}: give a folder that has both')
             raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}')
         empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
         labelled[0].warnings = files.warnings + labelled[0].warnings + [each for one in empty for each in one.warnings]

@@ -408,6 +408,7 @@ def test_tasks_of_label_studio_that_nobody_annotated(tmp_path):
         ({'0.json': '{"version": "2.0", "schema_ref": "darwin_2.0.json", "annotations": []}'}, 'is of Darwin'),
         ({'0.json': '{"objects": [{"classTitle": "cat"}], "tags": []}'}, 'is of Supervisely'),
         ({'a.csv': 'ImageID,Source,LabelName,Confidence,XMin\n'}, 'is of Open Images.*datum convert -if open_images'),
+        ({'Annotations_Part/0.mat': 'MATLAB 5.0'}, 'is of Pascal-part'),
         ({'label_2/0.txt': 'Car 0.00 0 -1.58 587.01 173.33 614.12 200.12\n'}, 'is of KITTI.*datum convert -if kitti'),
     ],
 )
@@ -438,3 +439,9 @@ def test_pages_of_maps_that_are_written_anew(tmp_path):
     (dataset,) = read_datasets(folder)
     made = _converted(dataset, 'semantic', tmp_path)
     assert draw_page(dataset, [made], tmp_path / 'page.png').is_file() and not dataset.warnings
+
+
+def test_images_that_are_elsewhere_are_named(tmp_path):
+    coco(tmp_path / 'a.json', ['far/0.jpg', 'far/1.jpg'])
+    with pytest.raises(DatasetError, match=r'none of the 2 images .* is there, the first: .*far/0.jpg: give a folder'):
+        annotations.read(tmp_path)

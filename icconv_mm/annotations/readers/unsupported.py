@@ -25,7 +25,7 @@ _JSON = (
     (('_via_img_metadata',), 'VIA', 'export it from VIA as COCO'),
     (('file_attributes', 'regions'), 'VIA', 'export it from VIA as COCO'),
     (('"ISAT"',), 'ISAT', "export it from ISAT as COCO (its menu 'Tools', 'Convert')"),
-    (('data_row',), 'Labelbox', 'convert it by labelbox.data.serialization.COCOConverter'),
+    (('data_row',), 'Labelbox', 'convert it to COCO first'),
     (('darwin', 'annotations'), 'Darwin', 'convert it: darwin convert coco FILES FOLDER'),
     (('dm_format_version',), 'Datumaro', 'convert it: datum convert -if datumaro -f coco'),
     (('classTitle', 'objects'), 'Supervisely', 'convert it by supervisely.convert.to_coco'),
@@ -38,6 +38,9 @@ def refuse_unsupported(files: Files) -> None:
         for words, tool, how in _JSON:
             if all(word in head(path) for word in words):
                 raise DatasetError(f'{path}: is of {tool}, which is not read: {how}')
+    for path in files.labels('.mat'):
+        if path.parent.name == 'Annotations_Part':
+            raise DatasetError(f'{path}: is of Pascal-part, in MATLAB, which is not read: convert it to COCO first')
     for path in files.labels('.csv'):
         if all(word in head(path) for word in ('ImageID', 'LabelName')):
             raise DatasetError(f'{path}: is of Open Images, which is not read: datum convert -if open_images -f coco')
