@@ -13,6 +13,7 @@ from test_reading_datasets import coco, draw, write
 from icconv_mm import annotations
 from icconv_mm.annotations.convert import convert_dataset
 from icconv_mm.annotations.find import read_datasets
+from icconv_mm.annotations.readers import seg_maps, unsupported
 from icconv_mm.annotations.reading import DatasetError
 from icconv_mm.annotations.report import draw_page
 from icconv_mm.annotations.segmentations import mask_of
@@ -445,3 +446,15 @@ def test_images_that_are_elsewhere_are_named(tmp_path):
     coco(tmp_path / 'a.json', ['far/0.jpg', 'far/1.jpg'])
     with pytest.raises(DatasetError, match=r'none of the 2 images .* is there, the first: .*far/0.jpg: give a folder'):
         annotations.read(tmp_path)
+
+
+def test_many_folders_of_classes_are_not_compared_with_each_other(tmp_path, monkeypatch):
+    """ImageNet has 21,841 of them, and their images may have the same names."""
+    for number in range(60):
+        draw(tmp_path, f'class_{number}/0.jpg')
+    calls = []
+    has, unshared = unsupported._has, seg_maps._unshared
+    monkeypatch.setattr(unsupported, '_has', lambda *given: calls.append(given) or has(*given))
+    monkeypatch.setattr(seg_maps, '_unshared', lambda *given: calls.append(given) or unshared(*given))
+    assert len({image.label for image in annotations.read(tmp_path)}) == 60
+    assert len(calls) <= 4 * 60

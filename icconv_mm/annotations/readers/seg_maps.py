@@ -152,13 +152,14 @@ def _pairs_of(
     for name in maps:
         stem = Path(name).stem
         bare = {stem, _ENDINGS.sub('', stem)}
+        if looked_at < _LOOKED_AT and any(path.parent != folder for each in bare for path in by_stem.get(each, ())):
+            if kind_of_map(folder / name) not in allowed:  # first: folders of classes can share all their names
+                return
+            looked_at += 1
         others = {path for each in bare for path in by_stem.get(each, ()) if path.parent != folder}
         fitting = [path for path in sorted(others) if is_image_folder(path.parent)]
         if not fitting:
             continue
-        if looked_at < _LOOKED_AT and kind_of_map(folder / name) not in allowed:
-            return
-        looked_at += 1
         least = min(distance(path.parent) for path in fitting)
         near = {path.parent.resolve(): path for path in reversed(fitting) if distance(path.parent) == least}
         first, *more = sorted(near.values())

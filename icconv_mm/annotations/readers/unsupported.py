@@ -55,11 +55,11 @@ def refuse_unsupported(files: Files) -> None:
 
 def _refuse_maps(files: Files) -> None:
     """Raises DatasetError if a folder of images stands beside one of segmentation maps, which no reader paired."""
-    folders = [folder for folder in files.by_folder if files.has_images(folder)]
-    for maps in folders:
-        for images in folders:
-            own, other = (set(each.relative_to(files.root).parts) for each in (maps, images))
-            own, other = own - other, other - own
+    parts = {each: set(each.relative_to(files.root).parts) for each in files.by_folder if files.has_images(each)}
+    of_images = [folder for folder, own in parts.items() if _has(_OF_IMAGES, own)]
+    for maps in [folder for folder, own in parts.items() if _has(_OF_MAPS, own)]:  # few, of many folders of classes
+        for images in of_images:
+            own, other = parts[maps] - parts[images], parts[images] - parts[maps]
             if _has(_OF_MAPS, own) and _has(_OF_IMAGES, other) and not _has(_OF_MAPS, other):
                 what = f'segmentation maps of {images}, which are not read'
                 raise DatasetError(f'{maps}: {what}: {_reason(maps, files)}')
