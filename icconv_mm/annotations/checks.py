@@ -25,6 +25,8 @@ _REQUIRED_FIELDS = {
     'annotations': {'id': int, 'image_id': int, 'category_id': int},
     'categories': {'id': int, 'name': str},
 }
+_TOO_LARGE = 10**limits.NUMBER_LETTERS  # integers from here on can share a hash
+_MISSING = object()
 
 
 class MissingDataError(DatasetError, MissingFileError):
@@ -76,13 +78,13 @@ def defective_entries(
             if (defect := _entry_defect(entry, members)) is not None:
                 yield field, i, defect
     known = {
-        member: {entry['id'] for entry in content[field] if isinstance(entry, dict) and _is_id(entry.get('id'))}
+        member: {entry['id'] for entry in content[field] if isinstance(entry, dict) and is_id(entry.get('id'))}
         for field, member in (('images', 'image_id'), ('categories', 'category_id'))
         if member in fields['annotations']
     }
     for member, ids in known.items():
         for i, entry in enumerate(content['annotations']):
-            if isinstance(entry, dict) and (value := entry.get(member)) not in ids and _is_id(value):
+            if isinstance(entry, dict) and (value := entry.get(member)) not in ids and is_id(value):
                 yield 'annotations', i, f'{member} {value} is not in the file'
 
 
@@ -253,12 +255,15 @@ def _entry_defect(entry: Any, members: Mapping[str, type]) -> str | None:
     if not isinstance(entry, dict):
         return f'expected an object, found {type(entry).__name__}'
     for member, kind in members.items():
-        if member not in entry:
+        value = entry.get(member, _MISSING)
+        if type(value) is kind and (kind is not int or -_TOO_LARGE < value < _TOO_LARGE):
+            continue
+        if value is _MISSING:
             return f'no field {member!r}'
-        if not isinstance(entry[member], kind) or isinstance(entry[member], bool):
-            return f'{member!r} is {short(entry[member])}, expected {kind.__name__}'
-        if kind is int and abs(entry[member]) >= 10**limits.NUMBER_LETTERS:  # larger ones can share a hash
-            return f'{member!r} is {short(entry[member], 40)}, of more than {limits.NUMBER_LETTERS} digits'
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f'{member!r} is {short(value)}, expected {kind.__name__}'
+        if kind is int:
+            return f'{member!r} is {short(value, 40)}, of more than {limits.NUMBER_LETTERS} digits'
     box = entry.get('bbox')
     if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):
         return f"'bbox' is {short(box, 100)}, expected [x, y, width, height], finite and not negative"
@@ -270,8 +275,9 @@ def _entry_defect(entry: Any, members: Mapping[str, type]) -> str | None:
     return None
 
 
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**limits.NUMBER_LETTERS
+def is_id(value: Any) -> bool:
+    """Returns whether a value is an integer that cannot share its hash with many others."""
+    return type(value) is int and -_TOO_LARGE < value < _TOO_LARGE
 
 
 def _are_numbers(values: Any, count: int | None = None) -> bool:

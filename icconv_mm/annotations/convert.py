@@ -274,9 +274,9 @@ def _has_mask(dataset: Dataset, annotation: Annotation) -> bool:
 def check_annotations(dataset: Dataset, images: Sequence[AnnotatedImage]) -> None:
     """Removes annotations without a usable box and clips boxes to the image."""
     for image in images:
-        kept = []
+        kept, size = [], image.size
         for annotation in image.annotations:
-            problem, is_kept = _settle(annotation, image.size)
+            problem, is_kept = _settle(annotation, size)
             if is_kept:
                 kept.append(annotation)
                 dataset.warn(annotation.location, problem) if problem else None

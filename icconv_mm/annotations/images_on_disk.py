@@ -42,7 +42,7 @@ def oriented_size(path: Path) -> tuple[tuple[int, int], int]:
 def _head(path: Path) -> tuple[tuple[int, int], int, str]:
     """Returns size and orientation as :func:`oriented_size`, and a message if the image would load almost black."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileNotFoundError('there is no such file')
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             size = image.size
@@ -137,7 +137,9 @@ def followed_folder(path: Path) -> Path:
 
 def is_endless(text: str) -> bool:
     """Returns whether a path in an annotation file exceeds the limits and so refers to no file."""
-    return len(text) > limits.PATH_LETTERS or len(as_path(text).parts) > limits.PATH_PARTS
+    if len(text) > limits.PATH_LETTERS:
+        return True
+    return text.count('/') + text.count('\\') >= limits.PATH_PARTS and len(as_path(text).parts) > limits.PATH_PARTS
 
 
 def located(text: str, roots: Iterable[Path]) -> Path | None:
@@ -168,7 +170,7 @@ def _is_there(path: Path) -> bool:
 
 def is_text(name: str) -> bool:
     """Returns whether a file name is valid UTF-8, so that it can be written and printed."""
-    return not any('\ud800' <= letter <= '\udfff' for letter in name)
+    return name.isascii() or not any('\ud800' <= letter <= '\udfff' for letter in name)
 
 
 def _identity(folder: Path) -> tuple[int, int]:
@@ -323,8 +325,7 @@ class Files:
                 leading.setdefault(location, []).append(name)
         made = {}
         for location, fitting in leading.items():
-            fitting = nearest(fitting, location)
-            if len(fitting) > 1:
+            if len(fitting) > 1 and len(fitting := nearest(fitting, location)) > 1:
                 raise InputError(f'{location}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
             made[fitting[0]] = location
         return made

@@ -207,7 +207,7 @@ def as_segmentation(
     if isinstance(given, list):
         if not isinstance(given[0], (list, tuple)):
             given = [given]  # a single polygon without the outer list
-        if any(isinstance(polygon, list) and 0 < len(polygon) < 6 for polygon in given):
+        if len(given) > 1:
             given = [polygon for polygon in given if not (isinstance(polygon, list) and 0 < len(polygon) < 6)] or given
         defect = _polygons_defect(given, height, width)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.annotations.checks import check_once, defective_entries, read_coco
+from icconv_mm.annotations.checks import check_once, defective_entries, is_id, read_coco
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset, held_out_first
 from icconv_mm.annotations.images_on_disk import Files, split_of
 from icconv_mm.annotations.readers.mpii import read_mpii
@@ -170,28 +170,29 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
     _take_keypoints(dataset, [each for each in content['categories'] if isinstance(each, dict)], path)
     entries = _images(dataset, path, content, defects['images'], files, split)
     _say_defects(dataset, path, content, defects, split, {i: image.path for i, (image, _) in entries.items()})
-    sizes = {number: _written(entry) or image.size for number, (image, entry) in entries.items()}
     areas: list[tuple[str, Any]] = []
-    by_entry: dict[int, list[Annotation]] = {number: [] for number in entries}
-    places = {number: image.path.name for number, (image, _) in entries.items()}
+    of_images: dict[int, tuple[AnnotatedImage, tuple[int, int], str, list[Annotation]]] = {
+        number: (image, _written(entry) or image.size, image.path.name, [])
+        for number, (image, entry) in entries.items()
+    }
     defective, before = defects['annotations'], f'{path}: annotations['
     for i, entry in enumerate(content['annotations']):
-        if i in defective or entry['image_id'] not in entries:
+        if i in defective or entry['image_id'] not in of_images:
             continue
-        image, _ = entries[entry['image_id']]
-        where = f'{before}{i}] of {places[entry["image_id"]]}'
+        image, size, file_name, own = of_images[entry['image_id']]
+        where = f'{before}{i}] of {file_name}'
         try:
-            if entry['category_id'] not in names:
+            name = names.get(entry['category_id'])
+            if name is None:
                 raise DatasetError(f'its category {entry["category_id"]} has no name')
-            name = names[entry['category_id']]
-            annotation = _coco_annotation(dataset, entry, name, image, sizes[entry['image_id']], where, areas)
+            annotation = _coco_annotation(dataset, entry, name, image, size, where, areas)
         except Exception as error:
             dataset.leave_out(where, fault_of(error), image.path, split)
         else:
             if annotation is not None:
-                by_entry[entry['image_id']].append(annotation)
-    for number, (image, _) in entries.items():
-        _add_entry(dataset, image, by_entry[number], sizes[number], path)
+                own.append(annotation)
+    for image, size, _, own in of_images.values():
+        _add_entry(dataset, image, own, size, path)
     if areas:
         where, area = areas[0]
         more = f', as of {len(areas) - 1} others in this file' if len(areas) > 1 else ''
@@ -225,7 +226,8 @@ def _say_defects(
             dataset.leave_out(f'{path}: {field}[{i}]', defect, image, split)
     entries, bad = content['annotations'], defects['annotations']
     good = [i for i, each in enumerate(entries) if i not in bad and 'id' in each]
-    if (shared := len(good) - len({short(entries[i]['id']) for i in good})) > 0:
+    ids = (entries[i]['id'] for i in good)
+    if (shared := len(good) - len({each if is_id(each) else short(each) for each in ids})) > 0:
         first = {short(entries[i]['id']): i for i in reversed(good)}
         again = [i for i in good if i != (same := first[short(entries[i]['id'])]) and entries[i] == entries[same]]
         bad.update(dict.fromkeys(again, 'is there twice'))  # PyLabel repeats them

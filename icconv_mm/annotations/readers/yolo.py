@@ -7,13 +7,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import Annotation, Dataset
-from icconv_mm.annotations.images_on_disk import Files, followed, is_text, located, split_of
+from icconv_mm.annotations.images_on_disk import Files, followed, followed_folder, is_text, located, split_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, mentions, read_json, read_text, read_yaml
 from icconv_mm.annotations.segmentations import as_segmentation
 from icconv_mm.errors import short
@@ -224,12 +224,23 @@ def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]
 
 def _labels_of(path: Path) -> Path:
     """Returns the annotation file by YOLO's rule: ``images`` in the path becomes ``labels``; else beside the image."""
-    parts, beside = list(path.parts), path.with_suffix('.txt')
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == 'images':
-            labels = followed(Path(*parts[:i], 'labels', *parts[i + 1 :]).with_suffix('.txt'))
-            return beside if beside.is_file() and not os.path.lexists(labels) else labels  # darknet's are beside
-    return beside
+    name, folder = f'{path.stem}.txt', _labels_folder(path.parent)
+    if folder is None:
+        return path.with_name(name)
+    labels = followed_folder(folder) / name
+    if os.path.lexists(labels):
+        return labels
+    return beside if (beside := path.with_name(name)).is_file() else labels  # darknet's are beside
+
+
+@lru_cache(1 << 12)
+def _labels_folder(images: Path) -> Path | None:
+    """Returns the folder in which the last ``images`` is ``labels``; None if the path has none."""
+    parts = list(images.parts)
+    if 'images' not in parts:
+        return None
+    i = len(parts) - 1 - parts[::-1].index('images')
+    return Path(*parts[:i], 'labels', *parts[i + 1 :])
 
 
 def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names: dict, shape: list | None) -> None:
@@ -242,7 +253,7 @@ def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names
         label, *values = map(float, words)
     except ValueError:
         return damaged(f'{" ".join(words[:9])[:40]!r} are no numbers')
-    if not all(map(math.isfinite, (label, *values))):
+    if not (math.isfinite(label) and all(map(math.isfinite, values))):
         return damaged(f'{" ".join(words[:9])[:40]!r} are not finite')
     if label not in names:
         return damaged(f'class {label:g} has no name')
@@ -252,7 +263,7 @@ def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names
         return damaged('has keypoints, and no YAML gives their kpt_shape')
     if not (is_polygon or len(values) in (4 + count, 5 + count)):
         return damaged(f'{len(words)} values: neither a box, nor a segmentation, nor keypoints')
-    if any(abs(value) > 1.5 for value in values[:4]):
+    if max(map(abs, values[:4])) > 1.5:
         return damaged(f'{values[:4]} are no shares of the image, which YOLO writes')
     width, height = image.size
     annotation = Annotation(names[label], location=where)
@@ -260,8 +271,8 @@ def _read_line(dataset: Dataset, image: Any, words: list[str], where: str, names
         segmentation = [[value * (height if i % 2 else width) for i, value in enumerate(values)]]
         annotation.segmentation = as_segmentation(segmentation, image.size, dataset, where, image)
     else:
-        x, y, w, h = (value * side for value, side in zip(values, (width, height, width, height)))
-        annotation.box = [x - w / 2, y - h / 2, w, h]
+        x, y, w, h = values[:4]
+        annotation.box = [x * width - w * width / 2, y * height - h * height / 2, w * width, h * height]
         if count:
             step, points = shape[1], []
             for x, y, *seen in (values[i : i + step] for i in range(4, 4 + count, step)):
