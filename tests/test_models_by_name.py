@@ -11,6 +11,7 @@ import icconv_mm
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers import ICConv2d, PyConv2d
 
+LAYERS = {'ic': ICConv2d, 'pyconv': PyConv2d, 'pyconvhg': PyConv2d}  # by the first word of a network's name
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -31,8 +32,7 @@ def test_every_name_builds_what_it_says(name):
     """Narrow; the depth is counted as usual, in convolutions of the main path and the classifier."""
     options = {'pattern': 'dense'} if name.startswith('ic_') else {}
     net = icconv_mm.create_model(name, base_channels=16, **options)
-    kind = PyConv2d if name.startswith('pyconv') else ICConv2d
-    assert any(isinstance(module, kind) for module in net.modules())
+    assert any(isinstance(module, LAYERS[name.split('_')[0]]) for module in net.modules())
     per_block = 2 if hasattr(net.backbone.layer1[0], 'conv2') and not hasattr(net.backbone.layer1[0], 'conv3') else 3
     blocks = sum(len(getattr(net.backbone, f'layer{stage}')) for stage in range(1, 5))
     assert f'{per_block * blocks + 2}' in name

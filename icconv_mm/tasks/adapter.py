@@ -1,6 +1,6 @@
 """Base class of the task adapters: what the tools need to know about a task, and its results in COCO format.
 
-Each task folder has one subclass of :class:`TaskAdapter`, ``Adapter``.
+Each library's folder has a subclass of :class:`TaskAdapter`, ``Adapter``.
 """
 
 import itertools
@@ -43,6 +43,8 @@ def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
         MissingFileError, InputError: Such a file does not exist or cannot be read.
     """
     own = read_keypoints(dataset_cfg.get('metainfo') or {})
+    if dataset_cfg.get('classes') is not None:  # an argument of mmpretrain's datasets
+        own = {'classes': dataset_cfg['classes'], **own}
     if isinstance(path := own.get('classes'), str):
         require_file(path, 'metainfo.classes')
         with naming(path, OSError, ValueError):

@@ -264,3 +264,11 @@ def test_folders_in_another_order():
     labels('a tabby', 'a poodle')  # what folders are called in words
     with pytest.raises(DatasetError, match="'cat' would be learned as 'dog'"):
         labels('dog', 'cat')
+
+
+def test_classes_as_an_argument_of_the_dataset():
+    """As mmpretrain takes them; metainfo has priority, as there."""
+    pytest.importorskip('mmpretrain')
+    adapter, cfg = adapter_of('mmpretrain'), dict(type='CustomDataset', classes=['cat', 'dog'])
+    assert adapter.classes(cfg) == ('cat', 'dog')
+    assert adapter.classes({**cfg, 'metainfo': {'classes': ('a', 'b')}}) == ('a', 'b')
