@@ -15,7 +15,10 @@ RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
 def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, Any], RunFunction]:
-    """Returns a file's metadata and a function that runs it: ONNX Runtime, else OpenVINO; ``.xml`` only OpenVINO."""
+    """Returns a file's metadata and a function that runs it.
+
+    ``.onnx`` runs in ONNX Runtime, else in OpenVINO; ``.ort`` in ONNX Runtime alone, ``.xml`` in OpenVINO alone.
+    """
     if not isinstance(file, (str, Path)):
         raise RuntimeInputError(f'file: expected the name of a file, got {type(file).__name__}')
     file = Path(file)
@@ -25,9 +28,9 @@ def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, A
     with refusing(str(file)):
         if not file.is_file():
             raise RuntimeInputError(f'{file}: no such file')
-        openers = {'.onnx': [_onnxruntime, _openvino], '.xml': [_openvino]}.get(file.suffix)
+        openers = {'.onnx': [_onnxruntime, _openvino], '.ort': [_onnxruntime], '.xml': [_openvino]}.get(file.suffix)
         if openers is None:
-            raise RuntimeInputError(f'{file}: expected a file that ends in .onnx or .xml')
+            raise RuntimeInputError(f'{file}: expected a file that ends in .onnx, .ort or .xml')
         missing = []
         for opener in openers:
             try:

@@ -15,7 +15,7 @@ from onnxscript.optimizer import fold_constants
 from icconv_mm.errors import InputError
 from icconv_mm.export.operators import TRANSLATIONS
 
-OPSET = 18
+OPSET, IR_VERSION = 18, 8  # the newer IR versions that torch writes are refused by runtimes that know the opset
 _NO_LIMIT = 1 << 40
 
 
@@ -48,6 +48,7 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     model = _folded(made.model)
     _fold_orders(model)
     _name_sizes(model)
+    model.ir_version = IR_VERSION
     onnx.checker.check_model(model, full_check=True)
     if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
         raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')

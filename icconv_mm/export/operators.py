@@ -4,6 +4,7 @@ The custom ones' results depend on values, but their shapes do not: a mask of th
 keeps, and the features of regions, each from its own level.
 """
 
+import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ if tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2]) <
 
 NONE = -1.0  # the score of an empty entry
 _ALL = 2**31 - 1
+_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @torch.library.custom_op('icconv_mm::export_nms_mask', mutates_args=())
@@ -76,8 +78,11 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _nms_mask_onnx(boxes, scores, iou_threshold: float, least: float):
-    one_class = op.Unsqueeze(scores, op.Constant(value_ints=[1]))
-    limits = (op.Constant(value_floats=[value]) for value in (iou_threshold, least))
+    # OpenCV's engine takes no score threshold below 0: it is the smallest score, and all above `least` exceed it
+    above = op.Greater(scores, op.Constant(value_float=least))
+    positive = op.Max(scores, op.Constant(value_float=2 * _SMALLEST))
+    one_class = op.Unsqueeze(op.Where(above, positive, op.Constant(value_float=0.0)), op.Constant(value_ints=[1]))
+    limits = (op.Constant(value_floats=[value]) for value in (iou_threshold, _SMALLEST))
     chosen = op.NonMaxSuppression(boxes, one_class, op.Constant(value_ints=[_ALL]), *limits)
     places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
     ones = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(chosen, start=0, end=1))

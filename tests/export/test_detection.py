@@ -105,3 +105,34 @@ def test_what_cannot_be_exported_is_named():
     model.bbox_head.__class__ = type('OwnHead', (type(model.bbox_head),), {})
     with pytest.raises(InputError, match=r'model.bbox_head: OwnHead cannot be exported; those that can are RetinaHead'):
         DetectorOutputs(model)
+
+
+def test_suppression_in_the_file():
+    """Scores of 0, of less than float32's smallest, and empty entries; no threshold is below 0."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    from icconv_mm.export.onnx_files import to_onnx
+    from icconv_mm.export.operators import NONE, nms_mask
+
+    class Suppress(torch.nn.Module):
+        def forward(self, boxes, scores):
+            return nms_mask(boxes, scores, 0.5, NONE / 2)
+
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(2, 60, 2, generator=generator) * 50
+    boxes = torch.cat([corners, corners + 5 + 20 * torch.rand(2, 60, 2, generator=generator)], -1)
+    scores = torch.rand(2, 60, generator=generator)
+    scores[:, :20] = torch.tensor([NONE, 0, 1e-30, 1e-39]).repeat(5)
+    names = ['boxes', 'scores'], ['kept']
+    model = to_onnx(torch.export.export(Suppress(), (boxes, scores)), *names)
+    assert model.ir_version == 8  # what the first runtimes of this opset know
+    (node,) = (node for node in model.graph.node if node.op_type == 'NonMaxSuppression')
+    values = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    assert values[node.input[4]] > 0
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    (kept,) = session.run(None, {'boxes': boxes.numpy(), 'scores': scores.numpy()})
+    expected = nms_mask(boxes, scores, 0.5, NONE / 2)
+    assert 0 < expected[:, 1:20:4].sum() and not expected[:, :20:4].any()
+    np.testing.assert_array_equal(kept, expected)

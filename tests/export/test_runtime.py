@@ -647,6 +647,17 @@ def test_a_bad_file(tmp_path, capsys):
     assert str(end.value).startswith('error: ') and '\n' not in str(end.value)
 
 
+def test_a_file_in_the_format_of_onnx_runtime(tmp_path):
+    """What its converter makes of an exported file, with the metadata."""
+    pytest.importorskip('onnxruntime')
+    onnx_file(tmp_path / 'net.onnx', described())
+    converter = [sys.executable, '-m', 'onnxruntime.tools.convert_onnx_models_to_ort', str(tmp_path / 'net.onnx')]
+    subprocess.run([*converter, '--optimization_style', 'Fixed'], check=True, capture_output=True)
+    session = Session(tmp_path / 'net.ort')
+    assert session.metadata == described()
+    np.testing.assert_array_equal(session.run({'x': np.array([-1], np.float32)})['y'], [0])
+
+
 def test_weights_of_another_export_are_not_opened(tmp_path):
     """The ``.xml`` says of which ``.bin`` it is."""
     openvino = pytest.importorskip('openvino')
