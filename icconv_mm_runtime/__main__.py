@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument('file', help='what tools/export.py wrote: .onnx or .xml')
+    parser.add_argument('file', help='what tools/export.py wrote: .onnx or .xml; or .ort')
     parser.add_argument('images', nargs='+', help='images, folders, videos')
     parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per run of the network')

@@ -33,6 +33,8 @@ class Sample:
 def read_all(images: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Yields names and pixels of a file, a folder, a video, an array, or several of them.
 
+    An array is called ``array``; among several, with its number from 0 (``array_0``).
+
     Raises:
         RuntimeInputError: One of them cannot be read.
     """
@@ -48,13 +50,16 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
     Raises:
         RuntimeInputError: An element has the wrong type.
     """
-    if isinstance(images, (str, Path, np.ndarray)):
+    if isinstance(images, np.ndarray):
+        yield _attempt('array', _checked, images)
+        return
+    if isinstance(images, (str, Path)):
         images = [images]
     elif not isinstance(images, Iterable):
         raise _wrong_kind(images)
-    for each in images:
+    for number, each in enumerate(images):
         if isinstance(each, np.ndarray):
-            yield _attempt('array', _checked, each)
+            yield _attempt(f'array_{number}', _checked, each)
         elif isinstance(each, (str, Path)):
             yield from _try_read(Path(each))
         else:

@@ -35,11 +35,12 @@ class Session:
     """Runs a file exported by ``icconv_mm.apis.export`` on images.
 
     Args:
-        file: ``.onnx`` or ``.xml``.
-        threads: CPU threads; None for the default of the runtime.
+        file: ``.onnx``, ``.ort`` or ``.xml``.
+        threads: CPU threads; None for the default of the runtime, which is all cores: give each process of a pool
+            its share.
 
-    ``metadata`` are those of the file, ``tasks`` their part about each task, by name; ``run`` maps arrays by input name
-    to arrays by output name.
+    A session pickles as its file and arguments, and opens the file again in another process. ``metadata`` are those of
+    the file, ``tasks`` their part about each task, by name; ``run`` maps arrays by input name to arrays by output name.
 
     Raises:
         RuntimeInputError: The file cannot be used; the message says why.
@@ -52,8 +53,13 @@ class Session:
 
     def __init__(self, file: str | Path, threads: int | None = None):
         self.metadata, self.run = open_file(file, threads)
-        self.file = str(file)
+        self.file, self.threads = str(file), threads
         self.tasks = {task['name']: task for task in self.metadata['tasks']}
+
+    def __reduce__(self) -> tuple:
+        if not hasattr(self, 'threads'):
+            raise RuntimeInputError(f'{self.file}: a session of another runtime has no file to open in another process')
+        return type(self), (self.file, self.threads)
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], run: RunFunction, file: str) -> 'Session':

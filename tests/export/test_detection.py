@@ -134,5 +134,5 @@ def test_suppression_in_the_file():
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
     (kept,) = session.run(None, {'boxes': boxes.numpy(), 'scores': scores.numpy()})
     expected = nms_mask(boxes, scores, 0.5, NONE / 2)
-    assert 0 < expected[:, 1:20:4].sum() and not expected[:, :20:4].any()
+    assert expected[:, 1:20:4].sum() > 0 and not expected[:, :20:4].any()
     np.testing.assert_array_equal(kept, expected)
