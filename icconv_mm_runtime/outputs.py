@@ -89,4 +89,4 @@ def _check_numbers(task: Mapping[str, Any], found: Mapping[str, np.ndarray], key
     if keypoints:
         named = [*np.ravel(task.get('skeleton') or ()), *((task.get('grouping') or {}).get('keypoint_order') or ())]
         if named and max(named) >= keypoints:
-            raise ValueError(f'the network gives {keypoints} keypoints, the metadata name number {max(named)}')
+            raise ValueError(f'the network gives {keypoints} keypoints, but the metadata have an index of {max(named)}')

@@ -320,7 +320,7 @@ _SIGMA = 0.05  # of any other keypoint
 
 
 def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns mmpose's metainfo for a short one; a complete one is returned as it is.
+    """Returns the metainfo that mmpose needs, made from a short one; a complete one is returned as it is.
 
     Args:
         metainfo: ``keypoints``, the names in their order; and, each optional, ``skeleton``, pairs of indices from 0

@@ -81,7 +81,7 @@ class Predictor:
             self.dataset_meta = self.task.dataset_meta(content, run.datasets)
         if palette is not None:
             if '' not in self.task.parts(self.dataset_meta):
-                raise ArgumentError('palette', 'of a network for several tasks, each has colours of its own')
+                raise ArgumentError('palette', 'a network for several tasks takes none: each task has its own colours')
             self.dataset_meta['palette'] = palette
         self.model.to(device or get_device()).eval()
         self.model.dataset_meta = self.dataset_meta

@@ -45,7 +45,7 @@ class Adapter(TaskAdapter):
         cfg.model.test_cfg.flip_test = True
 
     def enable_scales(self, model: dict) -> bool:
-        """Enables the multi-scale test, with flips, of this package's estimators as part of a larger network."""
+        """Enables the multi-scale test with flips for an estimator of this package inside a larger network."""
         if kind_of(model) != AEPoseEstimator.__name__:
             return False
         model['test_cfg'] = {**model.get('test_cfg', {}), 'test_scales': list(SCALES), 'flip_test': True}
