@@ -292,6 +292,8 @@ def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
         return f'{annotation.name}: {outside or "no box"}', False
     problem = measure(annotation, size)
     x, y, w, h = annotation.box
+    if x >= 0 and y >= 0 and 0 < w <= size[0] - x and 0 < h <= size[1] - y:  # most boxes
+        return problem or (outside and f'{annotation.name}: {outside}'), True
     if not math.isfinite(x + y + w + h):
         return f'{annotation.name}: the box {annotation.box} is not finite', False
     if w <= 0 or h <= 0:

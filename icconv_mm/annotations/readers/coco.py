@@ -353,13 +353,13 @@ def _coco_annotation(
     areas: list[tuple[str, Any]],
 ) -> Annotation | None:
     """Returns the annotation of a COCO entry; appends an invalid area to ``areas``."""
-    annotation = Annotation(name, entry.get('bbox'), location=where)
-    annotation.crowd, annotation.score = bool(entry.get('iscrowd') or entry.get('ignore')), entry.get('score')
-    annotation.area = entry.get('area')
-    if annotation.area is not None and not is_area(annotation.area, size):
-        areas.append((where, annotation.area))
-        annotation.area = None
-    annotation.segmentation = as_segmentation(entry.get('segmentation'), size, dataset, where, image)
+    area, crowd = entry.get('area'), bool(entry.get('iscrowd') or entry.get('ignore'))
+    if area is not None and not is_area(area, size):
+        areas.append((where, area))
+        area = None
+    segmentation = as_segmentation(entry.get('segmentation'), size, dataset, where, image)
+    box, score = entry.get('bbox'), entry.get('score')
+    annotation = Annotation(name, box, segmentation, crowd=crowd, area=area, location=where, score=score)
     keypoints = entry.get('keypoints')
     if keypoints and any(keypoints[2::3]):
         dataset.keypoints = dataset.keypoints or [f'point_{k + 1}' for k in range(len(keypoints) // 3)]
