@@ -1,4 +1,4 @@
-"""Write a trained network as one file that runs without this package and, but for pt2, without torch.
+"""Write a trained network as one file that runs without this package and, but for pt2 and program, without torch.
 
 The results of the file are compared with those of the model before it is written; the report says how far they are from
 each other. What runs the file: python -m icconv_mm_runtime, see docs/export.md.
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     command_line.add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    parser.add_argument('--to', choices=('onnx', 'openvino', 'pt2'), default='onnx', help='format; default: onnx')
+    formats = 'onnx', 'openvino', 'pt2', 'program'
+    parser.add_argument('--to', choices=formats, default='onnx', help='format; default: onnx')
     parser.add_argument('--out', metavar='FILE', help='the file (default: that of the checkpoint with another suffix)')
     parser.add_argument('--images', metavar='DIR', help="images of the check; default: some of the config's test set")
     parser.add_argument('--fixed', type=size, metavar='HxW', help='size of every input; free by default')

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from icconv_mm import versions
@@ -76,6 +77,8 @@ def write_description(to: str, file: Path, description: Mapping[str, Any]) -> No
         with zipfile.ZipFile(file, 'a') as archive:
             folder = archive.namelist()[0].split('/')[0]
             archive.writestr(f'{folder}/extra/{metadata_schema.KEY}', json.dumps(description))
+    elif to == 'program':
+        writers.write_program(torch.export.load(file), description, file)
     elif to == 'onnx':
         import onnx
 

@@ -51,7 +51,7 @@ class Exported(nn.Module):
         return [f'{prefix}{name}' for prefix, part in zip(prefixes, self.parts) for name in part.names]
 
     def forward(self, images: list[Tensor], size: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Takes uint8 pixels ``[N, 3, H, W]``, one per scale, and ``[N, 4]``: valid height, width, inverse scale."""
+        """Takes pixels 0 to 255 ``[N, 3, H, W]``, per scale, and ``[N, 4]``: valid height, width, inverse scale."""
         levels = [self._normalised(image, size) for image in images]
         first = levels[0] if len(levels) == 1 else levels
         if not self.several:
@@ -70,7 +70,8 @@ class Exported(nn.Module):
             return image
         # the libraries pad with zeros after the normalisation
         height, width = (torch.arange(side, device=image.device) for side in image.shape[-2:])
-        inside = (height[None, :, None] < size[:, 0, None, None]) & (width[None, None] < size[:, 1, None, None])
+        rows, columns = height[None, :, None] < size[:, 0, None, None], width[None, None] < size[:, 1, None, None]
+        inside = torch.logical_and(rows, columns)  # coremltools has no aten.__and__
         return torch.where(inside[:, None], image, torch.zeros_like(image))
 
 

@@ -156,5 +156,6 @@ def adaptive_mean(x: Tensor, size: int | tuple[int, int]) -> Tensor:
 def _window_means(side: int, count: int, like: Tensor) -> Tensor:
     """Returns ``[count, side]``: row i averages the entries floor(i * side / count) to ceil((i + 1) * side / count)."""
     entry, i = torch.arange(side, device=like.device), torch.arange(count, device=like.device)[:, None]
-    inside = ((entry >= i * side // count) & (entry < ((i + 1) * side + count - 1) // count)).to(like.dtype)
+    first, end = i * side // count, ((i + 1) * side + count - 1) // count
+    inside = torch.logical_and(entry >= first, entry < end).to(like.dtype)  # coremltools has no aten.__and__
     return inside / inside.sum(1, keepdim=True)

@@ -26,8 +26,8 @@ def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path |
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
     require_known([to], tuple(writers.FORMATS), 'to: there is no format')
-    runtimes = {'onnx': ['onnxruntime'], 'openvino': ['openvino'], 'pt2': []}
-    for name in ('onnx', 'onnxscript', *runtimes[to]):
+    runtimes = {'onnx': ['onnxruntime'], 'openvino': ['openvino']}
+    for name in ('onnx', 'onnxscript', *runtimes.get(to, [])):
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -35,8 +35,8 @@ def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path |
     out = Path(out) if out is not None else Path(checkpoint).with_suffix(writers.FORMATS[to])
     if out.suffix != writers.FORMATS[to]:
         raise ArgumentError('out', f'expected a name that ends in {writers.FORMATS[to]}, got {out}')
-    if int8 is not None and to == 'pt2':
-        raise ArgumentError('int8', "expected to='onnx' or 'openvino', got 'pt2'")
+    if int8 is not None and to in writers.OF_TORCH:
+        raise ArgumentError('int8', f"expected to='onnx' or 'openvino', got {to!r}")
     with naming(str(out), OSError):  # before the work: whether it can be written
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent):
@@ -53,11 +53,11 @@ def refusals() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def _example(network: Exported, description: Mapping[str, Any]) -> tuple:
+def _example(network: Exported, description: Mapping[str, Any], pixels: torch.dtype) -> tuple:
     """Returns example arguments of the network, batch 2, of a size that no layer confuses with another."""
     height, width = description['batch']['fixed'] or (512, 704)
     images = [
-        torch.randint(256, (2, 3, round(height * scale), round(width * scale)), dtype=torch.uint8)
+        torch.randint(256, (2, 3, round(height * scale), round(width * scale)), dtype=pixels)
         for scale in network.scales
     ]
     size = torch.tensor([[height, width, 1.0, 1.0], [height - 16, width - 16, 1.0, 1.0]])
@@ -70,12 +70,18 @@ def write_network(
     """Writes the file and returns its part of the report, without the figures of the check."""
     from icconv_mm.export.onnx_files import count_convolutions, to_onnx
 
-    example, fixed = _example(network, description), description['batch']['fixed'] is not None
+    example, fixed = _example(network, description, writers.pixels_of(to)), description['batch']['fixed'] is not None
     program = capture(network, example, fixed)
     if to == 'pt2':
-        program = program if operator else capture(writers.standard_module(program), example, fixed)
+        if not operator:
+            module = writers.standard_module(program).to(memory_format=torch.channels_last)  # as machine code reads it
+            program = capture(module, example, fixed)
         writers.compile_pt2(program, file)
         return {'layers': description['layers']}
+    if to == 'program':
+        program = capture(writers.standard_module(program), example, fixed)
+        writers.write_program(program, description, file)
+        return {'layers': description['layers'], 'operators': writers.own_operators(program)}
     model = to_onnx(program, writers.input_names(network), network.names)
     report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}
     if int8 is not None:
@@ -91,8 +97,9 @@ def write_network(
 
 def open_session(network: Exported, description: Mapping[str, Any], to: str, file: Path) -> Session:
     """Returns a session that runs the file, and writes the description into the file."""
-    if to == 'pt2':
-        return Session.of(description, writers.pt2_runner(file, network.names, len(network.scales)), str(file))
+    if to in writers.OF_TORCH:
+        run = writers.torch_runner(to, file, network.names, len(network.scales))
+        return Session.of(description, run, str(file))
     write_description(to, file, description)
     return Session(file)
 

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from icconv_mm.export.networks import Exported
 from icconv_mm_runtime.engines import RunFunction
 from icconv_mm_runtime.metadata import KEY
 
-FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2'}
+FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2', 'program': '.pt2'}
+OF_TORCH = 'pt2', 'program'  # the formats that need torch
 
 
 def write_onnx(model: Any, description: Mapping[str, Any], path: Path) -> None:
@@ -62,20 +64,36 @@ def compile_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
         raise InputError(f"to='pt2': AOTInductor fails ({' '.join(str(error).split())[:300]})") from error
 
 
-def pt2_runner(path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
-    """Returns a function that runs a package of AOTInductor in this process."""
-    loaded = torch._inductor.aoti_load_package(str(path))
+def write_program(program: torch.export.ExportedProgram, description: Mapping[str, Any], path: Path) -> None:
+    """Writes a program with ``torch.export.save``."""
+    torch.export.save(program, path, extra_files={KEY: json.dumps(description)})
+
+
+def own_operators(program: torch.export.ExportedProgram) -> list[str]:
+    """Returns the names of this package's operators in a program."""
+    targets = {node.target for node in program.graph.nodes if isinstance(node.target, torch._ops.OpOverload)}
+    return sorted(target._schema.name for target in targets if target.namespace == 'icconv_mm')
+
+
+def torch_runner(to: str, path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
+    """Returns a function that runs a file of one of the formats :data:`OF_TORCH` in this process."""
+    is_program = to == 'program'
+    loaded = torch.export.load(path).module() if is_program else torch._inductor.aoti_load_package(str(path))
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [torch.from_numpy(array) for array in inputs.values()]
-        found = loaded(tensors[:scales], *tensors[scales:])
+        images = [image.to(pixels_of(to)) for image in tensors[:scales]]
+        found = loaded(images, *tensors[scales:])
         return {name: value.numpy() for name, value in zip(outputs, found)}
 
     return run
 
 
 def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModule:
-    """Returns the program as a module of torch's own convolutions with weights computed once, not in each call."""
+    """Returns the program as a module of torch's own convolutions with weights computed once, not in each call.
+
+    Its weights and maps are contiguous: converters for phones read memory regardless of strides and offsets.
+    """
     from torch._export.passes.constant_folding import ConstantFolder, replace_node_with_constant  # missing in torch 2.1
 
     class Folder(ConstantFolder):
@@ -94,9 +112,36 @@ def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModu
         folder.run()
     for node, constant in folder.node_replacements.items():
         replace_node_with_constant(module, node, constant)
+    _use_contiguous_maps(module.graph)
     module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
+    return torch.fx.GraphModule(_contiguous_state(module), module.graph)  # takes what the graph reads, no more
+
+
+def _use_contiguous_maps(graph: torch.fx.Graph) -> None:
+    """Removes the conversions to channels_last, and what relies on them."""
+    aten = torch.ops.aten
+    for node in graph.nodes:
+        if node.target is aten.clone.default and node.kwargs.get('memory_format') is torch.channels_last:
+            node.replace_all_uses_with(node.args[0])
+        elif node.target is aten.view.default:  # some are of permuted maps: views in channels_last alone
+            node.target = aten.reshape.default
+
+
+def _contiguous_state(module: torch.fx.GraphModule) -> dict[str, Any]:
+    """Returns what the graph of a module reads, by name; tensors are contiguous, with a storage of their own."""
+    state, copies = {}, {}  # copies by the original's id: names of one tensor stay names of one
+    for node in module.graph.nodes:
+        if node.op in ('get_attr', 'call_module'):
+            value = attrgetter(node.target)(module)
+            if isinstance(value, torch.Tensor):
+                value = copies.setdefault(id(value), value.detach().clone(memory_format=torch.contiguous_format))
+            state[node.target] = value
+    return state
+
+
+def pixels_of(to: str) -> torch.dtype:
+    """Returns the type of a format's pixels, 0 to 255; Core ML and ncnn, which read programs, have no uint8."""
+    return torch.float32 if to == 'program' else torch.uint8
 
 
 def input_names(network: Exported) -> list[str]:

@@ -45,8 +45,8 @@ def export(
     Args:
         cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
         checkpoint: File with the weights of the model.
-        to: 'onnx' (ONNX Runtime, OpenVINO and others), 'openvino' (``.xml`` and ``.bin``) or 'pt2' (AOTInductor, which
-            needs torch).
+        to: 'onnx' (ONNX Runtime, OpenVINO and others), 'openvino' (``.xml`` and ``.bin``), 'pt2' (AOTInductor, which
+            needs torch) or 'program' (``torch.export.save``, which converters for phones read).
         out: The file; by default the checkpoint's name with another suffix.
         images: Images for the comparison: a file, a folder or a pattern; by default some of the config's test dataset.
         fixed: Height and width of every input; free by default.
@@ -57,7 +57,8 @@ def export(
     Returns:
         The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
         model), ``check`` (the largest differences, by kind), ``milliseconds`` from an image's file to its results, of
-        the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``.
+        the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``; of a
+        program also ``operators``, those of this package that it needs, instead of ``convolutions``.
 
     Raises:
         InputError: A part of the network cannot be exported, an image cannot be used, or the results differ; the

@@ -36,10 +36,12 @@ from icconv_mm.runner.export import compare_metrics
 from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime import Session
+from icconv_mm_runtime.metadata import KEY, check_metadata
 
 JOINT = 'multitask/multitask_ic-r18_fpn_miniature.py'
 DETECTOR = 'detection/faster-rcnn_ic-r18_fpn_miniature.py'
 POSE = 'pose/ae_ic-r18_miniature.py'
+CLASSIFIER = 'classification/pyconv-resnet18_8xb32-90e_in1k.py'
 SEGMENTOR = 'semantic_segmentation/fpn_ic-r18_miniature.py'
 AUGMENTED = dict(type='TestTimeAug', transforms=[[dict(type='Resize', scale=(64, 64))], [dict(type='PackSegInputs')]])
 WITHOUT_TORCH = (
@@ -152,6 +154,49 @@ def test_machine_code_finds_the_same(workspace, weights, name, operator, tmp_pat
     assert check['images'] == 4 and check['seg_map'] <= 1e-5 and check.get('missing', 0) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'operators'),
+    [
+        (CLASSIFIER, []),
+        (SEGMENTOR, []),
+        (POSE, []),
+        (DETECTOR, ['icconv_mm::export_nms_mask', 'icconv_mm::export_roi_features']),
+    ],
+)
+def test_a_program_finds_the_same(workspace, weights, name, operators, tmp_path):
+    images, file = str(workspace.root / 'data/miniature/val'), tmp_path / 'net.pt2'
+    report = apis.export(workspace.config(name), weights(name), to='program', out=file, images=images)
+    assert report['check']['images'] == 4 and report['check'].get('missing', 0) == 0
+    assert report['operators'] == operators
+    texts = {KEY: ''}
+    torch.export.load(file, extra_files=texts)
+    description = json.loads(texts[KEY])
+    check_metadata(description, str(file))
+    assert description['check'] == report['check']
+
+
+@pytest.mark.slow
+def test_a_program_without_decoding_needs_torch_alone(workspace, weights, tmp_path):
+    """Also with other numbers of images and other sizes than the example's."""
+    file, config = tmp_path / 'net.pt2', workspace.config(SEGMENTOR)
+    apis.export(config, weights(SEGMENTOR), to='program', out=file, images=str(workspace.root / 'data/miniature/val'))
+    network, _ = described(apis.Predictor(config, weights(SEGMENTOR), device='cpu'), config, weights(SEGMENTOR))
+    image, size = torch.randint(256, (3, 3, 64, 96)).float(), torch.tensor([[50.0, 90.0, 1.0, 1.0]] * 3)
+    with torch.no_grad():
+        torch.save({'args': ([image], size), 'known': network([image], size)}, tmp_path / 'calls.pth')
+    code = (
+        'import sys, torch\n'
+        'sys.modules["icconv_mm"] = None\n'
+        'calls = torch.load("calls.pth")\n'
+        'found = torch.export.load("net.pt2").module()(*calls["args"])\n'
+        'for one, other in zip(found, calls["known"], strict=True):\n'
+        '    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)\n'
+    )
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     """Poses that differ are a tie where the file's maps are the model's, and a fault where they are not."""
     loaded = apis.load_run(workspace.config(POSE))
@@ -196,6 +241,7 @@ def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkey
         ({'to': 'tflite'}, 'to: there is no format tflite'),
         ({'out': 'net.pth'}, 'expected a name that ends in .onnx, got net.pth'),
         ({'to': 'pt2', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'pt2'"),
+        ({'to': 'program', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'program'"),
         ({'images': 'nowhere'}, 'nowhere'),
         ({'fixed': (40_000, 64)}, 'net.onnx: its metadata: batch.fixed.0 must be a whole number from 1 to 32766'),
         (
@@ -217,7 +263,7 @@ def test_what_cannot_be_exported(workspace, weights, options, message, tmp_path,
     cfg = apis.load_config(workspace.config(SEGMENTOR), options.pop('changes', {}))
     checkpoint = options.pop('checkpoint', None) or weights(SEGMENTOR)
     with pytest.raises(InputError) as error:
-        apis.export(cfg, checkpoint, **{'out': None if options.get('to') == 'pt2' else 'net.onnx', **options})
+        apis.export(cfg, checkpoint, **{'out': None if 'int8' in options else 'net.onnx', **options})
     assert message in str(error.value) and '\n' not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -286,11 +332,15 @@ def test_heads_that_are_not_covered(workspace, recipe, message):
     assert message in str(error.value) and '\n' not in str(error.value)
 
 
+def described(predictor, name, weights):
+    """The network and the description of its file."""
+    known = predictor.task.parts(predictor.dataset_meta)
+    return describe(predictor.model, known, inference_transforms(apis.load_run(name)), None, weights)
+
+
 def in_process(predictor, name, weights):
     """A session whose network runs in torch, as an exported file would."""
-    transforms = inference_transforms(apis.load_run(name))
-    known = predictor.task.parts(predictor.dataset_meta)
-    network, description = describe(predictor.model, known, transforms, None, weights)
+    network, description = described(predictor, name, weights)
 
     def run(arrays):
         images = [torch.from_numpy(each) for key, each in arrays.items() if key.startswith('image')]

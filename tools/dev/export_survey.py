@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument('images', help='a folder of a few images')
     parser.add_argument('recipes', nargs='*', type=Path, metavar='CONFIG', help='default: all')
-    parser.add_argument('--to', choices=('onnx', 'openvino', 'pt2'), default='onnx', help='format; default: onnx')
+    formats = 'onnx', 'openvino', 'pt2', 'program'
+    parser.add_argument('--to', choices=formats, default='onnx', help='format; default: onnx')
     args = parser.parse_args(argv)
     for kind in (ResNet, *ResNet.__subclasses__()):
         kind.arch_settings = {depth: (block, (1, 1, 1, 1)) for depth, (block, _) in kind.arch_settings.items()}

@@ -79,12 +79,13 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
     model = to_onnx(program, ['image'], [f'map{number}' for number in range(4)])
     onnx.save(model, str(folder / 'network.onnx'))
     fixed = torch.export.export(deployed, (x,), strict=False)
+    standard = standard_module(fixed).to(memory_format=torch.channels_last)
     own = {
         'eager': partial(_in_torch, network, x),
         'deployed': partial(_in_torch, deployed, x.to(memory_format=torch.channels_last)),
         'onnxruntime': _onnxruntime(folder / 'network.onnx', x, threads),
         'openvino': _openvino(folder / 'network.onnx', x, threads),
-        'pt2': _pt2(torch.export.export(standard_module(fixed), (x,), strict=False), x, folder / 'standard.pt2'),
+        'pt2': _pt2(torch.export.export(standard, (x,), strict=False), x, folder / 'standard.pt2'),
         'pt2 with our operator': _pt2(fixed, x, folder / 'operator.pt2'),
     }
     exact = _in_torch(copy.deepcopy(network).double(), x.double())
