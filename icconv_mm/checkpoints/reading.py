@@ -283,7 +283,7 @@ def _tensor(storage, offset, size, stride, requires_grad=False, _=None, *others)
     if type(storage) is not _Storage or any(type(each) is not int or not 0 <= each < 2**48 for each in numbers):
         raise pickle.UnpicklingError('a tensor without storage, shape and strides')
     if any(each.get('conj') or each.get('neg') for each in others if type(each) is dict):
-        raise pickle.UnpicklingError('a tensor with a lazy conjugation or negation: save its resolve_conj() and resolve_neg()')
+        raise pickle.UnpicklingError('a tensor with a lazy conjugation or negation: save resolve_conj() of it')
     memory, dtype = storage.memory, next((each for each in others if type(each) is torch.dtype), storage.dtype)
     count, held = prod(size), memory.nbytes() // dtype.itemsize
     last = offset + sum((number - 1) * step for number, step in zip(size, stride, strict=True))
