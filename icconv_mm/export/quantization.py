@@ -1,7 +1,7 @@
 """Writes exported models with 8-bit integer convolutions and matrix products, except the last ones of heads.
 
 The layers that predict boxes, scores and classes, and the decoding after them, are not quantised: they cost little, and
-rounding would move boxes by pixels.
+rounding would move boxes by pixels. ONNX Runtime also keeps in eight bits what lies between quantised layers.
 """
 
 import tempfile
@@ -18,7 +18,8 @@ from icconv_mm_runtime.images import Sample, arrays_of, preprocess, read_all
 _IMAGES = 64  # to measure ranges, at most
 _OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')
 _CHOOSING = {'TopK', 'NonMaxSuppression', 'GatherElements', 'GatherND', 'ScatterND', 'Exp', 'Shape'}
-_ONNX_TYPES = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+_PRODUCTS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')  # of ONNX
+_BETWEEN = ('Add', 'Concat', 'Gather', 'MaxPool', 'Relu', 'Resize')
 
 
 def write(model: Any, description: Mapping[str, Any], to: str, path: Path, images: Sequence[Path]) -> None:
@@ -42,18 +43,46 @@ def write(model: Any, description: Mapping[str, Any], to: str, path: Path, image
 
 def predictors(model: Any) -> list[str]:
     """Returns names of the convolutions and products whose results reach no other one before a selection uses them."""
+    readers = _readers(model)
+    return [node.name for node in model.graph.node if node.op_type in _PRODUCTS and _is_last(node, readers)]
+
+
+def float_nodes(model: Any, kept: Sequence[str]) -> list[str]:
+    """Returns names of the nodes that ONNX Runtime computes in floats, among them ``kept``, the predictors.
+
+    The other convolutions and products are in eight bits, and so are the nodes between them, which read results in
+    eight bits alone.
+    """
+    readers = _readers(model)
+    names, eight_bits = [], set()
+    for node in model.graph.node:  # a node comes after those that it reads
+        if node.op_type in _PRODUCTS:
+            quantised = node.name not in kept
+        else:
+            # indices, scales and sizes are no results of layers
+            values = node.input[:1] if node.op_type in ('Gather', 'Resize') else node.input
+            quantised = node.op_type in _BETWEEN and eight_bits.issuperset(values) and not _is_last(node, readers)
+        if quantised:
+            eight_bits.update(node.output)
+        else:
+            names.append(node.name)
+    return names
+
+
+def _readers(model: Any) -> dict[str, list]:
+    """Returns the nodes that read a tensor, by its name."""
     readers: dict[str, list] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    return [node.name for node in model.graph.node if node.op_type in _ONNX_TYPES and _is_last(node, readers)]
+    return readers
 
 
 def _is_last(node: Any, readers: Mapping[str, Sequence]) -> bool:
     left, seen = list(node.output), set()
     while left:
         for reader in readers.get(left.pop(), ()):
-            if reader.op_type in _ONNX_TYPES:
+            if reader.op_type in _PRODUCTS:
                 return False
             if reader.op_type not in _CHOOSING and id(reader) not in seen:
                 seen.add(id(reader))
@@ -77,8 +106,8 @@ def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarra
             str(path),
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(_ONNX_TYPES),
-            nodes_to_exclude=kept,
+            op_types_to_quantize=[*_PRODUCTS, *_BETWEEN],
+            nodes_to_exclude=float_nodes(model, kept),
             per_channel=True,
             reduce_range=True,  # avoids overflow on processors without 8-bit instructions
             activation_type=quantization.QuantType.QUInt8,
