@@ -213,14 +213,11 @@ class Dataset:
 
     def tasks(self) -> list[str]:
         """Returns the tasks that the dataset has annotations for."""
-        kinds = set()
-        for _, annotation in self.annotations():
-            if annotation.segmentation is not None:
-                kinds.add('segmentation')
-            if annotation.keypoints is not None:
-                kinds.add('keypoints')
-            if annotation.box is not None:
-                kinds.add('box')
+        kinds = {
+            member
+            for member in ('box', 'segmentation', 'keypoints')
+            if any(getattr(annotation, member) is not None for _, annotation in self.annotations())
+        }
         has = {
             'detection': bool(kinds),
             'instance': 'segmentation' in kinds,

@@ -64,10 +64,12 @@ def _head(path: Path) -> tuple[tuple[int, int], int, str]:
 
 def _turn_of(image: Image.Image) -> int:
     """Returns the orientation by which OpenCV rotates an image when loading it: that of EXIF, not of XMP."""
+    if image.format != 'TIFF' and 'exif' not in image.info:
+        return 1
     exif = Image.Exif()
     if image.format == 'TIFF':
         exif[_ORIENTATION] = image.tag_v2.get(_ORIENTATION, 1)
-    elif 'exif' in image.info:
+    else:
         exif.load(image.info['exif'])
     turn = exif.get(_ORIENTATION, 1)
     if turn == 1:

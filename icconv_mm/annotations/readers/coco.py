@@ -177,9 +177,9 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
     }
     defective, before = defects['annotations'], f'{path}: annotations['
     for i, entry in enumerate(content['annotations']):
-        if i in defective or entry['image_id'] not in of_images:
+        if i in defective or (found := of_images.get(entry['image_id'])) is None:
             continue
-        image, size, file_name, own = of_images[entry['image_id']]
+        image, size, file_name, own = found
         where = f'{before}{i}] of {file_name}'
         try:
             name = names.get(entry['category_id'])
@@ -246,18 +246,21 @@ def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]
     categories = [(i, each) for i, each in enumerate(content['categories']) if i not in defects]
     check_once({'categories': [each for _, each in categories]}, path)
     parents = {str(each.get('supercategory')) for _, each in categories}
-    used = {each.get('category_id') for each in content['annotations'] if isinstance(each, dict)}
     names = {}
     for i, category in categories:
         others = parents - ({'none'} if category.get('supercategory') == 'none' else set())
         if not category['name'].strip():
             dataset.warn(f'{path}: categories[{i}]', 'has a blank name: left out')
-        elif others == {category['name']} and len(categories) > 1 and category['id'] not in used:
+        elif others == {category['name']} and len(categories) > 1 and not _is_used(category['id'], content):
             what = 'the supercategory of all others, as Roboflow writes for a project, and has no object: no class'
             dataset.warn(f'{path}: categories[{i}]', f'{category["name"]!r} is {what}')
         else:
             names[category['id']] = dataset.add_class(category['name'])
     return names
+
+
+def _is_used(category_id: int, content: dict) -> bool:
+    return any(isinstance(each, dict) and each.get('category_id') == category_id for each in content['annotations'])
 
 
 def _images(
