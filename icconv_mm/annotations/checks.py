@@ -26,7 +26,7 @@ _REQUIRED_FIELDS = {
     'categories': {'id': int, 'name': str},
 }
 _TOO_LARGE = 10**limits.NUMBER_LETTERS  # integers from here on can share a hash
-_MISSING = object()
+_MISSING, _NUMBERS = object(), {int, float}
 
 
 class MissingDataError(DatasetError, MissingFileError):
@@ -283,8 +283,10 @@ def is_id(value: Any) -> bool:
 def _are_numbers(values: Any, count: int | None = None) -> bool:
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
+    if not values or not _NUMBERS.issuperset(map(type, values)):
+        return not values
     # of a list with NaN, the sum is NaN, but perhaps not the largest number
-    return set(map(type, values)) <= {int, float} and max(map(abs, values), default=0) < 1e9 and sum(values) < math.inf
+    return min(values) > -1e9 and max(values) < 1e9 and sum(values) < math.inf
 
 
 def check_once(content: Mapping[str, Any], path: str | Path) -> None:

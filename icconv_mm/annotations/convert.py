@@ -287,7 +287,7 @@ def check_annotations(dataset: Dataset, images: Sequence[AnnotatedImage]) -> Non
 
 def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
     """Sets box and area of an annotation, inside its image; returns a problem or '', and whether it is usable."""
-    outside = _leave_outside(annotation, size)
+    outside = '' if annotation.keypoints is None else _leave_outside(annotation, size)
     if annotation.box is None and annotation.segmentation is None:
         return f'{annotation.name}: {outside or "no box"}', False
     problem = measure(annotation, size)
@@ -310,8 +310,6 @@ def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
 
 def _leave_outside(annotation: Annotation, size: tuple[int, int]) -> str:
     """Takes keypoints outside the image as unlabelled; returns a message about them, or ''."""
-    if annotation.keypoints is None:
-        return ''
     points = np.array(annotation.keypoints, dtype=float).reshape(-1, 3)
     outside = (points[:, 2] > 0) & is_outside(points, size)
     if not outside.any():

@@ -196,27 +196,28 @@ def as_segmentation(
         where: Location of the annotation.
         image: The image that loses an invalid mask.
     """
-    if not isinstance(given, np.ndarray) and not given and isinstance(given, (list, type(None))):
+    if given is None or (isinstance(given, list) and not given):
         return None
-    path, split = (None, '') if image is None else (image.path, image.split)
-    if isinstance(given, np.ndarray):
-        if not given.any():
-            dataset.leave_out(where, 'the mask is empty', path, split)
-            return None
-        return encode_rle(given)
     width, height = size
     if isinstance(given, list):
         if not isinstance(given[0], (list, tuple)):
             given = [given]  # a single polygon without the outer list
         if len(given) > 1:
             given = [polygon for polygon in given if not (isinstance(polygon, list) and 0 < len(polygon) < 6)] or given
-        defect = _polygons_defect(given, height, width)
+        if (defect := _polygons_defect(given, height, width)) is None:
+            return given
+        defect = f'mask: {defect}'
+    elif isinstance(given, np.ndarray):
+        if given.any():
+            return encode_rle(given)
+        defect = 'the mask is empty'
     else:
-        defect = segmentation_defect(given, height, width)
-    if defect is not None:
-        dataset.leave_out(where, f'mask: {defect}', path, split)
-        return None
-    return _compressed(given) if isinstance(given, dict) else given
+        if (defect := segmentation_defect(given, height, width)) is None:
+            return _compressed(given)
+        defect = f'mask: {defect}'
+    path, split = (None, '') if image is None else (image.path, image.split)
+    dataset.leave_out(where, defect, path, split)
+    return None
 
 
 def _compressed(rle: dict) -> dict:
