@@ -26,7 +26,8 @@ _REQUIRED_FIELDS = {
     'categories': {'id': int, 'name': str},
 }
 _TOO_LARGE = 10**limits.NUMBER_LETTERS  # integers from here on can share a hash
-_MISSING, _NUMBERS = object(), {int, float}
+NUMBERS = {int, float}  # types of JSON's numbers; bool is none
+_MISSING = object()
 
 
 class MissingDataError(DatasetError, MissingFileError):
@@ -283,7 +284,7 @@ def is_id(value: Any) -> bool:
 def _are_numbers(values: Any, count: int | None = None) -> bool:
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return False
-    if not values or not _NUMBERS.issuperset(map(type, values)):
+    if not values or not NUMBERS.issuperset(map(type, values)):
         return not values
     # of a list with NaN, the sum is NaN, but perhaps not the largest number
     return min(values) > -1e9 and max(values) < 1e9 and sum(values) < math.inf

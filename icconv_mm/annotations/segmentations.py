@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from icconv_mm.annotations import limits
-from icconv_mm.annotations.checks import location_of
+from icconv_mm.annotations.checks import NUMBERS, location_of
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.reading import DatasetError, as_integer
@@ -20,7 +20,6 @@ from icconv_mm_runtime.coco import encode_rle
 
 Key = TypeVar('Key')
 
-_NUMBERS = {int, float}
 _CHUNK = 100  # compressed segmentations decoded at once: their numbers fit into a cache
 # Compressed RLE: numbers in groups of five bits, each group a character from '0', the sixth bit set in all but
 # the last group of a number. Seven groups exceed the pixels of any image.
@@ -104,7 +103,7 @@ def _polygons_defect(polygons: Any, height: int, width: int) -> str | None:
         return f"'segmentation' is {polygons!r:.40}, expected polygons or RLE"
     margin = max(height, width)  # beyond it lies an image of another size; pycocotools allocates memory for every pixel
     for polygon in polygons:
-        if not isinstance(polygon, (list, tuple)) or not _NUMBERS.issuperset(map(type, polygon)):
+        if not isinstance(polygon, (list, tuple)) or not NUMBERS.issuperset(map(type, polygon)):
             return f'a polygon is {polygon!r:.40}, expected numbers [x1, y1, x2, y2, x3, y3, ...]'
         if len(polygon) % 2 or not polygon:
             return f'a polygon has {len(polygon)} numbers, expected x and y of each point'
