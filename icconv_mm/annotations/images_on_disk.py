@@ -344,10 +344,10 @@ class Files:
             return None
         parent, _, base = name.rpartition('/')
         for folder in near:
-            if (folder, parent) not in self._names:
+            if (known := self._names.get((folder, parent))) is None:
                 own = folder / parent
-                self._names[folder, parent] = own, frozenset(self.by_folder.get(own, ()))
-            own, names = self._names[folder, parent]
+                known = self._names[folder, parent] = own, frozenset(self.by_folder.get(own, ()))
+            own, names = known
             if base in names:
                 return own / base
         if self._images is None:
