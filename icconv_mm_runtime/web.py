@@ -1,6 +1,8 @@
 """Writes a page that runs an exported network in a browser, and serves it on this machine."""
 
 import base64
+import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ from typing import Any
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.coco import write_file
+from icconv_mm_runtime.drawing import KEYPOINT_SCORE, palette
 from icconv_mm_runtime.engines import open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 
@@ -22,13 +25,9 @@ PAGE = Path(__file__).parent / 'page'
 VERSION = json.loads((PAGE / 'package.json').read_text())['dependencies']['onnxruntime-web']
 FOLDER_VARIABLE = 'ICCONV_MM_ONNXRUNTIME_WEB'
 # The name of each file of the library in the folder, and in its package.
-_CPU = {
+_LIBRARY = {
     'onnxruntime-web.js': 'dist/ort.wasm.bundle.min.mjs',
     'onnxruntime-web.wasm': 'dist/ort-wasm-simd-threaded.wasm',
-}
-_GPU = {
-    'onnxruntime-web.gpu.js': 'dist/ort.webgpu.bundle.min.mjs',
-    'onnxruntime-web.gpu.wasm': 'dist/ort-wasm-simd-threaded.asyncify.wasm',
 }
 _HEADERS = {'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp'}
 
@@ -38,32 +37,28 @@ def add_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group('a page in the browser')
     group.add_argument('--web', metavar='FOLDER', help='write a page that runs the network in a browser')
     group.add_argument('--single-file', action='store_true', help='as one index.html that opens without a server')
-    group.add_argument('--gpu', action='store_true', help='with the files for WebGPU, 27 MB more')
     group.add_argument('--serve', type=int, nargs='?', const=8000, metavar='PORT', help='serve it to this machine')
 
 
 def run(args: Namespace) -> None:
     """Writes the page, and serves it if ``args.serve`` is a port."""
     folder = Path(args.web)
-    page = write_page(args.file, folder, args.single_file, args.gpu)
+    page = write_page(args.file, folder, args.single_file)
     print(page)
     if args.serve is not None:
         with server(folder, args.serve) as serving:
             print(f'http://127.0.0.1:{serving.server_port}/ (Ctrl-C ends it)', flush=True)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 serving.serve_forever()
-            except KeyboardInterrupt:
-                pass
 
 
-def write_page(file: str | Path, folder: str | Path, single_file: bool = False, gpu: bool = False) -> Path:
+def write_page(file: str | Path, folder: str | Path, single_file: bool = False) -> Path:
     """Writes the page into a folder, and returns the path of its ``index.html``.
 
     Args:
         file: ``.onnx`` or ``.ort``.
         folder: Gets the page; it is made if it does not exist.
         single_file: Whether ``index.html`` holds all other files.
-        gpu: Whether the page can use WebGPU.
 
     Raises:
         RuntimeInputError: The file cannot be used, or onnxruntime-web cannot be found.
@@ -71,27 +66,28 @@ def write_page(file: str | Path, folder: str | Path, single_file: bool = False, 
     file, folder = Path(file), Path(folder)
     if file.suffix not in ('.onnx', '.ort'):
         raise RuntimeInputError(f'{file}: ONNX Runtime Web reads .onnx and .ort')
-    if gpu and single_file:
-        raise RuntimeInputError('--gpu: a page of a single file runs on the processor')
     metadata, _ = open_file(file)
     library = package()
-    sources = {'network.onnx': file, 'network.js': PAGE / 'network.js'}
-    sources |= {name: library / source for name, source in (_CPU | (_GPU if gpu else {})).items()}
+    sources = {'network.onnx': file, **{name: PAGE / name for name in ('network.js', 'style.css', 'index.html')}}
+    sources |= {name: library / source for name, source in _LIBRARY.items()}
     contents = {name: source.read_bytes() for name, source in sources.items()}
-    contents['network.json'] = _description(metadata, file.name, gpu)
-    index = (PAGE / 'index.html').read_bytes()
+    contents['network.json'] = _description(metadata, file.name)
     if single_file:
-        scripts = b'\n'.join(map(_embedded, contents, contents.values()))
-        contents, index = {}, index.replace(b'<!-- files -->', scripts)
+        index, style = contents.pop('index.html'), contents.pop('style.css')
+        index = index.replace(b'<link rel="stylesheet" href="style.css">', b'<style>\n%b</style>' % style)
+        scripts = b'\n'.join(itertools.starmap(_embedded, contents.items()))
+        contents = {'index.html': index.replace(b'<!-- files -->', scripts)}
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in {**contents, 'index.html': index}.items():
+    for name, content in contents.items():
         write_file(folder / name, content)
     return folder / 'index.html'
 
 
-def _description(metadata: Mapping[str, Any], name: str, gpu: bool) -> bytes:
+def _description(metadata: Mapping[str, Any], name: str) -> bytes:
+    """Returns the metadata, and what else the page takes from this package, as JSON."""
     upper = {key: value for key, value in vars(limits).items() if key.startswith('MAX_')}
-    return json.dumps({'name': name, 'metadata': metadata, 'limits': upper, 'gpu': gpu}).encode()
+    shown = {'colors': palette(24 * 8), 'keypoint_score': KEYPOINT_SCORE}
+    return json.dumps({'name': name, 'metadata': metadata, 'limits': upper, **shown}).encode()
 
 
 def _embedded(name: str, content: bytes) -> bytes:
@@ -115,7 +111,7 @@ def package(fetch: bool = True) -> Path:
     folder = Path(given) if given else cache / f'onnxruntime-web-{VERSION}'
     if not given and not folder.is_dir() and fetch and shutil.which('npm'):
         _fetch(folder)
-    missing = [name for name in (_CPU | _GPU).values() if not (folder / name).is_file()]
+    missing = [name for name in _LIBRARY.values() if not (folder / name).is_file()]
     if missing:
         raise RuntimeInputError(
             f'{folder / missing[0]}: no such file; the page needs the npm package onnxruntime-web {VERSION}: '
@@ -133,7 +129,7 @@ def _fetch(folder: Path) -> None:
         if done.returncode:
             raise RuntimeInputError(f'npm pack {name}: {" ".join(done.stderr.split())[-200:]}')
         with tarfile.open(next(Path(temporary).glob('*.tgz'))) as archive:
-            for source in ('package.json', *_CPU.values(), *_GPU.values()):
+            for source in ('package.json', *_LIBRARY.values()):
                 target = Path(temporary, 'made', source)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.extractfile(f'package/{source}') as content, open(target, 'wb') as out:
