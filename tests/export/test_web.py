@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 from described import RULE, described, random_image
-from icconv_workshop import browser as driver
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits, web
 from icconv_mm_runtime.images import Sample, arrays_of, preprocess
 from icconv_mm_runtime.results import decode
+from icconv_workshop import browser as driver
 
 HOSTILE = '<img src=x onerror="document.title=1">'
 GROUPING = {
@@ -37,7 +37,7 @@ METADATA = described(
     batch={**RULE, 'divisor': 32, 'pads': True, 'sized': True},
     tasks=[INSTANCE, SEMANTIC, POSE],
 )
-BUSY, IDLE = ("document.body.dataset.state === '{}'".format(state) for state in ('busy', 'idle'))
+BUSY, IDLE = (f"document.body.dataset.state === '{state}'" for state in ('busy', 'idle'))
 
 
 def write_network(path, metadata=METADATA):
@@ -46,11 +46,11 @@ def write_network(path, metadata=METADATA):
     rng = np.random.default_rng(0)
     sums = rng.normal(size=(7 + 17 + 34, 3, 9, 9)).astype('f4') / 4000
     values = {
-        'kernel': sums, 'quarter': np.array([1, 1, 0.25, 0.25], 'f4'), 'shape': np.array([0, 2, 17, 0, 0]),
+        'kernel': sums, 'quarter': np.array([1, 1, 0.25, 0.25], 'f4'), 'axis': np.array([1]),
         'boxes': rng.uniform(0, 60, (1, 6, 4)).astype('f4') + np.array([0, 0, 60, 30], 'f4'),
         'scores': np.array([[0.9, 0.8, 0.7, 0.4, 0.2, -1]], 'f4'), 'labels': np.array([[0, 1, 2, 0, 1, 0]]),
         'masks': cv2.GaussianBlur(rng.random((28, 28, 6)), (0, 0), 2).transpose(2, 0, 1)[None].astype('f4'),
-        'splits': np.array([7, 17, 34]), 'none': np.zeros(0, 'f4'), 'ones': np.ones(4, 'f4'),
+        'splits': np.array([7, 17, 34]), 'none': np.zeros(0, 'f4'),
     }  # fmt: skip
     node = onnx.helper.make_node
     same = [node('Identity', [name], [f'instance.{name}']) for name in ('scores', 'labels', 'masks')]
@@ -60,7 +60,9 @@ def write_network(path, metadata=METADATA):
         node('Split', ['whole', 'splits'], ['semantic.logits', 'heat', 'tag'], axis=1),
         node('Resize', ['heat', 'none', 'quarter'], ['pose.heatmaps'], mode='linear'),
         node('Resize', ['tag', 'none', 'quarter'], ['small'], mode='linear'),
-        node('Reshape', ['small', 'shape'], ['pose.tags']),
+        node('Split', ['small'], ['first', 'second'], axis=1, num_outputs=2),
+        *(node('Unsqueeze', [name, 'axis'], [f'{name}_level']) for name in ('first', 'second')),
+        node('Concat', ['first_level', 'second_level'], ['pose.tags'], axis=1),
         node('Div', ['size', 'size'], ['unit']),
         node('ReduceMean', ['unit'], ['one'], keepdims=0),
         node('Mul', ['boxes', 'one'], ['instance.boxes']),

@@ -76,8 +76,8 @@ class Page:
     def wait(self, condition: str, seconds: float = 60) -> None:
         """Waits until a JavaScript expression is true."""
         self.run(
-            f'new Promise((done, failed) => {{ const begin = Date.now(); const look = () => {{ if ({condition}) done(); '
-            f'else if (Date.now() - begin > {1000 * seconds}) failed(new Error("not true in time")); '
+            f'new Promise((done, failed) => {{ const end = Date.now() + {1000 * seconds}; const look = () => {{ '
+            f'if ({condition}) done(); else if (Date.now() > end) failed(new Error("not true in time")); '
             'else setTimeout(look, 20); }; look(); })'
         )
 
