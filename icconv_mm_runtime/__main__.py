@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not args.web and not (args.images and args.out_dir):
         parser.error('images and --out-dir are required, or --web')
     try:
-        web.run(args) if args.web else predict_files(args)
+        web.write_and_serve(args) if args.web else predict_files(args)
     except (RuntimeInputError, OSError) as error:
         sys.exit(f'error: {escaped(error)}')
 

@@ -22,7 +22,6 @@ from icconv_mm_runtime.engines import open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 
 PAGE = Path(__file__).parent / 'page'
-VERSION = json.loads((PAGE / 'package.json').read_text())['dependencies']['onnxruntime-web']
 FOLDER_VARIABLE = 'ICCONV_MM_ONNXRUNTIME_WEB'
 # The name of each file of the library in the folder, and in its package.
 _LIBRARY = {
@@ -40,7 +39,7 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument('--serve', type=int, nargs='?', const=8000, metavar='PORT', help='serve it to this machine')
 
 
-def run(args: Namespace) -> None:
+def write_and_serve(args: Namespace) -> None:
     """Writes the page, and serves it if ``args.serve`` is a port."""
     folder = Path(args.web)
     page = write_page(args.file, folder, args.single_file)
@@ -94,6 +93,11 @@ def _embedded(name: str, content: bytes) -> bytes:
     return b'<script type="text/plain" data-file="%b">%b</script>' % (name.encode(), base64.b64encode(content))
 
 
+def library_version() -> str:
+    """Returns the version of onnxruntime-web that the page is tested with."""
+    return json.loads((PAGE / 'package.json').read_text())['dependencies']['onnxruntime-web']
+
+
 def package(fetch: bool = True) -> Path:
     """Returns the folder of onnxruntime-web's package; npm fetches it once into the cache.
 
@@ -108,13 +112,13 @@ def package(fetch: bool = True) -> Path:
     given = os.environ.get(FOLDER_VARIABLE)
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     cache = Path(os.environ.get('ICCONV_MM_CACHE') or Path(base) / 'icconv_mm')
-    folder = Path(given) if given else cache / f'onnxruntime-web-{VERSION}'
+    folder = Path(given) if given else cache / f'onnxruntime-web-{library_version()}'
     if not given and not folder.is_dir() and fetch and shutil.which('npm'):
         _fetch(folder)
     missing = [name for name in _LIBRARY.values() if not (folder / name).is_file()]
     if missing:
         raise RuntimeInputError(
-            f'{folder / missing[0]}: no such file; the page needs the npm package onnxruntime-web {VERSION}: '
+            f'{folder / missing[0]}: no such file; the page needs the npm package onnxruntime-web {library_version()}: '
             f'install npm, or unpack it and set {FOLDER_VARIABLE} to its folder'
         )
     return folder
@@ -122,7 +126,7 @@ def package(fetch: bool = True) -> Path:
 
 def _fetch(folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    name = f'onnxruntime-web@{VERSION}'
+    name = f'onnxruntime-web@{library_version()}'
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, refusing(f'npm pack {name}'):
         command = ['npm', 'pack', '--silent', name]
         done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, timeout=600)

@@ -379,7 +379,7 @@ def test_what_the_command_refuses(tmp_path, monkeypatch, capsys):
     (tmp_path / 'network.xml').write_text('')
     for name, message in {
         file.name: f'dist/ort.wasm.bundle.min.mjs: no such file; the page needs the npm package onnxruntime-web '
-        f'{web.VERSION}: install npm, or unpack it and set {web.FOLDER_VARIABLE} to its folder',
+        f'{web.library_version()}: install npm, or unpack it and set {web.FOLDER_VARIABLE} to its folder',
         'network.xml': 'network.xml: ONNX Runtime Web reads .onnx and .ort',
         'absent.onnx': 'absent.onnx: no such file',
     }.items():
