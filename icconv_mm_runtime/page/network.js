@@ -10,10 +10,9 @@ const roundEven = (value) => (Math.abs(value % 1) === 0.5 ? 2 * Math.round(value
 // --- from an image {size, data: planes of B, G and R} to the inputs of the network
 
 function emptyImage({ image }, size, limits) {
-  if (Math.min(...size) < 1 || Math.max(...size) > limits.MAX_SIDE || size[0] * size[1] > limits.MAX_LEVEL_PIXELS) {
-    throw new Error(`${image.size.join('x')} pixels would become ${size.join('x')}`);
-  }
-  return { size, data: new Uint8Array(3 * size[0] * size[1]) };
+  const [area, isLarge] = [size[0] * size[1], Math.max(...size) > limits.MAX_SIDE];
+  if (area >= 1 && !isLarge && area <= limits.MAX_LEVEL_PIXELS) return { size, data: new Uint8Array(3 * area) };
+  throw new Error(`${image.size.join('x')} pixels would become ${size.join('x')}`);
 }
 
 // Returns a function that gives row y of an interpolation, overwritten by the next. A column or line begins with two
@@ -25,8 +24,7 @@ function interpolated(columns, lines, across, down) {
     entry.y = y;
   };
   return (y) => {
-    fill(above, lines[y][0]);
-    fill(below, lines[y][1]);
+    [above, below].forEach((entry, i) => fill(entry, lines[y][i]));
     for (let x = 0; x < columns.length; x++) out.row[x] = down(above.row[x], below.row[x], lines[y]);
     return out.row;
   };
@@ -194,8 +192,7 @@ function decodeBoxes(task, { boxes, scores, labels, masks }, { image }, limits) 
     const box = Array.from(boxes.data.subarray(4 * i, 4 * i + 4));
     const object = { box, score: scores.data[i], label: Number(labels.data[i]) };
     if (!masks) return object;
-    const area = masks.dims[2] * masks.dims[3];
-    const values = masks.data.subarray(i * area, (i + 1) * area);
+    const values = masks.data.subarray(i * masks.dims[2] * masks.dims[3]);
     object.mask = paste(values, masks.dims.slice(2), box, image.size, task.mask_threshold);
     if ((pixels += object.mask.data.length) > limits.MAX_WEB_MASK_PIXELS) throw new Error('the masks are too large');
     return object;
@@ -225,12 +222,12 @@ function decodeMap(task, { logits }, { image: { size }, levels: [level] }) {
 }
 
 // Returns the highest peaks of a keypoint, best first.
-function peaksOf({ heat, tags, width, height }, { max_num_people: most, nms_kernel: side, detection_threshold: least }) {
+function peaksOf({ heat, tags, width, height }, { max_num_people: most, nms_kernel: side, detection_threshold }) {
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height;
   const offsets = range(side * side, (i) => [(i % side) - (side >> 1), Math.floor(i / side) - (side >> 1)]);
   const peaks = [];
   heat.forEach((score, i) => {
-    if (!(score > f32(least))) return;
+    if (!(score > f32(detection_threshold))) return;
     const [x, y] = [i % width, Math.floor(i / width)];
     const isHigher = ([dx, dy]) => inside(x + dx, y + dy) && heat[i + dy * width + dx] > score;
     if (!offsets.some(isHigher)) peaks.push({ x, y, score, tags: tags.map((map) => map[i]) });
@@ -339,31 +336,25 @@ function groupPeople(heatmaps, allTags, options, limits) {
   });
 }
 
-function inImage({ size, center, extent }, [x, y, score]) {
-  const place = (value, axis) => (value / size[axis]) * extent[axis] + center[axis] - f32(0.5 * extent[axis]);
-  return [place(x, 0), place(y, 1), score];
-}
-
 function decodePose(task, { heatmaps, tags, keypoints, keypoint_scores: own, scores }, sample, limits) {
   const extent = both((axis) => sample.inputSize[axis] / sample.scale[axis]);
   const center = both((axis) => f32(extent[axis] / 2 + (0.5 / sample.scale[axis] - 0.5)));
   const shown = sample.region ?? { size: sample.inputSize, center, extent: extent.map(f32) };
+  const place = (value, axis) =>
+    (value / shown.size[axis]) * shown.extent[axis] + shown.center[axis] - f32(0.5 * shown.extent[axis]);
   if (task.grouping) {
     const factor = both((axis) => f32(shown.size[axis] / heatmaps.dims[3 - axis]));
-    const moved = ([x, y, score]) => inImage(shown, [f32(x * factor[0]), f32(y * factor[1]), score]);
+    const moved = ([x, y, score]) => [place(f32(x * factor[0]), 0), place(f32(y * factor[1]), 1), score];
     const people = groupPeople(heatmaps, tags, task.grouping, limits);
     return { people: people.map((person) => ({ ...person, keypoints: person.keypoints.map(moved) })) };
   }
-  const point = (i) => inImage(shown, [keypoints.data[2 * i], keypoints.data[2 * i + 1], own.data[i]]);
+  const point = (i) => [...both((axis) => place(keypoints.data[2 * i + axis], axis)), own.data[i]];
   const points = (i) => range(keypoints.dims[2], (k) => point(i * keypoints.dims[2] + k));
   const found = range(scores.data.length).filter((i) => scores.data[i] > 0);
   return { people: found.map((i) => ({ keypoints: points(i), score: scores.data[i] })) };
 }
 
-const classScores = (task, { scores }) => ({ scores: Array.from(scores.data) });
-const DECODERS = {
-  detection: decodeBoxes, instance: decodeBoxes, semantic: decodeMap, pose: decodePose, classification: classScores,
-};
+const DECODERS = { detection: decodeBoxes, instance: decodeBoxes, semantic: decodeMap, pose: decodePose };
 
 // Returns the predictions of a task: {objects}, {map}, {people} or {scores}.
 export function decode(task, outputs, sample, limits) {
@@ -375,12 +366,13 @@ export function decode(task, outputs, sample, limits) {
     if (!isFinite) throw new Error(`the output ${key} is not finite; has training diverged?`);
     return [name, output];
   }));
-  return DECODERS[task.kind](task, own, sample, limits);
+  const decoder = DECODERS[task.kind] ?? (() => ({ scores: Array.from(own.scores.data) })); // of classes
+  return decoder(task, own, sample, limits);
 }
 
 // --- the Worker: takes {files}, then {image, name}; answers {stage}, {ready}, {found} or {failed}
 
-let network = null;
+let [network, work] = [null, Promise.resolve()]; // one image after the other
 
 // Returns what the page shows of the network. `files` has Blobs by name in a page of a single file.
 async function open(files) {
@@ -404,8 +396,7 @@ async function open(files) {
   return { ...description, threads: ort.env.wasm.numThreads };
 }
 
-function planesOf(bitmap) {
-  const { width, height } = bitmap;
+function planesOf(bitmap, { width, height } = bitmap) {
   const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   const { data: rgba } = context.getImageData(0, 0, width, height);
@@ -431,7 +422,6 @@ async function predict(given) {
   return { bitmap, tasks: Object.fromEntries(tasks), times: times.slice(1).map((each, i) => each - times[i]) };
 }
 
-let work = Promise.resolve(); // one image after the other
 if (globalThis.WorkerGlobalScope) globalThis.onmessage = ({ data: { files, image, name } }) => {
   work = work.then(async () => {
     if (files) return postMessage({ ready: await open(files) });

@@ -300,20 +300,20 @@ def test_images_that_are_refused(page, tmp_path):
 
 
 def test_the_page_moves_while_it_computes(page, tmp_path):
-    """The Worker computes: the page draws frames meanwhile, and counts seconds."""
+    """The Worker computes: the page draws frames meanwhile."""
     cv2.imwrite(str(tmp_path / 'image.png'), random_image(3000, 4000))
     page.run("""
-        window.frames_drawn = 0; window.texts = new Set();
+        window.frames_drawn = 0;
         const look = () => {
-            if (document.body.dataset.state === 'busy') { frames_drawn += 1; texts.add($('times').textContent); }
+            if (document.body.dataset.state === 'busy') frames_drawn += 1;
             if (!window.ended) requestAnimationFrame(look);
         };
         requestAnimationFrame(look);
     """)
+    assert page.run("getComputedStyle($('progress')).visibility") == 'hidden'
     answer_to(page, tmp_path / 'image.png')
     page.run('window.ended = true')
     assert page.run('frames_drawn') >= 5
-    assert page.run("Array.from(texts).filter((text) => text.startsWith('computing: ')).length") >= 2
 
 
 def test_threads_need_a_server_that_isolates(network, tmp_path, page):
@@ -345,7 +345,7 @@ def test_a_folder_opened_as_a_file_says_what_it_needs(network, tmp_path):
     with driver.browser() as page:
         page.open(path.as_uri())
         page.wait("$('failure').textContent")
-        assert 'needs a server' in page.run("$('failure').textContent")
+        assert 'this page needs a server' in page.run("$('failure').textContent")
 
 
 def test_a_file_that_is_no_network(network, tmp_path):
