@@ -28,6 +28,7 @@ _LIBRARY = {
     'onnxruntime-web.js': 'dist/ort.wasm.bundle.min.mjs',
     'onnxruntime-web.wasm': 'dist/ort-wasm-simd-threaded.wasm',
 }
+_PART = 12 << 20  # bytes, a multiple of 3
 _HEADERS = {'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp'}
 
 
@@ -90,7 +91,9 @@ def _description(metadata: Mapping[str, Any], name: str) -> bytes:
 
 
 def _embedded(name: str, content: bytes) -> bytes:
-    return b'<script type="text/plain" data-file="%b">%b</script>' % (name.encode(), base64.b64encode(content))
+    """Returns elements with the content in parts, as some browsers read no data URL of more than 32 MB."""
+    parts = (base64.b64encode(content[start : start + _PART]) for start in range(0, len(content), _PART))
+    return b'\n'.join(b'<script type="text/plain" data-file="%b">%b</script>' % (name.encode(), part) for part in parts)
 
 
 def library_version() -> str:
