@@ -8,13 +8,11 @@ const both = (make) => [make(0), make(1)]; // for the axes x and y
 const roundEven = (value) => (Math.abs(value % 1) === 0.5 ? 2 * Math.round(value / 2) : Math.round(value));
 
 // --- from an image {size, data: planes of B, G and R} to the inputs of the network
-
 function emptyImage({ image }, size, limits) {
   const [area, isLarge] = [size[0] * size[1], Math.max(...size) > limits.MAX_SIDE];
   if (area >= 1 && !isLarge && area <= limits.MAX_LEVEL_PIXELS) return { size, data: new Uint8Array(3 * area) };
   throw new Error(`${image.size.join('x')} pixels would become ${size.join('x')}`);
 }
-
 // Returns a function that gives row y of an interpolation, overwritten by the next. A column or line begins with two
 // places; `across` gives the value of a column in a row of the source, `down` that between two of them.
 function interpolated(columns, lines, across, down) {
@@ -29,7 +27,6 @@ function interpolated(columns, lines, across, down) {
     return out.row;
   };
 }
-
 // Fills the target; a column or line is [first, second, weight of the first, of the second], -1 outside the source.
 function interpolate(source, target, columns, lines, combine, border) {
   const [width, height] = source.size;
@@ -41,7 +38,6 @@ function interpolate(source, target, columns, lines, combine, border) {
   }
   return target;
 }
-
 // OpenCV's bilinear resize: weights of 11 bits, and the mean of four pixels where both sides become half as long.
 function resize(sample, size, limits) {
   const [source, target] = [sample.levels[0], emptyImage(sample, size, limits)];
@@ -60,7 +56,6 @@ function resize(sample, size, limits) {
   sample.scale = both((axis) => size[axis] / source.size[axis]);
   sample.levels = [interpolate(source, target, weights(0), weights(1), combine)];
 }
-
 // OpenCV's bilinear warpAffine, in steps of 1/32 pixel: scales by `ratio`, so that `center` comes to the middle.
 function warp(sample, size, ratio, center, border, limits) {
   const places = (axis) => {
@@ -75,7 +70,6 @@ function warp(sample, size, ratio, center, border, limits) {
   const combine = (a, b, line) => (a * line[2] + b * line[3] + 512) >> 10;
   return interpolate(sample.image, emptyImage(sample, size, limits), places(0), places(1), combine, border);
 }
-
 // Copies an image from `start` on into one of another size.
 function copied(sample, source, size, start, border, limits) {
   const inside = (place, axis) => (place < source.size[axis] ? place : -1);
@@ -114,7 +108,7 @@ const STEPS = {
     const least = width < height ? [short, long] : [long, short];
     const base = least.map((side) => Math.trunc(side / smallest));
     const extent = width < height ? [width, (base[1] / base[0]) * width] : [(base[0] / base[1]) * height, height];
-    const center = [roundEven(width / 2), roundEven(height / 2)];
+    const center = [width / 2, height / 2].map(roundEven);
     sample.levels = scales.map((scale) => {
       const sides = least.map((side) => Math.trunc((side * scale) / smallest));
       const size = sides.map((side) => Math.max(stride, Math.trunc(side / stride + 0.5) * stride));
@@ -132,7 +126,6 @@ const STEPS = {
     sample.region = { size, center, extent };
   },
 };
-
 // Returns the image on its way, and the inputs of a batch of it alone by name: type, data and dims of each tensor.
 export function preprocess(image, { steps, batch }, limits) {
   const [sample, inputs] = [{ image, levels: [image], scale: [1, 1], region: null }, {}];
@@ -152,7 +145,6 @@ export function preprocess(image, { steps, batch }, limits) {
 }
 
 // --- from the outputs of the network, data and dims by name, to predictions in pixels of the image
-
 // Returns for each place two of `count` cells, and the weight of the second.
 function pairs(places, count) {
   const firsts = places.map((place) => Math.min(Math.trunc(place), count - 1));
@@ -164,7 +156,6 @@ function floatRows(values, stride, columns, lines) {
   const across = (y, column) => between(values[y * stride + column[0]], values[y * stride + column[1]], column[2]);
   return interpolated(columns, lines, across, (a, b, line) => between(a, b, line[2]));
 }
-
 // Pastes the probabilities [rows, columns] of a box into a mask {start, size, data} of the pixels around the box.
 function paste(values, [rows, columns], box, sides, threshold) {
   const start = both((axis) => clip(Math.floor(box[axis]) - 1, 0, sides[axis]));
@@ -176,16 +167,14 @@ function paste(values, [rows, columns], box, sides, threshold) {
     const place = f32(f32(f32(f32(f32(share * 2) - 1) + 1) * count) / 2 - 0.5);
     return clip(f32((extent ? place : (count - 1) / 2) + 1), 0, count + 1);
   }), count + 2);
-  const padded = new Float32Array((rows + 2) * (columns + 2)); // with a border of zeros
-  for (let y = 0; y < rows; y++) {
-    padded.set(values.subarray(y * columns, (y + 1) * columns), (y + 1) * (columns + 2) + 1);
-  }
-  const rowAt = floatRows(padded, columns + 2, cells(0, columns), cells(1, rows));
+  const [wide, line] = [columns + 2, (y) => values.subarray(y * columns, (y + 1) * columns)];
+  const padded = new Float32Array((rows + 2) * wide); // with a border of zeros
+  for (let y = 0; y < rows; y++) padded.set(line(y), (y + 1) * wide + 1);
+  const rowAt = floatRows(padded, wide, cells(0, columns), cells(1, rows));
   const data = new Uint8Array(size[0] * size[1]);
   for (let y = 0; y < size[1]; y++) data.set(rowAt(y).map((value) => value >= f32(threshold)), y * size[0]);
   return { start, size, data };
 }
-
 function decodeBoxes(task, { boxes, scores, labels, masks }, { image }, limits) {
   let pixels = 0;
   const objects = range(scores.data.length).filter((i) => scores.data[i] > 0).map((i) => {
@@ -199,15 +188,13 @@ function decodeBoxes(task, { boxes, scores, labels, masks }, { image }, limits) 
   });
   return { objects };
 }
-
 function decodeMap(task, { logits }, { image: { size }, levels: [level] }) {
   const [classes, rows, columns] = logits.dims.slice(1);
   if (classes === 1 && task.threshold === null) throw new Error('logits of one class need a threshold in the metadata');
-  const neighbours = ([source, target]) => pairs(range(target, (i) => {
-    if (task.align_corners) return f32(i * f32(target > 1 ? (source - 1) / (target - 1) : 0));
-    return Math.max(f32(f32(f32(i + 0.5) * f32(source / target)) - 0.5), 0);
-  }), source);
-  const [across, down] = both((axis) => neighbours([level.size[axis], size[axis]]));
+  const [across, down] = level.size.map((source, axis) => pairs(range(size[axis], (i) => {
+    if (task.align_corners) return f32(i * f32(size[axis] > 1 ? (source - 1) / (size[axis] - 1) : 0));
+    return Math.max(f32(f32(f32(i + 0.5) * f32(source / size[axis])) - 0.5), 0);
+  }), source));
   const maps = range(classes, (label) => logits.data.subarray(label * rows * columns));
   const rowsAt = maps.map((values) => floatRows(values, columns, across, down));
   const [data, best] = [new (classes <= 256 ? Uint8Array : Int32Array)(size[0] * size[1]), new Float32Array(size[0])];
@@ -220,7 +207,6 @@ function decodeMap(task, { logits }, { image: { size }, levels: [level] }) {
   }
   return { map: { start: [0, 0], size, data } };
 }
-
 // Returns the highest peaks of a keypoint, best first.
 function peaksOf({ heat, tags, width, height }, { max_num_people: most, nms_kernel: side, detection_threshold }) {
   const inside = (x, y) => x >= 0 && y >= 0 && x < width && y < height;
@@ -234,14 +220,11 @@ function peaksOf({ heat, tags, width, height }, { max_num_people: most, nms_kern
   });
   return peaks.sort((a, b) => b.score - a.score).slice(0, most);
 }
-
 // Returns the column of each row in the cheapest assignment, -1 for none; among equals, the one scipy returns.
 function assignment(cost) {
-  if (cost.length > cost[0].length) {
-    const rows = assignment(cost[0].map((_, column) => cost.map((row) => row[column])));
-    return cost.map((_, row) => rows.indexOf(row));
-  }
   const [count, width] = [cost.length, cost[0].length];
+  const transposed = count > width && assignment(cost[0].map((_, column) => cost.map((row) => row[column])));
+  if (transposed) return cost.map((_, row) => transposed.indexOf(row));
   const [u, v, ofRow, ofColumn] = [count, width, count, width].map((size, i) => new Array(size).fill(i < 2 ? 0 : -1));
   for (let current = 0; current < count; current++) { // a shortest path assigns a column to one more row
     const [shortest, before] = [new Array(width).fill(Infinity), new Array(width).fill(-1)];
@@ -270,7 +253,6 @@ function assignment(cost) {
   }
   return ofRow;
 }
-
 function assignByTag(peaks, order, threshold, most) {
   const people = [];
   for (const keypoint of order.filter((each) => peaks[each].length)) {
@@ -289,14 +271,12 @@ function assignByTag(peaks, order, threshold, most) {
   }
   return people.slice(0, most).map(({ points }) => points);
 }
-
 // Returns the centre of a pixel, shifted by a quarter of a pixel towards the larger neighbour, and its score.
 function shifted({ heat, width, height }, x, y) {
   const at = (u, v) => heat[clip(v, 0, height - 1) * width + clip(u, 0, width - 1)];
   const quarter = (isLarger) => 0.5 + (isLarger ? 0.25 : -0.25);
   return [x + quarter(at(x + 1, y) > at(x - 1, y)), y + quarter(at(x, y + 1) > at(x, y - 1)), at(x, y)];
 }
-
 // Returns the first pixel that maximises heatmap - round(|tag - mean|), which is never above the heatmap.
 function bestPixel({ heat, tags, width }, means) {
   let [best, place] = [-Infinity, 0];
@@ -309,7 +289,6 @@ function bestPixel({ heat, tags, width }, means) {
   }
   return [place % width, Math.floor(place / width)];
 }
-
 function groupPeople(heatmaps, allTags, options, limits) {
   const [[count, height, width], levels] = [heatmaps.dims.slice(1), allTags.dims[1]];
   const map = (data, place) => data.subarray(place * width * height, (place + 1) * width * height);
@@ -353,27 +332,22 @@ function decodePose(task, { heatmaps, tags, keypoints, keypoint_scores: own, sco
   const found = range(scores.data.length).filter((i) => scores.data[i] > 0);
   return { people: found.map((i) => ({ keypoints: points(i), score: scores.data[i] })) };
 }
-
 const DECODERS = { detection: decodeBoxes, instance: decodeBoxes, semantic: decodeMap, pose: decodePose };
-
 // Returns the predictions of a task: {objects}, {map}, {people} or {scores}.
 export function decode(task, outputs, sample, limits) {
   const own = Object.fromEntries(task.outputs.map((name) => {
     const key = task.name ? `${task.name}.${name}` : name;
-    const output = outputs[key];
-    if (!output) throw new Error(`the network gives no output ${key}`);
-    const isFinite = !(output.data instanceof Float32Array) || output.data.every(Number.isFinite);
-    if (!isFinite) throw new Error(`the output ${key} is not finite; has training diverged?`);
-    return [name, output];
+    if (!outputs[key]) throw new Error(`the network gives no output ${key}`);
+    const isRight = (value) => typeof value === 'bigint' || Number.isFinite(value);
+    if (!outputs[key].data.every(isRight)) throw new Error(`the output ${key} is not finite; has training diverged?`);
+    return [name, outputs[key]];
   }));
   const decoder = DECODERS[task.kind] ?? (() => ({ scores: Array.from(own.scores.data) })); // of classes
   return decoder(task, own, sample, limits);
 }
 
 // --- the Worker: takes {files}, then {image, name}; answers {stage}, {ready}, {found} or {failed}
-
 let [network, work] = [null, Promise.resolve()]; // one image after the other
-
 // Returns what the page shows of the network. `files` has Blobs by name in a page of a single file.
 async function open(files) {
   const url = (name) => (files[name] ? URL.createObjectURL(files[name]) : new URL(name, import.meta.url).href);
@@ -388,14 +362,12 @@ async function open(files) {
   ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(cores, clip(Math.ceil(cores / 2), 2, 8)) : 1;
   ort.env.wasm.wasmBinary = await read('onnxruntime-web.wasm');
   const model = new Uint8Array(await read('network.onnx'));
+  const broken = ({ message }) => { throw new Error(`network.onnx is no network for ONNX Runtime Web (${message})`); };
   const options = { executionProviders: ['wasm'], logSeverityLevel: 3 };
-  const session = await ort.InferenceSession.create(model, options).catch((error) => {
-    throw new Error(`network.onnx is no network that ONNX Runtime Web can read (${error.message})`);
-  });
+  const session = await ort.InferenceSession.create(model, options).catch(broken);
   network = { ...description, ort, session };
   return { ...description, threads: ort.env.wasm.numThreads };
 }
-
 function planesOf(bitmap, { width, height } = bitmap) {
   const context = new OffscreenCanvas(width, height).getContext('2d', { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
@@ -404,14 +376,12 @@ function planesOf(bitmap, { width, height } = bitmap) {
   for (let i = 0; i < 3 * area; i++) data[i] = rgba[4 * (i % area) + 2 - Math.floor(i / area)];
   return { size: [width, height], data };
 }
-
 async function predict(given) {
   const { ort, session, metadata, limits } = network;
   const times = [performance.now()];
+  const broken = () => { throw new Error('is no image that this browser can read, or is damaged'); };
   const asStored = { colorSpaceConversion: 'none' };
-  const bitmap = given instanceof ImageBitmap ? given : await createImageBitmap(given, asStored).catch(() => {
-    throw new Error('is no image that this browser can read, or is damaged');
-  });
+  const bitmap = given instanceof ImageBitmap ? given : await createImageBitmap(given, asStored).catch(broken);
   const { sample, inputs } = preprocess(planesOf(bitmap), metadata, limits);
   times.push(performance.now());
   const tensors = Object.entries(inputs).map(([name, each]) => [name, new ort.Tensor(each.type, each.data, each.dims)]);

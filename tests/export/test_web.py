@@ -352,7 +352,7 @@ def test_a_file_that_is_no_network(network, tmp_path):
     web.write_page(network, tmp_path)
     (tmp_path / 'network.onnx').write_bytes(b'no network')
     with opened(tmp_path) as page:
-        assert 'network.onnx is no network that ONNX Runtime Web can read' in page.run("$('failure').textContent")
+        assert 'network.onnx is no network for ONNX Runtime Web' in page.run("$('failure').textContent")
     (tmp_path / 'network.onnx').unlink()
     with opened(tmp_path) as page:
         assert page.run("$('failure').textContent") == 'network.onnx: the server answers 404'
