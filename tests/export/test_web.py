@@ -370,6 +370,32 @@ def test_camera(network, tmp_path):
         assert page.run('camera') is None
 
 
+def test_npm_fetches_the_package_once(tmp_path, monkeypatch):
+    """A pretended npm packs an archive; the second call needs none."""
+    names = ['package.json', 'dist/ort.wasm.bundle.min.mjs', 'dist/ort-wasm-simd-threaded.wasm', 'dist/other.js']
+    for name in names:
+        (tmp_path / 'source/package' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'source/package' / name).write_text(name)
+    npm = tmp_path / 'bin/npm'
+    npm.parent.mkdir()
+    npm.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\ntar czf made.tgz -C {tmp_path}/source package\n')
+    npm.chmod(0o755)
+    monkeypatch.delenv(web.FOLDER_VARIABLE, raising=False)
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setenv('PATH', str(npm.parent), prepend=':')
+    with pytest.raises(RuntimeInputError, match='no such file; the page needs the npm package'):
+        web.package(fetch=False)
+    folder = web.package()
+    assert web.package() == folder and len((tmp_path / 'calls').read_text().splitlines()) == 1
+    assert f'onnxruntime-web@{web.library_version()}' in (tmp_path / 'calls').read_text()
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob('*.*')) == sorted(names[:3])
+    assert [path.name for path in (tmp_path / 'cache').iterdir()] == [folder.name]
+    npm.write_text('#!/bin/sh\necho "npm error: offline" >&2\nexit 1\n')
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'other'))
+    with pytest.raises(RuntimeInputError, match=r'npm pack onnxruntime-web@.*: npm error: offline'):
+        web.package()
+
+
 def test_what_the_command_refuses(tmp_path, monkeypatch, capsys):
     pytest.importorskip('onnxruntime')
     from icconv_mm_runtime.__main__ import main

@@ -120,10 +120,10 @@ class Environment:
                 work.result()
         self.step('mmcv', key, lambda: self.pip('mmcv', '--no-deps', '--force-reinstall', wheel))
         self.install('for export', *FOR_EXPORT)
-        if shutil.which('npm'):
+        try:  # only the page in the browser needs it
             self.step('onnxruntime-web', BROWSER_RUNTIME.read_text(), self.fetch_browser_runtime)
-        else:
-            say('without npm: exported networks run in no browser')
+        except SetupError as error:
+            say(f'without onnxruntime-web: {error}')
         if self.for_tests:
             self.install('for tests', *FOR_TESTS)
             self.install('for tests, alone', '--no-deps', *FOR_TESTS_WITHOUT_DEPENDENCIES)
