@@ -2,6 +2,7 @@
 
 Examples:
   python -m icconv_mm_runtime network.onnx images/ --out-dir found
+  python -m icconv_mm_runtime network.onnx --web page --serve
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from icconv_mm_runtime import web
 from icconv_mm_runtime.coco import coco_records, write_file, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
@@ -26,16 +28,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument('file', help='what tools/export.py wrote: .onnx or .xml; or .ort')
-    parser.add_argument('images', nargs='+', help='images, folders, videos')
-    parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
+    parser.add_argument('images', nargs='*', help='images, folders, videos')
+    parser.add_argument('--out-dir', metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per run of the network')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--threads', type=int, metavar='N', help='of the processor')
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
+    web.add_options(parser)
     args = parser.parse_args(argv)
+    if not args.web and not (args.images and args.out_dir):
+        parser.error('images and --out-dir are required, or --web')
     try:
-        predict_files(args)
+        web.write_and_serve(args) if args.web else predict_files(args)
     except (RuntimeInputError, OSError) as error:
         sys.exit(f'error: {escaped(error)}')
 
