@@ -16,6 +16,7 @@ MAX_IMAGE_BYTES = 1 << 30  # of an image file
 MAX_IMAGE_PIXELS = 1 << 28  # of an image; OpenCV itself decodes up to four times as many
 MAX_BATCH = 1024  # images
 MAX_THREADS = 1024
+MAX_RUNS = 1_000_000  # of a benchmark
 MAX_KERNEL = 63  # pixels per side of the square in which a keypoint has one peak
 MAX_PEOPLE = 300  # peaks of a keypoint that may be people
 MAX_KEYPOINTS = 300  # of a person
