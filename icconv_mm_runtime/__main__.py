@@ -36,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--threads', type=int, metavar='N', help='of the processor')
-    parser.add_argument('--device', help='cpu, cuda, cuda:1, tensorrt, openvino:GPU, ... (default: what the runtime finds)')
+    parser.add_argument(
+        '--device', help='cpu, cuda, cuda:1, tensorrt, openvino:GPU, ... (default: what the runtime finds)'
+    )
     tile = 'cut images into overlapping squares of so many pixels (boxes and segmentation maps)'
     parser.add_argument('--tile', type=int, metavar='PIXELS', help=tile)
     parser.add_argument('--max-images', type=int, metavar='N', help='stop after so many images or frames')

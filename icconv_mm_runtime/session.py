@@ -217,7 +217,8 @@ class Session:
             return error
         size = image.shape[:2]
         tasks = {
-            name: JOINED[task['kind']]([each[name] for each in found], corners, size) for name, task in self.tasks.items()
+            name: JOINED[task['kind']]([each[name] for each in found], corners, size)
+            for name, task in self.tasks.items()
         }
         return Prediction(path, image, tasks)
 
