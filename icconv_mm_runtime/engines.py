@@ -109,7 +109,7 @@ def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict
     # a device without a number is the first of its kind, as for OpenVINO itself
     known = {f'openvino:{name}'.lower(): name for name in core.available_devices}
     kinds = {name.split('.')[0]: target.split('.')[0] for name, target in known.items()}
-    target = {**kinds, **known, 'cpu': 'CPU', 'openvino': 'CPU'}.get(device or 'cpu')
+    target = {**kinds, **known, 'cpu': 'CPU', 'openvino': 'CPU'}.get('cpu' if device is None else device)
     if target is None:
         raise _NoDevice(known)
     if threads and target == 'CPU':
