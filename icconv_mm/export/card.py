@@ -74,7 +74,8 @@ def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[
     yield from ('## Tasks', '', *_table(['task', 'kind', 'classes'], map(_task, tasks)), '')
     yield from ('## Input', '')
     size = 'of any size' if batch['fixed'] is None else 'of {}x{} pixels (height, width)'.format(*batch['fixed'])
-    yield f'Images of uint8, in the order BGR, {size}; normalisation is in the file. Steps before: {_steps(description)}.'
+    yield f'Images of uint8, in the order BGR, {size}; normalisation is in the file.'
+    yield f'Steps before: {_steps(description)}.'
     yield from ('', '## Runtimes', '', f'{", ".join(_RUNTIMES[to])}.')
     if to in ('onnx', 'openvino'):
         command = f'python -m icconv_mm_runtime {shlex.quote(escaped(file.name))} images/ --out-dir predictions'
