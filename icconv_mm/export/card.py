@@ -82,7 +82,7 @@ def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[
         yield from ('Preprocessing and decoding are in `icconv_mm_runtime`:', '', '```bash', command, '```')
     yield from ('', '## Sizes', '', *_table(['', ''], _sizes(report)), '')
     yield from _checks(report)
-    yield from ('## Origin', '', *_table(['', ''], _origin(description)))
+    yield from ('## Origin', '', *_table(['', ''], _origin(description)), '')
 
 
 def _cell(text: Any) -> str:
