@@ -4,6 +4,7 @@ Examples:
   python -m icconv_mm_runtime network.onnx images/ --out-dir found
   python -m icconv_mm_runtime network.onnx rtsp://camera/stream --out-dir found --max-images 1000
   python -m icconv_mm_runtime network.onnx --benchmark --device cuda
+  python -m icconv_mm_runtime network.onnx --web page --serve
 """
 
 import argparse
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from icconv_mm_runtime import web
 from icconv_mm_runtime.coco import coco_records, write_file, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
@@ -36,22 +38,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--threads', type=int, metavar='N', help='of the processor')
-    parser.add_argument(
-        '--device', help='cpu, cuda, cuda:1, tensorrt, openvino:GPU, ... (default: what the runtime finds)'
-    )
+    device = 'such as cpu, cuda:1, tensorrt, openvino:GPU; default: what the runtime finds'
+    parser.add_argument('--device', help=device)
     tile = 'cut images into overlapping squares of so many pixels (boxes and segmentation maps)'
     parser.add_argument('--tile', type=int, metavar='PIXELS', help=tile)
     parser.add_argument('--max-images', type=int, metavar='N', help='stop after so many images or frames')
     timed = 'print the times of preprocessing, network and postprocessing; without images, on random pixels'
     parser.add_argument('--benchmark', action='store_true', help=timed)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
+    web.add_options(parser)
     args = parser.parse_args(argv)
-    if not args.benchmark and not (args.images and args.out_dir):
-        parser.error('give images and --out-dir, or --benchmark')
+    if not args.web and not args.benchmark and not (args.images and args.out_dir):
+        parser.error('images and --out-dir are required, or --web or --benchmark')
     if args.max_images is not None and args.max_images < 1:
         parser.error('--max-images must be 1 or more')
     try:
-        if args.benchmark:
+        if args.web:
+            web.write_and_serve(args)
+        elif args.benchmark:
             session = Session(args.file, args.threads, args.device)
             print(session.benchmark(args.images or None, args.batch_size))
         else:

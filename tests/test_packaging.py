@@ -55,8 +55,18 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
     for wanted in (*tools, 'constraints/common.txt', 'configs/_base_/backbones/ic_resnet18.py', 'model-index.yml'):
         assert f'icconv_mm/.mim/{wanted}' in names
     assert 'icconv_mm/py.typed' in names
+    page = {f'icconv_mm_runtime/page/{path.name}' for path in (tree / 'icconv_mm_runtime/page').iterdir()}
+    assert page and page <= set(names)
     assert [name for name in names if name.endswith('.dist-info/licenses/LICENSE')]
     assert not [name for name in names if name.startswith('tests/') or '/tools/dev/' in name or name.endswith('.so')]
+
+
+def test_the_wheel_of_the_runtime_has_the_page(tree, tmp_path):
+    folder = tree / 'icconv_mm_runtime'
+    sources = {str(path.relative_to(tree)) for path in (*folder.glob('*.py'), *folder.glob('page/*'))}
+    done = build(folder, tmp_path, 'build_wheel')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sources <= set(names_of(next(tmp_path.glob('*.whl'))))
 
 
 def test_broken_compiler_leaves_a_working_package(tree, tmp_path):

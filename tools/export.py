@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--images', metavar='DIR', help="images of the check; default: some of the config's test set")
     parser.add_argument('--fixed', type=size, metavar='HxW', help='size of every input; free by default')
     parser.add_argument('--int8', metavar='DIR', help='compute in 8 bits, with ranges as measured on these images')
+    parser.add_argument('--half', action='store_true', help='compute in float16, for GPUs; decode in float32')
     parser.add_argument('--operator', action='store_true', help="with pt2: keep this package's own convolution")
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug, after='Nothing was written.'):

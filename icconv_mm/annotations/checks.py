@@ -124,7 +124,7 @@ def warn_of_areas(content: Mapping[str, Any], path: str | Path) -> None:
 
 def _lacks_area(annotation: Mapping[str, Any]) -> bool:
     box = annotation.get('bbox')
-    return annotation.get('area') == 0 and _are_numbers(box, 4) and box[2] > 0 and box[3] > 0
+    return annotation.get('area') == 0 and _is_box(box) and box[2] > 0 and box[3] > 0
 
 
 def pose_defect(annotation: Mapping[str, Any], *, needed: Sequence[str] = ('bbox',)) -> str | None:
@@ -266,7 +266,7 @@ def _entry_defect(entry: Any, members: Mapping[str, type]) -> str | None:
         if kind is int:
             return f'{member!r} is {short(value, 40)}, of more than {limits.NUMBER_LETTERS} digits'
     box = entry.get('bbox')
-    if box is not None and not (_are_numbers(box, 4) and box[2] >= 0 and box[3] >= 0):
+    if box is not None and not _is_box(box):
         return f"'bbox' is {short(box, 100)}, expected [x, y, width, height], finite and not negative"
     keypoints = entry.get('keypoints')
     if keypoints is not None and 'image_id' in members and not (_are_numbers(keypoints) and len(keypoints) % 3 == 0):
@@ -281,8 +281,15 @@ def is_id(value: Any) -> bool:
     return type(value) is int and -_TOO_LARGE < value < _TOO_LARGE
 
 
-def _are_numbers(values: Any, count: int | None = None) -> bool:
-    if not isinstance(values, list) or (count is not None and len(values) != count):
+def _is_box(box: Any) -> bool:
+    if not isinstance(box, list) or len(box) != 4 or not NUMBERS.issuperset(map(type, box)):
+        return False
+    x, y, width, height = box
+    return -1e9 < x < 1e9 and -1e9 < y < 1e9 and 0 <= width < 1e9 and 0 <= height < 1e9  # False for NaN
+
+
+def _are_numbers(values: Any) -> bool:
+    if not isinstance(values, list):
         return False
     if not values or not NUMBERS.issuperset(map(type, values)):
         return not values

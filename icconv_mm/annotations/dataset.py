@@ -213,11 +213,11 @@ class Dataset:
 
     def tasks(self) -> list[str]:
         """Returns the tasks that the dataset has annotations for."""
-        kinds = {
-            member
-            for member in ('box', 'segmentation', 'keypoints')
-            if any(getattr(annotation, member) is not None for _, annotation in self.annotations())
-        }
+        kinds: set[str] = set()
+        for member in ('box', 'segmentation', 'keypoints'):  # most objects have no keypoints: a search of all of them
+            if member != 'keypoints' or self.keypoints or not kinds:
+                has = any(getattr(annotation, member) is not None for _, annotation in self.annotations())
+                kinds |= {member} if has else set()
         has = {
             'detection': bool(kinds),
             'instance': 'segmentation' in kinds,

@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -271,13 +271,15 @@ class Files:
     def ending(self, *suffixes: str) -> list[Path]:
         """Returns the files with one of the (lower-case) suffixes, sorted by path."""
         if suffixes not in self._ending:
-            self._ending[suffixes] = [
-                folder / name
-                for folder, names in self.by_folder.items()
-                for name in names
-                if name.lower().endswith(suffixes)
-            ]
+            self._ending[suffixes] = list(self.each_ending(*suffixes))
         return self._ending[suffixes]
+
+    def each_ending(self, *suffixes: str) -> Iterator[Path]:
+        """Yields what :meth:`ending` returns, one by one."""
+        for folder, names in self.by_folder.items():
+            for name in names:
+                if name.lower().endswith(suffixes):
+                    yield folder / name
 
     def text(self, path: Path) -> str:
         """Returns the text of a file; '' with a warning if it cannot be read."""
@@ -344,10 +346,10 @@ class Files:
             return None
         parent, _, base = name.rpartition('/')
         for folder in near:
-            if (folder, parent) not in self._names:
+            if (known := self._names.get((folder, parent))) is None:
                 own = folder / parent
-                self._names[folder, parent] = own, frozenset(self.by_folder.get(own, ()))
-            own, names = self._names[folder, parent]
+                known = self._names[folder, parent] = own, frozenset(self.by_folder.get(own, ()))
+            own, names = known
             if base in names:
                 return own / base
         if self._images is None:

@@ -105,15 +105,15 @@ def _polygons_defect(polygons: Any, height: int, width: int) -> str | None:
     for polygon in polygons:
         if not isinstance(polygon, (list, tuple)) or not NUMBERS.issuperset(map(type, polygon)):
             return f'a polygon is {polygon!r:.40}, expected numbers [x1, y1, x2, y2, x3, y3, ...]'
-        if len(polygon) % 2 or not polygon:
-            return f'a polygon has {len(polygon)} numbers, expected x and y of each point'
-        if len(polygon) > 2 * limits.POLYGON_POINTS:
-            return f'a polygon has {len(polygon) // 2} points, of which at most {limits.POLYGON_POINTS} are read'
+        if (count := len(polygon)) % 2 or not count:
+            return f'a polygon has {count} numbers, expected x and y of each point'
+        if count > 2 * limits.POLYGON_POINTS:
+            return f'a polygon has {count // 2} points, of which at most {limits.POLYGON_POINTS} are read'
         least, most = min(polygon), max(polygon)
         if least < -margin or most > 2 * margin or not math.isfinite(sum(polygon)):
             ends = ' to '.join(short(each, 20) if isinstance(each, int) else f'{each:g}' for each in (least, most))
             return f'a polygon goes from {ends} in an image of {width} x {height} pixels'
-        if len(polygon) * (most - least) > (longest := height * width + 16 * margin) and _length(polygon) > longest:
+        if count * (most - least) > (longest := height * width + 16 * margin) and _length(polygon) > longest:
             return f'a polygon is longer than {longest} pixels, in an image of {width} x {height}'
     # Libraries read a first list of four numbers as a box, and skip later ones that are no polygons.
     if len(polygons[0]) < 6:

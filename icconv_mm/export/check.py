@@ -62,16 +62,16 @@ def _names_in(file: Path) -> list[str]:
 
 
 def check_file(
-    model: ComparedModel, session: Session, images: Sequence[Path], limited: bool
+    model: ComparedModel, session: Session, images: Sequence[Path], limits: Mapping[str, float] | None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Compares the predictions of a file with the model's, in batches of one and two images.
 
-    Returns the largest differences by kind, and the milliseconds per image; the latter alone unless ``limited``.
+    Returns the largest differences by kind, and the milliseconds per image; without limits the latter alone.
 
     Raises:
         InputError: A difference exceeds its limit.
     """
-    differences = comparison.Differences(session.tasks, model.adapters)
+    differences = comparison.Differences(session.tasks, model.adapters, limits or {})
     milliseconds: dict[str, float] = {}
     for batch_size in (1, 2):
         seconds: dict[str, list[float]] = {'model': [], 'file': []}
@@ -82,9 +82,11 @@ def check_file(
         batches = [list(islice(left, count)) for count in counts]  # the model gets the file's batches
         samples = ((batch, sample) for batch in batches for sample in model.predict(batch))
         samples = _timed(samples, seconds['model'])
-        if limited:
+        if limits is not None:
             for prediction, (batch, sample) in zip(found, samples, strict=True):
-                differences.add(prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch))
+                differences.add(
+                    prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch, limits)
+                )
         milliseconds = milliseconds or {
             name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
         }
@@ -100,7 +102,14 @@ def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarra
     return session.run(arrays)
 
 
-def is_tie(model: ComparedModel, session: Session, batch: Sequence[Path], path: str, name: str) -> bool:
+def is_tie(
+    model: ComparedModel,
+    session: Session,
+    batch: Sequence[Path],
+    limits: Mapping[str, float],
+    path: str,
+    name: str,
+) -> bool:
     """Returns whether a pose task differs from the model for an image although their heatmaps and tags agree.
 
     Grouping rounds distances of tags and compares neighbouring pixels: for near-equal values, the last digit decides.
@@ -124,13 +133,13 @@ def is_tie(model: ComparedModel, session: Session, batch: Sequence[Path], path: 
     tags = tags.reshape(*heatmaps.shape[:2], -1, *heatmaps.shape[2:]).swapaxes(1, 2)
     maps = {f'{prefix}heatmaps': heatmaps, f'{prefix}tags': tags}
     for key, known in maps.items():
-        limit = comparison.LIMITS['scores'] * max(1, np.abs(known[row]).max())
+        limit = limits['scores'] * max(1, np.abs(known[row]).max())
         if not np.abs(outputs[key][row] - known[row]).max() <= limit:
             return False
     of_maps = Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file)
     grouped = list(of_maps.predict(paths, len(paths)))[row].tasks[name]
     known = model.adapters[name].predictions(samples[row])
-    return comparison.is_close(comparison.compared(task, grouped, known))
+    return comparison.is_close(comparison.compared(task, grouped, known, limits=limits), limits)
 
 
 def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping) -> dict[str, np.ndarray]:

@@ -16,6 +16,8 @@ from icconv_mm.errors import InputError
 from icconv_mm.export.operators import TRANSLATIONS
 
 OPSET, IR_VERSION = 18, 8  # the newer IR versions that torch writes are refused by runtimes that know the opset
+PRODUCTS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+_CHOOSING = {'TopK', 'NonMaxSuppression', 'GatherElements', 'GatherND', 'ScatterND', 'Exp', 'Shape'}
 _NO_LIMIT = 1 << 40
 
 
@@ -74,10 +76,7 @@ def _fold_orders(model: onnx.ModelProto) -> None:
     """Folds the channel order after an inception convolution into the filters of the convolutions that read it."""
     graph = model.graph
     values = {each.name: each for each in graph.initializer}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(model)
     results = {output.name for output in graph.output}
     done = []
     for node in graph.node:
@@ -142,3 +141,25 @@ def _name_sizes(model: onnx.ModelProto) -> None:
 def count_convolutions(model: onnx.ModelProto) -> int:
     """Returns the number of convolutions in a model."""
     return sum(node.op_type in ('Conv', 'ConvTranspose') for node in model.graph.node)
+
+
+def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Returns the nodes that read a tensor, by its name."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def is_last(node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:
+    """Returns whether the results of a node reach no convolution or product before a selection uses them."""
+    left, seen = list(node.output), set()
+    while left:
+        for reader in readers.get(left.pop(), ()):
+            if reader.op_type in PRODUCTS:
+                return False
+            if reader.op_type not in _CHOOSING and id(reader) not in seen:
+                seen.add(id(reader))
+                left += reader.output
+    return True

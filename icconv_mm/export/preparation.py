@@ -1,13 +1,16 @@
 """Translates a test pipeline and a data preprocessor into the preprocessing steps of the runtime."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from icconv_mm.config_tree import kind_of
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.libraries import library_of
+from icconv_mm_runtime.images import Sample, arrays_of, preprocess, read_all
 
 # Options of loading transforms that match how the runtime reads an image.
 _READING = {'to_float32': False, 'color_type': 'color', 'imdecode_backend': 'cv2'}
@@ -121,3 +124,9 @@ def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequen
         'sized': sized,
         'fixed': None if fixed is None else list(fixed),
     }
+
+
+def inputs_of(images: Iterable[Path], description: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the file's inputs for each image alone, by name."""
+    for path, image in read_all(list(map(str, images))):
+        yield arrays_of([preprocess(Sample(path, image), description['steps'])], description['batch'])

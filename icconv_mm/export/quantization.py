@@ -13,12 +13,11 @@ import numpy as np
 
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.export import writers
-from icconv_mm_runtime.images import Sample, arrays_of, preprocess, read_all
+from icconv_mm.export.onnx_files import PRODUCTS, is_last, readers_of
+from icconv_mm.export.preparation import inputs_of
 
 _IMAGES = 64  # to measure ranges, at most
 _OPENVINO_TYPES = ('Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul')
-_CHOOSING = {'TopK', 'NonMaxSuppression', 'GatherElements', 'GatherND', 'ScatterND', 'Exp', 'Shape'}
-_PRODUCTS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')  # of ONNX
 _BETWEEN = ('Add', 'Concat', 'Gather', 'MaxPool', 'Relu', 'Resize')
 
 
@@ -31,10 +30,7 @@ def write(model: Any, description: Mapping[str, Any], to: str, path: Path, image
         MissingLibraryError: NNCF is not installed.
     """
     kept = predictors(model)
-    inputs = (
-        arrays_of([preprocess(Sample(path, image), description['steps'])], description['batch'])
-        for path, image in read_all(list(map(str, images))[:_IMAGES])
-    )
+    inputs = inputs_of(images[:_IMAGES], description)
     if to == 'onnx':
         _by_onnxruntime(model, path, inputs, kept)
         return
@@ -43,8 +39,8 @@ def write(model: Any, description: Mapping[str, Any], to: str, path: Path, image
 
 def predictors(model: Any) -> list[str]:
     """Returns names of the convolutions and products whose results reach no other one before a selection uses them."""
-    readers = _readers(model)
-    return [node.name for node in model.graph.node if node.op_type in _PRODUCTS and _is_last(node, readers)]
+    readers = readers_of(model)
+    return [node.name for node in model.graph.node if node.op_type in PRODUCTS and is_last(node, readers)]
 
 
 def float_nodes(model: Any, kept: Sequence[str]) -> list[str]:
@@ -53,41 +49,20 @@ def float_nodes(model: Any, kept: Sequence[str]) -> list[str]:
     The other convolutions and products are in eight bits, and so are the nodes between them, which read results in
     eight bits alone.
     """
-    readers = _readers(model)
+    readers = readers_of(model)
     names, eight_bits = [], set()
     for node in model.graph.node:  # a node comes after those that it reads
-        if node.op_type in _PRODUCTS:
+        if node.op_type in PRODUCTS:
             quantised = node.name not in kept
         else:
             # indices, scales and sizes are no results of layers
             values = node.input[:1] if node.op_type in ('Gather', 'Resize') else node.input
-            quantised = node.op_type in _BETWEEN and eight_bits.issuperset(values) and not _is_last(node, readers)
+            quantised = node.op_type in _BETWEEN and eight_bits.issuperset(values) and not is_last(node, readers)
         if quantised:
             eight_bits.update(node.output)
         else:
             names.append(node.name)
     return names
-
-
-def _readers(model: Any) -> dict[str, list]:
-    """Returns the nodes that read a tensor, by its name."""
-    readers: dict[str, list] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return readers
-
-
-def _is_last(node: Any, readers: Mapping[str, Sequence]) -> bool:
-    left, seen = list(node.output), set()
-    while left:
-        for reader in readers.get(left.pop(), ()):
-            if reader.op_type in _PRODUCTS:
-                return False
-            if reader.op_type not in _CHOOSING and id(reader) not in seen:
-                seen.add(id(reader))
-                left += reader.output
-    return True
 
 
 def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]], kept: list[str]) -> None:
@@ -106,7 +81,7 @@ def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarra
             str(path),
             Reader(),
             quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=[*_PRODUCTS, *_BETWEEN],
+            op_types_to_quantize=[*PRODUCTS, *_BETWEEN],
             nodes_to_exclude=float_nodes(model, kept),
             per_channel=True,
             reduce_range=True,  # avoids overflow on processors without 8-bit instructions

@@ -1,7 +1,7 @@
 """Steps of an export: check the arguments, write the file to a temporary folder, open it, and move it to its path."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -15,10 +15,11 @@ from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, nam
 from icconv_mm.export import writers
 from icconv_mm.export.description import write_description
 from icconv_mm.export.networks import Exported, capture
+from icconv_mm.export.preparation import inputs_of
 from icconv_mm_runtime import RuntimeInputError, Session
 
 
-def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path | None) -> Path:
+def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path | None, half: bool) -> Path:
     """Returns the path of the file to write, from the arguments of :func:`icconv_mm.apis.export`.
 
     Raises:
@@ -35,8 +36,11 @@ def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path |
     out = Path(out) if out is not None else Path(checkpoint).with_suffix(writers.FORMATS[to])
     if out.suffix != writers.FORMATS[to]:
         raise ArgumentError('out', f'expected a name that ends in {writers.FORMATS[to]}, got {out}')
-    if int8 is not None and to in writers.OF_TORCH:
-        raise ArgumentError('int8', f"expected to='onnx' or 'openvino', got {to!r}")
+    for name, value in (('int8', int8), ('half', half or None)):
+        if value is not None and to in writers.OF_TORCH:
+            raise ArgumentError(name, f"expected to='onnx' or 'openvino', got {to!r}")
+    if half and int8 is not None:
+        raise ArgumentError('half', 'int8 is given as well: choose one of the two')
     with naming(str(out), OSError):  # before the work: whether it can be written
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent):
@@ -65,9 +69,18 @@ def _example(network: Exported, description: Mapping[str, Any], pixels: torch.dt
 
 
 def write_network(
-    network: Exported, description: Mapping[str, Any], to: str, file: Path, int8: str | Path | None, operator: bool
+    network: Exported,
+    description: Mapping[str, Any],
+    to: str,
+    file: Path,
+    int8: str | Path | None,
+    half: Sequence[Path],
+    operator: bool,
 ) -> dict[str, Any]:
-    """Writes the file and returns its part of the report, without the figures of the check."""
+    """Writes the file and returns its part of the report, without the figures of the check.
+
+    ``half``: the images whose results float16 must hold; none for float32.
+    """
     from icconv_mm.export.onnx_files import count_convolutions, to_onnx
 
     example, fixed = _example(network, description, writers.pixels_of(to)), description['batch']['fixed'] is not None
@@ -84,6 +97,10 @@ def write_network(
         return {'layers': description['layers'], 'operators': writers.own_operators(program)}
     model = to_onnx(program, writers.input_names(network), network.names)
     report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}
+    if half:
+        from icconv_mm.export.half import to_half
+
+        report['float32_layers'] = to_half(model, inputs_of(half, description))
     if int8 is not None:
         from icconv_mm.export import quantization
 

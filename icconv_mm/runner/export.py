@@ -36,6 +36,7 @@ def export(
     images: str | Path | None = None,
     fixed: Sequence[int] | None = None,
     int8: str | Path | None = None,
+    half: bool = False,
     operator: bool = False,
 ) -> dict[str, Any]:
     """Exports a trained network as one file.
@@ -54,12 +55,15 @@ def export(
         fixed: Height and width of every input; free by default.
         int8: Images for measuring activations, to compute in 8-bit integers. The results then differ and are not
             limited; the report has both metrics, measured on the config's whole test dataset.
+        half: Whether layers compute in float16, for GPUs; predictions are decoded in float32. The results may differ by
+            :data:`icconv_mm.export.comparison.HALF_LIMITS`.
         operator: With 'pt2', whether to keep this package's own convolution; the file then requires the package.
 
     Returns:
         The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
         model), ``check`` (the largest differences, by kind), ``milliseconds`` from an image's file to its results, of
         the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``; of a
+        file of ``half`` also ``float32_layers``, the number of layers whose results float16 cannot hold; of a
         program also ``operators``, those of this package that it needs, instead of ``convolutions``. ``card`` is the
         model card beside the file; None if it would have replaced the files of others.
 
@@ -68,7 +72,7 @@ def export(
             message names the part, or the largest difference.
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
-    out = file_of(to, out, checkpoint, int8)
+    out = file_of(to, out, checkpoint, int8, half)
     run = as_run(cfg)
     transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
     predictor = Predictor(run, checkpoint, device='cpu')
@@ -80,10 +84,11 @@ def export(
     with refusals(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
         metadata_schema.check_metadata(description, str(out))
         file = Path(folder, out.name)
-        report = write_network(network, description, to, file, int8, operator)
+        report = write_network(network, description, to, file, int8, paths if half else (), operator)
         session = open_session(network, description, to, file)
         model = compared_model(predictor)
-        report['check'], report['milliseconds'] = check_file(model, session, paths, limited=int8 is None)
+        limits = None if int8 is not None else comparison.HALF_LIMITS if half else comparison.LIMITS
+        report['check'], report['milliseconds'] = check_file(model, session, paths, limits)
         if int8 is not None:
             try:
                 report['metrics'] = compare_metrics(run, checkpoint, session)

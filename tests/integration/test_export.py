@@ -150,6 +150,25 @@ def test_eight_bits_say_what_they_cost(workspace, weights, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(('to', 'weights_of'), [('onnx', 'net.onnx'), ('openvino', 'net.bin')])
+def test_a_file_in_float16_is_half_as_large_and_finds_nearly_the_same(workspace, weights, to, weights_of, tmp_path):
+    if to == 'openvino':
+        pytest.importorskip('openvino')
+    images, config, checkpoint = (
+        str(workspace.root / 'data/miniature/val'),
+        workspace.config(SEGMENTOR),
+        weights(SEGMENTOR),
+    )
+    sizes = {}
+    for half in (False, True):
+        out = tmp_path / f'{half}' / ('net.onnx' if to == 'onnx' else 'net.xml')
+        report = apis.export(config, checkpoint, to, out, images=images, half=half)
+        assert report['check']['seg_map'] <= 1e-5 and report.get('float32_layers') == (0 if half else None)
+        sizes[half] = out.with_name(weights_of).stat().st_size
+    assert sizes[True] < 0.55 * sizes[False]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'operator'), [(JOINT, True), (SEGMENTOR, False)])
 def test_machine_code_finds_the_same(workspace, weights, name, operator, tmp_path):
     images = str(workspace.root / 'data/miniature/val')
@@ -246,6 +265,8 @@ def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkey
         ({'out': 'net.pth'}, 'expected a name that ends in .onnx, got net.pth'),
         ({'to': 'pt2', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'pt2'"),
         ({'to': 'program', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'program'"),
+        ({'to': 'program', 'half': True}, "half: expected to='onnx' or 'openvino', got 'program'"),
+        ({'half': True, 'int8': '.'}, 'half: int8 is given as well: choose one of the two'),
         ({'images': 'nowhere'}, 'nowhere'),
         ({'fixed': (40_000, 64)}, 'net.onnx: its metadata: batch.fixed.0 must be a whole number from 1 to 32766'),
         (
@@ -267,7 +288,9 @@ def test_what_cannot_be_exported(workspace, weights, options, message, tmp_path,
     cfg = apis.load_config(workspace.config(SEGMENTOR), options.pop('changes', {}))
     checkpoint = options.pop('checkpoint', None) or weights(SEGMENTOR)
     with pytest.raises(InputError) as error:
-        apis.export(cfg, checkpoint, **{'out': None if 'int8' in options else 'net.onnx', **options})
+        apis.export(
+            cfg, checkpoint, **{'out': 'net.onnx' if options.keys().isdisjoint(('int8', 'half')) else None, **options}
+        )
     assert message in str(error.value) and '\n' not in str(error.value)
     assert not list(tmp_path.iterdir())
 

@@ -38,6 +38,7 @@ _PANOPTIC = {
     'annotations': {'file_name': str, 'segments_info': list},
     'categories': {'id': int, 'name': str},
 }
+_ImageEntry = tuple[int, int, str, tuple[int, int] | None]  # its index, id, file name, and width and height if given
 _SAME = 0.7  # IoU of the boxes of two people's annotations of one object
 _BESIDE_INSTANCES = ('stuff', 'labels', 'image_info')  # what COCO and datumaro write of the same images
 _SHOWN = 0.3  # least score of a keypoint that is taken
@@ -172,8 +173,7 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
     _say_defects(dataset, path, content, defects, split, {i: image.path for i, (image, _) in entries.items()})
     areas: list[tuple[str, Any]] = []
     of_images: dict[int, tuple[AnnotatedImage, tuple[int, int], str, list[Annotation]]] = {
-        number: (image, _written(entry) or image.size, image.path.name, [])
-        for number, (image, entry) in entries.items()
+        number: (image, written or image.size, image.path.name, []) for number, (image, written) in entries.items()
     }
     defective, before = defects['annotations'], f'{path}: annotations['
     for i, entry in enumerate(content['annotations']):
@@ -198,8 +198,8 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
         more = f', as of {len(areas) - 1} others in this file' if len(areas) > 1 else ''
         what = f'"area" is {short(area, 40)}, no number of pixels that an object can have'
         dataset.warn(where, f'{what}: that of its mask or its box is taken{more}')
-    for image, entry in {image.path: (image, entry) for image, entry in entries.values()}.values():
-        fit_to_image(dataset, image, _written(entry), path)
+    for image, written in {id(image): (image, written) for image, written in entries.values()}.values():
+        fit_to_image(dataset, image, written, path)
 
 
 def _defects(content: dict, *fields: dict) -> dict[str, dict[int, str]]:
@@ -265,35 +265,36 @@ def _is_used(category_id: int, content: dict) -> bool:
 
 def _images(
     dataset: Dataset, path: Path, content: dict, defects: dict[int, str], files: Files, split: str
-) -> dict[int, tuple[AnnotatedImage, dict]]:
-    """Returns image and entry, by id, of every image that exists and has its annotations' size.
+) -> dict[int, tuple[AnnotatedImage, tuple[int, int] | None]]:
+    """Returns image and written size, by id, of every image that exists and has its annotations' size.
 
     If one image has several entries, those of another size are skipped.
     """
-    usable: dict[int, tuple[int, dict]] = {}
+    usable: dict[int, _ImageEntry] = {}
     for i, entry in enumerate(content['images']):
         if i in defects:
             continue
-        with dataset.reading(f'{path}: images[{i}]', split=split):
-            _written(entry)  # checks the size
-            if entry['id'] in usable and usable[entry['id']][1]['file_name'] != entry['file_name']:
-                raise DatasetError(f'has the id {entry["id"]} of images[{usable[entry["id"]][0]}]')
-            usable.setdefault(entry['id'], (i, entry))
-    names = (entry['file_name'] for _, entry in usable.values())
-    locations = files.images(names, *_near(path, split), split=split)
-    by_location: dict[Path, list[tuple[int, dict]]] = {}
-    for i, entry in usable.values():
-        if (location := locations.get(entry['file_name'])) is None:
-            dataset.missing.append(f'{path}: {entry["file_name"]}')
+        try:
+            written, name = _written(entry), entry['file_name']
+            if (same := usable.setdefault(entry['id'], (i, entry['id'], name, written)))[2] != name:
+                raise DatasetError(f'has the id {entry["id"]} of images[{same[0]}]')
+        except Exception as error:
+            dataset.leave_out(f'{path}: images[{i}]', fault_of(error), split=split)
+    locations = files.images((name for _, _, name, _ in usable.values()), *_near(path, split), split=split)
+    by_location: dict[Path, list[_ImageEntry]] = {}
+    for entry in usable.values():
+        if (location := locations.get(entry[2])) is None:
+            dataset.missing.append(f'{path}: {entry[2]}')
         else:
-            by_location.setdefault(location, []).append((i, entry))
+            by_location.setdefault(location, []).append(entry)
     made = {}
     for location, entries in by_location.items():
         image = dataset.image(location, split)
         image.annotations = image.annotations or []
         if len(entries) > 1:
             entries = _of_one_size(dataset, path, image, entries)
-        made |= {entry['id']: (image, entry) for _, entry in entries}
+        for _, number, _, written in entries:
+            made[number] = image, written
     return made
 
 
@@ -303,15 +304,13 @@ def _near(path: Path, split: str) -> list[Path]:
     return [path.parent, above, path.parent / 'images', above / 'images', *([path.parent / split] if split else [])]
 
 
-def _of_one_size(
-    dataset: Dataset, path: Path, image: AnnotatedImage, entries: list[tuple[int, dict]]
-) -> list[tuple[int, dict]]:
+def _of_one_size(dataset: Dataset, path: Path, image: AnnotatedImage, entries: list[_ImageEntry]) -> list[_ImageEntry]:
     """Returns those entries of one image that have its size."""
-    fitting = [each for each in entries if _written(each[1]) in (None, image.size)]
-    fitting = fitting or [each for each in entries if _written(each[1]) == image.size[::-1]] or entries[:1]
-    for i, entry in entries:
-        if (i, entry) not in fitting:
-            width, height = _written(entry)
+    fitting = [each for each in entries if each[3] in (None, image.size)]
+    fitting = fitting or [each for each in entries if each[3] == image.size[::-1]] or entries[:1]
+    for entry in entries:
+        if entry not in fitting:
+            i, _, _, (width, height) = entry
             has = f'{image.path} has {image.size[0]} x {image.size[1]}'
             dataset.leave_out(f'{path}: images[{i}]', f'"width" and "height" are {width} x {height}, but {has}')
     return fitting

@@ -59,18 +59,22 @@ def seg_map_sources(files: Files) -> Iterator[tuple]:
     if instances:
         others = [each for each in masks if each not in one_each and each.parent / 'images' in files.by_folder]
         yield 'a mask per instance', files.root, partial(_instances, instances, others, files)
+    tables = tables_in(files)
+    folders = [
+        folder
+        for folder in files.by_folder
+        if folder not in one_each and _OF_LABELS.search(str(folder.relative_to(files.root)))
+    ]
     by_stem: dict[str, list[Path]] = defaultdict(list)
-    for path in files.ending(*IMAGE_SUFFIXES):
+    for path in files.ending(*IMAGE_SUFFIXES) if folders else ():
         for stem in {path.stem, _IMAGE_ENDINGS.sub('', path.stem)}:
             by_stem[stem].append(path)
-    tables = tables_in(files)
     sets: dict[Path | None, dict[Path, list[_Map]]] = {}
-    for folder in files.by_folder:
-        if folder not in one_each and _OF_LABELS.search(str(folder.relative_to(files.root))):
-            table = table_of(folder, tables)
-            same = next((each for each in sets if each and table and tables[each] == tables[table]), table)
-            for image, seg_map in _pairs_of(folder, by_stem, files, has_colors(tables.get(table, {}))):
-                sets.setdefault(same, {}).setdefault(image, []).append(seg_map)
+    for folder in folders:
+        table = table_of(folder, tables)
+        same = next((each for each in sets if each and table and tables[each] == tables[table]), table)
+        for image, seg_map in _pairs_of(folder, by_stem, files, has_colors(tables.get(table, {}))):
+            sets.setdefault(same, {}).setdefault(image, []).append(seg_map)
     for table, pairs in sets.items():
         if len(pairs) > len(instances):
             location = table.parent if table and len(sets) > 1 else files.root

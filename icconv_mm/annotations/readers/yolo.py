@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _keypoints_of_label_studio(path: Path) -> dict:
 
 def has_yolo_labels(files: Files) -> bool:
     """Returns whether the first images have text files whose lines are as YOLO's."""
-    labels = [_labels_of(path) for path in files.ending(*IMAGE_SUFFIXES)[:_LOOKED_AT]]
+    labels = [_labels_of(path) for path in islice(files.each_ending(*IMAGE_SUFFIXES), _LOOKED_AT)]
     return any(_LINE.match(head(path)) for path in labels if path.is_file())
 
 

@@ -35,6 +35,8 @@ FOR_TESTS_WITHOUT_DEPENDENCIES = (
     'torchjd', 'torch-pruning',
 )  # fmt: skip
 
+BROWSER_RUNTIME = ROOT / 'icconv_mm_runtime' / 'page' / 'package.json'  # has the version
+
 
 class Environment:
     """One virtual environment and the steps that fill it."""
@@ -90,6 +92,10 @@ class Environment:
         for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
             say(notice)
 
+    def fetch_browser_runtime(self) -> None:
+        command = [self.python, '-c', 'from icconv_mm_runtime import web; web.package()']
+        processes.run(command, 'onnxruntime-web', self.stamps / 'onnxruntime-web.log', cwd=ROOT)
+
     def own_package(self) -> None:
         compilers = [shutil.which(os.environ.get('CXX', 'c++')), shutil.which('nvcc'), os.environ.get('CUDA_HOME')]
         key = str([source_key(), self.versions.pins['torch'], extension_mode(self.device), ROOT, compilers])
@@ -114,6 +120,10 @@ class Environment:
                 work.result()
         self.step('mmcv', key, lambda: self.pip('mmcv', '--no-deps', '--force-reinstall', wheel))
         self.install('for export', *FOR_EXPORT)
+        try:  # only the page in the browser needs it
+            self.step('onnxruntime-web', BROWSER_RUNTIME.read_text(), self.fetch_browser_runtime)
+        except SetupError as error:
+            say(f'without onnxruntime-web: {error}')
         if self.for_tests:
             self.install('for tests', *FOR_TESTS)
             self.install('for tests, alone', '--no-deps', *FOR_TESTS_WITHOUT_DEPENDENCIES)

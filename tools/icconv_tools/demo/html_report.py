@@ -12,8 +12,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from icconv_tools.demo.report import TITLE, Result, notes_on, notes_on_file, rows_of, rows_of_both
-from icconv_tools.demo.tasks import DemoTask
+from icconv_tools.demo.tasks import MULTITASK, DemoTask
 
+WEB = Path(MULTITASK.name, 'web', 'index.html')  # below the work folder: the network in the browser
 _COLUMNS = 4  # plots in a row
 _WIDTH, _HEIGHT = 11.0, 1.75  # inches of all columns, of a row
 _CLOCKS = {'time', 'data_time', 'iter', 'step', 'epoch', 'memory'}  # logged, and neither loss nor metric
@@ -51,6 +52,10 @@ def write_page(results: Sequence[Result], tasks: Sequence[DemoTask], folder: Pat
         _table(rows_of(results), [not result.passed for result in results]),
         *(f'<p>{html.escape(note)}</p>' for note in [*notes_on(results), *notes_on_file(results, folder)]),
     ]
+    if (folder / WEB).is_file():
+        parts.append(
+            f'<p><a href="{WEB.as_posix()}">The network in this browser</a>: on your own images or camera.</p>'
+        )
     if both := rows_of_both(results):
         parts += ['<h2>One network and four</h2>', _table(both)]
     encoded = base64.b64encode(image.read_bytes()).decode()

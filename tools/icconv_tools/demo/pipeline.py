@@ -18,9 +18,10 @@ from icconv_mm.errors import InputError
 from icconv_mm.files import alone_in
 from icconv_mm.runner.command_line import require_device
 from icconv_mm.versions import command_of
+from icconv_mm_runtime import RuntimeInputError, web
 from icconv_tools import HOME
 from icconv_tools.demo.configs import backbone_file, prepare_config
-from icconv_tools.demo.html_report import write_page
+from icconv_tools.demo.html_report import WEB, write_page
 from icconv_tools.demo.image import draw_image
 from icconv_tools.demo.progress import Tool, run_tools
 from icconv_tools.demo.report import Result, notes_on_file, print_tables, write_reports
@@ -146,6 +147,10 @@ def _export(options: DemoOptions, results: Sequence[Result], console: Console) -
     text = log.read_text()
     report, _ = json.JSONDecoder().raw_decode(text[text.rindex('{\n  "file"') :])
     (folder / 'export.json').write_text(json.dumps(report, indent=2) + '\n')
+    try:
+        web.write_page(file, options.work_dir / WEB.parent, single_file=True)
+    except RuntimeInputError as error:
+        console.print(f'the network in the browser: {error}', highlight=False, markup=False, soft_wrap=True)
     console.print(*notes_on_file(results, options.work_dir), highlight=False, soft_wrap=True)
 
 

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from icconv_tools.demo.html_report import _table
+from icconv_tools.demo.html_report import WEB, _table, write_page
 from icconv_tools.demo.report import Result, rows_of_both
 from icconv_tools.tables import markdown, table
 
@@ -39,3 +39,14 @@ def test_names_in_tables_of_markdown_and_of_the_terminal():
     console = Console(width=80, file=io.StringIO())
     console.print(table('classes', rows, {'class'}))
     assert '<b>a|b' in console.file.getvalue() and '[/x]' in console.file.getvalue()
+
+
+def test_the_report_links_to_the_page_of_the_network(tmp_path):
+    image = tmp_path / 'demo.jpg'
+    image.write_bytes(b'')
+    write_page([_result('all', 0.7)], [], tmp_path, image)
+    assert 'index.html' not in (tmp_path / 'report.html').read_text()
+    (tmp_path / WEB).parent.mkdir(parents=True)
+    (tmp_path / WEB).write_text('')
+    write_page([_result('all', 0.7)], [], tmp_path, image)
+    assert '<a href="all/web/index.html">' in (tmp_path / 'report.html').read_text()
