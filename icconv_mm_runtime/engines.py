@@ -75,7 +75,7 @@ def _onnxruntime(file: Path, threads: int | None, device: str | None) -> tuple[d
         except Exception as error:
             if device not in (None, 'cpu'):
                 _onnxruntime(file, threads, 'cpu')  # raises if the file is at fault
-                raise _NoDevice(_names(available), ' '.join(str(error).split())[:200]) from error
+                raise _NoDevice({*_names(available)} - {device}, ' '.join(str(error).split())[:200]) from error
             raise
     if device is not None and providers[0][0] not in session.get_providers():  # of which ONNX Runtime only warns
         raise _NoDevice({*_names(available)} - {'cuda', 'tensorrt', device}, 'its libraries do not load')

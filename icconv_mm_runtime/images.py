@@ -178,7 +178,7 @@ def _frames(source: str | Path) -> Iterator[tuple[str, np.ndarray | RuntimeInput
         while True:
             name, image = _attempt(str(source), _frame, video)
             if image is None and not count:
-                what = 'no such file, or no video that OpenCV can read' if is_file else 'OpenCV cannot open it'
+                what = 'no such file, or no video that OpenCV can read' if is_file else 'OpenCV cannot read it'
                 image = RuntimeInputError(f'{source}: {what}')
             elif image is None and not is_file and _is_lost(video, count):
                 image = RuntimeInputError(f'{source}: the stream ended after {count} frames')

@@ -74,7 +74,7 @@ def test_a_video_of_a_known_length_is_no_lost_stream(capture, monkeypatch, lengt
 
 
 def test_a_stream_that_does_not_open(tmp_path):
-    with pytest.raises(RuntimeInputError, match=r'file:///absent\.mp4: OpenCV cannot open it'):
+    with pytest.raises(RuntimeInputError, match=r'file:///absent\.mp4: OpenCV cannot read it'):
         next(means().predict('file:///absent.mp4'))
 
 
