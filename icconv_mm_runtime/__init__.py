@@ -8,8 +8,9 @@ Example::
         print(prediction.path, prediction.tasks[''])
 """
 
+from icconv_mm_runtime.benchmark import Benchmark
 from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.session import Prediction, Session
 
-__all__ = ['Prediction', 'RuntimeInputError', 'Session']
+__all__ = ['Benchmark', 'Prediction', 'RuntimeInputError', 'Session']
 __version__ = '0.1.0'

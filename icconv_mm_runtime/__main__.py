@@ -2,13 +2,16 @@
 
 Examples:
   python -m icconv_mm_runtime network.onnx images/ --out-dir found
+  python -m icconv_mm_runtime network.onnx rtsp://camera/stream --out-dir found --max-images 1000
+  python -m icconv_mm_runtime network.onnx --benchmark --device cuda
   python -m icconv_mm_runtime network.onnx --web page --serve
 """
 
 import argparse
 import itertools
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,19 +31,35 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument('file', help='what tools/export.py wrote: .onnx or .xml; or .ort')
-    parser.add_argument('images', nargs='*', help='images, folders, videos')
+    several = 'images, folders, videos, URLs of streams, numbers of cameras; Ctrl-C ends a stream'
+    parser.add_argument('images', nargs='*', help=several)
     parser.add_argument('--out-dir', metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per run of the network')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--threads', type=int, metavar='N', help='of the processor')
+    device = 'such as cpu, cuda:1, tensorrt, openvino:GPU; default: what the runtime finds'
+    parser.add_argument('--device', help=device)
+    tile = 'cut images into overlapping squares of so many pixels (boxes and segmentation maps)'
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help=tile)
+    parser.add_argument('--max-images', type=int, metavar='N', help='stop after so many images or frames')
+    timed = 'print the times of preprocessing, network and postprocessing; without images, on random pixels'
+    parser.add_argument('--benchmark', action='store_true', help=timed)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     web.add_options(parser)
     args = parser.parse_args(argv)
-    if not args.web and not (args.images and args.out_dir):
-        parser.error('images and --out-dir are required, or --web')
+    if not args.web and not args.benchmark and not (args.images and args.out_dir):
+        parser.error('images and --out-dir are required, or --web or --benchmark')
+    if args.max_images is not None and args.max_images < 1:
+        parser.error('--max-images must be 1 or more')
     try:
-        web.write_and_serve(args) if args.web else predict_files(args)
+        if args.web:
+            web.write_and_serve(args)
+        elif args.benchmark:
+            session = Session(args.file, args.threads, args.device)
+            print(session.benchmark(args.images or None, args.batch_size))
+        else:
+            predict_files(args)
     except (RuntimeInputError, OSError) as error:
         sys.exit(f'error: {escaped(error)}')
 
@@ -52,30 +71,32 @@ def predict_files(args: argparse.Namespace) -> None:
         RuntimeInputError: The file or an argument cannot be used.
         SystemExit: Some images cannot be used; the predictions for the others are written.
     """
-    session, out = Session(args.file, args.threads), Path(args.out_dir)
+    session, out = Session(args.file, args.threads, args.device), Path(args.out_dir)
     (out / 'vis' if args.draw else out).mkdir(parents=True, exist_ok=True)
     images: list[dict] = []
     records: dict[str, list[dict]] = {name: [] for name in session.tasks}
     drawn: set[str] = set()
     faults: list[str] = []
-    for number, (path, prediction) in enumerate(session.try_predict(args.images, args.batch_size), start=1):
-        try:
-            if isinstance(prediction, RuntimeInputError):
-                raise prediction
-            with refusing(path):
-                own = _records(session, prediction, number, args.json_score_thr)
-                if args.draw:
-                    shown = _unused(file_name(Path(path).name), number, drawn)
-                    image = _drawn(session, prediction, args.score_thr)
-                    write_file(out / 'vis' / shown, encoded(image, Path(shown).suffix))
-                    drawn.add(shown)
-        except RuntimeInputError as error:
-            faults.append(str(error))
-            continue
-        height, width = prediction.image.shape[:2]
-        images.append({'id': number, 'file_name': Path(path).name, 'width': width, 'height': height})
-        for task, found in own.items():
-            records[task] += found
+    number, tried = 0, session.try_predict(args.images, args.batch_size, args.tile)
+    with _until_interrupted():
+        for number, (path, prediction) in enumerate(itertools.islice(tried, args.max_images), start=1):
+            try:
+                if isinstance(prediction, RuntimeInputError):
+                    raise prediction
+                with refusing(path):
+                    own = _records(session, prediction, number, args.json_score_thr)
+                    if args.draw:
+                        shown = _unused(file_name(Path(path).name), number, drawn)
+                        image = _drawn(session, prediction, args.score_thr)
+                        write_file(out / 'vis' / shown, encoded(image, Path(shown).suffix))
+                        drawn.add(shown)
+            except RuntimeInputError as error:
+                faults.append(str(error))
+                continue
+            height, width = prediction.image.shape[:2]
+            images.append({'id': number, 'file_name': Path(path).name, 'width': width, 'height': height})
+            for task, found in own.items():
+                records[task] += found
     for task, description in session.tasks.items():
         categories = dict(enumerate(description['classes'], start=1))
         for path in write_results(out, task, records[task], images, categories).values():
@@ -83,6 +104,15 @@ def predict_files(args: argparse.Namespace) -> None:
     if faults:
         many = f'{len(faults)} of {number} images failed; the results of the others are in {escaped(out)}:'
         sys.exit('error: ' + ('\n  '.join([many, *faults]) if number > 1 else faults[0]))
+
+
+@contextmanager
+def _until_interrupted() -> Iterator[None]:
+    """Ends the work at Ctrl-C, which is how a user ends a stream."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print('interrupted: only the results until now are written', file=sys.stderr)
 
 
 def _records(session: Session, prediction: Prediction, number: int, score_thr: float) -> dict[str, list[dict]]:

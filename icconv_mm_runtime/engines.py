@@ -1,7 +1,7 @@
 """Opens an exported file: returns its metadata and a function that runs it."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from icconv_mm_runtime.metadata import KEY, parsed
 RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
 
 
-def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, Any], RunFunction]:
+def open_file(file: str | Path, threads: int | None = None, device: str | None = None) -> tuple[dict, RunFunction]:
     """Returns a file's metadata and a function that runs it.
 
-    ``.onnx`` runs in ONNX Runtime, else in OpenVINO; ``.ort`` in ONNX Runtime alone, ``.xml`` in OpenVINO alone.
+    ``.onnx`` runs in ONNX Runtime, else in OpenVINO; ``.ort`` in ONNX Runtime alone, ``.xml`` in OpenVINO alone. The
+    devices are those of :class:`icconv_mm_runtime.Session`.
     """
     if not isinstance(file, (str, Path)):
         raise RuntimeInputError(f'file: expected the name of a file, got {type(file).__name__}')
@@ -25,43 +26,94 @@ def open_file(file: str | Path, threads: int | None = None) -> tuple[dict[str, A
     is_count = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= limits.MAX_THREADS
     if threads is not None and not is_count:
         raise RuntimeInputError(f'threads must be a whole number from 1 to {limits.MAX_THREADS}, got {threads!r}')
+    if device is not None and not isinstance(device, str):
+        raise RuntimeInputError(f'device must be a name such as cpu or cuda:0, got {device!r:.60}')
+    device = device and device.lower()
     with refusing(str(file)):
         if not file.is_file():
             raise RuntimeInputError(f'{file}: no such file')
         openers = {'.onnx': [_onnxruntime, _openvino], '.ort': [_onnxruntime], '.xml': [_openvino]}.get(file.suffix)
         if openers is None:
             raise RuntimeInputError(f'{file}: expected a file that ends in .onnx, .ort or .xml')
-        missing = []
+        missing: list[str] = []
+        refusals: list[_NoDevice] = []
         for opener in openers:
             try:
-                return opener(file, threads)
+                return opener(file, threads, device)
             except ImportError as error:
                 missing.append(str(error.name).split('.')[0])
+            except _NoDevice as error:
+                refusals.append(error)
+        if refusals:
+            reason = ''.join(f' ({error})' for error in refusals if str(error))
+            known = ', '.join(name for error in refusals for name in error.known)
+            raise RuntimeInputError(f'{file}: there is no device {device!r}{reason}; there are: {known}')
         raise RuntimeInputError(f'{file}: needs {" or ".join(missing)}: pip install {missing[0]}')
 
 
-def _onnxruntime(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFunction]:
+class _NoDevice(RuntimeInputError):
+    """An engine does not have a device, or cannot use it for the reason that is the message; ``known`` are others."""
+
+    def __init__(self, known: Iterable[str], reason: str = '') -> None:
+        super().__init__(reason)
+        self.known = sorted(known, key=lambda name: (name != 'cpu', name))
+
+
+def _onnxruntime(file: Path, threads: int | None, device: str | None) -> tuple[dict[str, Any], RunFunction]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads:
         options.intra_op_num_threads = threads
+    available = onnxruntime.get_available_providers()
+    providers = available if device is None else _providers(device, available)
     with refusing(f'{file}: cannot be read'):
-        session = onnxruntime.InferenceSession(str(file), options, providers=onnxruntime.get_available_providers())
+        try:  # enable_fallback tries other providers than the given ones
+            fallback = {'enable_fallback': device is None}
+            session = onnxruntime.InferenceSession(str(file), options, providers=providers, **fallback)
+        except Exception as error:
+            if device not in (None, 'cpu'):
+                _onnxruntime(file, threads, 'cpu')  # raises if the file is at fault
+                raise _NoDevice({*_names(available)} - {device}, ' '.join(str(error).split())[:200]) from error
+            raise
+    if device is not None and providers[0][0] not in session.get_providers():  # of which ONNX Runtime only warns
+        raise _NoDevice({*_names(available)} - {'cuda', 'tensorrt', device}, 'its libraries do not load')
     metadata = parsed(session.get_modelmeta().custom_metadata_map.get(KEY), str(file))
     names = [output.name for output in session.get_outputs()]
     return metadata, lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
 
 
-def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFunction]:
+def _names(providers: Iterable[str]) -> dict[str, str]:
+    """Returns ONNX Runtime's providers by the names of devices; OpenVINO runs files itself, Azure's elsewhere."""
+    names = {provider.removesuffix('ExecutionProvider').lower(): provider for provider in providers}
+    return {name: provider for name, provider in names.items() if name not in ('azure', 'openvino')}
+
+
+def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict]]:
+    """Returns the provider of a device, and behind it those of the operators that it does not have."""
+    names, (name, colon, number) = _names(available), device.partition(':')
+    if name not in names or (colon and (name == 'cpu' or not number.isdecimal())):
+        raise _NoDevice(names)
+    behind = {'cpu': [], 'tensorrt': ['cuda', 'cpu']}.get(name, ['cpu'])
+    own = {'device_id': number} if number else {}
+    return [(names[name], own), *((names[each], own if each == 'cuda' else {}) for each in behind if each in names)]
+
+
+def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict[str, Any], RunFunction]:
     import openvino
 
     # float32 also where the CPU is faster with less: the results equal those checked at export
     options = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
-    if threads:
-        options['INFERENCE_NUM_THREADS'] = threads
     core = openvino.Core()
+    # a device without a number is the first of its kind, as for OpenVINO itself
+    known = {f'openvino:{name}'.lower(): name for name in core.available_devices}
+    kinds = {name.split('.')[0]: target.split('.')[0] for name, target in known.items()}
+    target = {**kinds, **known, 'cpu': 'CPU', 'openvino': 'CPU'}.get('cpu' if device is None else device)
+    if target is None:
+        raise _NoDevice(known)
+    if threads and target == 'CPU':
+        options['INFERENCE_NUM_THREADS'] = threads
     with refusing(f'{file}: cannot be read'):
         model = core.read_model(str(file))
         path = [KEY] if file.suffix == '.xml' else ['framework', KEY]
@@ -70,7 +122,7 @@ def _openvino(file: Path, threads: int | None) -> tuple[dict[str, Any], RunFunct
     if file.suffix == '.xml':
         _check_weights(file.with_suffix('.bin'), metadata.get('weights_sha256'))
     with refusing(f'{file}: cannot be read'):
-        compiled = core.compile_model(model, 'CPU', options)
+        compiled = core.compile_model(model, target, options)
     names = [output.get_any_name() for output in compiled.outputs]
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

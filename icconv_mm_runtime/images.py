@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ class Sample:
 
 
 def read_all(images: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields names and pixels of a file, a folder, a video, an array, or several of them.
+    """Yields names and pixels of a file, a folder, a video, a stream, a camera, an array, or several of them.
 
-    An array is called ``array``; among several, with its number from 0 (``array_0``).
+    A stream is a URL that OpenCV opens, a camera its number. An array is called ``array``; among several, with its
+    number from 0 (``array_0``), or by name in a pair ``(name, array)``. The pair may also hold the bytes of a file.
 
     Raises:
         RuntimeInputError: One of them cannot be read.
@@ -58,16 +58,33 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
     elif not isinstance(images, Iterable):
         raise _wrong_kind(images)
     for number, each in enumerate(images):
-        if isinstance(each, np.ndarray):
-            yield _attempt(f'array_{number}', _checked, each)
+        name, content = each if _is_pair(each) else (f'array_{number}', each)
+        if isinstance(content, np.ndarray):
+            yield _attempt(name, _checked, content)
+        elif isinstance(content, bytes) and content is not each:
+            yield _attempt(name, _decoded_bytes, content, name)
+        elif _is_stream(each):
+            yield from _frames(each)
         elif isinstance(each, (str, Path)):
             yield from _try_read(Path(each))
         else:
             raise _wrong_kind(each)
 
 
+def _is_pair(given: Any) -> bool:
+    return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
+
+
+def _is_stream(given: Any) -> bool:
+    """Returns whether an input is a URL or the number of a camera, unless a file has this name."""
+    is_one = isinstance(given, str) and ('://' in given or given.isdecimal())
+    return is_one and not Path(given).exists()
+
+
 def _wrong_kind(given: Any) -> RuntimeInputError:
-    return RuntimeInputError(f'images: expected files, folders, videos or arrays, got {escaped(repr(given))[:60]}')
+    return RuntimeInputError(
+        f'images: expected files, folders, videos, streams or arrays, got {escaped(repr(given))[:60]}'
+    )
 
 
 def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
@@ -120,10 +137,19 @@ def _decoded(path: Path) -> np.ndarray:
         raise RuntimeInputError(f'{path}: no such file')
     if (size := path.stat().st_size) > limits.MAX_IMAGE_BYTES:
         raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
-    image = decode_file(path)
+    return _decoded_bytes(np.fromfile(path, np.uint8), str(path))
+
+
+def _decoded_bytes(content: bytes | np.ndarray, name: str) -> np.ndarray:
+    if len(content) > limits.MAX_IMAGE_BYTES:
+        raise RuntimeInputError(f'{name}: has {len(content)} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
+    pixels = np.frombuffer(content, np.uint8)
+    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if pixels.size else None
+    if image is None and pixels[:4].tobytes() == b'GIF8':
+        raise RuntimeInputError(f'{name}: is a GIF, which this OpenCV reads only as a video, from a file named .gif')
     if image is None:
-        raise RuntimeInputError(f'{path}: is no image, or is damaged')
-    return _checked(image, str(path))
+        raise RuntimeInputError(f'{name}: is no image, or is damaged')
+    return _checked(image, name)
 
 
 def decode_file(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
@@ -132,29 +158,44 @@ def decode_file(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
     return cv2.imdecode(content, flags) if content.size else None
 
 
-def _opened(path: Path) -> cv2.VideoCapture:
-    if not is_utf8(path):
-        raise RuntimeInputError(f'{path}: OpenCV opens no video whose path is not UTF-8: rename it')
-    return cv2.VideoCapture(str(path) if path.is_file() else '')
+def _opened(source: str | Path) -> cv2.VideoCapture:
+    if not is_utf8(source):
+        raise RuntimeInputError(f'{source}: OpenCV opens no video whose path is not UTF-8: rename it')
+    if isinstance(source, Path):
+        return cv2.VideoCapture(str(source) if source.is_file() else '')
+    return cv2.VideoCapture(int(source) if source.isdecimal() else source)
 
 
-def _frames(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
-    name, video = _attempt(str(path), _opened, path)
+def _frames(source: str | Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
+    """Yields the frames of a video; and the error if a stream or a camera is lost."""
+    name, video = _attempt(str(source), _opened, source)
     if isinstance(video, RuntimeInputError):
         yield name, video
         return
-    count = 0
-    while True:
-        name, image = _attempt(str(path), _frame, video)
-        if image is None and not count:
-            image = RuntimeInputError(f'{path}: no such file, or no video that OpenCV can read')
-        if not isinstance(image, np.ndarray):
-            if image is not None:
-                yield name, image
-            break
-        count += 1
-        yield f'{path.stem}_{count:06d}.jpg', image
-    video.release()
+    is_file, count = isinstance(source, Path), 0
+    stem = source.stem if is_file else f'camera_{source}' if source.isdecimal() else 'stream'
+    try:
+        while True:
+            name, image = _attempt(str(source), _frame, video)
+            if image is None and not count:
+                what = 'no such file, or no video that OpenCV can read' if is_file else 'OpenCV cannot read it'
+                image = RuntimeInputError(f'{source}: {what}')
+            elif image is None and not is_file and _is_lost(video, count):
+                image = RuntimeInputError(f'{source}: the stream ended after {count} frames')
+            if not isinstance(image, np.ndarray):
+                if image is not None:
+                    yield name, image
+                break
+            count += 1
+            yield f'{stem}_{count:06d}.jpg', image
+    finally:
+        video.release()
+
+
+def _is_lost(video: cv2.VideoCapture, count: int) -> bool:
+    """Returns whether a stream has no known length, or ended more than a second before it: lengths are estimates."""
+    length, rate = video.get(cv2.CAP_PROP_FRAME_COUNT), video.get(cv2.CAP_PROP_FPS)
+    return length <= 0 or count < length - rate
 
 
 def _frame(video: cv2.VideoCapture) -> np.ndarray | None:
@@ -288,15 +329,9 @@ _STEPS = {
 }
 
 
-def batches(samples: Iterator[Sample], size: int, batch: Mapping[str, Any]) -> Iterator[list[Sample]]:
-    """Yields batches of images of equal size, or of any sizes if the batch rule in the file pads them."""
-
-    def kind(sample: Sample) -> object:
-        return None if batch['pads'] else [level.shape for level in sample.levels]
-
-    for _, alike in groupby(samples, kind):
-        while own := list(islice(alike, size)):
-            yield own
+def batch_key(sample: Sample, batch: Mapping[str, Any]) -> object:
+    """Returns what the samples of a batch have in common: their sizes, unless the batch rule in the file pads them."""
+    return None if batch['pads'] else tuple(level.shape for level in sample.levels)
 
 
 def arrays_of(samples: Sequence[Sample], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ MAX_WEB_PIXELS = 1 << 26  # of an image in a browser, whose WebAssembly has 4 GB
 MAX_WEB_MASK_PIXELS = 1 << 28  # of the parts of all masks that a browser keeps
 MAX_BATCH = 1024  # images
 MAX_THREADS = 1024
+MAX_RUNS = 1_000_000  # of a benchmark
 MAX_KERNEL = 63  # pixels per side of the square in which a keypoint has one peak
 MAX_PEOPLE = 300  # peaks of a keypoint that may be people
 MAX_KEYPOINTS = 300  # of a person

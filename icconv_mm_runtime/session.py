@@ -1,20 +1,26 @@
 """Runs an exported file on images."""
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from icconv_mm_runtime import limits
+from icconv_mm_runtime.benchmark import Benchmark, measure
 from icconv_mm_runtime.engines import RunFunction, open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
-from icconv_mm_runtime.images import Sample, arrays_of, batches, preprocess, try_read_all
+from icconv_mm_runtime.images import Sample, arrays_of, batch_key, preprocess, read_all, try_read_all
 from icconv_mm_runtime.metadata import check_metadata
 from icconv_mm_runtime.outputs import check_outputs
 from icconv_mm_runtime.results import Predictions, decode
+from icconv_mm_runtime.tiling import JOINED, tile_corners
+
+_AHEAD = 8  # batches of images that may wait for others of their size
+_TIMED = 16  # images that a benchmark keeps in memory
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,20 @@ class Prediction:
     tasks: dict[str, Predictions]
 
 
+def _check_count(name: str, value: Any, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise RuntimeInputError(f'{name} must be a whole number from 1 to {most}, got {value!r}')
+
+
+@dataclass
+class _Waiting:
+    """An image on its way: ``sample`` until it has run, then ``found``."""
+
+    path: str
+    sample: Sample | None = None
+    found: Prediction | RuntimeInputError | None = None
+
+
 class Session:
     """Runs a file exported by ``icconv_mm.apis.export`` on images.
 
@@ -38,12 +58,14 @@ class Session:
         file: ``.onnx``, ``.ort`` or ``.xml``.
         threads: CPU threads; None for the default of the runtime, which is all cores: give each process of a pool
             its share.
+        device: 'cpu', 'cuda', 'cuda:1', 'tensorrt' or another provider of ONNX Runtime; 'openvino' or a device of it,
+            such as 'openvino:GPU'. None for what the runtime prefers, or falls back to.
 
     A session pickles as its file and arguments, and opens the file again in another process. ``metadata`` are those of
     the file, ``tasks`` their part about each task, by name; ``run`` maps arrays by input name to arrays by output name.
 
     Raises:
-        RuntimeInputError: The file cannot be used; the message says why.
+        RuntimeInputError: The file or the device cannot be used; the message says why.
 
     Example::
 
@@ -51,15 +73,15 @@ class Session:
         boxes = next(session.predict('street.jpg')).tasks['']['boxes']
     """
 
-    def __init__(self, file: str | Path, threads: int | None = None):
-        self.metadata, self.run = open_file(file, threads)
-        self.file, self.threads = str(file), threads
+    def __init__(self, file: str | Path, threads: int | None = None, device: str | None = None):
+        self.metadata, self.run = open_file(file, threads, device)
+        self.file, self.threads, self.device = str(file), threads, device
         self.tasks = {task['name']: task for task in self.metadata['tasks']}
 
     def __reduce__(self) -> tuple:
         if not hasattr(self, 'threads'):
             raise RuntimeInputError(f'{self.file}: a session of another runtime has no file to open in another process')
-        return type(self), (self.file, self.threads)
+        return type(self), (self.file, self.threads, self.device)
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], run: RunFunction, file: str) -> 'Session':
@@ -70,72 +92,150 @@ class Session:
         session.tasks = {task['name']: task for task in metadata['tasks']}
         return session
 
-    def predict(self, images: Any, batch_size: int = 1) -> Iterator[Prediction]:
+    def predict(self, images: Any, batch_size: int = 1, tile: int | None = None) -> Iterator[Prediction]:
         """Yields the predictions, image by image.
 
         Args:
-            images: A file, a folder, a video, an array ``[H, W, 3]`` (uint8, BGR), or several of them.
-            batch_size: Images in a batch.
+            images: A file, a folder, a video, a stream (a URL that OpenCV opens), the number of a camera as a text, an
+                array ``[H, W, 3]`` (uint8, BGR), or several of them; among several also pairs of a name and an array
+                or the bytes of an image file.
+            batch_size: Images in a batch. Images of one size share a batch although others are between them.
+            tile: Cuts images into overlapping squares of so many pixels, for small objects in large images: boxes and
+                segmentation maps.
 
         Raises:
             RuntimeInputError: An image, or the network's output for it, cannot be used.
         """
-        for batch in self._batches(images, batch_size):
-            if isinstance(batch, tuple):
-                raise batch[1]
-            yield from self._found(batch)
+        for _, found in self._results(images, batch_size, tile, retries=False):
+            if isinstance(found, RuntimeInputError):
+                raise found
+            yield found
 
-    def try_predict(self, images: Any, batch_size: int = 1) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
+    def try_predict(
+        self, images: Any, batch_size: int = 1, tile: int | None = None
+    ) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
         """Like :meth:`predict`, but yields the path and the prediction or, if the image fails, the error.
 
         Raises:
             RuntimeInputError: An argument has the wrong type.
         """
-        for batch in self._batches(images, batch_size):
-            if isinstance(batch, tuple):
-                yield batch
-                continue
-            found = self._attempt(batch)
-            if isinstance(found, RuntimeInputError):  # run each image alone to find the failing one
-                found = [self._attempt([each]) for each in batch] if len(batch) > 1 else [found]
-                found = [each[0] if isinstance(each, list) else each for each in found]
-            yield from zip((sample.path for sample in batch), found)
+        return self._results(images, batch_size, tile, retries=True)
 
-    def _batches(self, images: Any, batch_size: int) -> Iterator[list[Sample] | tuple[str, RuntimeInputError]]:
-        """Yields batches, and between them the path and the error of each image that cannot be used."""
-        is_size = isinstance(batch_size, int) and not isinstance(batch_size, bool)
-        if not is_size or not 1 <= batch_size <= limits.MAX_BATCH:
-            raise RuntimeInputError(
-                f'batch_size must be a whole number from 1 to {limits.MAX_BATCH}, got {batch_size!r}'
-            )
-        for has_failed, group in groupby(self._prepared(images), lambda each: isinstance(each, tuple)):
-            if has_failed:
-                yield from group
+    def benchmark(self, images: Any = None, batch_size: int = 1, runs: int = 50) -> Benchmark:
+        """Times preprocessing, network and postprocessing.
+
+        Args:
+            images: As for :meth:`predict`; the first 16 are taken in turn. By default 640x480 random pixels.
+            batch_size: How often each image is in its batch.
+            runs: Batches that are timed, after a tenth as many that are not.
+
+        Raises:
+            RuntimeInputError: An argument or an image cannot be used.
+        """
+        _check_count('batch_size', batch_size, limits.MAX_BATCH)
+        _check_count('runs', runs, limits.MAX_RUNS)
+        if images is None:
+            images = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+        pixels = [image for _, image in islice(read_all(images), _TIMED)]
+
+        def prepared(image: np.ndarray) -> tuple[list[Sample], dict[str, np.ndarray]]:
+            samples = [preprocess(Sample('array', image), self.metadata['steps']) for _ in range(batch_size)]
+            return samples, self._arrays(samples)
+
+        def run(given: tuple[list[Sample], dict[str, np.ndarray]]) -> tuple[list[Sample], dict[str, np.ndarray]]:
+            return given[0], self._outputs(*given)
+
+        return measure((prepared, run, lambda given: self._decoded(*given)), pixels, batch_size, runs)
+
+    def _results(
+        self, images: Any, batch_size: int, tile: int | None, retries: bool
+    ) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
+        """Yields each image's path, and its prediction or error, in order."""
+        _check_count('batch_size', batch_size, limits.MAX_BATCH)
+        if tile is not None:
+            _check_count('tile', tile, limits.MAX_SIDE)
+            for task in self.tasks.values():
+                if task['kind'] not in JOINED:
+                    raise RuntimeInputError('tile: only boxes and segmentation maps are put together again')
+            for path, image in try_read_all(images):
+                yield path, self._of_tiles(path, image, tile, batch_size)
+            return
+        waiting: deque[_Waiting] = deque()
+        groups: dict[object, list[_Waiting]] = {}  # of images that share a batch
+        for path, sample in self._prepared(images):
+            if isinstance(sample, RuntimeInputError):
+                waiting.append(_Waiting(path, found=sample))
             else:
-                yield from batches(group, batch_size, self.metadata['batch'])
+                waiting.append(_Waiting(path, sample))
+                key = batch_key(sample, self.metadata['batch'])
+                groups.setdefault(key, []).append(waiting[-1])
+                if len(groups[key]) == batch_size:
+                    self._run_all(groups.pop(key), retries)
+            if waiting[0].sample is not None and len(waiting) >= _AHEAD * batch_size:
+                self._run_all(groups.pop(batch_key(waiting[0].sample, self.metadata['batch'])), retries)
+            while waiting and waiting[0].found is not None:
+                yield waiting[0].path, waiting.popleft().found
+        for group in groups.values():
+            self._run_all(group, retries)
+        yield from ((own.path, own.found) for own in waiting)
 
-    def _prepared(self, images: Any) -> Iterator[Sample | tuple[str, RuntimeInputError]]:
+    def _prepared(self, images: Any) -> Iterator[tuple[str, Sample | RuntimeInputError]]:
         for path, image in try_read_all(images):
-            try:
-                if isinstance(image, RuntimeInputError):
-                    raise image
-                yield preprocess(Sample(path, image), self.metadata['steps'])
-            except RuntimeInputError as error:
-                yield path, error
+            yield path, image if isinstance(image, RuntimeInputError) else self._preprocessed(path, image)
 
-    def _attempt(self, batch: Sequence[Sample]) -> list[Prediction] | RuntimeInputError:
+    def _preprocessed(self, path: str, image: np.ndarray) -> Sample | RuntimeInputError:
         try:
-            return self._found(batch)
+            return preprocess(Sample(path, image), self.metadata['steps'])
         except RuntimeInputError as error:
             return error
 
+    def _run_all(self, group: Sequence[_Waiting], retries: bool) -> None:
+        """Runs samples as a batch; if that fails, each alone to find the failing one, or all fail."""
+        try:
+            found: list[Any] = self._found([own.sample for own in group])
+        except RuntimeInputError as error:
+            found = [error] * len(group)
+            if retries and len(group) > 1:
+                for own in group:
+                    self._run_all([own], retries)
+                return
+        for own, each in zip(group, found):
+            own.sample, own.found = None, each
+
+    def _of_tiles(
+        self, path: str, image: np.ndarray | RuntimeInputError, tile: int, batch_size: int
+    ) -> Prediction | RuntimeInputError:
+        if isinstance(image, RuntimeInputError):
+            return image
+        corners = tile_corners(image.shape[:2], tile)
+        pieces = (np.ascontiguousarray(image[top : top + tile, left : left + tile]) for top, left in corners)
+        try:
+            samples = (preprocess(Sample(path, piece), self.metadata['steps']) for piece in pieces)
+            batches = iter(lambda: list(islice(samples, batch_size)), [])
+            found = [each.tasks for batch in batches for each in self._found(batch)]
+        except RuntimeInputError as error:
+            return error
+        size = image.shape[:2]
+        tasks = {
+            name: JOINED[task['kind']]([each[name] for each in found], corners, size)
+            for name, task in self.tasks.items()
+        }
+        return Prediction(path, image, tasks)
+
     def _found(self, batch: Sequence[Sample]) -> list[Prediction]:
         """Returns the predictions for a batch."""
+        return self._decoded(batch, self._outputs(batch, self._arrays(batch)))
+
+    def _arrays(self, batch: Sequence[Sample]) -> dict[str, np.ndarray]:
         with refusing(batch[0].path):
-            arrays = arrays_of(batch, self.metadata['batch'])
+            return arrays_of(batch, self.metadata['batch'])
+
+    def _outputs(self, batch: Sequence[Sample], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         sizes = ', '.join(f'{name} {list(array.shape)}' for name, array in arrays.items())
         with refusing(f'{self.file}: does not run on {batch[0].path} ({sizes})'):
-            outputs = dict(self.run(arrays))
+            return dict(self.run(arrays))
+
+    def _decoded(self, batch: Sequence[Sample], outputs: Mapping[str, np.ndarray]) -> list[Prediction]:
         found: list[dict[str, Predictions]] = [{} for _ in batch]
         with refusing(f'{self.file}: on {batch[0].path}'), np.errstate(all='ignore'):
             for name, task in self.tasks.items():

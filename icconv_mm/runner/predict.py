@@ -1,7 +1,6 @@
 """Predicts images, draws the predictions, and writes them as COCO results with the image and category ids."""
 
 import itertools
-import math
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,6 +40,7 @@ from icconv_mm.runner.images import (
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.tasks.libraries import NO_LIBRARY
 from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
+from icconv_mm_runtime.tiling import tile_corners
 
 
 class Predictor:
@@ -170,18 +170,6 @@ class Predictor:
 
 def _name_of(given: str | Path | InputImage) -> str:
     return str(given.path if isinstance(given, InputImage) else given)
-
-
-def tile_corners(size: tuple[int, int], tile: int, overlap: float = 0.2) -> list[tuple[int, int]]:
-    """Returns top and left of squares of ``tile`` pixels that cover an image and overlap by at least a fraction."""
-
-    def starts(length: int) -> list[int]:
-        if length <= tile:
-            return [0]
-        count = math.ceil((length - tile) / (tile * (1 - overlap))) + 1
-        return [round(i * (length - tile) / (count - 1)) for i in range(count)]
-
-    return [(top, left) for top in starts(size[0]) for left in starts(size[1])]
 
 
 def _batches(paths: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:

@@ -161,7 +161,11 @@ def test_a_image_of_every_kind(tmp_path):
 
 @pytest.mark.parametrize(
     ('content', 'message'),
-    [(b'', 'is no image, or is damaged'), (b'GIF89a?', 'is no image'), (None, 'no such file')],
+    [
+        (b'', 'is no image, or is damaged'),
+        (b'GIF89a?', 'is a GIF, which this OpenCV reads only as a video'),
+        (None, 'no such file'),
+    ],
 )
 def test_a_bad_image(content, message, tmp_path):
     path = tmp_path / 'a.jpg'

@@ -216,9 +216,9 @@ def test_files_of_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('images', 'batch_size', 'message'),
     [
-        (None, 1, 'images: expected files, folders, videos or arrays, got None'),
-        ([3], 1, 'images: expected files, folders, videos or arrays, got 3'),
-        ([[random_image(4, 4)]], 1, 'images: expected files, folders, videos or arrays, got '),
+        (None, 1, 'images: expected files, folders, videos, streams or arrays, got None'),
+        ([3], 1, 'images: expected files, folders, videos, streams or arrays, got 3'),
+        ([[random_image(4, 4)]], 1, 'images: expected files, folders, videos, streams or arrays, got '),
         (random_image(4, 4), '2', "batch_size must be a whole number from 1 to 1024, got '2'"),
         (random_image(4, 4), True, 'batch_size must be a whole number from 1 to 1024, got True'),
         (random_image(4, 4), 10**9, 'batch_size must be a whole number from 1 to 1024, got 1000000000'),
@@ -274,6 +274,7 @@ def test_images_of_a_second_run_replace_those_of_the_first(tmp_path):
         cv2.imwrite(str(tmp_path / folder / 'x.png'), random_image(20, 30, ord(folder)))
     session = Session.of(described(), lambda inputs: {'scores': np.ones((len(inputs['image']), 2), np.float32)}, 'net')
     arguments = argparse.Namespace(file='', threads=None, batch_size=1, score_thr=0.3, json_score_thr=0.0, draw=True)
+    arguments.device = arguments.tile = arguments.max_images = None
     arguments.images, arguments.out_dir = [tmp_path / 'a', tmp_path / 'b'], tmp_path / 'out'
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, 'Session', lambda *_: session)

@@ -85,7 +85,11 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
     report = apis.export(config, checkpoint, to=to, out=file, images=images)
     assert report['check']['missing'] == 0 and report['check']['masks'] <= 1e-5 and report['check']['boxes'] <= 1e-2
     assert report['layers'] == 12 and file.stat().st_size == report['bytes']
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == ([file.suffix] if to == 'onnx' else ['.bin', '.xml'])
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == (
+        ['.md', '.onnx'] if to == 'onnx' else ['.bin', '.md', '.xml']
+    )
+    card = (tmp_path / 'README.md').read_text()
+    assert report['card'] == str(tmp_path / 'README.md') and all(f'| {name} |' in card for name in ('pose', 'semantic'))
     done = subprocess.run(
         [sys.executable, '-c', WITHOUT_TORCH, str(file), images, '--out-dir', str(tmp_path / 'found')],
         capture_output=True,
@@ -444,3 +448,22 @@ def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):
             move_parts(made, out)
         texts = {part.read_text() for part in tmp_path.glob('net.*')} if out.exists() else {'no file'}
         assert len(texts) == 1 and (limit < 2 or texts == {'new'})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [DETECTOR, SEGMENTOR])
+def test_tiles_are_those_of_the_model(workspace, weights, name, tmp_path):
+    from icconv_mm_runtime.__main__ import main
+
+    images, checkpoint, config = str(workspace.root / 'data/miniature/val'), weights(name), workspace.config(name)
+    file = tmp_path / 'net.onnx'
+    apis.export(config, checkpoint, out=file, images=images)
+    main([str(file), images, '--out-dir', str(tmp_path / 'found'), '--no-draw', '--tile', '80', '--batch-size', '3'])
+    apis.infer(config, checkpoint, images, str(tmp_path / 'known'), device='cpu', draw=False, tile=80)
+    own, known = (json.loads((tmp_path / folder / 'predictions.json').read_text()) for folder in ('found', 'known'))
+    assert len(own) == len(known) > 4
+    for one, other in zip(own, known):
+        assert (one['image_id'], one['category_id']) == (other['image_id'], other['category_id'])
+        assert one.get('segmentation') == other.get('segmentation')
+        for key in {'bbox', 'score'} & one.keys():
+            np.testing.assert_allclose(one[key], other[key], atol=1.1e-2 if key == 'bbox' else 2e-5)

@@ -18,6 +18,7 @@ from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm.tasks.semantic.data import LoadSegMap
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.tiling import joined_maps
 
 _MAPS, _SECONDS = 32, 1.0  # segmentation maps and time for checks before training, per dataset
 
@@ -111,12 +112,9 @@ class Adapter(TaskAdapter):
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
         """Joins the labels of all tiles in one map; where two overlap, each fills the half farther from its edge."""
-        whole, labels = parts[0][0].clone(), np.zeros(size, dtype=np.uint8)
-        tops, lefts = (sorted({corner[axis] for _, corner in parts}) for axis in (0, 1))
-        for sample, (top, left) in parts:
-            own = sample.pred_sem_seg.data[0].cpu().numpy()
-            y, x = _seam(tops, top, own.shape[0]), _seam(lefts, left, own.shape[1])
-            labels[top + y :, left + x :][: own.shape[0] - y, : own.shape[1] - x] = own[y:, x:]
+        whole = parts[0][0].clone()
+        maps = [{'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()} for sample, _ in parts]
+        labels = joined_maps(maps, [corner for _, corner in parts], size)['seg_map']
         whole.pred_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
         whole.set_metainfo(dict(ori_shape=size))
         return whole
@@ -132,9 +130,3 @@ def _infos(dataset: Any, step: int) -> Iterator[dict]:
         info = dataset.get_data_info(i)
         if info.get('seg_map_path') and '://' not in info['seg_map_path']:
             yield info
-
-
-def _seam(starts: Sequence[int], start: int, length: int) -> int:
-    """Returns the pixel from which a tile replaces the tile before it: half of what both show."""
-    place = starts.index(start)
-    return (starts[place - 1] + length - start) // 2 if place else 0

@@ -1,0 +1,81 @@
+"""Model cards: what they say, and which files they replace."""
+
+import importlib.util
+
+import pytest
+from described import RULE, described
+
+pytest.importorskip('yaml')
+pytest.importorskip('onnx')
+
+import yaml
+
+from icconv_mm.export.card import write_card
+
+REPORT = {'bytes': 123, 'layers': 12, 'convolutions': 152, 'check': {'images': 9, 'scores': 1.49e-6, 'boxes': 2.7e-5}}
+BOXES = {'name': '', 'kind': 'detection', 'classes': ['ball', 'a|b\n<!-- `x`'], 'outputs': ['boxes']}
+KNOWN = {'pattern_sha256': None, 'checkpoint_sha256': 'f' * 64, 'versions': {'icconv_mm': '0.1', 'mmdet': ''}}
+
+
+def write(path, to='onnx', tasks=(BOXES,), **changes):
+    path.parent.mkdir(exist_ok=True)
+    about = described(tasks=list(tasks), steps=[{'op': 'resize', 'scale': [60, 40], 'keep_ratio': True}], **KNOWN)
+    return write_card(path, to, about, {**REPORT, **changes}, 'config net.py')
+
+
+def front_matter(text):
+    _, head, _ = text.split('---\n', 2)
+    return yaml.safe_load(head)
+
+
+def test_what_a_card_says(tmp_path):
+    text = write(tmp_path / 'net.onnx').read_text()
+    known = {'library_name': 'icconv_mm', 'tags': ['icconv_mm', 'onnx'], 'pipeline_tag': 'object-detection'}
+    assert front_matter(text) == known
+    for line in (
+        '# net.onnx',
+        'A network that icconv_mm exported: config net.py.',
+        r'|  | detection | ball, a\|b\\n\<!-- \`x\` |',
+        '| bytes of the file | 123 |',
+        '| convolutions of the file | 152 |',
+        '| scores | 1.5e-06 |',
+        '| boxes | 2.7e-05 pixels |',
+        '| icconv_mm | 0.1 |',
+        'python -m icconv_mm_runtime net.onnx images/ --out-dir predictions',
+    ):
+        assert line in text.splitlines(), line
+    assert '9 images' in text and 'resize (scale [60, 40], keep_ratio True)' in text
+    for unknown in ('license', 'Metrics', 'mmdet', 'patterns', 'None'):
+        assert unknown not in text
+    if importlib.util.find_spec('huggingface_hub'):
+        from huggingface_hub import ModelCard
+
+        assert ModelCard(text).data.to_dict() == known
+
+
+def test_what_some_cards_say(tmp_path):
+    """Metrics if they were measured, no task if there are several, the first hundred classes, fixed sizes."""
+    many = {**BOXES, 'classes': [f'c{number}' for number in range(300)]}
+    metrics = {'bbox_mAP': {'model': 0.51234, 'file': 0.5}}
+    text = write(tmp_path / 'net.xml', 'openvino', [many], metrics=metrics).read_text()
+    assert 'c99 and 200 more |' in text and r'| bbox\_mAP | 0.5123 | 0.5 |' in text
+    tasks = [{**BOXES, 'name': 'a'}, {**BOXES, 'name': 'b', 'kind': 'pose'}]
+    about = described(tasks=tasks, batch={**RULE, 'fixed': [48, 64]}, **KNOWN)
+    report = {**REPORT, 'metrics': 'not measured: no dataset'}
+    path = write_card(tmp_path / 'b.onnx', 'onnx', about, report, 'config b.py')
+    text = path.read_text()
+    assert path.name == 'b.md' and 'pipeline_tag' not in front_matter(text) and 'Metrics' not in text
+    assert 'of 48x64 pixels' in text
+
+
+def test_a_card_replaces_nothing_of_others(tmp_path):
+    readme, beside = tmp_path / 'README.md', tmp_path / 'net.md'
+    assert write(tmp_path / 'net.onnx') == readme
+    assert write(tmp_path / 'net.onnx', bytes=77) == readme and '| 77 |' in readme.read_text()
+    assert write(tmp_path / 'other.onnx') == tmp_path / 'other.md'  # the card of another file stays
+    edited = readme.read_text().replace('# net.onnx', '# The best network')
+    readme.write_text(edited)
+    assert write(tmp_path / 'net.onnx') == beside and readme.read_text() == edited
+    beside.write_bytes(b'mine \xff')
+    assert write(tmp_path / 'net.onnx') is None
+    assert (readme.read_text(), beside.read_bytes()) == (edited, b'mine \xff')

@@ -1,0 +1,290 @@
+"""Streams, pairs of names and content, batches of one size, tiles, devices and times of a session."""
+
+import json
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from described import TASK, described, random_image
+from small_network import write_network
+
+from icconv_mm_runtime import RuntimeInputError, Session
+from icconv_mm_runtime import __main__ as command
+from icconv_mm_runtime.tiling import joined_boxes, joined_maps, tile_corners
+
+
+class Capture:
+    """An OpenCV capture of three frames, of a source of a known length or of none."""
+
+    length, opened = -1.0, []
+
+    def __init__(self, source):
+        self.opened.append(source)
+        self.left = [random_image(8, 9, number) for number in range(3)]
+
+    def read(self):
+        return (True, self.left.pop(0)) if self.left else (False, None)
+
+    def get(self, key):
+        return {cv2.CAP_PROP_FRAME_COUNT: self.length, cv2.CAP_PROP_FPS: 2.0}[key]
+
+    def release(self):
+        self.opened.append('released')
+
+
+def means(seen=None):
+    """A session whose network gives the mean of blue and of green, and notes the sizes of its batches."""
+
+    def run(given):
+        if seen is not None:
+            seen.append(given['image'].shape)
+        return {'scores': given['image'][:, :2].mean((2, 3)).astype('f4')}
+
+    return Session.of(described(), run, 'net')
+
+
+@pytest.fixture
+def capture(monkeypatch):
+    monkeypatch.setattr(cv2, 'VideoCapture', Capture)
+    monkeypatch.setattr(Capture, 'opened', [])
+    return Capture
+
+
+def test_a_lost_stream_is_said(capture):
+    for source, opened, name in (('rtsp://host/a', 'rtsp://host/a', 'stream'), ('0', 0, 'camera_0')):
+        capture.opened.clear()
+        tried = list(means().try_predict(source))
+        assert [path for path, _ in tried] == [*(f'{name}_{n:06d}.jpg' for n in (1, 2, 3)), source]
+        assert str(tried[-1][1]) == f'{source}: the stream ended after 3 frames' and opened in capture.opened
+        with pytest.raises(RuntimeInputError, match='the stream ended after 3 frames'):
+            list(means().predict([source]))
+    stream = means().predict('rtsp://host/a')
+    next(stream)
+    stream.close()
+    assert capture.opened[-1] == 'released'
+
+
+@pytest.mark.parametrize(('length', 'is_lost'), [(3.0, False), (5.0, False), (6.0, True), (0.0, True)])
+def test_a_video_of_a_known_length_is_no_lost_stream(capture, monkeypatch, length, is_lost):
+    monkeypatch.setattr(capture, 'length', length)
+    found = [each for _, each in means().try_predict('https://host/a.mp4')]
+    assert [isinstance(each, RuntimeInputError) for each in found] == [False] * 3 + [True] * is_lost
+
+
+def test_a_stream_that_does_not_open(tmp_path):
+    with pytest.raises(RuntimeInputError, match=r'file:///absent\.mp4: OpenCV cannot read it'):
+        next(means().predict('file:///absent.mp4'))
+
+
+def test_a_file_of_digits_is_no_camera(tmp_path, capture, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path('0').write_bytes(cv2.imencode('.png', random_image(8, 9))[1])
+    assert next(means().predict('0')).image.shape == (8, 9, 3) and not capture.opened
+
+
+def test_the_command_ends_a_stream(capture, tmp_path, monkeypatch, capsys):
+    """After a number of frames, or at Ctrl-C; the results until then are written."""
+    session, calls = means(), []
+    monkeypatch.setattr(command, 'Session', lambda *_: session)
+    known = command.draw
+
+    def draw(*given):
+        calls.append(given)
+        if len(calls) == 4:  # the second frame of the second run
+            raise KeyboardInterrupt
+        return known(*given)
+
+    monkeypatch.setattr(command, 'draw', draw)
+    for out, options, count in (('a', ['--max-images', '2'], 2), ('b', [], 1)):
+        command.main(['net.onnx', 'rtsp://host/a', '--out-dir', str(tmp_path / out), *options])
+        images = json.loads((tmp_path / out / 'images.json').read_text())['images']
+        names = [f'stream_{number:06d}.jpg' for number in range(1, count + 1)]
+        assert [each['file_name'] for each in images] == names
+        assert sorted(path.name for path in (tmp_path / out / 'vis').iterdir()) == names
+        assert ('interrupted' in capsys.readouterr().err) == (not options)
+
+
+def test_named_arrays_and_bytes():
+    image = random_image(8, 9)
+    content = cv2.imencode('.png', image)[1].tobytes()
+    tried = dict(means().try_predict([('a', image), ('b', content), ('c', content[:30]), ('d', b'')]))
+    np.testing.assert_array_equal(tried['a'].tasks['']['scores'], tried['b'].tasks['']['scores'])
+    assert [str(tried[name]) for name in 'cd'] == [f'{name}: is no image, or is damaged' for name in 'cd']
+    for wrong in (content, ('a', 'b.png'), ('a', image, 1), (3, image)):
+        with pytest.raises(RuntimeInputError, match='images: expected files, folders, videos, streams or arrays, got '):
+            list(means().predict([wrong]))
+
+
+# --- batches and tiles
+
+
+def test_images_of_one_size_share_a_batch():
+    """Although others are between them; the order stays, and few images wait."""
+    seen = []
+    images = [random_image(8, 9 + number % 3, number) for number in range(12)]
+    found = list(means(seen).predict(images, batch_size=4))
+    assert seen == [(4, 3, 8, width) for width in (9, 10, 11)]
+    for number, (image, prediction) in enumerate(zip(images, found)):
+        assert prediction.path == f'array_{number}'
+        np.testing.assert_allclose(prediction.tasks['']['scores'], image[..., :2].mean((0, 1)), rtol=1e-6)
+    seen.clear()
+    lone = [random_image(5, 5), *(random_image(8, 9) for _ in range(40))]
+    results = means(seen).predict(iter(lone), batch_size=2)
+    next(results)
+    assert sum(shape[0] for shape in seen) <= 16
+    assert [each.image.shape[0] for each in results] == [8] * 40
+
+
+def boxes_of_bright_pixels(given):
+    """A network that finds the bright squares of an image, as boxes of the class of their colour."""
+    (image,) = given['image']
+    boxes, scores, labels = [], [], []
+    for label in (0, 1):
+        _, _, found, _ = cv2.connectedComponentsWithStats((image[label] > 128).astype(np.uint8))
+        for x, y, width, height, area in found[1:]:
+            boxes.append([x, y, x + width, y + height])
+            scores.append(min(area / 1000, 1))
+            labels.append(label)
+    shape = np.array(boxes, np.float32).reshape(1, -1, 4)
+    return {'boxes': shape, 'scores': np.float32([scores]), 'labels': np.array([labels], int)}
+
+
+def test_boxes_of_tiles():
+    image = np.zeros((90, 150, 3), np.uint8)
+    truth = {(5, 5, 25, 25, 0), (50, 40, 62, 60, 1), (120, 60, 148, 88, 0)}
+    for left, top, right, below, label in truth:
+        image[top:below, left:right, label] = 255
+    task = {**TASK, 'kind': 'detection', 'outputs': ['boxes', 'scores', 'labels']}
+    session = Session.of(described(tasks=[task]), boxes_of_bright_pixels, 'net')
+    (whole,), (tiled,) = list(session.predict(image)), list(session.predict(image, tile=64))
+    for found in (whole.tasks[''], tiled.tasks['']):
+        inside = {(*map(int, box), int(label)) for box, label in zip(found['boxes'], found['labels'])}
+        assert truth <= inside
+    assert tiled.tasks['']['scores'].tolist() == sorted(tiled.tasks['']['scores'], reverse=True)
+    assert tiled.image is image and tiled.path == 'array'
+
+
+def test_boxes_are_joined_as_mmcv_joins_them():
+    ops = pytest.importorskip('mmcv.ops')
+    import torch
+
+    random = np.random.default_rng(0)
+    parts, corners = [], [(0, 0), (0, 40), (30, 0)]
+    for _ in corners:
+        start = random.random((60, 2)) * 60
+        boxes = np.concatenate([start, start + 5 + random.random((60, 2)) * 30], 1).astype(np.float32)
+        parts.append({'boxes': boxes, 'scores': random.random(60).astype('f4'), 'labels': random.integers(0, 3, 60)})
+    found = joined_boxes(parts, corners, (99, 99))
+    moved = np.concatenate([part['boxes'] + np.float32([x, y, x, y]) for part, (y, x) in zip(parts, corners)])
+    scores, labels = (np.concatenate([part[name] for part in parts]) for name in ('scores', 'labels'))
+    given = map(torch.from_numpy, (moved, scores, labels))
+    _, kept = ops.batched_nms(*given, dict(type='nms', iou_threshold=0.5))
+    assert 20 < len(kept) < 180
+    for name, values in (('boxes', moved), ('scores', scores), ('labels', labels)):
+        np.testing.assert_array_equal(found[name], values[kept.numpy()])
+    empty = [{name: part[name][:0] for name in part} for part in parts]
+    assert joined_boxes(empty, corners, (99, 99))['boxes'].shape == (0, 4)
+
+
+def test_maps_of_tiles():
+    size = (90, 150)
+    truth = np.arange(size[0] * size[1]).reshape(size) // 97 % 7
+    corners = tile_corners(size, 64)
+    parts = [{'seg_map': truth[top : top + 64, left : left + 64]} for top, left in corners]
+    np.testing.assert_array_equal(joined_maps(parts, corners, size)['seg_map'], truth)
+
+
+def test_tiles_of_other_tasks_are_refused(tmp_path):
+    with pytest.raises(RuntimeInputError, match='tile: only boxes and segmentation maps are put together again'):
+        next(means().predict(random_image(8, 9), tile=4))
+    with pytest.raises(RuntimeInputError, match='tile must be a whole number from 1 to 32766, got 0'):
+        next(means().predict(random_image(8, 9), tile=0))
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnx')
+    session = Session(write_network(tmp_path / 'net.onnx', 'boxes', 'map', steps=[]))
+    tried = list(session.try_predict(['absent.png', ('a', random_image(50, 70))], batch_size=3, tile=40))
+    assert isinstance(tried[0][1], RuntimeInputError) and tried[1][1].tasks['map']['seg_map'].shape == (50, 70)
+
+
+# --- devices and times
+
+
+def test_a_device_that_is_not_there(tmp_path):
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnx')
+    file = write_network(tmp_path / 'net.onnx', 'class', steps=[])
+    image = random_image(8, 9)
+    (known,) = Session(file).predict(image)
+    for device in ('cpu', 'CPU'):
+        (found,) = Session(file, device=device).predict(image)
+        np.testing.assert_array_equal(found.tasks['']['scores'], known.tasks['']['scores'])
+    for device in ('tpu', 'cpu:1', 'openvino:tpu', ''):
+        with pytest.raises(RuntimeInputError, match=rf"net\.onnx: there is no device '{device}'; there are: cpu"):
+            Session(file, device=device)
+    with pytest.raises(RuntimeInputError, match='device must be a name such as cpu or cuda:0, got 3'):
+        Session(file, device=3)
+
+
+def test_a_device_of_openvino(tmp_path):
+    pytest.importorskip('openvino')
+    pytest.importorskip('onnx')
+    file = write_network(tmp_path / 'net.onnx', 'class', steps=[])
+    image = random_image(8, 9)
+    (known,) = Session(file).predict(image)
+    for device in ('openvino', 'openvino:CPU'):
+        (found,) = Session(file, device=device).predict(image)
+        np.testing.assert_allclose(found.tasks['']['scores'], known.tasks['']['scores'], rtol=1e-5)
+
+
+def test_no_device_is_replaced_by_the_processor_silently(tmp_path, monkeypatch):
+    """ONNX Runtime only logs that it takes the processor if the libraries of a provider do not load."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnx')
+    file, asked = write_network(tmp_path / 'net.onnx', 'class', steps=[]), []
+    known = onnxruntime.InferenceSession
+
+    def opened(path, options, providers, enable_fallback):
+        asked.append((providers, enable_fallback))
+        return known(path, options, providers=['CPUExecutionProvider'])
+
+    names = [f'{name}ExecutionProvider' for name in ('Tensorrt', 'CUDA', 'CPU')]
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: names)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', opened)
+    with pytest.raises(RuntimeInputError, match=r"no device 'cuda:1' \(its libraries do not load\); there are: cpu"):
+        Session(file, device='cuda:1')
+    with pytest.raises(RuntimeInputError, match="there is no device 'tensorrt'"):
+        Session(file, device='tensorrt')
+    cuda, tensorrt = asked
+    assert cuda == ([(names[1], {'device_id': '1'}), (names[2], {})], False)
+    assert tensorrt == ([(name, {}) for name in names], False)
+    Session(file, device='cpu')
+
+
+def test_times(tmp_path, capsys, monkeypatch):
+    """Every step is timed as often as said, with the batch size; the units are milliseconds and images."""
+    seen, clock = [], iter(np.arange(1e6) ** 2)
+    monkeypatch.setattr('icconv_mm_runtime.benchmark.time', types.SimpleNamespace(perf_counter=lambda: next(clock)))
+    session = means(seen)
+    found = session.benchmark([random_image(8, 9), random_image(10, 9)], batch_size=3, runs=20)
+    assert seen == [(3, 3, 8, 9), (3, 3, 10, 9)] * 11 and found.runs == 20 and found.batch_size == 3
+    starts = np.arange(2, 22) * 4  # clock readings at the start of each timed run
+    for number, times in enumerate((found.preprocess, found.network, found.postprocess)):
+        taken = ((starts + number + 1) ** 2 - (starts + number) ** 2) * 1e3
+        assert (times.low, times.median, times.high) == pytest.approx(tuple(np.percentile(taken, (10, 50, 90))))
+    assert found.images_per_second == pytest.approx(3 / np.median((starts + 3) ** 2 - starts**2))
+    monkeypatch.setattr(command, 'Session', lambda *_: session)
+    command.main(['net.onnx', '--benchmark', '--batch-size', '2'])
+    assert seen[-1] == (2, 3, 480, 640) and 'images per second, 2 in a batch' in capsys.readouterr().out
+    with pytest.raises(RuntimeInputError, match='runs must be a whole number from 1 to 1000000, got 0'):
+        session.benchmark(runs=0)
+
+
+@pytest.mark.parametrize(
+    'arguments', [[], ['a.png'], ['--out-dir', 'x'], ['a.png', '--out-dir', 'x', '--max-images', '0']]
+)
+def test_arguments_of_the_command(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main(['net.onnx', *arguments])
+    assert end.value.code == 2
