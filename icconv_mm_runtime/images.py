@@ -289,7 +289,11 @@ _STEPS = {
 
 
 def batches(samples: Iterator[Sample], size: int, batch: Mapping[str, Any]) -> Iterator[list[Sample]]:
-    """Yields batches of images of equal size, or of any sizes if the batch rule in the file pads them."""
+    """Yields batches of images of equal size, or of any sizes if the batch rule in the file pads them.
+
+    A file of a fixed batch gets batches of its own count, which is 1.
+    """
+    size = batch.get('count') or size
 
     def kind(sample: Sample) -> object:
         return None if batch['pads'] else [level.shape for level in sample.levels]

@@ -92,20 +92,20 @@ def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]
     return Outputs(network, where)
 
 
-def capture(network: Exported, example: tuple, fixed: bool) -> torch.export.ExportedProgram:
+def capture(network: Exported, example: tuple, free: Sequence[int]) -> torch.export.ExportedProgram:
     """Returns the network as a program of ``torch.export``.
 
     Args:
         network: The network.
-        example: Arguments of the network, batch 2.
-        fixed: Whether height and width are fixed to the example's; otherwise they are free, as the batch always is.
+        example: Arguments of the network.
+        free: Axes of the images that are free: batch (0), height (2), width (3); others are fixed to the example's.
 
     Raises:
         InputError: Its code has operations that a program cannot hold; the message names the location.
     """
-    free = torch.export.Dim.DYNAMIC
-    image = {0: free} if fixed else {0: free, 2: free, 3: free}
-    shapes = ([image] * len(example[0]), *({0: free} for _ in example[1:]))
+    image = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+    size = {axis: dim for axis, dim in image.items() if axis == 0}
+    shapes = ([image] * len(example[0]), *(size for _ in example[1:]))
     network.requires_grad_(False)
     try:
         with torch.no_grad(), _standard_operators():

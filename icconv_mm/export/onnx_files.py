@@ -13,7 +13,7 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 
 from icconv_mm.errors import InputError
-from icconv_mm.export.operators import TRANSLATIONS
+from icconv_mm.export.translations import TRANSLATIONS
 
 OPSET, IR_VERSION = 18, 8  # the newer IR versions that torch writes are refused by runtimes that know the opset
 _NO_LIMIT = 1 << 40
