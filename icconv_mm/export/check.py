@@ -66,6 +66,8 @@ def check_file(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Compares the predictions of a file with the model's, in batches of one and two images.
 
+    In a batch of two images of one size, where nothing is padded, they must also equal those of each image alone.
+
     Returns the largest differences by kind, and the milliseconds per image; the latter alone unless ``limited``.
 
     Raises:
@@ -73,6 +75,7 @@ def check_file(
     """
     differences = comparison.Differences(session.tasks, model.adapters)
     milliseconds: dict[str, float] = {}
+    alone: dict[str, Mapping] = {}
     for batch_size in (1, 2):
         seconds: dict[str, list[float]] = {'model': [], 'file': []}
         counts: list[int] = []
@@ -82,13 +85,18 @@ def check_file(
         batches = [list(islice(left, count)) for count in counts]  # the model gets the file's batches
         samples = ((batch, sample) for batch in batches for sample in model.predict(batch))
         samples = _timed(samples, seconds['model'])
+        sizes = {path: prediction.image.shape for path, prediction in zip(images, found)}
         if limited:
             for prediction, (batch, sample) in zip(found, samples, strict=True):
-                differences.add(prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch))
+                is_one_size = len({sizes[path] for path in batch}) == 1
+                known = alone.get(prediction.path) if is_one_size else None
+                differences.add(
+                    prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch), known
+                )
+            alone = {prediction.path: prediction.tasks for prediction in found}
         milliseconds = milliseconds or {
             name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
         }
-        sizes = {path: prediction.image.shape for path, prediction in zip(images, found)}
         images = sorted(images, key=sizes.get)  # most libraries batch equal sizes only
     differences.require_small()
     ties = {'ties': len(differences.ties)} if differences.ties else {}

@@ -1,4 +1,4 @@
-"""Translations of the custom operators of an exported program to ONNX."""
+"""Translations of operators of an exported program to ONNX, in place of torch's own or where torch has none."""
 
 import numpy as np
 import onnx
@@ -49,7 +49,15 @@ def _roi_features_onnx(levels, rois, level, scales, size, samples: int, aligned:
     return out
 
 
+def _floor_divide_onnx(dividend, divisor):
+    # torch's own compares booleans, which OpenCV and tract cannot
+    if not dividend.dtype.is_integer():
+        return op.Floor(op.Div(dividend, divisor))
+    return op.Div(op.Sub(dividend, op.Mod(dividend, divisor)), divisor)  # Mod has the sign of the divisor
+
+
 TRANSLATIONS = {
+    torch.ops.aten.floor_divide.default: _floor_divide_onnx,
     torch.ops.icconv_mm.export_nms_mask.default: _nms_mask_onnx,
     torch.ops.icconv_mm.export_roi_features.default: _roi_features_onnx,
 }

@@ -49,8 +49,8 @@ def export(
             needs torch) or 'program' (``torch.export.save``, which converters for phones read).
         out: The file; by default the checkpoint's name with another suffix.
         images: Images for the comparison: a file, a folder or a pattern; by default some of the config's test dataset.
-        fixed: Height and width of every input, or (1, height, width) for batches of one image: all sizes of the file are
-            then constants, which some runtimes require. Free by default.
+        fixed: Height and width of every input; or (1, height, width): a batch has one image, and all sizes in the file
+            are constants, which some runtimes require. Free by default.
         int8: Images for measuring activations, to compute in 8-bit integers. The results then differ and are not
             limited; the report has both metrics, measured on the config's whole test dataset.
         operator: With 'pt2' alone, whether to keep this package's own convolution; the file then requires the package.

@@ -197,6 +197,24 @@ def test_a_program_without_decoding_needs_torch_alone(workspace, weights, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [SEGMENTOR, DETECTOR, POSE])
+def test_a_file_of_a_fixed_batch_has_constant_sizes_alone(workspace, weights, name, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    file, images = tmp_path / 'net.onnx', str(workspace.root / 'data/miniature/val')
+    report = apis.export(workspace.config(name), weights(name), out=file, images=images, fixed=(1, 128, 128))
+    assert report['check']['images'] == 4
+    graph = onnx.load(str(file)).graph
+    bound_by_content = {'RoiAlign', 'NonMaxSuppression'} & {node.op_type for node in graph.node}
+    assert bool(bound_by_content) == (name == DETECTOR)  # as many boxes as are kept
+    assert bound_by_content or 'Shape' not in {node.op_type for node in graph.node}
+    assert not [value.name for value in graph.initializer if value.data_type == onnx.TensorProto.BOOL]
+    for value in (*graph.input, *graph.output):
+        assert all(dim.dim_value for dim in value.type.tensor_type.shape.dim), value.name
+    paths = sorted(map(str, Path(images).iterdir()))
+    assert [each.path for each in Session(file).predict(paths, batch_size=2)] == paths
+
+
 def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     """Poses that differ are a tie where the file's maps are the model's, and a fault where they are not."""
     loaded = apis.load_run(workspace.config(POSE))
@@ -242,7 +260,10 @@ def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkey
         ({'out': 'net.pth'}, 'expected a name that ends in .onnx, got net.pth'),
         ({'to': 'pt2', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'pt2'"),
         ({'to': 'program', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'program'"),
+        ({'operator': True}, "operator: expected to='pt2', got 'onnx'"),
+        ({'to': 'program', 'operator': True, 'out': 'net.pt2'}, "operator: expected to='pt2', got 'program'"),
         ({'images': 'nowhere'}, 'nowhere'),
+        ({'fixed': (2, 64, 64)}, 'net.onnx: its metadata: batch.count must be a whole number from 1 to 1, got 2'),
         ({'fixed': (40_000, 64)}, 'net.onnx: its metadata: batch.fixed.0 must be a whole number from 1 to 32766'),
         (
             {'changes': {'model.test_cfg': {'mode': 'slide', 'crop_size': (64, 64), 'stride': (32, 32)}}},

@@ -65,7 +65,7 @@ def _outcome(path: Path, images: str, to: str) -> str:
 
 
 def make_small(run: TaskRun, size: tuple[int, int]) -> None:
-    """Images of a small size (width, height), patterns that are at hand, and thresholds that let pass what random weights find, in place."""
+    """Sets images of a size (width, height), patterns at hand, and thresholds that let random scores pass, in place."""
     for node in walk_dicts(run.cfg):
         for key, value in list(node.items()):
             if key in ('score_thr', 'detection_threshold'):

@@ -48,12 +48,12 @@ Arrays = Mapping[str, np.ndarray]
 # --- the files
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, families: Sequence[str]) -> None:
     """Writes the files of each family, and the inputs and outputs of its program in torch."""
     import cv2
     import torch
-    from export_survey import CONFIGS, make_small, save_random, shorten_backbones
 
+    from export_survey import CONFIGS, make_small, save_random, shorten_backbones
     from icconv_mm import apis
     from icconv_mm.config_tree import kind_of
     from icconv_mm.runner.predict import inference_transforms
@@ -61,9 +61,10 @@ def make(folder: Path) -> None:
 
     shorten_backbones()
     folder.mkdir(parents=True, exist_ok=True)
-    colors = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    colors = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
     image = cv2.resize(colors, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    for family, config in FAMILIES.items():
+    for family in families or FAMILIES:
+        config = FAMILIES[family]
         stem = folder / family
         run = apis.load_run(CONFIGS / f'{config}.py')
         make_small(run, (SIDE, SIDE))
@@ -74,6 +75,8 @@ def make(folder: Path) -> None:
                 transform['crop_size'] = SIDE
         if family == 'AE':
             run.cfg.model.test_cfg['flip_test'] = True
+        elif family == 'RTMO':
+            run.cfg.model.test_cfg['score_thr'] = 0.5  # runtimes round sigmoids near 0 differently
         with tempfile.TemporaryDirectory() as temporary:
             weights = f'{temporary}/weights.pth'
             cv2.imwrite(f'{temporary}/image.png', image)
@@ -125,9 +128,10 @@ const ort = require(process.argv[1]), fs = require('fs'), [folder, file] = proce
     feeds[name] = new ort.Tensor(type, type === 'uint8' ? new Uint8Array(data) : new Float32Array(data), dims);
   }
   const session = await ort.InferenceSession.create(new Uint8Array(fs.readFileSync(file)));
-  for (const [name, value] of Object.entries(await session.run(feeds))) {
-    fs.writeFileSync(`${folder}/${name}.out`, new Uint8Array(value.data.buffer, value.data.byteOffset, value.data.byteLength));
-    types[name] = [value.type, value.dims];
+  for (const [name, { type, dims, data }] of Object.entries(await session.run(feeds))) {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    fs.writeFileSync(`${folder}/${name}.out`, bytes);
+    types[name] = [type, dims];
   }
   fs.writeFileSync(folder + '/outputs.json', JSON.stringify(types));
   process.exit(0);
@@ -188,7 +192,7 @@ def mnn(file: Path, inputs: Arrays) -> list[np.ndarray]:
 
     with tempfile.TemporaryDirectory() as folder:
         made = f'{folder}/network.mnn'
-        mnnconvert(['-f', 'ONNX', '--modelFile', str(file), '--MNNModel', made, '--bizCode', 'icconv_mm'])
+        mnnconvert(['mnnconvert', '-f', 'ONNX', '--modelFile', str(file), '--MNNModel', made, '--bizCode', 'icconv_mm'])
         if not Path(made).is_file():
             raise RuntimeError('mnnconvert wrote no file')
         manager = MNN.nn.create_runtime_manager(({'backend': 'CPU', 'precision': 'high', 'numThread': 1},))
@@ -208,8 +212,11 @@ def mnn(file: Path, inputs: Arrays) -> list[np.ndarray]:
 def tract(file: Path, inputs: Arrays) -> list[np.ndarray]:
     import tract
 
-    model = tract.onnx().load(str(file)).into_model().into_runnable()
-    return [value.to_numpy() for value in model.run(list(inputs.values()))]
+    network = tract.onnx().load(str(file))
+    for number, value in enumerate(inputs.values()):
+        kind = {'uint8': 'u8', 'float32': 'f32'}[str(value.dtype)]
+        network.set_input_fact(number, f'{",".join(map(str, value.shape))},{kind}')
+    return [value.to_numpy() for value in network.into_model().into_runnable().run(list(inputs.values()))]
 
 
 def tvm(file: Path, inputs: Arrays) -> list[np.ndarray]:
@@ -294,9 +301,12 @@ def ncnn(file: Path, inputs: Arrays) -> list[np.ndarray]:
         flat = [*arguments[0], *arguments[1:]]
 
         class Flat(torch.nn.Module):
-            def __init__(self):
+            def __init__(self) -> None:
                 super().__init__()
                 self.network = torch.export.load(file).module()
+
+            def train(self, mode: bool = True) -> torch.nn.Module:
+                return self  # pnnx calls it, and a program has no modes
 
             def forward(self, image, *size):
                 return self.network([image], *size)
@@ -367,8 +377,7 @@ def version_of(name: str) -> str:
     """Returns the version of the installed runtime."""
     package = RUNTIMES[name][1]
     if package.startswith('onnxruntime-'):
-        script = 'console.log(JSON.parse(require("fs").readFileSync("node_modules/" + process.argv[1] + "/package.json")).version)'
-        return _call('node', '-e', script, package).strip()
+        return json.loads(Path('node_modules', package, 'package.json').read_text())['version']
     return metadata.version(package)
 
 
@@ -395,8 +404,15 @@ def one(folder: Path, name: str, form: str, family: str) -> float | str:
     try:
         found = RUNTIMES[name][0](file, parts['input'])
     except Exception as error:  # a runtime may raise anything
-        return f'{type(error).__name__}: {error}'
+        return _sentence(f'{type(error).__name__}: {error}')
     return found if isinstance(found, str) else difference(parts['output'], found)
+
+
+def _sentence(text: str) -> str:
+    """Returns the beginning of a message in one line, without paths and calls."""
+    text = ' '.join(text.partition('Stack backtrace')[0].split())
+    text = re.sub(r'(?<!\w)/[\w./+-]*/', '', text)
+    return text if len(text) <= 200 else f'{text[:200]} ...'
 
 
 def difference(known: Arrays, found: Mapping[str, np.ndarray] | Sequence[np.ndarray]) -> float | str:
@@ -424,7 +440,9 @@ def collect(folder: Path) -> None:
         results = [each for each in results if (each['runtime'], each['version']) != (made['runtime'], made['version'])]
         results.append(made)
     order = list(RUNTIMES)
-    results.sort(key=lambda each: (order.index(each['runtime']), [int(part) for part in re.findall(r'\d+', each['version'])]))
+    results.sort(
+        key=lambda each: (order.index(each['runtime']), [int(part) for part in re.findall(r'\d+', each['version'])])
+    )
     RESULTS.write_text(json.dumps(results, indent=1) + '\n')
 
 
@@ -463,12 +481,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         commands.add_parser(name).add_argument('folder', type=Path)
     for name in ('run', 'one'):
         commands.choices[name].add_argument('runtime', choices=RUNTIMES)
-    commands.choices['run'].add_argument('families', nargs='*')
+    for name in ('make', 'run'):
+        commands.choices[name].add_argument('families', nargs='*', metavar='FAMILY', help='default: all')
     commands.choices['one'].add_argument('form', choices=FORMS)
     commands.choices['one'].add_argument('family', choices=FAMILIES)
     args = parser.parse_args(argv)
     if args.command == 'make':
-        make(args.folder)
+        make(args.folder, args.families)
     elif args.command == 'run':
         run(args.folder, args.runtime, args.families)
     elif args.command == 'one':
