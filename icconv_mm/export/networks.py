@@ -68,11 +68,10 @@ class Exported(nn.Module):
             image = (image - self.mean) / self.std
         if size is None:
             return image
-        # the libraries pad with zeros after the normalisation
-        height, width = (torch.arange(side, device=image.device) for side in image.shape[-2:])
-        rows, columns = height[None, :, None] < size[:, 0, None, None], width[None, None] < size[:, 1, None, None]
-        inside = torch.logical_and(rows, columns)  # coremltools has no aten.__and__
-        return torch.where(inside[:, None], image, torch.zeros_like(image))
+        # the libraries pad with zeros after the normalisation; a product is for runtimes without booleans
+        rows, columns = (torch.arange(side, dtype=image.dtype, device=image.device) for side in image.shape[-2:])
+        inside = [(size[:, axis : axis + 1] - places).clamp(0, 1) for axis, places in enumerate((rows, columns))]
+        return image * inside[0][:, None, :, None] * inside[1][:, None, None]
 
 
 def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]) -> nn.Module:

@@ -364,13 +364,16 @@ def run(folder: Path, name: str, families: Sequence[str]) -> None:
     path = folder / f'results/{name} {version}.json'
     path.parent.mkdir(exist_ok=True)
     cells = json.loads(path.read_text())['cells'] if path.is_file() else {}
-    for form in FORMS:
-        if form == 'free' and name in OF_PROGRAMS:
-            continue
+    for form in forms_of(name):
         for family in families or FAMILIES:
-            cells.setdefault(form, {})[family] = cell = _outcome(folder, name, form, family)
+            cells.setdefault(form, {})[family] = cell = outcome(folder, name, form, family)
             print(f'{name} {version}, {form}, {family}: {cell}', flush=True)
             path.write_text(json.dumps({'runtime': name, 'version': version, 'cells': cells}, indent=1) + '\n')
+
+
+def forms_of(name: str) -> list[str]:
+    """Returns the forms of files that a runtime gets; converters of programs take one size."""
+    return ['fixed'] if name in OF_PROGRAMS else list(FORMS)
 
 
 def version_of(name: str) -> str:
@@ -381,7 +384,7 @@ def version_of(name: str) -> str:
     return metadata.version(package)
 
 
-def _outcome(folder: Path, name: str, form: str, family: str) -> float | str:
+def outcome(folder: Path, name: str, form: str, family: str) -> float | str:
     """Returns the largest difference of a file, or what stops it."""
     command = [sys.executable, __file__, 'one', str(folder), name, form, family]
     with tempfile.TemporaryFile('w+') as said:
