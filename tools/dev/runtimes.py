@@ -206,7 +206,7 @@ def mnn(file: Path, inputs: Arrays) -> list[np.ndarray]:
             placed.write(value)
             values.append(placed)
         made = network.forward(values)
-        return dict(zip(names, [MNN.expr.convert(each, MNN.expr.NCHW).read() for each in made]))
+        return dict(zip(names, [MNN.expr.convert(each, MNN.expr.NCHW).read().copy() for each in made]))
 
 
 def tract(file: Path, inputs: Arrays) -> list[np.ndarray]:
