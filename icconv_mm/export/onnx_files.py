@@ -59,10 +59,13 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
 
 
 def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
-    """Returns the model with inlined functions, folded constants of any size, and without unused nodes."""
+    """Returns the model with inlined functions, folded constants of any size, and without unused nodes.
+
+    An Expand stays: of constants, it fills a tensor as large as the maps or the regions, which no file should hold.
+    """
     common.InlinePass()(model)
     limits = dict(input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-    fold_constants(model, should_fold=lambda node: node.op_type == 'ConstantOfShape' or None, **limits)
+    fold_constants(model, should_fold=lambda node: {'ConstantOfShape': True, 'Expand': False}.get(node.op_type), **limits)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)

@@ -98,3 +98,15 @@ def test_a_program_needs_no_library_of_onnx(repo, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == 'net.pt2\n', done.stderr
     assert (tmp_path / 'net.pt2').is_file()
+
+
+def test_a_fixed_size_stores_no_tensor_of_one_value():
+    """What is as large as a map is filled when the file runs."""
+
+    class Filled(nn.Module):
+        def forward(self, images):
+            return torch.where(images[0] > 0, images[0], torch.full_like(images[0], -1))
+
+    program = capture(Filled(), ([torch.zeros(1, 3, 48, 80)],), ())
+    model = to_onnx(program, ['image'], ['filled'])
+    assert max(value.ByteSize() for value in model.graph.initializer) < 100
