@@ -65,7 +65,8 @@ def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
     """
     common.InlinePass()(model)
     limits = dict(input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-    fold_constants(model, should_fold=lambda node: {'ConstantOfShape': True, 'Expand': False}.get(node.op_type), **limits)
+    folded = {'ConstantOfShape': True, 'Expand': False}
+    fold_constants(model, should_fold=lambda node: folded.get(node.op_type), **limits)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)

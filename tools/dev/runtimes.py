@@ -418,15 +418,30 @@ def _sentence(text: str) -> str:
     return text if len(text) <= 200 else f'{text[:200]} ...'
 
 
+def _order(known: Arrays, found: dict[str, np.ndarray], task: str) -> None:
+    """Puts each box at the index of the nearest known one, in place: a last digit decides the order of equal scores."""
+    names = [f'{task}{name}' for name in ('boxes', 'scores', 'labels', 'masks') if f'{task}{name}' in known]
+    rows = [np.concatenate([of[name][0].reshape(len(of[name][0]), -1) for name in names], 1) for of in (known, found)]
+    left, order = list(range(len(rows[0]))), []
+    for row in rows[0]:
+        order.append(left.pop(int(np.abs(rows[1][left] - row).sum(1).argmin())))
+    for name in names:
+        found[name] = found[name][:, order]
+
+
 def difference(known: Arrays, found: Mapping[str, np.ndarray] | Sequence[np.ndarray]) -> float | str:
     """Returns the largest difference of an output, relative to its largest value."""
     if not isinstance(found, Mapping):
         found = dict(zip(known, found, strict=True))
     largest = 0.0
+    found = {name: np.asarray(found[name]) for name in known}
     for name, value in known.items():
-        own = np.asarray(found[name])
-        if own.shape != value.shape:
-            return f'the output {name} has the shape {list(own.shape)}, not {list(value.shape)}'
+        if found[name].shape != value.shape:
+            return f'the output {name} has the shape {list(found[name].shape)}, not {list(value.shape)}'
+    for name in [name for name in known if name.endswith('boxes')]:
+        _order(known, found, name.removesuffix('boxes'))
+    for name, value in known.items():
+        own = found[name]
         apart = np.abs(own.astype(np.float64) - value).max() / max(np.abs(value).max(), 1e-12)
         largest = max(largest, float(apart if np.isfinite(apart) else np.inf))
     return largest

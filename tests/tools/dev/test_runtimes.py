@@ -29,6 +29,15 @@ def test_differences_are_relative_to_the_largest_output():
         runtimes.difference(known, [known['a']])
 
 
+def test_boxes_of_equal_scores_may_change_places():
+    known = {'a.boxes': np.arange(12.0).reshape(1, 3, 4), 'a.scores': np.array([[0.5, 0.5, 0.1]]), 'b': np.arange(3.0)}
+    found = {name: value[:, [1, 0, 2]] if name != 'b' else value for name, value in known.items()}
+    assert runtimes.difference(known, found) == 0
+    assert runtimes.difference(known, {**found, 'b': known['b'][[1, 0, 2]]}) == 0.5
+    assert runtimes.difference(known, {**found, 'a.boxes': known['a.boxes']}) == 0
+    assert runtimes.difference(known, {**found, 'a.scores': found['a.scores'] * [1, 1, 2]}) == 0.2
+
+
 def test_a_row_has_figures_and_numbers_of_sentences():
     cells = {'IC-ResNet': 2.6e-7, 'FPN': 'no Resize', 'AE': 0.0, 'RTMO': 'no Resize', 'all tasks': runtimes.CONVERTS}
     lines = runtimes.tables([{'runtime': 'A', 'version': '1', 'cells': {'free': cells}}]).splitlines()
