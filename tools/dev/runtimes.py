@@ -233,9 +233,17 @@ def tvm(file: Path, inputs: Arrays) -> list[np.ndarray]:
 
 
 def onnx2tf(file: Path, inputs: Arrays) -> list[np.ndarray]:
+    import onnx
+
     with tempfile.TemporaryDirectory() as folder:
         _call(sys.executable, '-m', 'onnx2tf', '-i', str(file), '-o', folder, '-n', '-kat', *inputs)
-        return _tflite(str(next(Path(folder).glob('*_float32.tflite'))), inputs)
+        made = list(Path(folder).glob('*_float32.tflite'))
+        if not made:
+            raise RuntimeError('onnx2tf writes no file and says no reason')
+        found = _tflite(str(made[0]), inputs)
+    shapes = [[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in onnx.load(file).graph.output]
+    # maps come out with channels last
+    return [each if list(each.shape) == shape else each.transpose(0, 3, 1, 2) for each, shape in zip(found, shapes)]
 
 
 def litert(file: Path, inputs: Arrays) -> list[np.ndarray]:
@@ -253,13 +261,16 @@ def _tflite(file: str, inputs: Arrays) -> list[np.ndarray]:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(file)
-    interpreter.allocate_tensors()
-    left = list(inputs.values())
-    for details in sorted(interpreter.get_input_details(), key=lambda each: each['name']):
-        value = next(each for each in left if each.size == np.prod(details['shape']))
-        if list(value.shape) != list(details['shape']):
+    values = {}
+    for details in interpreter.get_input_details():
+        value = next(each for each in inputs.values() if each.ndim == len(details['shape']))
+        if value.ndim == 4 and details['shape'][1] != 3:
             value = value.transpose(0, 2, 3, 1)
-        interpreter.set_tensor(details['index'], value.astype(details['dtype']))
+        interpreter.resize_tensor_input(details['index'], value.shape)
+        values[details['index']] = value.astype(details['dtype'])
+    interpreter.allocate_tensors()
+    for index, value in values.items():
+        interpreter.set_tensor(index, value)
     interpreter.invoke()
     return [interpreter.get_tensor(details['index']) for details in interpreter.get_output_details()]
 
@@ -372,8 +383,8 @@ def run(folder: Path, name: str, families: Sequence[str]) -> None:
 
 
 def forms_of(name: str) -> list[str]:
-    """Returns the forms of files that a runtime gets; converters of programs take one size."""
-    return ['fixed'] if name in OF_PROGRAMS else list(FORMS)
+    """Returns the forms of files that a runtime gets; most converters take one size."""
+    return ['fixed'] if name in (*OF_PROGRAMS, 'onnx2tf') else list(FORMS)
 
 
 def version_of(name: str) -> str:
