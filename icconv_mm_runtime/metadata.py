@@ -257,12 +257,16 @@ ENDS = ('pyramid', 'fit')  # steps that set the image region of the input
 
 @dataclass
 class Batch:
-    """Pads to multiples of ``divisor``, or to (height, width); batches images of several sizes if it ``pads``."""
+    """Pads to multiples of ``divisor``, or to (height, width); batches images of several sizes if it ``pads``.
+
+    ``count`` is the number of images in a batch where it is fixed.
+    """
 
     divisor: int = of(integer(1, limits.MAX_SIDE))
     pads: bool = of(flag)
     sized: bool = of(flag)
     fixed: Sequence[int] | None = of(optional(size), default=None)
+    count: int | None = of(optional(integer(1, 1)), default=None)
 
 
 # --- the schema: tasks

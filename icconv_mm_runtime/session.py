@@ -132,7 +132,7 @@ class Session:
         Raises:
             RuntimeInputError: An argument or an image cannot be used.
         """
-        _check_count('batch_size', batch_size, limits.MAX_BATCH)
+        batch_size = self._batch_size(batch_size)
         _check_count('runs', runs, limits.MAX_RUNS)
         if images is None:
             images = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
@@ -151,7 +151,7 @@ class Session:
         self, images: Any, batch_size: int, tile: int | None, retries: bool
     ) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
         """Yields each image's path, and its prediction or error, in order."""
-        _check_count('batch_size', batch_size, limits.MAX_BATCH)
+        batch_size = self._batch_size(batch_size)
         if tile is not None:
             _check_count('tile', tile, limits.MAX_SIDE)
             for task in self.tasks.values():
@@ -178,6 +178,11 @@ class Session:
         for group in groups.values():
             self._run_all(group, retries)
         yield from ((own.path, own.found) for own in waiting)
+
+    def _batch_size(self, given: int) -> int:
+        """Returns the size of batches: the given one, but for a file of a fixed batch."""
+        _check_count('batch_size', given, limits.MAX_BATCH)
+        return self.metadata['batch'].get('count') or given
 
     def _prepared(self, images: Any) -> Iterator[tuple[str, Sample | RuntimeInputError]]:
         for path, image in try_read_all(images):

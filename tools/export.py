@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from icconv_mm.runner import command_line
 
 
-def size(text: str) -> tuple[int, int]:
-    """``HxW`` as two numbers."""
-    height, _, width = text.partition('x')
-    if not (height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f'expected HEIGHTxWIDTH, such as 640x640, got {text}')
-    return int(height), int(width)
+def size(text: str) -> tuple[int, ...]:
+    """``HxW`` as two numbers, ``1xHxW`` as three."""
+    sides = text.removeprefix('1x').split('x') if text.count('x') == 2 else text.split('x')
+    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f'expected HEIGHTxWIDTH, such as 640x640, or 1xHEIGHTxWIDTH, got {text}')
+    return *([1] if text.count('x') == 2 else []), *map(int, sides)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--to', choices=formats, default='onnx', help='format; default: onnx')
     parser.add_argument('--out', metavar='FILE', help='the file (default: that of the checkpoint with another suffix)')
     parser.add_argument('--images', metavar='DIR', help="images of the check; default: some of the config's test set")
-    parser.add_argument('--fixed', type=size, metavar='HxW', help='size of every input; free by default')
+    parser.add_argument('--fixed', type=size, metavar='[1x]HxW', help='size of every input, or batch; free by default')
     parser.add_argument('--int8', metavar='DIR', help='compute in 8 bits, with ranges as measured on these images')
     parser.add_argument('--half', action='store_true', help='compute in float16, for GPUs; decode in float32')
     parser.add_argument('--operator', action='store_true', help="with pt2: keep this package's own convolution")

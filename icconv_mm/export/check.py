@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,8 @@ def check_file(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Compares the predictions of a file with the model's, in batches of one and two images.
 
+    In a batch of two images of one size, where nothing is padded, they must also equal those of each image alone.
+
     Returns the largest differences by kind, and the milliseconds per image; without limits the latter alone.
 
     Raises:
@@ -73,33 +75,37 @@ def check_file(
     """
     differences = comparison.Differences(session.tasks, model.adapters, limits or {})
     milliseconds: dict[str, float] = {}
-    for batch_size in (1, 2):
+    alone: dict[str, Mapping] = {}
+    batches = [[path] for path in images]
+    for _ in (1, 2):
         seconds: dict[str, list[float]] = {'model': [], 'file': []}
-        counts: list[int] = []
-        counted = Session.of(session.metadata, partial(_counted, session, counts), session.file)
-        found = _timed(counted.predict(list(map(str, images)), batch_size), seconds['file'])
-        left = iter(images)
-        batches = [list(islice(left, count)) for count in counts]  # the model gets the file's batches
+        found = [session.predict(list(map(str, batch)), len(batch)) for batch in batches]
+        found = _timed(chain.from_iterable(found), seconds['file'])
         samples = ((batch, sample) for batch in batches for sample in model.predict(batch))
         samples = _timed(samples, seconds['model'])
+        sizes = {Path(prediction.path): prediction.image.shape for prediction in found}
         if limits is not None:
             for prediction, (batch, sample) in zip(found, samples, strict=True):
-                differences.add(
-                    prediction.path, prediction.tasks, sample, partial(is_tie, model, session, batch, limits)
-                )
+                is_one_size = len({sizes[path] for path in batch}) == 1
+                known = alone.get(prediction.path) if is_one_size else None
+                tie = partial(is_tie, model, session, batch, limits)
+                differences.add(prediction.path, prediction.tasks, sample, tie, known)
+            alone = {prediction.path: prediction.tasks for prediction in found}
         milliseconds = milliseconds or {
             name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
         }
-        sizes = {path: prediction.image.shape for path, prediction in zip(images, found)}
-        images = sorted(images, key=sizes.get)  # most libraries batch equal sizes only
+        batches = list(_pairs(images, sizes, session.metadata['batch']))
     differences.require_small()
     ties = {'ties': len(differences.ties)} if differences.ties else {}
     return {'images': len(images), **differences.largest, **ties}, milliseconds
 
 
-def _counted(session: Session, counts: list[int], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    counts.append(len(arrays['image']))
-    return session.run(arrays)
+def _pairs(images: Sequence[Path], sizes: Mapping[Path, tuple], batch: Mapping[str, Any]) -> Iterator[list[Path]]:
+    """Yields the images in batches of two, of one size unless the file pads, or alone if its batch is fixed."""
+    left = sorted(images, key=sizes.get)
+    for _, alike in groupby(left, lambda path: batch['pads'] or sizes[path]):
+        while pair := list(islice(alike, batch.get('count') or 2)):
+            yield pair
 
 
 def is_tie(

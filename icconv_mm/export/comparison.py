@@ -51,27 +51,32 @@ class Differences:
         found: Mapping[str, Mapping[str, np.ndarray]],
         sample: Any,
         is_tie: Callable[[str, str], bool],
+        alone: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         """Compares the file's predictions for an image, by task, with the model's data sample.
 
-        ``is_tie(path, task)`` returns whether a task's people in an image differ by rounding alone.
+        ``is_tie(path, task)`` returns whether a task's people in an image differ by rounding alone. ``alone`` are the
+        file's predictions for the same image outside of a batch, which are compared as well.
         """
         for name, task in self.tasks.items():
             own = sample.get(name) if name else sample
             known = self.adapters[name].predictions(own)
             if most := task.get('most'):  # the file returns the best ones, at most this many
                 known = {key: values[:most] for key, values in known.items()}
-            values = compared(task, found[name], known, own, self.limits)
-            if task.get('grouping') and not is_close(values, self.limits) and is_tie(path, name):
-                self.ties.add(path)
-                continue
-            if 'missing' in values:
-                self._objects += len(known['scores']) + len(found[name]['scores'])
-                values['missing'] += self.largest.get('missing', 0) if values['missing'] else 0
-            for kind, value in values.items():
-                if kind not in self.largest or not value <= self.largest[kind]:
-                    self.largest[kind] = float(value)
-                    self._where[kind] = f'{path}{f" ({name})" if name else ""}'
+            where = f'{path}{f" ({name})" if name else ""}'
+            references = {where: known, **({} if alone is None else {f'{where}, in a batch and alone': alone[name]})}
+            for where, reference in references.items():
+                values = compared(task, found[name], reference, own, self.limits)
+                if task.get('grouping') and not is_close(values, self.limits) and is_tie(path, name):
+                    self.ties.add(path)
+                    continue
+                if 'missing' in values:
+                    self._objects += len(reference['scores']) + len(found[name]['scores'])
+                    values['missing'] += self.largest.get('missing', 0) if values['missing'] else 0
+                for kind, value in values.items():
+                    if kind not in self.largest or not value <= self.largest[kind]:
+                        self.largest[kind] = float(value)
+                        self._where[kind] = where
 
     def require_small(self) -> None:
         """Raises InputError if a difference exceeds its limit; the message names the one that exceeds it most."""

@@ -68,11 +68,10 @@ class Exported(nn.Module):
             image = (image - self.mean) / self.std
         if size is None:
             return image
-        # the libraries pad with zeros after the normalisation
-        height, width = (torch.arange(side, device=image.device) for side in image.shape[-2:])
-        rows, columns = height[None, :, None] < size[:, 0, None, None], width[None, None] < size[:, 1, None, None]
-        inside = torch.logical_and(rows, columns)  # coremltools has no aten.__and__
-        return torch.where(inside[:, None], image, torch.zeros_like(image))
+        # the libraries pad with zeros after the normalisation; a product is for runtimes without booleans
+        rows, columns = (torch.arange(side, dtype=image.dtype, device=image.device) for side in image.shape[-2:])
+        inside = [(size[:, axis : axis + 1] - places).clamp(0, 1) for axis, places in enumerate((rows, columns))]
+        return image * inside[0][:, None, :, None] * inside[1][:, None, None]
 
 
 def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]) -> nn.Module:
@@ -92,20 +91,20 @@ def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]
     return Outputs(network, where)
 
 
-def capture(network: Exported, example: tuple, fixed: bool) -> torch.export.ExportedProgram:
+def capture(network: Exported, example: tuple, free: Sequence[int]) -> torch.export.ExportedProgram:
     """Returns the network as a program of ``torch.export``.
 
     Args:
         network: The network.
-        example: Arguments of the network, batch 2.
-        fixed: Whether height and width are fixed to the example's; otherwise they are free, as the batch always is.
+        example: Arguments of the network.
+        free: Axes of the images that are free: batch (0), height (2), width (3); others are fixed to the example's.
 
     Raises:
         InputError: Its code has operations that a program cannot hold; the message names the location.
     """
-    free = torch.export.Dim.DYNAMIC
-    image = {0: free} if fixed else {0: free, 2: free, 3: free}
-    shapes = ([image] * len(example[0]), *({0: free} for _ in example[1:]))
+    image = dict.fromkeys(free, torch.export.Dim.DYNAMIC)
+    size = {axis: dim for axis, dim in image.items() if axis == 0}
+    shapes = ([image] * len(example[0]), *(size for _ in example[1:]))
     network.requires_grad_(False)
     try:
         with torch.no_grad(), _standard_operators():

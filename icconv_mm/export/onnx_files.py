@@ -13,12 +13,13 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 
 from icconv_mm.errors import InputError
-from icconv_mm.export.operators import TRANSLATIONS
+from icconv_mm.export.translations import TRANSLATIONS
 
 OPSET, IR_VERSION = 18, 8  # the newer IR versions that torch writes are refused by runtimes that know the opset
 PRODUCTS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 _CHOOSING = {'TopK', 'NonMaxSuppression', 'GatherElements', 'GatherND', 'ScatterND', 'Exp', 'Shape'}
 _NO_LIMIT = 1 << 40
+_LARGE = 1 << 13  # numbers; filters that are expanded are smaller
 
 
 def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
@@ -61,15 +62,26 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
 
 
 def _folded(model: onnx_ir.Model) -> onnx.ModelProto:
-    """Returns the model with inlined functions, folded constants of any size, and without unused nodes."""
+    """Returns the model with inlined functions, folded constants of any size, and without unused nodes.
+
+    A large Expand stays: of constants, it fills a tensor as large as maps or regions, which no file should hold.
+    """
     common.InlinePass()(model)
     limits = dict(input_size_limit=_NO_LIMIT, output_size_limit=_NO_LIMIT)
-    fold_constants(model, should_fold=lambda node: node.op_type == 'ConstantOfShape' or None, **limits)
+    fold_constants(model, should_fold=_is_folded, **limits)
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.CommonSubexpressionEliminationPass()(model)
     common.RemoveUnusedNodesPass()(model)
     common.RemoveUnusedOpsetsPass()(model)
     return onnx_ir.to_proto(model)
+
+
+def _is_folded(node: onnx_ir.Node) -> bool | None:
+    """Returns whether a node is folded; None leaves the choice to the optimiser."""
+    if node.op_type == 'Expand':
+        shape = onnx_ir.convenience.get_const_tensor(node.inputs[1])
+        return False if shape is not None and np.prod(shape.numpy()) > _LARGE else None
+    return True if node.op_type == 'ConstantOfShape' else None
 
 
 def _fold_orders(model: onnx.ModelProto) -> None:

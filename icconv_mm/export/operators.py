@@ -1,14 +1,11 @@
-"""Two custom operators of an exported program with their translation to ONNX, and two made of standard operators.
+"""Two custom operators of an exported program, and two made of standard operators.
 
 The custom ones' results depend on values, but their shapes do not: a mask of the boxes that a non-maximum suppression
 keeps, and the features of regions, each from its own level.
 """
 
-import numpy as np
-import onnx
 import torch
 import torch.nn.functional as F
-from onnxscript import opset18 as op
 from torch import Tensor
 
 from icconv_mm.errors import MissingLibraryError
@@ -17,8 +14,6 @@ if tuple(int(part) for part in torch.__version__.split('+')[0].split('.')[:2]) <
     raise MissingLibraryError(f'export needs torch 2.6 or newer, got {torch.__version__}')
 
 NONE = -1.0  # the score of an empty entry
-_ALL = 2**31 - 1
-_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @torch.library.custom_op('icconv_mm::export_nms_mask', mutates_args=())
@@ -72,53 +67,6 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     filled = F.pad(scores, (0, count), value=NONE)
     values, places = filled.topk(count, 1)
     return values, torch.where(values > NONE, places, torch.zeros_like(places))
-
-
-# --- translations to ONNX
-
-
-def _nms_mask_onnx(boxes, scores, iou_threshold: float, least: float):
-    # OpenCV's engine takes no score threshold below 0: it is the smallest score, and all above `least` exceed it
-    above = op.Greater(scores, op.Constant(value_float=least))
-    positive = op.Max(scores, op.Constant(value_float=2 * _SMALLEST))
-    one_class = op.Unsqueeze(op.Where(above, positive, op.Constant(value_float=0.0)), op.Constant(value_ints=[1]))
-    limits = (op.Constant(value_floats=[value]) for value in (iou_threshold, _SMALLEST))
-    chosen = op.NonMaxSuppression(boxes, one_class, op.Constant(value_ints=[_ALL]), *limits)
-    places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
-    ones = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(chosen, start=0, end=1))
-    return op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), places, ones)
-
-
-def _roi_features_onnx(levels, rois, level, scales, size, samples: int, aligned: bool):
-    last = op.Constant(value_ints=[1])
-    shape = op.Concat(
-        op.Shape(rois, start=0, end=1), op.Shape(levels[0], start=1, end=2), op.Constant(value_ints=list(size)), axis=0
-    )
-    out = op.Expand(op.Constant(value_floats=[0.0]), shape)
-    for number, (features, scale) in enumerate(zip(levels, scales)):
-        own = op.Transpose(op.NonZero(op.Equal(level, op.Constant(value_int=number))), perm=[1, 0])
-        regions = op.Gather(rois, op.Squeeze(own, last), axis=0)
-        image = op.Cast(op.Gather(regions, op.Constant(value_int=0), axis=1), to=onnx.TensorProto.INT64)
-        corners = op.Slice(regions, last, op.Constant(value_ints=[5]), last)
-        pooled = op.RoiAlign(
-            features,
-            corners,
-            image,
-            coordinate_transformation_mode='half_pixel' if aligned else 'output_half_pixel',
-            mode='avg',
-            output_height=size[0],
-            output_width=size[1],
-            sampling_ratio=samples,
-            spatial_scale=float(scale),
-        )
-        out = op.ScatterND(out, own, pooled)
-    return out
-
-
-TRANSLATIONS = {
-    torch.ops.icconv_mm.export_nms_mask.default: _nms_mask_onnx,
-    torch.ops.icconv_mm.export_roi_features.default: _roi_features_onnx,
-}
 
 
 # --- deformable convolution and pooling by operators that every runtime has

@@ -94,7 +94,8 @@ def scales_of(steps: Sequence[Mapping[str, Any]]) -> list[float]:
 def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequence[int] | None, where: str) -> dict:
     """Returns how images form a batch: padded to multiples of ``divisor``, and to the largest image if ``pads``.
 
-    ``fixed`` is the height and width of every input, None for free sizes; ``where`` names the preprocessor in errors.
+    ``fixed`` is the height and width of every input, or (1, height, width) where a batch has one image; None for free
+    sizes. ``where`` names the preprocessor in errors.
 
     Raises:
         InputError: The preprocessor pads in another way.
@@ -112,6 +113,9 @@ def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequen
     value = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
     if divisor > 1 and value != 0:
         raise InputError(f'{where}: filling up with {value} cannot be exported, only with 0')
+    count = None
+    if fixed is not None and len(fixed) == 3:
+        count, *fixed = fixed
     if fixed is not None and any(len(step.get('scales', ())) > 1 for step in steps):
         raise InputError('fixed: inputs of several test scales differ in size; leave it out, or test at one scale')
     ends_fixed = next((step for step in steps if step['op'] in ('fit', 'pad', 'center_crop')), None)
@@ -123,6 +127,7 @@ def batch_of(model: nn.Module, steps: Sequence[Mapping[str, Any]], fixed: Sequen
         'pads': library == 'mmdet',
         'sized': sized,
         'fixed': None if fixed is None else list(fixed),
+        'count': count,
     }
 
 

@@ -19,7 +19,9 @@ from icconv_mm.export.preparation import inputs_of
 from icconv_mm_runtime import RuntimeInputError, Session
 
 
-def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path | None, half: bool) -> Path:
+def file_of(
+    to: str, out: str | Path | None, checkpoint: str, int8: str | Path | None, half: bool, operator: bool
+) -> Path:
     """Returns the path of the file to write, from the arguments of :func:`icconv_mm.apis.export`.
 
     Raises:
@@ -27,8 +29,9 @@ def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path |
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
     require_known([to], tuple(writers.FORMATS), 'to: there is no format')
-    runtimes = {'onnx': ['onnxruntime'], 'openvino': ['openvino']}
-    for name in ('onnx', 'onnxscript', *runtimes.get(to, [])):
+    writing = ['onnx', 'onnxscript']
+    needed = {'onnx': [*writing, 'onnxruntime'], 'openvino': [*writing, 'openvino']}
+    for name in needed.get(to, []):
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -41,6 +44,8 @@ def file_of(to: str, out: str | Path | None, checkpoint: str, int8: str | Path |
             raise ArgumentError(name, f"expected to='onnx' or 'openvino', got {to!r}")
     if half and int8 is not None:
         raise ArgumentError('half', 'int8 is given as well: choose one of the two')
+    if operator and to != 'pt2':
+        raise ArgumentError('operator', f"expected to='pt2', got {to!r}")
     with naming(str(out), OSError):  # before the work: whether it can be written
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent):
@@ -58,14 +63,20 @@ def refusals() -> Iterator[None]:
 
 
 def _example(network: Exported, description: Mapping[str, Any], pixels: torch.dtype) -> tuple:
-    """Returns example arguments of the network, batch 2, of a size that no layer confuses with another."""
+    """Returns example arguments of the network, of a size that no layer confuses with another."""
     height, width = description['batch']['fixed'] or (512, 704)
+    count = description['batch']['count'] or 2
     images = [
-        torch.randint(256, (2, 3, round(height * scale), round(width * scale)), dtype=pixels)
+        torch.randint(256, (count, 3, round(height * scale), round(width * scale)), dtype=pixels)
         for scale in network.scales
     ]
-    size = torch.tensor([[height, width, 1.0, 1.0], [height - 16, width - 16, 1.0, 1.0]])
+    size = torch.tensor([[height, width, 1.0, 1.0], [height - 16, width - 16, 1.0, 1.0]][:count])
     return (images, size) if network.sized else (images,)
+
+
+def _free_axes(batch: Mapping[str, Any]) -> list[int]:
+    """Returns the axes of an image's batch that are free."""
+    return [*([] if batch['count'] else [0]), *([] if batch['fixed'] else [2, 3])]
 
 
 def write_network(
@@ -81,20 +92,20 @@ def write_network(
 
     ``half``: the images whose results float16 must hold; none for float32.
     """
-    from icconv_mm.export.onnx_files import count_convolutions, to_onnx
-
-    example, fixed = _example(network, description, writers.pixels_of(to)), description['batch']['fixed'] is not None
-    program = capture(network, example, fixed)
+    example, free = _example(network, description, writers.pixels_of(to)), _free_axes(description['batch'])
+    program = capture(network, example, free)
     if to == 'pt2':
         if not operator:
             module = writers.standard_module(program).to(memory_format=torch.channels_last)  # as machine code reads it
-            program = capture(module, example, fixed)
+            program = capture(module, example, free)
         writers.compile_pt2(program, file)
         return {'layers': description['layers']}
     if to == 'program':
-        program = capture(writers.standard_module(program), example, fixed)
+        program = capture(writers.standard_module(program), example, free)
         writers.write_program(program, description, file)
         return {'layers': description['layers'], 'operators': writers.own_operators(program)}
+    from icconv_mm.export.onnx_files import count_convolutions, to_onnx
+
     model = to_onnx(program, writers.input_names(network), network.names)
     report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}
     if half:

@@ -52,12 +52,13 @@ def export(
             needs torch) or 'program' (``torch.export.save``, which converters for phones read).
         out: The file; by default the checkpoint's name with another suffix.
         images: Images for the comparison: a file, a folder or a pattern; by default some of the config's test dataset.
-        fixed: Height and width of every input; free by default.
+        fixed: Height and width of every input; or (1, height, width): a batch has one image, and all sizes in the file
+            are constants, which some runtimes require. Free by default.
         int8: Images for measuring activations, to compute in 8-bit integers. The results then differ and are not
             limited; the report has both metrics, measured on the config's whole test dataset.
         half: Whether layers compute in float16, for GPUs; predictions are decoded in float32. The results may differ by
             :data:`icconv_mm.export.comparison.HALF_LIMITS`.
-        operator: With 'pt2', whether to keep this package's own convolution; the file then requires the package.
+        operator: With 'pt2' alone, whether to keep this package's own convolution; the file then requires the package.
 
     Returns:
         The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
@@ -72,7 +73,7 @@ def export(
             message names the part, or the largest difference.
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
-    out = file_of(to, out, checkpoint, int8, half)
+    out = file_of(to, out, checkpoint, int8, half, operator)
     run = as_run(cfg)
     transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
     predictor = Predictor(run, checkpoint, device='cpu')

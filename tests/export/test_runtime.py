@@ -175,6 +175,20 @@ def test_a_bad_image(content, message, tmp_path):
         next(Session.of(described(), dict, 'net').predict(path))
 
 
+def test_a_file_of_a_fixed_batch_gets_single_images():
+    counts = []
+
+    def run(arrays):
+        counts.append(len(arrays['image']))
+        return {'scores': np.full((counts[-1], 2), 0.5, np.float32)}
+
+    images = [random_image(8, 8)] * 3
+    list(Session.of(described(batch={**RULE, 'count': 1}), run, 'net').predict(images, batch_size=2))
+    assert counts == [1, 1, 1]
+    list(Session.of(described(), run, 'net').predict(images, batch_size=2))
+    assert counts[3:] == [2, 1]
+
+
 def test_a_bad_network():
     broken = Session.of(described(), lambda inputs: {'scores': np.full((1, 2), np.nan, np.float32)}, 'net')
     with pytest.raises(RuntimeInputError, match='net: on array: the output scores is not finite'):
@@ -192,6 +206,7 @@ def test_a_bad_network():
 POSE = {'kind': 'pose', 'outputs': ['heatmaps', 'tags']}
 FIELDS = [
     ({'schema': 'new'}, 'schema must be a whole number from 1 to 1'),
+    ({'batch': {**RULE, 'count': 2}}, 'batch.count must be a whole number from 1 to 1, got 2'),
     ({'steps': 3}, 'steps must be a list of 0 to 16 values, got 3'),
     ({'steps': [{'op': 'eval'}]}, 'steps.0.op must be one of resize, resize_edge, .*, got .eval'),
     ({'steps': [{'op': 'resize', 'scale': [9, 9]}]}, 'steps.0.keep_ratio is missing'),

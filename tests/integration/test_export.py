@@ -27,6 +27,7 @@ if not EXPORTS:
 from icconv_mm import apis
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.check import check_file, images_to_check, is_tie
+from icconv_mm.export.comparison import LIMITS
 from icconv_mm.export.description import describe
 from icconv_mm.export.networks import Exported
 from icconv_mm.export.run import move_parts
@@ -220,6 +221,24 @@ def test_a_program_without_decoding_needs_torch_alone(workspace, weights, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [SEGMENTOR, DETECTOR, POSE])
+def test_a_file_of_a_fixed_batch_has_constant_sizes_alone(workspace, weights, name, tmp_path):
+    onnx = pytest.importorskip('onnx')
+    file, images = tmp_path / 'net.onnx', str(workspace.root / 'data/miniature/val')
+    report = apis.export(workspace.config(name), weights(name), out=file, images=images, fixed=(1, 128, 128))
+    assert report['check']['images'] == 4
+    graph = onnx.load(str(file)).graph
+    bound_by_content = {'RoiAlign', 'NonMaxSuppression'} & {node.op_type for node in graph.node}
+    assert bool(bound_by_content) == (name == DETECTOR)  # as many boxes as are kept
+    assert bound_by_content or 'Shape' not in {node.op_type for node in graph.node}
+    assert not [value.name for value in graph.initializer if value.data_type == onnx.TensorProto.BOOL]
+    for value in (*graph.input, *graph.output):
+        assert all(dim.dim_value for dim in value.type.tensor_type.shape.dim), value.name
+    paths = sorted(map(str, Path(images).iterdir()))
+    assert [each.path for each in Session(file).predict(paths, batch_size=2)] == paths
+
+
 def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     """Poses that differ are a tie where the file's maps are the model's, and a fault where they are not."""
     loaded = apis.load_run(workspace.config(POSE))
@@ -237,8 +256,8 @@ def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     image = str(min((workspace.root / 'data/miniature/val').iterdir()))
     disturbed = Session.of(description, partial(run, error=1e-3), '')
     model = exporting.compared_model(predictor)
-    assert is_tie(model, Session.of(description, run, ''), [Path(image)], image, '')
-    assert not is_tie(model, disturbed, [Path(image)], image, '')
+    assert is_tie(model, Session.of(description, run, ''), [Path(image)], LIMITS, image, '')
+    assert not is_tie(model, disturbed, [Path(image)], LIMITS, image, '')
 
 
 def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkeypatch):
@@ -267,7 +286,10 @@ def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkey
         ({'to': 'program', 'int8': '.'}, "int8: expected to='onnx' or 'openvino', got 'program'"),
         ({'to': 'program', 'half': True}, "half: expected to='onnx' or 'openvino', got 'program'"),
         ({'half': True, 'int8': '.'}, 'half: int8 is given as well: choose one of the two'),
+        ({'operator': True}, "operator: expected to='pt2', got 'onnx'"),
+        ({'to': 'program', 'operator': True, 'out': 'net.pt2'}, "operator: expected to='pt2', got 'program'"),
         ({'images': 'nowhere'}, 'nowhere'),
+        ({'fixed': (2, 64, 64)}, 'net.onnx: its metadata: batch.count must be a whole number from 1 to 1, got 2'),
         ({'fixed': (40_000, 64)}, 'net.onnx: its metadata: batch.fixed.0 must be a whole number from 1 to 32766'),
         (
             {'changes': {'model.test_cfg': {'mode': 'slide', 'crop_size': (64, 64), 'stride': (32, 32)}}},
@@ -389,7 +411,7 @@ def test_file_and_model_get_equal_batches(workspace, weights, recipe, tmp_path):
     session = in_process(predictor, config, checkpoint)
     counts, run = [], session.run
     session.run = lambda arrays: counts.append(len(arrays['image'])) or run(arrays)
-    check, _ = check_file(exporting.compared_model(predictor), session, sorted(tmp_path.iterdir()), limited=True)
+    check, _ = check_file(exporting.compared_model(predictor), session, sorted(tmp_path.iterdir()), limits=LIMITS)
     assert check['images'] == 4 and check.get('missing', 0) == 0
     assert counts == [1, 1, 1, 1, *([2, 2] if recipe == DETECTOR else [1, 1, 2])]
 

@@ -38,11 +38,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     formats = 'onnx', 'openvino', 'pt2', 'program'
     parser.add_argument('--to', choices=formats, default='onnx', help='format; default: onnx')
     args = parser.parse_args(argv)
-    for kind in (ResNet, *ResNet.__subclasses__()):
-        kind.arch_settings = {depth: (block, (1, 1, 1, 1)) for depth, (block, _) in kind.arch_settings.items()}
+    shorten_backbones()
     print('| recipe | largest differences, or the reason |\n|---|---|')
     for path in args.recipes or sorted(CONFIGS.glob('[!_]*/*.py')):
         print(f'| `{path.parent.name}/{path.stem}` | {_outcome(path, args.images, args.to)} |', flush=True)
+
+
+def shorten_backbones() -> None:
+    """One block in each stage of the backbones, in this process."""
+    for kind in (ResNet, *ResNet.__subclasses__()):
+        kind.arch_settings = {depth: (block, (1, 1, 1, 1)) for depth, (block, _) in kind.arch_settings.items()}
 
 
 def _outcome(path: Path, images: str, to: str) -> str:
@@ -51,16 +56,16 @@ def _outcome(path: Path, images: str, to: str) -> str:
         checkpoint, file = f'{folder}/weights.pth', Path(folder, f'network{FORMATS[to]}')
         try:
             run = apis.load_run(path)
-            _make_small(run)
-            _save_random(copy.deepcopy(run), checkpoint)
+            make_small(run, SIZE)
+            save_random(copy.deepcopy(run), checkpoint)
             check = apis.export(run, checkpoint, to, file, images=images)['check']
         except UserError as error:
             return message_of(error)
     return ', '.join(f'{kind} {value:.2g}' for kind, value in check.items())
 
 
-def _make_small(run: TaskRun) -> None:
-    """Small images, patterns that are at hand, and thresholds that let pass what random weights find, in place."""
+def make_small(run: TaskRun, size: tuple[int, int]) -> None:
+    """Sets images of a size (width, height), patterns at hand, and thresholds that let random scores pass, in place."""
     for node in walk_dicts(run.cfg):
         for key, value in list(node.items()):
             if key in ('score_thr', 'detection_threshold'):
@@ -71,12 +76,12 @@ def _make_small(run: TaskRun) -> None:
                 node[key] = 'geometric_d4'
     for transform in inference_transforms(run):
         if kind_of(transform) == 'Resize':
-            transform['scale'] = SIZE
+            transform['scale'] = size
         elif kind_of(transform) in ('MultiScaleResize', 'BottomupResize'):
-            transform['input_size'] = (SIZE[1], SIZE[1])
+            transform['input_size'] = (size[1], size[1])
 
 
-def _save_random(run: TaskRun, checkpoint: str) -> None:
+def save_random(run: TaskRun, checkpoint: str) -> None:
     """A checkpoint whose scores are not all alike."""
     prepare(run)
     torch.manual_seed(0)

@@ -103,7 +103,9 @@ def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
     ``flip_indices`` names the counterpart of every channel; None swaps no channels (one tag map for all keypoints).
     """
     maps = maps.flip(-1)
-    return maps if flip_indices is None else maps[:, list(flip_indices)]
+    if flip_indices is None:
+        return maps
+    return torch.cat([maps[:, i : i + 1] for i in flip_indices], 1)  # an index becomes a GatherND, which ncnn lacks
 
 
 def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:

@@ -1,0 +1,39 @@
+"""What the check of a file compares."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from described import described, random_image
+
+pytest.importorskip('mmengine')
+pytest.importorskip('mmdet')
+
+from icconv_mm.errors import InputError
+from icconv_mm.export.check import ComparedModel, check_file
+from icconv_mm.export.comparison import LIMITS
+from icconv_mm_runtime import Session
+
+ADAPTER = SimpleNamespace(predictions=lambda sample: {'scores': sample})
+
+
+@pytest.mark.parametrize('sizes', [[(8, 8), (8, 8)], [(8, 8), (8, 9)], [(8, 8), (9, 8), (9, 8)]])
+@pytest.mark.parametrize('leak', [0.0, 1e-4])
+def test_images_of_a_batch_do_not_change_each_other(sizes, leak, tmp_path):
+    """A file that equals its model in each batch, and gives other scores for two images than for each alone."""
+
+    def scores(count):
+        return np.full((count, 2), 0.5 + leak * (count > 1), np.float32)
+
+    paths = [tmp_path / f'{number}.png' for number in range(len(sizes))]
+    for path, size in zip(paths, sizes):
+        cv2.imwrite(str(path), random_image(*size))
+    session = Session.of(described(), lambda arrays: {'scores': scores(len(arrays['image']))}, 'net')
+    model = ComparedModel(None, {'': ADAPTER}, lambda batch: list(scores(len(batch))))
+    if leak and len(set(sizes)) < len(sizes):
+        with pytest.raises(InputError, match=r'scores by 0\.0001 \(limit 1e-05\) on .*\.png, in a batch and alone;'):
+            check_file(model, session, list(map(Path, paths)), limits=LIMITS)
+    else:
+        assert check_file(model, session, paths, limits=LIMITS)[0] == {'images': len(paths), 'scores': 0.0}

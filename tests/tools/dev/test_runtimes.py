@@ -1,0 +1,73 @@
+"""The table of runtimes, and the runtimes that are installed here."""
+
+import json
+from importlib import metadata
+
+import numpy as np
+import pytest
+from skips import EXPORTS
+
+import runtimes
+
+
+def test_the_page_has_the_table_of_the_results():
+    text = runtimes.PAGE.read_text()
+    assert runtimes.page_with_table(text) == text, 'run python tools/dev/runtimes.py table FOLDER'
+    results = json.loads(runtimes.RESULTS.read_text())
+    assert {each['runtime'] for each in results} == set(runtimes.RUNTIMES)
+    for result in results:
+        assert set(result['cells']) == set(runtimes.forms_of(result['runtime']))
+        for cells in result['cells'].values():
+            assert set(cells) <= set(runtimes.FAMILIES), result['runtime']
+
+
+def test_differences_are_relative_to_the_largest_output():
+    known = {'a': np.array([1.0, -4.0]), 'b': np.array([[2.0]])}
+    assert runtimes.difference(known, [known['a'], known['b'] + 0.5]) == 0.25
+    assert runtimes.difference(known, {'b': known['b'], 'a': known['a'] + 1}) == 0.25
+    assert runtimes.difference(known, [known['a'] + np.nan, known['b']]) == np.inf
+    assert runtimes.difference(known, [known['a'], np.ones(1)]) == 'the output b has the shape [1], not [1, 1]'
+    with pytest.raises(ValueError):
+        runtimes.difference(known, [known['a']])
+
+
+def test_boxes_of_equal_scores_may_change_places():
+    known = {'a.boxes': np.arange(12.0).reshape(1, 3, 4), 'a.scores': np.array([[0.5, 0.5, 0.1]]), 'b': np.arange(3.0)}
+    found = {name: value[:, [1, 0, 2]] if name != 'b' else value for name, value in known.items()}
+    assert runtimes.difference(known, found) == 0
+    assert runtimes.difference(known, {**found, 'b': known['b'][[1, 0, 2]]}) == 0.5
+    assert runtimes.difference(known, {**found, 'a.boxes': known['a.boxes']}) == 0
+    assert runtimes.difference(known, {**found, 'a.scores': found['a.scores'] * [1, 1, 2]}) == 0.2
+
+
+def test_a_row_has_figures_and_numbers_of_sentences():
+    cells = {'IC-ResNet': 2.6e-7, 'FPN': 'no Resize', 'AE': 0.0, 'RTMO': 'no Resize', 'all tasks': runtimes.CONVERTS}
+    lines = runtimes.tables([{'runtime': 'A', 'version': '1', 'cells': {'free': cells}}]).splitlines()
+    assert '| A 1 | 3e-7 |  | (1) |  | 0 | (1) |  |  | converts |' in lines
+    assert lines[-1] == '1. no Resize'
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """The files of a small segmentor, and its outputs in torch."""
+    for name in ('mmseg', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(name)
+    if not EXPORTS:
+        pytest.skip('this torch is too old for exports')
+    folder = tmp_path_factory.mktemp('runtimes')
+    runtimes.make(folder, ['PyConvSegNet'])
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'form'),
+    [(name, form) for name in runtimes.RUNTIMES for form in runtimes.FORMS if form in runtimes.forms_of(name)],
+)
+def test_a_segmentor_in_every_runtime_that_is_installed(files, name, form):
+    try:
+        runtimes.version_of(name)
+    except (metadata.PackageNotFoundError, FileNotFoundError) as error:
+        pytest.skip(f"could not import '{name}' ({error})")
+    found = runtimes.outcome(files, name, form, 'PyConvSegNet')
+    assert found == runtimes.CONVERTS or found < 1e-5, found
