@@ -297,8 +297,8 @@ def create_model(
         in_chans: Channels of the images; 3 by default.
         drop_rate: Probability of dropout before the classifier, at least 0 and below 1; 0 by default.
         global_pool: Pooling before the classifier, as of :class:`ImageClassifier`.
-        **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ... Those
-            that the name fixes are given by the name alone.
+        **options: Arguments of the backbone's class: ``output_stride``, ``drop_path_rate``, ``norm_cfg``, ``align``,
+            ... Those that the name fixes are given by the name alone.
 
     Raises:
         InputError: For an unknown name, a pattern for a network without one, a bool as a pattern, ``pretrained``,
@@ -376,6 +376,7 @@ def from_timm(
     pattern: str | Path | Sequence | None = None,
     filter: LayerFilter = None,
     supernet_d_max: int | None = None,
+    align: int | None = None,
     **options,
 ) -> nn.Module:
     """Creates a network of timm with inception convolutions instead of its 3x3 ones, under the same keys.
@@ -386,6 +387,7 @@ def from_timm(
             searched.
         filter: Selects convolutions, as for :func:`icconv_mm.ICBackbone`; by default all 3x3 ones outside the stem.
         supernet_d_max: Largest dilation of the search, given instead of a pattern.
+        align: Channels in a block, of which the runs of the pattern are made multiples.
         **options: Arguments of ``timm.create_model``: ``pretrained``, ``features_only``, ``num_classes``, ... Its
             ``out_indices`` count as in timm: for a ResNet 0 is the stem, of stride 2, and 1 is stage 0 of
             :func:`create_model`.
@@ -403,10 +405,10 @@ def from_timm(
         torch.Size([1, 10])
     """
     _refuse_bool('from_timm', pattern)
-    check_choice(f'from_timm: {name}', pattern, supernet_d_max)
+    check_choice(f'from_timm: {name}', pattern, supernet_d_max, align)
     try:
         import timm
     except ImportError as error:
         raise MissingLibraryError(f'from_timm needs timm ({error}): pip install timm') from error
     network = timm.create_model(name, **options)
-    return ICBackbone(network, pattern, filter, supernet_d_max)
+    return ICBackbone(network, pattern, filter, supernet_d_max, align=align)

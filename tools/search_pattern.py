@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
     parser.add_argument('--filter', metavar='REGEX', help='which layers; default: all kernels above 3x3 but the stem')
     parser.add_argument('--groups', type=int, default=1, help='groups of these convolutions, unless --config tells')
+    parser.add_argument('--align', type=int, metavar='N', help='multiples of N channels for each dilation, such as 32')
     parser.add_argument('--config', help='config of the network; needed for --images, and for a .json')
     parser.add_argument('--images', metavar='DIR', help='measure the channel means on the images of this folder')
     parser.add_argument(
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _convert_rf_next(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if not args.config:
         parser.error('a .json of RFSearchHook needs --config: it names layers of that network')
-    for option in ('d_max', 'checkpoint_out', 'images'):
+    for option in ('d_max', 'checkpoint_out', 'images', 'align'):
         if getattr(args, option) is not None:
             parser.error(f'--{option.replace("_", "-")} is of a supernet, not of a .json of RFSearchHook')
     with command_line.reporting(args.debug, after='Nothing was written.'):
@@ -83,6 +84,7 @@ def _search(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             groups=args.groups,
             cfg=config,
             images=images,
+            align=args.align,
         )
     Console().print(results_table(results))
 

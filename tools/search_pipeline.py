@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--variants', nargs='+', metavar='NAME', default=['dense', 'analytic', 'searched'], help=variants
     )
     parser.add_argument('--criterion', choices=CRITERIA, default=CRITERIA[0], help='default: %(default)s')
+    parser.add_argument('--align', type=int, metavar='N', help='multiples of N channels for each dilation, such as 32')
     parser.add_argument('--metric', metavar='NAME', help='default: the usual one, such as mIoU or coco/bbox_mAP')
     parser.add_argument(
         '--count', type=int, metavar='N', help='stop after that many trainings; the same command goes on'
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         config = load_config(args.config, args.cfg_options, args.work_dir)
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)
-        options = {name: getattr(args, name) for name in ('seeds', 'iters', 'variants', 'criterion', 'metric')}
+        options = {name: getattr(args, name) for name in ('seeds', 'iters', 'variants', 'criterion', 'align', 'metric')}
         pipeline = SearchPipeline(config, args.work_dir, **options, show=Console().print)
         report = pipeline.run(args.count)
     if report is None:

@@ -27,6 +27,8 @@ class ICResNet(ResNet):
             :func:`icconv_mm.patterns.load_pattern`.
         supernet_d_max: Largest dilation of the search, given instead of a pattern. The 3x3 convolutions get kernels of
             ``2 * supernet_d_max + 1``, and the network is the supernet in which dilations are searched.
+        align: Channels in a block, of which the runs of the pattern are made multiples, as exported files compute in
+            blocks: see :func:`icconv_mm.patterns.align`. None keeps the pattern.
         **kwargs: Arguments of :class:`icconv_mm.backbones.resnet.ResNet`, which are those of the libraries' ResNets.
             Stages with ``dcn`` are deformable instead of inception; a whole network's pattern skips their entries.
 
@@ -51,9 +53,10 @@ class ICResNet(ResNet):
         pattern: str | Path | Sequence | None = None,
         *,
         supernet_d_max: int | None = None,
+        align: int | None = None,
         **kwargs,
     ):
-        check_choice(type(self).__name__, pattern, supernet_d_max)
+        check_choice(type(self).__name__, pattern, supernet_d_max, align)
         for name, value in self.fixed_options.items():
             if kwargs.get(name, value) != value:
                 raise InputError(f'{name} of {type(self).__name__} is always {value}, got {kwargs[name]!r}')
@@ -61,7 +64,7 @@ class ICResNet(ResNet):
         if pattern is None:
             to_supernet(self, supernet_d_max, filter=self.converted_names)
         else:
-            to_inception(self, pattern, filter=self.converted_names)
+            to_inception(self, pattern, self.converted_names, align)
 
 
 @MODELS.register_module()

@@ -40,6 +40,7 @@ def ICBackbone(
     supernet_d_max: int | None = None,
     pretrained: str | Path | None = None,
     init_cfg: dict | list[dict] | None = None,
+    align: int | None = None,
 ) -> nn.Module:
     """Replaces the 3x3 convolutions of any backbone by inception convolutions, under the same keys.
 
@@ -58,6 +59,8 @@ def ICBackbone(
             of ``2 * supernet_d_max + 1``.
         pretrained: A checkpoint (deprecated; use ``init_cfg``).
         init_cfg: mmengine initialisation, instead of the backbone's own ``init_cfg`` or ``pretrained``, with a warning.
+        align: Channels in a block, of which the runs of the pattern are made multiples: see
+            :func:`icconv_mm.patterns.align`.
 
     Returns:
         The backbone itself, an object of its own class.
@@ -74,7 +77,7 @@ def ICBackbone(
         >>> net[0].pattern
         DilationPattern(4x(1, 1), 4x(2, 2))
     """
-    check_choice('ICBackbone', pattern, supernet_d_max)
+    check_choice('ICBackbone', pattern, supernet_d_max, align)
     network = _build(backbone, pretrained_cfg(pretrained, init_cfg))
     if pattern is None:
         return _refuse_dense(to_supernet(network, supernet_d_max, filter))
@@ -86,7 +89,7 @@ def ICBackbone(
 
     if not any(select_convs(network, chosen, tuple(standardized_kinds()))):
         raise InputError(none_selected_message(network, filter))
-    return to_inception(network, pattern, chosen)
+    return to_inception(network, pattern, chosen, align)
 
 
 @MODELS.register_module()

@@ -58,7 +58,10 @@ def to_supernet(module: nn.Module, d_max: int, filter: LayerFilter = None) -> nn
 
 
 def to_inception(
-    module: nn.Module, pattern: str | Path | Sequence[DilationPattern], filter: LayerFilter = None
+    module: nn.Module,
+    pattern: str | Path | Sequence[DilationPattern],
+    filter: LayerFilter = None,
+    align: int | None = None,
 ) -> nn.Module:
     """Converts the 3x3 or supernet convolutions of a network to ``ICConv2d`` by a pattern, in place.
 
@@ -71,6 +74,7 @@ def to_inception(
         pattern: One pattern per convolution in order of definition, or a file or a name for ``load_pattern``. It may
             include entries for convolutions that stay unchanged.
         filter: Selects convolutions of odd square kernels, 3x3 and above, as in :func:`to_supernet`.
+        align: Channels in a block, of which the runs of the pattern are made multiples.
 
     Returns:
         ``module`` (a new layer if it is itself a convolution).
@@ -87,7 +91,7 @@ def to_inception(
     convs = list(select_convs(module, filter, tuple(standardized_kinds())))
     if not convs:
         raise InputError(none_selected_message(module, filter))
-    patterns = _patterns_of(convs, list(conv_layers(module, filter)), pattern)
+    patterns = _patterns_of(convs, list(conv_layers(module, filter)), pattern, align)
     converted = convert_all(module, convs, inception_conv, patterns)
     if any(layer.max_dilation > 1 for layer in patterns):
         for parent in converted.modules():
@@ -105,13 +109,13 @@ def refuse_merging(*_: object, **__: object) -> None:
     raise InputError('branches with dilations of their own make no dense convolution; icconv_mm.deploy folds the norms')
 
 
-def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> list[DilationPattern]:
+def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source, align: int | None) -> list[DilationPattern]:
     """Returns the pattern of each of ``convs``, from a pattern of these alone or of ``every`` convolution."""
 
     def load(layers):
         names = [name for name, _ in layers if name]
         channels, groups = zip(*[(layer.out_channels, layer.groups) for _, layer in layers])
-        return load_pattern(source, channels, groups, names)
+        return load_pattern(source, channels, groups, names, align)
 
     try:
         chosen = dict(convs)
@@ -123,14 +127,16 @@ def _patterns_of(convs: list[tuple[str, nn.Conv2d]], every: list, source) -> lis
             raise error from None
 
 
-def check_choice(who: str, pattern: object, supernet_d_max: int | None) -> None:
-    """Raises InputError unless ``who`` got exactly one of a pattern and the largest dilation of a search."""
+def check_choice(who: str, pattern: object, supernet_d_max: int | None, align: int | None = None) -> None:
+    """Raises InputError unless ``who`` got a pattern, perhaps with ``align``, or the largest dilation of a search."""
     if (pattern is None) == (supernet_d_max is None):
         example = "pattern='geometric_d4', or pattern='dense' for no dilation"
         given = f'neither: give for example {example}' if pattern is None else 'both'
         raise InputError(f'{who} needs either a pattern or supernet_d_max, got {given}')
     if pattern is None:
         check_d_max(supernet_d_max, 'supernet_d_max')
+        if align is not None:
+            raise InputError(f'{who}: align is for a pattern; a supernet is aligned by the search')
 
 
 def none_selected_message(module: nn.Module, filter: LayerFilter = None) -> str:

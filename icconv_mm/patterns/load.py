@@ -9,19 +9,22 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 from torch import nn
 
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import read_small, write_json
+from icconv_mm.patterns.alignment import align as aligned
 from icconv_mm.patterns.download import PUBLISHED, published_file
 from icconv_mm.patterns.pattern import DilationPattern, Run
 from icconv_mm.patterns.supernet import LayerFilter, conv_layers
 
-_ANALYTIC = re.compile(r'dense|geometric_d([1-9]\d?)')
-_NAMES = f"'dense', 'geometric_dN' (N, the largest dilation, from 1 to 99), {', '.join(map(repr, PUBLISHED))}"
+_ANALYTIC = re.compile(r'dense|(geometric|even)_d([1-9]\d?)')
+_NAMES = (
+    f"'dense', 'geometric_dN', 'even_dN' (N, the largest dilation, from 1 to 99), {', '.join(map(repr, PUBLISHED))}"
+)
 
 
 def load_pattern(
@@ -29,18 +32,20 @@ def load_pattern(
     channels: Sequence[int] | None = None,
     groups: int | Sequence[int] = 1,
     names: Sequence[str] | None = None,
+    align: int | None = None,
 ) -> list[DilationPattern]:
     """Returns the pattern of a network, one ``DilationPattern`` per layer.
 
     Args:
-        source: A name ('dense', 'geometric_d4', 'detection/ic_resnet50_k9', ...), the path of a pattern file, or a
-            list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer). A published pattern
-            is downloaded at its first use, with a log line, unless ``ICCONV_MM_OFFLINE=1``.
+        source: A name ('dense', 'geometric_d4', 'even_d4', 'detection/ic_resnet50_k9', ...), the path of a pattern
+            file, or a list with one entry per layer (a ``DilationPattern``, a table of runs, or a JSON layer). A
+            published pattern is downloaded at its first use, with a log line, unless ``ICCONV_MM_OFFLINE=1``.
         channels: The output channels of every 3x3 convolution of the network, in forward order. Required by the
             analytic names; with it the pattern is checked against the network and returned in channels.
         groups: The groups of these convolutions, one number for all or one for each. A pattern of a grouped
             convolution may count in groups.
         names: The names of these convolutions, for messages.
+        align: Channels in a block, of which runs then are multiples: see :func:`icconv_mm.patterns.align`.
 
     Returns:
         One ``DilationPattern`` per layer, in forward order.
@@ -61,19 +66,22 @@ def load_pattern(
         if network is None:
             raise InputError(f'the pattern {source!r} fits a network: pass the channels of its 3x3 convolutions')
         # in whole groups, so that no run cuts a group
-        d_max = int(analytic[1] or 1)
-        layers = [geometric_pattern(group if group > 1 else count, d_max) for count, group in network]
+        make, d_max = even_pattern if analytic[1] == 'even' else geometric_pattern, int(analytic[2] or 1)
+        layers = [make(group if group > 1 else count, d_max) for count, group in network]
     elif isinstance(source, (str, os.PathLike)):
         layers = read_patterns(_find(source))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         layers, source = parse_layers(list(source), 'pattern'), 'pattern'
     else:
         raise InputError(f'a pattern is a name, a file or a list with one entry per layer, got {source!r:.60}')
-    return layers if network is None else _fit(layers, network, str(source), names)
+    layers = layers if network is None else _fit(layers, network, str(source), names)
+    if align is None:
+        return layers
+    return [aligned(layer, align, group) for layer, (_, group) in zip(layers, network or [(0, 1)] * len(layers))]
 
 
 def is_analytic(name: str) -> bool:
-    """Whether a name is that of a pattern for any network: 'dense', 'geometric_dN'."""
+    """Whether a name is that of a pattern for any network: 'dense', 'geometric_dN', 'even_dN'."""
     return bool(_ANALYTIC.fullmatch(name))
 
 
@@ -84,6 +92,13 @@ def geometric_pattern(channels: int, d_max: int) -> DilationPattern:
     """
     ends = [round(channels * (1 - 0.5**step)) for step in range(d_max)] + [channels]
     return DilationPattern(tuple(Run(end - start, d, d) for d, (start, end) in enumerate(pairwise(ends), start=1)))
+
+
+def even_pattern(channels: int, d_max: int) -> DilationPattern:
+    """Returns all pairs of dilations up to ``d_max`` with equal numbers of channels, the smallest with what is left."""
+    pairs = sorted(product(range(1, d_max + 1), repeat=2), key=lambda pair: (sum(pair), pair))
+    share, rest = divmod(channels, len(pairs))
+    return DilationPattern([(share + (place < rest), *pair) for place, pair in enumerate(pairs)])
 
 
 def read_patterns(path: str | Path) -> list[DilationPattern]:

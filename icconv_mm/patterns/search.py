@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
+from icconv_mm.patterns.alignment import aligned_choices, block_of
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import evaluating
 from icconv_mm.patterns.supernet import (
@@ -64,12 +65,14 @@ class LayerResult:
         dilations: (d_h, d_w) of each filter or, in a grouped convolution, of each group of filters, [U, 2].
         groups: Groups of the convolution.
         kept: Share of the kept taps in the sum of absolute weights.
+        extra: By how much the sum of errors exceeds the least one, as a share of it: what alignment costs.
     """
 
     name: str
     dilations: Tensor
     groups: int
     kept: float
+    extra: float = 0.0
 
     def pattern(self, sort: bool = False) -> DilationPattern:
         """Returns the layer's pattern, its runs in the order of the supernet's channels or sorted by dilation."""
@@ -90,6 +93,7 @@ def edo_search(
     filter: LayerFilter = None,
     groups: int | Mapping[str, int] = 1,
     sort: bool = False,
+    align: int | None = None,
 ) -> list[DilationPattern]:
     """Searches the dilation of every filter of a supernet.
 
@@ -106,6 +110,8 @@ def edo_search(
             one dilation (their errors add up) and the pattern counts in groups.
         sort: False keeps the order of the supernet's channels, so that the pattern fits its weights; True sorts a
             layer's channels by dilation, as in the published patterns, for a network trained from scratch.
+        align: Channels in a block: each dilation of a layer gets whole blocks, with the least sum of errors; channels
+            beyond the last whole block are undilated, and a block consists of whole groups. By default any numbers.
 
     Returns:
         One pattern per layer, in order of definition, which is the forward order of a ResNet. Equal errors go to the
@@ -114,8 +120,10 @@ def edo_search(
     Raises:
         InputError: If the criterion is unknown; a kernel has another size than d_max requires; weights or means
             contain NaN or infinity; the means do not fit the layers. The message names the layer and the numbers.
+        MissingLibraryError: If ``align`` is given and scipy is not installed.
     """
-    return [result.pattern(sort) for result in search_layers(model, d_max, criterion, channel_means, filter, groups)]
+    results = search_layers(model, d_max, criterion, channel_means, filter, groups, align)
+    return [result.pattern(sort) for result in results]
 
 
 @torch.no_grad()
@@ -126,19 +134,27 @@ def search_layers(
     channel_means: Mapping[str, Tensor] | Sequence[Tensor] | None = None,
     filter: LayerFilter = None,
     groups: int | Mapping[str, int] = 1,
+    align: int | None = None,
 ) -> list[LayerResult]:
-    """Searches as :func:`edo_search`, but return the details of every layer."""
+    """Searches as :func:`edo_search`, but returns the details of every layer."""
     require_known([criterion], CRITERIA, 'no criterion')
     kernels = select_kernels(model, d_max, filter, groups)
     means = {} if channel_means is None else _means_by_layer(kernels, channel_means)
     results = []
     for kernel in kernels:
         errors, mass = dilation_errors(kernel, d_max, criterion, means.get(kernel.name))
-        least = errors.amin(1, keepdim=True) + TIE * mass[:, None]
-        dilations = candidates(d_max)[(errors <= least).to(torch.uint8).argmax(1)]  # the first of equals: the smallest
+        least = errors.amin(1, keepdim=True)
+        chosen = (errors <= least + TIE * mass[:, None]).to(torch.uint8).argmax(1)  # the first of equals: the smallest
+        if align is not None:
+            size = len(kernel.weight) // kernel.groups if kernel.groups > 1 else 1
+            chosen = aligned_choices(errors, block_of(align, size) // size)
+        dilations = candidates(d_max)[chosen]
+        extra = float(errors.gather(1, chosen[:, None]).sum() / least.sum()) - 1 if least.any() else 0.0
         total = kernel.weight.abs().sum(dtype=torch.float64).item()
         kept = keep_taps(kernel.weight, dilations).abs().sum(dtype=torch.float64).item()
-        results.append(LayerResult(kernel.name, dilations, kernel.groups, kept / total if total else 1.0))
+        results.append(
+            LayerResult(kernel.name, dilations, kernel.groups, kept / total if total else 1.0, max(extra, 0.0))
+        )
     return results
 
 

@@ -33,6 +33,7 @@ def search_checkpoint(
     model: nn.Module | None = None,
     cfg: TaskRun | Config | str | Path | None = None,
     images: Iterable[Tensor] | None = None,
+    align: int | None = None,
 ) -> list[LayerResult]:
     """Searches the dilations of a supernet checkpoint and writes them.
 
@@ -49,6 +50,7 @@ def search_checkpoint(
             groups.
         cfg: Run or config of that network, or its file, given instead of a ``model``; changed in place.
         images: Batches [N, 3, H, W] in the network's normalisation, for measuring the channel means.
+        align: Channels in a block, of which all runs are multiples: see ``edo_search``.
 
     Returns:
         One result per layer.
@@ -75,7 +77,7 @@ def search_checkpoint(
             # the name in all task libraries; modules after the necks need no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
         searched = state if model is None else model
-        results = search_layers(searched, d_max, criterion, channel_means=means, filter=filter, groups=groups)
+        results = search_layers(searched, d_max, criterion, means, filter, groups, align)
     for path in (pattern_out, checkpoint_out):  # makes both folders before either file is written
         if path is not None:
             _make_folder_of(path)

@@ -68,6 +68,7 @@ class SearchPipeline:
         variants: Networks to compare: ``'dense'``, ``'analytic'`` (geometric_dN), ``'searched'`` (from scratch) and
             ``'inherited'`` (the searched pattern, which starts from the taps that it keeps of the trained supernet).
         criterion: Criterion of the search, one of ``icconv_mm.patterns.search.CRITERIA``.
+        align: Channels in a block, of which the searched pattern has multiples; None for any numbers.
         metric: The metric to compare, as the config's evaluator names it; by default the usual one of its task.
         show: Is given headings and tables as they come, as things that rich can print; by default they are not shown.
 
@@ -84,6 +85,7 @@ class SearchPipeline:
         iters: int | None = None,
         variants: Sequence[str] = VARIANTS[:3],
         criterion: str = 'rms',
+        align: int | None = None,
         metric: str | None = None,
         show: Callable[[RenderableType], None] = lambda shown: None,
     ):
@@ -102,6 +104,7 @@ class SearchPipeline:
         # the initial checkpoint of the searched network; its pattern lies beside it
         self.inherited_file = self.work_dir / 'inherited.pth'
         self.seeds, self.variants, self.criterion = tuple(seeds), tuple(variants), criterion
+        self.align = align
         self.metric = metric or METRICS.get(run.scope, 'mIoU')
         self.show = show
 
@@ -148,7 +151,9 @@ class SearchPipeline:
 
     def _search(self, supernet: Stage) -> None:
         pattern, out = self.inherited_file.with_suffix('.json'), self.inherited_file
-        results = search_checkpoint(supernet.weights, self.d_max, pattern, out, criterion=self.criterion)
+        results = search_checkpoint(
+            supernet.weights, self.d_max, pattern, out, criterion=self.criterion, align=self.align
+        )
         write_patterns([result.pattern(sort=True) for result in results], self.pattern_file)
         self.show(results_table(results))
 
@@ -232,13 +237,17 @@ def _cells(report: dict) -> list[list[str]]:
 
 
 def results_table(results: Sequence[LayerResult]) -> Table:
-    """What the search chose, one row per layer; ``kept`` is the share of the sum of |weights| that the taps hold."""
-    rows = [('layer', 'channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept')]
+    """What the search chose, one row per layer.
+
+    ``kept`` is the share of the sum of |weights| that the taps hold, ``extra`` what alignment adds to the least sum of
+    errors.
+    """
+    rows = [('layer', 'channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept', 'extra')]
     for result in results:
         histogram, mean = result.pattern().histogram(), result.dilations.double().mean(0)
         units = len(result.dilations)
         channels = f'{units} groups' if result.groups > 1 else str(units)
         undilated = f'{histogram.get((1, 1), 0) / units:.0%}'
-        numbers = (f'{mean[0]:.2f}', f'{mean[1]:.2f}', f'{result.kept:.0%}')
+        numbers = (f'{mean[0]:.2f}', f'{mean[1]:.2f}', f'{result.kept:.0%}', f'{result.extra:.1%}')
         rows.append((result.name, channels, str(len(histogram)), undilated, *numbers))
     return table('Dilations per layer', rows, {'layer'}, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
