@@ -86,7 +86,7 @@ def test_a_program_needs_no_library_of_onnx(repo, tmp_path):
         'sys.modules["onnx"] = sys.modules["onnxscript"] = sys.modules["onnx_ir"] = None\n'
         'import torch\n'
         'from icconv_mm.export import run, networks, writers\n'
-        'print(run.file_of("program", "net.pt2", "", None, False))\n'
+        'print(run.file_of("program", "net.pt2", "", None, False, False))\n'
         'class Doubled(torch.nn.Module):\n'
         '    def forward(self, images):\n'
         '        return images[0] * 2\n'
