@@ -50,6 +50,7 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     logger.setLevel(level)
     model = _folded(made.model)
     _fold_orders(model)
+    _write_norms_as_sums(model.graph)
     _name_sizes(model)
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model, full_check=True)
@@ -112,6 +113,22 @@ def _fold_orders(model: onnx.ModelProto) -> None:
     read = {name for node in graph.node for name in node.input}
     for value in [value for value in graph.initializer if value.name not in read]:
         graph.initializer.remove(value)
+
+
+def _write_norms_as_sums(graph: onnx.GraphProto) -> None:
+    """Replaces ReduceL2, of which MNN 3.6.1 overlooks the axes, by the root of a sum."""
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        if node.op_type != 'ReduceL2':
+            graph.node.append(node)
+            continue
+        (norm,) = node.output
+        x, square, total = node.input[0], f'{norm}_square', f'{norm}_sum'
+        node.op_type, node.input[0], node.output[0] = 'ReduceSum', square, total
+        graph.node.append(onnx.helper.make_node('Mul', [x, x], [square], name=square))
+        graph.node.append(node)
+        graph.node.append(onnx.helper.make_node('Sqrt', [total], [norm], name=norm))
 
 
 def _reads_all(user: onnx.NodeProto, name: str, values: Mapping, readers: Mapping) -> bool:

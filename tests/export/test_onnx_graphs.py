@@ -73,6 +73,21 @@ def test_floor_division_of_any_sign(kind, divisor):
     np.testing.assert_array_equal(found, (x // divisor).numpy())
 
 
+def test_a_norm_is_the_root_of_a_sum():
+    """MNN 3.6.1 takes the norm of the whole tensor from ReduceL2, whose axes are an input since opset 18."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+
+    class Normalized(nn.Module):
+        def forward(self, x):
+            return nn.functional.normalize(x, dim=-1)
+
+    x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    model = to_onnx(torch.export.export(Normalized(), (x,), strict=False), ['x'], ['y'])
+    assert 'ReduceL2' not in {node.op_type for node in model.graph.node}
+    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {'x': x.numpy()})
+    np.testing.assert_allclose(found, Normalized()(x).numpy(), rtol=1e-6)
+
+
 def test_a_program_needs_no_library_of_onnx(repo, tmp_path):
     code = (
         'import sys\n'
