@@ -4,6 +4,7 @@ This module imports mmengine only when a config is read: some tools need no conf
 """
 
 import argparse
+import difflib
 import errno
 import inspect
 import os
@@ -11,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -35,9 +36,20 @@ def parser(doc: str) -> argparse.ArgumentParser:
     for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # from mmengine
         warnings.filterwarnings('ignore', message=known)
     formatter = argparse.RawDescriptionHelpFormatter
-    made = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
+    made = _Parser(description=doc, formatter_class=formatter, allow_abbrev=False)
     made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
     return made
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that names the option nearest to an unknown one."""
+
+    def error(self, message: str) -> NoReturn:
+        text, _, given = message.partition('unrecognized arguments: ')
+        unknown = next((each.partition('=')[0] for each in given.split() if each.startswith('--')), None)
+        options = [option for option in self._option_string_actions if option.startswith('--')]
+        near = difflib.get_close_matches(unknown, options, n=1, cutoff=0.7) if unknown and not text else []
+        super().error(message + (f'; did you mean {near[0]}?' if near else ''))
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

@@ -73,10 +73,13 @@ def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_di
             ``work_dirs/<config name>``.
 
     Raises:
+        ArgumentError: ``path`` is no name of a file.
         MissingFileError: The file does not exist.
         InputError: The file cannot be read, or an option does not exist.
         MissingLibraryError: The config is for a task library that is not installed.
     """
+    if not isinstance(path, (str, Path)):
+        raise ArgumentError('path', f'expected the name of a config file, got {type(path).__name__}')
     require_file(Path(path), 'config')
     try:
         cfg = Config.fromfile(path, format_python_code=False)  # a run dumps its config four times

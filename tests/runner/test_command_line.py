@@ -8,7 +8,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from icconv_mm.annotations.loading import ImageFileError
-from icconv_mm.errors import InputError, naming
+from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.runner import command_line, own_data
 from icconv_mm.runner.command_line import reporting
 
@@ -87,3 +87,29 @@ def test_options_of_annotations_reach_the_config_that_is_written(tmp_path, monke
     args = parser.parse_args([str(tmp_path), '--task', 'detection', *words])
     with pytest.raises(InputError, match='it was called'):
         command_line.read_training(args)
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        (['--epoch', '3'], 'unrecognized arguments: --epoch 3; did you mean --epochs?'),
+        (['--epoch=3'], 'unrecognized arguments: --epoch=3; did you mean --epochs?'),
+        (['--colour'], 'unrecognized arguments: --colour\n'),
+        (['--epochs', 'x'], "argument --epochs: invalid int value: 'x'\n"),
+    ],
+)
+def test_an_unknown_option_gets_the_nearest_one(given, message, capsys):
+    parser = command_line.parser('A tool.')
+    parser.add_argument('--epochs', type=int)
+    with pytest.raises(SystemExit):
+        parser.parse_args(given)
+    assert message in capsys.readouterr().err
+
+
+def test_a_config_is_no_name_of_a_file():
+    from mmengine.config import Config
+
+    from icconv_mm.apis import load_config
+
+    with pytest.raises(ArgumentError, match='path: expected the name of a config file, got Config'):
+        load_config(Config({}))
