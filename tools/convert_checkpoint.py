@@ -3,16 +3,19 @@
 Examples:
   python tools/convert_checkpoint.py ckpt/detection/r50_imagenet_retrain/ckpt.pth.tar \\
       checkpoints/ic_resnet50_k9_imagenet.pth --source ic-conv --pattern detection/ic_resnet50_k9
+  python tools/convert_checkpoint.py epoch_12.pth aligned.pth --source icconv-mm --config config.py --align 32
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from icconv_mm.checkpoints import SOURCES, Conversion, UnmatchedKeysError, convert_file, load_rules
-from icconv_mm.checkpoints.convert import group_keys, mask_numbers
+from icconv_mm.checkpoints.alignment import AlignedLayer, patterns_in
+from icconv_mm.checkpoints.convert import OWN, group_keys, mask_numbers
 from icconv_mm.errors import InputError
 from icconv_mm.runner import command_line
 
@@ -28,9 +31,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
     parser.add_argument('--backbone-prefix', help="of ic-conv, of several backbones: what stands before 'layer1'")
     parser.add_argument('--pattern', help='of ic-conv: check the file against this dilation pattern, run by run')
+    parser.add_argument(
+        '--align',
+        type=int,
+        metavar='N',
+        help='move filters to near dilations until each has multiples of N channels, such as 32; needs --pattern, or '
+        'a --config with one, and writes the new pattern beside the output',
+    )
     parser.add_argument('--weights', metavar='NAME', help='of a file with several networks: its entry, such as ema')
     parser.add_argument('--config', help='write only what fits the model of this config')
     args = parser.parse_args(argv)
+    if args.source == OWN and args.align is None:
+        parser.error(f'--source {OWN}: such a file loads as it is; it is for --align')
+    if args.align is not None and not (args.pattern or args.config):
+        parser.error('--align needs --pattern, or a --config with a pattern')
     console = Console()
     given = ('backbone_prefix', 'pattern', 'weights')
     options = {name: value for name in given if (value := getattr(args, name)) is not None}
@@ -41,7 +55,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             with Console(stderr=True).status(f'Converting {args.input}'):
                 conversion = convert_file(
-                    args.input, args.output, args.source, rules=rules, allow_unmatched=args.allow_unmatched, **options
+                    args.input,
+                    args.output,
+                    args.source,
+                    rules=rules,
+                    allow_unmatched=args.allow_unmatched,
+                    align=args.align,
+                    **options,
                 )
         except UnmatchedKeysError as error:
             console.print(moves_table(error.conversion), left_table(error.conversion))
@@ -49,17 +69,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(moves_table(conversion))
     if conversion.left:
         console.print(left_table(conversion))
+    if conversion.aligned:
+        console.print(aligned_table(conversion.aligned, args.align))
+        console.print(f'pattern: {Path(args.output).with_suffix(".json")}', markup=False)
     console.print(f'{len(conversion.state_dict)} tensors written to {args.output}', markup=False)
 
 
 def _options_of(config: str, source: str) -> dict[str, Any]:
-    """The model of a config and, of IC-Conv, the pattern: what the converted file must fit."""
+    """The model of a config and, of IC-Conv and own files, the pattern: what the converted file must fit."""
     from icconv_mm.runner.config import load_run
     from icconv_mm.runner.predict import build_model
 
     run = load_run(config)
-    pattern = run.cfg.model.get('backbone', {}).get('pattern') if source == 'ic-conv' else None
-    return {'model': build_model(run)} | ({'pattern': pattern} if pattern else {})
+    model = build_model(run)
+    if source == 'ic-conv':
+        pattern = run.cfg.model.get('backbone', {}).get('pattern')
+    else:
+        pattern = list(patterns_in(model).values()) if source == OWN else None
+    return {'model': model} | ({'pattern': pattern} if pattern else {})
 
 
 def moves_table(conversion: Conversion) -> Table:
@@ -90,6 +117,19 @@ def left_table(conversion: Conversion) -> Table:
     rows = [(name, str(count), str(shapes[name])) for name, count in group_keys(conversion.left)]
     titles = ('key', 'keys', 'first shape')
     return table(f'{len(conversion.left)} keys left out', [titles, *rows], {'key', 'first shape'})
+
+
+def aligned_table(layers: Sequence[AlignedLayer], block: int) -> Table:
+    """One row per inception convolution: its channels, how many have another dilation now, and its runs."""
+    from icconv_tools.tables import table
+
+    rows = [('layer', 'channels', 'moved', 'of the norm', 'runs')]
+    for layer in layers:
+        counts = layer.pattern.out_channels, layer.moved, f'{layer.share:.0%}', len(layer.pattern)
+        rows.append((layer.name, *map(str, counts)))
+    total, moved = (sum(each) for each in zip(*((layer.pattern.out_channels, layer.moved) for layer in layers)))
+    title = f'blocks of {block}: {moved} of {total} channels have another dilation'
+    return table(title, rows, {'layer'})
 
 
 if __name__ == '__main__':
