@@ -25,7 +25,7 @@ NETWORKS = {
         ICResNet,
         {'depth': 50, 'num_stages': 2, 'strides': (1, 2), 'dilations': (1, 1), 'out_indices': (1,)},
     ),
-    'grouped': (ICResNeXt, {'depth': 50, 'groups': 8, 'base_width': 16, 'out_indices': (3,)}),
+    'grouped': (ICResNeXt, {'depth': 50, 'groups': 8, 'base_width': 4, 'out_indices': (3,)}),
 }
 
 
