@@ -273,6 +273,7 @@ class Conversion:
         moves: A record of each key that is no longer in ``left``, in order.
         layout: Name of the framework whose layout the converter recognised.
         aligned: The inception convolutions whose filters :meth:`align` moved to whole blocks, in forward order.
+        unaligned: The converted tensors before that.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]):
@@ -281,6 +282,7 @@ class Conversion:
         self.moves: list[Move] = []
         self.layout = 'unknown'
         self.aligned: list[AlignedLayer] = []
+        self.unaligned: dict[str, Tensor] = {}
         self._origin: dict[str, str] = {}  # name in the file of a key that rules renamed
 
     def matching(self, expression: re.Pattern | str) -> list[str]:
@@ -313,6 +315,7 @@ class Conversion:
 
     def align(self, pattern: str | Sequence, block: int, model: nn.Module | None = None) -> None:
         """Moves filters as :func:`icconv_mm.checkpoints.alignment.align_weights`."""
+        self.unaligned = self.state_dict
         self.state_dict, self.aligned = align_weights(self.state_dict, pattern, block, model)
 
     def rename_left(self, rules: Iterable[RenameRule]) -> None:

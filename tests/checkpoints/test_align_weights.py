@@ -1,7 +1,10 @@
 """Filters that move to patterns of whole blocks: the least cost, the network's function, files, and the tool."""
 
 import itertools
+import re
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from layouts import classifier
@@ -148,8 +151,9 @@ def test_tool_aligns_a_released_file_and_then_its_own(tool, released, tmp_path, 
     assert torch.load(again, weights_only=True)['meta']['dataset_meta'] == {'classes': ('cat',)}
 
 
-def test_the_config_of_an_own_file_has_its_pattern(tool, tmp_path):
-    backbone = dict(type='icconv_mm.ICResNet', depth=18, base_channels=16, pattern='geometric_d3', align=4)
+def test_the_config_of_an_own_file_has_its_pattern(tool, tmp_path, capsys):
+    settings = dict(depth=18, base_channels=16, out_indices=(1, 3))
+    backbone = dict(type='icconv_mm.ICResNet', pattern='geometric_d3', align=4, **settings)
     head = dict(type='LinearClsHead', num_classes=2, in_channels=128)
     config = tmp_path / 'config.py'
     model = dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
@@ -158,16 +162,33 @@ def test_the_config_of_an_own_file_has_its_pattern(tool, tmp_path):
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'epoch_1.pth')
     out = tmp_path / 'aligned.pth'
     arguments = [str(tmp_path / 'epoch_1.pth'), str(out), '--source', 'icconv-mm', '--config', str(config)]
-    tool.main([*arguments, '--align', '4'])
+    (tmp_path / 'images').mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 40, 56, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        cv2.imwrite(str(tmp_path / f'images/{number}.png'), image)
+    measured = ['--images', str(tmp_path / 'images')]
+    tool.main([*arguments, '--align', '4', *measured])
+    changes = re.findall(r'map (\d) of the backbone changes by (\S+)% of its norm on 2 images', capsys.readouterr().out)
+    assert [number for number, _ in changes] == ['0', '1'] and all(float(change) < 0.1 for _, change in changes)
     assert read_patterns(out.with_suffix('.json'))[::3] == list(patterns_in(model).values())[::3]
-    tool.main([*arguments, '--align', '16'])
+    tool.main([*arguments, '--align', '16', *measured])
     assert all(is_aligned(each, 16) for each in read_patterns(out.with_suffix('.json')))
+    printed = re.findall(r'changes by (\S+)%', capsys.readouterr().out)
+    aligned = ICResNet(pattern=read_patterns(out.with_suffix('.json')), **settings).eval()
+    state = torch.load(out, weights_only=True)['state_dict']
+    aligned.load_state_dict({k.removeprefix('backbone.'): v for k, v in state.items() if k.startswith('backbone.')})
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        pairs = list(zip(aligned(x), model.backbone.eval()(x)))
+    expected = [float((new - old).norm() / old.norm()) for new, old in pairs]
+    assert [float(each) / 100 for each in printed] == pytest.approx(expected, abs=1e-3) and min(expected) > 0.01
 
 
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         (['--source', 'icconv-mm'], 'such a file loads as it is; it is for --align'),
+        (['--align', '8', '--pattern', 'k.json', '--images', '.'], '--images needs --align and --config'),
         (['--align', '8'], '--align needs --pattern, or a --config with a pattern'),
     ],
 )
