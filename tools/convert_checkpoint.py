@@ -89,10 +89,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(left_table(conversion))
     if conversion.aligned:
         console.print(aligned_table(conversion.aligned, args.align))
-        for number, change in enumerate(map_changes(options['model'], conversion, images)) if images else ():
-            console.print(f'map {number} of the backbone changes by {change:.1%} of its norm on {len(images)} images')
         console.print(f'pattern: {Path(args.output).with_suffix(".json")}', markup=False)
     console.print(f'{len(conversion.state_dict)} tensors written to {args.output}', markup=False)
+    if images:
+        with command_line.reporting(args.debug):
+            for number, change in enumerate(map_changes(options['model'], conversion, images)):
+                what = f'by {change:.1%} of its norm on {len(images)} images'
+                console.print(f'map {number} of the backbone changes {what}', soft_wrap=True)
 
 
 def _options_of(config: str, source: str) -> dict[str, Any]:

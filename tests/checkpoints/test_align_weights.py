@@ -136,6 +136,8 @@ def test_tool_aligns_a_released_file_and_then_its_own(tool, released, tmp_path, 
     assert 'blocks of 8: ' in printed and 'backbone.layer4.1.conv2' in printed
     patterns = read_patterns(out.with_suffix('.json'))
     assert all(is_aligned(each, 8) for each in patterns)
+    # sorted by dilation where nothing but the next convolution reads the channels: in each block the first layer
+    assert all(len(each) == len(each.histogram()) for each in patterns[::2])
     written = torch.load(out, weights_only=True)
     assert written['meta']['aligned'] == 8
     create_model('ic_resnet18', pattern=patterns, checkpoint_path=str(out), base_channels=16, num_classes=10)

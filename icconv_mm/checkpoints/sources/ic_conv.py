@@ -98,7 +98,9 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
     """Places the backbone under ``backbone.``; returns the channels of each run, by inception convolution."""
     left, placed = conversion.left, {}
-    moves: list[tuple[str, str | None]] = []  # key and new name; None for a second copy of the stem
+    moves: list[
+        tuple[str, str | None]
+    ] = []  # in the file's order, key and new name; None for a second copy of the stem
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
     for key, value in left.items():
         name = key.removeprefix(prefix)
@@ -108,6 +110,8 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
         elif key.startswith(prefix) and _BACKBONE_KEY.fullmatch(name):
             conv, separator, index = name.removesuffix('.weight').partition('.conv_list.')
             if separator:
+                if conv not in parts:
+                    moves.append((key, conv))
                 parts[conv][int(index)] = key
             else:
                 placed.setdefault(name, value)
@@ -124,10 +128,11 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
     for key, name in moves:
         if name is None:
             conversion.drop(key, 'a second copy of the stem')
+        elif name in joined:
+            keys, weights = joined[name]
+            conversion.place(keys, f'backbone.{name}.weight', torch.cat(weights), 'joined over output channels')
         else:
             conversion.place(key, f'backbone.{name}')
-    for conv, (keys, weights) in joined.items():
-        conversion.place(keys, f'backbone.{conv}.weight', torch.cat(weights), 'joined over output channels')
     return {conv: [len(weight) for weight in weights] for conv, (_, weights) in joined.items()}
 
 
