@@ -100,7 +100,7 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
     left, placed = conversion.left, {}
     moves: list[
         tuple[str, str | None]
-    ] = []  # in the file's order, key and new name; None for a second copy of the stem
+    ] = []  # key and new name; None for a second copy of the stem
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
     for key, value in left.items():
         name = key.removeprefix(prefix)
