@@ -98,9 +98,7 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
 def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int]]:
     """Places the backbone under ``backbone.``; returns the channels of each run, by inception convolution."""
     left, placed = conversion.left, {}
-    moves: list[
-        tuple[str, str | None]
-    ] = []  # key and new name; None for a second copy of the stem
+    moves: list[tuple[str, str | None]] = []  # key and new name; None for a second copy of the stem
     parts: dict[str, dict[int, str]] = defaultdict(dict)  # inception convolution -> sub-convolution -> its key
     for key, value in left.items():
         name = key.removeprefix(prefix)
