@@ -3,18 +3,27 @@
 Examples:
   python tools/convert_checkpoint.py ckpt/detection/r50_imagenet_retrain/ckpt.pth.tar \\
       checkpoints/ic_resnet50_k9_imagenet.pth --source ic-conv --pattern detection/ic_resnet50_k9
+  python tools/convert_checkpoint.py epoch_12.pth aligned.pth --source icconv-mm --config config.py --align 32
 """
 
+import copy
+import itertools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
 
 from icconv_mm.checkpoints import SOURCES, Conversion, UnmatchedKeysError, convert_file, load_rules
-from icconv_mm.checkpoints.convert import group_keys, mask_numbers
+from icconv_mm.checkpoints.alignment import AlignedLayer, patterns_in
+from icconv_mm.checkpoints.convert import OWN, group_keys, mask_numbers
 from icconv_mm.errors import InputError
 from icconv_mm.runner import command_line
+
+IMAGES = 32  # on which changes are measured
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,20 +37,49 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
     parser.add_argument('--backbone-prefix', help="of ic-conv, of several backbones: what stands before 'layer1'")
     parser.add_argument('--pattern', help='of ic-conv: check the file against this dilation pattern, run by run')
+    parser.add_argument(
+        '--align',
+        type=int,
+        metavar='N',
+        help='move filters to near dilations until each has multiples of N channels, such as 32; needs --pattern, or '
+        'a --config with one, and writes the new pattern beside the output',
+    )
     parser.add_argument('--weights', metavar='NAME', help='of a file with several networks: its entry, such as ema')
     parser.add_argument('--config', help='write only what fits the model of this config')
+    parser.add_argument(
+        '--images',
+        metavar='FOLDER',
+        help=f'of --align with --config: print by how much the maps of the backbone change on {IMAGES} of its images',
+    )
     args = parser.parse_args(argv)
+    if args.images and not (args.align and args.config):
+        parser.error('--images needs --align and --config')
+    if args.source == OWN and args.align is None:
+        parser.error(f'--source {OWN}: such a file loads as it is; it is for --align')
+    if args.align is not None and not (args.pattern or args.config):
+        parser.error('--align needs --pattern, or a --config with a pattern')
     console = Console()
     given = ('backbone_prefix', 'pattern', 'weights')
     options = {name: value for name in given if (value := getattr(args, name)) is not None}
+    images = []
     with command_line.reporting(args.debug, after='Nothing was written.'):
         rules = load_rules(args.rename_rules) if args.rename_rules else ()
         if args.config:
             options = _options_of(args.config, args.source) | options
+        if args.images:
+            from icconv_mm.apis import load_config, read_images
+
+            images = list(itertools.islice(read_images(args.images, load_config(args.config)), IMAGES))
         try:
             with Console(stderr=True).status(f'Converting {args.input}'):
                 conversion = convert_file(
-                    args.input, args.output, args.source, rules=rules, allow_unmatched=args.allow_unmatched, **options
+                    args.input,
+                    args.output,
+                    args.source,
+                    rules=rules,
+                    allow_unmatched=args.allow_unmatched,
+                    align=args.align,
+                    **options,
                 )
         except UnmatchedKeysError as error:
             console.print(moves_table(error.conversion), left_table(error.conversion))
@@ -49,17 +87,29 @@ def main(argv: Sequence[str] | None = None) -> None:
     console.print(moves_table(conversion))
     if conversion.left:
         console.print(left_table(conversion))
+    if conversion.aligned:
+        console.print(aligned_table(conversion.aligned, args.align))
+        console.print(f'pattern: {Path(args.output).with_suffix(".json")}', markup=False)
     console.print(f'{len(conversion.state_dict)} tensors written to {args.output}', markup=False)
+    if images:
+        with command_line.reporting(args.debug):
+            for number, change in enumerate(map_changes(options['model'], conversion, images)):
+                what = f'by {change:.1%} of its norm on {len(images)} images'
+                console.print(f'map {number} of the backbone changes {what}', soft_wrap=True)
 
 
 def _options_of(config: str, source: str) -> dict[str, Any]:
-    """The model of a config and, of IC-Conv, the pattern: what the converted file must fit."""
+    """The model of a config and, of IC-Conv and own files, the pattern: what the converted file must fit."""
     from icconv_mm.runner.config import load_run
     from icconv_mm.runner.predict import build_model
 
     run = load_run(config)
-    pattern = run.cfg.model.get('backbone', {}).get('pattern') if source == 'ic-conv' else None
-    return {'model': build_model(run)} | ({'pattern': pattern} if pattern else {})
+    model = build_model(run)
+    if source == 'ic-conv':
+        pattern = run.cfg.model.get('backbone', {}).get('pattern')
+    else:
+        pattern = list(patterns_in(model).values()) if source == OWN else None
+    return {'model': model} | ({'pattern': pattern} if pattern else {})
 
 
 def moves_table(conversion: Conversion) -> Table:
@@ -90,6 +140,37 @@ def left_table(conversion: Conversion) -> Table:
     rows = [(name, str(count), str(shapes[name])) for name, count in group_keys(conversion.left)]
     titles = ('key', 'keys', 'first shape')
     return table(f'{len(conversion.left)} keys left out', [titles, *rows], {'key', 'first shape'})
+
+
+@torch.no_grad()
+def map_changes(model: nn.Module, conversion: Conversion, images: Sequence[Tensor]) -> list[float]:
+    """By how much each map of a model's backbone changes through the alignment, of its norm over all images."""
+    aligned = copy.deepcopy(model)
+    for layer in conversion.aligned:
+        conv = aligned.get_submodule(layer.name)
+        conv.pattern, conv.scaled_pattern = layer.pattern, layer.pattern.scaled(conv.dilation)
+    networks = []
+    for network, state in ((model, conversion.unaligned), (aligned, conversion.state_dict)):
+        network.load_state_dict(state, strict=False)
+        networks.append(network.eval().backbone)
+    sums = 0
+    for image in images:
+        pairs = zip(*(network(image) for network in networks))
+        sums = sums + torch.tensor([[(new - old).square().sum(), old.square().sum()] for old, new in pairs]).double()
+    return (sums[:, 0] / sums[:, 1]).sqrt().tolist()
+
+
+def aligned_table(layers: Sequence[AlignedLayer], block: int) -> Table:
+    """One row per inception convolution: its channels, how many have another dilation now, and its runs."""
+    from icconv_tools.tables import table
+
+    rows = [('layer', 'channels', 'moved', 'of the norm', 'runs')]
+    for layer in layers:
+        counts = layer.pattern.out_channels, layer.moved, f'{layer.share:.0%}', len(layer.pattern)
+        rows.append((layer.name, *map(str, counts)))
+    total, moved = (sum(each) for each in zip(*((layer.pattern.out_channels, layer.moved) for layer in layers)))
+    title = f'blocks of {block}: {moved} of {total} channels have another dilation'
+    return table(title, rows, {'layer'})
 
 
 if __name__ == '__main__':

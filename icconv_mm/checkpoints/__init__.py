@@ -10,7 +10,7 @@ from icconv_mm.checkpoints.convert import (
     load_rules,
 )
 from icconv_mm.checkpoints.reading import CheckpointError, UnsafeCheckpointError, read, read_detectron
-from icconv_mm.checkpoints.sources import detectron, ic_conv, mmpose, pyconv, sepc  # noqa: F401  (they register)
+from icconv_mm.checkpoints.sources import detectron, ic_conv, mmpose, own, pyconv, sepc  # noqa: F401  (they register)
 
 __all__ = [
     'SOURCES',

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from icconv_mm._version import __version__
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.alignment import AlignedLayer, align_weights
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.checkpoints.metadata import class_names
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import atomic_write, read_small
+from icconv_mm.patterns import write_patterns
 
 PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm layer
 _REPEATED_GROUP = re.compile(r'(?<!\\)\)[*+{]')
@@ -85,6 +87,7 @@ def load_rules(path: str | Path) -> list[RenameRule]:
     return rules
 
 
+OWN = 'icconv-mm'  # the source of this package's own files
 # Name of a source -> its converter, called with (conversion, rules, **options); unknown keys stay in the conversion.
 SOURCES: dict[str, Callable[..., None]] = {}
 
@@ -141,6 +144,7 @@ def convert_file(
     *,
     weights: str | None = None,
     model: nn.Module | None = None,
+    align: int | None = None,
     **options,
 ) -> 'Conversion':
     """Converts the checkpoint ``path`` and writes ``out``; writes nothing if the conversion fails.
@@ -154,6 +158,9 @@ def convert_file(
         out: The file to write; an existing one is replaced.
         weights: The entry of the file to convert if it holds several networks, such as ``'ema'``.
         model: The network that the converted weights must fit, if known.
+        align: Channels in a block, such as 32: filters move to a near dilation until each dilation of a layer has whole
+            blocks, see :func:`icconv_mm.checkpoints.alignment.align_weights`. The new pattern is written beside ``out``
+            with the suffix ``.json``. It needs the option ``pattern``, that of the weights.
         source, options: The arguments of :func:`icconv_mm.checkpoints.convert`.
 
     Raises:
@@ -164,21 +171,31 @@ def convert_file(
     checkpoint = read_checkpoint(path)
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
-    if 'converted_from' in meta:
+    if 'converted_from' in meta and source != OWN:
         origin = meta['converted_from'] if isinstance(meta['converted_from'], Mapping) else {}
         file, name, digest = (origin.get(key, 'unknown') for key in ('file', 'source', 'sha256'))
         raise InputError(f'{path}: converted already, from {file} (source {name}, sha256 {digest}); it loads as it is')
     with naming(str(path)):
         classes = class_names(meta.get('CLASSES'), 'meta.CLASSES')
+        if align is not None and 'pattern' not in options:
+            raise InputError('align needs the pattern of the weights, which the file does not contain')
         conversion = run_conversion(_network_in(checkpoint, weights), source, **options)
     if model is not None:
         check_fits(model, conversion.state_dict, f'{path}, converted,')
+    if align is not None:
+        with naming(str(path)):
+            conversion.align(options['pattern'], align, model)
     new_meta = {
         'converted_from': dict(source=source, layout=conversion.layout, file=path.name, sha256=sha256(path)),
         'icconv_mm_version': __version__,
     }
     if classes:
         new_meta['dataset_meta'] = {'classes': classes}
+    if source == OWN and 'dataset_meta' in meta:
+        new_meta['dataset_meta'] = meta['dataset_meta']
+    if align is not None:
+        new_meta['aligned'] = align
+        write_patterns([layer.pattern for layer in conversion.aligned], out.with_suffix('.json'))
     write_checkpoint({'state_dict': conversion.state_dict, 'meta': new_meta}, out)
     return conversion
 
@@ -255,6 +272,8 @@ class Conversion:
         state_dict: The converted tensors by their new key.
         moves: A record of each key that is no longer in ``left``, in order.
         layout: Name of the framework whose layout the converter recognised.
+        aligned: The inception convolutions whose filters :meth:`align` moved to whole blocks, in forward order.
+        unaligned: The converted tensors before that.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]):
@@ -262,6 +281,8 @@ class Conversion:
         self.state_dict: dict[str, Tensor] = {}
         self.moves: list[Move] = []
         self.layout = 'unknown'
+        self.aligned: list[AlignedLayer] = []
+        self.unaligned: dict[str, Tensor] = {}
         self._origin: dict[str, str] = {}  # name in the file of a key that rules renamed
 
     def matching(self, expression: re.Pattern | str) -> list[str]:
@@ -291,6 +312,11 @@ class Conversion:
         for key in keys:
             self.place(key, re.fullmatch(expression, key).expand(new))
         return keys
+
+    def align(self, pattern: str | Sequence, block: int, model: nn.Module | None = None) -> None:
+        """Moves filters as :func:`icconv_mm.checkpoints.alignment.align_weights`."""
+        self.unaligned = self.state_dict
+        self.state_dict, self.aligned = align_weights(self.state_dict, pattern, block, model)
 
     def rename_left(self, rules: Iterable[RenameRule]) -> None:
         """Renames the keys in ``left`` by the first rule that matches, before a layout is recognised.

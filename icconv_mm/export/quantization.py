@@ -32,9 +32,9 @@ def write(model: Any, description: Mapping[str, Any], to: str, path: Path, image
     kept = predictors(model)
     inputs = inputs_of(images[:_IMAGES], description)
     if to == 'onnx':
-        _by_onnxruntime(model, path, inputs, kept)
+        by_onnxruntime(model, path, inputs, kept)
         return
-    writers.write_openvino(_by_nncf(writers.to_openvino(model), list(inputs), kept), description, path)
+    writers.write_openvino(by_nncf(writers.to_openvino(model), list(inputs), kept), description, path)
 
 
 def predictors(model: Any) -> list[str]:
@@ -65,7 +65,8 @@ def float_nodes(model: Any, kept: Sequence[str]) -> list[str]:
     return names
 
 
-def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]], kept: list[str]) -> None:
+def by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray]], kept: list[str]) -> None:
+    """Writes an ``onnx.ModelProto`` in 8 bits to ``path``, except the nodes ``kept``; ``inputs`` set the ranges."""
     import onnx
     from onnxruntime import quantization
 
@@ -90,7 +91,8 @@ def _by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarra
         )
 
 
-def _by_nncf(model: Any, inputs: list[dict[str, np.ndarray]], kept: list[str]) -> Any:
+def by_nncf(model: Any, inputs: list[dict[str, np.ndarray]], kept: list[str]) -> Any:
+    """Returns an OpenVINO model in 8 bits, except the nodes ``kept``; ``inputs`` set the ranges."""
     try:
         import nncf
     except ImportError:

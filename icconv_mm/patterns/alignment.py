@@ -50,6 +50,36 @@ def block_of(block: int, group_size: int) -> int:
     return max(1, block // group_size) * group_size if group_size > 1 else block
 
 
+def aligned_dilations(weight: Tensor, pattern: DilationPattern, block: int, groups: int = 1) -> Tensor:
+    """Returns the dilation of each filter, or of each group of filters, [U, 2], as :func:`align` but filter by filter.
+
+    A filter costs its norm times the distance to its new dilation, over the height and width; the sum of costs is the
+    least that there is. A layer uses the dilations of its pattern and (1, 1).
+
+    Args:
+        weight: The filters, [C_out, C_in / groups, 3, 3].
+        pattern: Their pattern, in channels.
+        block: Channels in a block, such as 32.
+        groups: Groups of the convolution: a block then consists of whole groups, at least one.
+
+    Raises:
+        InputError: ``block`` is no number above 0.
+        MissingLibraryError: scipy is not installed.
+    """
+    size = pattern.out_channels // groups if groups > 1 else 1
+    block = block_of(block, size)
+    choices = torch.tensor(sorted({_UNDILATED, *pattern.histogram()}, key=lambda dilation: (sum(dilation), dilation)))
+    norms = weight.detach().cpu().double().flatten(1).norm(dim=1)
+    steps = dilation_of_each(pattern)[:, None] - choices
+    costs = (norms[:, None] * steps.double().norm(dim=2)).unflatten(0, (-1, size)).sum(1)
+    return choices[aligned_choices(costs, block // size)]
+
+
+def dilation_of_each(pattern: DilationPattern) -> Tensor:
+    """Returns the dilation of each channel, [C, 2]."""
+    return torch.tensor([dilation for count, *dilation in pattern for _ in range(count)])
+
+
 def aligned_choices(errors: Tensor, block: int) -> Tensor:
     """Returns the candidate of each filter [U] with the least sum of errors whose counts are multiples of ``block``.
 

@@ -18,21 +18,14 @@ error has an estimate and two bounds, the named criteria. D_c are the dropped ta
 docs/search.md explains why ``'rms'`` is the default.
 
 The initial checkpoint of the searched network: the kept taps of a supernet, channels sorted by dilation.
-
-A layer's channels can be sorted by dilation without changing the network if only the next convolution reads them: its
-output filters, its batch norm and the next layer's input move together. In a residual block that holds for every
-convolution but the last, whose channels are tied to the shortcut; there the order stays and the pattern has more runs
-than dilations.
 """
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +33,7 @@ from torch import Tensor, nn
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.patterns.alignment import aligned_choices, block_of
+from icconv_mm.patterns.channel_order import runs_of, sort_channels
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.receptive_field import evaluating
 from icconv_mm.patterns.supernet import (
@@ -77,12 +71,6 @@ class LayerResult:
     def pattern(self, sort: bool = False) -> DilationPattern:
         """Returns the layer's pattern, its runs in the order of the supernet's channels or sorted by dilation."""
         return runs_of(self.dilations, sort)
-
-
-def runs_of(dilations: Tensor, sort: bool = False) -> DilationPattern:
-    """Returns a pattern from the dilation of each channel, [C, 2]; ``sort`` gives one run per dilation."""
-    pairs = [tuple(pair) for pair in dilations.tolist()]
-    return DilationPattern(tuple((len(list(run)), *d) for d, run in groupby(sorted(pairs) if sort else pairs)))
 
 
 def edo_search(
@@ -260,9 +248,6 @@ def measure_channel_means(
     return {name: total / pixels[name] for name, total in sums.items()}
 
 
-_NORM = ('weight', 'bias', 'running_mean', 'running_var')
-
-
 def inherit_taps(
     state: Mapping[str, Tensor], results: Sequence[LayerResult], sort: bool = True
 ) -> tuple[list[DilationPattern], dict[str, Tensor]]:
@@ -273,9 +258,8 @@ def inherit_taps(
     Args:
         state: State dict of the supernet; keys under any prefix.
         results: What ``search_layers`` returned for this supernet, one result per layer.
-        sort: Sort the channels of a layer by dilation where this keeps the network's function: inside post-activation
-            residual blocks with ``convN``, ``bnN`` names (torchvision, mmdet, mmpretrain, timm), where nothing but a
-            batch norm stands between two convolutions. False keeps every channel in place.
+        sort: Sort the channels of a layer by dilation where this keeps the network's function: see
+            :func:`icconv_mm.patterns.channel_order.sort_channels`. False keeps every channel in place.
 
     Returns:
         The patterns, one per layer, and a new state dict that fits them; tensors outside the search are shared.
@@ -286,54 +270,7 @@ def inherit_taps(
         key = f'{result.name}.weight'
         state[key] = keep_taps(state[key], result.dilations)
         dilations = result.dilations
-        # whether only a batch norm and the next convolution read its channels (and, if it is grouped, its input's)
-        is_free = _feeds(state, result.name, _neighbor(result.name, 1)) and (
-            result.groups == 1 or _feeds(state, _neighbor(result.name, -1), result.name, result.groups)
-        )
-        if sort and is_free:
-            order = torch.argsort(dilations[:, 0] * (int(dilations.max()) + 1) + dilations[:, 1], stable=True)
-            dilations, size = dilations[order], len(state[key]) // len(order)
-            _permute_outputs(state, result.name, (order[:, None] * size + torch.arange(size)).flatten())
-            if result.groups > 1:  # a group moves with the input channels that it reads
-                fan_in = order[:, None] * state[key].shape[1] + torch.arange(state[key].shape[1])
-                _permute_outputs(state, _neighbor(result.name, -1), fan_in.flatten(), inputs=False)
+        if sort:
+            dilations = sort_channels(state, result.name, dilations, result.groups)
         patterns.append(runs_of(dilations))
     return patterns, state
-
-
-def _neighbor(name: str, step: int) -> str | None:
-    """Returns the convolution ``step`` further in the block: 'layer1.0.conv2' -> 'layer1.0.conv3'."""
-    match = re.fullmatch(r'(|.*\.)conv(\d)', name)
-    return f'{match[1]}conv{int(match[2]) + step}' if match else None
-
-
-def _norm(name: str) -> str:
-    head, _, number = name.rpartition('conv')
-    return f'{head}bn{number}'
-
-
-def _feeds(state: Mapping[str, Tensor], name: str | None, following: str | None, groups: int = 1) -> bool:
-    """Whether the block's convolution ``name`` feeds ``following`` through its batch norm alone."""
-    if name is None or f'{name}.weight' not in state or f'{following}.weight' not in state:
-        return False
-    channels = state[f'{name}.weight'].shape[0]
-    norm = [f'{_norm(name)}.{part}' for part in _NORM]
-    if any(key not in state or state[key].shape != (channels,) for key in norm):
-        return False
-    if state[f'{following}.weight'].shape[1] * groups != channels:
-        return False
-    block = name.rpartition('conv')[0]
-    inside = [key for key in state if key.startswith(block)]
-    known = re.compile(re.escape(block) + r'(conv\d|bn\d|downsample)\.')
-    # batch norms that come before their convolution are those of a pre-activation block
-    return all(known.match(key) for key in inside) and inside.index(f'{name}.weight') < inside.index(norm[0])
-
-
-def _permute_outputs(state: dict[str, Tensor], name: str, order: Tensor, inputs: bool = True) -> None:
-    """Permutes the output channels of a convolution, its batch norm and, by default, the next layer's input."""
-    for key in (f'{name}.weight', f'{name}.bias', *(f'{_norm(name)}.{part}' for part in _NORM)):
-        if key in state:
-            state[key] = state[key][order]
-    if inputs:
-        key = f'{_neighbor(name, 1)}.weight'
-        state[key] = state[key][:, order]

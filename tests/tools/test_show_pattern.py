@@ -3,6 +3,7 @@ import io
 
 import pytest
 import torch
+from pages import section, tables
 from rich.console import Console
 
 from icconv_mm.backbones import ICResNet, ICResNeXt
@@ -28,6 +29,7 @@ def test_writes_a_table_and_a_image(tool, pattern, tmp_path, capsys):
     tool.main([pattern, '--out', str(image), *SMALL])
     out = capsys.readouterr().out
     assert 'standard convolutions for these 16 layers' in out
+    assert 'block: 32 channels; an exported IC-ResNet-50 with blocks of 32 takes ' in out
     assert '(resnet18)' in out and 'layer4.1.conv2' in out and '50%' in out
     assert 'effective receptive field of resnet18:' in out and 'effective receptive field of ' + pattern in out
     assert image.read_bytes().startswith(b'\x89PNG')
@@ -79,3 +81,32 @@ def test_table(tool):
         ['first.conv', '8', '2', '1.50', '1.00', '3', '75%'],
         ['second.conv', '4', '2', '3.25', '3.50', '4', '0%'],
     ]
+
+
+@pytest.mark.parametrize(
+    ('layers', 'block', 'price'),
+    [
+        ([[(64, 1, 1), (64, 2, 2)], [(32, 1, 1), (96, 2, 1)]], 32, 32),
+        ([[(16, 1, 1), (32, 2, 2), (16, 1, 1)], [(64, 3, 3)]], 32, 32),  # runs of one dilation count together
+        ([[(16, 1, 1), (48, 2, 2)], [(64, 1, 1)]], 16, 16),
+        ([[(24, 1, 1), (40, 2, 2)], [(32, 1, 1), (32, 2, 2)]], 8, 1),
+        ([[(64, 1, 1)], [(3, 1, 1), (61, 2, 2)]], 1, 1),
+    ],
+)
+def test_the_price_is_that_of_the_smallest_block(tool, layers, block, price):
+    message = tool.block_message([DilationPattern(layer) for layer in layers])
+    assert message.startswith(f'block: {block} channels; ')
+    assert all(f'{ratio} in {runtime}' in message for runtime, ratio in tool.PRICES[price].items())
+
+
+@pytest.mark.parametrize(
+    ('page', 'heading', 'names'),
+    [
+        ('docs/search.md', 'Blocks of channels', {32: '32', 16: '16', 1: 'smaller'}),
+        ('{measured}', 'Float32', {32: 'blocks of 32', 16: 'blocks of 16', 1: 'published'}),
+    ],
+)
+def test_pages_have_the_prices(tool, page, heading, names):
+    (_, *rows) = tables(section(page.format(measured=tool.MEASURED), heading))[-1]
+    shown = {name: [float(ratio) for ratio in ratios[:2]] for name, *ratios in rows}
+    assert shown == {names[block]: list(ratios.values()) for block, ratios in tool.PRICES.items()}

@@ -108,6 +108,8 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
         elif key.startswith(prefix) and _BACKBONE_KEY.fullmatch(name):
             conv, separator, index = name.removesuffix('.weight').partition('.conv_list.')
             if separator:
+                if conv not in parts:
+                    moves.append((key, conv))
                 parts[conv][int(index)] = key
             else:
                 placed.setdefault(name, value)
@@ -124,10 +126,11 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
     for key, name in moves:
         if name is None:
             conversion.drop(key, 'a second copy of the stem')
+        elif name in joined:
+            keys, weights = joined[name]
+            conversion.place(keys, f'backbone.{name}.weight', torch.cat(weights), 'joined over output channels')
         else:
             conversion.place(key, f'backbone.{name}')
-    for conv, (keys, weights) in joined.items():
-        conversion.place(keys, f'backbone.{conv}.weight', torch.cat(weights), 'joined over output channels')
     return {conv: [len(weight) for weight in weights] for conv, (_, weights) in joined.items()}
 
 

@@ -19,7 +19,7 @@ from icconv_workshop.benchmark.timing import Options, Timing, interleave
 __all__ = ['SUITES', 'Disagreement', 'Figure', 'Options', 'Timing', 'interleave', 'run', 'suite']
 
 # Modules of the package suites, imported when they are run: a suite may need a task library.
-SUITES = ('layers', 'overhead', 'backbone', 'models', 'export', 'reading')
+SUITES = ('layers', 'overhead', 'backbone', 'models', 'export', 'blocks', 'reading')
 
 
 def run(names: Sequence[str], options: Options) -> Iterator[Figure]:

@@ -73,22 +73,19 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
     randomize(network)
     network = network.eval().requires_grad_(False)
     deployed, threads = deploy(network), options.threads or torch.get_num_threads()
-    free = torch.export.Dim.DYNAMIC
-    example = torch.randn(2, 3, 128, 160)
-    program = torch.export.export(deployed, (example,), dynamic_shapes=({0: free, 2: free, 3: free},), strict=False)
-    model = to_onnx(program, ['image'], [f'map{number}' for number in range(4)])
+    model = as_onnx(deployed)
     onnx.save(model, str(folder / 'network.onnx'))
     fixed = torch.export.export(deployed, (x,), strict=False)
     standard = standard_module(fixed).to(memory_format=torch.channels_last)
     own = {
-        'eager': partial(_in_torch, network, x),
-        'deployed': partial(_in_torch, deployed, x.to(memory_format=torch.channels_last)),
-        'onnxruntime': _onnxruntime(folder / 'network.onnx', x, threads),
-        'openvino': _openvino(folder / 'network.onnx', x, threads),
+        'eager': partial(in_torch, network, x),
+        'deployed': partial(in_torch, deployed, x.to(memory_format=torch.channels_last)),
+        'onnxruntime': in_onnxruntime(folder / 'network.onnx', x, threads),
+        'openvino': in_openvino(folder / 'network.onnx', x, threads),
         'pt2': _pt2(torch.export.export(standard, (x,), strict=False), x, folder / 'standard.pt2'),
         'pt2 with our operator': _pt2(fixed, x, folder / 'operator.pt2'),
     }
-    exact = _in_torch(copy.deepcopy(network).double(), x.double())
+    exact = in_torch(copy.deepcopy(network).double(), x.double())
     error = max(of_maximum(one, other) for one, other in zip(own['eager'](), exact, strict=True))
     for form, call in own.items():
         check_equal(f'{name} {form}', call(), exact, TIMES * error)
@@ -96,12 +93,22 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
     return count_convolutions(model)
 
 
+def as_onnx(network: nn.Module) -> onnx.ModelProto:
+    """Returns a deployed backbone of four maps as ONNX, for images of any size."""
+    free = torch.export.Dim.DYNAMIC
+    example = torch.randn(2, 3, 128, 160)
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: free, 2: free, 3: free},), strict=False)
+    return to_onnx(program, ['image'], [f'map{number}' for number in range(4)])
+
+
 @torch.no_grad()
-def _in_torch(network: Callable, x: Tensor) -> list[Tensor]:
+def in_torch(network: Callable, x: Tensor) -> list[Tensor]:
+    """Returns the maps of a network."""
     return list(network(x))
 
 
-def _onnxruntime(file: Path, x: Tensor, threads: int) -> Run:
+def in_onnxruntime(file: Path, x: Tensor, threads: int) -> Run:
+    """Returns the call of an ONNX file in ONNX Runtime."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')  # which would take time of the others
@@ -109,12 +116,13 @@ def _onnxruntime(file: Path, x: Tensor, threads: int) -> Run:
     return lambda: [torch.from_numpy(each) for each in session.run(None, {'image': x.numpy()})]
 
 
-def _openvino(file: Path, x: Tensor, threads: int) -> Run:
+def in_openvino(network: Path | openvino.Model, x: Tensor, threads: int) -> Run:
+    """Returns the call of an ONNX file, or of a model, in OpenVINO."""
     settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}
-    request = openvino.Core().compile_model(str(file), 'CPU', settings).create_infer_request()
+    request = openvino.Core().compile_model(network, 'CPU', settings).create_infer_request()
     return lambda: [torch.from_numpy(each) for each in request.infer([x.numpy()]).values()]
 
 
 def _pt2(program: torch.export.ExportedProgram, x: Tensor, file: Path) -> Run:
     compile_pt2(program, file)
-    return partial(_in_torch, torch._inductor.aoti_load_package(str(file)), x)
+    return partial(in_torch, torch._inductor.aoti_load_package(str(file)), x)
