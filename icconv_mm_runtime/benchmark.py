@@ -42,7 +42,7 @@ class Benchmark:
         return '\n'.join([*lines, f'{self.images_per_second:.2f} images per second, {self.batch_size} in a batch'])
 
 
-def measure(steps: Sequence[Callable[[Any], Any]], images: Sequence[Any], batch_size: int, runs: int) -> Benchmark:
+def time_steps(steps: Sequence[Callable[[Any], Any]], images: Sequence[Any], batch_size: int, runs: int) -> Benchmark:
     """Returns the times of three steps, each of which gets the result of the one before it, the first an image."""
     warmup, milliseconds = math.ceil(runs / 10), []
     for number in range(warmup + runs):

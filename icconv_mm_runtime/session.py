@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.benchmark import Benchmark, measure
+from icconv_mm_runtime.benchmark import Benchmark, time_steps
 from icconv_mm_runtime.engines import RunFunction, open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 from icconv_mm_runtime.images import Sample, arrays_of, batch_key, preprocess, read_all, try_read_all
@@ -145,7 +145,7 @@ class Session:
         def run(given: tuple[list[Sample], dict[str, np.ndarray]]) -> tuple[list[Sample], dict[str, np.ndarray]]:
             return given[0], self._outputs(*given)
 
-        return measure((prepared, run, lambda given: self._decoded(*given)), pixels, batch_size, runs)
+        return time_steps((prepared, run, lambda given: self._decoded(*given)), pixels, batch_size, runs)
 
     def _results(
         self, images: Any, batch_size: int, tile: int | None, retries: bool
