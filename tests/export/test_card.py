@@ -68,6 +68,37 @@ def test_what_some_cards_say(tmp_path):
     assert 'of 48x64 pixels' in text
 
 
+@pytest.mark.parametrize(
+    ('to', 'changes', 'line'),
+    [
+        ('onnx', {}, 'Images of uint8, 0 to 255, in the order BGR, of any size; normalisation is in the file.'),
+        ('program', {}, 'Images of float32, 0 to 255, in the order BGR, of any size; normalisation is in the file.'),
+        ('onnx', {'float32_layers': 3}, 'Layers compute in float16, 3 of them and the decoding in float32.'),
+        ('onnx', {'metrics': {}}, 'Layers compute in 8 bits, the last ones and the decoding in float32.'),
+        (
+            'onnx',
+            {'check': {'images': 9, 'missing': 120.0}},
+            '| missing | 120 boxes or people that only one of the two has |',
+        ),
+    ],
+)
+def test_how_a_file_computes(tmp_path, to, changes, line):
+    lines = write(tmp_path / 'net.onnx', to, **changes).read_text().splitlines()
+    assert line in lines and ('compute in' in line) == any('compute in' in each for each in lines)
+
+
+def test_class_names_are_no_markup(tmp_path):
+    """As a parser of the dialect of GitHub and Hugging Face reads them."""
+    markdown = pytest.importorskip('markdown_it')
+    names = ['a|b', '`x`', '<b>', '[x](y)', '~~s~~', '&lt;', '*a*', '__a__', '# head', '\\|', '![i](j)', '$x$']
+    text = write(tmp_path / 'net.onnx', tasks=[{**BOXES, 'classes': names}]).read_text()
+    tokens = markdown.MarkdownIt('gfm-like', {'linkify': False}).parse(text)
+    (cell,) = (token for token in tokens if token.type == 'inline' and token.content.startswith('a|b'))
+    assert ', '.join(names) == ''.join(child.content for child in cell.children)
+    assert {child.type for child in cell.children} <= {'text', 'text_special'}
+    assert r'\$x\$' in text  # mathematics, which is no part of that dialect's parser
+
+
 def test_a_card_replaces_nothing_of_others(tmp_path):
     readme, beside = tmp_path / 'README.md', tmp_path / 'net.md'
     assert write(tmp_path / 'net.onnx') == readme
