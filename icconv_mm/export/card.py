@@ -50,7 +50,7 @@ def write_card(
     content += f'\n<!-- written by icconv_mm for {_name(file)}, sha256 {digest}: edited cards are kept -->\n'.encode()
     for path in (file.with_name('README.md'), file.with_suffix('.md')):
         with naming(str(path), OSError):
-            if not path.exists() or _is_ours(path, file):
+            if not path.exists() or (path.is_file() and _is_ours(path, file)):
                 write_file(path, content)
                 return path
     return None

@@ -110,3 +110,7 @@ def test_a_card_replaces_nothing_of_others(tmp_path):
     beside.write_bytes(b'mine \xff')
     assert write(tmp_path / 'net.onnx') is None
     assert (readme.read_text(), beside.read_bytes()) == (edited, b'mine \xff')
+    for path in (readme, beside):
+        path.unlink()
+        path.mkdir()
+    assert write(tmp_path / 'net.onnx') is None
