@@ -112,7 +112,7 @@ def _table(header: Sequence[str], rows: Any) -> list[str]:
 def _task(task: Mapping[str, Any]) -> tuple[str, str, str]:
     classes = task['classes']
     more = f' and {len(classes) - _SHOWN} more' if len(classes) > _SHOWN else ''
-    return _cell(task['name']), task['kind'], ', '.join(map(_cell, classes[:_SHOWN])) + more
+    return _cell(task['name']), task['kind'], '; '.join(map(_cell, classes[:_SHOWN])) + more
 
 
 def _steps(description: Mapping[str, Any]) -> str:

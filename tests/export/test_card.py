@@ -35,7 +35,7 @@ def test_what_a_card_says(tmp_path):
     for line in (
         '# net.onnx',
         'A network that icconv_mm exported: config net.py.',
-        r'|  | detection | ball, a\|b\\n\<!-- \`x\` |',
+        r'|  | detection | ball; a\|b\\n\<!-- \`x\` |',
         '| bytes of the file | 123 |',
         '| convolutions of the file | 152 |',
         '| scores | 1.5e-06 |',
@@ -90,11 +90,25 @@ def test_how_a_file_computes(tmp_path, to, changes, line):
 def test_class_names_are_no_markup(tmp_path):
     """As a parser of the dialect of GitHub and Hugging Face reads them."""
     markdown = pytest.importorskip('markdown_it')
-    names = ['a|b', '`x`', '<b>', '[x](y)', '~~s~~', '&lt;', '*a*', '__a__', '# head', '\\|', '![i](j)', '$x$']
+    names = [
+        'a|b',
+        'tench, Tinca tinca',
+        '`x`',
+        '<b>',
+        '[x](y)',
+        '~~s~~',
+        '&lt;',
+        '*a*',
+        '__a__',
+        '# head',
+        '\\|',
+        '![i](j)',
+        '$x$',
+    ]
     text = write(tmp_path / 'net.onnx', tasks=[{**BOXES, 'classes': names}]).read_text()
     tokens = markdown.MarkdownIt('gfm-like', {'linkify': False}).parse(text)
     (cell,) = (token for token in tokens if token.type == 'inline' and token.content.startswith('a|b'))
-    assert ', '.join(names) == ''.join(child.content for child in cell.children)
+    assert '; '.join(names) == ''.join(child.content for child in cell.children)
     assert {child.type for child in cell.children} <= {'text', 'text_special'}
     assert r'\$x\$' in text  # mathematics, which is no part of that dialect's parser
 
