@@ -9,6 +9,7 @@ Examples:
 
 import argparse
 import itertools
+import math
 import sys
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,14 @@ from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, join
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
 from icconv_mm_runtime.session import Prediction, Session
 
+_RUN = ('file', 'images', 'batch_size', 'threads', 'device')
+# The arguments that each of the three uses of the command reads; others would have no effect.
+_READ = {
+    'web': ('file', 'web', 'single_file', 'serve'),
+    'benchmark': (*_RUN, 'benchmark'),
+    'out_dir': (*_RUN, 'out_dir', 'score_thr', 'json_score_thr', 'tile', 'max_images', 'draw'),
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
@@ -32,11 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('file', help='what tools/export.py wrote: .onnx or .xml; or .ort')
     several = 'images, folders, videos, URLs of streams, numbers of cameras; Ctrl-C ends a stream'
-    parser.add_argument('images', nargs='*', help=several)
+    parser.add_argument('images', nargs='*', default=[], help=several)
     parser.add_argument('--out-dir', metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per run of the network')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
-    parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
+    parser.add_argument('--score-thr', type=_score, default=0.3, help='draw what scores as much (default: 0.3)')
+    parser.add_argument('--json-score-thr', type=_score, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--threads', type=int, metavar='N', help='of the processor')
     device = 'such as cpu, cuda:1, tensorrt, openvino:GPU; default: what the runtime finds'
     parser.add_argument('--device', help=device)
@@ -47,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--benchmark', action='store_true', help=timed)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
     web.add_options(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)  # options may stand between the file and the images
+    _check_options(parser, args)
     if not args.web and not args.benchmark and not (args.images and args.out_dir):
         parser.error('images and --out-dir are required, or --web or --benchmark')
     if args.max_images is not None and args.max_images < 1:
@@ -60,8 +70,30 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(session.benchmark(args.images or None, args.batch_size))
         else:
             predict_files(args)
-    except (RuntimeInputError, OSError) as error:
-        sys.exit(f'error: {escaped(error)}')
+    except RuntimeInputError as error:
+        sys.exit(f'error: {error}')
+    except OSError as error:
+        sys.exit(f'error: {escaped(f"{error.filename}: {error.strerror}" if error.filename else error)}')
+    except KeyboardInterrupt:
+        print('interrupted', file=sys.stderr)
+        sys.exit(130)
+
+
+def _score(text: str) -> float:
+    if math.isnan(value := float(text)):
+        raise argparse.ArgumentTypeError(f'expected a number, got {text}')
+    return value
+
+
+def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command if an argument has no effect beside the others."""
+    given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
+    use = next((each for each in ('web', 'benchmark') if each in given), 'out_dir')
+    for name in given:
+        if name not in _READ[use]:
+            beside = 'without --web' if name in _READ['web'] else f'with --{use}'
+            option = {'images': 'images', 'draw': '--no-draw'}.get(name, '--' + name.replace('_', '-'))
+            parser.error(f'{option}: no effect {beside}')
 
 
 def predict_files(args: argparse.Namespace) -> None:
@@ -88,7 +120,9 @@ def predict_files(args: argparse.Namespace) -> None:
                     if args.draw:
                         shown = _unused(file_name(Path(path).name), number, drawn)
                         image = _drawn(session, prediction, args.score_thr)
-                        write_file(out / 'vis' / shown, encoded(image, Path(shown).suffix))
+                        content = encoded(image, Path(shown).suffix)
+                        with refusing(str(out / 'vis' / shown)):
+                            write_file(out / 'vis' / shown, content)
                         drawn.add(shown)
             except RuntimeInputError as error:
                 faults.append(str(error))
@@ -97,13 +131,15 @@ def predict_files(args: argparse.Namespace) -> None:
             images.append({'id': number, 'file_name': Path(path).name, 'width': width, 'height': height})
             for task, found in own.items():
                 records[task] += found
+    if faults and not images:  # results of a former run stay
+        sys.exit('error: ' + ('\n  '.join([f'all {number} images failed:', *faults]) if number > 1 else faults[0]))
     for task, description in session.tasks.items():
         categories = dict(enumerate(description['classes'], start=1))
         for path in write_results(out, task, records[task], images, categories).values():
             print(escaped(path))
     if faults:
         many = f'{len(faults)} of {number} images failed; the results of the others are in {escaped(out)}:'
-        sys.exit('error: ' + ('\n  '.join([many, *faults]) if number > 1 else faults[0]))
+        sys.exit('error: ' + '\n  '.join([many, *faults]))
 
 
 @contextmanager

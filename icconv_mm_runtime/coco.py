@@ -132,13 +132,18 @@ def _write_json(path: Path, content: Any) -> None:
 
 def write_file(path: Path, content: bytes) -> None:
     """Writes a file atomically: it appears complete or not at all."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
+    temporary = None
     try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
         with os.fdopen(descriptor, 'wb') as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = str(path)  # not that of the temporary file
+        raise
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)

@@ -63,6 +63,8 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
             yield _attempt(name, _checked, content)
         elif isinstance(content, bytes) and content is not each:
             yield _attempt(name, _decoded_bytes, content, name)
+        elif each == '':  # Path would read the working directory
+            yield '', RuntimeInputError('images: a name is empty')
         elif _is_stream(each):
             yield from _frames(each)
         elif isinstance(each, (str, Path)):
@@ -77,7 +79,7 @@ def _is_pair(given: Any) -> bool:
 
 def _is_stream(given: Any) -> bool:
     """Returns whether an input is a URL or the number of a camera, unless a file has this name."""
-    is_one = isinstance(given, str) and ('://' in given or given.isdecimal())
+    is_one = isinstance(given, str) and ('://' in given or (given.isdecimal() and len(given) < 10))
     return is_one and not Path(given).exists()
 
 

@@ -17,7 +17,7 @@ from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 from icconv_mm_runtime.results import Predictions
-from icconv_mm_runtime.session import Prediction, Session
+from icconv_mm_runtime.session import Prediction, Session, check_count
 
 _BOX = pa.struct([(name, pa.float32()) for name in ('x1', 'y1', 'x2', 'y2')])
 _RLE = pa.struct([('size', pa.list_(pa.int32())), ('counts', pa.string())])
@@ -35,6 +35,7 @@ ROWS = pa.schema(
     ]
 )
 _ROWS = 64  # images in a block: what is computed anew if a machine is lost
+_WORKERS = 1 << 20  # at most
 _BLOCKS = 10_000  # at most, for the sake of Ray's scheduler
 
 
@@ -73,6 +74,13 @@ def predict(
 
         predict('s3://bucket/images', 'network.onnx').write_parquet('s3://bucket/found')
     """
+    # A pool that may shrink to one worker survives the loss of a machine; one of a fixed size waits for it.
+    least, most = concurrency if isinstance(concurrency, tuple) else (1, concurrency)
+    check_count('batch_size', batch_size, limits.MAX_BATCH)
+    check_count('num_cpus', num_cpus, limits.MAX_THREADS)
+    if most is not None:
+        check_count('concurrency', most, _WORKERS)
+    check_count('concurrency', least, most or _WORKERS)
     with refusing(str(file)):
         Session(file, threads=1, device='cpu')  # raises here, not in a worker that Ray starts again and again
     filesystem = None
@@ -84,8 +92,6 @@ def predict(
     files = [Path(file), *([Path(file).with_suffix('.bin')] if Path(file).suffix == '.xml' else [])]
     content = ray.put({each.name: each.read_bytes() for each in files})
     device = device or ('cuda' if num_gpus else 'cpu')
-    # A pool that may shrink to one worker survives the loss of a machine; one of a fixed size waits for it.
-    least, most = concurrency if isinstance(concurrency, tuple) else (1, concurrency)
     return images.map_batches(
         _Worker,
         fn_constructor_args=(content, str(file), filesystem, batch_size, num_cpus, device),
@@ -133,6 +139,8 @@ class _Worker:
         self.filesystem, self.batch_size = filesystem or fs.LocalFileSystem(), batch_size
 
     def __call__(self, table: pa.Table) -> pa.Table:
+        if 'path' not in table.column_names:
+            raise RuntimeInputError(f'images: the dataset has no column path, only {", ".join(table.column_names)}')
         paths, images, rows = table['path'].to_pylist(), [], []
         contents = table['bytes'].to_pylist() if 'bytes' in table.column_names else [None] * len(paths)
         for path, content in zip(paths, contents):

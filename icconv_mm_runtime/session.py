@@ -37,7 +37,8 @@ class Prediction:
     tasks: dict[str, Predictions]
 
 
-def _check_count(name: str, value: Any, most: int) -> None:
+def check_count(name: str, value: Any, most: int) -> None:
+    """Raises RuntimeInputError unless an argument is a whole number from 1 to ``most``."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise RuntimeInputError(f'{name} must be a whole number from 1 to {most}, got {value!r}')
 
@@ -133,10 +134,12 @@ class Session:
             RuntimeInputError: An argument or an image cannot be used.
         """
         batch_size = self._batch_size(batch_size)
-        _check_count('runs', runs, limits.MAX_RUNS)
+        check_count('runs', runs, limits.MAX_RUNS)
         if images is None:
             images = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
         pixels = [image for _, image in islice(read_all(images), _TIMED)]
+        if not pixels:
+            raise RuntimeInputError('images: there are none')
 
         def prepared(image: np.ndarray) -> tuple[list[Sample], dict[str, np.ndarray]]:
             samples = [preprocess(Sample('array', image), self.metadata['steps']) for _ in range(batch_size)]
@@ -153,7 +156,7 @@ class Session:
         """Yields each image's path, and its prediction or error, in order."""
         batch_size = self._batch_size(batch_size)
         if tile is not None:
-            _check_count('tile', tile, limits.MAX_SIDE)
+            check_count('tile', tile, limits.MAX_SIDE)
             for task in self.tasks.values():
                 if task['kind'] not in JOINED:
                     raise RuntimeInputError('tile: only boxes and segmentation maps are put together again')
@@ -181,7 +184,7 @@ class Session:
 
     def _batch_size(self, given: int) -> int:
         """Returns the size of batches: the given one, but for a file of a fixed batch."""
-        _check_count('batch_size', given, limits.MAX_BATCH)
+        check_count('batch_size', given, limits.MAX_BATCH)
         return self.metadata['batch'].get('count') or given
 
     def _prepared(self, images: Any) -> Iterator[tuple[str, Sample | RuntimeInputError]]:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,7 +37,13 @@ def add_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group('a page in the browser')
     group.add_argument('--web', metavar='FOLDER', help='write a page that runs the network in a browser')
     group.add_argument('--single-file', action='store_true', help='as one index.html that opens without a server')
-    group.add_argument('--serve', type=int, nargs='?', const=8000, metavar='PORT', help='serve it to this machine')
+    group.add_argument('--serve', type=_port, nargs='?', const=8000, metavar='PORT', help='serve it to this machine')
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise ArgumentTypeError(f'expected a port from 0 to 65535, got {text}')
+    return int(text)
 
 
 def write_and_serve(args: Namespace) -> None:
@@ -46,7 +52,9 @@ def write_and_serve(args: Namespace) -> None:
     page = write_page(args.file, folder, args.single_file)
     print(page)
     if args.serve is not None:
-        with server(folder, args.serve) as serving:
+        with refusing(f'--serve {args.serve}'):
+            serving = server(folder, args.serve)
+        with serving:
             print(f'http://127.0.0.1:{serving.server_port}/ (Ctrl-C ends it)', flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 serving.serve_forever()

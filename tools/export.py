@@ -19,7 +19,7 @@ from icconv_mm.runner import command_line
 def size(text: str) -> tuple[int, ...]:
     """``HxW`` as two numbers, ``1xHxW`` as three."""
     sides = text.removeprefix('1x').split('x') if text.count('x') == 2 else text.split('x')
-    if len(sides) != 2 or not all(side.isdigit() and int(side) for side in sides):
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise argparse.ArgumentTypeError(f'expected HEIGHTxWIDTH, such as 640x640, or 1xHEIGHTxWIDTH, got {text}')
     return *([1] if text.count('x') == 2 else []), *map(int, sides)
 

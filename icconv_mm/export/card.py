@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from icconv_mm.errors import naming
+from icconv_mm.export.writers import pixels_of
 from icconv_mm_runtime.coco import write_file
 from icconv_mm_runtime.errors import escaped
 
@@ -24,7 +25,14 @@ _RUNTIMES = {
     'pt2': ('AOTInductor of torch',),
     'program': ('torch.export', 'converters for phones'),
 }
-_LIMITS = {'boxes': 'pixels', 'keypoints': 'pixels', 'masks': 'of the pixels', 'seg_map': 'of the pixels'}
+_UNITS = {
+    'boxes': 'pixels',
+    'keypoints': 'pixels',
+    'masks': 'of the pixels',
+    'seg_map': 'of the pixels',
+    'missing': 'boxes or people that only one of the two has',
+    'ties': 'images whose maps were compared, not their people',
+}
 _SHOWN = 100  # classes of a task that are named
 _MARK = re.compile(r'\n<!-- written by icconv_mm for (.+), sha256 ([0-9a-f]{64}): edited cards are kept -->\n\Z')
 
@@ -42,7 +50,7 @@ def write_card(
     content += f'\n<!-- written by icconv_mm for {_name(file)}, sha256 {digest}: edited cards are kept -->\n'.encode()
     for path in (file.with_name('README.md'), file.with_suffix('.md')):
         with naming(str(path), OSError):
-            if not path.exists() or _is_ours(path, file):
+            if not path.exists() or (path.is_file() and _is_ours(path, file)):
                 write_file(path, content)
                 return path
     return None
@@ -74,9 +82,15 @@ def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[
     yield from ('## Tasks', '', *_table(['task', 'kind', 'classes'], map(_task, tasks)), '')
     yield from ('## Input', '')
     size = 'of any size' if batch['fixed'] is None else 'of {}x{} pixels (height, width)'.format(*batch['fixed'])
-    yield f'Images of uint8, in the order BGR, {size}; normalisation is in the file.'
+    count = 'one in a batch, ' if batch.get('count') else ''
+    pixels = str(pixels_of(to)).removeprefix('torch.')
+    yield f'Images of {pixels}, 0 to 255, in the order BGR, {count}{size}; normalisation is in the file.'
     yield f'Steps before: {_steps(description)}.'
     yield from ('', '## Runtimes', '', f'{", ".join(_RUNTIMES[to])}.')
+    if 'float32_layers' in report:
+        yield f'Layers compute in float16, {report["float32_layers"]} of them and the decoding in float32.'
+    if 'metrics' in report:
+        yield 'Layers compute in 8 bits, the last ones and the decoding in float32.'
     if to in ('onnx', 'openvino'):
         command = f'python -m icconv_mm_runtime {shlex.quote(escaped(file.name))} images/ --out-dir predictions'
         yield from ('Preprocessing and decoding are in `icconv_mm_runtime`:', '', '```bash', command, '```')
@@ -87,7 +101,7 @@ def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[
 
 def _cell(text: Any) -> str:
     """Returns a text as the content of a cell: in one line, without markup."""
-    return re.sub(r'([\\`*_{}\[\]<>|#])', r'\\\1', escaped(text))
+    return re.sub(r'([\\`*_{}\[\]<>|#~&$])', r'\\\1', escaped(text))
 
 
 def _table(header: Sequence[str], rows: Any) -> list[str]:
@@ -98,7 +112,7 @@ def _table(header: Sequence[str], rows: Any) -> list[str]:
 def _task(task: Mapping[str, Any]) -> tuple[str, str, str]:
     classes = task['classes']
     more = f' and {len(classes) - _SHOWN} more' if len(classes) > _SHOWN else ''
-    return _cell(task['name']), task['kind'], ', '.join(map(_cell, classes[:_SHOWN])) + more
+    return _cell(task['name']), task['kind'], '; '.join(map(_cell, classes[:_SHOWN])) + more
 
 
 def _steps(description: Mapping[str, Any]) -> str:
@@ -122,13 +136,17 @@ def _checks(report: Mapping[str, Any]) -> Iterator[str]:
     found = dict(report['check'])
     images = found.pop('images')
     yield from ('## Check', '', f'The largest differences between the file and the model, on {images} images:', '')
-    named = ((name, f'{value:.2g} {_LIMITS.get(name, "")}'.strip()) for name, value in found.items())
+    named = ((name, f'{_figure(value)} {_UNITS.get(name, "")}'.strip()) for name, value in found.items())
     yield from (*_table(['results', 'difference'], named), '')
     metrics = report.get('metrics')
     if isinstance(metrics, Mapping):
         rows = ((_cell(name), *(f'{each[which]:.4g}' for which in ('model', 'file'))) for name, each in metrics.items())
         yield from ('## Metrics', '', "On the config's test dataset:", '')
         yield from (*_table(['metric', 'model', 'file'], rows), '')
+
+
+def _figure(value: float) -> str:
+    return f'{value:.0f}' if float(value).is_integer() else f'{value:.2g}'
 
 
 def _origin(description: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

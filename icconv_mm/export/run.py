@@ -39,6 +39,8 @@ def file_of(
     out = Path(out) if out is not None else Path(checkpoint).with_suffix(writers.FORMATS[to])
     if out.suffix != writers.FORMATS[to]:
         raise ArgumentError('out', f'expected a name that ends in {writers.FORMATS[to]}, got {out}')
+    if out.is_dir():
+        raise ArgumentError('out', f'{out} is a folder')
     for name, value in (('int8', int8), ('half', half or None)):
         if value is not None and to in writers.OF_TORCH:
             raise ArgumentError(name, f"expected to='onnx' or 'openvino', got {to!r}")

@@ -35,7 +35,7 @@ def test_what_a_card_says(tmp_path):
     for line in (
         '# net.onnx',
         'A network that icconv_mm exported: config net.py.',
-        r'|  | detection | ball, a\|b\\n\<!-- \`x\` |',
+        r'|  | detection | ball; a\|b\\n\<!-- \`x\` |',
         '| bytes of the file | 123 |',
         '| convolutions of the file | 152 |',
         '| scores | 1.5e-06 |',
@@ -68,6 +68,51 @@ def test_what_some_cards_say(tmp_path):
     assert 'of 48x64 pixels' in text
 
 
+@pytest.mark.parametrize(
+    ('to', 'changes', 'line'),
+    [
+        ('onnx', {}, 'Images of uint8, 0 to 255, in the order BGR, of any size; normalisation is in the file.'),
+        ('program', {}, 'Images of float32, 0 to 255, in the order BGR, of any size; normalisation is in the file.'),
+        ('onnx', {'float32_layers': 3}, 'Layers compute in float16, 3 of them and the decoding in float32.'),
+        ('onnx', {'metrics': {}}, 'Layers compute in 8 bits, the last ones and the decoding in float32.'),
+        (
+            'onnx',
+            {'check': {'images': 9, 'missing': 120.0}},
+            '| missing | 120 boxes or people that only one of the two has |',
+        ),
+    ],
+)
+def test_how_a_file_computes(tmp_path, to, changes, line):
+    lines = write(tmp_path / 'net.onnx', to, **changes).read_text().splitlines()
+    assert line in lines and ('compute in' in line) == any('compute in' in each for each in lines)
+
+
+def test_class_names_are_no_markup(tmp_path):
+    """As a parser of the dialect of GitHub and Hugging Face reads them."""
+    markdown = pytest.importorskip('markdown_it')
+    names = [
+        'a|b',
+        'tench, Tinca tinca',
+        '`x`',
+        '<b>',
+        '[x](y)',
+        '~~s~~',
+        '&lt;',
+        '*a*',
+        '__a__',
+        '# head',
+        '\\|',
+        '![i](j)',
+        '$x$',
+    ]
+    text = write(tmp_path / 'net.onnx', tasks=[{**BOXES, 'classes': names}]).read_text()
+    tokens = markdown.MarkdownIt('gfm-like', {'linkify': False}).parse(text)
+    (cell,) = (token for token in tokens if token.type == 'inline' and token.content.startswith('a|b'))
+    assert '; '.join(names) == ''.join(child.content for child in cell.children)
+    assert {child.type for child in cell.children} <= {'text', 'text_special'}
+    assert r'\$x\$' in text  # mathematics, which is no part of that dialect's parser
+
+
 def test_a_card_replaces_nothing_of_others(tmp_path):
     readme, beside = tmp_path / 'README.md', tmp_path / 'net.md'
     assert write(tmp_path / 'net.onnx') == readme
@@ -79,3 +124,7 @@ def test_a_card_replaces_nothing_of_others(tmp_path):
     beside.write_bytes(b'mine \xff')
     assert write(tmp_path / 'net.onnx') is None
     assert (readme.read_text(), beside.read_bytes()) == (edited, b'mine \xff')
+    for path in (readme, beside):
+        path.unlink()
+        path.mkdir()
+    assert write(tmp_path / 'net.onnx') is None

@@ -15,6 +15,8 @@ pytest.importorskip('onnxscript')
 if not EXPORTS:
     pytest.skip('this torch is too old for exports', allow_module_level=True)
 
+from icconv_mm.errors import ArgumentError
+from icconv_mm.export import run
 from icconv_mm.export.networks import capture
 from icconv_mm.export.onnx_files import to_onnx
 from icconv_mm.export.operators import adaptive_mean, best
@@ -113,6 +115,13 @@ def test_a_program_needs_no_library_of_onnx(repo, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == 'net.pt2\n', done.stderr
     assert (tmp_path / 'net.pt2').is_file()
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    """Before the work, not when the finished file is moved there."""
+    (tmp_path / 'net.pt2').mkdir()
+    with pytest.raises(ArgumentError, match=r'out: .*net\.pt2 is a folder'):
+        run.file_of('program', tmp_path / 'net.pt2', '', None, False, False)
 
 
 def test_a_fixed_size_stores_no_tensor_of_one_value():

@@ -142,7 +142,20 @@ def test_arguments_that_cannot_be_used(images, network, tmp_path):
     (tmp_path / 'bare').mkdir()
     with pytest.raises(RuntimeInputError, match=r'bare: no image \(.jpg, '):
         predict(tmp_path / 'bare', network)
+    for name, value in {
+        'batch_size': 0,
+        'num_cpus': 0.5,
+        'concurrency': 0,
+        'concurrency must be a whole number from 1 to 2': (3, 2),
+    }.items():
+        with pytest.raises(RuntimeInputError, match=f'{name}.*, got '):
+            predict(images, network, **{name.split()[0]: value})
     assert not ray.is_initialized()
+
+
+def test_a_dataset_of_something_else(local, network):
+    with pytest.raises(Exception, match='images: the dataset has no column path, only name, size'):
+        predict(ray.data.from_items([{'name': 'a.png', 'size': 3}]), network).take_all()
 
 
 def test_a_device_that_workers_do_not_have(local, images, network):

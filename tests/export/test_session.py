@@ -1,5 +1,6 @@
 """Sessions and their command: images that fail, names, and what is written."""
 
+import errno
 import functools
 import json
 import os
@@ -205,8 +206,8 @@ def test_files_of_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
 
     path = tmp_path / 'predictions.json'
     write_file(path, b'old')
-    with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
-        patch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError('full')))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"full: '.*predictions\.json'"):
+        patch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'full')))
         write_file(path, b'new')
     assert [each.name for each in tmp_path.iterdir()] == ['predictions.json'] and path.read_bytes() == b'old'
     write_file(path, b'new')
@@ -262,6 +263,36 @@ def test_keypoints_of_maps_that_are_smaller_than_the_input():
     session = Session.of(described(steps=steps, batch=rule, tasks=[task]), run, 'net')
     (keypoint,) = next(session.predict(random_image(120, 160))).tasks['']['keypoints'][0]
     np.testing.assert_allclose(keypoint, [96.5, 64.5])  # 12 and 8 of cells of 4 pixels, each of 2 of the image
+
+
+def test_results_of_a_former_run_stay_if_all_images_fail(tmp_path, monkeypatch):
+    from icconv_mm_runtime import __main__ as command
+
+    monkeypatch.setattr(command, 'Session', lambda *_: classified())
+    (tmp_path / 'predictions.json').write_text('[1]')
+    for images, message in {('a',): 'error: a: no such file', ('a', 'b'): 'error: all 2 images failed:\n  a: '}.items():
+        with pytest.raises(SystemExit) as end:
+            command.main(['net.onnx', *images, '--out-dir', str(tmp_path)])
+        assert str(end.value).startswith(message) and (tmp_path / 'predictions.json').read_text() == '[1]'
+
+
+def test_a_result_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    """The message has the path of the result, neither that of the image nor that of a temporary file."""
+    from icconv_mm_runtime import __main__ as command
+
+    monkeypatch.setattr(command, 'Session', lambda *_: classified())
+    image, out = tmp_path / 'a.png', tmp_path / 'out'
+    cv2.imwrite(str(image), random_image(20, 30))
+    for taken, said in (('vis/a.png', 'Is a directory'), ('predictions.json', 'Is a directory')):
+        (out / taken).mkdir(parents=True)
+        with pytest.raises(SystemExit) as end:
+            command.main(['net.onnx', str(image), '--out-dir', str(out)])
+        assert end.value.code == f'error: {out / taken}: {said}'
+        (out / taken).rmdir()
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit) as end:
+        command.main(['net.onnx', str(image), '--out-dir', str(tmp_path / 'file')])
+    assert end.value.code == f'error: {tmp_path}/file/vis: Not a directory'
 
 
 def test_images_of_a_second_run_replace_those_of_the_first(tmp_path):

@@ -82,6 +82,10 @@ def test_a_file_of_digits_is_no_camera(tmp_path, capture, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('0').write_bytes(cv2.imencode('.png', random_image(8, 9))[1])
     assert next(means().predict('0')).image.shape == (8, 9, 3) and not capture.opened
+    with pytest.raises(RuntimeInputError, match=rf'{10**20}: no such file'):  # no camera has such a number
+        next(means().predict(str(10**20)))
+    with pytest.raises(RuntimeInputError, match='images: a name is empty'):  # not the images of this folder
+        next(means().predict(''))
 
 
 def test_the_command_ends_a_stream(capture, tmp_path, monkeypatch, capsys):
@@ -279,12 +283,43 @@ def test_times(tmp_path, capsys, monkeypatch):
     assert seen[-1] == (2, 3, 480, 640) and 'images per second, 2 in a batch' in capsys.readouterr().out
     with pytest.raises(RuntimeInputError, match='runs must be a whole number from 1 to 1000000, got 0'):
         session.benchmark(runs=0)
+    with pytest.raises(RuntimeInputError, match='images: there are none'):
+        session.benchmark([])
 
 
 @pytest.mark.parametrize(
-    'arguments', [[], ['a.png'], ['--out-dir', 'x'], ['a.png', '--out-dir', 'x', '--max-images', '0']]
+    ('arguments', 'message'),
+    [
+        ('', 'images and --out-dir are required, or --web or --benchmark'),
+        ('a.png', 'images and --out-dir are required'),
+        ('--out-dir x', 'images and --out-dir are required'),
+        ('a.png --out-dir x --max-images 0', '--max-images must be 1 or more'),
+        ('a.png --out-dir x --score-thr nan', 'argument --score-thr: expected a number, got nan'),
+        ('a.png --out-dir x --json-score-thr nan', 'argument --json-score-thr: expected a number, got nan'),
+        ('--serve', '--serve: no effect without --web'),
+        ('a.png --out-dir x --single-file', '--single-file: no effect without --web'),
+        ('a.png --web x', 'images: no effect with --web'),
+        ('--web x --benchmark', '--benchmark: no effect with --web'),
+        ('--web x --device cpu', '--device: no effect with --web'),
+        ('--benchmark --serve', '--serve: no effect without --web'),
+        ('--benchmark --out-dir x', '--out-dir: no effect with --benchmark'),
+        ('--benchmark --no-draw', '--no-draw: no effect with --benchmark'),
+        ('--benchmark a.png --tile 64', '--tile: no effect with --benchmark'),
+        *((f'--web x --serve {port}', f'expected a port from 0 to 65535, got {port}') for port in ('65536', '-1', 'a')),
+    ],
 )
-def test_arguments_of_the_command(arguments, capsys):
+def test_arguments_of_the_command(arguments, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main(['net.onnx', *arguments.split()])
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments', [['a.png', '--out-dir', 'x'], ['--benchmark']])
+def test_an_interruption_has_no_traceback(arguments, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, 'Session', interrupted)
     with pytest.raises(SystemExit) as end:
         command.main(['net.onnx', *arguments])
-    assert end.value.code == 2
+    assert end.value.code == 130 and capsys.readouterr().err == 'interrupted\n'

@@ -396,7 +396,7 @@ def test_npm_fetches_the_package_once(tmp_path, monkeypatch):
         web.package()
 
 
-def test_what_the_command_refuses(tmp_path, monkeypatch, capsys):
+def test_what_the_command_refuses(tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
     from icconv_mm_runtime.__main__ import main
 
@@ -413,6 +413,12 @@ def test_what_the_command_refuses(tmp_path, monkeypatch, capsys):
             main([str(tmp_path / name), '--web', str(tmp_path / 'page')])
         assert message in str(end.value) and '\n' not in str(end.value)
     assert not (tmp_path / 'page').exists()
-    with pytest.raises(SystemExit):
-        main([str(file)])
-    assert 'images and --out-dir are required, or --web' in capsys.readouterr().err
+
+
+def test_a_port_that_another_program_has(tmp_path, monkeypatch):
+    from icconv_mm_runtime.__main__ import main
+
+    monkeypatch.setattr(web, 'write_page', lambda *_: tmp_path / 'index.html')
+    with web.server(tmp_path) as other, pytest.raises(SystemExit) as end:
+        main(['net.onnx', '--web', str(tmp_path), '--serve', str(other.server_port)])
+    assert end.value.code == f'error: --serve {other.server_port}: Address already in use'

@@ -72,7 +72,7 @@ def make_small(run: TaskRun, size: tuple[int, int]) -> None:
                 node[key] = 0.0
             elif key in ('max_per_img', 'nms_pre') and value > 0:
                 node[key] = min(value, 100)
-            elif key == 'pattern':
+            elif key == 'pattern' and value is not None:
                 node[key] = 'geometric_d4'
     for transform in inference_transforms(run):
         if kind_of(transform) == 'Resize':

@@ -1,0 +1,21 @@
+"""The survey makes recipes small without making them others."""
+
+import pytest
+from pages import REPO
+
+pytest.importorskip('mmseg')
+
+from export_survey import make_small
+from icconv_mm import apis
+from icconv_mm.runner.predict import build_model
+from icconv_mm.runner.prepare import prepare
+
+
+@pytest.mark.parametrize('name', ['fpn_ic-r18_miniature', 'fpn_ic-r18-supernet_miniature'])
+def test_a_small_recipe_has_a_pattern_only_where_the_recipe_has(name):
+    run = apis.load_run(REPO / f'configs/semantic_segmentation/{name}.py')
+    had = run.cfg.model.backbone.pattern is not None
+    make_small(run, (64, 64))
+    assert run.cfg.model.backbone.pattern == ('geometric_d4' if had else None)
+    prepare(run)
+    build_model(run)
