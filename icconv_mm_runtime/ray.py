@@ -23,7 +23,7 @@ _BOX = pa.struct([(name, pa.float32()) for name in ('x1', 'y1', 'x2', 'y2')])
 _RLE = pa.struct([('size', pa.list_(pa.int32())), ('counts', pa.string())])
 _KEYPOINT = pa.struct([(name, pa.float32()) for name in ('x', 'y', 'score')])
 # One for all files: types that are inferred change with the content, and readers refuse a folder with both.
-ROWS = pa.schema(
+ROW_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ('path', 'task', 'error')),
         *((name, pa.int32()) for name in ('height', 'width')),
@@ -49,7 +49,7 @@ def predict(
     num_gpus: float = 0,
     device: str | None = None,
 ) -> Dataset:
-    """Returns a dataset with a row for each task of each image: columns of :data:`ROWS`, null where there is nothing.
+    """Returns a dataset with a row for each task of each image: columns of :data:`ROW_SCHEMA`, null where there is nothing.
 
     An image that cannot be used has one row, with the error. Masks are COCO's RLE; a segmentation map is a mask for
     each class in it. The order of the images is not kept.
@@ -156,7 +156,7 @@ class _Worker:
                     rows += self._rows(found)
             except RuntimeInputError as error:
                 rows.append({'path': path, 'error': str(error)})
-        return pa.Table.from_pylist(rows, ROWS)
+        return pa.Table.from_pylist(rows, ROW_SCHEMA)
 
     def _read(self, path: str) -> bytes:
         with refusing(path), self.filesystem.open_input_file(path) as file:

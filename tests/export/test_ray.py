@@ -24,7 +24,7 @@ import ray
 
 from icconv_mm_runtime import RuntimeInputError, Session
 from icconv_mm_runtime.coco import encode_rle
-from icconv_mm_runtime.ray import ROWS, predict
+from icconv_mm_runtime.ray import ROW_SCHEMA, predict
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def test_rows_are_what_a_session_predicts(local, images, network, tmp_path):
     found = predict(str(images), network, batch_size=4, concurrency=2)
     found.write_parquet(str(tmp_path / 'found'))
     table = ds.dataset(tmp_path / 'found').to_table()
-    assert table.schema.equals(ROWS)
+    assert table.schema.equals(ROW_SCHEMA)
     rows = {(row['path'], row['task']): row for row in table.to_pylist()}
     assert len(rows) == len(table) == 71 * 5 + 3
     for path, prediction in Session(network, threads=1).try_predict(paths, batch_size=4):
