@@ -49,7 +49,9 @@ def predict(
     num_gpus: float = 0,
     device: str | None = None,
 ) -> Dataset:
-    """Returns a dataset with a row for each task of each image: columns of :data:`ROW_SCHEMA`, null where there is nothing.
+    """Returns a dataset with a row for each task of each image.
+
+    Columns are those of :data:`ROW_SCHEMA`, null where there is nothing.
 
     An image that cannot be used has one row, with the error. Masks are COCO's RLE; a segmentation map is a mask for
     each class in it. The order of the images is not kept.
