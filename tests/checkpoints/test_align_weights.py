@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import classifier
+from random_weights import with_random_weights
 from torch import nn
 
 from icconv_mm import create_model
@@ -33,13 +34,7 @@ NETWORKS = {
 
 
 def network_of(kind, settings, pattern) -> nn.Module:
-    network = kind(**settings, pattern=pattern, base_channels=16).eval()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim == 4 else 0.3)
-    for name, buffer in network.named_buffers():
-        if name.endswith(('running_mean', 'running_var')):
-            buffer.uniform_(0.5, 1.5)
-    return network
+    return with_random_weights(kind(**settings, pattern=pattern, base_channels=16))
 
 
 def is_aligned(pattern: DilationPattern, block: int) -> bool:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from random_weights import with_random_weights
 from torch import nn
 
 from icconv_mm.backbones import ICResNet, ICResNeXt
@@ -20,14 +21,7 @@ NETWORKS = {
 
 
 def _supernet(kind, settings, d_max) -> nn.Module:
-    """A supernet as training might leave it: no tap, mean or variance equals another."""
-    network = kind(**settings, supernet_d_max=d_max, base_channels=8).eval()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5 if parameter.ndim == 4 else 0.3)
-    for name, buffer in network.named_buffers():
-        if name.endswith(('running_mean', 'running_var')):
-            buffer.uniform_(0.5, 1.5)
-    return network
+    return with_random_weights(kind(**settings, supernet_d_max=d_max, base_channels=8))
 
 
 @torch.no_grad()
