@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,10 @@ def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict]]:
 
 
 def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict[str, Any], RunFunction]:
-    import openvino
 
     # float32 also where the CPU is faster with less: the results equal those checked at export
     options = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
-    core = openvino.Core()
+    core = _core()
     # a device without a number is the first of its kind, as for OpenVINO itself
     known = {f'openvino:{name}'.lower(): name for name in core.available_devices}
     kinds = {name.split('.')[0]: target.split('.')[0] for name, target in known.items()}
@@ -129,6 +129,18 @@ def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict
         return dict(zip(names, compiled(dict(inputs)).to_tuple()))
 
     return metadata, run
+
+
+@cache
+def _core() -> Any:
+    """Returns the process's one core of OpenVINO.
+
+    OpenVINO 2026.4.1 gives a thread a signal stack for each core with a CPU. If cores end in the order in which they
+    began, the thread keeps one that is freed, and ends at the next signal that Python handles.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _check_weights(file: Path, known: str | None) -> None:

@@ -113,3 +113,34 @@ def test_a_runtime_that_is_missing(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RuntimeInputError, match='needs onnxruntime or openvino: pip install onnxruntime'):
         Session(tmp_path / 'net.onnx')
+
+
+SIGNAL_STACK = """
+import ctypes, gc, sys
+from icconv_mm_runtime import Session
+
+class Stack(ctypes.Structure):
+    _fields_ = [('start', ctypes.c_void_p), ('flags', ctypes.c_int), ('size', ctypes.c_size_t)]
+
+first = Session(sys.argv[1], device='openvino')
+second = Session(sys.argv[1], device='openvino')
+del first
+gc.collect()
+del second
+gc.collect()
+stack = Stack()
+ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+ranges = [line.split()[0].split('-') for line in open('/proc/self/maps')]
+mapped = any(int(start, 16) <= (stack.start or 0) < int(end, 16) for start, end in ranges)
+print('valid' if stack.start is None or mapped else 'freed')
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
+def test_sessions_of_openvino_leave_no_freed_signal_stack(tmp_path, repo):
+    """Python runs its signal handlers on it: a process whose DataLoader's workers end would crash."""
+    pytest.importorskip('openvino')
+    onnx_file(tmp_path / 'net.onnx', described())
+    command = [sys.executable, '-c', SIGNAL_STACK, str(tmp_path / 'net.onnx')]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True)
+    assert done.stdout == 'valid\n', done.stderr
