@@ -102,10 +102,11 @@ def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict]]:
 
 
 def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict[str, Any], RunFunction]:
+    import openvino
 
     # float32 also where the CPU is faster with less: the results equal those checked at export
     options = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
-    core = _core()
+    core = _core(openvino.Core)
     # a device without a number is the first of its kind, as for OpenVINO itself
     known = {f'openvino:{name}'.lower(): name for name in core.available_devices}
     kinds = {name.split('.')[0]: target.split('.')[0] for name, target in known.items()}
@@ -132,15 +133,13 @@ def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict
 
 
 @cache
-def _core() -> Any:
+def _core(kind: Callable[[], Any]) -> Any:
     """Returns the process's one core of OpenVINO.
 
     OpenVINO 2026.4.1 gives a thread a signal stack for each core with a CPU. If cores end in the order in which they
     began, the thread keeps one that is freed, and ends at the next signal that Python handles.
     """
-    import openvino
-
-    return openvino.Core()
+    return kind()
 
 
 def _check_weights(file: Path, known: str | None) -> None:
