@@ -1,6 +1,5 @@
 """Drives a headless Chromium by the DevTools protocol over pipes; needs nothing but the browser."""
 
-import base64
 import json
 import os
 import shutil
@@ -86,17 +85,6 @@ class Page:
         root = self.call('DOM.getDocument')['root']['nodeId']
         node = self.call('DOM.querySelector', nodeId=root, selector=selector)['nodeId']
         self.call('DOM.setFileInputFiles', nodeId=node, files=[str(file)])
-
-    def screenshot(self, file: str | Path, width: int, height: int, scale: float = 1.0) -> None:
-        """Writes a PNG of the page in a window of this size in CSS pixels."""
-        self.resize(width, height, scale)
-        Path(file).write_bytes(base64.b64decode(self.call('Page.captureScreenshot', format='png')['data']))
-
-    def resize(self, width: int, height: int, scale: float = 1.0) -> None:
-        """Sets the size of the window in CSS pixels."""
-        options = {'width': width, 'height': height, 'deviceScaleFactor': scale, 'mobile': False}
-        self.call('Emulation.setDeviceMetricsOverride', **options)
-        self.run('new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))')
 
 
 @contextmanager
