@@ -10,8 +10,10 @@ Examples:
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
@@ -38,16 +40,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     formats = 'onnx', 'openvino', 'pt2', 'program'
     parser.add_argument('--to', choices=formats, default='onnx', help='format; default: onnx')
     args = parser.parse_args(argv)
-    shorten_backbones()
     print('| recipe | largest differences, or the reason |\n|---|---|')
-    for path in args.recipes or sorted(CONFIGS.glob('[!_]*/*.py')):
-        print(f'| `{path.parent.name}/{path.stem}` | {_outcome(path, args.images, args.to)} |', flush=True)
+    with short_backbones():
+        for path in args.recipes or sorted(CONFIGS.glob('[!_]*/*.py')):
+            print(f'| `{path.parent.name}/{path.stem}` | {_outcome(path, args.images, args.to)} |', flush=True)
 
 
-def shorten_backbones() -> None:
-    """One block in each stage of the backbones, in this process."""
-    for kind in (ResNet, *ResNet.__subclasses__()):
-        kind.arch_settings = {depth: (block, (1, 1, 1, 1)) for depth, (block, _) in kind.arch_settings.items()}
+@contextmanager
+def short_backbones() -> Iterator[None]:
+    """Gives the stages of the backbones one block each, within a `with`."""
+    with ExitStack() as stack:
+        for kind in (ResNet, *ResNet.__subclasses__()):
+            short = {depth: (block, (1, 1, 1, 1)) for depth, (block, _) in kind.arch_settings.items()}
+            stack.enter_context(mock.patch.object(kind, 'arch_settings', short))
+        yield
 
 
 def _outcome(path: Path, images: str, to: str) -> str:

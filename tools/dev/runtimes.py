@@ -51,49 +51,55 @@ Arrays = Mapping[str, np.ndarray]
 def make(folder: Path, families: Sequence[str]) -> None:
     """Writes the files of each family, and the inputs and outputs of its program in torch."""
     import cv2
+
+    from export_survey import short_backbones
+
+    folder.mkdir(parents=True, exist_ok=True)
+    colors = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
+    image = cv2.resize(colors, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    for family in families or FAMILIES:
+        with short_backbones():
+            _make_family(folder / family, family, image)
+        print(family, flush=True)
+
+
+def _make_family(stem: Path, family: str, image: np.ndarray) -> None:
+    import cv2
     import torch
 
-    from export_survey import CONFIGS, make_small, save_random, shorten_backbones
+    from export_survey import CONFIGS, make_small, save_random
     from icconv_mm import apis
     from icconv_mm.config_tree import kind_of
     from icconv_mm.runner.predict import inference_transforms
     from icconv_mm_runtime import Session
 
-    shorten_backbones()
-    folder.mkdir(parents=True, exist_ok=True)
-    colors = np.random.default_rng(3).integers(0, 256, (16, 16, 3), np.uint8)
-    image = cv2.resize(colors, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
-    for family in families or FAMILIES:
-        config = FAMILIES[family]
-        stem = folder / family
-        run = apis.load_run(CONFIGS / f'{config}.py')
-        make_small(run, (SIDE, SIDE))
-        for transform in inference_transforms(run):
-            if kind_of(transform) == 'ResizeEdge':
-                transform['scale'] = SIDE
-            elif kind_of(transform) == 'CenterCrop':
-                transform['crop_size'] = SIDE
-        if family == 'AE':
-            run.cfg.model.test_cfg['flip_test'] = True
-        elif family == 'RTMO':
-            run.cfg.model.test_cfg['score_thr'] = 0.5  # runtimes round sigmoids near 0 differently
-        with tempfile.TemporaryDirectory() as temporary:
-            weights = f'{temporary}/weights.pth'
-            cv2.imwrite(f'{temporary}/image.png', image)
-            save_random(copy.deepcopy(run), weights)
-            for out, to in [('fixed.onnx', 'onnx'), ('free.onnx', 'onnx'), ('fixed.pt2', 'program')]:
-                fixed = FORMS[out.partition('.')[0]]
-                apis.export(copy.deepcopy(run), weights, to, f'{stem}.{out}', images=temporary, fixed=fixed)
-        session = Session(f'{stem}.fixed.onnx')
-        inputs = {'image': image.transpose(2, 0, 1)[None]}
-        if session.metadata['batch']['sized']:
-            inputs['size'] = np.array([[SIDE - 16, SIDE - 32, 1, 1]], np.float32)
-        with torch.no_grad():
-            outputs = torch.export.load(f'{stem}.fixed.pt2').module()(*_arguments(inputs))
-        names = [name for task in session.metadata['tasks'] for name in _outputs_of(task)]
-        known = {f'output {name}': value.numpy() for name, value in zip(names, outputs, strict=True)}
-        np.savez(f'{stem}.npz', **{f'input {name}': value for name, value in inputs.items()}, **known)
-        print(family, flush=True)
+    run = apis.load_run(CONFIGS / f'{FAMILIES[family]}.py')
+    make_small(run, (SIDE, SIDE))
+    for transform in inference_transforms(run):
+        if kind_of(transform) == 'ResizeEdge':
+            transform['scale'] = SIDE
+        elif kind_of(transform) == 'CenterCrop':
+            transform['crop_size'] = SIDE
+    if family == 'AE':
+        run.cfg.model.test_cfg['flip_test'] = True
+    elif family == 'RTMO':
+        run.cfg.model.test_cfg['score_thr'] = 0.5  # runtimes round sigmoids near 0 differently
+    with tempfile.TemporaryDirectory() as temporary:
+        weights = f'{temporary}/weights.pth'
+        cv2.imwrite(f'{temporary}/image.png', image)
+        save_random(copy.deepcopy(run), weights)
+        for out, to in [('fixed.onnx', 'onnx'), ('free.onnx', 'onnx'), ('fixed.pt2', 'program')]:
+            fixed = FORMS[out.partition('.')[0]]
+            apis.export(copy.deepcopy(run), weights, to, f'{stem}.{out}', images=temporary, fixed=fixed)
+    session = Session(f'{stem}.fixed.onnx')
+    inputs = {'image': image.transpose(2, 0, 1)[None]}
+    if session.metadata['batch']['sized']:
+        inputs['size'] = np.array([[SIDE - 16, SIDE - 32, 1, 1]], np.float32)
+    with torch.no_grad():
+        outputs = torch.export.load(f'{stem}.fixed.pt2').module()(*_arguments(inputs))
+    names = [name for task in session.metadata['tasks'] for name in _outputs_of(task)]
+    known = {f'output {name}': value.numpy() for name, value in zip(names, outputs, strict=True)}
+    np.savez(f'{stem}.npz', **{f'input {name}': value for name, value in inputs.items()}, **known)
 
 
 def _outputs_of(task: Mapping[str, Any]) -> list[str]:

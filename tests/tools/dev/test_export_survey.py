@@ -5,8 +5,9 @@ from pages import REPO
 
 pytest.importorskip('mmseg')
 
-from export_survey import make_small
+from export_survey import make_small, short_backbones
 from icconv_mm import apis
+from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 from icconv_mm.runner.predict import build_model
 from icconv_mm.runner.prepare import prepare
 
@@ -19,3 +20,11 @@ def test_a_small_recipe_has_a_pattern_only_where_the_recipe_has(name):
     assert run.cfg.model.backbone.pattern == ('geometric_d4' if had else None)
     prepare(run)
     build_model(run)
+
+
+def test_backbones_are_short_only_within():
+    kinds = ResNet, ICResNet, PyConvResNet
+    before = [kind.arch_settings for kind in kinds]
+    with short_backbones():
+        assert {blocks for kind in kinds for _, blocks in kind.arch_settings.values()} == {(1, 1, 1, 1)}
+    assert [kind.arch_settings for kind in kinds] == before
