@@ -17,7 +17,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -145,13 +148,13 @@ const ort = require(process.argv[1]), fs = require('fs'), [folder, file] = proce
 """
 
 
-def _of_node(package: str, file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
+def onnxruntime_node(file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         given = [[name, str(value.dtype), value.shape] for name, value in inputs.items()]
         Path(folder, 'inputs.json').write_text(json.dumps(given))
         for name, value in inputs.items():
             Path(folder, f'{name}.bin').write_bytes(value.tobytes())
-        _call('node', '-e', _NODE, package, folder, str(file))
+        _call('node', '-e', _NODE, 'onnxruntime-node', folder, str(file))
         made = json.loads(Path(folder, 'outputs.json').read_text())
         return {
             name: np.frombuffer(Path(folder, f'{name}.out').read_bytes(), kind).reshape(shape)
@@ -159,12 +162,45 @@ def _of_node(package: str, file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
         }
 
 
-def onnxruntime_node(file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
-    return _of_node('onnxruntime-node', file, inputs)
+_PAGE = """
+(async () => {
+  const ort = await import('/dist/ort.wasm.min.mjs'), feeds = {}, found = {};
+  for (const [name, type, dims] of GIVEN) {
+    const data = await (await fetch(`/${name}.bin`)).arrayBuffer();
+    feeds[name] = new ort.Tensor(type, type === 'uint8' ? new Uint8Array(data) : new Float32Array(data), dims);
+  }
+  ort.env.wasm.numThreads = 1;
+  const session = await ort.InferenceSession.create('/network.onnx', { executionProviders: ['wasm'] });
+  for (const [name, { type, dims, data }] of Object.entries(await session.run(feeds))) {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    const text = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+    found[name] = [type, dims.map(Number), text];
+  }
+  return found;
+})()
+"""
 
 
 def onnxruntime_web(file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
-    return _of_node('onnxruntime-web', file, inputs)  # its WebAssembly, under Node.js
+    """WebAssembly on one thread of a headless Chromium."""
+    from icconv_workshop.browser import browser
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, 'index.html').write_text('<!doctype html>')
+        Path(folder, 'dist').symlink_to(Path('node_modules/onnxruntime-web/dist').resolve())
+        Path(folder, 'network.onnx').symlink_to(file.resolve())
+        for name, value in inputs.items():
+            Path(folder, f'{name}.bin').write_bytes(value.tobytes())
+        given = json.dumps([[name, str(value.dtype), value.shape] for name, value in inputs.items()])
+        handler = partial(SimpleHTTPRequestHandler, directory=folder)
+        with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server, browser() as page:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            try:
+                page.open(f'http://127.0.0.1:{server.server_port}/')
+                made = page.run(_PAGE.replace('GIVEN', given))
+            finally:
+                server.shutdown()
+    return {name: np.frombuffer(bytes.fromhex(text), kind).reshape(shape) for name, (kind, shape, text) in made.items()}
 
 
 def openvino(file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
