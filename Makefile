@@ -5,6 +5,8 @@
 #                 COMPARISONS="search sepc", WORKERS=2
 # make gpu        the tests of a GPU, and the benchmark on it: with DEVICE=cuda, or with PYTHON, an interpreter that has
 #                 torch with CUDA, pytest and this package
+# make wheel      a wheel with compiled CPU operators, in dist/, for the Python and the torch of the environment, or with
+#                 PYTHON, an interpreter that has torch, setuptools and wheel, for those
 # make docs       the documentation as a site: build/docs/index.html
 # make fuzz       hostile files and calls for MINUTES; make sanitize the operators under the sanitizers
 # make clean      removes builds and environments, and leaves the results of all runs (work_dirs)
@@ -34,7 +36,7 @@ export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 # containers, each process would compile all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup setup-tests demo evidence gpu test test-all sanitize fuzz lint docs clean
+.PHONY: setup setup-tests demo evidence gpu wheel test test-all sanitize fuzz lint docs clean
 
 setup:
 	@$(SETUP)
@@ -56,6 +58,11 @@ gpu: $(if $(PYTHON),,setup-tests)
 	@mkdir -p work_dirs
 	$(PYTHON_OF_GPU) -m pytest -q -m gpu
 	$(PYTHON_OF_GPU) tools/dev/benchmark.py --device cuda --out work_dirs/gpu.json
+
+# setuptools would take yesterday's files from its folders.
+wheel: $(if $(PYTHON),,setup)
+	@rm -rf build/lib.* build/bdist.*
+	ICCONV_MM_EXT=wheel $(or $(PYTHON),$(BIN)/python) -m pip wheel --no-build-isolation --no-deps -w dist .
 
 # The ends of the supported range run these; the default torch runs everything.
 test: lint

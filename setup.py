@@ -2,8 +2,10 @@
 
 Environment variables:
     ICCONV_MM_EXT: ``auto`` (default) compiles the operators where torch and a C++ compiler are at hand, with CUDA where
-        nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed build an error;
-        ``cuda`` makes a build without CUDA an error, too.
+        torch sees a GPU and nvcc matches torch's CUDA; ``off`` never; ``cpu`` without CUDA; ``require`` makes a failed
+        build an error; ``cuda`` makes a build without CUDA an error, too; ``wheel`` is ``cpu`` with a failed build an
+        error and the torch version in the package's version (``make wheel``).
+    TORCH_CUDA_ARCH_LIST: the GPUs to compile for, also where torch sees none.
 """
 
 import os
@@ -19,7 +21,7 @@ from setuptools.command.editable_wheel import editable_wheel as _editable_wheel
 ROOT = Path(__file__).resolve().parent
 MIM_ITEMS = ('configs', 'tools', 'model-index.yml', 'constraints')  # the last for icconv_mm.install_openmmlab
 EXT_MODE = os.environ.get('ICCONV_MM_EXT', 'auto')
-MODES = ('auto', 'off', 'cpu', 'require', 'cuda')
+MODES = ('auto', 'off', 'cpu', 'require', 'cuda', 'wheel')
 if EXT_MODE not in MODES:
     raise SystemExit(f'ICCONV_MM_EXT={EXT_MODE!r} is none of {MODES}')
 
@@ -29,7 +31,7 @@ def notice(text: str) -> None:
 
 
 def no_extension(reason: str) -> None:
-    if EXT_MODE in ('require', 'cuda'):
+    if EXT_MODE in ('require', 'cuda', 'wheel'):
         raise SystemExit(f'icconv_mm: the compiled operators were required, but {reason}')
     notice(f'without compiled operators ({reason}); the reference operators serve every call')
 
@@ -47,14 +49,14 @@ def nvcc_major(cuda_home: str) -> str:
 
 
 def cuda_at_hand() -> bool:
-    """Whether nvcc is here and of the major version that torch was built with; says why not."""
+    """Whether a GPU is here, and nvcc of the major version that torch was built with; says why not."""
     standard = '/usr/local/cuda'
     if Path(standard, 'bin/nvcc').exists():  # else torch takes the folder above whatever nvcc is first on PATH
         os.environ.setdefault('CUDA_HOME', standard)
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 
-    if EXT_MODE == 'cpu':
+    if EXT_MODE in ('cpu', 'wheel'):
         return False
     if torch.version.cuda is None or not CUDA_HOME or not Path(CUDA_HOME, 'bin/nvcc').exists():
         no_cuda('torch is built without CUDA' if torch.version.cuda is None else 'there is no CUDA toolkit with nvcc')
@@ -62,7 +64,11 @@ def cuda_at_hand() -> bool:
     found, wanted = nvcc_major(CUDA_HOME), torch.version.cuda.split('.')[0]
     if found != wanted:
         no_cuda(f'nvcc is of CUDA {found}, torch of CUDA {wanted}')
-    return found == wanted
+        return False
+    if EXT_MODE != 'cuda' and not torch.cuda.is_available() and not os.environ.get('TORCH_CUDA_ARCH_LIST'):
+        no_cuda('torch sees no GPU; ICCONV_MM_EXT=cuda compiles them all the same, which takes many minutes')
+        return False
+    return True
 
 
 def make_extension(cuda: bool):
@@ -71,7 +77,8 @@ def make_extension(cuda: bool):
 
     # compiled against this torch and no other: the name keeps the builds of several environments apart
     name = 'icconv_mm._C_torch' + '_'.join(torch.__version__.split('.')[:2])
-    sources = sources_of('*.cpp')
+    # ninja starts them in this order, and the longest must not come last
+    sources = sorted(sources_of('*.cpp'), key=lambda source: not {'simd', 'python'} & set(Path(source).parts))
     # without it at::parallel_for is a loop on one thread
     compile_args, link_args = ['-O3', '-fopenmp'], openmp_library(Path(torch.__file__).parent / 'lib')
     if '-g' not in os.environ.get('CFLAGS', ''):
@@ -138,6 +145,15 @@ def extension_command() -> dict:
     return {'build_ext': BuildOptional}
 
 
+def options() -> dict:
+    """A wheel of compiled operators has the torch version in its own, as it serves no other: ``0.1.0+torch2.11``."""
+    if EXT_MODE != 'wheel':
+        return {}
+    import torch
+
+    return {'egg_info': {'tag_build': '+torch' + '.'.join(torch.__version__.split('.')[:2])}}
+
+
 def left_out(folder: str, names: list[str]) -> set[str]:
     """What a wheel does without: bytecode, and the workshop of the repository."""
     return {name for name in names if name == '__pycache__' or Path(folder, name) == ROOT / 'tools' / 'dev'}
@@ -176,5 +192,6 @@ class EditableWheel(_editable_wheel):
 setup(
     packages=find_packages(include=['icconv_mm', 'icconv_mm.*', 'icconv_mm_runtime']),
     ext_modules=extension_modules(),
+    options=options(),
     cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel, **extension_command()},
 )

@@ -1,14 +1,19 @@
 """Wheel, source distribution and editable install, with and without a compiler."""
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
+import venv
 import zipfile
+from pathlib import Path
 
 import pytest
+from linked_packages import link, requirements
 
 pytestmark = pytest.mark.slow
 
@@ -101,3 +106,36 @@ def test_editable_install_is_found_by_mim(repo):
     found = run.stdout.splitlines()[-1]
     assert os.path.samefile(found, repo / 'icconv_mm')
     assert os.path.samefile(os.path.join(found, '.mim', 'tools'), repo / 'tools')
+
+
+@pytest.fixture(scope='module')
+def compiled_wheel(tree):
+    """The file that ``make wheel`` writes for this Python and its torch."""
+    if shutil.which('make') is None or shutil.which(os.environ.get('CXX', 'c++')) is None:
+        pytest.skip('there is no make or no C++ compiler')
+    done = subprocess.run(['make', 'wheel', f'PYTHON={sys.executable}'], cwd=tree, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
+    (wheel,) = (tree / 'dist').iterdir()
+    return wheel
+
+
+def test_wheel_runs_compiled_operators_where_there_is_no_compiler(compiled_wheel, tree, tmp_path):
+    torch_version = '.'.join(importlib.metadata.version('torch').split('.')[:2])
+    assert f'+torch{torch_version}-cp{sys.version_info.major}{sys.version_info.minor}-' in compiled_wheel.name
+    venv.create(tmp_path / 'venv', symlinks=True, with_pip=True)
+    python = tmp_path / 'venv/bin/python'
+    site = Path(sysconfig.get_path('purelib', vars={'base': str(tmp_path / 'venv')}))
+    link(requirements(['torch', 'numpy', 'pytest', 'hypothesis']), site)
+
+    def run(*arguments):
+        bare = {'PATH': str(tmp_path / 'venv/bin'), 'CC': 'false', 'CXX': 'false', 'HOME': str(tmp_path)}
+        bare['ICCONV_MM_REQUIRE_CPU'] = '1'  # of the tests of operators: not to skip
+        done = subprocess.run([python, '-I', *arguments], cwd=tmp_path, capture_output=True, text=True, env=bare)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        return done.stdout
+
+    run('-m', 'pip', 'install', '--no-index', '--no-deps', compiled_wheel)  # what it requires is linked
+    found = run('-c', 'import icconv_mm.ops as ops; print(ops.__file__, ops.backends()["cpu"])')
+    assert found.startswith(str(site)) and "available=True, reason='compiled operators loaded'" in found
+    tests = [tree / f'tests/ops/test_{name}.py' for name in ('kernels_cpu', 'integrated_norm', 'pyramid_sum')]
+    assert ' passed' in run('-m', 'pytest', '-q', '-p', 'no:cacheprovider', *tests)

@@ -2,9 +2,8 @@
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
-#include <torch/library.h>
 
-#include "../../common/common.h"
+#include "../operators.h"
 #include "../simd/kernels.h"
 #include "../simd/norm.h"
 
@@ -63,6 +62,8 @@ void run(at::Tensor& x, const T* shortcut, bool relu, const Affine<at::opmath_ty
   });
 }
 
+}  // namespace
+
 void batch_norm_relu_(at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const at::Tensor& mean,
                       const at::Tensor& var, double eps, const Optional<at::Tensor>& shortcut, bool relu) {
   TORCH_CHECK(x.dim() == 4 && (x.is_contiguous() || x.is_contiguous(at::MemoryFormat::ChannelsLast)),
@@ -85,9 +86,5 @@ void batch_norm_relu_(at::Tensor& x, const at::Tensor& weight, const at::Tensor&
     run(x, other, relu, affine<scalar_t>(weight, bias, mean, var, eps));
   });
 }
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) { m.impl("batch_norm_relu__compiled", TORCH_FN(batch_norm_relu_)); }
 
 }  // namespace icconv_mm::cpu

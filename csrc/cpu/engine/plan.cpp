@@ -2,11 +2,12 @@
 #include "plan.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstring>
 #include <map>
+
+#include "../../common/tensors.h"
 
 namespace icconv_mm::cpu {
 namespace {
@@ -287,7 +288,7 @@ void fill_all(const Plan& plan, const std::vector<Filters>& levels, float* packe
 }  // namespace
 
 at::Tensor pack_weights(const Plan& plan, const std::vector<Filters>& levels, const at::TensorOptions& options) {
-  at::Tensor packed = at::empty({plan.weight_size}, options.dtype(at::kFloat));
+  at::Tensor packed = empty({plan.weight_size}, options.dtype(at::kFloat));
   if (levels[0].tensor->scalar_type() == at::kBFloat16)
     fill_all<at::BFloat16>(plan, levels, packed.mutable_data_ptr<float>());
   else

@@ -2,10 +2,11 @@
 #include "weight_grad.h"
 
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <utility>
+
+#include "../../common/tensors.h"
 
 namespace icconv_mm::cpu {
 namespace {
@@ -44,7 +45,7 @@ class WeightGradient {
     const int64_t parts = at::get_num_threads();
     const std::vector<size_t> cuts = cut(parts);
     const int64_t most = place_sums(cuts);
-    const at::Tensor sums = at::empty({parts, most}, at::TensorOptions().dtype(at::kFloat));
+    const at::Tensor sums = empty({parts, most}, at::TensorOptions().dtype(at::kFloat));
     at::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) run_part(cuts[i], cuts[i + 1], sums.mutable_data_ptr<float>() + i * most);
     });

@@ -5,13 +5,12 @@
 // convolution per run. See ../engine/plan.h for the jobs, ../simd/tiles.inc for the inner loops.
 #include "../../inception_conv/geometry.h"
 
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <map>
 
+#include "../../common/tensors.h"
 #include "../engine/engine.h"
 #include "../engine/prepared.h"
+#include "../operators.h"
 
 namespace icconv_mm::cpu {
 namespace {
@@ -38,8 +37,7 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
   const Geometry g = check_forward(x, weight, bias, pattern, stride, groups);
   check_type("inception_conv2d", x);
   const auto format = x.suggest_memory_format();
-  at::Tensor out =
-      at::empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options().dtype(at::kFloat), format);
+  at::Tensor out = empty({g.batch, g.out_channels, g.out_height, g.out_width}, x.options().dtype(at::kFloat), format);
   if (out.numel() == 0) return out.to(x.scalar_type());
 
   const Kernels* pairs = x.scalar_type() == at::kBFloat16 && g.group_in % 2 == 0 ? pair_kernels() : nullptr;
@@ -61,9 +59,13 @@ at::Tensor forward(const at::Tensor& x, const at::Tensor& weight, const Optional
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("inception_conv2d_compiled", TORCH_FN(forward<false>));
-  m.impl("inception_conv2d_relu_compiled", TORCH_FN(forward<true>));
+at::Tensor inception_conv2d(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
+                            Pattern pattern, int64_t stride, int64_t groups) {
+  return forward<false>(x, weight, bias, pattern, stride, groups);
+}
+at::Tensor inception_conv2d_relu(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
+                                 Pattern pattern, int64_t stride, int64_t groups) {
+  return forward<true>(x, weight, bias, pattern, stride, groups);
 }
 
 }  // namespace icconv_mm::cpu

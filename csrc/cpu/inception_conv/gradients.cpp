@@ -1,14 +1,13 @@
 // The two gradients of the inception convolution on the CPU.
 #include "../../inception_conv/geometry.h"
 
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
-
 #include <map>
 #include <utility>
 
+#include "../../common/tensors.h"
 #include "../engine/transposed.h"
 #include "../engine/weight_grad.h"
+#include "../operators.h"
 
 namespace icconv_mm::cpu {
 namespace {
@@ -32,12 +31,14 @@ Plan plan_of(const Kernels& k, const Geometry& g, Pattern pattern, const Residue
   return planner.finish();
 }
 
-at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size, Pattern pattern,
-                      int64_t stride, int64_t groups) {
+}  // namespace
+
+at::Tensor inception_conv2d_grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::IntArrayRef size,
+                                       Pattern pattern, int64_t stride, int64_t groups) {
   const Geometry g = check_grad_input(grad, weight, size, pattern, stride, groups);
   check_type("inception_conv2d_grad_input", grad);
-  at::Tensor result = at::empty({g.batch, g.in_channels, g.height, g.width}, grad.options().dtype(at::kFloat),
-                                grad.suggest_memory_format());
+  at::Tensor result = empty({g.batch, g.in_channels, g.height, g.width}, grad.options().dtype(at::kFloat),
+                            grad.suggest_memory_format());
   if (result.numel() == 0 || grad.numel() == 0) return result.zero_().to(grad.scalar_type());
 
   const Kernels& k = kernels();
@@ -51,10 +52,11 @@ at::Tensor grad_input(const at::Tensor& grad, const at::Tensor& weight, c10::Int
   return result.to(grad.scalar_type());
 }
 
-at::Tensor grad_weight(const at::Tensor& grad, const at::Tensor& x, Pattern pattern, int64_t stride, int64_t groups) {
+at::Tensor inception_conv2d_grad_weight(const at::Tensor& grad, const at::Tensor& x, Pattern pattern, int64_t stride,
+                                        int64_t groups) {
   const Geometry g = check_grad_weight(grad, x, pattern, stride, groups);
   check_type("inception_conv2d_grad_weight", grad);
-  at::Tensor result = at::empty({g.out_channels, g.group_in, 3, 3}, grad.options().dtype(at::kFloat));
+  at::Tensor result = empty({g.out_channels, g.group_in, 3, 3}, grad.options().dtype(at::kFloat));
   if (result.numel() == 0 || grad.numel() == 0) return result.zero_().to(grad.scalar_type());
 
   const Kernels& k = kernels();
@@ -73,13 +75,6 @@ at::Tensor grad_weight(const at::Tensor& grad, const at::Tensor& x, Pattern patt
   for (auto& family : families) list.push_back(std::move(family.second));
   weight_gradient(k, std::move(list), packed, packed_grad, stride);
   return result.to(grad.scalar_type());
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("inception_conv2d_grad_input_compiled", TORCH_FN(grad_input));
-  m.impl("inception_conv2d_grad_weight_compiled", TORCH_FN(grad_weight));
 }
 
 }  // namespace icconv_mm::cpu

@@ -3,15 +3,13 @@
 // The first pass takes sums of pieces, of deviations from a value of the piece (forward) or from the mean (backward),
 // so that no digits are lost; they are combined in double precision. Pieces do not depend on the number of threads, and
 // neither does the result.
-#include "../../common/common.h"
+#include "../../common/tensors.h"
+#include "../operators.h"
 #include "../simd/kernels.h"
 #include "../simd/norm.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/empty_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -55,7 +53,7 @@ struct Level {
     if (!has_planes(x) && !pixel_stride(x)) x = x.contiguous(x.suggest_memory_format());
     channels_last = pixel_stride(x) && (area == 1 || !has_planes(x));
     x_row = channels_last ? pixel_stride(x) : x.stride(0);
-    out = at::empty_like(x);
+    out = icconv_mm::empty_like(x);
     if (!towards) return;
     TORCH_CHECK(towards->sizes() == x.sizes() && towards->scalar_type() == x.scalar_type(),
                 "integrated_norm: expected a gradient like ", x.scalar_type(), x.sizes(), ", got ",
@@ -237,19 +235,17 @@ A* changed(const Optional<Tensor>& tensor, int64_t channels) {
   return values<A>(tensor, channels) ? tensor->mutable_data_ptr<A>() : nullptr;
 }
 
-// (levels, mean, 1 / standard deviation); running statistics and the number of batches are updated in place.
-using Results = std::tuple<std::vector<Tensor>, Tensor, Tensor>;
-
 std::vector<Tensor> outputs(const Work& work) {
   std::vector<Tensor> out;
   for (const Level& level : work.levels) out.push_back(level.out);
   return out;
 }
 
+// (levels, mean, 1 / standard deviation); running statistics and the number of batches are updated in place.
 template <typename T>
-Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
-                   const Optional<Tensor>& running_mean, const Optional<Tensor>& running_var, double momentum,
-                   double eps, bool relu) {
+NormResults forward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
+                       const Optional<Tensor>& running_mean, const Optional<Tensor>& running_var, double momentum,
+                       double eps, bool relu) {
   using A = typename NormArguments<T>::A;
   const int64_t channels = work.channels;
   const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
@@ -263,7 +259,7 @@ Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optio
   }
 
   const auto options = work.levels[0].x.options().dtype(c10::CppTypeToScalarType<A>::value);
-  const Tensor mean = at::empty({channels}, options), inverse = at::empty({channels}, options);
+  const Tensor mean = empty({channels}, options), inverse = empty({channels}, options);
   A *means = mean.mutable_data_ptr<A>(), *inverses = inverse.mutable_data_ptr<A>();
   std::vector<A> scale(channels), shift(channels);
   for (int64_t c = 0; c < channels; ++c) {
@@ -282,8 +278,8 @@ Results forward_of(const Work& work, const Optional<Tensor>& weight, const Optio
 
 // (gradients of the levels, of the weight, of the bias)
 template <typename T>
-Results backward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias, const Tensor& mean,
-                    const Tensor& inverse, bool relu) {
+NormResults backward_of(const Work& work, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
+                        const Tensor& mean, const Tensor& inverse, bool relu) {
   using A = typename NormArguments<T>::A;
   const int64_t channels = work.channels;
   const A *weights = values<A>(weight, channels), *biases = values<A>(bias, channels);
@@ -300,7 +296,7 @@ Results backward_of(const Work& work, const Optional<Tensor>& weight, const Opti
     for (int64_t c = 0; c < channels; ++c)
       all[c].first += sums[row * channels + c].first, all[c].second += sums[row * channels + c].second;
 
-  const Tensor to_weight = at::empty({channels}, mean.options()), to_bias = at::empty({channels}, mean.options());
+  const Tensor to_weight = empty({channels}, mean.options()), to_bias = empty({channels}, mean.options());
   A *grad_weight = to_weight.mutable_data_ptr<A>(), *grad_bias = to_bias.mutable_data_ptr<A>();
   for (int64_t c = 0; c < channels; ++c) {
     const double weighted = all[c].second * inverses[c];
@@ -313,11 +309,13 @@ Results backward_of(const Work& work, const Optional<Tensor>& weight, const Opti
   return {outputs(work), to_weight, to_bias};
 }
 
-Results forward(at::TensorList levels, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
-                const Optional<Tensor>& running_mean, const Optional<Tensor>& running_var,
-                const Optional<Tensor>& batches, double momentum, double eps, bool relu) {
+}  // namespace
+
+NormResults integrated_norm(at::TensorList levels, const Optional<Tensor>& weight, const Optional<Tensor>& bias,
+                            const Optional<Tensor>& running_mean, const Optional<Tensor>& running_var,
+                            const Optional<Tensor>& batches, double momentum, double eps, bool relu) {
   const Work work(levels, {});
-  Results results;
+  NormResults results;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, levels[0].scalar_type(), "integrated_norm", [&] {
     results = forward_of<scalar_t>(work, weight, bias, running_mean, running_var, momentum, eps, relu);
   });
@@ -325,20 +323,13 @@ Results forward(at::TensorList levels, const Optional<Tensor>& weight, const Opt
   return results;
 }
 
-Results backward(at::TensorList grads, at::TensorList levels, const Optional<Tensor>& weight,
-                 const Optional<Tensor>& bias, const Tensor& mean, const Tensor& inverse, bool relu) {
+NormResults integrated_norm_grad(at::TensorList grads, at::TensorList levels, const Optional<Tensor>& weight,
+                                 const Optional<Tensor>& bias, const Tensor& mean, const Tensor& inverse, bool relu) {
   const Work work(levels, grads);
-  Results results;
+  NormResults results;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, levels[0].scalar_type(), "integrated_norm",
                                   [&] { results = backward_of<scalar_t>(work, weight, bias, mean, inverse, relu); });
   return results;
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("integrated_norm_compiled", TORCH_FN(forward));
-  m.impl("integrated_norm_grad_compiled", TORCH_FN(backward));
 }
 
 }  // namespace icconv_mm::cpu

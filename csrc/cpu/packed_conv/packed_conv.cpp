@@ -2,10 +2,9 @@
 // own order, at every call.
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/core/ivalue.h>
-#include <torch/library.h>
 
-#include "../../common/common.h"
 #include "../engine/prepared.h"
+#include "../operators.h"
 
 #include <array>
 #include <utility>
@@ -67,6 +66,8 @@ at::Tensor packed(const at::Tensor& x, const at::Tensor& weight, const Settings&
   return prepare({weight}, std::move(key), pack)->weight;
 }
 
+}  // namespace
+
 at::Tensor packed_conv2d(const at::Tensor& x, const at::Tensor& weight, const Optional<at::Tensor>& bias,
                          at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation, int64_t groups,
                          bool relu) {
@@ -97,13 +98,6 @@ void packed_conv2d_add_relu_(at::Tensor& z, const at::Tensor& x, const at::Tenso
        {z, x, packed(x, weight, s), bias, padding.vec(), stride.vec(), dilation.vec(), groups, "add", 1.0,
         c10::IValue(), no_scalars(), ""});
   z.relu_();
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("packed_conv2d_compiled", TORCH_FN(packed_conv2d));
-  m.impl("packed_conv2d_add_relu__compiled", TORCH_FN(packed_conv2d_add_relu_));
 }
 
 }  // namespace icconv_mm::cpu

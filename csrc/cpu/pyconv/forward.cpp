@@ -1,12 +1,11 @@
 // Pyramidal convolution on the CPU: forward, plain and with a ReLU. All levels read one packed input and write one
 // output.
-#include "geometry.h"
-
-#include <ATen/ops/empty.h>
-#include <torch/library.h>
+#include "../../common/tensors.h"
 
 #include "../engine/engine.h"
 #include "../engine/prepared.h"
+#include "../operators.h"
+#include "geometry.h"
 
 namespace icconv_mm::cpu {
 namespace {
@@ -52,7 +51,7 @@ at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<a
   TORCH_CHECK(!bias || bias->numel() == g.out_channels, "pyconv2d: bias must have ", g.out_channels, " elements");
   const int64_t height = (x.size(2) + stride - 1) / stride, width = (x.size(3) + stride - 1) / stride;
   at::Tensor out =
-      at::empty({x.size(0), g.out_channels, height, width}, x.options().dtype(at::kFloat), x.suggest_memory_format());
+      empty({x.size(0), g.out_channels, height, width}, x.options().dtype(at::kFloat), x.suggest_memory_format());
   if (out.numel() == 0) return out.to(x.scalar_type());
 
   const Kernels* pairs = x.scalar_type() == at::kBFloat16 && g.even() ? pair_kernels() : nullptr;
@@ -69,11 +68,13 @@ at::Tensor forward(const at::Tensor& x, at::TensorList weights, const Optional<a
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("pyconv2d_compiled", TORCH_FN(forward<false>));
-  m.impl("pyconv2d_relu_compiled", TORCH_FN(forward<true>));
+at::Tensor pyconv2d(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
+                    c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  return forward<false>(x, weights, bias, groups, stride, dilation);
 }
-
-TORCH_LIBRARY_IMPL(icconv_mm, CatchAll, m) { m.impl("forget_packed_weights", TORCH_FN(forget_prepared)); }
+at::Tensor pyconv2d_relu(const at::Tensor& x, at::TensorList weights, const Optional<at::Tensor>& bias,
+                         c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+  return forward<true>(x, weights, bias, groups, stride, dilation);
+}
 
 }  // namespace icconv_mm::cpu

@@ -1,10 +1,8 @@
 // The two gradients of the pyramidal convolution on the CPU.
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
-
+#include "../../common/tensors.h"
 #include "../engine/transposed.h"
 #include "../engine/weight_grad.h"
+#include "../operators.h"
 #include "geometry.h"
 
 namespace icconv_mm::cpu {
@@ -51,15 +49,17 @@ Plan plan_of(const Kernels& k, const Geometry& g, int64_t dilation, const Residu
   return planner.finish();
 }
 
-at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size, c10::IntArrayRef groups,
-                      int64_t stride, int64_t dilation) {
+}  // namespace
+
+at::Tensor pyconv2d_grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntArrayRef size,
+                               c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   TORCH_CHECK(grad.dim() == 4 && !weights.empty() && weights[0].dim() == 4 && !groups.empty() && size.size() == 2,
               "gradient of pyconv2d: expected 4-d tensors and a height and a width");
   const int64_t height = size[0], width = size[1];
   const Geometry g = make_geometry(channels_of(groups[0], weights[0].size(1)), weights, groups, stride, dilation);
   check_grad(grad, g, weights[0], (height + stride - 1) / stride, (width + stride - 1) / stride);
-  at::Tensor result = at::empty({grad.size(0), g.in_channels, height, width}, grad.options().dtype(at::kFloat),
-                                grad.suggest_memory_format());
+  at::Tensor result = empty({grad.size(0), g.in_channels, height, width}, grad.options().dtype(at::kFloat),
+                            grad.suggest_memory_format());
   if (result.numel() == 0 || grad.numel() == 0) return result.zero_().to(grad.scalar_type());
 
   const Kernels& k = kernels();
@@ -77,6 +77,8 @@ at::Tensor grad_input(const at::Tensor& grad, at::TensorList weights, c10::IntAr
   transposed(k, {grad, channels, border}, stride, filters, plan, result);
   return result.to(grad.scalar_type());
 }
+
+namespace {
 
 std::vector<WeightFamily> families_of(const Geometry& g, const std::vector<size_t>& levels, int64_t dilation,
                                       std::vector<at::Tensor>& results) {
@@ -97,8 +99,10 @@ std::vector<WeightFamily> families_of(const Geometry& g, const std::vector<size_
   return families;
 }
 
-std::vector<at::Tensor> grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes,
-                                    c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
+}  // namespace
+
+std::vector<at::Tensor> pyconv2d_grad_weight(const at::Tensor& grad, const at::Tensor& x, c10::IntArrayRef shapes,
+                                             c10::IntArrayRef groups, int64_t stride, int64_t dilation) {
   check_steps(stride, dilation);
   TORCH_CHECK(grad.dim() == 4 && x.dim() == 4 && shapes.size() == 3 * groups.size(),
               "gradient of pyconv2d: expected 4-d tensors and three numbers per level");
@@ -109,8 +113,7 @@ std::vector<at::Tensor> grad_weight(const at::Tensor& grad, const at::Tensor& x,
     TORCH_CHECK(groups[i] >= 1, "gradient of pyconv2d: groups must be positive");
     const int64_t inside = x.size(1) / groups[i];
     g.add(shapes[3 * i], inside, shapes[3 * i + 1], shapes[3 * i + 2], groups[i], dilation);
-    results.push_back(
-        at::zeros({shapes[3 * i], inside, shapes[3 * i + 1], shapes[3 * i + 2]}, grad.options().dtype(at::kFloat)));
+    results.push_back(grad.new_zeros({shapes[3 * i], inside, shapes[3 * i + 1], shapes[3 * i + 2]}, at::kFloat));
   }
   check_grad(grad, g, x, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride);
   if (grad.numel() > 0 && x.numel() > 0) {
@@ -123,13 +126,6 @@ std::vector<at::Tensor> grad_weight(const at::Tensor& grad, const at::Tensor& x,
   }
   for (at::Tensor& result : results) result = result.to(grad.scalar_type());
   return results;
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("pyconv2d_grad_input_compiled", TORCH_FN(grad_input));
-  m.impl("pyconv2d_grad_weight_compiled", TORCH_FN(grad_weight));
 }
 
 }  // namespace icconv_mm::cpu

@@ -1,12 +1,11 @@
 // The sum of a level of a pyramid and of the next coarser one upsampled, row by row.
-#include "../../common/common.h"
+#include "../../common/tensors.h"
+#include "../operators.h"
 
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty_like.h>
 #include <c10/util/Exception.h>
-#include <torch/library.h>
 
 #include <vector>
 
@@ -118,12 +117,14 @@ void check(const Tensor& own, const Tensor& coarser, const Optional<Tensor>& fin
               finer->sizes());
 }
 
+}  // namespace
+
 Tensor pyramid_sum(const Tensor& own, const Tensor& coarser, const Optional<Tensor>& finer) {
   check(own, coarser, finer);
   const auto format = own.suggest_memory_format();
   const Tensor a = own.contiguous(format), b = coarser.contiguous(format);
   const Tensor c = finer ? finer->contiguous(format) : Tensor();
-  const Tensor out = at::empty_like(a);
+  const Tensor out = icconv_mm::empty_like(a);
   if (out.numel() == 0) return out;
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, own.scalar_type(), "pyramid_sum", [&] {
     const Arguments<scalar_t> args{a.const_data_ptr<scalar_t>(),
@@ -143,9 +144,5 @@ Tensor pyramid_sum(const Tensor& own, const Tensor& coarser, const Optional<Tens
   });
   return out;
 }
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) { m.impl("pyramid_sum_compiled", TORCH_FN(pyramid_sum)); }
 
 }  // namespace icconv_mm::cpu

@@ -32,6 +32,7 @@ struct Term {
 enum StoreFlags : int { kAccumulate = 1, kBias = 2, kRelu = 4, kRaw = 8 };
 
 // Where a tile puts its results. Strides are in floats; the output channels of a tile follow each other by `channel`.
+// Of a dot tile pixels or channels are neighbours: one of the two strides is 1.
 // kRaw: the accumulators as they are, [rows][pixels][lanes] at `out`, for channels that lie elsewhere.
 struct Store {
   float* out;

@@ -85,8 +85,7 @@ class Environment:
         venv.create(self.venv, with_pip=True, symlinks=True)
 
     def install_package(self) -> None:
-        compiler = mmcv_wheel.fast_compiler(self.stamps / 'compiler', ['torch/library.h'])
-        env = {'ICCONV_MM_EXT': extension_mode(self.device), 'MAX_JOBS': mmcv_wheel.jobs(), **compiler}
+        env = {'ICCONV_MM_EXT': extension_mode(self.device), 'MAX_JOBS': mmcv_wheel.jobs()}
         self.pip('icconv_mm', '-v', '--no-build-isolation', '--no-deps', '-e', ROOT, env=env)
         lines = (line.strip() for line in (self.stamps / 'icconv_mm.log').read_text().splitlines())
         for notice in dict.fromkeys(line for line in lines if line.startswith('icconv_mm: ')):
