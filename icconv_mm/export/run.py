@@ -24,10 +24,10 @@ def file_of(
     out: str | Path | None,
     checkpoint: str,
     *,
-    int8: str | Path | None,
-    half: bool,
-    operator: bool,
-    deform_conv: bool,
+    int8: str | Path | None = None,
+    half: bool = False,
+    operator: bool = False,
+    deform_conv: bool = False,
 ) -> Path:
     """Returns the path of the file to write, from the arguments of :func:`icconv_mm.apis.export`.
 

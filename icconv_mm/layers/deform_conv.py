@@ -33,6 +33,7 @@ class DeformConv2d(nn.Module):
     """
 
     numbers_of_a_tap = 2  # dy, dx
+    has_bias = False  # by default
 
     def __init__(
         self,
@@ -45,10 +46,11 @@ class DeformConv2d(nn.Module):
         groups: int = 1,
         deform_groups: int = 1,
         *,
-        bias: bool = False,
+        bias: bool | None = None,
         im2col_step: int = 32,
     ):
         super().__init__()
+        bias = self.has_bias if bias is None else bias
         self.in_channels, self.out_channels = in_channels, out_channels
         self.groups, self.deform_groups = groups, deform_groups
         self.kernel_size, self.stride, self.padding, self.dilation = map(
@@ -59,9 +61,9 @@ class DeformConv2d(nn.Module):
         count = self.numbers_of_a_tap * deform_groups * self.kernel_size[0] * self.kernel_size[1]
         numbers = self.kernel_size, self.stride, self.padding, self.dilation
         self.conv_offset = nn.Conv2d(in_channels, count, *numbers)
-        self.init_weights()
+        self.reset_parameters()
 
-    def init_weights(self) -> None:
+    def reset_parameters(self) -> None:
         """Draws the weight as mmcv does; offsets start as zero."""
         nn.init.kaiming_uniform_(self.weight, nonlinearity='relu')
         self._init_offset()
@@ -97,12 +99,10 @@ class ModulatedDeformConv2d(DeformConv2d):
     Source: Deformable ConvNets v2, https://arxiv.org/abs/1811.11168.
     """
 
-    numbers_of_a_tap = 3
+    numbers_of_a_tap = 3  # and the factor
+    has_bias = True
 
-    def __init__(self, *args, bias: bool = True, **kwargs):
-        super().__init__(*args, bias=bias, **kwargs)
-
-    def init_weights(self) -> None:
+    def reset_parameters(self) -> None:
         """Draws the weight as mmcv does; offsets, masks before their sigmoid, and biases start as zero."""
         bound = 1 / math.sqrt(self.in_channels * self.kernel_size[0] * self.kernel_size[1])
         nn.init.uniform_(self.weight, -bound, bound)
