@@ -18,6 +18,8 @@ from icconv_mm.export.networks import Exported, capture
 from icconv_mm.export.preparation import inputs_of
 from icconv_mm_runtime import RuntimeInputError, Session
 
+NEEDS_OF_DEFORM_CONV = 'ONNX Runtime 1.25 or newer'  # the first that has the operator on CPUs
+
 
 def file_of(
     to: str,
@@ -119,6 +121,10 @@ def write_network(
     from icconv_mm.export.onnx_files import count_convolutions, to_onnx
 
     model = to_onnx(program, writers.input_names(network), network.names, deform_conv or to == 'openvino')
+    if deform_conv:
+        if all(node.op_type != 'DeformConv' for node in model.graph.node):
+            raise ArgumentError('deform_conv', 'the network has no deformable convolution')
+        description['needs'] = NEEDS_OF_DEFORM_CONV
     report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}
     if half:
         from icconv_mm.export.half import to_half
