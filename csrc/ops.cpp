@@ -46,6 +46,13 @@ TORCH_LIBRARY_FRAGMENT(icconv_mm, m) {
       "integrated_norm_grad_compiled(Tensor[] grads, Tensor[] levels, Tensor? weight, Tensor? bias, Tensor mean,"
       " Tensor inverse, bool relu) -> (Tensor[], Tensor, Tensor)");
   m.def("pyramid_sum_compiled(Tensor own, Tensor coarser, Tensor? finer) -> Tensor");
+  m.def(
+      "deform_conv2d_compiled(Tensor x, Tensor offset, Tensor? mask, Tensor weight, Tensor? bias, int[] stride,"
+      " int[] padding, int[] dilation, int groups, int deform_groups) -> Tensor");
+  // (for x, the offsets, the mask, the weight)
+  m.def(
+      "deform_conv2d_grad_compiled(Tensor grad, Tensor x, Tensor offset, Tensor? mask, Tensor weight, int[] stride,"
+      " int[] padding, int[] dilation, int groups, int deform_groups) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("forget_packed_weights() -> int");
   m.def("compiled_with_openmp() -> bool", [] {
 #ifdef _OPENMP

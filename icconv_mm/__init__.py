@@ -6,7 +6,7 @@ Importing the package imports mmengine if it is installed, because the package e
 checkpoint loading; otherwise it imports the standard library only. The rest is imported on first use: a subpackage at
 its first access (PEP 562), a registered module at the first lookup in a registry, a task library (mmdet, mmseg, mmpose,
 mmpretrain) when a config needs it. Without mmengine, torch alone is enough for operators, layers, patterns, search,
-backbones, necks without deformable convolution, ``deploy`` and the functions of ``models``.
+backbones, necks, ``deploy`` and the functions of ``models``.
 """
 
 import importlib

@@ -29,11 +29,10 @@ __all__ = [
     'build_conv_layer',
     'build_norm_layer',
     'build_plugin_layer',
-    'deform_conv2d',
+    'deform_conv_functions',
     'expects_one_map',
     'init_weights',
     'is_model_wrapper',
-    'require_operators',
 ]
 
 
@@ -284,8 +283,11 @@ if versions.is_installed('mmengine') and versions.is_installed('mmcv'):
 
     def build_conv_layer(cfg: dict | None, *args, **options) -> nn.Module:
         """Calls mmcv's ``build_conv_layer``; with mmcv-lite the error for a deformable layer says what is missing."""
-        if cfg and str(cfg.get('type')).startswith('DCN'):
-            require_operators(f'conv_cfg of type {cfg["type"]!r}')
+        if cfg and str(cfg.get('type')).startswith('DCN') and None in deform_conv_functions():
+            raise MissingLibraryError(
+                f'conv_cfg of type {cfg["type"]!r} needs mmcv with its compiled operators, which mmcv-lite lacks: '
+                'install mmcv in its place'
+            )
         return cnn.build_conv_layer(cfg, *args, **options)
 
 
@@ -314,18 +316,10 @@ def init_weights(module: nn.Module) -> None:
         log.setLevel(level)
 
 
-def deform_conv2d(*args) -> Tensor:
-    """Calls mmcv's function of this name, which needs mmcv with its compiled operators."""
-    from mmcv.ops.deform_conv import deform_conv2d as run
-
-    return run(*args)
-
-
-def require_operators(what: str) -> None:
-    """Raises MissingLibraryError unless mmcv with its compiled operators is installed; ``what`` needs them."""
+def deform_conv_functions() -> tuple[Callable | None, Callable | None]:
+    """Returns mmcv's ``deform_conv2d`` and ``modulated_deform_conv2d``; None without mmcv's compiled operators."""
     try:
-        import mmcv.ops.deform_conv  # noqa: F401
-    except ImportError as error:
-        raise MissingLibraryError(
-            f'{what} needs the compiled operators of mmcv, which mmcv-lite lacks ({error}): install mmcv in its place'
-        ) from None
+        from mmcv.ops import deform_conv2d, modulated_deform_conv2d
+    except ImportError:
+        return None, None
+    return deform_conv2d, modulated_deform_conv2d

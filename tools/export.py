@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--int8', metavar='DIR', help='compute in 8 bits, with ranges as measured on these images')
     parser.add_argument('--half', action='store_true', help='compute in float16, for GPUs; decode in float32')
     parser.add_argument('--operator', action='store_true', help="with pt2: keep this package's own convolution")
+    parser.add_argument(
+        '--deform-conv', action='store_true', help="with onnx: ONNX's operator for deformable convolutions"
+    )
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug, after='Nothing was written.'):
         from icconv_mm.apis import export

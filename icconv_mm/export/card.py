@@ -86,7 +86,7 @@ def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[
     pixels = str(pixels_of(to)).removeprefix('torch.')
     yield f'Images of {pixels}, 0 to 255, in the order BGR, {count}{size}; normalisation is in the file.'
     yield f'Steps before: {_steps(description)}.'
-    yield from ('', '## Runtimes', '', f'{", ".join(_RUNTIMES[to])}.')
+    yield from ('', '## Runtimes', '', f'{description.get("needs") or ", ".join(_RUNTIMES[to])}.')
     if 'float32_layers' in report:
         yield f'Layers compute in float16, {report["float32_layers"]} of them and the decoding in float32.'
     if 'metrics' in report:

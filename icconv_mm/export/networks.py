@@ -1,15 +1,13 @@
 """A whole network as one exportable module, from pixels to the tensors that the runtime decodes."""
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
 from icconv_mm.export import operators
-from icconv_mm.layers import pyramid_conv
 from icconv_mm.tasks.libraries import library_of
 
 
@@ -116,23 +114,11 @@ def capture(network: Exported, example: tuple, free: Sequence[int]) -> torch.exp
 
 @contextmanager
 def _standard_operators() -> Iterator[None]:
-    """Replaces pooling and deformable convolutions by operators that every runtime has, for maps of any size."""
-
-    def of_mmcv(x, offset, weight, stride=1, padding=0, dilation=1, groups=1, deform_groups=1, *_):
-        numbers = [each[0] if isinstance(each, tuple) else each for each in (stride, padding, dilation)]
-        if groups != 1 or deform_groups != 1:
-            raise InputError(f'a deformable convolution of {groups} and {deform_groups} groups cannot be exported')
-        return operators.deform_conv(x, offset, weight, *numbers)
-
-    # without it, PSP heads and deformable convolutions cannot be exported: the libraries call these functions by name
-    replaced = [
-        (torch.nn.functional, 'adaptive_avg_pool2d', operators.adaptive_mean),
-        (pyramid_conv, 'padded_deform_conv2d', operators.deform_conv),
-    ]
-    with suppress(ImportError):  # without mmcv's compiled operators no network has them
-        replaced.append((importlib.import_module('mmcv.ops.deform_conv'), 'deform_conv2d', of_mmcv))
-    with ExitStack() as restoring:
-        for module, name, function in replaced:
-            restoring.callback(setattr, module, name, getattr(module, name))
-            setattr(module, name, function)
+    """Replaces adaptive pooling by operators that every runtime has, for maps of any size."""
+    functional, name = torch.nn.functional, 'adaptive_avg_pool2d'  # PSP heads call it by name
+    before = getattr(functional, name)
+    setattr(functional, name, operators.adaptive_mean)
+    try:
         yield
+    finally:
+        setattr(functional, name, before)

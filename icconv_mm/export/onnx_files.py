@@ -13,21 +13,26 @@ from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 
 from icconv_mm.errors import InputError
-from icconv_mm.export.translations import TRANSLATIONS
+from icconv_mm.export.translations import DEFORM_CONV, TRANSLATIONS
 
 OPSET, IR_VERSION = 18, 8  # the newer IR versions that torch writes are refused by runtimes that know the opset
 PRODUCTS = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
+DEFORM_CONV_OPSET, DEFORM_CONV_IR_VERSION = 19, 9
 _CHOOSING = {'TopK', 'NonMaxSuppression', 'GatherElements', 'GatherND', 'ScatterND', 'Exp', 'Shape'}
 _NO_LIMIT = 1 << 40
 _LARGE = 1 << 13  # numbers; filters that are expanded are smaller
 
 
-def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+def to_onnx(
+    program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], deform_conv: bool = False
+) -> onnx.ModelProto:
     """Returns the program as an ONNX model of standard operators.
 
     Args:
         program: The program of ``torch.export.export``.
         inputs, outputs: Names of its inputs and outputs, in order.
+        deform_conv: Whether a deformable convolution is ONNX's ``DeformConv``, of opset 19, which few runtimes know;
+            else a ``GridSample`` for each tap and a convolution.
 
     Raises:
         InputError: The model has an operator of another domain, or an unused input.
@@ -43,7 +48,7 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
             input_names=list(inputs),
             output_names=list(outputs),
             opset_version=OPSET,
-            custom_translation_table=TRANSLATIONS,
+            custom_translation_table={**TRANSLATIONS, **(DEFORM_CONV if deform_conv else {})},
             optimize=False,
             verbose=False,
         )
@@ -53,6 +58,8 @@ def to_onnx(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     _write_norms_as_sums(model.graph)
     _name_sizes(model)
     model.ir_version = IR_VERSION
+    if any(node.op_type == 'DeformConv' for node in model.graph.node):  # no other node differs between the two opsets
+        model.ir_version, model.opset_import[0].version = DEFORM_CONV_IR_VERSION, DEFORM_CONV_OPSET
     onnx.checker.check_model(model, full_check=True)
     if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
         raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')

@@ -69,24 +69,7 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, torch.where(values > NONE, places, torch.zeros_like(places))
 
 
-# --- deformable convolution and pooling by operators that every runtime has
-
-
-def deform_conv(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int, dilation: int = 1) -> Tensor:
-    """Computes mmcv's ungrouped deformable convolution by a GridSample per tap and a 1x1 convolution.
-
-    ``[N, C, H, W]``, ``[N, 2 K K, H', W']``, ``[C_out, C, K, K]`` -> ``[N, C_out, H', W']``.
-    """
-    (rows, columns), (height, width), side = x.shape[-2:], offset.shape[-2:], weight.shape[-1]
-    ys = torch.arange(height, dtype=x.dtype, device=x.device)[:, None] * stride - padding
-    xs = torch.arange(width, dtype=x.dtype, device=x.device)[None] * stride - padding
-    taps = []
-    for tap in range(side * side):
-        y = ys + tap // side * dilation + offset[:, 2 * tap]
-        x_ = xs + tap % side * dilation + offset[:, 2 * tap + 1]
-        grid = torch.stack([(2 * x_ + 1) / columns - 1, (2 * y + 1) / rows - 1], -1)
-        taps.append(F.grid_sample(x, grid, mode='bilinear', padding_mode='zeros', align_corners=False))
-    return F.conv2d(torch.cat(taps, 1), weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1, 1, 1))
+# --- pooling by operators that every runtime has
 
 
 def adaptive_mean(x: Tensor, size: int | tuple[int, int]) -> Tensor:

@@ -18,9 +18,18 @@ from icconv_mm.export.networks import Exported, capture
 from icconv_mm.export.preparation import inputs_of
 from icconv_mm_runtime import RuntimeInputError, Session
 
+NEEDS_OF_DEFORM_CONV = 'ONNX Runtime 1.25 or newer'  # the first that has the operator on CPUs
+
 
 def file_of(
-    to: str, out: str | Path | None, checkpoint: str, int8: str | Path | None, half: bool, operator: bool
+    to: str,
+    out: str | Path | None,
+    checkpoint: str,
+    *,
+    int8: str | Path | None = None,
+    half: bool = False,
+    operator: bool = False,
+    deform_conv: bool = False,
 ) -> Path:
     """Returns the path of the file to write, from the arguments of :func:`icconv_mm.apis.export`.
 
@@ -48,6 +57,8 @@ def file_of(
         raise ArgumentError('half', 'int8 is given as well: choose one of the two')
     if operator and to != 'pt2':
         raise ArgumentError('operator', f"expected to='pt2', got {to!r}")
+    if deform_conv and to != 'onnx':
+        raise ArgumentError('deform_conv', f"expected to='onnx', got {to!r}")
     with naming(str(out), OSError):  # before the work: whether it can be written
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=out.parent):
@@ -89,6 +100,7 @@ def write_network(
     int8: str | Path | None,
     half: Sequence[Path],
     operator: bool,
+    deform_conv: bool,
 ) -> dict[str, Any]:
     """Writes the file and returns its part of the report, without the figures of the check.
 
@@ -108,7 +120,11 @@ def write_network(
         return {'layers': description['layers'], 'operators': writers.own_operators(program)}
     from icconv_mm.export.onnx_files import count_convolutions, to_onnx
 
-    model = to_onnx(program, writers.input_names(network), network.names)
+    model = to_onnx(program, writers.input_names(network), network.names, deform_conv or to == 'openvino')
+    if deform_conv:
+        if all(node.op_type != 'DeformConv' for node in model.graph.node):
+            raise ArgumentError('deform_conv', 'the network has no deformable convolution')
+        description['needs'] = NEEDS_OF_DEFORM_CONV
     report = {'layers': description['layers'], 'convolutions': count_convolutions(model)}
     if half:
         from icconv_mm.export.half import to_half

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import torch
 from onnxscript import opset18 as op
+from onnxscript import opset19
 
 from icconv_mm.export import operators  # noqa: F401 registers the operators
 
@@ -56,8 +57,29 @@ def _floor_divide_onnx(dividend, divisor):
     return op.Div(op.Sub(dividend, op.Mod(dividend, divisor)), divisor)  # Mod has the sign of the divisor
 
 
+def _deform_conv_onnx(x, offset, mask, weight, bias, *settings):
+    stride, padding, dilation, groups, deform_groups = settings
+    if mask is not None and bias is None:  # readers have trouble with an input that is left out before another
+        bias = op.Constant(value=onnx.numpy_helper.from_array(np.zeros(weight.shape[0], np.float32)))
+    return opset19.DeformConv(
+        x,
+        weight,
+        offset,
+        bias,
+        mask,
+        dilations=list(dilation),
+        group=groups,
+        offset_group=deform_groups,
+        pads=[*padding, *padding],
+        strides=list(stride),
+    )
+
+
 TRANSLATIONS = {
     torch.ops.aten.floor_divide.default: _floor_divide_onnx,
     torch.ops.icconv_mm.export_nms_mask.default: _nms_mask_onnx,
     torch.ops.icconv_mm.export_roi_features.default: _roi_features_onnx,
 }
+DEFORM_CONV = {
+    torch.ops.icconv_mm.deform_conv2d.default: _deform_conv_onnx
+}  # else GridSample, which older runtimes know

@@ -32,6 +32,7 @@ def to_openvino(model: Any) -> Any:
     """Converts an ONNX model to an OpenVINO model."""
     try:
         import openvino
+        from openvino.frontend import ConversionExtension
     except ImportError:
         raise MissingLibraryError(
             "to='openvino' needs openvino, which is not installed: pip install openvino"
@@ -39,7 +40,33 @@ def to_openvino(model: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, 'model.onnx')
         write_onnx(model, {}, path)
-        return openvino.convert_model(str(path))
+        return openvino.convert_model(str(path), extension=[ConversionExtension('DeformConv', _deform_conv)])
+
+
+def _deform_conv(node: Any) -> list[Any]:
+    """Returns OpenVINO's operation for a ``DeformConv``, which its reader of ONNX does not know."""
+    from openvino import opset8
+
+    x, weight, offset, *others = (node.get_input(number) for number in range(node.get_input_size()))
+    bias, mask = (*others, None, None)[:2]
+    pads = node.get_attribute('pads')
+    made = opset8.deformable_convolution(
+        x,
+        offset,
+        weight,
+        node.get_attribute('strides'),
+        pads[:2],
+        pads[2:],
+        node.get_attribute('dilations'),
+        mask,
+        'EXPLICIT',
+        node.get_attribute('group'),
+        node.get_attribute('offset_group'),
+        True,
+    )
+    if bias is not None:
+        made = opset8.add(made, opset8.reshape(bias, np.array([1, -1, 1, 1]), False))
+    return list(made.outputs())
 
 
 def write_openvino(model: Any, description: Mapping[str, Any], path: Path) -> None:

@@ -1,6 +1,7 @@
 """Layers: modules over the operators."""
 
 from icconv_mm.layers.convert import to_inception, to_supernet
+from icconv_mm.layers.deform_conv import DeformConv2d, ModulatedDeformConv2d
 from icconv_mm.layers.feature_transformers import (
     DropBlock2d,
     GroundingTransformer,
@@ -15,12 +16,14 @@ from icconv_mm.layers.pyramid_conv import PConvLayer, ScaleEqualizedConv2d
 from icconv_mm.layers.to_standard import to_standard
 
 __all__ = [
+    'DeformConv2d',
     'DropBlock2d',
     'GroundingTransformer',
     'ICConv2d',
     'ICConv2dReLU',
     'IntegratedBatchNorm',
     'IntegratedSyncBatchNorm',
+    'ModulatedDeformConv2d',
     'PConvLayer',
     'PyConv2d',
     'PyConv2dReLU',

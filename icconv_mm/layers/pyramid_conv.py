@@ -3,7 +3,6 @@
 Scale-Equalizing Pyramid Convolution (SEPC), CVPR 2020, https://arxiv.org/abs/2005.03101.
 """
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
+from icconv_mm.layers.deform_conv import deform_conv2d_on_any_device
 from icconv_mm.layers.integrated_batch_norm import IntegratedBatchNorm, IntegratedSyncBatchNorm, integrated_batch_norm
 from icconv_mm.ops.pyramid_sum import pyramid_sum
 
 OFFSETS = 18  # (dy, dx) of the nine taps
-_LARGEST_STEP = 32  # images per im2col of mmcv's operator, which must divide the batch
 
 
 class ScaleEqualizedConv2d(nn.Conv2d):
@@ -33,9 +32,6 @@ class ScaleEqualizedConv2d(nn.Conv2d):
         padding: Padding of both axes; 1 by default.
         deform: Whether there is a ``conv_offset``; without it the convolution is always plain.
 
-    Raises:
-        InputError: If ``deform`` is set and mmcv has no compiled operators.
-
     Example:
         >>> conv, x = ScaleEqualizedConv2d(8, 6, stride=2, deform=True), torch.randn(1, 8, 16, 16)
         >>> conv(x).shape  # plain; conv(x, deform=True) deforms
@@ -44,10 +40,6 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, padding: int = 1, deform: bool = False):
         super().__init__(in_channels, out_channels, 3, stride, padding)
-        if deform:
-            from icconv_mm.compat import require_operators  # which loads mmcv
-
-            require_operators('deform=True (pconv_deform, lcconv_deform)')
         self.conv_offset = nn.Conv2d(in_channels, OFFSETS, 3, stride, padding) if deform else None
         self.reset_parameters()
 
@@ -65,8 +57,7 @@ class ScaleEqualizedConv2d(nn.Conv2d):
 
     def sample(self, x: Tensor, offset: Tensor) -> Tensor:
         """Computes the deformable convolution at given offsets ``[N, 18, H', W']``."""
-        y = padded_deform_conv2d(x, offset, self.weight, self.stride[0], self.padding[0])
-        return y + self.bias.to(y.dtype)[:, None, None]
+        return deform_conv2d_on_any_device(x, self.weight, offset, None, self.stride, self.padding, bias=self.bias)
 
 
 def merged_convs(
@@ -92,34 +83,6 @@ def merged_convs(
     if not deform:
         return y.split([conv.out_channels for conv in convs], 1)
     return [conv.sample(x, offset) for conv, offset in zip(convs, y.split(OFFSETS, 1))]
-
-
-def padded_deform_conv2d(x: Tensor, offset: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """mmcv's deformable convolution for any batch, any map size, and under autocast.
-
-    Args:
-        x: ``[N, C_in, H, W]``.
-        offset: ``[N, 2 K K, H', W']`` in pixels, (dy, dx) of every tap.
-        weight: ``[C_out, C_in, K, K]``.
-        stride, padding: Stride and padding of both axes.
-
-    Returns:
-        ``[N, C_out, H', W']``, in the dtype of ``offset``.
-    """
-    from icconv_mm.compat import deform_conv2d  # which loads mmcv
-
-    dtype, (height, width) = offset.dtype, offset.shape[-2:]
-    if dtype == torch.bfloat16 or (dtype == torch.float16 and not x.is_cuda):  # mmcv has no kernel
-        offset = offset.float()
-    kernel = weight.shape[-1]
-    below, beside = (max(kernel - size, 0) for size in x.shape[-2:])
-    if below or beside:  # mmcv refuses maps below the kernel's size; zero padding gives the same result
-        x = F.pad(x, (0, beside, 0, below))
-        rows, columns = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[-2:])
-        offset = F.pad(offset, (0, columns - width, 0, rows - height))
-    x, offset, weight = x.contiguous(), offset.contiguous(), weight.contiguous()
-    y = deform_conv2d(x, offset, weight, stride, padding, 1, 1, 1, False, math.gcd(len(x), _LARGEST_STEP))
-    return y[..., :height, :width].to(dtype)
 
 
 class PConvLayer(nn.Module):

@@ -5,6 +5,7 @@ chooses the backend of a call, ``library`` defines operators for torch, ``convol
 ``tensors`` has shared checks and casts. ``integrated_norm`` and ``pyramid_sum`` are for layers, not for users.
 """
 
+from icconv_mm.ops.deform_conv import deform_conv2d
 from icconv_mm.ops.dispatch import (
     Answer,
     Explanation,
@@ -26,6 +27,7 @@ __all__ = [
     'Status',
     'Verdict',
     'backends',
+    'deform_conv2d',
     'explain',
     'forget_packed_weights',
     'inception_conv2d',

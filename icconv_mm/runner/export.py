@@ -38,6 +38,7 @@ def export(
     int8: str | Path | None = None,
     half: bool = False,
     operator: bool = False,
+    deform_conv: bool = False,
 ) -> dict[str, Any]:
     """Exports a trained network as one file.
 
@@ -59,6 +60,8 @@ def export(
         half: Whether layers compute in float16, for GPUs; predictions are decoded in float32. The results may differ by
             :data:`icconv_mm.export.comparison.HALF_LIMITS`.
         operator: With 'pt2' alone, whether to keep this package's own convolution; the file then requires the package.
+        deform_conv: With 'onnx' alone, whether deformable convolutions are ONNX's own operator, faster where a runtime
+            has it (ONNX Runtime from 1.25); else they are steps that every runtime has.
 
     Returns:
         The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
@@ -73,7 +76,7 @@ def export(
             message names the part, or the largest difference.
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
-    out = file_of(to, out, checkpoint, int8, half, operator)
+    out = file_of(to, out, checkpoint, int8=int8, half=half, operator=operator, deform_conv=deform_conv)
     run = as_run(cfg)
     transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
     predictor = Predictor(run, checkpoint, device='cpu')
@@ -85,7 +88,7 @@ def export(
     with refusals(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
         metadata_schema.check_metadata(description, str(out))
         file = Path(folder, out.name)
-        report = write_network(network, description, to, file, int8, paths if half else (), operator)
+        report = write_network(network, description, to, file, int8, paths if half else (), operator, deform_conv)
         session = open_session(network, description, to, file)
         model = compared_model(predictor)
         limits = None if int8 is not None else comparison.HALF_LIMITS if half else comparison.LIMITS

@@ -23,9 +23,12 @@ from icconv_mm.config_tree import as_list, join_root, kind_of, walk
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file, require_folder, require_writable
 from icconv_mm.hooks.saving import AtomicCheckpointHook
+from icconv_mm.layers import DeformConv2d, ModulatedDeformConv2d
 from icconv_mm.registry import LIBRARIES, scoped
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
 from icconv_mm.runner.config import TaskRun
+
+_DEFORMABLE = {'DCN': DeformConv2d, 'DCNv2': ModulatedDeformConv2d}  # mmcv's names, and the layers of the same keys
 
 
 class UnknownTaskError(InputError):
@@ -35,8 +38,8 @@ class UnknownTaskError(InputError):
 def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
     """Prepares a config for any run, in one pass.
 
-    Images are checked when they are read, a CPU gets plain batch norm, each run gets its own visualiser, and the files
-    in some parts of the config must exist.
+    Images are checked when they are read, a CPU gets plain batch norm and this package's deformable convolutions, each
+    run gets its own visualiser, and the files in some parts of the config must exist.
 
     Args:
         run: The run.
@@ -59,6 +62,8 @@ def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
                 node['skip_bad'] = True
         elif node.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
             node['type'] = 'BN'
+        elif kind in _DEFORMABLE and on_cpu:  # a small part of the time of mmcv's operator
+            node['type'] = scoped(_DEFORMABLE[kind])
         elif part in parts:
             if kind == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
                 require_file(Path(path).expanduser(), f'{location}.checkpoint')

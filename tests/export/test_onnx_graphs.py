@@ -103,7 +103,7 @@ def test_a_program_needs_no_library_of_onnx(repo, tmp_path):
         'sys.modules["onnx"] = sys.modules["onnxscript"] = sys.modules["onnx_ir"] = None\n'
         'import torch\n'
         'from icconv_mm.export import run, networks, writers\n'
-        'print(run.file_of("program", "net.pt2", "", None, False, False))\n'
+        'print(run.file_of("program", "net.pt2", ""))\n'
         'class Doubled(torch.nn.Module):\n'
         '    def forward(self, images):\n'
         '        return images[0] * 2\n'
@@ -121,7 +121,7 @@ def test_a_folder_is_no_file_to_write(tmp_path):
     """Before the work, not when the finished file is moved there."""
     (tmp_path / 'net.pt2').mkdir()
     with pytest.raises(ArgumentError, match=r'out: .*net\.pt2 is a folder'):
-        run.file_of('program', tmp_path / 'net.pt2', '', None, False, False)
+        run.file_of('program', tmp_path / 'net.pt2', '')
 
 
 def test_a_fixed_size_stores_no_tensor_of_one_value():

@@ -39,12 +39,7 @@ searched = icconv_mm.create_model('ic_resnet18', pattern=edo_search(supernet, 2)
 searched(x)
 """
 DEFORMABLE = """
-try:
-    icconv_mm.necks.SEPC(32, 32, 4, pconv_deform=True)
-except icconv_mm.errors.InputError as error:
-    assert 'mmcv' in str(error), error
-else:
-    raise AssertionError('deformable convolution without mmcv')
+icconv_mm.necks.SEPC(32, 32, 4, pconv_deform=True)(neck(maps))
 """
 
 

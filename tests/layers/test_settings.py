@@ -28,8 +28,15 @@ PYRAMIDAL = (
 )
 NEW = dict(bias=False) if 'bias' in inspect.signature(nn.BatchNorm2d).parameters else {}  # of a newer torch
 NORM = (dict(num_features=8), dict(num_features=4, eps=0.1, momentum=0.5, affine=False, **NEW), ([FINE, COARSE],))
+DEFORMABLE = (
+    dict(in_channels=8, out_channels=6, kernel_size=3),
+    dict(in_channels=16, out_channels=4, kernel_size=1, stride=2, padding=1, dilation=2, groups=2, deform_groups=4)
+    | dict(bias=True),
+    (X,),
+)
 # layer -> arguments that it needs, another value of each argument, and what it is called with
 LAYERS = {
+    'DeformConv2d': DEFORMABLE,
     'DropBlock2d': (dict(drop_prob=0.2, block_size=3), dict(drop_prob=0.5, block_size=5), (X,)),
     'GroundingTransformer': (
         dict(channels=8),
@@ -40,6 +47,7 @@ LAYERS = {
     'ICConv2dReLU': INCEPTION,
     'IntegratedBatchNorm': (NORM[0], NORM[1] | dict(track_running_stats=False), NORM[2]),
     'IntegratedSyncBatchNorm': (NORM[0], NORM[1] | dict(track_running_stats=False), NORM[2]),
+    'ModulatedDeformConv2d': (DEFORMABLE[0], DEFORMABLE[1] | dict(bias=False), DEFORMABLE[2]),
     'PConvLayer': (
         dict(in_channels=8, out_channels=6),
         dict(in_channels=16, out_channels=4, deform=True, start_level=0, ibn=True, sync_ibn=True),
@@ -55,9 +63,9 @@ LAYERS = {
     ),
     'SelfTransformer': (dict(channels=8), dict(channels=16, mixtures=4, pool_keys=False, norm_cfg=BN), (X,)),
 }
-# Arguments that have one value (the padding keeps the size, a pattern is of 3x3 kernels), or are of parameters or
-# processes.
-WITHOUT_CHOICE = {'kernel_size', 'padding', 'device', 'dtype', 'process_group'}
+# Arguments that have one value (the padding keeps the size, a pattern is of 3x3 kernels), are of parameters or
+# processes, or have no effect.
+WITHOUT_CHOICE = {'kernel_size', 'padding', 'device', 'dtype', 'process_group', 'im2col_step'}
 # what must change with another argument
 TOGETHER = {
     ('ICConv2d', 'out_channels'): dict(pattern=[(6, 2, 1)]),
@@ -75,8 +83,6 @@ def made(name: str, argument: str | None = None) -> tuple[nn.Module, tuple]:
     settings = dict(needed)
     if argument is not None:
         settings |= TOGETHER.get((name.removesuffix('ReLU'), argument), {}) | {argument: others[argument]}
-    if settings.get('deform'):
-        pytest.importorskip('mmcv.ops')
     torch.manual_seed(0)
     layer = getattr(layers, name)(**settings)
     channels = next(

@@ -185,6 +185,21 @@ def test_augmented_test_below_wrappers(cfg, tmp_path):
         assert [flip.prob for flip in flips] == [0.0, 1.0]  # metrics read the labels of the first
 
 
+@pytest.mark.parametrize(
+    ('kind', 'own'),
+    [('DCN', 'DeformConv2d'), ('DCNv2', 'ModulatedDeformConv2d'), ('mmcv.DCNv2', 'ModulatedDeformConv2d')],
+)
+def test_deformable_convolutions_of_a_cpu(cfg, kind, own, monkeypatch):
+    def converted(device):
+        monkeypatch.setattr('icconv_mm.runner.prepare.get_device', lambda: device)
+        cfg.model.backbone = {'type': 'ResNet', 'dcn': {'type': kind, 'deform_groups': 1}}
+        prepare(as_run(cfg))
+        return cfg.model.backbone.dcn.type
+
+    assert converted('cpu') == f'icconv_mm.{own}'
+    assert converted('cuda') == kind
+
+
 def test_model_for_a_checkpoint_loads_no_weights_of_its_own(cfg):
     cfg.data_preprocessor = {'num_classes': 3}  # mmpretrain keeps it beside the model
     backbone = {'type': 'ResNet', 'norm_cfg': {'type': 'SyncBN'}}

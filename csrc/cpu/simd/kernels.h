@@ -88,6 +88,12 @@ struct Kernels {
   void (*transpose)(const float* source, int64_t stride, float* target, int64_t pixels, int64_t channels);
   // Sums of groups of `width` lanes: [count][lanes] -> [lanes / width][count]; a width of 1, 2, 4, ... below lanes
   void (*sum_lanes)(const float* accumulators, int64_t count, int64_t width, float* sums);
+  // out = the sum of four pixels times their shares, of `count` channels
+  void (*blend)(const float* const* corners, const float* shares, int64_t count, float* out);
+  // dots[i] = the sum over `count` channels of grad times corner i
+  void (*dots)(const float* grad, const float* const* corners, int64_t count, float* dots);
+  // out += grad * share
+  void (*add_times)(const float* grad, float share, int64_t count, float* out);
   const NormKernels* norms;  // null for pairs of bfloat16
 };
 

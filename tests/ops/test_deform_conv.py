@@ -1,0 +1,186 @@
+"""Deformable convolution: the reference equals torchvision's and mmcv's, the compiled kernel the reference."""
+
+import pytest
+import torch
+from torch.library import opcheck
+
+from icconv_mm.ops import dispatch
+from icconv_mm.ops.deform_conv import deform_conv2d, gradients, reference
+
+needs_kernel = pytest.mark.skipif(
+    dispatch.missing_kernel('deform_conv2d_compiled', 'cpu') is not None, reason='the library is without it'
+)
+# in, out, height, width, kernel, stride, padding, dilation, groups, deform groups, with a mask, with a bias
+CASES = [
+    (8, 6, 9, 11, (3, 3), 1, 1, 1, 1, 1, False, False),
+    (12, 8, 10, 7, (3, 3), 2, 1, 1, 2, 3, True, True),
+    (6, 4, 8, 8, (1, 5), (1, 2), (0, 2), (3, 1), 2, 2, False, True),
+    (40, 70, 13, 17, (3, 3), 1, 2, 2, 1, 2, True, False),
+    (66, 33, 6, 30, (3, 3), 1, 1, 1, 3, 1, True, True),
+    (5, 3, 2, 2, (3, 3), 1, 1, 1, 1, 5, False, False),
+    (8, 8, 5, 6, (3, 3), 1, 1, 1, 8, 4, True, False),
+    (130, 20, 12, 9, (3, 3), 1, 1, 1, 1, 1, False, True),
+]
+
+
+def make(case, dtype=torch.float32, images=2, scale=2.0, seed=0):
+    torch.manual_seed(seed)
+    inside, outside, height, width, kernel, stride, padding, dilation, groups, parts, masked, biased = case
+    pair = [(each, each) if isinstance(each, int) else each for each in (stride, padding, dilation)]
+    size = [
+        (side + 2 * pad - step * (taps - 1) - 1) // by + 1
+        for side, taps, by, pad, step in zip((height, width), kernel, *pair)
+    ]
+    taps = kernel[0] * kernel[1]
+    x = torch.randn(images, inside, height, width, dtype=dtype)
+    offset = scale * torch.randn(images, 2 * parts * taps, *size, dtype=dtype)
+    weight = torch.randn(outside, inside // groups, *kernel, dtype=dtype)
+    mask = torch.rand(images, parts * taps, *size, dtype=dtype) if masked else None
+    bias = torch.randn(outside, dtype=dtype) if biased else None
+    return [x, offset, mask, weight, bias], [list(each) for each in pair] + [groups, parts]
+
+
+def call(tensors, settings):
+    x, offset, mask, weight, bias = tensors
+    return deform_conv2d(x, weight, offset, mask, *settings, bias=bias)
+
+
+def with_gradients(function, tensors):
+    tensors = [None if each is None else each.detach().clone().requires_grad_() for each in tensors]
+    y = function(tensors)
+    torch.manual_seed(1)
+    y.backward(torch.randn(y.shape, dtype=y.dtype).to(y))
+    return [y.detach(), *(None if each is None else each.grad for each in tensors)]
+
+
+def assert_all_close(found, expected, **tolerances):
+    for own, other in zip(found, expected, strict=True):
+        assert (own is None) == (other is None)
+        if own is not None:
+            torch.testing.assert_close(own, other, **tolerances)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_reference_equals_torchvision(case):
+    theirs = pytest.importorskip('torchvision').ops.deform_conv2d
+    tensors, settings = make(case, torch.float64)
+    pairs = settings[:3]
+
+    def torchvisions(tensors):
+        x, offset, mask, weight, bias = tensors
+        return theirs(x, offset, weight, bias, *pairs, mask)
+
+    assert_all_close(with_gradients(lambda each: call(each, settings), tensors), with_gradients(torchvisions, tensors))
+
+
+@pytest.mark.parametrize('case', [case for case in CASES if min(case[2:4]) >= max(case[4])])  # mmcv refuses others
+def test_the_reference_equals_mmcv(case):
+    pytest.importorskip('mmcv._ext')
+    from mmcv.ops import deform_conv2d as plain
+    from mmcv.ops import modulated_deform_conv2d as modulated
+
+    tensors, settings = make(case)
+    *pairs, groups, parts = settings
+
+    def mmcvs(tensors):
+        x, offset, mask, weight, bias = tensors
+        if mask is not None:
+            return modulated(x, offset, mask, weight, bias, *pairs, groups, parts)
+        y = plain(x, offset, weight, *pairs, groups, parts)
+        return y if bias is None else y + bias[:, None, None]
+
+    found = with_gradients(lambda each: call(each, settings), tensors)
+    assert_all_close(found, with_gradients(mmcvs, tensors), rtol=1e-4, atol=1e-4)
+
+
+@needs_kernel
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('case', CASES)
+def test_the_kernel_equals_the_reference(case, channels_last):
+    tensors, settings = make(case, images=3)
+    if channels_last:
+        tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
+    with dispatch.use_backend('cpu'):
+        found = with_gradients(lambda each: call(each, settings), tensors)
+    with dispatch.use_backend('reference'):
+        expected = with_gradients(lambda each: call(each, settings), tensors)
+    assert found[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernel
+def test_more_pixels_than_a_wave():
+    case = (64, 16, 40, 61, (3, 3), 1, 1, 1, 1, 1, False, False)
+    tensors, settings = make(case, images=5)
+    with dispatch.use_backend('cpu'):
+        found = with_gradients(lambda each: call(each, settings), tensors)
+    with dispatch.use_backend('reference'):
+        expected = with_gradients(lambda each: call(each, settings), tensors)
+    assert_all_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('backend', ['reference', pytest.param('cpu', marks=needs_kernel)])
+def test_places_without_a_number_are_outside(backend):
+    tensors, settings = make(CASES[0])
+    tensors[1][0, :4] = torch.tensor([float('nan'), float('inf'), -float('inf'), 1e30])[:, None, None]
+    tensors[0][:, :, 0, 0] = float('inf')
+    far, _ = make(CASES[0])
+    far[1][0, :4], far[0] = -100, tensors[0]
+    with dispatch.use_backend(backend):
+        assert_all_close([call(tensors, settings)], [call(far, settings)], equal_nan=True)
+
+
+@pytest.mark.parametrize('case', CASES[1:3])
+def test_gradcheck(case):
+    tensors, settings = make(case, torch.float64, images=1, scale=0.7)
+    x, offset, mask, weight, bias = (None if each is None else each.requires_grad_() for each in tensors)
+    given = [each for each in (x, offset, mask, weight, bias) if each is not None]
+
+    def function(*_):
+        return call([x, offset, mask, weight, bias], settings)
+
+    assert torch.autograd.gradcheck(function, given, fast_mode=True)
+
+
+@pytest.mark.parametrize('case', CASES[:2])
+def test_opcheck(case):
+    tensors, settings = make(case)
+    inputs = [None if each is None else each.requires_grad_() for each in tensors]
+    opcheck(torch.ops.icconv_mm.deform_conv2d.default, (*inputs, *settings))
+    grad = reference(*tensors, *settings).detach()
+    given = [None if each is None else each.detach() for each in tensors[:4]]
+    opcheck(torch.ops.icconv_mm.deform_conv2d_grad.default, (grad, *given, *settings))
+
+
+def test_gradients_of_the_reference_are_those_of_autograd():
+    tensors, settings = make(CASES[1], torch.float64)
+    expected = with_gradients(lambda each: reference(*each, *settings), tensors)
+    torch.manual_seed(1)
+    grad = torch.randn(expected[0].shape, dtype=torch.float64)
+    assert_all_close(gradients(grad, *tensors[:4], *settings), expected[1:5])
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'offset': torch.zeros(1, 18, 5, 5)}, r'offset must have the shape \[1, 18, 4, 4\], got \[1, 18, 5, 5\]'),
+        ({'mask': torch.zeros(1, 3, 4, 4)}, r'mask must have the shape \[1, 9, 4, 4\]'),
+        ({'bias': torch.zeros(3)}, r'bias must have the shape \[2\]'),
+        ({'stride': 0}, r'stride must be one or two numbers in 1'),
+        ({'deform_groups': 3}, r'deform_groups=3 does not divide the 4 channels'),
+        ({'groups': 3}, 'groups'),
+        ({'x': torch.zeros(4, 6, 6)}, 'x must have 4 dimensions'),
+    ],
+)
+def test_errors(change, message):
+    arguments = {'x': torch.zeros(1, 4, 6, 6), 'offset': torch.zeros(1, 18, 4, 4), 'weight': torch.zeros(2, 4, 3, 3)}
+    with pytest.raises(ValueError, match=message):
+        deform_conv2d(**{**arguments, **change})
+
+
+def test_half_precision_is_computed_in_float32():
+    tensors, settings = make(CASES[0], torch.bfloat16)
+    wide = [None if each is None else each.float() for each in tensors]
+    y = call(tensors, settings)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y, call(wide, settings).bfloat16())
