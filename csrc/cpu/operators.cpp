@@ -21,6 +21,8 @@ TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
   m.impl("batch_norm_relu__compiled", TORCH_FN(batch_norm_relu_));
   m.impl("integrated_norm_compiled", TORCH_FN(integrated_norm));
   m.impl("integrated_norm_grad_compiled", TORCH_FN(integrated_norm_grad));
+  m.impl("deform_conv2d_compiled", TORCH_FN(deform_conv2d));
+  m.impl("deform_conv2d_grad_compiled", TORCH_FN(deform_conv2d_grad));
   m.impl("pyramid_sum_compiled", TORCH_FN(pyramid_sum));
 }
 

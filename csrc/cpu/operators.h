@@ -48,6 +48,15 @@ NormResults integrated_norm(at::TensorList levels, const Optional<at::Tensor>& w
 NormResults integrated_norm_grad(at::TensorList grads, at::TensorList levels, const Optional<at::Tensor>& weight,
                                  const Optional<at::Tensor>& bias, const at::Tensor& mean, const at::Tensor& inverse,
                                  bool relu);
+at::Tensor deform_conv2d(const at::Tensor& x, const at::Tensor& offset, const Optional<at::Tensor>& mask,
+                         const at::Tensor& weight, const Optional<at::Tensor>& bias, c10::IntArrayRef stride,
+                         c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups, int64_t deform_groups);
+// for x, the offsets, the mask, the weight
+using DeformGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+DeformGradients deform_conv2d_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& offset,
+                                   const Optional<at::Tensor>& mask, const at::Tensor& weight,
+                                   c10::IntArrayRef stride, c10::IntArrayRef padding, c10::IntArrayRef dilation,
+                                   int64_t groups, int64_t deform_groups);
 at::Tensor pyramid_sum(const at::Tensor& own, const at::Tensor& coarser, const Optional<at::Tensor>& finer);
 
 }  // namespace icconv_mm::cpu

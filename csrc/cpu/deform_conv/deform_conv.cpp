@@ -1,10 +1,6 @@
 // Deformable convolution on the CPU. Each output pixel samples the input at its own places; the samples of a strip of
 // pixels are packed as one image with a row for each tap, over which the engine runs a convolution of as many rows.
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
-#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -12,15 +8,18 @@
 #include <tuple>
 #include <vector>
 
-#include "../../common/common.h"
+#include "../../common/tensors.h"
 #include "../engine/engine.h"
 #include "../engine/prepared.h"
 #include "../engine/weight_grad.h"
+#include "../operators.h"
 
 namespace icconv_mm::cpu {
 namespace {
 
 using at::Tensor;
+
+Tensor zeros(c10::IntArrayRef size, const at::TensorOptions& options) { return empty(size, options).zero_(); }
 
 constexpr int64_t kStripBytes = 640 * 1024;    // of samples, which stay in a thread's cache
 constexpr int64_t kWaveBytes = int64_t{24} << 20;  // of strips whose gradients are computed before they are summed
@@ -234,13 +233,15 @@ std::shared_ptr<const Prepared> prepare_output(const Kernels& k, const Shape& sh
   });
 }
 
-Tensor deform_conv(const Tensor& x, const Tensor& offset, const Optional<Tensor>& mask, const Tensor& weight,
+}  // namespace
+
+Tensor deform_conv2d(const Tensor& x, const Tensor& offset, const Optional<Tensor>& mask, const Tensor& weight,
                    const Optional<Tensor>& bias, c10::IntArrayRef stride, c10::IntArrayRef padding,
                    c10::IntArrayRef dilation, int64_t groups, int64_t deform_groups) {
   const Shape shape = shape_of(x, offset, mask, weight, {stride, padding, dilation, groups, deform_groups});
   TORCH_CHECK(!bias || (bias->numel() == shape.out_channels && bias->scalar_type() == at::kFloat),
               "deform_conv2d: bias must have ", shape.out_channels, " elements in float32");
-  Tensor out = at::empty({shape.images, shape.out_channels, shape.height.out, shape.width.out}, x.options(),
+  Tensor out = empty({shape.images, shape.out_channels, shape.height.out, shape.width.out}, x.options(),
                          x.suggest_memory_format());
   if (out.numel() == 0) return out;
   const Kernels& k = kernels();
@@ -253,7 +254,7 @@ Tensor deform_conv(const Tensor& x, const Tensor& offset, const Optional<Tensor>
   float* const data = out.mutable_data_ptr<float>();
   at::parallel_for(0, strips.count, 1, [&](int64_t begin, int64_t end) {
     std::vector<Place> places(strips.width * shape.taps * shape.deform_groups);
-    const Tensor samples = at::zeros({strips.layout.image}, x.options());  // lanes between groups stay zero
+    const Tensor samples = zeros({strips.layout.image}, x.options());  // lanes between groups stay zero
     float* const packed = samples.mutable_data_ptr<float>();
     for (int64_t i = begin; i < end; ++i) {
       const Strip strip(shape, strips, i);
@@ -269,6 +270,8 @@ Tensor deform_conv(const Tensor& x, const Tensor& offset, const Optional<Tensor>
   return out;
 }
 
+namespace {
+
 // The gradients. Strips go in waves: threads compute the gradients of the samples of some strips each, then sum them
 // into the input's gradient, some channels each, so that no two write one pixel and sums have one order.
 class Gradients {
@@ -278,10 +281,10 @@ class Gradients {
       : k_(kernels()), shape_(shape), strips_(shape), sampler_(k_, shape, x, offset, mask),
         grad_(grad.reshape({shape.images, shape.out_channels, 1, shape.pixels})),
         outputs_{1, shape.out_channels, shape.out_channels},
-        to_x(at::zeros({shape.images, shape.height.size, shape.width.size, shape.in_channels}, x.options())),
-        to_offset(at::zeros(offset.sizes(), offset.options())),
-        to_mask(mask ? at::zeros(mask->sizes(), mask->options()) : at::empty({0}, x.options())),
-        to_weight(at::zeros(weight.sizes(), weight.options())) {
+        to_x(zeros({shape.images, shape.height.size, shape.width.size, shape.in_channels}, x.options())),
+        to_offset(zeros(offset.sizes(), offset.options())),
+        to_mask(mask ? zeros(mask->sizes(), mask->options()) : empty({0}, x.options())),
+        to_weight(zeros(weight.sizes(), weight.options())) {
     layout_.border = 0;
     layout_.row = layout_.block = strips_.width * kBlock;
     layout_.image = outputs_.blocks() * layout_.block;
@@ -301,9 +304,9 @@ class Gradients {
     const int64_t bytes = (strips_.layout.image + layout_.image + values) * static_cast<int64_t>(sizeof(float));
     const int64_t most = std::min(std::max<int64_t>(kWaveBytes / bytes, at::get_num_threads()), strips_.count);
     places_.resize(most * strips_.width * shape_.taps * shape_.deform_groups);
-    samples_ = at::zeros({most, strips_.layout.image}, to_x.options());
-    grads_ = at::empty({most, layout_.image}, to_x.options());
-    of_samples_ = at::empty({most, values}, to_x.options());
+    samples_ = zeros({most, strips_.layout.image}, to_x.options());
+    grads_ = empty({most, layout_.image}, to_x.options());
+    of_samples_ = empty({most, values}, to_x.options());
     for (int64_t first = 0; first < strips_.count; first += most) run_wave(first, std::min(most, strips_.count - first));
   }
 
@@ -397,7 +400,7 @@ class Gradients {
   }
 
   void add_to_weight(int64_t count) {
-    Tensor part = at::zeros_like(to_weight);
+    Tensor part = zeros(to_weight.sizes(), to_weight.options());
     std::vector<WeightFamily> families;
     for (int64_t group = 0; group < shape_.groups; ++group) {
       WeightFamily family;
@@ -431,7 +434,9 @@ class Gradients {
   Tensor to_x, to_offset, to_mask, to_weight;  // to_x: [N, H, W, C]
 };
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_grad(const Tensor& grad, const Tensor& x, const Tensor& offset,
+}  // namespace
+
+DeformGradients deform_conv2d_grad(const Tensor& grad, const Tensor& x, const Tensor& offset,
                                                             const Optional<Tensor>& mask, const Tensor& weight,
                                                             c10::IntArrayRef stride, c10::IntArrayRef padding,
                                                             c10::IntArrayRef dilation, int64_t groups,
@@ -445,13 +450,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> deform_conv_grad(const Tensor& grad, 
   if (grad.numel() > 0) all.run_all();
   return {all.to_x.permute({0, 3, 1, 2}).contiguous(x.suggest_memory_format()), all.to_offset, all.to_mask,
           all.to_weight};
-}
-
-}  // namespace
-
-TORCH_LIBRARY_IMPL(icconv_mm, CPU, m) {
-  m.impl("deform_conv2d_compiled", TORCH_FN(deform_conv));
-  m.impl("deform_conv2d_grad_compiled", TORCH_FN(deform_conv_grad));
 }
 
 }  // namespace icconv_mm::cpu
