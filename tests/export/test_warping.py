@@ -55,7 +55,7 @@ def test_pixels_are_those_of_the_definition():
         np.testing.assert_array_equal(warp(image, matrix, size, COLOR), defined(image, matrix, size))
 
 
-@pytest.mark.skipif(not cv2.__version__.startswith('4.'), reason=f'OpenCV is {cv2.__version__}')
+@pytest.mark.skipif(not cv2.__version__.startswith('4.'), reason=f'this OpenCV is {cv2.__version__}')
 def test_pixels_are_those_of_opencv_4():
     for image, matrix, size in random_calls(200, 300):
         known = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=COLOR)
