@@ -11,6 +11,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, is_utf8, refusing
+from icconv_mm_runtime.warping import warp, warp_matrix
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 VIDEO_SUFFIXES = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.gif')
@@ -286,20 +287,12 @@ def pyramid_layout(
     return sizes, base, (float(round(width / 2)), float(round(height / 2))), extent
 
 
-def warp_matrix(size: Sequence[int], center: Sequence[float], extent: Sequence[float]) -> np.ndarray:
-    """Returns the 2 x 3 matrix from pixels of the image to those of a level of ``size``."""
-    ratio = np.divide(size, extent)
-    return np.column_stack([np.diag(ratio), np.divide(size, 2) - ratio * center])
-
-
 def _pyramid(sample: Sample, **rule: Any) -> None:
     """Resizes like icconv_mm's ``MultiScaleResize``: every level shows the same region of the image."""
     sizes, base, center, extent = pyramid_layout(sample.image.shape[1::-1], **rule)
     _check_sizes(sample, *sizes)
     matrices = [warp_matrix(size, center, extent) for size in sizes]
-    sample.levels = [
-        cv2.warpAffine(sample.image, matrix, size, flags=cv2.INTER_LINEAR) for matrix, size in zip(matrices, sizes)
-    ]
+    sample.levels = [warp(sample.image, matrix, size) for matrix, size in zip(matrices, sizes)]
     sample.region = base, np.array(center, np.float32), np.array(extent, np.float32)
 
 
@@ -310,14 +303,7 @@ def _fit(sample: Sample, input_size: Sequence[int], value: Sequence[float]) -> N
     actual = min(wide, high * ratio), min(high, wide / ratio)
     center = np.array([width / 2, height / 2], np.float32)
     extent = np.array([width * wide / actual[0], height * high / actual[1]], np.float32)
-    half = extent[0] * 0.5
-    # mmpose's three points
-    source = np.stack([center, center - [half, 0], center + [-half, half]])
-    target = np.array([[wide * 0.5, high * 0.5], [0, high * 0.5], [0, high * 0.5 + wide * 0.5]])
-    matrix = cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32))
-    sample.levels = [
-        cv2.warpAffine(sample.image, matrix, (wide, high), flags=cv2.INTER_LINEAR, borderValue=tuple(value))
-    ]
+    sample.levels = [warp(sample.image, warp_matrix(input_size, center, extent), input_size, value)]
     sample.region = (wide, high), center, extent
 
 

@@ -72,7 +72,7 @@ def read_class_ids(
         return labels[..., 0] if is_grey else labels
     if labels.ndim != 3 or labels.shape[2] < 3:
         raise InputError(f'{path}: has one channel, expected the three of a panoptic map')
-    ids = labels[..., 0].astype(np.int32) + 256 * labels[..., 1].astype(np.int32) + 65536 * labels[..., 2]
+    ids = sum(labels[..., k].astype(np.int32) * 256**k for k in range(3))
     known = np.array(sorted(segments), dtype=ids.dtype)
     if len(known) == 0:
         return np.zeros_like(ids)

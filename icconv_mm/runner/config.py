@@ -84,7 +84,11 @@ def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_di
     try:
         cfg = Config.fromfile(path, format_python_code=False)  # a run dumps its config four times
     except Exception as error:  # configs are Python code, which can raise anything
-        raise InputError(f'config {path} cannot be read: {type(error).__name__}: {_first_paragraph(error)}') from error
+        advice = ''
+        if isinstance(error, ModuleNotFoundError) and error.name == 'pkg_resources':
+            advice = ', which mmengine needs for `mmdet::` and the like: pip install "setuptools<81"'
+        said = f'{type(error).__name__}: {_first_paragraph(error)}{advice}'
+        raise InputError(f'config {path} cannot be read: {said}') from error
     check_variables(cfg, path)
     if options:
         check_options(cfg, options)

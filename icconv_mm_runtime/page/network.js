@@ -56,14 +56,17 @@ function resize(sample, size, limits) {
   sample.scale = both((axis) => size[axis] / source.size[axis]);
   sample.levels = [interpolate(source, target, weights(0), weights(1), combine)];
 }
-// OpenCV's bilinear warpAffine, in steps of 1/32 pixel: scales by `ratio`, so that `center` comes to the middle.
-function warp(sample, size, ratio, center, border, limits) {
+// warpAffine of OpenCV 4, in steps of 1/32 pixel (warping.py): the region of `extent` around `center` becomes `size`.
+function warp(sample, size, extent, center, border, limits) {
+  const ratio = both((axis) => size[axis] / extent[axis]);
   const places = (axis) => {
     const inverse = ratio[1 - axis] * (1 / (ratio[0] * ratio[1]));
-    const start = roundEven(-inverse * (size[axis] / 2 - ratio[axis] * center[axis]) * 1024) + 16;
+    const start = -inverse * (size[axis] / 2 - ratio[axis] * center[axis]);
+    const rounded = (place) => roundEven(place * 1024);
     const inside = (place) => (place >= 0 && place < sample.image.size[axis] ? place : -1);
     return range(size[axis], (i) => {
-      const place = (start + roundEven(inverse * i * 1024)) >> 5;
+      const exact = inverse * i;
+      const place = ((axis ? rounded(exact + start) : rounded(exact) + rounded(start)) + 16) >> 5;
       return [inside(place >> 5), inside((place >> 5) + 1), 32 - (place & 31), place & 31];
     });
   };
@@ -112,7 +115,7 @@ const STEPS = {
     sample.levels = scales.map((scale) => {
       const sides = least.map((side) => Math.trunc((side * scale) / smallest));
       const size = sides.map((side) => Math.max(stride, Math.trunc(side / stride + 0.5) * stride));
-      return warp(sample, size, both((axis) => size[axis] / extent[axis]), center, [0, 0, 0], limits);
+      return warp(sample, size, extent, center, [0, 0, 0], limits);
     });
     sample.region = { size: base, center, extent: extent.map(f32) };
   },
@@ -121,8 +124,8 @@ const STEPS = {
     const aspect = sides[0] / sides[1];
     const actual = [Math.min(size[0], size[1] * aspect), Math.min(size[1], size[0] / aspect)];
     const extent = both((axis) => f32((sides[axis] * size[axis]) / actual[axis]));
-    const [center, ratio] = [[sides[0] / 2, sides[1] / 2], size[0] / extent[0]];
-    sample.levels = [warp(sample, size, [ratio, ratio], center, value.map(roundEven), limits)];
+    const center = [sides[0] / 2, sides[1] / 2];
+    sample.levels = [warp(sample, size, extent, center, value.map(roundEven), limits)];
     sample.region = { size, center, extent };
   },
 };

@@ -4,7 +4,6 @@ Not checked: UDP variants (another coordinate convention, which the package does
 ``ae_parse_crowd36_ties`` 0.29 itself depends on the version of its solver; the result with munkres 3.0 is ours.
 """
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -12,7 +11,7 @@ import torch
 from icconv_mm.tasks.pose import losses, multiscale, targets
 from icconv_mm.tasks.pose.grouping import group_keypoints
 from icconv_mm_runtime.grouping import _peaks
-from icconv_mm_runtime.images import warp_matrix
+from icconv_mm_runtime.warping import warp, warp_matrix
 
 AGGREGATION = ('ae_agg_higher_ms', 'ae_agg_higher_ss', 'ae_agg_hrnet_ss')
 PARSING = ('ambiguous_tags', 'crowd36', 'eight_overlap', 'nobody', 'one', 'tagshared', 'three')
@@ -226,7 +225,7 @@ def test_pyramid_geometry(case):
             assert list(size) == expected['size_wh']
             matrix = warp_matrix(size, pyramid.center, pyramid.extent)
             np.testing.assert_allclose(matrix, row['trans'], rtol=0, atol=1e-5)
-            warped = cv2.warpAffine(_pattern(*row['image_wh']), matrix, size)
+            warped = warp(_pattern(*row['image_wh']), matrix, size)
             assert np.abs(warped[7::61, 5::61].astype(int) - data[f'{row["key"]}/sample']).max() <= 1
         assert list(pyramid.center) == expected['center']
         np.testing.assert_allclose(np.divide(pyramid.extent, 200), expected['scale'], rtol=1e-14)

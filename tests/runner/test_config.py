@@ -1,5 +1,6 @@
 """Configs and options that do not exist are told at once."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,13 @@ def test_options_are_merged(tmp_path):
 def test_unreadable_config(tmp_path, text, message):
     with pytest.raises(InputError, match=f'config .*c.py cannot be read: .*{message}'):
         load_config(write(tmp_path / 'c.py', text))
+
+
+def test_config_beside_a_setuptools_that_mmengine_does_not_support(tmp_path, monkeypatch):
+    pytest.importorskip('mmdet')
+    monkeypatch.setitem(sys.modules, 'pkg_resources', None)  # setuptools 82 and newer lack it
+    with pytest.raises(InputError, match=r'pkg_resources.*: pip install "setuptools<81"$'):
+        load_config(write(tmp_path / 'c.py', "_base_ = 'mmdet::_base_/default_runtime.py'"))
 
 
 def test_missing_config():

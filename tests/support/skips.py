@@ -10,7 +10,7 @@ REASONS = {
     'a GPU': r'CUDA',
     'images and patterns, which are of others': r'(images|published patterns) not found in',
     'a library that is not installed': r"could not import '|mim \(openmim\) is not installed",
-    'another Python or torch': r'tomllib comes with|this torch |came with torch|a setting of torch',
+    'another Python, torch or OpenCV': r'tomllib comes with|this (torch|OpenCV) |came with torch|a setting of torch',
     'a processor with other instructions': r'this processor has no',
     'a browser, or what runs in it': r'no Chromium is installed|needs the npm package onnxruntime-web',
     'a compiler': r'no C\+\+ compiler|there is no nvcc|not compiled|no compiled operators|does not load with torch',

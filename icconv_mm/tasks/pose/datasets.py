@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmpose.datasets.datasets import CocoDataset, CrowdPoseDataset
@@ -19,7 +18,7 @@ from icconv_mm.annotations.segmentations import segmentation_defect
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, MODELS, TRANSFORMS
 from icconv_mm.tasks.pose.multiscale import check_scales, check_source, image_pyramid
-from icconv_mm_runtime.images import warp_matrix
+from icconv_mm_runtime.warping import warp, warp_matrix
 
 
 class _Kept(dict):
@@ -186,8 +185,7 @@ class MultiScaleResize(BaseTransform):
         with naming(str(results.get('img_path'))):
             pyramid = image_pyramid((width, height), self.input_size, self.scales, self.size_divisor, self.stride)
         results['img'] = [
-            cv2.warpAffine(image, warp_matrix(size, pyramid.center, pyramid.extent), size, flags=cv2.INTER_LINEAR)
-            for size in pyramid.sizes
+            warp(image, warp_matrix(size, pyramid.center, pyramid.extent), size) for size in pyramid.sizes
         ]
         results['img_shape'] = pyramid.base_size[::-1]
         results['test_scales'] = self.scales

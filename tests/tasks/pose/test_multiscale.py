@@ -4,7 +4,7 @@ import torch
 
 from icconv_mm.errors import InputError
 from icconv_mm.tasks.pose.multiscale import MapAggregator, check_scales, image_pyramid, tag_scale, unflip
-from icconv_mm_runtime.images import warp_matrix
+from icconv_mm_runtime.warping import warp_matrix
 
 
 @pytest.mark.parametrize(
