@@ -323,9 +323,5 @@ def deform_conv2d(*args) -> Tensor:
 
 def require_operators(what: str) -> None:
     """Raises MissingLibraryError unless mmcv with its compiled operators is installed; ``what`` needs them."""
-    try:
+    with versions.naming_operators(what):
         import mmcv.ops.deform_conv  # noqa: F401
-    except ImportError as error:
-        raise MissingLibraryError(
-            f'{what} needs the compiled operators of mmcv, which mmcv-lite lacks ({error}): install mmcv in its place'
-        ) from None
