@@ -79,9 +79,17 @@ def test_a_task_is_imported_with_its_library_and_not_before():
         assert loaded() == [], loaded()
         assert not libraries & set(sys.modules)
         registry.import_task = lambda library: print('imported', library)
-        sys.modules['loaded_library'] = sys  # imported after the first lookup
+        sys.modules['loaded_library'] = sys  # imported after the first lookup, without its models: as mmdet by mmseg
+        registry.MODELS.get('ICResNet')
+        print('not imported')
+        registry.MODELS.get('Unknown')
+        sys.modules['loaded_library.models'] = sys
+        registry.MODELS.get('ICResNet')
+        del sys.modules['loaded_library.models']
+        from mmengine.registry import DefaultScope
+        DefaultScope.get_instance('run', scope_name='loaded_library')
         registry.MODELS.get('ICResNet')
     """
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split('\n')[0] == 'imported loaded_library'
+    assert run.stdout.splitlines() == ['not imported', *3 * ['imported loaded_library']]
