@@ -15,11 +15,10 @@ import subprocess
 from pathlib import Path
 
 from setuptools import find_packages, setup
-from setuptools.command.build_py import build_py as _build_py
+from setuptools.command.bdist_wheel import bdist_wheel as _bdist_wheel
 from setuptools.command.editable_wheel import editable_wheel as _editable_wheel
 
 ROOT = Path(__file__).resolve().parent
-MIM_ITEMS = ('configs', 'tools', 'model-index.yml', 'constraints')  # the last for icconv_mm.install_openmmlab
 EXT_MODE = os.environ.get('ICCONV_MM_EXT', 'auto')
 MODES = ('auto', 'off', 'cpu', 'require', 'cuda', 'wheel')
 if EXT_MODE not in MODES:
@@ -154,44 +153,54 @@ def options() -> dict:
     return {'egg_info': {'tag_build': '+torch' + '.'.join(torch.__version__.split('.')[:2])}}
 
 
+# What the two mims need of an installation. Both look for a folder F with F/.mim/tools or F/tools, and search all of F
+# for the one config of a given name, through links. They find F in different ways:
+#
+#              | wheel                                           | editable install
+#   openmim    | site-packages/icconv_mm                         | the first line of top_level.txt, in site-packages
+#   onedl-mim  | the first folder in RECORD, which pip sorts:    | the checkout
+#              | that of the metadata, as "-" is before "/"      |
+#
+# So a wheel has two copies. In a checkout, a link to its configs would be a second config of each name for onedl-mim:
+# there openmim gets the folder of the configs itself, with links to the rest.
+MIM_ITEMS = ('configs', 'tools', 'model-index.yml', 'constraints')  # the last for icconv_mm.install_openmmlab
+
+
 def left_out(folder: str, names: list[str]) -> set[str]:
-    """What a wheel does without: bytecode, and the workshop of the repository."""
-    return {name for name in names if name == '__pycache__' or Path(folder, name) == ROOT / 'tools' / 'dev'}
+    """What a wheel does without: bytecode, links for openmim, and the workshop of the repository."""
+    return {name for name in names if name in ('__pycache__', '.mim') or Path(folder, name) == ROOT / 'tools' / 'dev'}
 
 
-class BuildPy(_build_py):
-    """Puts configs, tools and the model index where mim looks for them: copied into a wheel, linked in a checkout."""
-
-    def run(self):
-        super().run()
-        if self.editable_mode:
-            target = ROOT / 'icconv_mm' / '.mim'
-        else:
-            target = Path(self.build_lib) / 'icconv_mm' / '.mim'
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for name in MIM_ITEMS:
-            source = ROOT / name
-            if self.editable_mode:
-                (target / name).symlink_to(os.path.relpath(source, target))
-            elif source.is_dir():
-                shutil.copytree(source, target / name, ignore=left_out)
-            else:
-                shutil.copy(source, target / name)
+class BdistWheel(_bdist_wheel):
+    def write_wheelfile(self, wheelfile_base, **options):
+        super().write_wheelfile(wheelfile_base, **options)
+        metadata = Path(wheelfile_base)
+        if not (metadata.parent / 'icconv_mm').is_dir():  # the wheel of an editable install
+            return
+        for target in (metadata.parent / 'icconv_mm/.mim', metadata / '.mim'):
+            for name in MIM_ITEMS:
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, target / name, ignore=left_out)
+                else:
+                    shutil.copy(ROOT / name, target / name)
 
 
 class EditableWheel(_editable_wheel):
-    """mim looks for a package at <site-packages>/<first line of top_level.txt>; an absolute path there leads it to the
-    checkout, which a plain editable install does not put into site-packages."""
-
     def _ensure_dist_info(self):
         super()._ensure_dist_info()
-        Path(self.dist_info_dir, 'top_level.txt').write_text(f'{ROOT / "icconv_mm"}\nicconv_mm\n')
+        shutil.rmtree(ROOT / 'icconv_mm/.mim', ignore_errors=True)  # of earlier versions: a second config of each name
+        target = ROOT / 'configs/.mim'
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        (target / 'tools').symlink_to('../../tools')
+        index = (ROOT / 'model-index.yml').read_text()
+        (target / 'model-index.yml').write_text(index.replace('- configs/', '- ../'))
+        Path(self.dist_info_dir, 'top_level.txt').write_text(f'{ROOT / "configs"}\nicconv_mm\n')
 
 
 setup(
     packages=find_packages(include=['icconv_mm', 'icconv_mm.*', 'icconv_mm_runtime']),
     ext_modules=extension_modules(),
     options=options(),
-    cmdclass={'build_py': BuildPy, 'editable_wheel': EditableWheel, **extension_command()},
+    cmdclass={'bdist_wheel': BdistWheel, 'editable_wheel': EditableWheel, **extension_command()},
 )

@@ -31,7 +31,8 @@ TASK_LIBRARIES = [
     'json-tricks', 'munkres', 'einops', 'mat4py', 'modelindex', 'importlib-metadata',
     'click', 'colorama', 'requests', 'tabulate', 'pandas', 'model-index',
 ]  # fmt: skip
-# The first two import numpy and pip to build: no isolation. openmim's requirements would downgrade setuptools.
+# The first two import numpy and pip to build: no isolation. openmim's requirements would downgrade setuptools, and
+# what mim uses of them and of onedl-mim's is above.
 WITHOUT_DEPENDENCIES = ['chumpy', 'xtcocotools', 'mmpose', 'mmpretrain', 'openmim']
 # Other distributions of the same import names: pip would install one over the other. If the constraints name the fork,
 # the fork is installed.
@@ -42,6 +43,7 @@ FORKS = {
     'mmdet': 'onedl-mmdetection',
     'mmsegmentation': 'onedl-mmsegmentation',
     'mmpretrain': 'onedl-mmpretrain',
+    'openmim': 'onedl-mim',
 }
 DEFAULT_TORCH = '2.11'
 CXX_STANDARD = {'2.15': 'c++20'}  # torch -> the standard that its headers need, if mmcv's build sets an older one

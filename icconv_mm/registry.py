@@ -32,17 +32,32 @@ ONE_MAP = ('mmpose', 'mmpretrain')
 
 def import_task(library: str) -> None:
     """Imports the task folder of a library, one of :data:`LIBRARIES`, which registers its classes."""
-    importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}')
+    with versions.naming_operators(library):
+        importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}')
 
 
 class _LazyRegistry(root.Registry):
-    """Registry that also imports the task folders of the libraries that are imported by the time of a lookup."""
+    """Registry that also imports task folders: at a lookup, those of the config's library and of others in use.
+
+    A library is in use if its models are imported: mmseg imports mmdet itself for a few models and does without it. For
+    a type that is not found, the task folders of all imported libraries are imported.
+    """
 
     def import_from_location(self) -> None:
         super().import_from_location()
+        scope = root.DefaultScope.get_current_instance()
         for library in LIBRARIES:
-            if sys.modules.get(library) is not None:  # None bars an import
+            if f'{library}.models' in sys.modules or (scope and scope.scope_name == library):
                 import_task(library)
+
+    def get(self, key: str) -> type | None:
+        found = super().get(key)
+        if found is None:
+            for library in LIBRARIES:
+                if sys.modules.get(library) is not None:  # None bars an import
+                    import_task(library)
+            found = super().get(key)
+        return found
 
 
 def _child(parent: root.Registry, *locations: str) -> root.Registry:

@@ -4,6 +4,8 @@ import importlib.metadata
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from icconv_mm.errors import MissingLibraryError
@@ -64,6 +66,35 @@ def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
             problems.append(f'{name}: found {found[0]} {found[1]}; icconv_mm supports >={low}, <{high}')
     if problems:
         raise MissingLibraryError('icconv_mm cannot run with the installed libraries:\n  ' + '\n  '.join(problems))
+
+
+@contextmanager
+def naming_operators(what: str) -> Iterator[None]:
+    """Raises MissingLibraryError in place of an import error of mmcv's compiled operators.
+
+    Args:
+        what: What needs them.
+    """
+    try:
+        yield
+    except ImportError as error:
+        # mmengine raises the errors of what it builds anew, without the name
+        name = error.name or ''
+        if name != 'mmcv' and not name.startswith('mmcv.ops') and 'mmcv._ext' not in str(error):
+            raise
+        raise MissingLibraryError(
+            f'{what} needs the compiled operators of mmcv ({error}): {command_for_operators()}'
+        ) from error
+
+
+def command_for_operators() -> str:
+    """Returns the command that puts an mmcv with compiled operators in place of the installed one."""
+    name, _ = installed('mmcv') or ('mmcv', '')
+    torch = installed('torch')
+    # the fork's own build asks for C++17, which the headers of torch 2.15 refuse; the installer replaces that
+    if name == 'onedl-mmcv' and torch and _release(torch[1]) < (2, 15):
+        return f'`pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall {name}`'
+    return '`python -m icconv_mm.install_openmmlab --yes`'
 
 
 def command_of(tool: str, *arguments: str) -> str:

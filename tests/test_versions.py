@@ -1,8 +1,11 @@
 import importlib.metadata
+import re
+import sys
 
 import pytest
 
 from icconv_mm import registry, versions
+from icconv_mm.errors import MissingLibraryError
 
 
 def found(monkeypatch, **known):
@@ -69,3 +72,26 @@ def test_a_task_library_is_checked_where_it_is_named(monkeypatch):
     versions.check_versions()
     with pytest.raises(ImportError, match=r'mmpose: found mmpose 1\.1\.0; icconv_mm supports >=1\.2, <2'):
         versions.check_versions(('mmpose',))
+
+
+@pytest.mark.parametrize(
+    ('known', 'command'),
+    [
+        ({'mmcv-lite': '2.1.0', 'torch': '2.11.0'}, 'python -m icconv_mm.install_openmmlab --yes'),
+        (
+            {'onedl-mmcv': '2.3.6', 'torch': '2.14.1'},
+            'pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall onedl-mmcv',
+        ),
+        ({'onedl-mmcv': '2.3.6', 'torch': '2.15.0+cpu'}, 'python -m icconv_mm.install_openmmlab --yes'),  # needs C++20
+    ],
+)
+def test_missing_operators_of_mmcv(monkeypatch, known, command):
+    found(monkeypatch, **known)
+    monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
+    words = re.escape('this needs the compiled operators of mmcv (') + f'.*{re.escape(f": `{command}`")}$'
+    with pytest.raises(MissingLibraryError, match=words), versions.naming_operators('this'):
+        import mmcv._ext  # noqa: F401
+    with pytest.raises(MissingLibraryError, match=words), versions.naming_operators('this'):
+        raise ImportError("class `Head` in head.py: No module named 'mmcv._ext'")  # as of mmengine's registry
+    with pytest.raises(ImportError, match='another'), versions.naming_operators('this'):
+        raise ImportError('another', name='mmdet')

@@ -54,6 +54,9 @@ def patch_checkpoint_loading() -> None:
     register(prefixes='', loader=load_from_local, force=True)
     register(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
     checkpoint.load_from_http = load_from_http  # used for torchvision:// and open-mmlab://
+    # The reader of onedl-mmengine for all other sources: what torch's safe reader refuses it reads as a plain pickle.
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = load_from_any
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -71,6 +74,13 @@ def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
         torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
     barrier()
     return _without_code(reading.read(path, map_location))
+
+
+def load_from_any(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """Reads a local file, or an open one of a storage backend, in place of onedl-mmengine's ``_safe_torch_load``."""
+    if isinstance(file, (str, os.PathLike)):
+        return load_from_local(file, map_location)
+    return _without_code(reading.read_stream(file, 'a checkpoint of a storage backend', map_location))
 
 
 def _without_code(content: Any) -> Any:

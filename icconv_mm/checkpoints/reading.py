@@ -84,6 +84,12 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
         return _read(file, map_location)
 
 
+def read_stream(file: BinaryIO, name: str, map_location: Any = 'cpu') -> Any:
+    """Reads an open file like :func:`read`; ``name`` begins the messages of errors."""
+    with _untrusted(name, 'a torch checkpoint'):
+        return _read(file, map_location)
+
+
 def safetensors() -> ModuleType:
     """Returns the module ``safetensors.torch``.
 
@@ -135,18 +141,24 @@ def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
 def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
     """Opens an untrusted file to be read as ``form``; its errors, those of :func:`read`, name the file."""
     require_file(path, 'checkpoint')
-    with naming(str(path), OSError), open(path, 'rb') as file:
-        try:
-            yield file
-        except _Foreign as foreign:
-            raise UnsafeCheckpointError(
-                f'{path}: refused, and nothing in it was executed: it asks for {foreign}, '
-                'but it may hold only tensors, plain data, numpy arrays and the log buffers of mmengine'
-            ) from None
-        except Exception as error:  # damaged bytes can raise anything
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek before byte 0
-                raise
-            raise CheckpointError(f'{path}: truncated, or not {form}: {_first_line(error)}') from error
+    with naming(str(path), OSError), open(path, 'rb') as file, _untrusted(str(path), form):
+        yield file
+
+
+@contextmanager
+def _untrusted(name: str, form: str) -> Iterator[None]:
+    """Turns the exceptions of reading ``name`` as ``form`` into the errors of :func:`read`."""
+    try:
+        yield
+    except _Foreign as foreign:
+        raise UnsafeCheckpointError(
+            f'{name}: refused, and nothing in it was executed: it asks for {foreign}, '
+            'but it may hold only tensors, plain data, numpy arrays and the log buffers of mmengine'
+        ) from None
+    except Exception as error:  # damaged bytes can raise anything
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: a seek before byte 0
+            raise
+        raise CheckpointError(f'{name}: truncated, or not {form}: {_first_line(error)}') from error
 
 
 # --- torch.load with this module's unpickler

@@ -10,6 +10,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures, explain_coco
 from icconv_mm.config_tree import join_root, kind_of, walk
 from icconv_mm.errors import InputError, UserError, message_of, naming
@@ -107,7 +108,7 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
             _explain_data(run, part.removesuffix('_dataloader'), error)
         if isinstance(error, UserError) and not part:  # from a check, which names its location
             raise
-        with naming(': '.join(filter(None, (progress.location, part))), Exception):
+        with naming(': '.join(filter(None, (progress.location, part))), Exception), versions.naming_operators('this'):
             raise
 
 

@@ -41,16 +41,17 @@ def adapter_of(library: str) -> TaskAdapter:
     Raises:
         KeyError: The library is not in :data:`icconv_mm.registry.LIBRARIES`.
     """
-    if library == 'mmdet':
-        from icconv_mm.tasks.detection.adapter import Adapter
-    elif library == 'mmseg':
-        from icconv_mm.tasks.semantic.adapter import Adapter
-    elif library == 'mmpose':
-        from icconv_mm.tasks.pose.adapter import Adapter
-    elif library == 'mmpretrain':
-        from icconv_mm.tasks.classification import Adapter
-    else:
-        raise KeyError(library)
+    with versions.naming_operators(library):
+        if library == 'mmdet':
+            from icconv_mm.tasks.detection.adapter import Adapter
+        elif library == 'mmseg':
+            from icconv_mm.tasks.semantic.adapter import Adapter
+        elif library == 'mmpose':
+            from icconv_mm.tasks.pose.adapter import Adapter
+        elif library == 'mmpretrain':
+            from icconv_mm.tasks.classification import Adapter
+        else:
+            raise KeyError(library)
     return Adapter()
 
 

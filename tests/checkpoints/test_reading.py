@@ -1,5 +1,6 @@
 """Reading checkpoints runs no code from them, whatever they hold."""
 
+import io
 import os
 import pathlib
 import pickle
@@ -9,6 +10,7 @@ import tarfile
 import textwrap
 import zipfile
 from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -107,6 +109,28 @@ def test_mmengine_loads_through_it(tmp_path, checkpoint, monkeypatch):
     monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models', lambda: {'foreign': url})
     with pytest.raises(reading.UnsafeCheckpointError):
         CheckpointLoader.load_checkpoint('torchvision://foreign')
+
+
+def test_onedl_mmengine_reads_storage_backends_through_it(tmp_path, checkpoint, monkeypatch):
+    """What torch's safe reader refuses, it would read as a plain pickle; mmengine has no such reader."""
+    from mmengine.runner import checkpoint as module
+
+    forked = hasattr(module, '_safe_torch_load')
+    monkeypatch.setattr(CheckpointLoader, '_schemes', dict(CheckpointLoader._schemes))
+    monkeypatch.setattr(module, 'load_from_http', module.load_from_http)
+    monkeypatch.setattr(module, '_safe_torch_load', partial(torch.load, weights_only=False), raising=False)
+    loader.patch_checkpoint_loading()
+    good, foreign = tmp_path / 'epoch_1.pth', tmp_path / 'foreign.pth'
+    torch.save(checkpoint, good)
+    torch.save({**checkpoint, 'extra': Call(os.getcwd)}, foreign)
+    assert module._safe_torch_load(str(good))['meta']['iter'] == 3
+    assert module._safe_torch_load(io.BytesIO(good.read_bytes()), map_location='cpu')['meta']['iter'] == 3
+    for file in (str(foreign), io.BytesIO(foreign.read_bytes())):
+        with pytest.raises(reading.UnsafeCheckpointError, match='getcwd'):
+            module._safe_torch_load(file)
+    if forked:
+        with pytest.raises(reading.UnsafeCheckpointError, match='a checkpoint of a storage backend: refused'):
+            module.load_from_ceph(str(foreign), backend='local')
 
 
 @pytest.mark.parametrize('imports', ['icconv_mm, mmengine.runner', 'mmengine.runner, icconv_mm'])

@@ -127,4 +127,5 @@ def test_mmengine_and_mmcv_lite(clean):
         'except ValueError as error:\n'
         '    print(error)\n'
     )
-    assert "conv_cfg of type 'DCNv2' needs the compiled operators of mmcv, which mmcv-lite lacks" in printed
+    missing = "conv_cfg of type 'DCNv2' needs the compiled operators of mmcv (No module named 'mmcv._ext')"
+    assert f'{missing}: `python -m icconv_mm.install_openmmlab --yes`' in printed

@@ -7,6 +7,7 @@ import textwrap
 import pytest
 from mmengine.config import Config
 
+from icconv_mm import versions
 from icconv_mm.config_tree import datasets_of
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.runner.config import TaskRun
@@ -61,6 +62,32 @@ def test_what_a_dataset_of_the_library_says_where_the_checkpoint_says_nothing(li
     assert said in str(adapter_of(library).dataset_meta({}, datasets_of(cfg))[key])
 
 
+def test_mmcv_without_operators():
+    """As plain ``pip install onedl-mmcv`` gives: detection needs them; semantic segmentation of the fork does not."""
+    for library in ('mmdet', 'mmseg'):
+        pytest.importorskip(library)
+    code = """
+        import sys
+        sys.modules['mmcv._ext'] = None
+        from icconv_mm import errors, registry
+        from icconv_mm.tasks.libraries import adapter_of
+        from mmengine.registry import DefaultScope
+        for library, kind in ('mmseg', 'PyConvHead'), ('mmdet', 'PANetBBoxHead'):
+            DefaultScope.get_instance(library, scope_name=library)
+            try:
+                print(adapter_of(library).library, registry.MODELS.get(kind).__name__)
+            except errors.MissingLibraryError as error:
+                print(error)
+    """
+    run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    semantic, detection = (line for line in run.stdout.splitlines() if line.startswith('mm'))
+    needs = 'needs the compiled operators of mmcv (import of mmcv._ext halted; None in sys.modules): `'
+    assert detection.startswith(f'mmdet {needs}')
+    forked = versions.installed('mmseg')[0].startswith('onedl')
+    assert semantic == 'mmseg PyConvHead' if forked else semantic.startswith(f'mmseg {needs}')
+
+
 def test_a_task_is_imported_with_its_library_and_not_before():
     """Each task library costs seconds at start-up."""
     code = """
@@ -79,9 +106,17 @@ def test_a_task_is_imported_with_its_library_and_not_before():
         assert loaded() == [], loaded()
         assert not libraries & set(sys.modules)
         registry.import_task = lambda library: print('imported', library)
-        sys.modules['loaded_library'] = sys  # imported after the first lookup
+        sys.modules['loaded_library'] = sys  # imported after the first lookup, without its models: as mmdet by mmseg
+        registry.MODELS.get('ICResNet')
+        print('not imported')
+        registry.MODELS.get('Unknown')
+        sys.modules['loaded_library.models'] = sys
+        registry.MODELS.get('ICResNet')
+        del sys.modules['loaded_library.models']
+        from mmengine.registry import DefaultScope
+        DefaultScope.get_instance('run', scope_name='loaded_library')
         registry.MODELS.get('ICResNet')
     """
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split('\n')[0] == 'imported loaded_library'
+    assert run.stdout.splitlines() == ['not imported', *3 * ['imported loaded_library']]
