@@ -65,7 +65,7 @@ def cuda_at_hand() -> bool:
         no_cuda(f'nvcc is of CUDA {found}, torch of CUDA {wanted}')
         return False
     if EXT_MODE != 'cuda' and not torch.cuda.is_available() and not os.environ.get('TORCH_CUDA_ARCH_LIST'):
-        no_cuda('torch sees no GPU; ICCONV_MM_EXT=cuda compiles them all the same, which takes many minutes')
+        no_cuda('torch sees no GPU; ICCONV_MM_EXT=cuda compiles them all the same, which takes minutes')
         return False
     return True
 
