@@ -90,11 +90,13 @@ def naming_operators(what: str) -> Iterator[None]:
 def command_for_operators() -> str:
     """Returns the command that puts an mmcv with compiled operators in place of the installed one."""
     name, _ = installed('mmcv') or ('mmcv', '')
+    if name != 'onedl-mmcv':
+        return '`python -m icconv_mm.install_openmmlab --yes`'
     torch = installed('torch')
-    # the fork's own build asks for C++17, which the headers of torch 2.15 refuse; the installer replaces that
-    if name == 'onedl-mmcv' and torch and _release(torch[1]) < (2, 15):
-        return f'`pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall {name}`'
-    return '`python -m icconv_mm.install_openmmlab --yes`'
+    # the fork's own build asks for C++17, which the headers of torch 2.14 refuse; the installer replaces that
+    if torch and _release(torch[1]) >= (2, 14):
+        return '`python -m icconv_mm.install_openmmlab --torch 2.15 --yes`'
+    return f'`pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall {name}`'
 
 
 def command_of(tool: str, *arguments: str) -> str:

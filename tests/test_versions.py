@@ -79,10 +79,11 @@ def test_a_task_library_is_checked_where_it_is_named(monkeypatch):
     [
         ({'mmcv-lite': '2.1.0', 'torch': '2.11.0'}, 'python -m icconv_mm.install_openmmlab --yes'),
         (
-            {'onedl-mmcv': '2.3.6', 'torch': '2.14.1'},
+            {'onedl-mmcv': '2.3.6', 'torch': '2.13.0'},
             'pip install --no-build-isolation --no-cache-dir --no-deps --force-reinstall onedl-mmcv',
         ),
-        ({'onedl-mmcv': '2.3.6', 'torch': '2.15.0+cpu'}, 'python -m icconv_mm.install_openmmlab --yes'),  # needs C++20
+        # needs C++20
+        ({'onedl-mmcv': '2.3.6', 'torch': '2.14.1+cpu'}, 'python -m icconv_mm.install_openmmlab --torch 2.15 --yes'),
     ],
 )
 def test_missing_operators_of_mmcv(monkeypatch, known, command):
