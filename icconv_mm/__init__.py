@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         ResNet,
     )
     from icconv_mm.deployment.deploy import deploy
-    from icconv_mm.layers import ICConv2d, PyConv2d
+    from icconv_mm.layers import DeformConv2d, ICConv2d, ModulatedDeformConv2d, PyConv2d
     from icconv_mm.models import create_model, from_timm, list_models
     from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
 
@@ -58,7 +58,7 @@ _TYPES = {
         'ICBackbone', 'ICResNeXt', 'ICResNet', 'ICResNetV1c', 'ICResNetV1d', 'PyConvBackbone', 'PyConvHGResNet',
         'PyConvResNet', 'ResNet',
     ),
-    'layers': ('ICConv2d', 'PyConv2d'),
+    'layers': ('DeformConv2d', 'ICConv2d', 'ModulatedDeformConv2d', 'PyConv2d'),
     'necks': ('FPT', 'PConv', 'SEPC', 'SequenceNeck', 'UnscathedPyramid'),
     'annotations.loading': ('LoadImageFromFile',),
     'runner.amp': ('CPUAmpOptimWrapper',),
@@ -89,12 +89,14 @@ _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in 
 __all__ = [
     'FPT',
     'SEPC',
+    'DeformConv2d',
     'ICBackbone',
     'ICConv2d',
     'ICResNeXt',
     'ICResNet',
     'ICResNetV1c',
     'ICResNetV1d',
+    'ModulatedDeformConv2d',
     'PConv',
     'PyConv2d',
     'PyConvBackbone',

@@ -97,6 +97,10 @@ class ModulatedDeformConv2d(DeformConv2d):
     default.
 
     Source: Deformable ConvNets v2, https://arxiv.org/abs/1811.11168.
+
+    Example:
+        >>> ModulatedDeformConv2d(8, 6, 3, stride=2, padding=1)(torch.randn(1, 8, 16, 16)).shape
+        torch.Size([1, 6, 8, 8])
     """
 
     numbers_of_a_tap = 3  # and the factor
