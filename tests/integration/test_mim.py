@@ -1,4 +1,7 @@
-"""mim finds the package, its configs and its tools, and other libraries find its modules; mim itself is run."""
+"""mim finds the package, its configs and its tools, and other libraries find its modules; mim itself is run.
+
+These run with openmim; test_mim_routes.py tries either mim in clean environments.
+"""
 
 import shutil
 import sys
@@ -11,6 +14,7 @@ from mmengine.config import Config
 from workspaces import DETECTION, SEMANTIC, short
 
 from icconv_mm.apis import config_for
+from icconv_mm.install_openmmlab import installed_here
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +23,7 @@ MIM = Path(sys.executable).with_name('mim')
 
 @pytest.fixture(scope='module')
 def mim(workspace):
-    if not MIM.exists():
+    if not MIM.exists() or 'openmim' not in installed_here():  # onedl-mim: test_mim_routes.py
         pytest.skip('mim (openmim) is not installed')
     return lambda *args, **options: workspace.run(MIM, *args, **options)
 
