@@ -107,8 +107,8 @@ class _Samples:
     def __init__(self, x: Tensor, offset: Tensor, mask: Tensor | None, kernel: Sequence[int], settings: Sequence):
         stride, padding, dilation, _, parts = settings
         images, _, *size = x.shape
-        self.size, self.parts = size, parts
-        moved = offset.reshape(images, parts, kernel[0] * kernel[1], 2, *offset.shape[2:])
+        self.size, self.parts, self.taps = size, parts, kernel[0] * kernel[1]
+        moved = offset.reshape(images, parts, self.taps, 2, *offset.shape[2:])
         places = [
             moved[:, :, :, axis] + grid for axis, grid in enumerate(_grids(offset, kernel, stride, padding, dilation))
         ]
@@ -136,7 +136,7 @@ class _Samples:
 
     def corners(self, x: Tensor) -> list[Tensor]:
         """Returns the pixels ``[N, deform groups, channels of one, taps x pixels]`` at the corners, zero outside."""
-        flat = x.reshape(len(x), self.parts, -1, self.size[0] * self.size[1])
+        flat = x.reshape(len(x), self.parts, x.shape[1] // self.parts, self.size[0] * self.size[1])
         return [
             torch.where(valid > 0, flat.gather(3, index.expand(-1, -1, flat.shape[2], -1)), flat.new_zeros(()))
             for index, valid in zip(self.index, self.valid)
@@ -165,7 +165,7 @@ def reference(x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bi
 
 
 def _matrix(weight: Tensor, groups: int) -> Tensor:
-    return weight.reshape(groups, weight.shape[0] // groups, -1)
+    return weight.reshape(groups, weight.shape[0] // groups, weight[0].numel())
 
 
 def _columns(samples: _Samples, corners: Sequence[Tensor], groups: int, size: Sequence[int]) -> Tensor:
@@ -173,7 +173,8 @@ def _columns(samples: _Samples, corners: Sequence[Tensor], groups: int, size: Se
     values = sum(share * corner for share, corner in zip(samples.shares(), corners))
     if samples.mask is not None:
         values = values * samples.mask
-    return values.reshape(len(values), groups, -1, size[0] * size[1])
+    rows = values.shape[1] * values.shape[2] // groups * samples.taps
+    return values.reshape(len(values), groups, rows, size[0] * size[1])
 
 
 def gradients(

@@ -1,5 +1,7 @@
 """Deformable convolution: the reference equals torchvision's and mmcv's, the compiled kernel the reference."""
 
+import random
+
 import pytest
 import torch
 from torch.library import opcheck
@@ -106,6 +108,50 @@ def test_the_kernel_equals_the_reference(case, channels_last):
         expected = with_gradients(lambda each: call(each, settings), tensors)
     assert found[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     assert_all_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def random_case(seed):
+    rng = random.Random(seed)
+    groups, kernel = rng.randint(1, 3), (rng.randint(1, 4), rng.randint(1, 4))
+    inside, outside = groups * rng.randint(1, 70), groups * rng.randint(1, 40)
+    parts = rng.choice([number for number in range(1, 7) if inside % number == 0])
+    stride, padding, dilation = ((rng.randint(low, 3), rng.randint(low, 3)) for low in (1, 0, 1))
+    least = [step * (taps - 1) + 1 for taps, step in zip(kernel, dilation)]
+    height, width = (rng.randint(side, side + 16) for side in least)
+    return inside, outside, height, width, kernel, stride, padding, dilation, groups, parts, seed % 2 > 0, seed % 3 > 0
+
+
+@needs_kernel
+@pytest.mark.parametrize('instructions', ['avx512', 'avx2', 'portable'])
+@pytest.mark.parametrize('seed', range(8))
+def test_random_calls(seed, instructions, monkeypatch):
+    monkeypatch.setenv('ICCONV_MM_CPU', instructions)
+    tensors, settings = make(random_case(seed), scale=3.0, seed=seed)
+    # of any strides
+    tensors = [None if each is None else each.movedim(1, -1).contiguous().movedim(-1, 1) for each in tensors[:4]] + [
+        tensors[4]
+    ]
+    try:
+        with dispatch.use_backend('cpu'):
+            found = with_gradients(lambda each: call(each, settings), tensors)
+    except RuntimeError as error:
+        if 'one that this processor has' in str(error):
+            pytest.skip(f'this processor has no {instructions}')
+        raise
+    with dispatch.use_backend('reference'):
+        expected = with_gradients(lambda each: call(each, settings), tensors)
+    assert_all_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize('backend', ['reference', pytest.param('cpu', marks=needs_kernel)])
+@pytest.mark.parametrize('size', [(0, 6, 6), (2, 2, 2)], ids=['no image', 'no pixel'])
+def test_empty(size, backend):
+    images, height, width = size
+    tensors, settings = make((4, 3, height, width, (3, 3), 1, 0, 1, 1, 1, True, True), images=images)
+    with dispatch.use_backend(backend):
+        y, *grads = with_gradients(lambda each: call(each, settings), tensors)
+    assert y.shape == (images, 3, height - 2, width - 2)
+    assert not any(grad.any() for grad in grads)
 
 
 @needs_kernel
