@@ -54,9 +54,9 @@ at::Tensor deform_conv2d(const at::Tensor& x, const at::Tensor& offset, const Op
 // for x, the offsets, the mask, the weight
 using DeformGradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
 DeformGradients deform_conv2d_grad(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& offset,
-                                   const Optional<at::Tensor>& mask, const at::Tensor& weight,
-                                   c10::IntArrayRef stride, c10::IntArrayRef padding, c10::IntArrayRef dilation,
-                                   int64_t groups, int64_t deform_groups);
+                                   const Optional<at::Tensor>& mask, const at::Tensor& weight, c10::IntArrayRef stride,
+                                   c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups,
+                                   int64_t deform_groups);
 at::Tensor pyramid_sum(const at::Tensor& own, const at::Tensor& coarser, const Optional<at::Tensor>& finer);
 
 }  // namespace icconv_mm::cpu

@@ -21,7 +21,7 @@ using at::Tensor;
 
 Tensor zeros(c10::IntArrayRef size, const at::TensorOptions& options) { return empty(size, options).zero_(); }
 
-constexpr int64_t kStripBytes = 640 * 1024;    // of samples, which stay in a thread's cache
+constexpr int64_t kStripBytes = 640 * 1024;        // of samples, which stay in a thread's cache
 constexpr int64_t kWaveBytes = int64_t{24} << 20;  // of strips whose gradients are computed before they are summed
 constexpr int64_t kMinPixels = 8, kMaxStrip = 256;
 constexpr int64_t kSlice = 16;  // channels of a cache line, which one thread writes
@@ -57,10 +57,10 @@ struct Shape {
     std::vector<Segment> found;
     const int64_t of_group = in_channels / deform_groups;
     for (int64_t channel = 0; channel < in_channels;) {
-      const int64_t within = channel % inside(), packed = channels.plain() ? channel
-                                                          : channel / inside() * channels.padded + within;
-      const int64_t count = std::min({in_channels - channel, inside() - within, of_group - channel % of_group,
-                                      kBlock - packed % kBlock});
+      const int64_t within = channel % inside(),
+                    packed = channels.plain() ? channel : channel / inside() * channels.padded + within;
+      const int64_t count =
+          std::min({in_channels - channel, inside() - within, of_group - channel % of_group, kBlock - packed % kBlock});
       found.push_back({channel, count, packed / kBlock, packed % kBlock, channel / of_group});
       channel += count;
     }
@@ -104,7 +104,15 @@ Shape shape_of(const Tensor& x, const Tensor& offset, const Optional<Tensor>& ma
   for (const Tensor* each : {&x, &offset, &weight})
     TORCH_CHECK(each->scalar_type() == at::kFloat, name, "the CPU kernel takes float32");
   TORCH_CHECK(!mask || mask->scalar_type() == at::kFloat, name, "the CPU kernel takes float32");
-  return {x.size(0), channels, out, s.groups, s.deform_groups, taps, height.out * width.out, height, width,
+  return {x.size(0),
+          channels,
+          out,
+          s.groups,
+          s.deform_groups,
+          taps,
+          height.out * width.out,
+          height,
+          width,
           Channels::of(s.groups, channels / s.groups)};
 }
 
@@ -236,13 +244,13 @@ std::shared_ptr<const Prepared> prepare_output(const Kernels& k, const Shape& sh
 }  // namespace
 
 Tensor deform_conv2d(const Tensor& x, const Tensor& offset, const Optional<Tensor>& mask, const Tensor& weight,
-                   const Optional<Tensor>& bias, c10::IntArrayRef stride, c10::IntArrayRef padding,
-                   c10::IntArrayRef dilation, int64_t groups, int64_t deform_groups) {
+                     const Optional<Tensor>& bias, c10::IntArrayRef stride, c10::IntArrayRef padding,
+                     c10::IntArrayRef dilation, int64_t groups, int64_t deform_groups) {
   const Shape shape = shape_of(x, offset, mask, weight, {stride, padding, dilation, groups, deform_groups});
   TORCH_CHECK(!bias || (bias->numel() == shape.out_channels && bias->scalar_type() == at::kFloat),
               "deform_conv2d: bias must have ", shape.out_channels, " elements in float32");
   Tensor out = empty({shape.images, shape.out_channels, shape.height.out, shape.width.out}, x.options(),
-                         x.suggest_memory_format());
+                     x.suggest_memory_format());
   if (out.numel() == 0) return out;
   const Kernels& k = kernels();
   const auto prepared = prepare_output(k, shape, weight);
@@ -261,8 +269,15 @@ Tensor deform_conv2d(const Tensor& x, const Tensor& offset, const Optional<Tenso
       sampler.locate(strip.n, strip.begin, strip.pixels, places.data());
       sampler.sample(strip.n, places.data(), strip.pixels, strips.layout, packed);
       const Target target{data + strip.n * shape.out_channels * shape.pixels + strip.begin * pixel,
-                          1, 1, strip.pixels, 0, channel, 0, pixel,
-                          shift.defined() ? shift.const_data_ptr<float>() : nullptr, false};
+                          1,
+                          1,
+                          strip.pixels,
+                          0,
+                          channel,
+                          0,
+                          pixel,
+                          shift.defined() ? shift.const_data_ptr<float>() : nullptr,
+                          false};
       run(k, prepared->plan, prepared->weight.const_data_ptr<float>(),
           packed_at(packed, shape.channels, strips.layout, 1, shape.taps, strip.pixels), 1, target);
     }
@@ -276,8 +291,8 @@ namespace {
 // into the input's gradient, some channels each, so that no two write one pixel and sums have one order.
 class Gradients {
  public:
-  Gradients(const Shape& shape, const Tensor& grad, const Tensor& x, const Tensor& offset,
-            const Optional<Tensor>& mask, const Tensor& weight)
+  Gradients(const Shape& shape, const Tensor& grad, const Tensor& x, const Tensor& offset, const Optional<Tensor>& mask,
+            const Tensor& weight)
       : k_(kernels()), shape_(shape), strips_(shape), sampler_(k_, shape, x, offset, mask),
         grad_(grad.reshape({shape.images, shape.out_channels, 1, shape.pixels})),
         outputs_{1, shape.out_channels, shape.out_channels},
@@ -307,7 +322,8 @@ class Gradients {
     samples_ = zeros({most, strips_.layout.image}, to_x.options());
     grads_ = empty({most, layout_.image}, to_x.options());
     of_samples_ = empty({most, values}, to_x.options());
-    for (int64_t first = 0; first < strips_.count; first += most) run_wave(first, std::min(most, strips_.count - first));
+    for (int64_t first = 0; first < strips_.count; first += most)
+      run_wave(first, std::min(most, strips_.count - first));
   }
 
  private:
@@ -388,8 +404,7 @@ class Gradients {
     const float* grad = of_samples(i);
     const int64_t of_group = shape_.in_channels / shape_.deform_groups;
     const int64_t first_group = first / of_group, last_group = (last - 1) / of_group;
-    for (int64_t p = 0; p < strip.pixels * shape_.taps;
-         ++p, place += shape_.deform_groups, grad += shape_.in_channels)
+    for (int64_t p = 0; p < strip.pixels * shape_.taps; ++p, place += shape_.deform_groups, grad += shape_.in_channels)
       for (int64_t group = first_group; group <= last_group; ++group) {
         const int64_t begin = std::max(first, group * of_group), end = std::min(last, (group + 1) * of_group);
         for (int j = 0; j < 4; ++j)
@@ -412,10 +427,10 @@ class Gradients {
         family.outputs.push_back({o, o});
       families.push_back(std::move(family));
     }
-    weight_gradient(k_, std::move(families),
-                    packed_at(samples_.const_data_ptr<float>(), shape_.channels, strips_.layout, count, shape_.taps,
-                              strips_.width),
-                    packed_at(grads_.const_data_ptr<float>(), outputs_, layout_, count, 1, strips_.width), 1);
+    weight_gradient(
+        k_, std::move(families),
+        packed_at(samples_.const_data_ptr<float>(), shape_.channels, strips_.layout, count, shape_.taps, strips_.width),
+        packed_at(grads_.const_data_ptr<float>(), outputs_, layout_, count, 1, strips_.width), 1);
     to_weight.add_(part);
   }
 
@@ -437,10 +452,9 @@ class Gradients {
 }  // namespace
 
 DeformGradients deform_conv2d_grad(const Tensor& grad, const Tensor& x, const Tensor& offset,
-                                                            const Optional<Tensor>& mask, const Tensor& weight,
-                                                            c10::IntArrayRef stride, c10::IntArrayRef padding,
-                                                            c10::IntArrayRef dilation, int64_t groups,
-                                                            int64_t deform_groups) {
+                                   const Optional<Tensor>& mask, const Tensor& weight, c10::IntArrayRef stride,
+                                   c10::IntArrayRef padding, c10::IntArrayRef dilation, int64_t groups,
+                                   int64_t deform_groups) {
   const Shape shape = shape_of(x, offset, mask, weight, {stride, padding, dilation, groups, deform_groups});
   TORCH_CHECK(grad.dim() == 4 && grad.size(0) == shape.images && grad.size(1) == shape.out_channels &&
                   grad.size(2) == shape.height.out && grad.size(3) == shape.width.out &&
