@@ -20,6 +20,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from icconv_mm.errors import InputError, message_of, printable
+from icconv_mm.layers import DeformConv2d
 from icconv_mm.versions import command_of, is_installed
 from icconv_mm_runtime.drawing import color_of
 
@@ -61,9 +62,11 @@ class OpeningHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parts, count = ', '.join(self.network), sum(parameter.numel() for parameter in model.parameters()) / 1e6
         device = next((str(parameter.device) for parameter in model.parameters()), 'cpu')
+        deformable = sum(isinstance(layer, DeformConv2d) for layer in model.modules())
+        own = f"; {deformable} deformable convolutions are this package's" if deformable else ''
         runner.logger.info(
             f'{self.name} -> {runner.work_dir}\n'
-            f'  network: {parts}, {count:.1f} million parameters\n'
+            f'  network: {parts}, {count:.1f} million parameters{own}\n'
             f'  data: {", ".join(data)}\n'
             f'  machine: {device}, {get_world_size()} processes, torch {torch.__version__}, seed {runner.seed}'
         )
