@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from icconv_mm.apis import train
 
         run, options, own = command_line.read_training(args)
-        train(run, **options)
+        with command_line.saying_how_to_go_on(run):
+            train(run, **options)
         if own is not None:
             from icconv_mm.runner.evaluate import evaluate_run
 

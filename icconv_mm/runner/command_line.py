@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -207,6 +207,21 @@ def progress(items: Iterable, description: str) -> Iterable:
     from rich.progress import track
 
     return track(items, description, console=Console(stderr=True))
+
+
+@contextmanager
+def saying_how_to_go_on(run: 'TaskRun') -> Iterator[None]:
+    """Says after Ctrl-C which checkpoint a training has saved, and how it goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from icconv_mm.runner.prepare import latest_checkpoint
+
+        with suppress(ArgumentError):  # the checkpoint is gone
+            saved = latest_checkpoint(run.cfg.work_dir)
+            going = f'{saved} is saved: the same command with --resume goes on' if saved else 'nothing is saved yet'
+            print(f'\n{going}', file=sys.stderr)
+        raise
 
 
 @contextmanager

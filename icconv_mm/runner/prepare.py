@@ -4,6 +4,7 @@ Each function takes a run and changes its config in place; the adapter of its ta
 tasks (``show_predictions``, ``enable_tta``).
 """
 
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
+from mmengine.dist import is_main_process
 from mmengine.runner import find_latest_checkpoint
 
 from icconv_mm.annotations.checks import MissingDataError
@@ -217,9 +219,13 @@ def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
 def _resume(cfg: Config, resume: str | bool) -> None:
     """Sets the checkpoint to resume, and its seed if the config has none (samplers are built before it is loaded)."""
     path = latest_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
-    cfg.resume, cfg.load_from = True, path
     if path is None:
+        if is_main_process():
+            print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
+        if cfg.get('load_from'):
+            _require_checkpoint(cfg.load_from, 'load_from')
         return
+    cfg.resume, cfg.load_from = True, path
     _require_checkpoint(path, 'resume')
     if cfg.get('randomness', {}).get('seed') is None and Path(path).is_file():
         content = reading.read(path)

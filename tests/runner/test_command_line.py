@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+from types import SimpleNamespace
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.runner import command_line, own_data
-from icconv_mm.runner.command_line import reporting
+from icconv_mm.runner.command_line import reporting, saying_how_to_go_on
 
 
 def test_bad_input_exits_with_a_message(capsys):
@@ -113,3 +114,17 @@ def test_a_config_is_no_name_of_a_file():
 
     with pytest.raises(ArgumentError, match='path: expected the name of a config file, got Config'):
         load_config(Config({}))
+
+
+@pytest.mark.parametrize('saved', [False, True])
+def test_an_interrupted_training_says_how_it_goes_on(saved, tmp_path, capsys):
+    pytest.importorskip('mmengine')
+    checkpoint = tmp_path / 'iter_3.pth'
+    if saved:
+        checkpoint.touch()
+        (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
+    run = SimpleNamespace(cfg=SimpleNamespace(work_dir=str(tmp_path)))
+    with pytest.raises(KeyboardInterrupt), saying_how_to_go_on(run):
+        raise KeyboardInterrupt
+    expected = f'{checkpoint} is saved: the same command with --resume goes on' if saved else 'nothing is saved yet'
+    assert capsys.readouterr().err == f'\n{expected}\n'

@@ -135,6 +135,15 @@ def test_training(cfg):
             prepare_training(as_run(Config({**cfg.to_dict(), 'load_from': 'gone.pth'})), **options)
 
 
+def test_nothing_to_resume(cfg, tmp_path, capsys):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'weights.pth').touch()
+    cfg.load_from, cfg.work_dir = str(tmp_path / 'weights.pth'), str(tmp_path / 'run')
+    prepare_training(as_run(cfg), resume=True)
+    assert 'no checkpoint to resume, the training starts at 0' in capsys.readouterr().err
+    assert cfg.load_from == str(tmp_path / 'weights.pth') and not cfg.get('resume')
+
+
 def test_processes_that_nobody_started(cfg, monkeypatch):
     pytest.importorskip('mmdet')
     for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
