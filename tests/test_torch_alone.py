@@ -32,7 +32,8 @@ NETWORKS = {
     'ICResNetV1d': (backbones, dict(depth=50, pattern='dense', base_channels=8, norm_cfg=dict(type='GN', num_groups=4)),
                     (1, 3, 64, 64)),
     'PyConvResNet': (backbones, dict(depth=18, base_channels=16), (1, 3, 64, 64)),
-    'SEPC': (necks, dict(in_channels=8, out_channels=8, num_outs=2, ibn=True, lcconv_padding=1), PYRAMID),
+    'SEPC': (necks, dict(in_channels=8, out_channels=8, num_outs=2, pconv_deform=True, lcconv_deform=True, ibn=True,
+                         lcconv_padding=1), PYRAMID),
     'FPT': (necks, dict(in_channels=[8, 8], out_channels=32, num_outs=3, add_extra_convs='on_output'), PYRAMID),
     'UnscathedPyramid': (necks, dict(in_channels=8, out_channels=32, kernel_sizes=(1, 3)), PYRAMID),
     'SequenceNeck': (necks, dict(necks=2 * [dict(type='icconv_mm.PConv', in_channels=8, out_channels=8, num_outs=2)]),
@@ -143,7 +144,6 @@ REFUSED = [
         "a.pth: init_cfg of type 'Pretrained'",
         'mmengine',
     ),
-    ('layers.ScaleEqualizedConv2d(4, 4, deform=True)', 'deform=True', 'mmcv'),
     ('import icconv_mm.apis', 'icconv_mm cannot run', 'mmengine'),
     ('from icconv_mm.registry import MODELS', 'icconv_mm cannot run', 'mmengine'),
 ]
