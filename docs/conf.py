@@ -18,6 +18,8 @@ root_doc = 'docs/README'
 include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/**.md', 'configs/README.md',
                     'configs/**/README.md', 'tools/README.md', 'tools/dev/README.md', 'tests/**README.md']  # fmt: skip
 
+exclude_patterns = ['configs/.mim']  # links for openmim, of an editable install
+
 extensions = [
     'myst_parser',
     'sphinx.ext.autodoc',

@@ -32,14 +32,11 @@ maps = net(x)
 torch.testing.assert_close(icconv_mm.deploy(net)(x), maps, rtol=1e-3, atol=1e-4)
 neck = icconv_mm.necks.FPT([64, 128, 256, 512], 32)
 assert [level.shape[1] for level in neck(maps)] == 4 * [32]
-icconv_mm.necks.SEPC(32, 32, 4, ibn=True, lcconv_padding=1)(neck(maps))
+icconv_mm.necks.SEPC(32, 32, 4, pconv_deform=True, lcconv_deform=True, ibn=True, lcconv_padding=1)(neck(maps))
 from icconv_mm.patterns.search import edo_search
 supernet = icconv_mm.create_model('ic_resnet18', supernet_d_max=2)
 searched = icconv_mm.create_model('ic_resnet18', pattern=edo_search(supernet, 2))
 searched(x)
-"""
-DEFORMABLE = """
-icconv_mm.necks.SEPC(32, 32, 4, pconv_deform=True)(neck(maps))
 """
 
 
@@ -75,7 +72,7 @@ def lacks(*names: str) -> str:
 def test_torch_alone(clean):
     run = clean('torch', 'numpy')
     missing = lacks('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'cv2', 'yaml', 'rich', 'scipy')
-    printed = run(missing + RUN + DEFORMABLE)
+    printed = run(missing + RUN)
     assert 'icconv_mm' in printed
     error = run('try:\n    import icconv_mm.registry\nexcept ImportError as error:\n    print(error)\n')
     assert 'mmengine: not installed' in error and 'mmcv: not installed' not in error
@@ -114,10 +111,7 @@ def test_mmengine_and_mmcv_lite(clean):
             (run.site / 'mmcv' / part.name).symlink_to(part)
     link(requirements(['addict', 'packaging', 'pyyaml', 'yapf']), run.site)
     printed = run(
-        lacks('mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'mmcv._ext')
-        + RUN
-        + DEFORMABLE
-        + 'from icconv_mm.registry import MODELS\n'
+        lacks('mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'mmcv._ext') + RUN + 'from icconv_mm.registry import MODELS\n'
         'net = MODELS.build(dict(type="icconv_mm.ICResNet", depth=18, pattern="dense", base_channels=8))\n'
         'from mmengine.model import BaseModule\n'
         'assert isinstance(net, BaseModule) and type(neck.laterals[0]).__module__.startswith("mmcv.")\n'
