@@ -85,5 +85,8 @@ def registered_class(registry: Registry, kind: Any, where: str) -> type:
         found = registry.get(kind)
     if found is None:
         hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'
+        missing = [library for library in LIBRARIES if not versions.is_installed(library)]
+        if scope == SCOPE and missing:
+            hint = f'; types of tasks whose library is not installed do not exist: {", ".join(missing)}'
         raise InputError(f'{where}: no registered {kind!r}{hint}')
     return found

@@ -7,14 +7,14 @@ import textwrap
 import pytest
 from mmengine.config import Config
 
-from icconv_mm import versions
+from icconv_mm import registry, versions
 from icconv_mm.config_tree import datasets_of
-from icconv_mm.errors import MissingLibraryError
+from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.runner.config import TaskRun
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm.tasks.choose import scope_and_adapter
-from icconv_mm.tasks.libraries import adapter_of, scope_of
+from icconv_mm.tasks.libraries import adapter_of, registered_class, scope_of
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,10 @@ def test_a_task_is_imported_with_its_library_and_not_before():
     run = subprocess.run([sys.executable, '-c', textwrap.dedent(code)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == ['not imported', *3 * ['imported loaded_library']]
+
+
+def test_a_type_of_a_library_that_is_not_installed(monkeypatch):
+    known = versions.is_installed
+    monkeypatch.setattr(versions, 'is_installed', lambda name: name != 'mmpose' and known(name))
+    with pytest.raises(InputError, match=r"^model\.type: no registered 'icconv_mm\.Nothing'; .*: mmpose"):
+        registered_class(registry.MODELS, 'icconv_mm.Nothing', 'model.type')
