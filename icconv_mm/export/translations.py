@@ -80,6 +80,5 @@ TRANSLATIONS = {
     torch.ops.icconv_mm.export_nms_mask.default: _nms_mask_onnx,
     torch.ops.icconv_mm.export_roi_features.default: _roi_features_onnx,
 }
-DEFORM_CONV = {
-    torch.ops.icconv_mm.deform_conv2d.default: _deform_conv_onnx
-}  # else GridSample, which older runtimes know
+# on request: without it the operator's decomposition, a GridSample for each tap, which older runtimes know
+DEFORM_CONV = {torch.ops.icconv_mm.deform_conv2d.default: _deform_conv_onnx}

@@ -195,8 +195,7 @@ def gradients(
     if mask is not None:
         to_mask = sum(share * dot for share, dot in zip(shares, (a, b, c, d))).reshape(mask.shape)
         to_y, to_column, to_values = (each * samples.mask for each in (to_y, to_column, to_values))
-    taps = weight.shape[2] * weight.shape[3]
-    pairs = [each.reshape(len(x), deform_groups, taps, *offset.shape[2:]) for each in (to_y, to_column)]
+    pairs = [each.reshape(len(x), deform_groups, samples.taps, *offset.shape[2:]) for each in (to_y, to_column)]
     to_offset = torch.stack(pairs, 3).reshape(offset.shape)
     to_x = x.new_zeros(len(x), deform_groups, x.shape[1] // deform_groups, x.shape[2] * x.shape[3])
     for share, valid, index in zip(shares, samples.valid, samples.index):
