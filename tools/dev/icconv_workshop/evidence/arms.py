@@ -44,6 +44,7 @@ class Arm:
         only: The task that a network for all tasks has alone; all by default.
         searches: Whether dilations are found in it: after the training in a supernet, during it by RF-Next.
         pattern_of: The supernet whose pattern, of the same seed, it takes.
+        align: Channels in a block of that pattern; None for runs of any length.
         length: Iterations, in terms of those of its base.
         tests: Further tests of the trained network, by name: what they change.
     """
@@ -56,6 +57,7 @@ class Arm:
     only: str | None = None
     searches: bool = False
     pattern_of: str | None = None
+    align: int | None = None
     length: float = 1.0
     tests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -163,7 +165,7 @@ def _real(name: str, base: str, changes: Mapping[str, Any] | None = None, **opti
 
 
 def _real_search(name: str, base: str) -> list[Arm]:
-    """Dense, analytic, even and searched pattern; RF-Next with both its branches, and with one."""
+    """Dense, analytic, even and searched patterns, also in blocks; RF-Next with both its branches, and with one."""
     rf_next = dict(type='mmengine.RFNextResNet', depth=18, base_channels=32, search=_RF_NEXT, _delete_=True)
     return [
         _real(f'{name}/dense', base),
@@ -171,6 +173,8 @@ def _real_search(name: str, base: str) -> list[Arm]:
         _real(f'{name}/even', base, {PATTERN_KEY: _EVEN}),
         _real(f'{name}/supernet', base, _SUPERNET, searches=True),
         _real(f'{name}/searched', base, pattern_of=f'{name}/supernet'),
+        *(_real(f'{name}/searched-{n}', base, pattern_of=f'{name}/supernet', align=n) for n in (16, 32, 64)),
+        _real(f'{name}/even-32', base, {PATTERN_KEY: f'even_d{D_MAX}', 'model.backbone.align': 32}),
         _real(f'{name}/rf-next', base, {'model.backbone': rf_next}, searches=True),
         _real(f'{name}/rf-next-single', base, pattern_of=f'{name}/rf-next'),
     ]

@@ -57,7 +57,24 @@ _REAL_PATTERNS = {
     'rf-next-single': 'RF-Next, one branch',
     'rf-next': 'RF-Next, two branches',
 }
+_BLOCKS = {
+    'dense': 'dense',
+    'searched': 'searched',
+    **{f'searched-{block}': f'searched, in blocks of {block}' for block in (16, 32, 64)},
+    'even-32': 'all dilations alike, in blocks of 32',
+    'rf-next-single': 'RF-Next, one branch',
+}
 _REAL = [
+    *(
+        Comparison(
+            f'{name}-blocks',
+            'A searched pattern of whole blocks of channels gains what one of any runs gains.',
+            (metric,),
+            _rows(name, _BLOCKS),
+            costs=_rows(name, {'supernet': 'supernet, of which the patterns are'}),
+        )
+        for name, metric in (('camvid', 'mIoU'), ('bccd', 'box/AP'))
+    ),
     *(
         Comparison(
             name,

@@ -121,10 +121,9 @@ class Run:
     def weights(self) -> Path:
         return self.folder / 'weights.pth'
 
-    @property
-    def pattern_file(self) -> Path:
-        """What a supernet has found."""
-        return self.folder / 'pattern.json'
+    def pattern_file(self, align: int | None = None) -> Path:
+        """What a supernet has found, in blocks of ``align`` channels."""
+        return self.folder / ('pattern.json' if align is None else f'pattern_{align}.json')
 
     @property
     def needs(self) -> 'Run | None':
@@ -161,9 +160,9 @@ class Run:
         cfg.work_dir = str(self.folder)
         cfg.merge_from_dict({RATE_KEY: self.arm.rate, **copy.deepcopy(dict(self.arm.changes))})
         if (source := self.needs) is not None:
-            if not source.pattern_file.is_file():
-                raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {source.pattern_file}')
-            cfg.merge_from_dict({PATTERN_KEY: [each.to_json() for each in read_patterns(source.pattern_file)]})
+            if not (file := source.pattern_file(self.arm.align)).is_file():
+                raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {file}')
+            cfg.merge_from_dict({PATTERN_KEY: [each.to_json() for each in read_patterns(file)]})
         self._set_length(cfg)
         cfg.randomness = {'seed': self.seed}
         for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training

@@ -15,7 +15,7 @@ from icconv_mm.patterns import write_patterns
 from icconv_mm.runner.search import search_checkpoint
 from icconv_tools.miniature import ensure_miniature
 from icconv_tools.recorded_runs import train_once
-from icconv_workshop.evidence.arms import D_MAX
+from icconv_workshop.evidence.arms import ARMS, D_MAX
 from icconv_workshop.evidence.costs import StepTimes, network_costs
 from icconv_workshop.evidence.rf_next import RFNextResNet
 from icconv_workshop.evidence.runs import Run
@@ -45,8 +45,7 @@ def perform(run: Run, threads: int = 1) -> dict:
     config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='mmengine.StepTimes')]
     runner, seconds = train_once(config, run.weights)
     loader = runner.build_dataloader(run.config().test_dataloader)
-    if run.arm.searches:
-        _search(run, unwrapped(runner.model).backbone)
+    extra = _search(run, unwrapped(runner.model).backbone) if run.arm.searches else {}
     result = {
         'run': run.name,
         'arm': run.arm.name,
@@ -60,6 +59,7 @@ def perform(run: Run, threads: int = 1) -> dict:
         'seconds_of_step': next(hook.median for hook in runner.hooks if isinstance(hook, StepTimes)),
         'costs': network_costs(unwrapped(runner.model), next(iter(loader))),
         'cosines': _cosines(run.folder),
+        'extra_error': extra,
         'tests': {name: _test(run, name) for name in ('', *run.arm.tests)},
     }
     run.weights.unlink()  # hundreds of them would fill a disk
@@ -77,13 +77,23 @@ def _test(run: Run, name: str) -> dict[str, float]:
     return scores | scores_of(run.results, run.truth)
 
 
-def _search(run: Run, backbone: nn.Module) -> None:
-    """Search a supernet, or take what RF-Next has found; the pattern stays in its folder."""
+def _search(run: Run, backbone: nn.Module) -> dict[str, dict[str, float]]:
+    """Search a supernet, or take what RF-Next has found; the patterns stay in its folder.
+
+    Returns:
+        By the block of the patterns that arms take: by how much the error of each layer exceeds the least one.
+    """
     if isinstance(backbone, RFNextResNet):
-        write_patterns(backbone.patterns(), run.pattern_file)
-        return
-    results = search_checkpoint(run.weights, D_MAX, run.folder / 'unsorted.json', filter=_SEARCHED)
-    write_patterns([result.pattern(sort=True) for result in results], run.pattern_file)
+        write_patterns(backbone.patterns(), run.pattern_file())
+        return {}
+    extra = {}
+    for block in dict.fromkeys(arm.align for arm in ARMS.values() if arm.pattern_of == run.arm.name):
+        unsorted = run.folder / 'unsorted.json'
+        results = search_checkpoint(run.weights, D_MAX, unsorted, filter=_SEARCHED, align=block)
+        write_patterns([result.pattern(sort=True) for result in results], run.pattern_file(block))
+        if block is not None:
+            extra[str(block)] = {result.name: result.extra for result in results}
+    return extra
 
 
 def _cosines(folder: Path) -> dict[str, float]:

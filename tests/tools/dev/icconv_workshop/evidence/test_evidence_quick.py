@@ -25,7 +25,7 @@ def check(run: Run) -> None:
         if run.arm.name in [row.arm for row in row_of]:
             assert all(0 <= written['tests'][''][metric] <= 100 for metric in metrics)
     assert written['costs']['parameters'] > 1e5 and written['costs']['flops'] > 1e7
-    assert run.pattern_file.is_file() == run.arm.searches and not run.weights.exists()
+    assert run.pattern_file().is_file() == run.arm.searches and not run.weights.exists()
     before = run.result_file.stat().st_mtime_ns
     perform(run)
     assert run.result_file.stat().st_mtime_ns == before  # it is not done again

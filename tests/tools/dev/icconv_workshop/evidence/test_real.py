@@ -31,7 +31,7 @@ def done(root, arm: str) -> dict:
 @pytest.mark.slow
 def test_rf_next_gives_a_pattern_and_is_tested_with_its_branches(clones):
     result = done(clones, 'bccd/rf-next')
-    pattern = read_patterns(Run(ARMS['bccd/rf-next'], 0, BUDGETS['quick'], clones).pattern_file)
+    pattern = read_patterns(Run(ARMS['bccd/rf-next'], 0, BUDGETS['quick'], clones).pattern_file())
     assert len(pattern) == 16 and all(each.is_uniform for each in pattern)
     single = done(clones, 'bccd/rf-next-single')
     assert result['costs']['flops'] > 1.1 * single['costs']['flops']
