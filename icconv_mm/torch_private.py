@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 import torch
+import torch.fx.experimental.proxy_tensor
 from torch import nn
 from torch.autograd import forward_ad
 
@@ -86,6 +87,16 @@ def in_transform_or_mode() -> bool:
 def is_jit_or_onnx_tracing() -> bool:
     """Whether ``torch.jit.trace`` or ``torch.onnx`` records the call; their readers support only torch's operators."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+
+
+def class_of(module: nn.Module) -> type[nn.Module]:
+    """Returns the class of a module.
+
+    Where a module is used twice, a trace of ``torch.export`` gives all modules classes of its own, of the same names.
+    torch 2.1 to 2.15; such classes are known from 2.5 on.
+    """
+    proxy = getattr(torch.fx.experimental.proxy_tensor, '_AttrProxy', ())
+    return type(module.get_base() if isinstance(module, proxy) else module)
 
 
 def has_hooks(module: nn.Module) -> bool:

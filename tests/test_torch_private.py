@@ -1,5 +1,7 @@
 """What of torch is private, and used, does what the operators need; run it with a new torch."""
 
+import inspect
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -23,6 +25,26 @@ def test_is_jit_or_onnx_tracing():
         lambda x: seen.append(torch_private.is_jit_or_onnx_tracing()) or x + 1, torch.ones(2), check_trace=False
     )
     assert seen == [True]
+
+
+def test_class_of():
+    seen = []
+
+    class Twice(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = torch.nn.Sequential(torch.nn.ReLU())
+
+        def forward(self, x):
+            seen.append((torch_private.class_of(self.first), torch_private.class_of(self.first[0])))
+            return self.second(x)
+
+    network = Twice()
+    network(torch.ones(2))
+    if 'strict' in inspect.signature(torch.export.export).parameters:  # from torch 2.4 on
+        torch.export.export(network, (torch.ones(2),), strict=False)
+        assert len(seen) == 2
+    assert set(seen) == {(torch.nn.Sequential, torch.nn.ReLU)}
 
 
 def test_is_compiling():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from icconv_mm.errors import InputError
 from icconv_mm.layers.settings import settings_of
 from icconv_mm.ops import pyconv2d, pyconv2d_relu
-from icconv_mm.torch_private import is_compiling, must_be_called, refuse_script
+from icconv_mm.torch_private import class_of, is_compiling, must_be_called, refuse_script
 
 
 class PyConv2d(nn.Module):
@@ -119,7 +119,7 @@ class PyConv2d(nn.Module):
             return False
         has_bias, steps = levels[0].bias is not None, ((self.stride,) * 2, (self.dilation,) * 2)
         for level, groups in zip(levels, self.groups):
-            if type(level) is not nn.Conv2d or level.padding_mode != 'zeros' or level.groups != groups:
+            if class_of(level) is not nn.Conv2d or level.padding_mode != 'zeros' or level.groups != groups:
                 return False
             height, width = level.kernel_size
             same = self.dilation * (height // 2), self.dilation * (width // 2)

@@ -21,6 +21,7 @@ from torch import Tensor
 from icconv_mm.ops.tensors import triples
 
 BLOCK = 16  # channels that a runtime computes at once, on processors with AVX-512; others have 8
+_SINGLE = 1.5  # cost of a product in a convolution with one block of outputs, which reads an input for each product
 _MAP = 60  # cost of a channel that a depthwise convolution writes and the next one reads, in products per pixel
 
 
@@ -93,7 +94,9 @@ def plan(pattern: tuple[int, ...], in_channels: int) -> Plan:
         position += count
     parts = [Direct(dilation, tuple(own)) for dilation, own in by_dilation.items() if own]
     parts.sort(key=lambda part: -len(part.channels))
-    cuts = [Plan(tuple(parts[:count]), _sums(parts[count:])) for count in range(len(parts) + 1)]
+    # in the order of channels, so that sorted runs of whole blocks need no permutation
+    ordered = (sorted(parts[:count], key=lambda part: part.channels) for count in range(len(parts) + 1))
+    cuts = [Plan(tuple(direct), _sums(parts[len(direct) :])) for direct in ordered]
     return min(cuts, key=lambda cut: _cost(cut, in_channels))
 
 
@@ -209,7 +212,7 @@ def depthwise_parts(out_channels: int, in_channels: int, groups: int, kernel: tu
 
     Runtimes have no fast kernel for groups of a few channels. Output j of every group is the sum over the inputs of its
     group, each convolved with a filter of its own: a depthwise convolution of all inputs, and a 1x1 convolution that
-    adds.
+    adds; runtimes add the sums of several outputs while they compute the 1x1 convolutions.
     """
     if groups == 1:
         return 0
@@ -256,10 +259,53 @@ def _level(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, stride: 
     border = [dilation * (side // 2) for side in kernel]
     parts = depthwise_parts(out_channels, inside * groups, groups, tuple(kernel))
     if not parts:
+        height = (x.shape[2] - 1) // stride + 1
+        # a free height would need a crop, behind which ONNX Runtime no longer fuses the residual sums
+        if dilation == 1 and isinstance(height, int):
+            rows = rows_at_once((out_channels // groups, inside, *kernel), groups, stride, height)
+            if rows > 1:
+                return _several_rows(x, weight, bias, groups, stride, rows)
         weight, groups = _whole_groups(weight, groups)
         return F.conv2d(x, weight, bias, stride, border, dilation, groups)
     filters = weight.view(groups, parts, inside, 1, *kernel).transpose(0, 1).reshape(parts, groups * inside, 1, *kernel)
-    maps = [F.conv2d(x, each, None, stride, border, dilation, groups * inside) for each in filters]
-    owners = [channel // inside * parts + part for part in range(parts) for channel in range(groups * inside)]
-    ones = _one_hot(owners, out_channels, x).t()[..., None, None]
-    return F.conv2d(torch.cat(maps, 1) if parts > 1 else maps[0], ones, bias)
+    sums = []
+    for part, each in enumerate(filters):
+        moved = F.conv2d(x, each, None, stride, border, dilation, groups * inside)
+        owners = [channel // inside * parts + part for channel in range(groups * inside)]
+        ones = _one_hot(owners, out_channels, x).t()[..., None, None]
+        sums.append(F.conv2d(moved, ones, None if part else bias))
+    return reduce(torch.add, sums)
+
+
+def rows_at_once(group: tuple[int, int, int, int], groups: int, stride: int, height: int) -> int:
+    """Returns how many output rows a level of a pyramidal convolution computes at once; 1 if it stays as it is.
+
+    Filters of several rows fill a block where those of one group do not. They read the same inputs, in a kernel that is
+    higher by their distance.
+
+    Args:
+        group: Outputs and inputs of a group, height and width of the kernel.
+        groups: Groups of the level.
+        stride: Stride.
+        height: Rows of the output.
+    """
+    parts, inside, side, _ = group
+    joined = BLOCK // parts if BLOCK % parts == 0 else 1  # as in _whole_groups
+    if groups == 1 or joined == 1 or groups % joined or inside % BLOCK:
+        return 1
+    costs = {1: side * joined * BLOCK * _SINGLE}
+    for rows in (joined, 2 * joined):
+        if height % rows == 0:
+            outputs = rows * parts
+            costs[rows] = (side + (rows - 1) * stride) * outputs / rows * (_SINGLE if outputs == BLOCK else 1)
+    return min(costs, key=costs.get)
+
+
+def _several_rows(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, stride: int, rows: int) -> Tensor:
+    """Returns a level of which one convolution computes ``rows`` rows as channels."""
+    outputs, _, height, width = map(int, weight.shape)
+    filters = [F.pad(weight, (0, 0, stride * row, stride * (rows - 1 - row))) for row in range(rows)]
+    bias = None if bias is None else bias[:, None].expand(-1, rows).flatten()
+    step, border = (stride * rows, stride), (height // 2, width // 2)
+    y = F.conv2d(x, torch.stack(filters, 1).flatten(0, 1), bias, step, border, 1, groups)
+    return y.unflatten(1, (outputs, rows)).transpose(2, 3).flatten(2, 3)

@@ -52,6 +52,25 @@ def standard(program):
     return standard_module(program)
 
 
+class TwoNames(nn.Module):
+    """A network that two names reach: torch.export traces it by classes of its own."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = self.other = network
+
+    def forward(self, x):
+        return self.network(x)
+
+
+def test_a_network_of_two_names_keeps_its_operators(network, program):
+    def own(made):
+        return [str(node.target) for node in made.graph.nodes if str(node.target).startswith('icconv_mm')]
+
+    again = torch.export.export(TwoNames(network), (X,), dynamic_shapes=SHAPES, strict=False)
+    assert own(again) == own(program) != []
+
+
 def is_whole(tensor):
     """Whether a tensor is contiguous and all of its memory, neither channels_last nor a slice."""
     return tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()

@@ -26,13 +26,13 @@ PYRAMIDS = (
 )
 SORTED_FLAT, MIXED_FLAT = (DilationPattern.of(each).flat for each in (SORTED, MIXED))
 
-# a level, or the depthwise convolutions that stand for it and their sum
+# a level, or the depthwise convolutions that stand for it and a sum of each
 PARTS = [
     export_form.depthwise_parts(channels, layer[0], groups, (kernel, kernel))
     for layer in PYRAMIDS
     for channels, kernel, groups in zip(*layer[1:4])
 ]
-EXPORTED_LEVELS = sum(parts + 1 for parts in PARTS)
+EXPORTED_LEVELS = sum(2 * parts or 1 for parts in PARTS)
 
 
 def inception_net(dense: bool = False, groups: int = 4) -> nn.Sequential:

@@ -53,6 +53,45 @@ def test_a_pyramidal_convolution_is_its_reference(stride, dilation):
         close(export_form.pyramidal_output(x, weights, each, groups, stride, dilation), expected)
 
 
+_CONV = torch.ops.aten.conv2d.default
+
+
+class _Level(torch.nn.Module):
+    """A pyramidal convolution as it is exported."""
+
+    def __init__(self, *arguments):
+        super().__init__()
+        self.arguments = arguments
+
+    def forward(self, x):
+        return export_form.pyramidal_output(x, *self.arguments)
+
+
+@pytest.mark.parametrize(
+    ('level', 'groups', 'stride', 'height', 'rows'),
+    [
+        ((16, 16, 5, 5), 4, 1, 200, 4),  # the levels of PyConvResNet-50, C_out, C_in / groups, kernel
+        ((32, 32, 5, 5), 4, 1, 100, 4),
+        ((32, 32, 5, 5), 4, 2, 200, 2),
+        ((64, 16, 7, 7), 8, 1, 28, 4),
+        ((64, 16, 7, 7), 8, 1, 14, 2),  # no multiple of 4
+        ((64, 16, 7, 7), 8, 1, 25, 1),
+        ((128, 64, 5, 5), 4, 1, 48, 1),  # 32 outputs in a group
+        ((32, 16, 3, 5), 2, 1, 24, 1),  # a block in a group
+    ],
+)
+def test_groups_of_few_outputs_compute_several_rows(level, groups, stride, height, rows):
+    parts = (level[0] // groups, *level[1:])
+    assert export_form.rows_at_once(parts, groups, stride, -(-height // stride)) == rows
+    x, weight, bias = torch.randn(1, level[1] * groups, height, 9), torch.randn(level), torch.randn(level[0])
+    for each in (bias, None):
+        arguments = x, [weight], each, [groups], stride, 1
+        program = torch.export.export(_Level(*arguments[1:]), (x,))
+        high = max(each.meta['val'].shape[2] for each in program.graph.nodes if each.target == _CONV)
+        assert high == -(-height // stride) // rows
+        close(program.module()(x), pyconv.forward(*arguments))
+
+
 def test_published_patterns_become_few_convolutions(published_patterns):
     patterns = load_pattern(published_patterns / 'detection' / 'ic_resnet50_k9.json')
     counts = [inception_conv.exported_convolutions(each.flat, each.out_channels) for each in patterns]
@@ -63,6 +102,15 @@ def test_published_patterns_become_few_convolutions(published_patterns):
         cut, channels = export_form.plan(pattern.flat, pattern.out_channels), pattern.out_channels
         direct = sum(-(-len(part.channels) // 16) * 16 for part in cut.direct) * 9 * channels
         assert direct + (cut.sums.cost(channels) if cut.sums else 0) <= padded * 9 * channels  # never dearer than runs
+
+
+@pytest.mark.parametrize('block', [16, 32])
+def test_whole_blocks_are_one_convolution_each(block, published_patterns):
+    """Without row sums; channels are in order, so that nothing is permuted."""
+    patterns = load_pattern(published_patterns / 'detection' / 'ic_resnet50_k9.json', align=block)
+    for pattern in patterns:
+        cut = export_form.plan(pattern.flat, pattern.out_channels)
+        assert cut.convolutions == len(pattern) and cut.order == list(range(pattern.out_channels))
 
 
 @pytest.mark.parametrize('fused', [False, True])

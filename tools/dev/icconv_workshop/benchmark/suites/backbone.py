@@ -34,11 +34,12 @@ class Pass(NamedTuple):
 
 
 DENSE = (Pass(*LARGE, 'eager', 1.01, MEMORY), Pass(*SMALL, 'eager', 1.02), Pass(*TRAINED, 'step', 1.02, MEMORY))
-# name -> depth, published pattern and what stands in for it, on the CPU
+# name -> depth, published pattern and what stands in for it, channels in a block, on the CPU
 INCEPTION = {
     'IC-R50-k9': (
         50,
         ('detection/ic_resnet50_k9', 'geometric_d4'),
+        None,
         (
             Pass(*LARGE, 'eager', 1.04, MEMORY, composition=True),
             Pass(*LARGE, 'deployed', 1.04),
@@ -52,10 +53,22 @@ INCEPTION = {
             Pass(*LARGE, 'eager', 1.10, dtype='bfloat16'),
         ),
     ),
-    'IC-R50-k13 pose': (50, ('human_pose/ic_resnet50_k13', 'geometric_d6'), (Pass(1, (640, 640), 'eager', 1.06),)),
+    'IC-R50-k9 in blocks of 32': (
+        50,
+        ('detection/ic_resnet50_k9', 'geometric_d4'),
+        32,
+        (Pass(*LARGE, 'eager', 0.76), Pass(*SMALL, 'eager', 0.85), Pass(*TRAINED, 'step', 0.98)),
+    ),
+    'IC-R50-k13 pose': (
+        50,
+        ('human_pose/ic_resnet50_k13', 'geometric_d6'),
+        None,
+        (Pass(1, (640, 640), 'eager', 1.06),),
+    ),
     'IC-R101-k9': (
         101,
         ('detection/ic_resnet101_k9', 'geometric_d4'),
+        None,
         (Pass(*LARGE, 'eager', 1.05, composition=True),),
     ),
 }
@@ -81,13 +94,14 @@ def cases(options: Options) -> Iterator[Case]:
     if on_cpu:
         for each in DENSE:
             yield _case('ResNet-50', 50, partial(ResNet, 50), each, {})
-    for name, (depth, patterns, passes) in INCEPTION.items():
+    for name, (depth, patterns, block, passes) in INCEPTION.items():
         used = find_pattern(*patterns)
         for each in passes if on_cpu else ON_GPU:
             if each.dtype == 'bfloat16' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
                 continue
             limits = {} if used == patterns[0] else {'limit': None, 'memory': None}
-            yield _case(name, depth, partial(ICResNet, depth, used), each._replace(**limits), {'pattern': used})
+            network = partial(ICResNet, depth, used, align=block)
+            yield _case(name, depth, network, each._replace(**limits), {'pattern': used})
     for each in PYCONV if on_cpu else ON_GPU:
         yield _case('PyConvResNet-50', 50, partial(PyConvResNet, 50), each if on_cpu else each._replace(limit=None), {})
 

@@ -27,6 +27,7 @@ SIZES = (224, 224), (800, 1088)
 BLOCKS = None, 8, 16, 32  # channels; None for the pattern as it is
 FLOAT, EIGHT_BITS = 1e-4, 0.2  # how far maps may be off, of their norm
 DENSE = 'ResNet-50'
+DEPLOYED = 'deployed in PyTorch / dense in onnxruntime'
 
 
 def run(options: Options) -> Iterator[Figure]:
@@ -57,7 +58,8 @@ def run(options: Options) -> Iterator[Figure]:
             if name != DENSE:
                 notes = {'convolutions': f'{counts[name]} / {counts[DENSE]}', 'pattern': used}
                 figure = f'{name} {label} {form}'
-                yield Figure('blocks', figure, times[name, form], times[DENSE, form], None, notes)
+                dense = 'onnxruntime float32' if form == DEPLOYED else form
+                yield Figure('blocks', figure, times[name, form], times[DENSE, dense], None, notes)
 
 
 @torch.no_grad()
@@ -66,13 +68,15 @@ def _forms(name: str, network: nn.Module, x: Tensor, options: Options, folder: P
     randomize(network)
     network = network.eval().requires_grad_(False)
     threads = options.threads or torch.get_num_threads()
-    model = as_onnx(deploy(network))
+    deployed = deploy(network)
+    model = as_onnx(deployed, x)
     count = count_convolutions(model)
     file, rounded = folder / 'network.onnx', folder / 'rounded.onnx'
     onnx.save(model, str(file))
     kept, inputs = predictors(model), [{'image': x.numpy()}]
     by_onnxruntime(model, rounded, iter(inputs), kept)
     calls = {
+        DEPLOYED: partial(in_torch, deployed, x.to(memory_format=torch.channels_last)),
         'onnxruntime float32': in_onnxruntime(file, x, threads),
         'openvino float32': in_openvino(file, x, threads),
         'onnxruntime 8 bits': in_onnxruntime(rounded, x, threads),

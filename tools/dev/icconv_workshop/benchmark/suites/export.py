@@ -73,7 +73,7 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
     randomize(network)
     network = network.eval().requires_grad_(False)
     deployed, threads = deploy(network), options.threads or torch.get_num_threads()
-    model = as_onnx(deployed)
+    model = as_onnx(deployed, x)
     onnx.save(model, str(folder / 'network.onnx'))
     fixed = torch.export.export(deployed, (x,), strict=False)
     standard = standard_module(fixed).to(memory_format=torch.channels_last)
@@ -93,11 +93,9 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
     return count_convolutions(model)
 
 
-def as_onnx(network: nn.Module) -> onnx.ModelProto:
-    """Returns a deployed backbone of four maps as ONNX, for images of any size."""
-    free = torch.export.Dim.DYNAMIC
-    example = torch.randn(2, 3, 128, 160)
-    program = torch.export.export(network, (example,), dynamic_shapes=({0: free, 2: free, 3: free},), strict=False)
+def as_onnx(network: nn.Module, x: Tensor) -> onnx.ModelProto:
+    """Returns a deployed backbone of four maps as ONNX, for images of one size, as ``--fixed`` writes it."""
+    program = torch.export.export(network, (x,), strict=False)
     return to_onnx(program, ['image'], [f'map{number}' for number in range(4)])
 
 
