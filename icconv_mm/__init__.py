@@ -10,6 +10,7 @@ backbones, necks, ``deploy`` and the functions of ``models``.
 """
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
     from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
 
 
-# ``python -m icconv_mm.install_openmmlab`` imports this module first. The installer replaces libraries that the import
-# would refuse, and uses no other module of the package.
-if not any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv):
+def extend_mmengine() -> None:
+    """Extends mmengine if it is installed. Internal: importing does it, but for own commands."""
     versions.check_versions(('torch',))
     if versions.is_installed('mmengine'):
         from icconv_mm import registry
@@ -49,6 +49,23 @@ if not any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_arg
 
         loader.patch_with_runner()
         registry.find_forks()
+
+
+def _is_own_command() -> bool:
+    """Returns whether the process is a command that imports this module before it knows what it needs.
+
+    The installer replaces libraries that the import would refuse, and uses no other module of the package. The command
+    ``icconv`` extends mmengine when it has read its options: help and completion need no library.
+    """
+    words = sys.orig_argv[1:]
+    if any(word.endswith('icconv_mm.install_openmmlab') for word in words):
+        return True
+    is_script = words[:1] == [os.path.join(os.path.dirname(sys.executable), 'icconv')]
+    return is_script or (sys.argv[0] == '-m' and words[words.index('-m') :][1:2] == ['icconv_mm'])
+
+
+if not _is_own_command():
+    extend_mmengine()
 
 _FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
 # The modules of all registered types. mmpose's registry of codecs finds AECodec here by its name: it has no root
