@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from icconv_mm.layers import DeformConv2d, ICConv2d, ModulatedDeformConv2d, PyConv2d
     from icconv_mm.models import create_model, from_timm, list_models
     from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
+    from icconv_mm.runner.model import load
 
 
 def extend_mmengine() -> None:
@@ -67,7 +68,10 @@ def _is_own_command() -> bool:
 if not _is_own_command():
     extend_mmengine()
 
-_FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
+_FUNCTIONS = {
+    'create_model': 'models', 'deploy': 'deployment', 'from_timm': 'models', 'list_models': 'models',
+    'load': 'runner.model',
+}  # fmt: skip
 # The modules of all registered types. mmpose's registry of codecs finds AECodec here by its name: it has no root
 # registry that this package could extend.
 _TYPES = {
@@ -133,6 +137,7 @@ __all__ = [
     'from_timm',
     'layers',
     'list_models',
+    'load',
     'models',
     'necks',
     'ops',

@@ -183,13 +183,13 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     Raises:
         InputError: As :func:`icconv_mm.apis.load_run`.
     """
-    from icconv_mm.runner.config import load_run
+    from icconv_mm.runner.config import config_beside, load_run
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
     # mmengine reads the local rank from the environment
     os.environ.setdefault('LOCAL_RANK', str(rest.pop('local_rank', 0)))
-    return load_run(config, options, work_dir), rest
+    return load_run(config_beside(rest['checkpoint']) if config is None else config, options, work_dir), rest
 
 
 def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 'Config | None']:

@@ -40,6 +40,7 @@ from icconv_mm.runner.images import (
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.tasks.libraries import NO_LIBRARY
 from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
+from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import tile_corners
 
 
@@ -152,9 +153,24 @@ class Predictor:
                 self.task.enlarge(sample, size)
         return samples
 
+    def pixels(self, given: Path | InputImage, longest: int | None = None) -> np.ndarray:
+        """Returns an image [H, W, 3], BGR, that the predictions refer to, reduced if ``longest`` is given."""
+        return given.image if isinstance(given, InputImage) else read_image(given, longest, self._oriented)
+
+    def arrays(self, sample: Any, size: tuple[int, int]) -> dict[str, Predictions]:
+        """Returns the predictions of each task for an image of ``size``, as the runtime of exported files has them."""
+        found = {}
+        for name, (adapter, _) in self.task.parts(self.dataset_meta).items():
+            found[name] = adapter.predictions(sample.get(name) if name else sample)
+            for key in {'masks', 'seg_map'} & found[name].keys():  # smaller if a large image was reduced
+                found[name][key] = resized_labels(found[name][key], size)
+            if (labels := found[name].get('seg_map')) is not None:
+                found[name]['seg_map'] = labels.astype(np.uint8 if labels.max() < 256 else np.int32)
+        return found
+
     def drawn(self, given: Path | InputImage, sample: Any, score_thr: float = 0.3) -> np.ndarray:
         """Returns the image with its predictions [h, w, 3], BGR, with a longer side of at most 4096 pixels."""
-        image = given.image if isinstance(given, InputImage) else read_image(given, LONGEST, self._oriented)
+        image = self.pixels(given, LONGEST)
         content = self.task.drawing(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]
@@ -166,6 +182,14 @@ class Predictor:
             content = encoded(self.drawn(Path(path), sample, score_thr)[..., ::-1], out_file.suffix)
         with atomic_write(out_file, is_flushed=False) as file:
             file.write(content)
+
+
+def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns masks [n, h, w] or a segmentation map [h, w] in another size, by the nearest pixel."""
+    if labels.shape[-2:] == tuple(size):
+        return labels
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape[-2:]))
+    return labels[..., rows[:, None], columns]
 
 
 def _name_of(given: str | Path | InputImage) -> str:
