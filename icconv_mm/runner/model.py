@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icconv_mm.errors import ArgumentError, MissingLibraryError, naming
-from icconv_mm.files import require_file
+from icconv_mm.files import is_exported, require_file
 from icconv_mm.versions import is_installed
 
 if TYPE_CHECKING:
     from supervision import Detections
 
-EXPORTED = ('.onnx', '.ort', '.xml')  # suffixes of the files that the runtime opens
 _FIRST = ('instance', 'detection', 'pose', 'semantic', 'classification')  # of several tasks, whose arrays a result has
 
 
@@ -197,7 +196,7 @@ def load(file: str | Path, config: str | Path | None = None, device: str | None 
     """
     file = Path(file)
     require_file(file, 'file')
-    if file.suffix.lower() not in EXPORTED:
+    if not is_exported(file):
         return LoadedModel(file, *_open_checkpoint(file, config, device))
     if config is not None:
         raise ArgumentError('config', f'{file} is an exported file, which has no config')
