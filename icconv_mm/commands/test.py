@@ -13,7 +13,8 @@ from icconv_mm.runner import command_line
 def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     """Adds the arguments."""
     command_line.add_checkpoint(parser, is_tool)
-    command_line.add_work_dir(parser)
+    beside = 'test beside the checkpoint; with --config, work_dirs/CONFIG_NAME'
+    command_line.add_work_dir(parser, **({} if is_tool else {'default': beside}))
     parser.add_argument('--out', '--dump', metavar='FILE', help='write the predictions, or what --out-item says')
     items = 'of --out: the predictions to FILE.pkl (default), or the metrics to FILE.json'
     parser.add_argument('--out-item', choices=('pred', 'metrics'), default='pred', help=items)

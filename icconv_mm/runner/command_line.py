@@ -165,9 +165,9 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--voc-from', type=int, choices=(0, 1), help=first)
 
 
-def add_work_dir(parser: argparse.ArgumentParser) -> None:
-    """Adds the folder of the logs."""
-    parser.add_argument('--work-dir', metavar='DIR', help='for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
+def add_work_dir(parser: argparse.ArgumentParser, default: str = 'work_dirs/CONFIG_NAME') -> None:
+    """Adds the folder of the logs, by default the named one."""
+    parser.add_argument('--work-dir', metavar='DIR', help=f'for logs and checkpoints (default: {default})')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +189,10 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
     # mmengine reads the local rank from the environment
     os.environ.setdefault('LOCAL_RANK', str(rest.pop('local_rank', 0)))
-    return load_run(config_beside(rest['checkpoint']) if config is None else config, options, work_dir), rest
+    if config is None:
+        config = config_beside(rest['checkpoint'])
+        work_dir = work_dir or str(config.parent / 'test')  # in the config's own folder mmengine would overwrite it
+    return load_run(config, options, work_dir), rest
 
 
 def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 'Config | None']:
