@@ -1,5 +1,6 @@
 """The command ``icconv``: how it starts, and words that it does not know."""
 
+import os
 import subprocess
 import sys
 
@@ -43,6 +44,15 @@ def test_unknown_words(words, message, capsys):
     with pytest.raises(SystemExit, match='2'):
         commands.main(words)
     assert message in capsys.readouterr().err
+
+
+def test_a_shell_completes_the_line():
+    pytest.importorskip('argcomplete')
+    line = 'icconv train --ep'
+    asked = dict(_ARGCOMPLETE='1', _ARGCOMPLETE_IFS='\n', COMP_LINE=line, COMP_POINT=str(len(line)))
+    words = ['sh', '-c', f'exec {sys.executable} -m icconv_mm 8>&1 9>/dev/null']  # the descriptors of argcomplete
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, **asked})
+    assert done.stdout.split() == ['--epochs']
 
 
 def test_the_criteria_of_a_search():
