@@ -10,6 +10,7 @@ backbones, necks, ``deploy`` and the functions of ``models``.
 """
 
 import importlib
+import itertools
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def _is_own_command() -> bool:
     if any(word.endswith('icconv_mm.install_openmmlab') for word in words):
         return True
     is_script = words[:1] == [os.path.join(os.path.dirname(sys.executable), 'icconv')]
-    return is_script or (sys.argv[0] == '-m' and words[words.index('-m') :][1:2] == ['icconv_mm'])
+    return is_script or (sys.argv[0] == '-m' and ('-m', 'icconv_mm') in itertools.pairwise(words))
 
 
 if not _is_own_command():

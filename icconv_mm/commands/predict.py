@@ -55,8 +55,9 @@ def run(args: Namespace) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import infer
 
-        if (processes := int(os.environ.get('WORLD_SIZE', 1))) > 1:  # torchrun started them
-            args.shard = args.shard or (int(os.environ['RANK']) + 1, processes)
+        rank, processes = (os.environ.get(name) for name in ('RANK', 'WORLD_SIZE'))  # as torchrun sets them
+        if rank is not None and processes is not None and int(processes) > 1:
+            args.shard = args.shard or (int(rank) + 1, int(processes))
             args.device = args.device or _own_device()
         if is_exported(args.checkpoint):
             run, options = None, _options_of_exported(args)
