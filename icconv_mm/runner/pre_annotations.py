@@ -12,7 +12,7 @@ from icconv_mm.annotations.door import read_dataset
 from icconv_mm.errors import ArgumentError
 from icconv_mm.runner.coco_results import CocoResults
 
-FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
+_FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
 _KINDS = ('detection', 'instance', 'pose')
 
 
@@ -22,8 +22,8 @@ def folders_for(to: str, parts: Iterable[CocoResults], out: Path) -> dict[str, P
     Raises:
         ArgumentError: There is no such format or no such task, or a folder is not empty.
     """
-    if to not in FORMATS:
-        raise ArgumentError('to', f'expected one of {", ".join(FORMATS)}, got {to}')
+    if to not in _FORMATS:
+        raise ArgumentError('to', f'expected one of {", ".join(_FORMATS)}, got {to}')
     folders = {part.name: out / (f'{to}.{part.name}' if part.name else to) for part in parts if part.kind in _KINDS}
     if not folders:
         raise ArgumentError('to', 'the network predicts no boxes, masks or keypoints, which the other tools correct')
@@ -39,7 +39,7 @@ def write_pre_annotations(
     """Writes the predictions of a task for another tool, logs what its format cannot hold, and returns the folder.
 
     Args:
-        to: One of :data:`FORMATS`.
+        to: ``'coco'``, ``'yolo'``, ``'labelstudio'`` or ``'cvat'``.
         part: The predictions.
         images: Information about each image.
         folder: A new folder.
