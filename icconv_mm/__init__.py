@@ -10,6 +10,8 @@ backbones, necks, ``deploy`` and the functions of ``models``.
 """
 
 import importlib
+import itertools
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +39,11 @@ if TYPE_CHECKING:
     from icconv_mm.layers import DeformConv2d, ICConv2d, ModulatedDeformConv2d, PyConv2d
     from icconv_mm.models import create_model, from_timm, list_models
     from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
+    from icconv_mm.runner.model import load
 
 
-# ``python -m icconv_mm.install_openmmlab`` imports this module first. The installer replaces libraries that the import
-# would refuse, and uses no other module of the package.
-if not any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv):
+def extend_mmengine() -> None:
+    """Extends mmengine if it is installed. Internal: importing does it, but for own commands."""
     versions.check_versions(('torch',))
     if versions.is_installed('mmengine'):
         from icconv_mm import registry
@@ -50,7 +52,27 @@ if not any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_arg
         loader.patch_with_runner()
         registry.find_forks()
 
-_FUNCTIONS = {'deploy': 'deployment', 'create_model': 'models', 'from_timm': 'models', 'list_models': 'models'}
+
+def _is_own_command() -> bool:
+    """Returns whether the process is a command that imports this module before it knows what it needs.
+
+    The installer replaces libraries that the import would refuse, and uses no other module of the package. The command
+    ``icconv`` extends mmengine when it has read its options: help and completion need no library.
+    """
+    words = sys.orig_argv[1:]
+    if any(word.endswith('icconv_mm.install_openmmlab') for word in words):
+        return True
+    is_script = words[:1] == [os.path.join(os.path.dirname(sys.executable), 'icconv')]
+    return is_script or (sys.argv[0] == '-m' and ('-m', 'icconv_mm') in itertools.pairwise(words))
+
+
+if not _is_own_command():
+    extend_mmengine()
+
+_FUNCTIONS = {
+    'create_model': 'models', 'deploy': 'deployment', 'from_timm': 'models', 'list_models': 'models',
+    'load': 'runner.model',
+}  # fmt: skip
 # The modules of all registered types. mmpose's registry of codecs finds AECodec here by its name: it has no root
 # registry that this package could extend.
 _TYPES = {
@@ -116,6 +138,7 @@ __all__ = [
     'from_timm',
     'layers',
     'list_models',
+    'load',
     'models',
     'necks',
     'ops',

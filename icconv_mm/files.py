@@ -47,6 +47,11 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
         file.write(text.encode())
 
 
+def is_exported(file: str | Path) -> bool:
+    """Returns whether a file has the suffix of an exported network that :mod:`icconv_mm_runtime` opens."""
+    return Path(file).suffix.lower() in ('.onnx', '.ort', '.xml')
+
+
 def require_file(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
     """Raises an error of ``kind`` unless the file exists.
 

@@ -77,7 +77,18 @@ def test_checkers_of_types_see_what_star_import_gives():
 
 # Names that each module of a kind has, as torchvision's operators and OpenMMLab's tasks do; and the two doors to
 # files, annotations.read and checkpoints.read.
-SHARED = {'Adapter', 'convolve', 'forward', 'grad_input', 'grad_weight', 'main', 'read', 'reference'}
+SHARED = {
+    'Adapter',
+    'add_arguments',
+    'convolve',
+    'forward',
+    'grad_input',
+    'grad_weight',
+    'main',
+    'read',
+    'reference',
+    'run',
+}
 
 
 def test_no_public_name_stands_in_two_modules():

@@ -114,7 +114,7 @@ def _options_of(config: str, source: str) -> dict[str, Any]:
 
 def moves_table(conversion: Conversion) -> Table:
     """One row per kind of module: its name with indices masked, how many keys became how many, and what was done."""
-    from icconv_tools.tables import table
+    from icconv_mm.runner.tables import table
 
     counted: dict[tuple[str, str, str], list[int]] = {}
     for move in conversion.moves:
@@ -134,7 +134,7 @@ def _module(key: str) -> str:
 
 def left_table(conversion: Conversion) -> Table:
     """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
-    from icconv_tools.tables import table
+    from icconv_mm.runner.tables import table
 
     shapes = {mask_numbers(key): list(value.shape) for key, value in reversed(conversion.left.items())}
     rows = [(name, str(count), str(shapes[name])) for name, count in group_keys(conversion.left)]
@@ -162,7 +162,7 @@ def map_changes(model: nn.Module, conversion: Conversion, images: Sequence[Tenso
 
 def aligned_table(layers: Sequence[AlignedLayer], block: int) -> Table:
     """One row per inception convolution: its channels, how many have another dilation now, and its runs."""
-    from icconv_tools.tables import table
+    from icconv_mm.runner.tables import table
 
     rows = [('layer', 'channels', 'moved', 'of the norm', 'runs')]
     for layer in layers:

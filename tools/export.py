@@ -9,42 +9,13 @@ Examples:
   python tools/export.py CONFIG CHECKPOINT --to onnx --int8 images/ --out network_int8.onnx
 """
 
-import argparse
-import json
 from collections.abc import Sequence
 
-from icconv_mm.runner import command_line
-
-
-def size(text: str) -> tuple[int, ...]:
-    """``HxW`` as two numbers, ``1xHxW`` as three."""
-    sides = text.removeprefix('1x').split('x') if text.count('x') == 2 else text.split('x')
-    if len(sides) != 2 or not all(side.isdecimal() and int(side) for side in sides):
-        raise argparse.ArgumentTypeError(f'expected HEIGHTxWIDTH, such as 640x640, or 1xHEIGHTxWIDTH, got {text}')
-    return *([1] if text.count('x') == 2 else []), *map(int, sides)
+from icconv_mm.commands import export, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = command_line.parser(__doc__)
-    command_line.add_config(parser)
-    parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
-    formats = 'onnx', 'openvino', 'pt2', 'program'
-    parser.add_argument('--to', choices=formats, default='onnx', help='format; default: onnx')
-    parser.add_argument('--out', metavar='FILE', help='the file (default: that of the checkpoint with another suffix)')
-    parser.add_argument('--images', metavar='DIR', help="images of the check; default: some of the config's test set")
-    parser.add_argument('--fixed', type=size, metavar='[1x]HxW', help='size of every input, or batch; free by default')
-    parser.add_argument('--int8', metavar='DIR', help='compute in 8 bits, with ranges as measured on these images')
-    parser.add_argument('--half', action='store_true', help='compute in float16, for GPUs; decode in float32')
-    parser.add_argument('--operator', action='store_true', help="with pt2: keep this package's own convolution")
-    parser.add_argument(
-        '--deform-conv', action='store_true', help="with onnx: ONNX's operator for deformable convolutions"
-    )
-    args = parser.parse_args(argv)
-    with command_line.reporting(args.debug, after='Nothing was written.'):
-        from icconv_mm.apis import export
-
-        run, options = command_line.read_run(args)
-        print(json.dumps(export(run, **options), indent=2))
+    run_tool(export, __doc__, argv)
 
 
 if __name__ == '__main__':

@@ -7,50 +7,12 @@ Examples:
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from icconv_mm.annotations import TASKS
-from icconv_mm.errors import ArgumentError
-from icconv_mm.runner import command_line
-
-FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
+from icconv_mm.commands import data, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument('data', nargs='+', help='folders, or files of labels: data.yaml, a COCO file')
-    command_line.add_labels(parser)
-    parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
-    parser.add_argument('--to', choices=FORMATS, help='convert the dataset to this format instead')
-    parser.add_argument('--task', choices=TASKS, help='the dataset to convert, where a folder holds several')
-    parser.add_argument('--out', metavar='DIR', help='a new folder for the converted dataset')
-    parser.add_argument('--copy', action='store_true', help='copy its images; by default they are linked')
-    args = parser.parse_args(argv)
-    with command_line.reporting(args.debug):
-        from icconv_mm.annotations.convert import convert_dataset
-        from icconv_mm.annotations.door import read_dataset
-        from icconv_mm.annotations.find import name_of, read_datasets
-        from icconv_mm.annotations.report import draw_page, summary, write_warnings
-
-        reading = dict(strict=args.strict, crowd_as_objects=args.crowd_as_objects, voc_from=args.voc_from)
-        if args.to:
-            if len(args.data) > 1 or not args.out:
-                raise ArgumentError('to', 'converts one dataset into a new folder: --out FOLDER')
-            dataset = read_dataset(args.data[0], args.task, args.classes, args.ignore_index, **reading)
-            folder = getattr(dataset, f'to_{args.to}')(args.out, copy=args.copy)
-            print('\n'.join([dataset.summary(), f'  written to {folder}']))
-            return
-        for name in ('task', 'out', 'copy'):
-            if getattr(args, name):
-                raise ArgumentError(name, 'is for a conversion: --to FORMAT')
-        out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
-        for number, found in enumerate(sets := read_datasets(*args.data, **reading)):
-            folder = out / str(number) if number else out
-            options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
-            made = [convert_dataset(found, task, folder, **options) for task in found.tasks()]
-            print('\n'.join(summary(found, made)))
-            print(f'  written to {folder}; images: {draw_page(found, made, folder / "page.jpg")}')
-        write_warnings(out / 'warnings.json', sets)
+    run_tool(data, __doc__, argv)
 
 
 if __name__ == '__main__':

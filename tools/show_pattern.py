@@ -153,7 +153,7 @@ def pattern_table(patterns: Sequence[DilationPattern], title: str, names: Sequen
 
     ``names`` are those of the layers; without them they are numbered.
     """
-    from icconv_tools.tables import table
+    from icconv_mm.runner.tables import table
 
     rows = [('layer', 'channels', 'runs', 'mean d_h', 'mean d_w', 'max', 'undilated')]
     for name, pattern in zip(names or map(str, range(len(patterns))), patterns):

@@ -12,40 +12,11 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.runner import command_line
+from icconv_mm.commands import run_tool, train
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = command_line.parser(__doc__)
-    parser.add_argument('config', nargs='+', metavar='CONFIG', help='config file, or folders or files of labels')
-    command_line.add_cfg_options(parser)
-    command_line.add_work_dir(parser)
-    command_line.add_data(parser)
-    command_line.add_labels(parser)
-    parser.add_argument('--epochs', type=int, metavar='N', help='length, with all schedules in proportion')
-    parser.add_argument('--iters', type=int, metavar='N', help='the same for a config that counts iterations')
-    going = 'go on where a loss is not finite, which otherwise ends the run'
-    parser.add_argument('--keep-going', action='store_true', help=going)
-    latest = 'continue from this checkpoint; without one, from the latest in the work folder'
-    parser.add_argument('--resume', nargs='?', default=False, const='auto', metavar='CHECKPOINT', help=latest)
-    parser.add_argument('--amp', action='store_true', help='mixed precision: float16, on a CPU bfloat16')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch size')
-    parser.add_argument('--no-validate', dest='validate', action='store_false', help='train without validation')
-    parser.add_argument('--skip-bad-images', action='store_true', help='warn about unreadable images, leave them out')
-    differing = 'modules whose weights in load_from may differ from the model, such as roi_head.bbox_head'
-    parser.add_argument('--allow-mismatch', nargs='+', default=[], metavar='MODULE', help=differing)
-    command_line.add_launcher(parser)
-    args = parser.parse_args(argv)
-    with command_line.reporting(args.debug):
-        from icconv_mm.apis import train
-
-        run, options, own = command_line.read_training(args)
-        with command_line.saying_how_to_go_on(run):
-            train(run, **options)
-        if own is not None:
-            from icconv_mm.runner.evaluate import evaluate_run
-
-            evaluate_run(own)
+    run_tool(train, __doc__, argv)
 
 
 if __name__ == '__main__':

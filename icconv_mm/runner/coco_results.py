@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from icconv_mm.annotations.checks import check_coco_file
+from icconv_mm.annotations.convert import path_from
 from icconv_mm.annotations.images_on_disk import as_path
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import require_file, write_json
@@ -36,6 +37,11 @@ class CocoResults:
     image_ids: dict[Path, int]
     category_ids: Sequence[int]
     records: list[dict] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        """Kind of the predictions, as in the metadata of an exported file."""
+        return self.adapter.kind
 
     def add(self, path: Path, sample: Any, score_thr: float) -> None:
         """Adds the model's predictions for an image."""
@@ -85,16 +91,19 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
     Raises:
         ArgumentError: An image matches no entry or several, or several images match an entry.
     """
-    by_name: dict[str, list[dict]] = {}
+    by_name: dict[str, list[tuple[dict, tuple[str, ...]]]] = {}
     for image in images:
-        by_name.setdefault(as_path(image['file_name']).name, []).append(image)
+        own = as_path(image['file_name'])
+        if '..' in own.parts:  # of annotations beside a written config, which start from their folder
+            own = path_from(Path(ann_file).parent, image['file_name'])
+        by_name.setdefault(own.name, []).append((image, own.parts))
     matched: dict[Path, int] = {}
     for path in paths:
-        named, whole = by_name.get(path.name, []), path.resolve().parts
-        entries = [each for each in named if whole[-len(parts := as_path(each['file_name']).parts) :] == parts]
+        named, wholes = by_name.get(path.name, []), (path.resolve().parts, path.absolute().parts)
+        entries = [each for each, parts in named if any(whole[-len(parts) :] == parts for whole in wholes)]
         if len(entries) != 1:
             found = f'{len(entries)} images' if entries else 'no image'
-            other = f', only {named[0]["file_name"]!r}' if named and not entries else ''
+            other = f', only {named[0][0]["file_name"]!r}' if named and not entries else ''
             raise ArgumentError('ann_file', f'{ann_file}: {found} {path.name!r} for {path}{other}')
         matched[path] = entries[0]['id']
     twice = [id for id, count in Counter(matched.values()).items() if count > 1]

@@ -1,6 +1,6 @@
 """Shared parts of the tools: parser, arguments named as in OpenMMLab's tools, progress bar, errors as messages.
 
-This module imports mmengine only when a config is read: some tools need no config.
+This module imports neither torch nor OpenMMLab until the options are read: help and completion take a moment.
 """
 
 import argparse
@@ -10,11 +10,9 @@ import inspect
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
-
-import torch
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
@@ -33,16 +31,44 @@ _DISK_ERRORS = frozenset(getattr(errno, name) for name in _DISK)
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """Returns a tool's parser with the help ``doc`` and the option ``--debug``; options cannot be abbreviated."""
-    for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # from mmengine
-        warnings.filterwarnings('ignore', message=known)
-    formatter = argparse.RawDescriptionHelpFormatter
-    made = _Parser(description=doc, formatter_class=formatter, allow_abbrev=False)
-    made.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
-    return made
+    return add_debug(_Parser(description=doc))
+
+
+def add_debug(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Adds the option ``--debug``, which :func:`reporting` takes, and returns the parser."""
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error in the input')
+    return parser
+
+
+def parser_of_commands(prog: str, doc: str, commands: Mapping[str, str]) -> tuple[argparse.ArgumentParser, dict]:
+    """Returns a parser for commands, whose name becomes the argument ``command``, and their own parsers by name.
+
+    Args:
+        prog: Name of the program.
+        doc: Its help.
+        commands: Help of each command by its name.
+    """
+    made = _Parser(prog=prog, description=doc)
+    below = made.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    return made, {
+        name: add_debug(below.add_parser(name, description=text, help=text.splitlines()[0]))
+        for name, text in commands.items()
+    }
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser that names the option nearest to an unknown one."""
+
+    def __init__(self, **options: Any) -> None:
+        for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # from mmengine
+            warnings.filterwarnings('ignore', message=known)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # refused here, where the options are known, not by the parser above
+            self.error(f'unrecognized arguments: {" ".join(unknown)}')
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         text, _, given = message.partition('unrecognized arguments: ')
@@ -56,6 +82,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds the config file and the options that change it."""
     parser.add_argument('config', help='config file')
     add_cfg_options(parser)
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, is_tool: bool) -> None:
+    """Adds the checkpoint and its config, which a tool reads by position before it, as OpenMMLab's tools do."""
+    if is_tool:
+        add_config(parser)
+    parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
+    if not is_tool:
+        parser.add_argument('--config', metavar='FILE', help='default: the one that the training wrote beside it')
+        add_cfg_options(parser)
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -129,9 +165,9 @@ def add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--voc-from', type=int, choices=(0, 1), help=first)
 
 
-def add_work_dir(parser: argparse.ArgumentParser) -> None:
-    """Adds the folder of the logs."""
-    parser.add_argument('--work-dir', metavar='DIR', help='for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
+def add_work_dir(parser: argparse.ArgumentParser, default: str = 'work_dirs/CONFIG_NAME') -> None:
+    """Adds the folder of the logs, by default the named one."""
+    parser.add_argument('--work-dir', metavar='DIR', help=f'for logs and checkpoints (default: {default})')
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
@@ -147,12 +183,15 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     Raises:
         InputError: As :func:`icconv_mm.apis.load_run`.
     """
-    from icconv_mm.runner.config import load_run
+    from icconv_mm.runner.config import config_beside, load_run
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
     # mmengine reads the local rank from the environment
     os.environ.setdefault('LOCAL_RANK', str(rest.pop('local_rank', 0)))
+    if config is None:
+        config = config_beside(rest['checkpoint'])
+        work_dir = work_dir or str(config.parent / 'test')  # in the config's own folder mmengine would overwrite it
     return load_run(config, options, work_dir), rest
 
 
@@ -197,6 +236,8 @@ def require_device(name: str) -> None:
     Raises:
         InputError: A GPU is required, but there is none.
     """
+    import torch
+
     if name == 'cuda' and not torch.cuda.is_available():
         raise InputError('--device cuda: torch finds no CUDA device; use --device cpu')
 

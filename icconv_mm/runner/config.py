@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from icconv_mm.config_tree import DatasetAt, as_list, datasets_of, entries, kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, message_of
@@ -102,6 +103,22 @@ def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_di
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
     return as_run(cfg)
+
+
+def config_beside(checkpoint: str | Path) -> Path:
+    """Returns the config that a training wrote into the folder of its checkpoint, and logs its name.
+
+    Raises:
+        MissingFileError: The checkpoint does not exist.
+        ArgumentError: The folder has no config, or several.
+    """
+    require_file(checkpoint, 'checkpoint')
+    found = sorted(Path(checkpoint).absolute().parent.glob('*.py'))
+    if len(found) != 1:
+        names = f'several configs beside it: {", ".join(path.name for path in found)}' if found else 'none beside it'
+        raise ArgumentError('config', f'{checkpoint}: {names}; say which')
+    print_log(f'config: {found[0]}', 'current')
+    return found[0]
 
 
 def check_variables(cfg: Config, path: str | Path) -> None:

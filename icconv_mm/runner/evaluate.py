@@ -11,6 +11,7 @@ import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
+from icconv_mm.annotations.convert import path_from
 from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.seg_maps import read_seg_map
 from icconv_mm.errors import UserError, printable
@@ -121,19 +122,21 @@ class _Truth:
 
 
 def _truth(task: str, file: Path, classes: Sequence[str]) -> _Truth:
-    """Reads the annotations of a file that names images by their absolute paths."""
+    """Reads the annotations of a file whose names of images start from its folder."""
     if task == 'classification':
         lines = (line.rpartition(' ') for line in file.read_text().splitlines())
-        return _Truth(task, list(classes), [], {Path(name): int(label) for name, _, label in lines})
+        return _Truth(task, list(classes), [], {path_from(file.parent, name): int(label) for name, _, label in lines})
     written = json.loads(Path(file).read_text())
     classes = [category['name'] for category in written['categories']]
     links = [(a - 1, b - 1) for a, b in written['categories'][0].get('skeleton') or ()]
     by_id = {entry['id']: entry for entry in written['images']}
+    paths = {number: path_from(file.parent, entry['file_name']) for number, entry in by_id.items()}
     if task == 'semantic':
-        return _Truth(task, classes, links, {Path(i['file_name']): file.parent / i['seg_map'] for i in by_id.values()})
-    images: dict[Path, Any] = {Path(entry['file_name']): [] for entry in by_id.values()}
+        maps = {paths[number]: file.parent / entry['seg_map'] for number, entry in by_id.items()}
+        return _Truth(task, classes, links, maps)
+    images: dict[Path, Any] = {path: [] for path in paths.values()}
     for entry in written['annotations']:
-        images[Path(by_id[entry['image_id']]['file_name'])].append(entry)
+        images[paths[entry['image_id']]].append(entry)
     return _Truth(task, classes, links, images)
 
 

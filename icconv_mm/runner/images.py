@@ -13,9 +13,11 @@ from PIL import Image, ImageOps
 
 from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.loading import ImageFileError, find_images
-from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
+from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError, naming
+from icconv_mm.files import atomic_write
 from icconv_mm.timeouts import call_with_timeout
 from icconv_mm.versions import is_installed
+from icconv_mm_runtime.drawing import encoded
 from icconv_mm_runtime.errors import is_utf8
 from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_file
 
@@ -132,6 +134,14 @@ def read_image(path: Path, longest: int | None = None, oriented: bool = True) ->
     if image is None:
         raise ImageFileError(f'{path}: cannot be read (OpenCV knows no such image)')
     return _shrunk(image, longest)
+
+
+def write_image(image: np.ndarray, path: Path) -> None:
+    """Writes an image [H, W, 3], BGR: JPEG, PNG, BMP, TIFF or WebP, as the suffix says."""
+    with naming(str(path), ValueError):
+        content = encoded(image[..., ::-1], path.suffix)
+    with atomic_write(path, is_flushed=False) as file:
+        file.write(content)
 
 
 def _read_heic(path: Path) -> np.ndarray:

@@ -23,10 +23,11 @@ from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
-from icconv_mm.files import atomic_write
+from icconv_mm.files import is_exported, require_file
 from icconv_mm.runner.coco_results import CocoResults, results_of
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
+from icconv_mm.runner.exported import ExportedPredictor
 from icconv_mm.runner.images import (
     InputImage,
     Video,
@@ -36,10 +37,14 @@ from icconv_mm.runner.images import (
     is_video,
     load_input,
     read_image,
+    write_image,
 )
+from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
+from icconv_mm.runner.shards import Shards
 from icconv_mm.tasks.libraries import NO_LIBRARY
-from icconv_mm_runtime.drawing import LONGEST, draw, encoded, file_name
+from icconv_mm_runtime.drawing import LONGEST, draw, file_name
+from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import tile_corners
 
 
@@ -152,20 +157,39 @@ class Predictor:
                 self.task.enlarge(sample, size)
         return samples
 
+    def pixels(self, given: Path | InputImage, longest: int | None = None) -> np.ndarray:
+        """Returns an image [H, W, 3], BGR, that the predictions refer to, reduced if ``longest`` is given."""
+        return given.image if isinstance(given, InputImage) else read_image(given, longest, self._oriented)
+
+    def arrays(self, sample: Any, size: tuple[int, int]) -> dict[str, Predictions]:
+        """Returns the predictions of each task for an image of ``size``, as the runtime of exported files has them."""
+        found = {}
+        for name, (adapter, _) in self.task.parts(self.dataset_meta).items():
+            found[name] = adapter.predictions(sample.get(name) if name else sample)
+            for key in {'masks', 'seg_map'} & found[name].keys():  # smaller if a large image was reduced
+                found[name][key] = resized_labels(found[name][key], size)
+            if (labels := found[name].get('seg_map')) is not None:
+                found[name]['seg_map'] = labels.astype(np.uint8 if labels.max() < 256 else np.int32)
+        return found
+
     def drawn(self, given: Path | InputImage, sample: Any, score_thr: float = 0.3) -> np.ndarray:
         """Returns the image with its predictions [h, w, 3], BGR, with a longer side of at most 4096 pixels."""
-        image = given.image if isinstance(given, InputImage) else read_image(given, LONGEST, self._oriented)
+        image = self.pixels(given, LONGEST)
         content = self.task.drawing(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
         """Writes the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
-        out_file = Path(out_file)
-        with naming(str(out_file), ValueError):
-            content = encoded(self.drawn(Path(path), sample, score_thr)[..., ::-1], out_file.suffix)
-        with atomic_write(out_file, is_flushed=False) as file:
-            file.write(content)
+        write_image(self.drawn(Path(path), sample, score_thr), Path(out_file))
+
+
+def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns masks [n, h, w] or a segmentation map [h, w] in another size, by the nearest pixel."""
+    if labels.shape[-2:] == tuple(size):
+        return labels
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape[-2:]))
+    return labels[..., rows[:, None], columns]
 
 
 def _name_of(given: str | Path | InputImage) -> str:
@@ -198,7 +222,7 @@ def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
 
 
 def infer(
-    cfg: TaskRun | Config | str | Path,
+    cfg: TaskRun | Config | str | Path | None,
     checkpoint: str,
     inputs: str,
     out_dir: str,
@@ -212,6 +236,9 @@ def infer(
     draw: bool = True,
     tile: int | None = None,
     workers: int = 1,
+    to: str | None = None,
+    copy: bool = False,
+    shard: tuple[int, int] | None = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> dict[str, Path]:
     """Predicts images, videos and cameras.
@@ -222,8 +249,8 @@ def infer(
     network for several tasks writes both for each, as ``predictions.TASK.json`` and ``images.TASK.json``.
 
     Args:
-        cfg: As for :class:`Predictor`.
-        checkpoint: File with the weights of the model.
+        cfg: As for :class:`Predictor`; None with an exported file.
+        checkpoint: File with the weights of the model, or an exported file.
         inputs: The images: a file, a folder, a glob pattern, a URL; a video (MP4, AVI, GIF, ...), a stream or the
             number of a camera, whose drawn frames become an MP4. HEIC needs pillow-heif.
         out_dir: Folder of the results.
@@ -239,10 +266,16 @@ def infer(
             segmentation maps.
         workers: Threads that read the next images, and as many that draw the last ones, while the network computes;
             0 for one after the other.
+        to: Also writes the objects that are drawn as annotations to correct in another tool, into the folder ``to``:
+            ``'coco'``, ``'yolo'``, ``'labelstudio'`` or ``'cvat'``.
+        copy: Whether ``to`` copies the images; else they are linked.
+        shard: Number of this process, from 1, and how many share the images out: it predicts its part, and the one
+            that ends last writes the files of all.
         progress: Wraps the list of images, as ``rich.progress.track`` does.
 
     Returns:
-        The written paths, by name: ``vis``, ``predictions``, ``images``, followed by ``.TASK`` for several tasks.
+        The written paths, by name: ``vis``, ``predictions``, ``images``, followed by ``.TASK`` for several tasks, and
+        the value of ``to``.
 
     Raises:
         FailedImagesError: Some images cannot be read or predicted; the results of the others are written.
@@ -252,14 +285,20 @@ def infer(
         if inputs.startswith(('http://', 'https://')) and is_video(inputs.split('?')[0]):
             inputs = str(fetch(inputs, Path(fetched)))
         video = Video(inputs) if is_video(inputs) else None
-        if video is not None and ann_file is not None:
-            raise ArgumentError('ann_file', 'the frames of a video are in no file of annotations')
+        if video is not None:
+            for name, value in (('ann_file', ann_file), ('to', to), ('shard', shard)):
+                if value is not None:
+                    raise ArgumentError(name, 'is for images, not for a video')
         paths = [] if video else find_inputs(inputs, fetched)
-        predictor = Predictor(cfg, checkpoint, device=device, palette=palette)
+        predictor = _predictor(cfg, checkpoint, device, palette)
         parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
+        folders = folders_for(to, parts, Path(out_dir)) if to else {}
         if video:
             return _predict_video(predictor, video, parts, Path(out_dir), score_thr, json_score_thr, batch_size, draw)
         names = _unique_names(paths)
+        copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
+        shards = shard and Shards(Path(out_dir), shard, checkpoint, [json_score_thr, ann_file, tile, *paths])
+        paths = shards.share(paths) if shards else paths
         out, images, failures = Path(out_dir), {}, {}
         out.mkdir(parents=True, exist_ok=True)
         if tile is None:
@@ -281,14 +320,26 @@ def infer(
             images[path] = _about(path, sample)
             for part in parts:
                 part.add(path, sample, json_score_thr)
-    if not images and not any(isinstance(error, UserError) for error in failures.values()):
-        raise next(iter(failures.values()))  # not the fault of the images
-    written = {'vis': out / 'vis'} if draw and images else {}
-    for part in parts:
-        written |= part.write(out, images)
+        if failures and not images and not any(isinstance(error, UserError) for error in failures.values()):
+            raise next(iter(failures.values()))  # not the fault of the images
+        written = {'vis': out / 'vis'} if draw and images else {}
+        if not shards or shards.join(images, parts):
+            for part in parts:
+                written |= part.write(out, images)
+                if (folder := folders.get(part.name)) is not None:
+                    written[folder.name] = write_pre_annotations(to, part, images, folder, score_thr, copy)
     if failures:
         raise FailedImagesError(failures, len(paths), out)
     return written
+
+
+def _predictor(cfg: Any, checkpoint: str, device: str | None, palette: Any) -> 'Predictor | ExportedPredictor':
+    if not is_exported(checkpoint):
+        return Predictor(cfg, checkpoint, device=device, palette=palette)
+    if palette is not None:
+        raise ArgumentError('palette', f'{checkpoint} is an exported file, which has its own colours')
+    require_file(checkpoint, 'checkpoint')
+    return ExportedPredictor(checkpoint, device)
 
 
 def _about(path: Path, sample: Any) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 import functools
 import importlib
+import inspect
 import re
 
 import pytest
 import torch
 from pages import REPO, pages
+
+from icconv_mm.commands import COMMANDS
 
 EVERY_PAGE = pytest.mark.parametrize('page', [str(page.relative_to(REPO)) for page in pages()])
 
@@ -74,7 +77,16 @@ def test_options_of_the_tools_exist(page):
     text = commands_of_today(page).replace('\\\n', ' ')
     shared = ''.join(path.read_text() for path in (REPO / 'icconv_mm/runner').rglob('*.py'))
     missing = []
-    for tool, options in re.findall(r'python (tools/(?:dev/)?\w+\.py)((?:[^\n`#;]|`\n)*)', text):
-        source = (REPO / tool).read_text() + shared
-        missing += [f'{tool} {option}' for option in re.findall(r'--[a-z][\w-]*', options) if option not in source]
+    tools = rf'(python tools/(?:dev/)?\w+\.py|icconv (?:{"|".join(COMMANDS)}))((?:[^\n`#;]|`\n)*)'
+    for tool, options in re.findall(tools, text):
+        known = source_of(tool) + shared
+        missing += [f'{tool} {option}' for option in re.findall(r'--[a-z][\w-]*', options) if option not in known]
     assert not missing
+
+
+def source_of(tool: str) -> str:
+    """The source of a tool, or of a command of ``icconv``, which some of the tools are."""
+    kind, name = tool.split()
+    source = (REPO / name).read_text() if kind == 'python' else f'run_tool({name},'
+    command = re.search(r'run_tool\((\w+),', source)
+    return source + (inspect.getsource(COMMANDS[command[1]]) if command else '')

@@ -24,10 +24,11 @@ pytest.importorskip('mmpose')
 if not EXPORTS:
     pytest.skip('this torch is too old for exports', allow_module_level=True)
 
+import icconv_mm
 from icconv_mm import apis
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.check import check_file, images_to_check, is_tie
-from icconv_mm.export.comparison import LIMITS
+from icconv_mm.export.comparison import LIMITS, compared, is_close
 from icconv_mm.export.description import describe
 from icconv_mm.export.networks import Exported
 from icconv_mm.export.run import move_parts
@@ -45,6 +46,7 @@ POSE = 'pose/ae_ic-r18_miniature.py'
 CLASSIFIER = 'classification/pyconv-resnet18_8xb32-90e_in1k.py'
 SEGMENTOR = 'semantic_segmentation/fpn_ic-r18_miniature.py'
 AUGMENTED = dict(type='TestTimeAug', transforms=[[dict(type='Resize', scale=(64, 64))], [dict(type='PackSegInputs')]])
+ARRAYS = 'boxes', 'scores', 'labels', 'masks', 'seg_map', 'keypoints', 'probs'
 WITHOUT_TORCH = (
     'import sys\n'
     'for name in "torch mmengine mmcv mmdet mmseg mmpose scipy icconv_mm".split(): sys.modules[name] = None\n'
@@ -113,6 +115,25 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
                 np.testing.assert_allclose(one[key], other[key], atol=1.1e-2 if key != 'score' else 2e-5)
             assert one.get('segmentation') == other.get('segmentation')
     assert len(list((tmp_path / 'found/vis').iterdir())) == 4
+    require_equal_results(file, checkpoint, config, sorted(Path(images).iterdir())[0])
+
+
+def require_equal_results(file, checkpoint, config, image):
+    """``icconv_mm.load`` of the file and of its checkpoint return the same, but for the differences of the check."""
+    found, known = (icconv_mm.load(*source, device='cpu')(image) for source in ([file], [checkpoint, config]))
+    assert found.tasks.keys() == known.tasks.keys() and found.path == known.path
+    np.testing.assert_array_equal(found.image, known.image)
+    np.testing.assert_array_equal(found.seg_map, known.seg_map)
+    for name, task in found.descriptions.items():
+        one, other = found.one(name), known.one(name)
+        assert one.names == other.names
+        arrays = [name for name in ARRAYS if getattr(one, name) is not None]
+        assert arrays == [name for name in ARRAYS if getattr(other, name) is not None]
+        for array in arrays:
+            assert getattr(one, array).dtype == getattr(other, array).dtype
+        if task['kind'] != 'semantic':
+            assert is_close(compared(task, found.tasks[name], known.tasks[name]))
+    assert found.plot().shape == known.plot().shape
 
 
 def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkeypatch):

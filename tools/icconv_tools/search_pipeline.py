@@ -13,20 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from rich import box
 from rich.console import RenderableType
 from rich.rule import Rule
-from rich.table import Table
 
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
-from icconv_mm.patterns.search import LayerResult
 from icconv_mm.runner.config import TaskRun, as_run, set_length
 from icconv_mm.runner.search import search_checkpoint
+from icconv_mm.runner.tables import markdown, results_table, table
 from icconv_tools.recorded_runs import digest, find_result, train_once
-from icconv_tools.tables import markdown, table
 
 # What a network is evaluated by, by the library of its config.
 METRICS = dict(mmdet='coco/bbox_mAP', mmseg='mIoU', mmpose='coco/AP', mmpretrain='accuracy/top1')
@@ -234,20 +231,3 @@ def _cells(report: dict) -> list[list[str]]:
         numbers = (f'{value:.2f}' for value in (*row['values'], row['mean'], row['std']))
         rows.append([row['variant'], *numbers, f'{row["seconds"]:.0f}'])
     return rows
-
-
-def results_table(results: Sequence[LayerResult]) -> Table:
-    """What the search chose, one row per layer.
-
-    ``kept`` is the share of the sum of |weights| that the taps hold, ``extra`` what alignment adds to the least sum of
-    errors.
-    """
-    rows = [('layer', 'channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept', 'extra')]
-    for result in results:
-        histogram, mean = result.pattern().histogram(), result.dilations.double().mean(0)
-        units = len(result.dilations)
-        channels = f'{units} groups' if result.groups > 1 else str(units)
-        undilated = f'{histogram.get((1, 1), 0) / units:.0%}'
-        numbers = (f'{mean[0]:.2f}', f'{mean[1]:.2f}', f'{result.kept:.0%}', f'{result.extra:.1%}')
-        rows.append((result.name, channels, str(len(histogram)), undilated, *numbers))
-    return table('Dilations per layer', rows, {'layer'}, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

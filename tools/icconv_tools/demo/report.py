@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from icconv_mm.files import write_json
+from icconv_mm.runner.tables import as_markdown, markdown, table
 from icconv_tools.demo.tasks import MULTITASK, SEPARATE
-from icconv_tools.tables import as_markdown, markdown, table
 
 TITLE = 'icconv_mm on the miniature dataset'
 BOTH = 'one network and four'

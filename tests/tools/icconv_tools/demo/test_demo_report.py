@@ -2,9 +2,9 @@ import io
 
 from rich.console import Console
 
+from icconv_mm.runner.tables import markdown, table
 from icconv_tools.demo.html_report import WEB, _table, write_page
 from icconv_tools.demo.report import Result, rows_of_both
-from icconv_tools.tables import markdown, table
 
 
 def _result(network, value, metric='AP', threshold=0.6, seconds=10.0):

@@ -1,0 +1,45 @@
+"""Runs the command ``icconv``: a module for each of its commands, which the scripts of ``tools`` run as well.
+
+Their options need the standard library only, so that help and completion take a moment.
+"""
+
+import os
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from types import ModuleType
+
+import icconv_mm
+from icconv_mm.commands import data, export, predict, search, test, train
+from icconv_mm.runner import command_line
+
+COMMANDS = {'train': train, 'test': test, 'predict': predict, 'export': export, 'data': data, 'search': search}
+
+
+def icconv_parser() -> ArgumentParser:
+    """Returns the parser of the command ``icconv``."""
+    docs = {name: command.__doc__ for name, command in COMMANDS.items()}
+    parser, below = command_line.parser_of_commands('icconv', 'Train, test, use and export networks for images.', docs)
+    parser.add_argument('--version', action='version', version=f'icconv_mm {icconv_mm.__version__}')
+    for name, command in COMMANDS.items():
+        command.add_arguments(below[name])
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs ``icconv`` with the words of the command line."""
+    parser = icconv_parser()
+    if '_ARGCOMPLETE' in os.environ:  # a shell completes the line
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    args = parser.parse_args(argv)
+    command = COMMANDS[vars(args).pop('command')]
+    icconv_mm.extend_mmengine()
+    command.run(args)
+
+
+def run_tool(command: ModuleType, doc: str, argv: Sequence[str] | None = None) -> None:
+    """Runs a command as a script of ``tools``, whose help is ``doc``."""
+    parser = command_line.parser(doc)
+    command.add_arguments(parser, is_tool=True)
+    command.run(parser.parse_args(argv))

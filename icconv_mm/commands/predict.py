@@ -1,0 +1,89 @@
+"""Predict for images, videos and cameras: drawn images, and a COCO results file, for any task.
+
+CHECKPOINT is a checkpoint, or an exported file (.onnx, .xml). Several processes share the images out with --shard, or
+started by torchrun; the last one writes the files of all.
+
+Examples:
+  icconv predict work_dirs/bccd/epoch_50.pth images/ --out-dir work_dirs/predicted
+  icconv predict network.onnx images/ --to labelstudio --out-dir work_dirs/to_correct
+  icconv predict network.onnx images/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT --out-dir work_dirs/all
+"""
+
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from functools import partial
+
+from icconv_mm.errors import ArgumentError
+from icconv_mm.files import is_exported
+from icconv_mm.runner import command_line
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Returns ``I/N`` as two numbers."""
+    number, _, count = text.partition('/')
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ArgumentTypeError(f'expected I/N, I from 1 to N, such as 1/4, got {text}')
+    return int(number), int(count)
+
+
+def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
+    """Adds the arguments."""
+    command_line.add_checkpoint(parser, is_tool)
+    several = 'an image, a folder, a glob pattern in quotes, a video, an address, or the number of a camera'
+    parser.add_argument('inputs', metavar='input', help=several)
+    parser.add_argument('--out-dir', required=True, metavar='DIR', help='gets vis/, predictions.json and images.json')
+    parser.add_argument('--device', metavar='DEVICE', help='such as cpu or cuda:0; default: an accelerator if any')
+    parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per forward pass')
+    ahead = 'threads that read and draw while the network computes; 0 for none (default: 1)'
+    parser.add_argument('--workers', type=int, default=1, metavar='N', help=ahead)
+    parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
+    parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
+    parser.add_argument('--palette', metavar='NAME', help='colours for drawing: coco, voc, citys or random (detection)')
+    parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')
+    tile = 'cut images into overlapping squares of so many pixels (boxes and segmentation maps)'
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help=tile)
+    formats = 'coco', 'yolo', 'labelstudio', 'cvat'
+    parser.add_argument('--to', choices=formats, help='also write what is drawn as annotations to correct elsewhere')
+    parser.add_argument('--copy', action='store_true', help='copy the images of --to; by default they are linked')
+    part = 'predict the I-th of N parts of the images (default: as torchrun says, else all)'
+    parser.add_argument('--shard', type=_shard, metavar='I/N', help=part)
+    parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
+
+
+def run(args: Namespace) -> None:
+    """Predicts, and prints the written files."""
+    with command_line.reporting(args.debug):
+        from icconv_mm.apis import infer
+
+        rank, processes = (os.environ.get(name) for name in ('RANK', 'WORLD_SIZE'))  # as torchrun sets them
+        if rank is not None and processes is not None and int(processes) > 1:
+            args.shard = args.shard or (int(rank) + 1, int(processes))
+            args.device = args.device or _own_device()
+        if is_exported(args.checkpoint):
+            run, options = None, _options_of_exported(args)
+        else:
+            run, options = command_line.read_run(args)
+        written = infer(run, **options, progress=partial(command_line.progress, description='images'))
+        for path in written.values():
+            print(path)
+
+
+def _own_device() -> str | None:
+    """Returns the GPU of this process of several on a machine; None without one."""
+    import torch
+
+    return f'cuda:{os.environ.get("LOCAL_RANK", 0)}' if torch.cuda.is_available() else None
+
+
+def _options_of_exported(args: Namespace) -> dict:
+    """Returns the arguments for an exported file, which has no config.
+
+    Raises:
+        ArgumentError: An option of the config is given.
+    """
+    rest = vars(args).copy()
+    for name, option in (('config', 'config'), ('cfg_options', 'options')):
+        if rest.pop(name, None):
+            raise ArgumentError(option, f'{args.checkpoint} is an exported file, which has no config')
+    del rest['debug']
+    return rest

@@ -1,0 +1,57 @@
+"""Makes tables of results for the terminal and for Markdown files; of both the first row holds the titles."""
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from icconv_mm.errors import printable
+
+if TYPE_CHECKING:
+    from icconv_mm.patterns.search import LayerResult
+
+
+def table(title: str, rows: Sequence[Sequence[str]], words: Collection[str], **options: Any) -> Table:
+    """Returns a table: columns named in ``words`` fold where it is narrow; the others are numbers, which are never cut.
+
+    ``options`` are those of ``rich.table.Table``.
+    """
+    titles, *rows = rows
+    made = Table(title=title, title_justify='left', **options)
+    for name in titles:
+        is_text = name in words
+        made.add_column(name, justify='left' if is_text else 'right', no_wrap=not is_text, overflow='fold')
+    for row in rows:
+        made.add_row(*map(escape, row))
+    return made
+
+
+def results_table(results: Sequence['LayerResult']) -> Table:
+    """Returns what a search chose, one row per layer.
+
+    ``kept`` is the share of the sum of |weights| that the taps hold, ``extra`` what alignment adds to the least sum of
+    errors.
+    """
+    rows = [('layer', 'channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept', 'extra')]
+    for result in results:
+        histogram, mean = result.pattern().histogram(), result.dilations.double().mean(0)
+        units = len(result.dilations)
+        channels = f'{units} groups' if result.groups > 1 else str(units)
+        undilated = f'{histogram.get((1, 1), 0) / units:.0%}'
+        numbers = (f'{mean[0]:.2f}', f'{mean[1]:.2f}', f'{result.kept:.0%}', f'{result.extra:.1%}')
+        rows.append((result.name, channels, str(len(histogram)), undilated, *numbers))
+    return table('Dilations per layer', rows, {'layer'}, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Returns a Markdown table of rows, titles first."""
+    titles, *rows = rows
+    rows = ([as_markdown(cell) for cell in row] for row in (titles, ['---'] * len(titles), *rows))
+    return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
+
+
+def as_markdown(text: str) -> str:
+    """Returns text, such as the name of a class, as Markdown shows it: without HTML, in one cell of a table."""
+    return printable(text).replace('&', '&amp;').replace('<', '&lt;').replace('|', '\\|')

@@ -1,0 +1,157 @@
+"""``icconv predict``: with an exported file, for other tools, and by several processes."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('mmengine')
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+from small_network import write_network
+
+from icconv_mm import annotations, commands
+
+COUNT = 7
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A network of boxes, masks, a map, keypoints and classes, and images."""
+    root, random = tmp_path_factory.mktemp('predict'), np.random.default_rng(0)
+    write_network(root / 'network.onnx')
+    write_network(root / 'map.onnx', 'map')
+    (root / 'images').mkdir()
+    for number in range(COUNT):
+        pixels = random.integers(0, 256, (48, 64, 3), np.uint8)
+        cv2.imwrite(str(root / f'images/{number}.png'), pixels)
+    return root
+
+
+def predict(folder: Path, out: Path, *words: str, network: str = 'network.onnx') -> None:
+    commands.main(['predict', str(folder / network), str(folder / 'images'), '--out-dir', str(out), *words])
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.glob('*.json')}
+
+
+@pytest.fixture(scope='module')
+def whole(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp('whole')
+    predict(folder, out)
+    return out
+
+
+def test_an_exported_file_predicts_as_the_runtime_does(folder, whole, tmp_path):
+    from icconv_mm_runtime.__main__ import main
+
+    main([str(folder / 'network.onnx'), str(folder / 'images'), '--out-dir', str(tmp_path)])
+    assert files(whole).keys() == files(tmp_path).keys() and len(files(whole)) == 10
+    for name, content in files(whole).items():
+        assert json.loads(content) == json.loads(files(tmp_path)[name]), name
+    for path in (tmp_path / 'vis').iterdir():
+        np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imread(str(whole / 'vis' / path.name)))
+
+
+@pytest.mark.parametrize('order', [(1, 2, 3), (3, 1, 2)])
+def test_shards_join_to_the_same_files(folder, whole, tmp_path, order):
+    for number in order:
+        assert files(tmp_path) == {}
+        predict(folder, tmp_path, '--shard', f'{number}/3')
+    assert files(tmp_path) == files(whole)
+    assert {path.name for path in tmp_path.iterdir()} == {*files(whole), 'vis'}
+    assert len(list((tmp_path / 'vis').iterdir())) == COUNT
+
+
+def test_processes_of_torchrun_are_shards(folder, whole, tmp_path, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        predict(folder, tmp_path, '--no-draw')
+    assert files(tmp_path) == files(whole)
+
+
+def test_more_shards_than_images(folder, whole, tmp_path):
+    for number in range(1, COUNT + 3):
+        predict(folder, tmp_path, '--shard', f'{number}/{COUNT + 2}', '--no-draw')
+    assert files(tmp_path) == files(whole)
+
+
+def test_shards_of_another_run_are_not_joined(folder, whole, tmp_path):
+    predict(folder, tmp_path, '--shard', '1/2', '--no-draw', '--json-score-thr', '2')
+    predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
+    assert files(tmp_path) == {}
+    predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
+    assert files(tmp_path) == files(whole)
+
+
+def test_a_shard_with_an_image_that_cannot_be_read(folder, whole, tmp_path):
+    """It costs no other image, and the last process writes the rest."""
+    (folder / 'images/3a.png').write_bytes(b'no image')
+    said = []
+    for number in (1, 2, 3):
+        try:
+            predict(folder, tmp_path, '--shard', f'{number}/3', '--no-draw')
+        except SystemExit as error:
+            said.append(str(error))
+    (folder / 'images/3a.png').unlink()
+    assert len(said) == 1 and 'error: 1 of 3 images failed' in said[0] and '3a.png' in said[0]
+    names = [image['file_name'] for image in json.loads((tmp_path / 'images.map.json').read_text())['images']]
+    assert names == [f'{number}.png' for number in range(COUNT)]
+
+
+@pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
+def test_predictions_are_written_for_other_tools(folder, tmp_path, to, capsys):
+    predict(folder, tmp_path, '--to', to, '--no-draw', '--score-thr', '0.5')
+    written = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert written == {f'{to}.{task}' for task in ('boxes', 'masks', 'pose')}
+    assert all(str(tmp_path / name) in capsys.readouterr().out for name in list(written)[:1])
+    told = json.loads((tmp_path / 'predictions.boxes.json').read_text())
+    kept = [each['bbox'] for each in told if each['score'] >= 0.5]
+    assert 0 < len(kept) < len(told)
+    if to == 'labelstudio':  # has no annotations yet
+        tasks = json.loads((tmp_path / 'labelstudio.boxes/tasks.json').read_text())
+        assert len(tasks) == COUNT and sum(len(task['predictions'][0]['result']) for task in tasks) == len(kept)
+        return
+    found = annotations.read(tmp_path / f'{to}.boxes')
+    assert sorted(path.name for path in found.images) == [f'{number}.png' for number in range(COUNT)]
+    boxes = [annotation.box for _, annotation in found.annotations()]
+    np.testing.assert_allclose(sorted(boxes), sorted(kept), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--config', 'a.py'], r'--config: .* is an exported file, which has no config'),
+        (['--cfg-options', 'a=1'], r'--cfg-options: .* is an exported file, which has no config'),
+        (['--palette', 'coco'], r'--palette: .* is an exported file, which has its own colours'),
+    ],
+    ids=str,
+)
+def test_what_an_exported_file_does_not_have(folder, tmp_path, words, message):
+    with pytest.raises(SystemExit, match=message):
+        predict(folder, tmp_path, *words)
+
+
+def test_a_map_is_not_for_other_tools(folder, tmp_path):
+    with pytest.raises(SystemExit, match='--to: the network predicts no boxes, masks or keypoints'):
+        predict(folder, tmp_path, '--to', 'coco', network='map.onnx')
+
+
+def test_a_folder_that_is_not_empty_is_refused_before_the_work(folder, tmp_path):
+    (tmp_path / 'coco.boxes').mkdir()
+    (tmp_path / 'coco.boxes/a').touch()
+    with pytest.raises(SystemExit, match=r'--out-dir: .*coco\.boxes is not an empty folder'):
+        predict(folder, tmp_path, '--to', 'coco')
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize('shard', ['0/2', '3/2', '1', 'a/b', '1/0'])
+def test_what_is_no_shard(folder, tmp_path, shard, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        predict(folder, tmp_path, '--shard', shard)
+    assert 'argument --shard: expected I/N' in capsys.readouterr().err
