@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('images', nargs='*', default=[], help=several)
     parser.add_argument('--out-dir', metavar='DIR', help='gets vis/, predictions.json and images.json')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per run of the network')
-    parser.add_argument('--score-thr', type=_score, default=0.3, help='draw what scores as much (default: 0.3)')
+    least = 'draw what scores as much (default: the best of each class on the validation images, else 0.3)'
+    parser.add_argument('--score-thr', type=_score, help=least)
     parser.add_argument('--json-score-thr', type=_score, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--threads', type=int, metavar='N', help='of the processor')
     device = 'such as cpu, cuda:1, tensorrt, openvino:GPU; default: what the runtime finds'
@@ -166,7 +167,7 @@ def _unused(name: str, number: int, drawn: Container[str]) -> str:
     return next(each for each in itertools.chain([name], numbered) if each not in drawn)
 
 
-def _drawn(session: Session, prediction: Prediction, score_thr: float) -> np.ndarray:
+def _drawn(session: Session, prediction: Prediction, score_thr: float | None) -> np.ndarray:
     """Returns the image [h, w, 3], RGB, with the predictions of all tasks, at most 4096 pixels per side."""
     parts = [drawing_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
     return draw(prediction.image[..., ::-1], joined(parts))

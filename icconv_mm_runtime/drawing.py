@@ -20,6 +20,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MASK, _MAP, _IGNORED = 0.45, 0.5, 0.8  # opacity of masks, segmentation maps and their ignored pixels
 _DARK = (60, 60, 60)
 _LEAST = 0.004  # share of the image: smaller regions of a segmentation map are not named
+DEFAULT_SCORE = 0.3  # lowest score of a drawn object of a class without a threshold of its own
 KEYPOINT_SCORE = 0.1  # lowest score of a drawn keypoint: the detection threshold of published models
 
 
@@ -269,13 +270,19 @@ def tiles(images: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np
 # --- predictions
 
 
-def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float = 0.0) -> Drawing:
+def threshold_of(task: Mapping[str, Any], label: int) -> float:
+    """Returns the lowest score of a class's drawn objects: its own in the task's description, or the default."""
+    own = (task.get('thresholds') or ())[label : label + 1]
+    return DEFAULT_SCORE if not own or own[0] is None else own[0]
+
+
+def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float | None = None) -> Drawing:
     """Converts a task's predictions, as :func:`icconv_mm_runtime.results.decode` returns them; the best come on top.
 
     Args:
-        task: Its ``kind`` and ``classes``, and optionally ``palette`` (R, G, B) and ``skeleton``.
+        task: Its ``kind`` and ``classes``, and optionally ``palette`` (R, G, B), ``skeleton`` and ``thresholds``.
         found: Arrays by name; without ``scores``, as in annotations, everything is drawn.
-        score_thr: Lowest score that is drawn.
+        score_thr: Lowest score that is drawn; by default that of each class (:func:`threshold_of`).
     """
     classes, colors, scores = task['classes'], task.get('palette') or (), found.get('scores')
 
@@ -292,7 +299,9 @@ def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_t
         return drawing
     order = range(len(found.get('keypoints', found.get('boxes', ()))))
     if scores is not None:
-        order = [int(i) for i in np.argsort(scores, kind='stable') if scores[i] >= score_thr]
+        labels = found.get('labels', np.zeros(len(scores), int))
+        least = [threshold_of(task, int(label)) if score_thr is None else score_thr for label in labels]
+        order = [int(i) for i in np.argsort(scores, kind='stable') if scores[i] >= least[i]]
     for i in order:
         if 'keypoints' in found:
             shown, links = found['keypoint_scores'][i] >= KEYPOINT_SCORE, task.get('skeleton') or ()

@@ -17,7 +17,7 @@ from typing import Any
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.coco import write_file
-from icconv_mm_runtime.drawing import KEYPOINT_SCORE, palette
+from icconv_mm_runtime.drawing import DEFAULT_SCORE, KEYPOINT_SCORE, palette
 from icconv_mm_runtime.engines import open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 
@@ -94,7 +94,7 @@ def write_page(file: str | Path, folder: str | Path, single_file: bool = False) 
 def _description(metadata: Mapping[str, Any], name: str) -> bytes:
     """Returns the metadata, and what else the page takes from this package, as JSON."""
     upper = {key: value for key, value in vars(limits).items() if key.startswith('MAX_')}
-    shown = {'colors': palette(24 * 8), 'keypoint_score': KEYPOINT_SCORE}
+    shown = {'colors': palette(24 * 8), 'keypoint_score': KEYPOINT_SCORE, 'default_score': DEFAULT_SCORE}
     return json.dumps({'name': name, 'metadata': metadata, 'limits': upper, **shown}).encode()
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from icconv_mm.annotations import limits
+from icconv_mm.annotations import TASKS, limits
 from icconv_mm.annotations.dataset import (
     KEYPOINTS_FILE,
     SPLITS,
@@ -93,6 +93,8 @@ def convert_dataset(
         images = [image for image in images if image.label in made.counts]
     else:
         images = _convert_annotations(dataset, made, images, classes)
+    values = {value: color for color, value in dataset.colors.items()}
+    made.colors = {name: values[value] for value, name in dataset.seg_map_classes.items() if value in values}
     check_names(made.classes, f'{dataset.location}: the class')
     check_names(made.keypoints, f'{dataset.location}: the keypoint')
     if not images or (not made.counts and task != 'semantic'):
@@ -110,6 +112,18 @@ def convert_dataset(
     if not shared:
         fill_splits([made])
     return made
+
+
+def remove_prepared(folder: Path) -> None:
+    """Removes the files that a former call has written: a split or task that is gone would look as if it were there."""
+    below = (each for each in folder.glob('*') if each.is_dir() and each.name.isdecimal())  # of several datasets
+    for each in (folder, *below):
+        names = [f'{task}_{split}.{suffix}' for task in TASKS for split in SPLITS for suffix in ('json', 'txt')]
+        for name in (*names, *(f'{task}_classes.txt' for task in TASKS), KEYPOINTS_FILE, 'page.jpg', 'warnings.json'):
+            if (each / name).is_file():
+                (each / name).unlink()
+        for path in (each / 'maps').rglob('*.png'):
+            path.unlink()
 
 
 def fill_splits(converted: Collection[Converted]) -> None:

@@ -29,7 +29,7 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
 def run(args: Namespace) -> None:
     """Prints and draws the datasets, or converts one."""
     with command_line.reporting(args.debug):
-        from icconv_mm.annotations.convert import convert_dataset
+        from icconv_mm.annotations.convert import convert_dataset, remove_prepared
         from icconv_mm.annotations.door import read_dataset
         from icconv_mm.annotations.find import name_of, read_datasets
         from icconv_mm.annotations.report import draw_page, summary, write_warnings
@@ -46,7 +46,9 @@ def run(args: Namespace) -> None:
             if getattr(args, name):
                 raise ArgumentError(name, 'is for a conversion: --to FORMAT')
         out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
-        for number, found in enumerate(sets := read_datasets(*args.data, **reading)):
+        sets = read_datasets(*args.data, **reading)
+        remove_prepared(out)
+        for number, found in enumerate(sets):
             folder = out / str(number) if number else out
             options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
             made = [convert_dataset(found, task, folder, **options) for task in found.tasks()]

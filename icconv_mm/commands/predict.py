@@ -36,7 +36,8 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per forward pass')
     ahead = 'threads that read and draw while the network computes; 0 for none (default: 1)'
     parser.add_argument('--workers', type=int, default=1, metavar='N', help=ahead)
-    parser.add_argument('--score-thr', type=float, default=0.3, help='draw what scores as much (default: 0.3)')
+    least = 'draw what scores as much (default: the best of each class on the validation images, else 0.3)'
+    parser.add_argument('--score-thr', type=float, help=least)
     parser.add_argument('--json-score-thr', type=float, default=0.0, help='write what scores as much (default: all)')
     parser.add_argument('--palette', metavar='NAME', help='colours for drawing: coco, voc, citys or random (detection)')
     parser.add_argument('--ann-file', metavar='FILE', help='COCO annotations whose ids the results are to use')

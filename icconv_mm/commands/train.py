@@ -22,6 +22,8 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     command_line.add_labels(parser)
     parser.add_argument('--epochs', type=int, metavar='N', help='length, with all schedules in proportion')
     parser.add_argument('--iters', type=int, metavar='N', help='the same for a config that counts iterations')
+    budget = 'length by time, validations and report included, such as 12m or 1h30m; with --resume, what is left of it'
+    parser.add_argument('--time', metavar='DURATION', help=budget)
     going = 'go on where a loss is not finite, which otherwise ends the run'
     parser.add_argument('--keep-going', action='store_true', help=going)
     latest = 'continue from this checkpoint; without one, from the latest in the work folder'
@@ -40,10 +42,6 @@ def run(args: Namespace) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import train
 
-        run, options, own = command_line.read_training(args)
+        run, options = command_line.read_training(args)
         with command_line.saying_how_to_go_on(run):
             train(run, **options)
-        if own is not None:
-            from icconv_mm.runner.evaluate import evaluate_run
-
-            evaluate_run(own)

@@ -4,16 +4,17 @@ import json
 import logging
 import math
 import re
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -21,13 +22,9 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from icconv_mm.errors import InputError, message_of, printable
 from icconv_mm.layers import DeformConv2d
-from icconv_mm.versions import command_of, is_installed
-from icconv_mm_runtime.drawing import color_of
+from icconv_mm.versions import command_of
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-NAME_LETTERS = 40  # length of a class name in a figure
+_FIRST = 3  # iterations until the first estimate
 _LAST_STEP = 1 << 53  # largest integer that a float counts to
 _NO_METRICS = ('step', 'epoch', 'time', 'data_time')  # entries of a validation's log that are no metrics
 
@@ -54,9 +51,23 @@ class OpeningHook(Hook):
             data.append(f'{len(runner.val_loop.dataloader.dataset)} to validate')
         batch = loop.dataloader.batch_size or getattr(loop.dataloader.batch_sampler, 'batch_size', 'several')
         self._say(runner, [*data, f'batches of {batch}', length])
+        self._done, self._begun = 0, time.perf_counter()
 
     def before_test(self, runner: Runner) -> None:
         self._say(runner, [f'{len(runner.test_loop.dataloader.dataset)} images to test'])
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        """Logs early how long the training will take: the first regular line can be minutes away."""
+        self._done += 1
+        if self._done == _FIRST:
+            left = runner.max_iters - runner.iter - 1
+            step = (time.perf_counter() - self._begun) / _FIRST
+            eta = timedelta(seconds=round(step * left))
+            runner.logger.info(
+                f'{_FIRST} iterations: {step:.2g} s each; {left} more would take {eta}, without validations'
+            )
 
     def _say(self, runner: Runner, data: Sequence[str]) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
@@ -72,34 +83,20 @@ class OpeningHook(Hook):
         )
 
 
-class CurvesHook(Hook):
-    """Draws losses, metrics and the learning rate against iterations into ``results.png`` after training."""
-
-    priority = 'LOWEST'
-
-    def after_train(self, runner: Runner) -> None:
-        if is_main_process() and is_installed('matplotlib'):
-            loop = runner.train_loop
-            steps = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else 1
-            with warning_after_training('drawing results.png'):
-                if (path := draw_curves(Path(runner.work_dir), steps)) is not None:
-                    runner.logger.info(f'losses, metrics and learning rate: {path}')
-
-
 @contextmanager
-def warning_after_training(what: str) -> Iterator[None]:
-    """Turns an exception into a warning: a finished training does not fail because of a figure."""
+def warning_after_run(what: str) -> Iterator[None]:
+    """Turns an exception into a warning: a finished run does not fail because of its report."""
     try:
         yield
     except Exception as error:
-        said = printable(message_of(error).splitlines()[0])
-        text = f'the training has ended well, but {what} failed: {type(error).__name__}: {said:.300}'
+        said = printable((message_of(error).splitlines() or [''])[0])
+        text = f'the run has ended well, but {what} failed: {type(error).__name__}: {said:.300}'
         print_log(text, 'current', logging.WARNING)
         print_log(printable(traceback.format_exc(), '\n'), 'current', logging.DEBUG)
 
 
-def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
-    """Draws ``results.png`` from the logs of all runs in a folder; returns its path, or None without logs.
+def logged_curves(work_dir: Path, steps: int = 1) -> dict[str, dict[str, dict[float, float]]]:
+    """Returns losses, metrics and learning rates by name and iteration, from the logs of all runs in a folder.
 
     Args:
         work_dir: The folder; a resumed or new run replaces what earlier ones logged from its first iteration on.
@@ -121,32 +118,7 @@ def draw_curves(work_dir: Path, steps: int = 1) -> Path | None:
                     name = None if key in _NO_METRICS or value < 0 else 'metric'
                 if name is not None:
                     groups[name].setdefault(key, {})[place] = value
-    groups = {name: group for name, group in groups.items() if group}
-    if not groups:
-        return None
-    path = work_dir / 'results.png'
-    with drawn_figure(path, (6 * len(groups), 4.5)) as figure:
-        for axis, (name, group) in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups.items()):
-            curves = sorted(group.items(), key=lambda item: (len(item[0]), item[0]))[:12]
-            for number, (key, values) in enumerate(curves):
-                color, marker = np.array(color_of(number)) / 255, '.' * (len(values) < 30)
-                axis.plot(*zip(*sorted(values.items())), label=key[:NAME_LETTERS], color=color, marker=marker)
-            axis.set(xlabel='iteration', title=name)
-            axis.legend(fontsize=7)
-            axis.grid(alpha=0.3)
-    return path
-
-
-@contextmanager
-def drawn_figure(path: Path, size: tuple[float, float]) -> 'Iterator[Figure]':
-    """Yields a figure and saves it at the end; its text is not parsed as math, since class names may contain ``$``."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({'text.parse_math': False, 'text.usetex': False}):
-        figure = Figure(figsize=size, layout='constrained')
-        yield figure
-        figure.savefig(path, dpi=110)
+    return {name: group for name, group in groups.items() if group}
 
 
 def _logged(file: Path, steps: int) -> list[tuple[dict[str, Any], float, bool]]:

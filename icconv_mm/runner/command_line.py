@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
+from icconv_mm.versions import command_of
 
 if TYPE_CHECKING:
-    from mmengine.config import Config
-
     from icconv_mm.runner.config import TaskRun
 
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose option has another name
@@ -195,8 +194,8 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     return load_run(config, options, work_dir), rest
 
 
-def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 'Config | None']:
-    """Returns the same as :func:`read_run` for a training, and the config as written if it had to be written first.
+def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
+    """Returns the same as :func:`read_run` for a training, whose config is written first if images are given.
 
     Raises:
         ArgumentError: An option for images without a config is used with a config, or the other way round.
@@ -208,7 +207,13 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
     names = vars(args).keys() & inspect.signature(config_for).parameters.keys() - {'epochs', 'work_dir'}
     of_data = {name: vars(args).pop(name) for name in sorted(names)}
     given = {name: value for name, value in of_data.items() if value not in (None, []) and value is not False}
-    own, length = None, {name: vars(args).pop(name) for name in ('epochs', 'iters')}
+    length = {name: vars(args).pop(name) for name in ('epochs', 'iters')}
+    if (given_time := vars(args).get('time')) is not None:
+        from icconv_mm.runner.budget import Budget
+
+        if twice := next((name for name, value in length.items() if value is not None), None):
+            raise ArgumentError('time', f'the length is given by --{twice} as well')
+        args.time = Budget(given_time)
     is_config = args.config[0].endswith('.py') or ('task' not in given and not os.path.exists(args.config[0]))
     if len(args.config) == 1 and is_config:
         for name in given:
@@ -227,7 +232,7 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any], 
     run, rest = read_run(args)
     if set(length.values()) != {None}:
         set_length(run.cfg, **length)
-    return run, rest, own
+    return run, rest
 
 
 def require_device(name: str) -> None:
@@ -260,7 +265,8 @@ def saying_how_to_go_on(run: 'TaskRun') -> Iterator[None]:
 
         with suppress(ArgumentError):  # the checkpoint is gone
             saved = latest_checkpoint(run.cfg.work_dir)
-            going = f'{saved} is saved: the same command with --resume goes on' if saved else 'nothing is saved yet'
+            command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), '--resume')
+            going = f'{saved} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
             print(f'\n{going}', file=sys.stderr)
         raise
 

@@ -92,12 +92,12 @@ class ExportedPredictor:
         with naming(str(path), RuntimeInputError):
             return ExportedSample(next(self.session.predict([_readable(path)], tile=tile)))
 
-    def drawn(self, given: Path | InputImage, sample: ExportedSample, score_thr: float = 0.3) -> np.ndarray:
+    def drawn(self, given: Path | InputImage, sample: ExportedSample, score_thr: float | None = None) -> np.ndarray:
         """Returns the image with its predictions [h, w, 3], BGR, with a longer side of at most 4096 pixels."""
         parts = (drawing_of(self.session.tasks[name], found, score_thr) for name, found in sample.found.tasks.items())
         return draw(sample.found.image[..., ::-1], joined(parts))[..., ::-1]
 
-    def draw(self, path: Path, sample: ExportedSample, out_file: Path, score_thr: float = 0.3) -> None:
+    def draw(self, path: Path, sample: ExportedSample, out_file: Path, score_thr: float | None = None) -> None:
         """Writes the image with its predictions."""
         write_image(self.drawn(path, sample, score_thr), out_file)
 

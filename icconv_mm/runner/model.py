@@ -86,11 +86,11 @@ class Result:
         kinds = {task['kind']: name for name, task in self.descriptions.items()}
         return self.tasks[kinds['classification']]['scores'] if 'classification' in kinds else None
 
-    def plot(self, score_thr: float = 0.3) -> np.ndarray:
+    def plot(self, score_thr: float | None = None) -> np.ndarray:
         """Returns the image with its predictions, [h, w, 3], BGR, at most 4096 pixels per side.
 
         Args:
-            score_thr: Lowest score that is drawn.
+            score_thr: Lowest score that is drawn; by default the best of each class on the validation images, else 0.3.
         """
         from icconv_mm_runtime.drawing import draw, drawing_of, joined
 

@@ -183,7 +183,8 @@ def _files(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
         else:
             yield f"classes{end} = annotations + '/{task}_classes.txt'  # a name in each line"
             yield f'num_classes{end} = {len(made.classes)}'
-            yield _literal(f'palette{end}', palette(len(made.classes)))
+            colors = zip(made.classes, palette(len(made.classes)))
+            yield _literal(f'palette{end}', [made.colors.get(name, color) for name, color in colors])
 
 
 def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple[str, Any, str]]:

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from icconv_mm.annotations.door import read_dataset
 from icconv_mm.errors import ArgumentError
 from icconv_mm.runner.coco_results import CocoResults
+from icconv_mm_runtime.drawing import DEFAULT_SCORE
 
 _FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
 _KINDS = ('detection', 'instance', 'pose')
@@ -34,7 +35,12 @@ def folders_for(to: str, parts: Iterable[CocoResults], out: Path) -> dict[str, P
 
 
 def write_pre_annotations(
-    to: str, part: CocoResults, images: Mapping[Path, Mapping[str, Any]], folder: Path, score_thr: float, copy: bool
+    to: str,
+    part: CocoResults,
+    images: Mapping[Path, Mapping[str, Any]],
+    folder: Path,
+    score_thr: float | None,
+    copy: bool,
 ) -> Path:
     """Writes the predictions of a task for another tool, logs what its format cannot hold, and returns the folder.
 
@@ -43,13 +49,14 @@ def write_pre_annotations(
         part: The predictions.
         images: Information about each image.
         folder: A new folder.
-        score_thr: Lowest score of an object that is written.
+        score_thr: Lowest score of an object that is written; None for 0.3.
         copy: Whether images are copied; else they are linked.
     """
     with tempfile.TemporaryDirectory() as temporary:
         own = {path.absolute(): dict(about, file_name=str(path.absolute())) for path, about in images.items()}
         renamed = CocoResults(part.name, part.adapter, part.classes, _by_absolute(part.image_ids), part.category_ids)
-        renamed.records.extend(each for each in part.records if each['score'] >= score_thr)
+        least = DEFAULT_SCORE if score_thr is None else score_thr
+        renamed.records.extend(each for each in part.records if each['score'] >= least)
         written = renamed.write(Path(temporary), own)
         dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
         before = len(dataset.warnings)

@@ -23,6 +23,7 @@ from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
+from icconv_mm.evaluation import stored_thresholds
 from icconv_mm.files import is_exported, require_file
 from icconv_mm.runner.coco_results import CocoResults, results_of
 from icconv_mm.runner.config import TaskRun, as_run
@@ -84,6 +85,9 @@ class Predictor:
         load_state_dict(self.model, state_dict_of(content))
         with naming(checkpoint):
             self.dataset_meta = self.task.dataset_meta(content, run.datasets)
+        for name, (adapter, meta) in self.task.parts(self.dataset_meta).items():
+            if thresholds := stored_thresholds(checkpoint, name, adapter.class_names(meta)):
+                meta['thresholds'] = thresholds
         if palette is not None:
             if '' not in self.task.parts(self.dataset_meta):
                 raise ArgumentError('palette', 'a network for several tasks takes none: each task has its own colours')
@@ -172,14 +176,14 @@ class Predictor:
                 found[name]['seg_map'] = labels.astype(np.uint8 if labels.max() < 256 else np.int32)
         return found
 
-    def drawn(self, given: Path | InputImage, sample: Any, score_thr: float = 0.3) -> np.ndarray:
+    def drawn(self, given: Path | InputImage, sample: Any, score_thr: float | None = None) -> np.ndarray:
         """Returns the image with its predictions [h, w, 3], BGR, with a longer side of at most 4096 pixels."""
         image = self.pixels(given, LONGEST)
         content = self.task.drawing(sample, self.dataset_meta, score_thr)
         content.size = tuple(sample.ori_shape[:2])
         return draw(image[..., ::-1], content)[..., ::-1]
 
-    def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float = 0.3) -> None:
+    def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float | None = None) -> None:
         """Writes the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
         write_image(self.drawn(Path(path), sample, score_thr), Path(out_file))
 
@@ -228,7 +232,7 @@ def infer(
     out_dir: str,
     *,
     device: str | None = None,
-    score_thr: float = 0.3,
+    score_thr: float | None = None,
     json_score_thr: float = 0.0,
     batch_size: int = 1,
     palette: Any = None,
@@ -255,7 +259,8 @@ def infer(
             number of a camera, whose drawn frames become an MP4. HEIC needs pillow-heif.
         out_dir: Folder of the results.
         device: Device of the model, as for :class:`Predictor`.
-        score_thr: Least score of predictions that are drawn.
+        score_thr: Least score of predictions that are drawn; by default the best of each class on the validation
+            images (``report.json`` beside the checkpoint), else 0.3.
         json_score_thr: Least score of predictions that are written to the JSON file.
         batch_size: Images per forward pass.
         palette: Colours of the classes, as for :class:`Predictor`.
@@ -352,7 +357,7 @@ def _predict_video(
     video: Video,
     parts: Sequence['CocoResults'],
     out: Path,
-    score_thr: float,
+    score_thr: float | None,
     json_score_thr: float,
     batch_size: int,
     draw: bool,

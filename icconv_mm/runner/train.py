@@ -1,11 +1,12 @@
 """Trains and tests any task by its config: prepares it, builds the runner, runs it, and explains its errors."""
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process, master_only
@@ -16,12 +17,14 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.config_tree import kind_of, texts_in
-from icconv_mm.errors import InputError
+from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import RUN_LOCK, alone_in
 from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
-from icconv_mm.hooks.logs import CurvesHook, FiniteLossHook, OpeningHook, UnmeasuredHook
+from icconv_mm.hooks.evaluation import EvaluationHook
+from icconv_mm.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
 from icconv_mm.hooks.randomness import ResumableRandomnessHook
 from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
+from icconv_mm.runner.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import Progress, boundary
 from icconv_mm.runner.prepare import prepare_test, prepare_training
@@ -41,6 +44,7 @@ def train(
     skip_bad_images: bool = False,
     allow_mismatch: Sequence[str] = (),
     keep_going: bool = False,
+    time: str | float | Budget | None = None,
 ) -> Runner:
     """Trains a model like the task library's own tool, with separate errors for bad input.
 
@@ -54,23 +58,63 @@ def train(
         skip_bad_images: Whether to warn about unreadable images and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
         keep_going: Whether to continue after a loss that is not finite, which otherwise ends the run.
+        time: Time of the training, its validations and report included, such as ``'12m'``: ten steps are timed, and the
+            length is chosen. A resumed run has what earlier ones left.
 
     Returns:
-        The runner, after training.
+        The runner, after training. Its folder has ``report.html``.
 
     Raises:
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
     run = as_run(cfg)
+    budget = Budget(time) if isinstance(time, (str, int, float)) else time
+    if budget is not None:
+        costs = _choose_length(run, budget, resume, amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch)
     with boundary(run) as progress:
         prepare_training(run, resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
         runner = build_runner(run, progress, allow_mismatch=allow_mismatch)
+        if budget is not None:
+            runner.register_hook(BudgetHook(budget, costs, run.cfg.get('param_scheduler')))
         if not keep_going:
             runner.register_hook(FiniteLossHook())
+        evaluation = EvaluationHook(run.adapter)
+        runner.register_hook(evaluation)
         with _alone(Path(runner.work_dir)):
-            train_runner(runner)
+            try:
+                train_runner(runner)
+            except KeyboardInterrupt:
+                _report(runner, evaluation, run, notes=['The training was interrupted.'])
+                raise
+            else:
+                _report(runner, evaluation, run)
+            finally:
+                if budget is not None:
+                    budget.store(runner.work_dir)
     return runner
+
+
+def _choose_length(run: TaskRun, budget: Budget, resume: str | bool, *preparation: Any) -> Costs:
+    """Times a few steps, and changes the config so that the training takes what is left of a budget."""
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
+    if resume:
+        budget.resume(run.cfg.work_dir)
+    amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch = preparation
+    with trial(run) as timed, boundary(timed) as progress:
+        prepare_training(timed, False, amp, auto_scale_lr, 'none', validate, skip_bad_images)
+        costs = step_costs(build_runner(timed, progress, allow_mismatch=allow_mismatch), train_runner, budget.clock)
+    choose_length(run, budget, costs, resume)
+    return costs
+
+
+def _report(runner: Runner, evaluation: EvaluationHook, run: TaskRun, **options: Any) -> None:
+    """Writes the report of a run, which does not fail for it."""
+    with warning_after_run('writing its report'):
+        from icconv_mm.runner.report import write_report
+
+        write_report(runner, evaluation, run.name, **options)
 
 
 def test(
@@ -113,7 +157,10 @@ def test(
         runner = build_runner(run, progress)
         if deploy:
             runner.register_hook(DeployHook())
+        evaluation = EvaluationHook(run.adapter)
+        runner.register_hook(evaluation)
         metrics = runner.test()
+        _report(runner, evaluation, run, folder=Path(runner.log_dir), checkpoint=checkpoint)
     if out is not None and out_item == 'metrics':
         master_only(dump)(metrics, out)
     return metrics
@@ -152,7 +199,7 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
     if cfg.get('train_cfg'):
         if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
             hooks.append(ResumableRandomnessHook())
-        hooks += [ScheduleHook(resume, checkpoint), UnmeasuredHook(), CurvesHook()]
+        hooks += [ScheduleHook(resume, checkpoint), UnmeasuredHook()]
     for hook in hooks:
         runner.register_hook(hook)
     return runner

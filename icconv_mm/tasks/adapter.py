@@ -234,9 +234,29 @@ class TaskAdapter:
         """
         raise NotImplementedError
 
-    def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
-        """Returns a model's predictions for an image as a drawing, from the score ``score_thr`` up."""
+    def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float | None) -> Drawing:
+        """Returns a model's predictions as a drawing, from ``score_thr`` up; None for the threshold of each class."""
         return drawing_of(self.described(dataset_meta), self.predictions(sample), score_thr)
+
+    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Returns the annotations of an evaluated image as :class:`icconv_mm.evaluation.Record` has them.
+
+        Args:
+            sample: The model's result, with the annotations that the test pipeline loaded.
+            info: What :meth:`annotated_datasets` lists for the image, if it does.
+
+        Returns:
+            None if the image has no annotations for the task.
+        """
+        return None
+
+    def annotated_datasets(self, dataset: Any) -> Iterator[tuple[str, Any]]:
+        """Yields the name of the task ('' for a single one) and each dataset whose infos hold annotations."""
+        return (('', leaf) for _, leaf in leaf_datasets(dataset, ''))
+
+    def evaluated(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns a task's description for its evaluation: that of an exported file, and what metrics need."""
+        return self.described(dataset_meta)
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """Returns the annotations in a packed item of a dataset as a drawing on its image."""
@@ -245,7 +265,8 @@ class TaskAdapter:
     def described(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
         """Returns a task's description as in an exported file: its kind, and its classes' names and colours."""
         names = self.class_names(dict(dataset_meta))
-        return {'kind': self.kind, 'classes': names, 'palette': self.colors(dataset_meta)}
+        own = {'kind': self.kind, 'classes': names, 'palette': self.colors(dataset_meta)}
+        return own | ({'thresholds': dataset_meta['thresholds']} if dataset_meta.get('thresholds') else {})
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
         """Returns the colour (R, G, B) of each class: the dataset's, else distinct ones."""

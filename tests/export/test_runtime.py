@@ -232,6 +232,7 @@ FIELDS = [
     ({'tasks': [{**TASK, 'palette': [[0, 0, 256]]}]}, 'tasks.0.palette.0.2 must be a whole number from 0 to 255'),
     ({'tasks': [{**TASK, 'kind': 'instance'}]}, 'tasks.0.mask_threshold is missing'),
     ({'tasks': [{**TASK, **POSE, 'grouping': {'nms_kernel': 10**4}}]}, 'tasks.0.grouping.max_num_people is missing'),
+    ({'tasks': [{**TASK, 'thresholds': [0.5, 2]}]}, 'tasks.0.thresholds.1 must be a number from 0 to 1'),
     ({'tasks': [{**TASK, 'skeleton': [[0, -1]]}]}, 'tasks.0.skeleton.0.1 must be a whole number from 0'),
     ({'tasks': [{**TASK, 'classes': ['a' * 1001]}]}, 'tasks.0.classes.0 must be a text of at most 1000 letters, got '),
 ]

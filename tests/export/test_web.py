@@ -394,6 +394,21 @@ def test_npm_fetches_the_package_once(tmp_path, monkeypatch):
         web.package()
 
 
+def test_each_class_is_shown_from_its_threshold(network, tmp_path):
+    """Until the slider chooses one for all."""
+    tasks = [{**INSTANCE, 'thresholds': [0.85, None, 0.5]}, *METADATA['tasks'][1:]]
+    write_network(tmp_path / 'network.onnx', {**METADATA, 'tasks': tasks})
+    cv2.imwrite(str(tmp_path / 'image.png'), random_image(96, 160))
+    web.write_page(tmp_path / 'network.onnx', tmp_path / 'page')
+    listed = "[...$('list').querySelector('ul').children].map((item) => item.lastChild.textContent)"
+    with opened(tmp_path / 'page') as page:
+        assert page.run("$('least').textContent") == 'best of each class'
+        answer_to(page, tmp_path / 'image.png')
+        assert page.run(listed) == ['0.90', '0.80', '0.70']
+        page.run("$('threshold').value = 0.35; $('threshold').oninput()")
+        assert page.run(listed) == ['0.90', '0.80', '0.70', '0.40'] and page.run("$('least').textContent") == '0.35'
+
+
 def test_what_the_command_refuses(tmp_path, monkeypatch):
     pytest.importorskip('onnxruntime')
     from icconv_mm_runtime.__main__ import main

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def _train(workspace, run, *places, size=64, options=()):
     assert error is None, error
     folder = workspace.root / 'runs' / run
     assert Path(f'{folder}.py').is_file() and (folder / 'last_checkpoint').is_file()
-    assert (folder / 'results.png').is_file()
+    assert (folder / 'report.html').is_file()
     return folder
 
 
@@ -42,8 +43,11 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     run = f'{task}_{write.__name__}'
     options = ['--ignore-index', '11'] if task == 'semantic' else []
     folder = _train(workspace, run, data, options=['--task', task, *options])
-    assert (folder / f'worst_{task}.jpg').is_file()
-    assert (folder / f'confusion_{task}.png').is_file() == (task != 'pose')
+    ((kind, found),) = json.loads((folder / 'report.json').read_text())['tasks'].items()
+    assert kind == '' and found['kind'] == task and found['images'] > 0
+    page = (folder / 'report.html').read_text()
+    assert ('Confusion matrix' in page) == (task != 'pose') and 'Next' in page
+    assert all(link.startswith(('data:', '#')) for link in re.findall(r'(?:src|href)="([^"]*)', page))
     written = Config.fromfile(folder.with_suffix('.py'))
     lines = folder.with_suffix('.py').read_text().splitlines()
     long = [line for line in lines if len(line) > 120 and '/' not in line]  # paths are as long as they are
@@ -82,7 +86,7 @@ def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
     assert sorted(groups) == sorted(
         [['instance'], ['pose'], ['semantic']] if disjoint else [['instance', 'semantic'], ['pose']]
     )
-    assert {path.name for path in folder.glob('worst_*.jpg')} == {f'worst_{name}.jpg' for name in written.model.tasks}
+    assert json.loads((folder / 'report.json').read_text())['tasks'].keys() == written.model.tasks.keys()
 
 
 @pytest.mark.parametrize('form', ['written', 'copy'])

@@ -12,6 +12,7 @@ from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.runner import command_line, own_data
 from icconv_mm.runner.command_line import reporting, saying_how_to_go_on
+from icconv_mm.versions import command_of
 
 
 def test_bad_input_exits_with_a_message(capsys):
@@ -123,8 +124,9 @@ def test_an_interrupted_training_says_how_it_goes_on(saved, tmp_path, capsys):
     if saved:
         checkpoint.touch()
         (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
-    run = SimpleNamespace(cfg=SimpleNamespace(work_dir=str(tmp_path)))
+    run = SimpleNamespace(cfg=SimpleNamespace(work_dir=str(tmp_path)), name='c.py')
     with pytest.raises(KeyboardInterrupt), saying_how_to_go_on(run):
         raise KeyboardInterrupt
-    expected = f'{checkpoint} is saved: the same command with --resume goes on' if saved else 'nothing is saved yet'
+    command = command_of('train', 'c.py', '--work-dir', str(tmp_path), '--resume')
+    expected = f'{checkpoint} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
     assert capsys.readouterr().err == f'\n{expected}\n'

@@ -18,6 +18,7 @@ from icconv_mm.runner import own_data_text
 from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
 from icconv_mm.runner.own_data_text import Choices, anchors, class_weights, crop_of
+from icconv_mm_runtime.drawing import palette
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
 
@@ -210,6 +211,19 @@ def test_a_third_split_is_what_is_tested(tmp_path, task):
         files = [node.ann_file for node in nodes if 'ann_file' in node]
         assert len(files) == dict(semantic=1, all=5).get(task, 2)
         assert all(path.endswith(f'_{split}.json') for path in files), files
+
+
+def test_colors_of_a_table_are_drawn(tmp_path):
+    """In whatever order the classes are learned; a class without one has a colour of ours."""
+    pytest.importorskip('mmseg')
+    data = labelled.seg_maps(tmp_path / 'data', 'colors')
+    options = dict(size=64, epochs=1, **QUICK)
+    cfg = config_for(data, 'semantic', work_dir=tmp_path / 'run', classes=['dog', 'background', 'cat'], **options)
+    colors = [(0, 0, 200), (0, 0, 0), (200, 0, 0)]
+    assert [tuple(color) for color in cfg.palette] == colors
+    assert [tuple(color) for color in _build(cfg, 'val').metainfo['palette']] == colors
+    plain = config_for(labelled.seg_maps(tmp_path / 'plain'), 'semantic', work_dir=tmp_path / 'other', **options)
+    assert [tuple(color) for color in plain.palette] == palette(plain.num_classes)
 
 
 def _lines(path):

@@ -95,14 +95,13 @@ def test_a_validation_without_objects_has_no_best(quick, small, tmp_path, key, v
     assert log.read_text().count(f'{key} is {value}, as where a validation has no annotated object') == (not is_score)
 
 
-def test_a_log_begins_with_what_matters_and_ends_with_curves(small, tmp_path):
-    pytest.importorskip('matplotlib')
+def test_a_log_begins_with_what_matters(small, tmp_path):
     train(small(log_level='INFO', default_hooks__logger=dict(type='LoggerHook', interval=1)))
     (log,) = tmp_path.glob('*/*.log')
     lines = log.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if ' INFO ' in line)
     assert all(words in line for words, line in zip(('c.py -> ', 'network: SavingModel', '6 images'), lines[first:]))
-    assert len(lines) < 30 and (tmp_path / 'results.png').stat().st_size > 5000
+    assert len(lines) < 30
 
 
 def test_a_lock_that_is_a_link(small, tmp_path):

@@ -31,3 +31,19 @@ def test_the_skeleton_of_a_class(main, reported_cases, tmp_path, capsys):
         main([data, '--out-dir', str(tmp_path)])
     main([data, '--out-dir', str(tmp_path), '--classes', 'dog'])
     assert '5 keypoints: 1, 2, 3, 4, 5' in capsys.readouterr().out and (tmp_path / 'page.jpg').is_file()
+
+
+def test_a_dataset_prepared_again_leaves_nothing_of_before(main, tmp_path):
+    """Another task and another split; files of others in the folder stay."""
+    out = tmp_path / 'out'
+    maps = labelled.seg_maps(tmp_path / 'maps', 'colors')
+    main([str(maps), '--out-dir', str(out)])
+    former = {path.name for path in out.rglob('*') if path.is_file()}
+    assert {'semantic_train.json', 'semantic_val.json', 'semantic_classes.txt'} <= former and list(
+        out.glob('maps/**/*.png')
+    )
+    (out / 'notes.txt').write_text('of a user')
+    main([str(labelled.yolo(tmp_path / 'data')), '--out-dir', str(out)])
+    left = {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()}
+    assert not [name for name in left if name.startswith(('semantic', 'maps'))]
+    assert {'detection_train.json', 'page.jpg', 'notes.txt'} <= left

@@ -66,6 +66,10 @@ class Adapter(TaskAdapter):
         labels = {name: label for name, label in folders.items() if name in classes}
         check_order(classes, labels, where, 'the order of folders')
 
+    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        labels = sample.gt_label.tolist() if 'gt_label' in sample else []
+        return {'label': labels[0]} if len(labels) == 1 else None  # of images with several, no class is the right one
+
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         labels = sample.gt_label.tolist() if 'gt_label' in sample else []
         return drawing_of(self.described(dataset_meta), {'labels': labels})

@@ -16,6 +16,7 @@ from mmdet.visualization import get_palette
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
+from pycocotools.mask import area, frPyObjects, merge
 from torch import nn
 
 from icconv_mm.annotations import checks
@@ -134,6 +135,22 @@ class Adapter(TaskAdapter):
         names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
         return {name: found[own] for name, own in names.items() if own in found}
 
+    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        if info is None or 'instances' not in info:
+            return None
+        objects = info['instances']
+        boxes = np.array([each['bbox'] for each in objects], dtype=float).reshape(-1, 4)
+        found = {
+            'boxes': boxes,
+            'labels': np.array([each['bbox_label'] for each in objects], dtype=int),
+            'ignored': np.array([bool(each['ignore_flag']) for each in objects]),
+            'areas': (boxes[:, 2:] - boxes[:, :2]).prod(1),
+        }
+        if 'masks' in sample.pred_instances and all(each.get('mask') for each in objects):
+            masks = [_encoded(each['mask'], sample.ori_shape[:2]) for each in objects]
+            found |= {'masks': masks, 'areas': area(masks) if masks else np.zeros(0)}
+        return found
+
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """Returns boxes and masks as a drawing; for panoptic data also the segmentation map."""
         known = sample.gt_instances
@@ -248,3 +265,11 @@ def _xml_folder(dataset: XMLDataset) -> Path:
 
 def _xml_files(dataset: XMLDataset) -> list[Path]:
     return [_xml_folder(dataset) / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
+
+
+def _encoded(mask: Any, size: Sequence[int]) -> dict:
+    """Returns the mask of an annotation, polygons or an RLE, as a compressed RLE."""
+    height, width = (int(side) for side in size)
+    if isinstance(mask, list):
+        return merge(frPyObjects(mask, height, width))
+    return frPyObjects(mask, height, width) if isinstance(mask['counts'], list) else dict(mask)

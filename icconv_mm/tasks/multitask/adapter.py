@@ -125,8 +125,13 @@ class Adapter(TaskAdapter):
         labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
         return {'img_path': path, 'img_id': 0, 'labels': labels}
 
-    def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
+    def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float | None) -> Drawing:
         return _found(sample, dataset_meta, score_thr)
+
+    def annotated_datasets(self, dataset: Any) -> Iterator[tuple[str, Any]]:
+        for _, each in datasets_in(dataset, ''):
+            for name, own in each.datasets.items() if isinstance(each, MultiTaskDataset) else ():
+                yield from ((name, leaf) for _, leaf in leaf_datasets(own, ''))
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         return _labels(sample, dataset_meta)
@@ -175,7 +180,7 @@ class MultiTaskVisualizer(Visualizer):
             self.add_image(name, image, step)
 
 
-def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float) -> Drawing:
+def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float | None) -> Drawing:
     parts = _parts(sample, dataset_meta, 'pred_')
     return joined(adapter.drawing(own, meta, score_thr) for adapter, own, meta in parts)
 

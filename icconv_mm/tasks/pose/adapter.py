@@ -104,6 +104,26 @@ class Adapter(TaskAdapter):
         links = _parsed(dict(dataset_meta)).get('skeleton_links') or ()
         return {**super().described(dataset_meta), 'skeleton': [tuple(map(int, link)) for link in links]}
 
+    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        raw = sample.get('raw_ann_info')  # a test's annotations in pixels of the file, one or a list
+        if raw is None:
+            return None
+        people = [each for each in ([raw] if isinstance(raw, Mapping) else raw) if each.get('keypoints')]
+        triples = np.array([each['keypoints'] for each in people], dtype=float).reshape(len(people), -1, 3)
+        boxes = np.array([each['bbox'] for each in people], dtype=float).reshape(-1, 4)
+        return {
+            'keypoints': triples[..., :2],
+            'visible': triples[..., 2],
+            'boxes': np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
+            'areas': np.array([each.get('area', box[2] * box[3]) for each, box in zip(people, boxes)]),
+            'ignored': np.array([bool(each.get('iscrowd')) for each in people]),
+        }
+
+    def evaluated(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
+        meta = _parsed(dict(dataset_meta))
+        names = [meta['keypoint_id2name'][k] for k in range(meta['num_keypoints'])]
+        return {**self.described(dataset_meta), 'keypoints': names, 'sigmas': list(map(float, meta['sigmas']))}
+
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         people = sample.gt_instances
         if 'keypoints' not in people:

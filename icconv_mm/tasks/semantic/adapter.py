@@ -106,6 +106,9 @@ class Adapter(TaskAdapter):
     def predictions(self, sample: Any) -> Predictions:
         return {'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()}
 
+    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        return {'seg_map': sample.gt_sem_seg.data[0].cpu().numpy()} if 'gt_sem_seg' in sample else None
+
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         labels = {'seg_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
         return drawing_of(self.described(dataset_meta), labels)
