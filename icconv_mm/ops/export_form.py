@@ -308,4 +308,5 @@ def _several_rows(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, s
     bias = None if bias is None else bias[:, None].expand(-1, rows).flatten()
     step, border = (stride * rows, stride), (height // 2, width // 2)
     y = F.conv2d(x, torch.stack(filters, 1).flatten(0, 1), bias, step, border, 1, groups)
-    return y.unflatten(1, (outputs, rows)).transpose(2, 3).flatten(2, 3)
+    y = y.unflatten(1, (outputs, rows)).transpose(2, 3).contiguous()
+    return y.view(y.shape[0], outputs, rows * y.shape[2], y.shape[4])
