@@ -92,7 +92,7 @@ def explaining_imports(what: str) -> Iterator[None]:
             raise
         raise MissingLibraryError(
             f'{what} fails in the import of mmpretrain, which does not work beside transformers '
-            f'{importlib.metadata.version("transformers")}: `pip install "transformers<4.49"`, or uninstall one of both'
+            f'{importlib.metadata.version("transformers")}: `pip install "transformers<4.49"`, or uninstall either'
         ) from error
 
 
