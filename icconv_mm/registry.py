@@ -32,7 +32,7 @@ ONE_MAP = ('mmpose', 'mmpretrain')
 
 def import_task(library: str) -> None:
     """Imports the task folder of a library, one of :data:`LIBRARIES`, which registers its classes."""
-    with versions.naming_operators(library):
+    with versions.explaining_imports(library):
         importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}')
 
 

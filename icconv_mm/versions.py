@@ -69,8 +69,10 @@ def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
 
 
 @contextmanager
-def naming_operators(what: str) -> Iterator[None]:
-    """Raises MissingLibraryError in place of an import error of mmcv's compiled operators.
+def explaining_imports(what: str) -> Iterator[None]:
+    """Raises MissingLibraryError in place of an import error that a command mends.
+
+    These are the missing compiled operators of mmcv, and a transformers beside which mmpretrain cannot be imported.
 
     Args:
         what: What needs them.
@@ -84,6 +86,13 @@ def naming_operators(what: str) -> Iterator[None]:
             raise
         raise MissingLibraryError(
             f'{what} needs the compiled operators of mmcv ({error}): {command_for_operators()}'
+        ) from error
+    except TypeError as error:  # mmpretrain derives from what it did not find in transformers
+        if 'NoneType takes no arguments' not in str(error) or not is_installed('transformers'):
+            raise
+        raise MissingLibraryError(
+            f'{what} fails in the import of mmpretrain, which does not work beside transformers '
+            f'{importlib.metadata.version("transformers")}: `pip install "transformers<4.49"`, or uninstall either'
         ) from error
 
 

@@ -90,9 +90,24 @@ def test_missing_operators_of_mmcv(monkeypatch, known, command):
     found(monkeypatch, **known)
     monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
     words = re.escape('this needs the compiled operators of mmcv (') + f'.*{re.escape(f": `{command}`")}$'
-    with pytest.raises(MissingLibraryError, match=words), versions.naming_operators('this'):
+    with pytest.raises(MissingLibraryError, match=words), versions.explaining_imports('this'):
         import mmcv._ext  # noqa: F401
-    with pytest.raises(MissingLibraryError, match=words), versions.naming_operators('this'):
+    with pytest.raises(MissingLibraryError, match=words), versions.explaining_imports('this'):
         raise ImportError("class `Head` in head.py: No module named 'mmcv._ext'")  # as of mmengine's registry
-    with pytest.raises(ImportError, match='another'), versions.naming_operators('this'):
+    with pytest.raises(ImportError, match='another'), versions.explaining_imports('this'):
         raise ImportError('another', name='mmdet')
+
+
+@pytest.mark.parametrize('there', [True, False])
+def test_transformers_that_mmpretrain_does_not_support(monkeypatch, there):
+    found(monkeypatch, transformers='5.24.0')
+    monkeypatch.setattr(versions, 'is_installed', lambda name: there)
+    words = (
+        'mmdet fails in the import of mmpretrain, .* transformers 5.24.0: `pip install "transformers<4.49"`'
+        if there
+        else '^NoneType takes no arguments$'
+    )
+    with pytest.raises(MissingLibraryError if there else TypeError, match=words), versions.explaining_imports('mmdet'):
+
+        class Derived(None):  # as of a class that a newer transformers does not have
+            pass

@@ -108,7 +108,7 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
             _explain_data(run, part.removesuffix('_dataloader'), error)
         if isinstance(error, UserError) and not part:  # from a check, which names its location
             raise
-        with naming(': '.join(filter(None, (progress.location, part))), Exception), versions.naming_operators('this'):
+        with naming(': '.join(filter(None, (progress.location, part))), Exception), versions.explaining_imports('this'):
             raise
 
 

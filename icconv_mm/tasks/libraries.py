@@ -41,7 +41,7 @@ def adapter_of(library: str) -> TaskAdapter:
     Raises:
         KeyError: The library is not in :data:`icconv_mm.registry.LIBRARIES`.
     """
-    with versions.naming_operators(library):
+    with versions.explaining_imports(library):
         if library == 'mmdet':
             from icconv_mm.tasks.detection.adapter import Adapter
         elif library == 'mmseg':

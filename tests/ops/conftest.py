@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 
 from icconv_mm.ops import compiled_library, dispatch
 from icconv_mm.ops.dispatch import Kernel
@@ -60,3 +61,11 @@ def choice(monkeypatch):
     changed = Choice(monkeypatch)
     yield changed
     changed.forget()
+
+
+@pytest.fixture
+def opcheck() -> Callable:
+    """torch's check of an operator's registration."""
+    if not hasattr(torch.library, 'opcheck'):
+        pytest.skip('torch.library.opcheck came with torch 2.4')
+    return torch.library.opcheck

@@ -60,11 +60,9 @@ def test_blocks_do_not_change_the_result(call, workspace, monkeypatch):
 
 
 @pytest.mark.parametrize('call', CALLS)
-def test_opcheck(call):
-    if not hasattr(torch.library, 'opcheck'):
-        pytest.skip('this torch has no opcheck')
+def test_opcheck(call, opcheck):
     operator, _, args = CALLS[call]()
-    torch.library.opcheck(getattr(torch.ops.icconv_mm, operator.__name__).default, tuple(args))
+    opcheck(getattr(torch.ops.icconv_mm, operator.__name__).default, tuple(args))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)

@@ -246,11 +246,10 @@ def operators_of_pyconv():
     ]
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
 @pytest.mark.parametrize('channels_last', [False, True])
 @pytest.mark.parametrize('number', range(4))
 @pytest.mark.parametrize('operators', [operators_of_inception, operators_of_pyconv])
-def test_opcheck(operators, number, channels_last):
+def test_opcheck(operators, number, channels_last, opcheck):
     operator, args = operators()[number]
     if channels_last:
         args = tuple(
@@ -259,7 +258,7 @@ def test_opcheck(operators, number, channels_last):
             else a
             for a in args
         )
-    torch.library.opcheck(operator, args)
+    opcheck(operator, args)
 
 
 @pytest.mark.parametrize('grad', [True, False])

@@ -4,7 +4,6 @@ import random
 
 import pytest
 import torch
-from torch.library import opcheck
 
 from icconv_mm.ops import dispatch
 from icconv_mm.ops.deform_conv import deform_conv2d, gradients, reference
@@ -189,7 +188,7 @@ def test_gradcheck(case):
 
 
 @pytest.mark.parametrize('case', CASES[:2])
-def test_opcheck(case):
+def test_opcheck(case, opcheck):
     tensors, settings = make(case)
     inputs = [None if each is None else each.requires_grad_() for each in tensors]
     opcheck(torch.ops.icconv_mm.deform_conv2d.default, (*inputs, *settings))

@@ -135,10 +135,9 @@ def test_flops_are_those_of_the_plain_operator(kind):
     assert counts[0] == counts[1] > 0
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
 @kinds
-def test_opcheck(kind):
+def test_opcheck(kind, opcheck):
     args = raw(kind, first_of_several(kind))
-    torch.library.opcheck(getattr(ops, f'{kind}_relu'), args)
+    opcheck(getattr(ops, f'{kind}_relu'), args)
     args = (args[0].to(memory_format=torch.channels_last), *args[1:])
-    torch.library.opcheck(getattr(ops, f'{kind}_relu'), args)
+    opcheck(getattr(ops, f'{kind}_relu'), args)

@@ -195,16 +195,15 @@ def test_gradcheck(relu):
         assert torch.autograd.gradcheck(call, inputs)
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
-def test_schemas_say_what_is_changed():
+def test_schemas_say_what_is_changed(opcheck):
     levels, grads, settings = draw(4, torch.float32)
     channels = levels[0].shape[1]
     statistics = torch.zeros(channels), torch.ones(channels), torch.tensor(0)
     ops, args = torch.ops.icconv_mm, (settings['weight'], settings['bias'])
     forward, backward = ops.integrated_norm_compiled.default, ops.integrated_norm_grad_compiled.default
-    torch.library.opcheck(forward, (levels, *args, *statistics, 0.1, 1e-5, True), test_utils='test_schema')
+    opcheck(forward, (levels, *args, *statistics, 0.1, 1e-5, True), test_utils='test_schema')
     _, mean, inverse = forward(levels, *args, None, None, None, 0.1, 1e-5, True)
-    torch.library.opcheck(backward, (grads, levels, *args, mean, inverse, True), test_utils='test_schema')
+    opcheck(backward, (grads, levels, *args, mean, inverse, True), test_utils='test_schema')
 
 
 def call_arguments(levels, norm):

@@ -91,11 +91,10 @@ def test_transforms_see_torchs_steps():
     torch.testing.assert_close(tangent, torch.full_like(tangent, 2))
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4')
-def test_schema_says_that_nothing_is_changed():
+def test_schema_says_that_nothing_is_changed(opcheck):
     operator = torch.ops.icconv_mm.pyramid_sum_compiled.default
     for seed in range(4):
-        torch.library.opcheck(operator, draw(seed, torch.float32), test_utils='test_schema')
+        opcheck(operator, draw(seed, torch.float32), test_utils='test_schema')
 
 
 def test_what_is_refused():
