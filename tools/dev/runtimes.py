@@ -504,12 +504,16 @@ def difference(known: Arrays, found: Mapping[str, np.ndarray] | Sequence[np.ndar
 
 
 def collect(folder: Path) -> None:
-    """Adds the results in a folder to :data:`RESULTS`, in place of those of the same runtime and version."""
+    """Adds the results in a folder to :data:`RESULTS`, in place of those of the same runtime, version and family."""
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
+    known = {(each['runtime'], each['version']): each for each in results}
     for path in sorted(folder.glob('results/*.json')):
         made = json.loads(path.read_text())
-        results = [each for each in results if (each['runtime'], each['version']) != (made['runtime'], made['version'])]
-        results.append(made)
+        if (before := known.get((made['runtime'], made['version']))) is None:
+            results.append(made)
+            continue
+        for form, cells in made['cells'].items():
+            before['cells'].setdefault(form, {}).update(cells)
     order = list(RUNTIMES)
     results.sort(
         key=lambda each: (order.index(each['runtime']), [int(part) for part in re.findall(r'\d+', each['version'])])
