@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import math
 import os
 import re
@@ -39,7 +38,6 @@ from icconv_mm.errors import check_names, is_unprintable, message_of
 from icconv_mm.files import atomic_write, write_json
 
 _DECODING = 4  # images decoded in parallel
-LOCATIONS = 'locations.json'  # in a folder of annotations: the files and folders that they were read from
 _PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
 _GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that does not describe its keypoint
 
@@ -53,7 +51,7 @@ def convert_dataset(
     ignore_index: Sequence[int] = (),
     thorough: bool = False,
     shared: bool = False,
-    base: Path | None = None,
+    absolute: bool = False,
 ) -> Converted:
     """Checks the annotations of a dataset for a task and writes them to a folder.
 
@@ -67,7 +65,7 @@ def convert_dataset(
         ignore_index: Values of segmentation maps that are ignored.
         thorough: Whether every segmentation map is read, and every image compared with the others.
         shared: Whether several tasks share the splits: they are kept, and the caller runs :func:`fill_splits` next.
-        base: Folder that the names of images in the files start from; by default ``root`` of the result.
+        absolute: Whether the files hold absolute image paths instead of paths relative to ``root`` of the result.
 
     Raises:
         DatasetError: No annotation is left for training, or too many are skipped.
@@ -108,7 +106,7 @@ def convert_dataset(
             made.splits[split], made.paths[split] = len(own), [image.path for image in own]
             made.annotations[split] = sum(len(image.annotations or ()) for image in own)
             path = folder / f'{task}_{split}.{"txt" if task == "classification" else "json"}'
-            made.files[split] = _write(made, own, path, base)
+            made.files[split] = _write(made, own, path, absolute)
     if not shared:
         fill_splits([made])
     return made
@@ -376,44 +374,9 @@ def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
 # --- writing ---
 
 
-def relative_to(path: str | Path, folder: str | Path) -> str:
-    """Returns the path from a folder to a file, with ``..``, which the system resolves as it does symbolic links."""
-    return os.path.relpath(path, os.path.realpath(folder))
-
-
-def path_from(folder: str | Path, name: str) -> Path:
-    """Returns the path of a file whose name starts from a folder, without ``..``; absolute names stay."""
-    return Path(os.path.normpath(os.path.join(os.path.realpath(folder), name)))
-
-
-def move_names(folder: Path, former: Path, new: Path) -> None:
-    """Rewrites the names of images in annotations, which start from their folder.
-
-    Args:
-        folder: A copy of the annotations.
-        former: The folder that it is a copy of.
-        new: The folder that it is going to be.
-    """
-
-    def moved(name: str) -> str:
-        return relative_to(path_from(former, name), new) if name.startswith(os.pardir) else name
-
-    for path in folder.glob('*.json'):
-        content = json.loads(path.read_bytes())
-        if isinstance(content, dict) and 'images' in content:
-            for image in content['images']:
-                image.update({key: moved(image[key]) for key in ('file_name', 'seg_map') if key in image})
-            write_json(path, content)
-        elif path.name == LOCATIONS:
-            write_json(path, list(map(moved, content)))
-    for path in folder.glob('classification_*.txt'):
-        if path.stem != 'classification_classes':
-            _write_text(path, ''.join(f'{moved(line)}\n' for line in path.read_text().splitlines()))
-
-
-def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path, base: Path | None) -> Path:
-    """Writes the annotations of one split; names of images start from ``base``, by default from ``made.root``."""
-    names = [relative_to(each.path, base) if base else str(each.path.relative_to(made.root)) for each in images]
+def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path, absolute: bool) -> Path:
+    """Writes the annotations of one split; image paths are absolute, or relative to ``made.root``."""
+    names = [str(each.path if absolute else each.path.relative_to(made.root)) for each in images]
     labels = {name: label for label, name in enumerate(made.classes)}
     if made.task == 'classification':
         lines = [f'{name} {labels[image.label]}\n' for name, image in zip(names, images)]
@@ -425,10 +388,8 @@ def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path, base: 
         entries.append({'id': number, 'file_name': name, 'width': width, 'height': height})
         if made.task == 'semantic':
             is_written = image.seg_map.is_relative_to(path.parent.absolute())
-            if is_written:
-                entries[-1]['seg_map'] = str(image.seg_map.relative_to(path.parent.absolute()))
-            else:
-                entries[-1]['seg_map'] = relative_to(image.seg_map, base) if base else str(image.seg_map)
+            own = image.seg_map.relative_to(path.parent.absolute()) if is_written else image.seg_map
+            entries[-1]['seg_map'] = str(own)
             continue
         for annotation in image.annotations:
             annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, annotation, labels)})

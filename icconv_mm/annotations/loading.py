@@ -75,14 +75,9 @@ class LoadImageFromFile(_LoadImageFromFile):
                 if (defect := size_defect(results)) is None:
                     return results
         if self.skip_bad:
-            print_log(f'{_shown(path)}: {defect}; skipped', logger='current', level=logging.WARNING)
+            print_log(f'{path}: {defect}; skipped', logger='current', level=logging.WARNING)
             return None
-        raise ImageFileError(f'{_shown(path)}: {defect}')
-
-
-def _shown(path: str) -> str:
-    """Returns a path without ``..``, which names have that start from another folder."""
-    return os.path.realpath(path) if os.pardir in Path(path).parts else path
+        raise ImageFileError(f'{path}: {defect}')
 
 
 def annotation_defect(results: Mapping[str, Any]) -> str | None:

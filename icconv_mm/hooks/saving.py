@@ -12,7 +12,6 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.optim import OptimWrapperDict, ZeroRedundancyOptimizer
 from mmengine.runner import Runner
 
-from icconv_mm.annotations.convert import move_names
 from icconv_mm.errors import naming
 from icconv_mm.files import atomic_write
 from icconv_mm.registry import HOOKS
@@ -165,7 +164,6 @@ class CopyAnnotationsHook(Hook):
             part = work_dir / f'{UNFINISHED}{name}'
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(folder, part, copy_function=_link)
-            move_names(part, Path(folder), work_dir / name)
             part.replace(work_dir / name)
         config = work_dir / Path(runner.cfg.filename).name
         start = repr(folder)[:-1]  # with the quotes that repr chose

@@ -10,7 +10,6 @@ from typing import Any
 from mmengine.logging import print_log
 
 from icconv_mm.annotations.checks import check_coco_file
-from icconv_mm.annotations.convert import path_from
 from icconv_mm.annotations.images_on_disk import as_path
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import require_file, write_json
@@ -91,19 +90,16 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
     Raises:
         ArgumentError: An image matches no entry or several, or several images match an entry.
     """
-    by_name: dict[str, list[tuple[dict, tuple[str, ...]]]] = {}
+    by_name: dict[str, list[dict]] = {}
     for image in images:
-        own = as_path(image['file_name'])
-        if '..' in own.parts:  # of annotations beside a written config, which start from their folder
-            own = path_from(Path(ann_file).parent, image['file_name'])
-        by_name.setdefault(own.name, []).append((image, own.parts))
+        by_name.setdefault(as_path(image['file_name']).name, []).append(image)
     matched: dict[Path, int] = {}
     for path in paths:
-        named, wholes = by_name.get(path.name, []), (path.resolve().parts, path.absolute().parts)
-        entries = [each for each, parts in named if any(whole[-len(parts) :] == parts for whole in wholes)]
+        named, whole = by_name.get(path.name, []), path.resolve().parts
+        entries = [each for each in named if whole[-len(parts := as_path(each['file_name']).parts) :] == parts]
         if len(entries) != 1:
             found = f'{len(entries)} images' if entries else 'no image'
-            other = f', only {named[0][0]["file_name"]!r}' if named and not entries else ''
+            other = f', only {named[0]["file_name"]!r}' if named and not entries else ''
             raise ArgumentError('ann_file', f'{ann_file}: {found} {path.name!r} for {path}{other}')
         matched[path] = entries[0]['id']
     twice = [id for id, count in Counter(matched.values()).items() if count > 1]

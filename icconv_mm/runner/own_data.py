@@ -15,7 +15,7 @@ from mmengine.config import Config
 
 from icconv_mm import models
 from icconv_mm.annotations import TASKS
-from icconv_mm.annotations.convert import LOCATIONS, convert_dataset, fill_splits, nothing_left, path_from, relative_to
+from icconv_mm.annotations.convert import convert_dataset, fill_splits, nothing_left
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
 from icconv_mm.annotations.find import all_tasks, choose_dataset, name_of, read_datasets
 from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
@@ -37,6 +37,7 @@ _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one
 _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
+_LOCATIONS = 'locations.json'  # sources of the annotations, in their folder
 _TRIES = 5  # seconds to reach the server of the weights
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
@@ -109,8 +110,8 @@ def config_for(
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
             options = dict(strict=strict, crowd_as_objects=crowd_as_objects, voc_from=voc_from)
             datasets = read_datasets(*locations, **options)
-            converted = _prepared(datasets, task, Path(temporary, 'new'), folder, classes, ignore_index, say)
-            write_json(Path(temporary, 'new', LOCATIONS), [relative_to(each, folder / 'annotations') for each in given])
+            converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
+            write_json(Path(temporary, 'new', _LOCATIONS), given)
             init = weights_of(backbone, pretrained, say)
             chosen = _choose(task, converted, network, init, size, epochs, patience)
             annotations = _name_of_content(Path(temporary, 'new'))
@@ -158,9 +159,7 @@ def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
         command = command_of('train', str(path), '--work-dir', str(folder))
         what = 'has been edited, or is of a former version'
         raise ArgumentError('work_dir', f'{path} {what}: train it by its name, {command}, or choose another')
-    before = locations
-    if annotations.is_dir():
-        before = [str(path_from(annotations, each)) for each in json.loads((annotations / LOCATIONS).read_bytes())]
+    before = json.loads((annotations / _LOCATIONS).read_bytes()) if annotations.is_dir() else locations
     if before != locations:
         raise ArgumentError(
             'work_dir', f'{path} is of {", ".join(before)}, not of {", ".join(locations)}: choose another'
@@ -171,15 +170,11 @@ def _prepared(
     datasets: Sequence[Dataset],
     task: str,
     folder: Path,
-    run: Path,
     classes: Sequence[str] | None,
     ignore_index: Sequence[int],
     say: Any,
 ) -> dict[str, Converted]:
-    """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task.
-
-    The names of images start from a folder inside ``run``, where ``folder`` will be.
-    """
+    """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
     tasks = all_tasks(datasets) if task == 'all' else [task]
     if not tasks:
         raise ArgumentError('task', 'only whole images have labels: use --task classification')
@@ -198,7 +193,7 @@ def _prepared(
     if len(sets) > 1:
         for note in _share_splits(sets):
             say(note)
-    options = dict(ignore_index=ignore_index, shared=len(sets) > 1, base=run / 'annotations')
+    options = dict(ignore_index=ignore_index, shared=len(sets) > 1, absolute=True)
     converted = {
         name: convert_dataset(own, name, folder, classes=classes if name == named else None, **options)
         for name, own in sets.items()

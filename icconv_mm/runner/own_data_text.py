@@ -88,7 +88,6 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
         '',
         '# The folder is in one of the name of this file, which holds the run, too: move all together.',
         f"annotations = {HERE}[:-3] + '/{annotations}'",
-        "images = annotations + '/'  # where the names of images in the annotations start",
         *(line for line in variables if re.search(r'^\w+', line, re.MULTILINE)[0] in used),
         '',
         *body,

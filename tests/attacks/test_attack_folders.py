@@ -353,7 +353,7 @@ def outcome(root: Path, out: Path, count) -> str:
     try:
         found = read_datasets(root)
         for own in found:
-            converted += [(own, task, convert_dataset(own, task, out / task, base=None)) for task in own.tasks()]
+            converted += [(own, task, convert_dataset(own, task, out / task, absolute=False)) for task in own.tasks()]
     except UserError as error:
         assert str(root) in str(error), f'names no file: {error}'
         assert len(str(error)) < 3000

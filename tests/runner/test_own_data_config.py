@@ -1,8 +1,6 @@
 """Configs for images as they lie: what is chosen from the data, and what is written."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +11,7 @@ import pytest
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import ArgumentError, InputError
-from icconv_mm.hooks.saving import CopyAnnotationsHook
 from icconv_mm.runner import own_data_text
-from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
 from icconv_mm.runner.own_data_text import Choices, anchors, class_weights, crop_of
 from icconv_mm_runtime.drawing import palette
@@ -46,59 +42,6 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     init_default_scope(library)
     lengths = [len(DATASETS.build(cfg[f'{phase}_dataloader'].dataset)) for phase in ('train', 'val')]
     assert lengths == ([6, 2] if task == 'classification' else [2, 1])
-
-
-@pytest.mark.parametrize(
-    ('task', 'write', 'library'),
-    [
-        ('detection', labelled.voc, 'mmdet'),
-        ('semantic', labelled.seg_maps, 'mmseg'),
-        ('pose', labelled.deeplabcut, 'mmpose'),
-        ('classification', labelled.folders, 'mmpretrain'),
-        ('all', lambda path: _maps_and_poses(labelled.seg_maps(path)), 'mmdet'),
-    ],
-)
-@pytest.mark.parametrize('is_linked', [False, True])
-def test_a_config_and_its_images_move_together(tmp_path, task, write, library, is_linked):
-    """Also from a folder of runs that is a link to another disk."""
-    for each in {library, *(('mmseg', 'mmpose') if task == 'all' else ())}:
-        pytest.importorskip(each)
-    project = tmp_path / 'project'
-    (project / 'disk' / 'runs').mkdir(parents=True)
-    runs = project / 'runs'
-    if is_linked:
-        runs.symlink_to('disk/runs')
-    data = write(project / 'data')
-    former = config_for(data, task, size=64, epochs=1, work_dir=runs / 'run', **QUICK)
-    before = _paths(former)
-    project.rename(tmp_path / 'moved')
-    moved = {tmp_path / 'moved' / path.relative_to(project) for path in before}
-    assert _paths(load_config(tmp_path / 'moved/runs/run.py')) == moved
-    config_for(tmp_path / 'moved/data', task, size=64, epochs=2, work_dir=tmp_path / 'moved/runs/run', **QUICK)
-
-
-@pytest.mark.parametrize(
-    ('task', 'write', 'library'),
-    [('detection', labelled.voc, 'mmdet'), ('classification', labelled.folders, 'mmpretrain')],
-)
-def test_a_copy_of_the_annotations_names_the_same_images(tmp_path, task, write, library):
-    """That of a run in a folder elsewhere."""
-    pytest.importorskip(library)
-    cfg = config_for(write(tmp_path / 'data'), task, size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
-    copy = tmp_path / 'other/folder/run.py'
-    copy.parent.mkdir(parents=True)
-    cfg.dump(copy)
-    CopyAnnotationsHook().before_run(SimpleNamespace(cfg=cfg, work_dir=str(copy.parent)))
-    known = _paths(cfg)
-    shutil.rmtree(tmp_path / 'run')
-    assert _paths(load_config(copy)) == known
-
-
-def _paths(cfg):
-    infos = [_build(cfg, 'train').get_data_info(i) for i in range(len(_build(cfg, 'train')))]
-    named = {info[key] for info in infos for key in ('img_path', 'seg_map_path') if info.get(key)}
-    assert all(map(os.path.isfile, named))
-    return {Path(os.path.realpath(name)) for name in named}
 
 
 @pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])

@@ -92,12 +92,6 @@ def test_images_match_annotations_by_name_or_by_folder():
     assert match_images(paths, images, 'x.json') == {paths[0]: 11, paths[1]: 10, paths[2]: 12}
 
 
-def test_images_match_names_that_start_from_the_folder_of_the_annotations(tmp_path):
-    """As in the annotations beside a written config."""
-    images, paths = _entries('../../data/a/1.jpg', '../../data/b/1.jpg'), [tmp_path / 'data/b/1.jpg']
-    assert match_images(paths, images, str(tmp_path / 'runs/bccd/detection_val.json')) == {paths[0]: 11}
-
-
 @pytest.mark.parametrize(
     ('names', 'paths', 'message'),
     [

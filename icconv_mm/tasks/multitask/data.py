@@ -103,8 +103,7 @@ def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:
 
 
 def _path_of(dataset: BaseDataset, index: int) -> str:
-    path = dataset.get_data_info(index)['img_path']
-    return os.path.realpath(path) if os.pardir in path.split(os.sep) else os.path.abspath(path)
+    return os.path.abspath(dataset.get_data_info(index)['img_path'])
 
 
 @DATASETS.register_module()

@@ -32,7 +32,7 @@ test_pipeline = [
     load,
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-data = dict(type='CocoDataset', data_prefix=dict(img=images), metainfo=dict(classes=classes, palette=palette))
+data = dict(type='CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes, palette=palette))
 # images without objects are learned from, too
 train_set = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)
 val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)
