@@ -160,7 +160,7 @@ def test(
         evaluation = EvaluationHook(run.adapter)
         runner.register_hook(evaluation)
         metrics = runner.test()
-        _report(runner, evaluation, run, folder=Path(runner.log_dir), checkpoint=checkpoint)
+        _report(runner, evaluation, run, folder=Path(runner.log_dir, 'report'), checkpoint=checkpoint)
     if out is not None and out_item == 'metrics':
         master_only(dump)(metrics, out)
     return metrics

@@ -29,7 +29,7 @@ def test_a_config_by_its_name(workspace, config, kinds):
     stored = json.loads((folder / 'report.json').read_text())
     assert {name: each['kind'] for name, each in stored['tasks'].items()} == kinds and stored['images'] == 'validation'
     assert workspace.tool('test', path, folder / 'iter_4.pth', '--work-dir', folder) is None
-    (tested,) = folder.glob('*/report.json')
+    (tested,) = folder.glob('*/report/report.json')
     again = json.loads(tested.read_text())
     assert again['images'] == 'test' and (tested.parent / 'report.html').is_file()
     if config != ALL:  # whose tasks share a validation set
