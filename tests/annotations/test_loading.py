@@ -76,11 +76,6 @@ def test_no_image(tmp_path, content):
         LoadImageFromFile().transform({'img_path': str(path)})
 
 
-def test_a_name_that_starts_from_another_folder_is_resolved_in_the_message(tmp_path):
-    with pytest.raises(ImageFileError, match=f'^{tmp_path.resolve()}/a.jpg: no such file'):
-        LoadImageFromFile().transform({'img_path': f'{tmp_path}/runs/../a.jpg'})
-
-
 def test_missing_file():
     with pytest.raises(ImageFileError, match=r'/nowhere/a\.jpg: no such file'):
         LoadImageFromFile().transform({'img_path': '/nowhere/a.jpg'})
