@@ -38,6 +38,7 @@ class EvaluationHook(Hook):
         self.started = time.perf_counter()
         self._latest: list[dict[str, Record]] = []
         self._kept: list[dict[str, Record]] = []
+        self._with_maps: dict[str, list[Record]] = {}
         self._tasks: dict[str, dict[str, Any]] = {}
         self._infos: dict[str, dict[str, tuple[Any, int]]] | None = None
         self._fault: str | None = None
@@ -57,6 +58,7 @@ class EvaluationHook(Hook):
                 self._read(dataset)
             except Exception as error:  # a dataset of the user's own; the run does not fail for its report
                 self._refuse(error)
+        self._with_maps = {name: [] for name in self._tasks}
 
     def _read(self, dataset: Any) -> None:
         """Finds class names and the annotations that samples do not hold."""
@@ -83,9 +85,12 @@ class EvaluationHook(Hook):
         if self._fault is not None or not self._tasks:
             return
         try:
-            self._latest += [self._records(sample) for sample in samples or ()]
-            for name in self._tasks:
-                without_surplus_maps([each[name] for each in self._latest if name in each])
+            added = [self._records(sample) for sample in samples or ()]
+            self._latest += added
+            for name, records in self._with_maps.items():  # few, so that an image costs the same in any dataset
+                records += [each[name] for each in added if name in each and 'seg_map' in each[name].truth]
+                without_surplus_maps(records)
+                records[:] = [each for each in records if each.truth]
         except Exception as error:  # samples of a library's other tasks have other fields
             self._refuse(error)
 

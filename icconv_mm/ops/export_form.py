@@ -293,7 +293,7 @@ def rows_at_once(group: tuple[int, int, int, int], groups: int, stride: int, hei
     joined = BLOCK // parts if BLOCK % parts == 0 else 1  # as in _whole_groups
     if groups == 1 or joined == 1 or groups % joined or inside % BLOCK:
         return 1
-    costs = {1: side * joined * BLOCK * _SINGLE}
+    costs = {1: side * BLOCK * _SINGLE}  # products of a group in a row and column, by its inputs and kernel's width
     for rows in (joined, 2 * joined):
         if height % rows == 0:
             outputs = rows * parts
