@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_training_test_and_predictions(workspace, tmp_path):
-    """No config is named: the training wrote it beside the checkpoint. The project is moved after the training."""
+    """No config is named: the training wrote it beside the checkpoint. The run is moved after the training."""
     pytest.importorskip('mmdet')
 
     def icconv(*words):
@@ -24,8 +24,7 @@ def test_training_test_and_predictions(workspace, tmp_path):
     run = project / 'runs' / 'voc'
     options = ['--backbone', 'ic_resnet18', '--pretrained', 'none', '--epochs', '1', '--size', '64']
     icconv('train', project / 'data', '--task', 'detection', *options, '--work-dir', run)
-    project = project.rename(tmp_path / 'moved')
-    checkpoint = project / 'runs' / 'voc' / 'epoch_1.pth'
+    checkpoint = run.rename(tmp_path / 'moved') / 'epoch_1.pth'
     before = {path.name: path.read_bytes() for path in checkpoint.parent.glob('*.py')}
     said = icconv('test', checkpoint)
     assert f'config: {checkpoint.with_name("voc.py")}' in said and 'coco/bbox_mAP' in said
