@@ -173,3 +173,16 @@ def all_tasks(datasets: Sequence[Dataset]) -> list[str]:
         for task in TASKS
         if task in there and task != 'classification' and not (task == 'detection' and 'instance' in there)
     ]
+
+
+def only_task(datasets: Sequence[Dataset]) -> str:
+    """Returns the only task that datasets have annotations for.
+
+    Raises:
+        ArgumentError: They have annotations for several tasks, or for none.
+    """
+    tasks = [task for task in TASKS if any(task in each.tasks() for each in datasets)]
+    if len(tasks) != 1:
+        several = f'there are annotations for {" and ".join(tasks)}: choose one' if tasks else 'nothing is annotated'
+        raise ArgumentError('task', several + (', or all' if len(tasks) > 1 else ''))
+    return tasks[0]

@@ -6,6 +6,7 @@ started by torchrun; the last one writes the files of all.
 Examples:
   icconv predict work_dirs/bccd/epoch_50.pth images/ --out-dir work_dirs/predicted
   icconv predict network.onnx images/ --to labelstudio --out-dir work_dirs/to_correct
+  icconv predict work_dirs/bccd/best_*.pth unlabelled/ --pick 50 --to labelstudio --out-dir work_dirs/to_annotate
   icconv predict network.onnx images/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT --out-dir work_dirs/all
 """
 
@@ -46,6 +47,8 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     formats = 'coco', 'yolo', 'labelstudio', 'cvat'
     parser.add_argument('--to', choices=formats, help='also write what is drawn as annotations to correct elsewhere')
     parser.add_argument('--copy', action='store_true', help='copy the images of --to; by default they are linked')
+    next_ones = 'pick N images to annotate next: pick.txt, a page pick.html, and only these for --to'
+    parser.add_argument('--pick', type=int, metavar='N', help=next_ones)
     part = 'predict the I-th of N parts of the images (default: as torchrun says, else all)'
     parser.add_argument('--shard', type=_shard, metavar='I/N', help=part)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')

@@ -139,8 +139,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of :func:`icconv_mm.apis.config_for`, for training on images without a config."""
     group = parser.add_argument_group('for images without a config')
     tasks = (*TASKS, 'all')
-    group.add_argument('--task', choices=tasks, help='what to learn; all: one network for all there are labels for')
-    group.add_argument('--backbone', metavar='NAME', help='such as ic_resnet18, resnet50 (default: ic_resnet50)')
+    learned = 'what to learn (default: the only annotated task); all: one network for all there are labels for'
+    group.add_argument('--task', choices=tasks, help=learned)
+    named = 'such as small, ic_resnet18 (default: on a CPU small, but for classification; else ic_resnet50)'
+    group.add_argument('--backbone', metavar='NAME', help=named)
     group.add_argument('--size', type=int, help='of the longer side in pixels (default: as the data ask for)')
     start = (
         "weights to start from: a file, torchvision://NAME, none, or auto (default), torchvision's if they are there"
@@ -220,12 +222,10 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
             raise ArgumentError(name, f'is for images without a config, and {args.config[0]} is one')
         args.config = args.config[0]
     else:
-        if 'task' not in given:
-            raise ArgumentError('task', f'what is to be learned from {" ".join(args.config)}?')
         if length['iters'] is not None:
             raise ArgumentError('iters', 'the config of images counts epochs: give --epochs')
         if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-            call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given["task"]!r})'
+            call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given.get("task")!r})'
             raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
         own = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
         args.config, args.work_dir = own.filename, own.work_dir

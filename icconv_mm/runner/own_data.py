@@ -17,7 +17,7 @@ from icconv_mm import models
 from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.convert import convert_dataset, fill_splits, nothing_left
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
-from icconv_mm.annotations.find import all_tasks, choose_dataset, name_of, read_datasets
+from icconv_mm.annotations.find import all_tasks, choose_dataset, name_of, only_task, read_datasets
 from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
@@ -37,6 +37,7 @@ _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one
 _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
+_WIDE = 64  # channels of a usual network's first stage
 _LOCATIONS = 'locations.json'  # sources of the annotations, in their folder
 _TRIES = 5  # seconds to reach the server of the weights
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
@@ -44,8 +45,8 @@ _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
 def config_for(
     data: str | Path | Sequence[str | Path],
-    task: str = 'detection',
-    backbone: str = 'ic_resnet50',
+    task: str | None = None,
+    backbone: str | None = None,
     size: int | None = None,
     epochs: int | None = None,
     *,
@@ -68,8 +69,9 @@ def config_for(
         data: A folder, a ``data.yaml``, a COCO file, ... or several, for ``task='all'``: any format that
             ``tools/prepare_data.py`` reads.
         task: ``'detection'``, ``'instance'``, ``'semantic'``, ``'pose'``, ``'classification'``, or ``'all'`` for one
-            network that learns all annotated tasks but ``'classification'``.
-        backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``.
+            network that learns all annotated tasks but ``'classification'``; by default the only annotated one.
+        backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``, such as
+            ``'small'``; by default ``'ic_resnet50'`` on a GPU and for classification, else ``'small'``.
         size: Pixels of the longer side that images are resized to; by default chosen from the images and objects.
         epochs: Length of the training; by default 30,000 images are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
@@ -93,10 +95,15 @@ def config_for(
         ArgumentError, InputError: Another argument cannot be used.
     """
     locations = [data] if isinstance(data, (str, Path)) else list(data)
-    if task not in (*TASKS, 'all'):
+    if task not in (None, *TASKS, 'all'):
         raise ArgumentError('task', f'expected one of {", ".join((*TASKS, "all"))}, got {task!r}')
+    options = dict(strict=strict, crowd_as_objects=crowd_as_objects, voc_from=voc_from)
+    datasets = read_datasets(*locations, **options) if task is None else None
+    if datasets is not None:
+        task = only_task(datasets)
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
     say = say or (lambda line: print(printable(line)))
+    backbone = backbone or default_backbone(task)
     network = backbone_of(backbone)
     folder = Path(work_dir or Path('work_dirs', f'{name_of(locations[0])}_{task}'))
     if (defect := name_defect(os.path.abspath(folder))) is not None:  # mmengine writes the path into the config
@@ -108,8 +115,7 @@ def config_for(
         for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
-            options = dict(strict=strict, crowd_as_objects=crowd_as_objects, voc_from=voc_from)
-            datasets = read_datasets(*locations, **options)
+            datasets = datasets or read_datasets(*locations, **options)
             converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
             write_json(Path(temporary, 'new', _LOCATIONS), given)
             init = weights_of(backbone, pretrained, say)
@@ -254,6 +260,13 @@ def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterat
 # --- the network ---
 
 
+def default_backbone(task: str) -> str:
+    """Returns the name of the backbone for who names none: on a CPU a small one, which learns more in the same time."""
+    import torch
+
+    return 'ic_resnet50' if torch.cuda.is_available() or task == 'classification' else 'small'
+
+
 def backbone_of(name: str) -> dict:
     """Returns the config of a backbone by its name.
 
@@ -339,12 +352,14 @@ def _choose(
     if size < _STRIDE:
         raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
     count = max(made.splits.get('train', 1) for made in converted.values())
-    is_deep = network.get('depth', 50) >= 50
+    base, is_deep = network.get('base_channels', _WIDE), network.get('depth', 50) >= 50
+    is_narrow = base < _WIDE
     epochs = epochs or int(np.clip(round(_SEEN / count), *_EPOCHS))
-    most = 32 if task == 'classification' else 4 if is_deep or task == 'all' else 8
+    most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
     batch = min(most, max(2, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
-    rate = float(f'{(2e-4 if init else 5e-4 if is_deep else 1e-3) * (batch / most) ** 0.5:.2g}')
-    return Choices(task, epochs, size, shape_of(sizes, size), network, is_deep, batch, rate, init, patience)
+    rate = 2e-4 if init else 5e-4 if is_deep else 2e-3 if is_narrow else 1e-3
+    rate = float(f'{rate * (batch / most) ** 0.5:.2g}')
+    return Choices(task, epochs, size, shape_of(sizes, size), network, base, is_deep, batch, rate, init, patience)
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:

@@ -44,6 +44,7 @@ class Choices:
         size: Pixels of the longer side that images are resized to.
         shape: Width and height of training images, multiples of 32, in the proportion of the images.
         backbone: Its config.
+        base_channels: Channels of its first stage, 64 in usual networks.
         is_deep: Whether it has bottlenecks: four times the channels.
         batch: Images per step.
         rate: Learning rate.
@@ -56,6 +57,7 @@ class Choices:
     size: int
     shape: tuple[int, int]
     backbone: dict
+    base_channels: int
     is_deep: bool
     batch: int
     rate: float
@@ -201,6 +203,9 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
         yield 'class_weight', class_weights(list(converted['semantic'].counts.values())), 'rare classes count more'
     if objects_task is not None:
         yield 'anchors', anchors(converted[objects_task].boxes, chosen.size), 'on strides 4 to 64'
+        is_narrow = chosen.base_channels < 64
+        yield 'proposals', 200 if is_narrow else 300 if chosen.task == 'all' else 500, 'boxes of the first stage'
+        yield 'samples', 64 if is_narrow else 128, 'of them from which the second stage learns, for each image'
     is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''
@@ -210,8 +215,9 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
     yield 'learning_rate', chosen.rate, ''
     yield 'warm_up', min(_WARM_UP, steps // 10), 'iterations; none with less than 2'
     yield 'backbone', {**chosen.backbone, **({'init_cfg': chosen.weights} if chosen.weights else {})}, ''
-    yield 'levels', [256, 512, 1024, 2048] if chosen.is_deep else [64, 128, 256, 512], 'channels of its stages'
-    yield 'width', 256 if chosen.is_deep else 128, 'channels of what stands on them'
+    first = chosen.base_channels * (4 if chosen.is_deep else 1)
+    yield 'levels', [first, 2 * first, 4 * first, 8 * first], 'channels of its stages'
+    yield 'width', first if chosen.is_deep else 2 * first, 'channels of what stands on them'
 
 
 def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:

@@ -56,7 +56,8 @@ def write_pre_annotations(
         own = {path.absolute(): dict(about, file_name=str(path.absolute())) for path, about in images.items()}
         renamed = CocoResults(part.name, part.adapter, part.classes, _by_absolute(part.image_ids), part.category_ids)
         least = DEFAULT_SCORE if score_thr is None else score_thr
-        renamed.records.extend(each for each in part.records if each['score'] >= least)
+        numbers = {part.image_ids[path] for path in images}
+        renamed.records.extend(each for each in part.records if each['score'] >= least and each['image_id'] in numbers)
         written = renamed.write(Path(temporary), own)
         dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
         before = len(dataset.warnings)

@@ -40,6 +40,7 @@ from icconv_mm.runner.images import (
     read_image,
     write_image,
 )
+from icconv_mm.runner.pick import ImageFeatures, pick_images, uncertainty_of, write_picks
 from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.runner.shards import Shards
@@ -94,6 +95,15 @@ class Predictor:
             self.dataset_meta['palette'] = palette
         self.model.to(device or get_device()).eval()
         self.model.dataset_meta = self.dataset_meta
+        self._features: ImageFeatures | None = None
+
+    def keep_features(self) -> None:
+        """Lets data samples have ``features`` from now on: the mean of the backbone's last map, [channels].
+
+        Raises:
+            ArgumentError: The model has no backbone.
+        """
+        self._features = self._features or ImageFeatures(self.model)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -156,6 +166,9 @@ class Predictor:
     def _forward(self, inputs: list[tuple[dict, tuple[int, int] | None]]) -> list[Any]:
         with torch.no_grad():
             samples = self.model.test_step(pseudo_collate([packed for packed, _ in inputs]))
+        if self._features is not None:
+            for sample, vector in zip(samples, self._features.take(len(inputs)), strict=True):
+                sample.set_metainfo({'features': vector.numpy()})
         for sample, (_, size) in zip(samples, inputs):
             if size is not None:
                 self.task.enlarge(sample, size)
@@ -243,6 +256,7 @@ def infer(
     to: str | None = None,
     copy: bool = False,
     shard: tuple[int, int] | None = None,
+    pick: int | None = None,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> dict[str, Path]:
     """Predicts images, videos and cameras.
@@ -276,11 +290,13 @@ def infer(
         copy: Whether ``to`` copies the images; else they are linked.
         shard: Number of this process, from 1, and how many share the images out: it predicts its part, and the one
             that ends last writes the files of all.
+        pick: How many images are picked to be annotated next, by the network's uncertainty and by how much they
+            differ: their paths in ``pick.txt``, and a page of them, ``pick.html``. ``to`` then writes these alone.
         progress: Wraps the list of images, as ``rich.progress.track`` does.
 
     Returns:
-        The written paths, by name: ``vis``, ``predictions``, ``images``, followed by ``.TASK`` for several tasks, and
-        the value of ``to``.
+        The written paths, by name: ``vis``, ``predictions``, ``images``, followed by ``.TASK`` for several tasks, the
+        value of ``to``, ``pick`` and ``pick.html``.
 
     Raises:
         FailedImagesError: Some images cannot be read or predicted; the results of the others are written.
@@ -291,11 +307,13 @@ def infer(
             inputs = str(fetch(inputs, Path(fetched)))
         video = Video(inputs) if is_video(inputs) else None
         if video is not None:
-            for name, value in (('ann_file', ann_file), ('to', to), ('shard', shard)):
+            for name, value in (('ann_file', ann_file), ('to', to), ('shard', shard), ('pick', pick)):
                 if value is not None:
                     raise ArgumentError(name, 'is for images, not for a video')
         paths = [] if video else find_inputs(inputs, fetched)
         predictor = _predictor(cfg, checkpoint, device, palette)
+        if pick is not None:
+            _prepare_pick(predictor, pick, {'tile': tile, 'shard': shard})
         parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
         folders = folders_for(to, parts, Path(out_dir)) if to else {}
         if video:
@@ -305,6 +323,7 @@ def infer(
         shards = shard and Shards(Path(out_dir), shard, checkpoint, [json_score_thr, ann_file, tile, *paths])
         paths = shards.share(paths) if shards else paths
         out, images, failures = Path(out_dir), {}, {}
+        unsure: dict[Path, tuple[float, np.ndarray]] = {}
         out.mkdir(parents=True, exist_ok=True)
         if tile is None:
             samples = predictor.try_predict(paths, batch_size, workers)
@@ -325,14 +344,26 @@ def infer(
             images[path] = _about(path, sample)
             for part in parts:
                 part.add(path, sample, json_score_thr)
+            if pick is not None:
+                unsure[path] = uncertainty_of({part.name: part.adapter for part in parts}, sample), sample.features
         if failures and not images and not any(isinstance(error, UserError) for error in failures.values()):
             raise next(iter(failures.values()))  # not the fault of the images
         written = {'vis': out / 'vis'} if draw and images else {}
         if not shards or shards.join(images, parts):
+            corrected = images
+            if unsure:
+                picked = pick_images(*map(np.stack, zip(*unsure.values())), pick)
+                paths = [list(unsure)[number] for number in picked]
+                drawings = [
+                    predictor.drawn(path, sample, score_thr)
+                    for path, (_, sample) in zip(paths, predictor.predict(paths))
+                ]
+                written |= write_picks(out, [(path, unsure[path][0]) for path in paths], drawings)
+                corrected = {path: images[path] for path in paths}
             for part in parts:
                 written |= part.write(out, images)
                 if (folder := folders.get(part.name)) is not None:
-                    written[folder.name] = write_pre_annotations(to, part, images, folder, score_thr, copy)
+                    written[folder.name] = write_pre_annotations(to, part, corrected, folder, score_thr, copy)
     if failures:
         raise FailedImagesError(failures, len(paths), out)
     return written
@@ -345,6 +376,18 @@ def _predictor(cfg: Any, checkpoint: str, device: str | None, palette: Any) -> '
         raise ArgumentError('palette', f'{checkpoint} is an exported file, which has its own colours')
     require_file(checkpoint, 'checkpoint')
     return ExportedPredictor(checkpoint, device)
+
+
+def _prepare_pick(predictor: 'Predictor | ExportedPredictor', pick: int, others: Mapping[str, Any]) -> None:
+    """Raises ArgumentError where images cannot be picked; else lets the predictor keep their features."""
+    if pick < 1:
+        raise ArgumentError('pick', f'expected 1 or more, got {pick}')
+    for name, value in others.items():
+        if value is not None:
+            raise ArgumentError(name, 'the images of one process are compared as a whole: leave it out with --pick')
+    if not isinstance(predictor, Predictor):
+        raise ArgumentError('pick', 'an exported file has no features to compare images by: give the checkpoint')
+    predictor.keep_features()
 
 
 def _about(path: Path, sample: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from icconv_mm.files import RUN_LOCK, alone_in
 from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
 from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
+from icconv_mm.hooks.progress import ProgressBarHook
 from icconv_mm.hooks.randomness import ResumableRandomnessHook
 from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
 from icconv_mm.runner.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
@@ -79,11 +80,13 @@ def train(
             runner.register_hook(BudgetHook(budget, costs, run.cfg.get('param_scheduler')))
         if not keep_going:
             runner.register_hook(FiniteLossHook())
-        evaluation = EvaluationHook(run.adapter)
+        evaluation, bar = EvaluationHook(run.adapter), ProgressBarHook()
         runner.register_hook(evaluation)
+        runner.register_hook(bar)
         with _alone(Path(runner.work_dir)):
             try:
-                train_runner(runner)
+                with bar.shown(runner):
+                    train_runner(runner)
             except KeyboardInterrupt:
                 _report(runner, evaluation, run, notes=['The training was interrupted.'])
                 raise

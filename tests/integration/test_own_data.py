@@ -138,7 +138,7 @@ def test_weights_of_a_file(workspace, tmp_path):
 def test_mistakes_are_messages(workspace, tmp_path, monkeypatch):
     data = labelled.yolo(tmp_path / 'data')
     for options, words in (
-        ((data,), '--task: what is to be learned'),
+        ((labelled.masks(tmp_path / 'masks'),), '--task: there are annotations for detection and instance: choose one'),
         ((data, '--task', 'pose'), "--task: no labels for 'pose'"),
         ((data, '--task', 'detection', '--backbone', 'ic_resnet17'), 'nothing is called ic_resnet17'),
         (

@@ -7,12 +7,21 @@ from types import SimpleNamespace
 import labelled
 import numpy as np
 import pytest
+import torch
 
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner import own_data_text
-from icconv_mm.runner.own_data import backbone_of, config_for, default_size, shape_of, weights_of
+from icconv_mm.runner.own_data import (
+    LIBRARY,
+    backbone_of,
+    config_for,
+    default_backbone,
+    default_size,
+    shape_of,
+    weights_of,
+)
 from icconv_mm.runner.own_data_text import Choices, anchors, class_weights, crop_of
 from icconv_mm_runtime.drawing import palette
 
@@ -44,6 +53,46 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     assert lengths == ([6, 2] if task == 'classification' else [2, 1])
 
 
+@pytest.mark.parametrize(
+    ('write', 'expected'),
+    [
+        (labelled.yolo, 'detection'),
+        (labelled.seg_maps, 'semantic'),
+        (labelled.folders, 'classification'),
+        (labelled.masks, 'there are annotations for detection and instance: choose one, or all'),
+        (labelled.deeplabcut, 'there are annotations for detection and pose: choose one, or all'),
+    ],
+)
+def test_the_only_annotated_task_is_learned(tmp_path, monkeypatch, write, expected):
+    monkeypatch.chdir(tmp_path)  # the folder is named after the task
+    data = write(tmp_path / 'data')
+    if expected not in LIBRARY:
+        with pytest.raises(ArgumentError, match=expected):
+            config_for(data, **QUICK)
+        return
+    pytest.importorskip(LIBRARY[expected])
+    assert Path(config_for(data, **QUICK).filename).name == f'data_{expected}.py'
+
+
+@pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose'])
+def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
+    """Its parts follow its width; who has a GPU, or labels of whole images, gets a large one."""
+    from mmengine.registry import MODELS, init_default_scope
+
+    pytest.importorskip(LIBRARY[task])
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    write = {'semantic': labelled.seg_maps, 'pose': labelled.deeplabcut}.get(task, labelled.masks)
+    options = dict(QUICK, backbone=None)
+    cfg = config_for(write(tmp_path / 'data'), task, work_dir=tmp_path / 'run', size=64, epochs=1, **options)
+    assert cfg.model.backbone.base_channels == 24 and cfg.levels == [24, 48, 96, 192] and cfg.width == 48
+    init_default_scope(LIBRARY[task])
+    parameters = sum(each.numel() for each in MODELS.build(cfg.model).parameters())
+    assert 1.5e6 < parameters < 3e6
+    assert default_backbone('classification') == 'ic_resnet50'
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert default_backbone(task) == 'ic_resnet50'
+
+
 @pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])
 def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
     """The user's word reaches the annotations; else what the set says is printed."""
@@ -62,7 +111,7 @@ def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
 )
 def test_a_last_batch_of_one_small_image_is_left_out(count, size, is_dropped):
     """Batch norm learns nothing of one pixel; of a set of one image nothing would be left."""
-    chosen = Choices('detection', 1, size, (size, size), {}, False, 2, 0.1, None, None)
+    chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None)
     made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), flip_pairs=None, files={})
     numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
     assert numbers['drop_last'] == is_dropped

@@ -8,10 +8,7 @@ model = dict(neck=dict(type='mmdet.FPN', num_outs=5, norm_cfg=dict(type='BN')))
 instance = _base_.model.tasks.instance
 instance.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio = 2
 instance.roi_head.mask_roi_extractor.roi_layer.sampling_ratio = 2
-instance.roi_head.bbox_head.fc_out_channels = 512
 instance.train_cfg.rpn.assigner.ignore_iof_thr = instance.train_cfg.rcnn.assigner.ignore_iof_thr = 0.5
-instance.train_cfg.rpn_proposal.update(nms_pre=1000, max_per_img=300)
-instance.train_cfg.rcnn.sampler.num = 128
 heads = dict(
     instance=instance,
     detection=dict(

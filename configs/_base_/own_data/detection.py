@@ -7,12 +7,10 @@ visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBa
 model = dict(
     backbone=dict(_delete_=True),
     neck=dict(norm_cfg=dict(type='BN')),
-    roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=2)), bbox_head=dict(fc_out_channels=512)),
+    roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=2))),
     train_cfg=dict(
         rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
-        rpn_proposal=dict(nms_pre=1000, max_per_img=500),
-        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=128)),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5)),
     ),
-    test_cfg=dict(rpn=dict(max_per_img=500)),
 )
 default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))

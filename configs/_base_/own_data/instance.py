@@ -9,13 +9,10 @@ model = dict(
     roi_head=dict(
         bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=2)),
         mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(fc_out_channels=512),
     ),
     train_cfg=dict(
         rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
-        rpn_proposal=dict(nms_pre=1000, max_per_img=500),
-        rcnn=dict(assigner=dict(ignore_iof_thr=0.5), sampler=dict(num=128)),
+        rcnn=dict(assigner=dict(ignore_iof_thr=0.5)),
     ),
-    test_cfg=dict(rpn=dict(max_per_img=500)),
 )
 default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP'))

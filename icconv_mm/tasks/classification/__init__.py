@@ -77,5 +77,10 @@ class Adapter(TaskAdapter):
     def predictions(self, sample: Any) -> Predictions:
         return {'scores': sample.pred_score.cpu().numpy()}
 
+    def uncertainty(self, sample: Any) -> float:
+        """Returns 1 minus the margin between the two best scores."""
+        scores = sample.pred_score.topk(min(2, sample.pred_score.numel())).values
+        return float(1 - (scores[0] - scores[-1])) if len(scores) > 1 else 0.0
+
 
 __all__ = ['DropoutLinearClsHead', 'MixedClassifier']

@@ -106,6 +106,14 @@ class Adapter(TaskAdapter):
     def predictions(self, sample: Any) -> Predictions:
         return {'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()}
 
+    def uncertainty(self, sample: Any) -> float:
+        """Returns the mean over all pixels of 1 minus the margin between the two best classes."""
+        logits = sample.seg_logits.data.float()
+        if len(logits) == 1:  # a sigmoid tells one class from the rest
+            return float(1 - (2 * logits.sigmoid() - 1).abs().mean())
+        best = logits.softmax(0).topk(2, dim=0).values
+        return float(1 - (best[0] - best[1]).mean())
+
     def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return {'seg_map': sample.gt_sem_seg.data[0].cpu().numpy()} if 'gt_sem_seg' in sample else None
 

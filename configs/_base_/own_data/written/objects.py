@@ -4,8 +4,12 @@ model = dict(
     rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=anchors),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width),
-        bbox_head=dict(in_channels=width, num_classes=num_classes),
+        bbox_head=dict(in_channels=width, fc_out_channels=min(512, 4 * width), num_classes=num_classes),
     ),
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=2 * proposals, max_per_img=proposals), rcnn=dict(sampler=dict(num=samples))
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=2 * proposals, max_per_img=proposals)),
 )
 load = dict(type='LoadAnnotations', with_bbox=True)
 metric = ['bbox']

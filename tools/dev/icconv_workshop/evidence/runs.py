@@ -36,6 +36,8 @@ ITERATIONS = {
 EPOCHS = {
     ('camvid', 'semantic'): 6,
     ('bccd', 'detection'): 6,
+    ('camvid192', 'semantic'): 4,
+    ('bccd192', 'detection'): 6,
     ('nuclei', 'instance'): 6,
     ('nuclei', 'all'): 6,
 }
