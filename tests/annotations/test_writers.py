@@ -55,8 +55,14 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
         dataset.to_coco(tmp_path / 'data')
 
 
-def test_images_are_copied_on_request(tmp_path):
-    folder = annotations.read(labelled.coco(tmp_path / 'data')).to_coco(tmp_path / 'out', copy=True)
+@pytest.mark.parametrize('has_links', [True, False])
+def test_images_are_copied_on_request_and_where_there_are_no_links(tmp_path, monkeypatch, has_links):
+    def symlink(source, target):
+        raise OSError(1314, 'a required privilege is not held by the client')  # as on Windows
+
+    if not has_links:
+        monkeypatch.setattr('os.symlink', symlink)
+    folder = annotations.read(labelled.coco(tmp_path / 'data')).to_coco(tmp_path / 'out', copy=has_links)
     assert not any(path.is_symlink() for path in folder.rglob('*')) and len(list(folder.rglob('*.png'))) == 3
     assert len(annotations.read(folder)) == 3
 

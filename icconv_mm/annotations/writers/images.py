@@ -91,8 +91,10 @@ def place_images(
             placed[path] = name
     for path, name in placed.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if copy:
-            shutil.copyfile(path, folder / name)
-        else:
+        try:
+            if copy:
+                raise OSError
             os.symlink(path, folder / name)
+        except OSError:  # Windows links for administrators alone, and some disks have no links
+            shutil.copyfile(path, folder / name)
     return placed
