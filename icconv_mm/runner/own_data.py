@@ -131,6 +131,8 @@ def config_for(
             file.write(text.encode())
         _remove_unread(folder, path)
     size_text = f'{chosen.shape[0]} x {chosen.shape[1]} pixels, {chosen.epochs} epochs, batches of {chosen.batch}'
+    if chosen.batch < chosen.usual_batch:
+        size_text += f' instead of {chosen.usual_batch}, for more steps'
     command = command_of('train', str(path), '--work-dir', str(folder))
     say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name: {command}')
     return load_config(path, work_dir=str(folder))
@@ -359,7 +361,8 @@ def _choose(
     batch = min(most, max(2, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
     rate = 2e-4 if init else 5e-4 if is_deep else 2e-3 if is_narrow else 1e-3
     rate = float(f'{rate * (batch / most) ** 0.5:.2g}')
-    return Choices(task, epochs, size, shape_of(sizes, size), network, base, is_deep, batch, rate, init, patience)
+    shape = shape_of(sizes, size)
+    return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, init, patience, most)
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:

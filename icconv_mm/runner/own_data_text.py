@@ -50,6 +50,7 @@ class Choices:
         rate: Learning rate.
         weights: ``init_cfg`` of the backbone, or None.
         patience: Validations without improvement that end the training; None for no limit.
+        usual_batch: Images per step of a training that is long enough.
     """
 
     task: str
@@ -63,6 +64,7 @@ class Choices:
     rate: float
     weights: dict | None
     patience: int | None
+    usual_batch: int
 
 
 def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str) -> str:

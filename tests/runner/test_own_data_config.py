@@ -111,10 +111,18 @@ def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
 )
 def test_a_last_batch_of_one_small_image_is_left_out(count, size, is_dropped):
     """Batch norm learns nothing of one pixel; of a set of one image nothing would be left."""
-    chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None)
+    chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None, 8)
     made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), flip_pairs=None, files={})
     numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
     assert numbers['drop_last'] == is_dropped
+
+
+def test_a_small_batch_is_explained(tmp_path):
+    pytest.importorskip('mmdet')
+    said = []
+    options = dict(QUICK, say=said.append, epochs=1)
+    config_for(labelled.yolo(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **options)
+    assert 'batches of 2 instead of 8, for more steps' in said[-1]
 
 
 def test_a_config_that_was_edited_is_kept(tmp_path):
