@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from icconv_mm import models
 from icconv_mm.annotations import TASKS
@@ -27,7 +28,7 @@ from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, configs_folder, re
 from icconv_mm.hooks.saving import UNFINISHED
 from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner.config import load_config
-from icconv_mm.runner.own_data_text import Choices, annotations_in, config_text, is_unedited
+from icconv_mm.runner.own_data_text import Choices, annotations_in, backbone_in, config_text, is_unedited
 from icconv_mm.versions import command_of, is_installed
 
 LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
@@ -71,7 +72,8 @@ def config_for(
         task: ``'detection'``, ``'instance'``, ``'semantic'``, ``'pose'``, ``'classification'``, or ``'all'`` for one
             network that learns all annotated tasks but ``'classification'``; by default the only annotated one.
         backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``, such as
-            ``'small'``; by default ``'ic_resnet50'`` on a GPU and for classification, else ``'small'``.
+            ``'small'``; by default that of the config that is there, else on a CPU ``'small'``, but for
+            classification and on GPUs ``'ic_resnet50'``.
         size: Pixels of the longer side that images are resized to; by default chosen from the images and objects.
         epochs: Length of the training; by default 30,000 images are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
@@ -103,12 +105,14 @@ def config_for(
         task = only_task(datasets)
     check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
     say = say or (lambda line: print(printable(line)))
-    backbone = backbone or default_backbone(task)
-    network = backbone_of(backbone)
     folder = Path(work_dir or Path('work_dirs', f'{name_of(locations[0])}_{task}'))
     if (defect := name_defect(os.path.abspath(folder))) is not None:  # mmengine writes the path into the config
         raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
     path = Path(f'{folder}.py')  # inside the folder, the runner would overwrite it with the whole config
+    if backbone is None:  # that of the config that is there, which another machine may have written
+        backbone = (backbone_in(path.read_text()) if path.is_file() else '') or default_backbone(task)
+        say(f'backbone: {backbone}, as none is named')
+    network = backbone_of(backbone)
     given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
         _check_unedited(path, folder, given)
@@ -121,7 +125,7 @@ def config_for(
             init = weights_of(backbone, pretrained, say)
             chosen = _choose(task, converted, network, init, size, epochs, patience)
             annotations = _name_of_content(Path(temporary, 'new'))
-            text = config_text(chosen, converted, annotations)
+            text = config_text(chosen, converted, annotations, backbone)
             location = folder / annotations
             if location.is_symlink() or not location.is_dir() or _name_of_content(location) != annotations:
                 if os.path.lexists(location):  # not written by this function
@@ -264,9 +268,7 @@ def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterat
 
 def default_backbone(task: str) -> str:
     """Returns the name of the backbone for who names none: on a CPU a small one, which learns more in the same time."""
-    import torch
-
-    return 'ic_resnet50' if torch.cuda.is_available() or task == 'classification' else 'small'
+    return 'ic_resnet50' if get_device() != 'cpu' or task == 'classification' else 'small'
 
 
 def backbone_of(name: str) -> dict:
@@ -290,6 +292,9 @@ def weights_of(backbone: str, weights: str, say: Any) -> dict | None:
     Raises:
         MissingFileError, CheckpointError: ``weights`` (``pretrained``) is a file that is missing or cannot be read.
     """
+    if weights in ('auto', 'none') and backbone_of(backbone).get('base_channels', _WIDE) < _WIDE:
+        say(f'weights: {backbone} starts from random numbers, as is usual for a network of its size')
+        return None
     if weights == 'none':
         say(f'weights: {backbone} starts from random numbers, {_COST}')
         return None

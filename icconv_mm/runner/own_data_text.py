@@ -25,6 +25,7 @@ _WARM_UP = 200  # iterations, and at most a tenth of the training
 _LEAST_CROP = 256  # pixels
 _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
+_BACKBONE = re.compile(r'^# backbone: (\w+)$', re.MULTILINE)
 _SECTION = re.compile(r'# --- (.+) ---')
 BEST = {
     'detection': 'coco/bbox_mAP',
@@ -67,10 +68,11 @@ class Choices:
     usual_batch: int
 
 
-def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str) -> str:
+def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str, backbone: str) -> str:
     """Returns the text of the config: variables with the choices, and below them the settings that follow from these.
 
-    ``annotations`` is the name of their folder, inside the folder that is named like the config.
+    ``annotations`` is the name of their folder, inside the folder that is named like the config; ``backbone`` is what
+    the backbone was called.
 
     Raises:
         InputError: A path, such as that of weights, has a template mark that mmengine would replace.
@@ -92,6 +94,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
         '',
         '# The folder is in one of the name of this file, which holds the run, too: move all together.',
         f"annotations = {HERE}[:-3] + '/{annotations}'",
+        f'# backbone: {backbone}',
         *(line for line in variables if re.search(r'^\w+', line, re.MULTILINE)[0] in used),
         '',
         *body,
@@ -109,6 +112,11 @@ def is_unedited(text: str) -> bool:
 def annotations_in(text: str) -> str:
     """Returns the name of the folder of annotations in a written config; '' if it has none."""
     return found[1] if (found := _FOLDER.search(text)) else ''
+
+
+def backbone_in(text: str) -> str:
+    """Returns what the backbone of a written config was called; '' if the config does not say it."""
+    return found[1] if (found := _BACKBONE.search(text)) else ''
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
@@ -206,8 +214,12 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
     if objects_task is not None:
         yield 'anchors', anchors(converted[objects_task].boxes, chosen.size), 'on strides 4 to 64'
         is_narrow = chosen.base_channels < 64
-        yield 'proposals', 200 if is_narrow else 300 if chosen.task == 'all' else 500, 'boxes of the first stage'
-        yield 'samples', 64 if is_narrow else 128, 'of them from which the second stage learns, for each image'
+        yield (
+            'proposals',
+            200 if is_narrow else 300 if chosen.task == 'all' else 500,
+            'boxes of an image that the first stage passes on',
+        )
+        yield 'samples', 64 if is_narrow else 128, 'of them that the second stage learns from'
     is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''

@@ -1,7 +1,7 @@
 """Picks the images that are worth annotating next: uncertain predictions on images unlike each other."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,26 @@ import cv2
 import jinja2
 import numpy as np
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from icconv_mm.errors import ArgumentError
-from icconv_mm.files import atomic_write
+from icconv_mm.files import atomic_write, is_exported
 from icconv_mm.tasks.adapter import TaskAdapter
 
 _THUMBNAIL = 480  # pixels of the longer side
 _TEMPLATE = 'pick.html'
+
+
+def check_pick(pick: int, checkpoint: str, tile: int | None, shard: tuple[int, int] | None) -> None:
+    """Raises ArgumentError where images cannot be picked."""
+    if pick < 1:
+        raise ArgumentError('pick', f'expected 1 or more, got {pick}')
+    if is_exported(checkpoint):
+        raise ArgumentError('pick', f'{checkpoint} has no features to compare images by: give the checkpoint')
+    if tile is not None:
+        raise ArgumentError('pick', 'compares whole images, not tiles: leave one of the two out')
+    if shard is not None:
+        raise ArgumentError('pick', 'compares all images in one process: run it without --shard and torchrun')
 
 
 class ImageFeatures:
@@ -36,13 +47,28 @@ class ImageFeatures:
         self._maps: list[Tensor] = []
         model.backbone.register_forward_hook(self._keep)
 
-    def _keep(self, backbone: BaseModule, inputs: Any, outputs: Any) -> None:
+    def _keep(self, backbone: nn.Module, inputs: Any, outputs: Any) -> None:
         last = outputs[-1] if isinstance(outputs, (tuple, list)) else outputs
-        self._maps.append(last.detach().float().mean((2, 3)).cpu())
+        if not isinstance(last, Tensor) or last.dim() not in (2, 3, 4):
+            return
+        last = last.detach().float()
+        # a map [n, channels, height, width], tokens [n, tokens, channels], or a vector
+        self._maps.append({4: lambda: last.mean((2, 3)), 3: lambda: last.mean(1), 2: lambda: last}[last.dim()]().cpu())
+
+    def clear(self) -> None:
+        """Forgets the last batch, whose heads may have failed."""
+        self._maps = []
 
     def take(self, count: int) -> Tensor:
-        """Returns the features [n, channels] of a batch of ``count`` images, the mean of all maps of it."""
-        maps, self._maps = [each for each in self._maps if len(each) == count], []
+        """Returns the features [n, channels] of a batch of ``count`` images, the mean of all maps of it.
+
+        Raises:
+            ArgumentError: The backbone has returned no map for each image.
+        """
+        maps = [each for each in self._maps if len(each) == count]
+        self.clear()
+        if not maps:
+            raise ArgumentError('pick', 'the backbone returns nothing for each image by which images could differ')
         return torch.stack(maps).mean(0)
 
 
@@ -59,16 +85,17 @@ def pick_images(uncertainties: np.ndarray, features: np.ndarray, count: int) -> 
         count: How many are picked, at most n.
     """
     weights = np.asarray(uncertainties, float) + 1e-6  # where no image is uncertain, distances decide
-    features = np.asarray(features, float)
+    features = np.asarray(features, np.float32)
     features = (features - features.mean(0)) / np.maximum(features.std(0), 1e-12)
-    distances = np.ones(len(weights))
+    norms = (features**2).sum(1)
+    squares = np.ones(len(weights))  # of the distance to the nearest one that was picked
     picked: list[int] = []
     while len(picked) < min(count, len(weights)):
-        values = weights * distances
+        values = weights * np.sqrt(squares)
         values[picked] = -1.0
-        picked.append(int(values.argmax()))
-        apart = np.linalg.norm(features - features[picked[-1]], axis=1)
-        distances = apart if len(picked) == 1 else np.minimum(distances, apart)
+        picked.append(last := int(values.argmax()))
+        apart = np.maximum(norms + norms[last] - 2 * (features @ features[last]), 0)
+        squares = apart if len(picked) == 1 else np.minimum(squares, apart)
     return picked
 
 
@@ -77,7 +104,7 @@ def uncertainty_of(parts: Mapping[str, TaskAdapter], sample: Any) -> float:
     return float(np.mean([each.uncertainty(sample.get(name) if name else sample) for name, each in parts.items()]))
 
 
-def write_picks(out: Path, picked: Sequence[tuple[Path, float]], drawn: Sequence[np.ndarray]) -> dict[str, Path]:
+def write_picks(out: Path, picked: Sequence[tuple[Path, float]], drawn: Iterable[np.ndarray]) -> dict[str, Path]:
     """Writes ``pick.txt``, a path in each line, and ``pick.html``, a page of these images; returns both by name.
 
     Args:

@@ -40,7 +40,7 @@ from icconv_mm.runner.images import (
     read_image,
     write_image,
 )
-from icconv_mm.runner.pick import ImageFeatures, pick_images, uncertainty_of, write_picks
+from icconv_mm.runner.pick import ImageFeatures, check_pick, pick_images, uncertainty_of, write_picks
 from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.runner.shards import Shards
@@ -164,6 +164,8 @@ class Predictor:
         return self.pipeline(results), image.size
 
     def _forward(self, inputs: list[tuple[dict, tuple[int, int] | None]]) -> list[Any]:
+        if self._features is not None:
+            self._features.clear()
         with torch.no_grad():
             samples = self.model.test_step(pseudo_collate([packed for packed, _ in inputs]))
         if self._features is not None:
@@ -302,6 +304,8 @@ def infer(
         FailedImagesError: Some images cannot be read or predicted; the results of the others are written.
         InputError, ...: As :class:`Predictor`.
     """
+    if pick is not None:
+        check_pick(pick, checkpoint, tile, shard)
     with tempfile.TemporaryDirectory(prefix='icconv_mm_') as fetched:
         if inputs.startswith(('http://', 'https://')) and is_video(inputs.split('?')[0]):
             inputs = str(fetch(inputs, Path(fetched)))
@@ -313,7 +317,7 @@ def infer(
         paths = [] if video else find_inputs(inputs, fetched)
         predictor = _predictor(cfg, checkpoint, device, palette)
         if pick is not None:
-            _prepare_pick(predictor, pick, {'tile': tile, 'shard': shard})
+            predictor.keep_features()
         parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
         folders = folders_for(to, parts, Path(out_dir)) if to else {}
         if video:
@@ -350,18 +354,16 @@ def infer(
             raise next(iter(failures.values()))  # not the fault of the images
         written = {'vis': out / 'vis'} if draw and images else {}
         if not shards or shards.join(images, parts):
-            corrected = images
-            if unsure:
-                picked = pick_images(*map(np.stack, zip(*unsure.values())), pick)
-                paths = [list(unsure)[number] for number in picked]
-                drawings = [
-                    predictor.drawn(path, sample, score_thr)
-                    for path, (_, sample) in zip(paths, predictor.predict(paths))
-                ]
-                written |= write_picks(out, [(path, unsure[path][0]) for path in paths], drawings)
-                corrected = {path: images[path] for path in paths}
             for part in parts:
                 written |= part.write(out, images)
+            corrected = images
+            if unsure:
+                chosen = [list(unsure)[number] for number in pick_images(*map(np.stack, zip(*unsure.values())), pick)]
+                again = zip(chosen, predictor.predict(chosen), strict=True)
+                drawings = (predictor.drawn(path, sample, score_thr) for path, (_, sample) in again)
+                written |= write_picks(out, [(path, unsure[path][0]) for path in chosen], drawings)
+                corrected = {path: images[path] for path in chosen}
+            for part in parts:
                 if (folder := folders.get(part.name)) is not None:
                     written[folder.name] = write_pre_annotations(to, part, corrected, folder, score_thr, copy)
     if failures:
@@ -376,18 +378,6 @@ def _predictor(cfg: Any, checkpoint: str, device: str | None, palette: Any) -> '
         raise ArgumentError('palette', f'{checkpoint} is an exported file, which has its own colours')
     require_file(checkpoint, 'checkpoint')
     return ExportedPredictor(checkpoint, device)
-
-
-def _prepare_pick(predictor: 'Predictor | ExportedPredictor', pick: int, others: Mapping[str, Any]) -> None:
-    """Raises ArgumentError where images cannot be picked; else lets the predictor keep their features."""
-    if pick < 1:
-        raise ArgumentError('pick', f'expected 1 or more, got {pick}')
-    for name, value in others.items():
-        if value is not None:
-            raise ArgumentError(name, 'the images of one process are compared as a whole: leave it out with --pick')
-    if not isinstance(predictor, Predictor):
-        raise ArgumentError('pick', 'an exported file has no features to compare images by: give the checkpoint')
-    predictor.keep_features()
 
 
 def _about(path: Path, sample: Any) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from PIL import Image
 
 from icconv_mm import annotations
 from icconv_mm.annotations.brush import decode_brush, encode_brush
+from icconv_mm.annotations.dataset import AnnotatedImage
 from icconv_mm.annotations.door import read_dataset
 from icconv_mm.annotations.reading import DatasetError
 from icconv_mm.annotations.segmentations import mask_of
+from icconv_mm.annotations.writers.images import place_images
 from icconv_mm.annotations.writers.yolo import polygons_of
 from icconv_mm.errors import ArgumentError
 
@@ -53,6 +55,22 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     dataset = annotations.read(labelled.coco(tmp_path / 'data'))
     with pytest.raises(ArgumentError, match='is not an empty folder'):
         dataset.to_coco(tmp_path / 'data')
+
+
+@pytest.mark.parametrize('copy', [True, False])
+def test_images_of_equal_names_are_placed_apart_and_stay_as_they_were(tmp_path, copy):
+    """One without a split in a folder called like a split, and one of that split."""
+    images = [AnnotatedImage(tmp_path / 'train' / '1.png'), AnnotatedImage(tmp_path / 'other' / '1.png', split='train')]
+    images.append(AnnotatedImage(tmp_path / 'x' / '2.png'))
+    for number, image in enumerate(images):
+        image.path.parent.mkdir()
+        image.path.write_bytes(bytes([number]))
+    placed = place_images(images, tmp_path / 'out', copy, by_split=True)
+    assert len(set(placed.values())) == 3
+    assert [(tmp_path / 'out' / placed[image.path]).read_bytes() for image in images] == [b'\0', b'\1', b'\2']
+    assert [image.path.read_bytes() for image in images] == [b'\0', b'\1', b'\2']
+    with pytest.raises(FileExistsError):  # never through a link that is there
+        place_images(images, tmp_path / 'out', copy, by_split=True)
 
 
 @pytest.mark.parametrize('has_links', [True, False])

@@ -20,7 +20,7 @@ _find = importlib.machinery.PathFinder.find_spec.__func__
 
 
 def find_spec(kind, name, path=None, target=None):
-    return None if name in ('fcntl', 'termios', 'pwd', 'grp') else _find(kind, name, path, target)
+    return None if name in ('fcntl', 'termios') else _find(kind, name, path, target)
 
 
 def no_links(*given, **named):
@@ -31,6 +31,11 @@ importlib.machinery.PathFinder.find_spec = classmethod(find_spec)
 del os.O_NOFOLLOW, os.fork
 os.symlink = os.link = no_links
 """
+HIDES = (
+    'import os\n'
+    'try:\n    import fcntl\n'
+    'except ModuleNotFoundError:\n    print("hidden", not hasattr(os, "fork"), not hasattr(os, "O_NOFOLLOW"))'
+)
 
 
 @pytest.fixture(scope='module')
@@ -62,11 +67,14 @@ def test_a_folder_is_trained_exported_and_predicted(site, tmp_path):
         return done.stdout
 
     assert str(site) in python('-c', 'import icconv_mm; print(icconv_mm.__file__)')
-    spawn = 'env_cfg.mp_cfg.mp_start_method=spawn'  # how Windows and macOS start the processes that load images
+    assert python('-c', HIDES).strip() == 'hidden True True'
+    spawn = 'env_cfg.mp_cfg.mp_start_method=spawn'  # as Windows starts the processes that load images
     options = ('--size', '64', '--epochs', '1', '--pretrained', 'none', '--work-dir', 'run', '--cfg-options', spawn)
     python('-m', 'icconv_mm', 'train', data, *options)
     python('-m', 'icconv_mm', 'predict', 'run/epoch_1.pth', data / 'JPEGImages', '--out-dir', 'found', '--to', 'yolo')
     assert json.loads((tmp_path / 'found' / 'predictions.json').read_text())
+    written = list((tmp_path / 'found' / 'yolo' / 'images').rglob('*.png'))
+    assert len(written) == 3 and not any(path.is_symlink() for path in written)
     python('-m', 'icconv_mm', 'export', 'run/epoch_1.pth', '--to', 'onnx', '--out', 'model.onnx')
     python('-m', 'icconv_mm_runtime', 'model.onnx', data / 'JPEGImages', '--out-dir', 'exported')
     assert json.loads((tmp_path / 'exported' / 'predictions.json').read_text())

@@ -7,12 +7,11 @@ from types import SimpleNamespace
 import labelled
 import numpy as np
 import pytest
-import torch
 
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import ArgumentError, InputError
-from icconv_mm.runner import own_data_text
+from icconv_mm.runner import own_data, own_data_text
 from icconv_mm.runner.own_data import (
     LIBRARY,
     backbone_of,
@@ -80,17 +79,22 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     from mmengine.registry import MODELS, init_default_scope
 
     pytest.importorskip(LIBRARY[task])
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(own_data, 'get_device', lambda: 'cpu')
     write = {'semantic': labelled.seg_maps, 'pose': labelled.deeplabcut}.get(task, labelled.masks)
     options = dict(QUICK, backbone=None)
-    cfg = config_for(write(tmp_path / 'data'), task, work_dir=tmp_path / 'run', size=64, epochs=1, **options)
+    data = write(tmp_path / 'data')
+    cfg = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=1, **options)
     assert cfg.model.backbone.base_channels == 24 and cfg.levels == [24, 48, 96, 192] and cfg.width == 48
     init_default_scope(LIBRARY[task])
     parameters = sum(each.numel() for each in MODELS.build(cfg.model).parameters())
     assert 1.5e6 < parameters < 3e6
     assert default_backbone('classification') == 'ic_resnet50'
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(own_data, 'get_device', lambda: 'cuda')
     assert default_backbone(task) == 'ic_resnet50'
+    again = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=2, **options)
+    assert again.model.backbone.base_channels == 24, 'a config that is there keeps its backbone'
+    other = config_for(data, task, work_dir=tmp_path / 'other', size=64, epochs=1, **options)
+    assert other.model.backbone.depth == 50
 
 
 @pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])

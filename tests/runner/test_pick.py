@@ -1,18 +1,20 @@
 """Images that are picked to be annotated next."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import labelled
 import numpy as np
 import pytest
 import torch
-from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from mmengine.structures import BaseDataElement, InstanceData
 
 from icconv_mm import apis
 from icconv_mm.errors import ArgumentError
 from icconv_mm.runner.config import as_run
 from icconv_mm.runner.pick import ImageFeatures, pick_images, uncertainty_of, write_picks
-from icconv_mm.runner.predict import build_model
+from icconv_mm.runner.predict import FailedImagesError, build_model
 
 
 def test_unsure_images_that_differ_are_picked():
@@ -46,6 +48,7 @@ def test_each_pick_is_the_farthest_by_weight():
     [
         ('mmdet', [0.99, 0.01], [0.5, 0.01]),
         ('mmseg', [[[9.0]], [[0.0]], [[-9.0]]], [[[1.0]], [[0.9]], [[-9.0]]]),
+        ('mmseg', [[[-9.0]]], [[[0.1]]]),
         ('mmseg', [[[9.0]]], [[[0.1]]]),
         ('mmpretrain', [0.9, 0.05, 0.05], [0.5, 0.45, 0.05]),
         ('mmpretrain', [1.0], [1.0]),
@@ -62,8 +65,10 @@ def test_the_uncertainty_of_each_task(library, sure, unsure):
         values = torch.tensor(values)
         sample = BaseDataElement()
         if library == 'mmseg':
-            sample.seg_logits = PixelData(data=values)
-            sample.pred_sem_seg = PixelData(data=values.argmax(0, keepdim=True))
+            from mmseg.models.segmentors.base import BaseSegmentor
+
+            head = SimpleNamespace(align_corners=False, decode_head=SimpleNamespace(threshold=0.5))
+            (sample,) = BaseSegmentor.postprocess_result(head, values[None])
         elif library == 'mmpretrain':
             sample.pred_score = values
         elif library == 'mmpose':
@@ -86,8 +91,22 @@ def test_features_are_means_of_the_last_map():
     features, images = ImageFeatures(model), torch.rand(2, 3, 5, 6)
     maps = [model.backbone(images), model.backbone(images.flip(3))]  # an image at two scales, or flipped
     torch.testing.assert_close(features.take(2), torch.stack([each.mean((2, 3)) for each in maps]).mean(0))
+    model.backbone(torch.rand(2, 3, 5, 6))
+    features.clear()  # its heads have failed
+    with pytest.raises(ArgumentError, match=r'^pick: the backbone returns nothing for each image'):
+        features.take(2)
     with pytest.raises(ArgumentError, match=r'^pick: Identity has no backbone'):
         ImageFeatures(torch.nn.Identity())
+
+
+@pytest.mark.parametrize(('shape', 'expected'), [((2, 4), 1.0), ((2, 9, 4), 1.0), ((2, 4, 3, 3), 1.0)])
+def test_features_of_vectors_and_of_tokens(shape, expected):
+    """As ConvNeXt and vision transformers of mmpretrain return."""
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Identity()
+    features = ImageFeatures(model)
+    model.backbone(torch.full(shape, expected))
+    assert features.take(2).tolist() == [[expected] * 4] * 2
 
 
 @pytest.fixture(scope='module')
@@ -123,14 +142,30 @@ def test_picked_images_are_listed_shown_and_written_for_another_tool(network, tm
     ('options', 'message'),
     [
         (dict(pick=0), 'pick: expected 1 or more, got 0'),
-        (dict(pick=1, tile=64), 'tile: .*leave it out with --pick'),
-        (dict(pick=1, shard=(1, 2)), 'shard: .*leave it out with --pick'),
+        (dict(pick=1, tile=64), 'pick: compares whole images, not tiles'),
+        (dict(pick=1, shard=(1, 2)), 'pick: .*run it without --shard and torchrun'),
     ],
 )
 def test_what_cannot_be_picked_is_refused(network, tmp_path, options, message):
     config, checkpoint, data = network
     with pytest.raises(ArgumentError, match=message):
         apis.infer(config, checkpoint, str(data / 'JPEGImages'), str(tmp_path), device='cpu', **options)
+
+
+def test_an_exported_file_has_no_features(tmp_path):
+    with pytest.raises(ArgumentError, match=r'^pick: .*network\.onnx has no features to compare images by'):
+        apis.infer(None, str(tmp_path / 'network.onnx'), str(tmp_path), str(tmp_path / 'out'), pick=1)
+
+
+def test_images_that_fail_are_all_named(network, tmp_path):
+    config, checkpoint, data = network
+    images = tmp_path / 'images'
+    shutil.copytree(data / 'JPEGImages', images)
+    for name in ('bad0.png', 'bad1.png'):
+        (images / name).write_bytes(b'no image')
+    with pytest.raises(FailedImagesError, match=r'2 of 5 images failed(.|\n)*bad0\.png(.|\n)*bad1\.png'):
+        apis.infer(config, checkpoint, str(images), str(tmp_path / 'out'), pick=1, device='cpu', draw=False)
+    assert len((tmp_path / 'out' / 'pick.txt').read_text().splitlines()) == 1
 
 
 def test_names_are_escaped_on_the_page(tmp_path):

@@ -1,7 +1,7 @@
 """Places the images of a dataset in a new folder."""
 
+import itertools
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,12 +89,25 @@ def place_images(
                 name = name.with_name(f'{name.stem}_{name.suffix[1:]}{name.suffix}')
             stems.add(name.with_suffix(''))
             placed[path] = name
+    taken: set[Path] = set()
     for path, name in placed.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if copy:
-                raise OSError
-            os.symlink(path, folder / name)
-        except OSError:  # Windows links for administrators alone, and some disks have no links
-            shutil.copyfile(path, folder / name)
+        names = (name.with_name(f'{name.stem}_{number}{name.suffix}') for number in itertools.count(2))
+        placed[path] = next(each for each in itertools.chain([name], names) if each not in taken)
+        taken.add(placed[path])
+        _place(path, folder / placed[path], copy)
     return placed
+
+
+def _place(path: Path, target: Path, copy: bool) -> None:
+    """Links or copies an image to a new file; copies it where there are no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not copy:
+        try:
+            os.symlink(path, target)
+            return
+        except FileExistsError:  # a copy would be written through the link that is there
+            raise
+        except OSError:  # Windows links for administrators alone, and some disks have no links
+            pass
+    with open(target, 'xb') as file:
+        file.write(path.read_bytes())

@@ -109,8 +109,8 @@ class Adapter(TaskAdapter):
     def uncertainty(self, sample: Any) -> float:
         """Returns the mean over all pixels of 1 minus the margin between the two best classes."""
         logits = sample.seg_logits.data.float()
-        if len(logits) == 1:  # a sigmoid tells one class from the rest
-            return float(1 - (2 * logits.sigmoid() - 1).abs().mean())
+        if len(logits) == 1:  # of a sigmoid, which mmseg has applied
+            return float(1 - (2 * logits - 1).abs().mean())
         best = logits.softmax(0).topk(2, dim=0).values
         return float(1 - (best[0] - best[1]).mean())
 
