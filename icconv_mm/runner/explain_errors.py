@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -31,6 +32,8 @@ _BUILT = {
 _NOTHING_LEFT = 'need at least one array to concatenate'
 # torch raises it for batch norm of one image whose feature map is one pixel.
 _ONE_VALUE = 'Expected more than 1 value per channel when training'
+# torch raises it where the memory of the machine does not suffice; of a GPU it is an OutOfMemoryError.
+_NO_MEMORY = "can't allocate memory"
 # gloo and NCCL raise it if another process does not answer or has ended.
 _GONE = re.compile(
     r'[Tt]imed out|[Tt]imeout|[Cc]onnection (?:closed|reset|refused)|Broken pipe|[Rr]emote (?:process|rank)'
@@ -69,8 +72,8 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
     """Turns the exceptions of a run into errors that say where to look.
 
     Until the first step, an exception is the fault of the config or of a file that it names. Later, it is a bug, except
-    for annotations that a metric cannot read, batches that are too small for batch norm, and another process that has
-    ended.
+    for annotations that a metric cannot read, batches too small for batch norm or too large for the memory, and another
+    process that has ended.
 
     Args:
         run: The run.
@@ -82,7 +85,7 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
     Raises:
         DatasetError: A dataset or metric cannot read an annotation file, or no image is left.
         ProcessGoneError: Communication with another process of the run fails.
-        InputError: A part of the config cannot be built or loaded.
+        InputError: A part of the config cannot be built or loaded, or the memory does not suffice.
     """
     progress = Progress(run.name)
     try:
@@ -92,6 +95,15 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
             raise ProcessGoneError(
                 f'process {get_rank()} of {get_world_size()}: another process of this run has ended or does not answer '
                 f'({message_of(error).splitlines()[0]:.200})'
+            ) from error
+        if isinstance(error, torch.cuda.OutOfMemoryError) or (
+            isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
+        ):
+            batch = (run.cfg.get('train_dataloader') or {}).get('batch_size')
+            now = f' (now {batch})' if batch else ''
+            raise InputError(
+                f'{progress.location}: the memory does not suffice ({message_of(error).splitlines()[0]:.120}): give '
+                f'smaller images (--size), a smaller train_dataloader.batch_size{now}, or --amp'
             ) from error
         if progress.begun:
             if isinstance(error, ValueError) and _ONE_VALUE in str(error):

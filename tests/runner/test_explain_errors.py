@@ -105,3 +105,20 @@ def test_a_batch_that_batch_norm_cannot_learn_from(cfg):
     with pytest.raises(InputError, match=message), boundary(as_run(cfg())) as progress:
         progress.before_train(None)
         torch.nn.BatchNorm2d(2)(torch.ones(1, 2, 1, 1))
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.'),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_memory_that_does_not_suffice(cfg, error):
+    """What can be made smaller, before the first step and after it."""
+    made = as_run(cfg())
+    message = r'c\.py: the memory does not suffice \(.*--size.*batch_size \(now \d+\)'
+    for begun in (False, True):
+        with pytest.raises(InputError, match=message), boundary(made) as progress:
+            progress.begun = begun
+            raise error
