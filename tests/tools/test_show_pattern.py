@@ -102,7 +102,7 @@ def test_the_price_is_that_of_the_smallest_block(tool, layers, block, price):
 @pytest.mark.parametrize(
     ('page', 'heading', 'names'),
     [
-        ('docs/search.md', 'Blocks of channels', {32: '32', 16: '16', 8: '8', 1: 'smaller'}),
+        ('docs/search.md', 'Blocks of channels', {32: '32', 16: '16', 8: '8', 1: 'none'}),
         ('{measured}', 'Float32', {32: 'blocks of 32', 16: 'blocks of 16', 8: 'blocks of 8', 1: 'published'}),
     ],
 )
