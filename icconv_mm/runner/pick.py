@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -112,6 +111,8 @@ def write_picks(out: Path, picked: Sequence[tuple[Path, float]], drawn: Iterable
         picked: Images with their uncertainty, the first one first.
         drawn: The images with their predictions [h, w, 3], BGR.
     """
+    import jinja2  # most predictions pick nothing
+
     files = {'pick': out / 'pick.txt', 'pick.html': out / _TEMPLATE}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(Path(__file__).with_name(_TEMPLATE).read_text())

@@ -11,7 +11,6 @@ head.roi_head.bbox_roi_extractor.out_channels = width
 head.roi_head.bbox_head.update(in_channels=width, fc_out_channels=min(512, 4 * width), num_classes=num_classes)
 head.train_cfg.rpn_proposal.update(nms_pre=2 * proposals, max_per_img=proposals)
 head.train_cfg.rcnn.sampler.num = samples
-head.test_cfg.rpn.update(nms_pre=2 * proposals, max_per_img=proposals)
 load[objects_task] = dict(type='mmdet.LoadAnnotations', with_bbox=True)
 pack[objects_task] = [dict(type='mmdet.PackDetInputs')]
 data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes))
