@@ -1,9 +1,10 @@
 """Fixtures that every test may use."""
 
+import functools
+import gc
 import os
 import random
 import sys
-from functools import partial
 
 # Before torch: tests compute on tiny tensors, in several processes at once. Threads would only wait for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -20,7 +21,11 @@ from skips import allowed
 from icconv_mm import versions
 
 try:
+    from mmengine.config import utils
     from mmengine.registry import DefaultScope
+
+    # it parses all model indexes of a library for each config that inherits from one of them
+    utils._get_cfg_metainfo = functools.cache(utils._get_cfg_metainfo)
 
     from icconv_mm.registry import LIBRARIES
 except ImportError:  # torch alone: no runner, no scope
@@ -35,7 +40,7 @@ def cfg(tmp_path):
     pytest.importorskip('mmengine')
     from small_runs import config
 
-    return partial(config, tmp_path)
+    return functools.partial(config, tmp_path)
 
 
 @pytest.fixture(scope='session')
@@ -78,6 +83,17 @@ def real_samples() -> Path:
 def reported_cases() -> Path:
     """Small sets of annotations that were once read with another meaning; the test skips without them."""
     return beside_the_checkout('cases_2026_11_27', 'images')
+
+
+def pytest_runtest_setup(item):
+    """The collector leaves out what has been imported: mmengine collects at every dataset, half a second without."""
+    if len(sys.modules) > pytest_runtest_setup.modules:
+        gc.collect()
+        gc.freeze()
+        pytest_runtest_setup.modules = len(sys.modules)
+
+
+pytest_runtest_setup.modules = 0
 
 
 @pytest.hookimpl(hookwrapper=True)

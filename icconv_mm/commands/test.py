@@ -5,6 +5,7 @@ Examples:
   icconv test epoch_50.pth --config config.py --show-dir work_dirs/shown --cfg-options test_dataloader.batch_size=4
 """
 
+import gc
 from argparse import ArgumentParser, Namespace
 
 from icconv_mm.runner import command_line
@@ -32,5 +33,6 @@ def run(args: Namespace) -> None:
         from icconv_mm.apis import test
 
         run, options = command_line.read_run(args)
+        gc.freeze()  # mmengine collects at every dataset, half a second for all that has been imported
         if not test(run, **options):
             print('no metric: the model predicted nothing')

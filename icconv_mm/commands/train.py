@@ -8,6 +8,7 @@ Examples:
   icconv train config.py --work-dir work_dirs/det --resume
 """
 
+import gc
 from argparse import ArgumentParser, Namespace
 
 from icconv_mm.runner import command_line
@@ -43,5 +44,6 @@ def run(args: Namespace) -> None:
         from icconv_mm.apis import train
 
         run, options = command_line.read_training(args)
+        gc.freeze()  # mmengine collects at every dataset, half a second for all that has been imported
         with command_line.saying_how_to_go_on(run):
             train(run, **options)
