@@ -24,8 +24,8 @@ try:
     from mmengine.config import utils
     from mmengine.registry import DefaultScope
 
-    # it parses all model indexes of a library for each config that inherits from one of them
-    utils._get_cfg_metainfo = functools.cache(utils._get_cfg_metainfo)
+    # it parses all model indexes of a library for each config that inherits from one of the library's
+    utils.load = functools.cache(utils.load)
 
     from icconv_mm.registry import LIBRARIES
 except ImportError:  # torch alone: no runner, no scope

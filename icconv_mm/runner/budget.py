@@ -24,6 +24,7 @@ from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import write_json
 from icconv_mm.hooks.schedules import checked_schedulers, replay, stretch
+from icconv_mm.hooks.workers import end_workers
 from icconv_mm.runner.config import TaskRun, set_length
 from icconv_mm.runner.prepare import latest_checkpoint
 
@@ -268,24 +269,14 @@ def step_costs(runner: Runner, train: Callable[[Runner], None], clock: Callable[
     runner.register_hook(hook)
     with suppress(_Timed):
         train(runner)
-    _end_workers(runner)  # before others are started
+    end_workers(runner)  # before others are started
     loop = runner.train_loop
     steps = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else None
     validation = _validation(runner, clock) if runner._val_loop is not None else None
-    _end_workers(runner)
+    end_workers(runner)
     begun = clock()
     torch.save({'model': runner.model.state_dict(), 'optimizer': runner.optim_wrapper.state_dict()}, io.BytesIO())
     return Costs(hook.step, steps, validation, 2 * (clock() - begun))  # it is flushed to the disk, too
-
-
-def _end_workers(runner: Runner) -> None:
-    """Ends the processes that load images."""
-    for loop in (runner._train_loop, runner._val_loop):
-        loader = getattr(loop, 'dataloader', None)
-        iterator = getattr(loader, '_iterator', None)
-        if iterator is not None:
-            iterator._shutdown_workers()
-            loader._iterator = None
 
 
 def _validation(runner: Runner, clock: Callable[[], float]) -> float:

@@ -26,6 +26,7 @@ from icconv_mm.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, wa
 from icconv_mm.hooks.progress import ProgressBarHook
 from icconv_mm.hooks.randomness import ResumableRandomnessHook
 from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
+from icconv_mm.hooks.workers import WorkersHook
 from icconv_mm.runner.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import Progress, boundary
@@ -216,7 +217,7 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
     progress.checkpoint = checkpoint
     network = [kind for part in (cfg.model, cfg.model.get('backbone') or {}) if (kind := kind_of(part))]
     match = CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter)
-    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook()]
+    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook()]
     if cfg.get('train_cfg'):
         if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
             hooks.append(ResumableRandomnessHook())
