@@ -130,6 +130,7 @@ def config_file(root: Path, name: str, task: str) -> Path:
     options = dict(chosen.options, size=chosen.size, work_dir=folder, pretrained='none', say=lambda line: None)
     text = Path(config_for(place, task, 'ic_resnet18', **options).filename).read_text()
     text = text.replace('co_filename[:-3]', f'co_filename[:-{len("_narrow.py")}]')  # where its annotations are
+    text = text.replace('fc_out_channels=min(512, 4 * width)', 'fc_out_channels=512')  # those of the first comparisons
     for variable, value in _NARROW.items():
         text, count = re.subn(rf'^{variable} = .*$', f'{variable} = {value!r}', text, flags=re.MULTILINE)
         if not count and f' {variable}' in text:
