@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # imports every strategy, and most runs use none
     from mmengine._strategy import BaseStrategy
 
 
-def _once(format_code: Callable[..., tuple]) -> Callable[..., tuple]:
+def _formatting_once(format_code: Callable[..., tuple]) -> Callable[..., tuple]:
     """Keeps the last text: a run has that of its config formatted four times, by yapf, which takes a second or two."""
     last = {}
 
@@ -50,7 +50,7 @@ def _once(format_code: Callable[..., tuple]) -> Callable[..., tuple]:
     return formatted
 
 
-mmengine_config.FormatCode = _once(mmengine_config.FormatCode)
+mmengine_config.FormatCode = _formatting_once(mmengine_config.FormatCode)
 
 
 def train(

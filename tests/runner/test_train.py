@@ -4,9 +4,11 @@ from unittest import mock
 
 import pytest
 import torch
+from mmengine.config import config
 from mmengine.dist import is_distributed
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
+from yapf.yapflib.yapf_api import FormatCode
 
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.apis import train
@@ -14,6 +16,7 @@ from icconv_mm.checkpoints import read
 from icconv_mm.checkpoints.matching import ArchitectureMismatchError
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import alone_in
+from icconv_mm.runner.train import _formatting_once
 
 pytest.importorskip('mmdet')
 
@@ -30,6 +33,21 @@ def small(cfg, tmp_path):
     """The config of a library; its run saves at the end."""
     saving = {'type': 'CheckpointHook', 'interval': 2, 'by_epoch': False}
     return lambda **changes: cfg(**{'default_scope': 'mmdet', 'default_hooks': {'checkpoint': saving}, **changes})
+
+
+def test_a_run_formats_its_config_once(small, quick, monkeypatch):
+    texts = []
+
+    def counted(text, **options):
+        texts.append(text)
+        return FormatCode(text, **options)
+
+    monkeypatch.setattr(config, 'FormatCode', _formatting_once(counted))
+    cfg = small()
+    train(cfg)
+    assert len(texts) == 1
+    cfg.model.type = 'Other'
+    assert "'Other'" in cfg.pretty_text
 
 
 def test_one_run_in_a_folder(small, tmp_path):
