@@ -42,6 +42,7 @@ def test_a_run_formats_its_config_once(small, quick, monkeypatch):
         texts.append(text)
         return FormatCode(text, **options)
 
+    assert config.FormatCode.__qualname__ == _formatting_once(counted).__qualname__  # importing train has put it there
     monkeypatch.setattr(config, 'FormatCode', _formatting_once(counted))
     cfg = small()
     train(cfg)
