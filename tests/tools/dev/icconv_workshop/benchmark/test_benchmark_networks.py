@@ -6,6 +6,7 @@ from icconv_mm.backbones import ICResNet, ResNet
 from icconv_mm.ops.dispatch import requested
 from icconv_workshop import benchmark
 from icconv_workshop.benchmark import networks
+from icconv_workshop.benchmark.patterns import find_pattern
 
 OPTIONS = benchmark.Options(repeats=1, warmup=0)
 
@@ -52,6 +53,12 @@ def test_gradients_that_differ_are_not_timed(monkeypatch):
     wrong = case('step')._replace(ours=lambda: Wrong(18, 'geometric_d4', base_channels=16))
     with pytest.raises(benchmark.Disagreement, match=r'small 2x3x64x96 step: ours in .*: result \d+ is off by .* norm'):
         networks.compare('backbone', wrong, OPTIONS)
+
+
+def test_a_pattern_that_stands_in_for_another_is_named(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path))
+    assert find_pattern('detection/ic_resnet50_k9', 'geometric_d4') == 'geometric_d4'
+    assert caplog.messages == ['detection/ic_resnet50_k9 cannot be read: geometric_d4 is timed in its place']
 
 
 @pytest.mark.slow
