@@ -14,6 +14,7 @@ from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming
 
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
 RUN_LOCK = '.run.lock'  # in the folder of a run, held by the process that writes there
+_IMAGES = 'images.json'  # in a folder of annotations
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -45,6 +46,28 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     text = json.dumps(content, indent=indent) + ('' if indent is None else '\n')
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def write_folder_of_images(annotations: Path, images: str | Path, place: Path) -> None:
+    """Writes where the images lie into a folder of annotations that is going to be at ``place``."""
+    places = [str(images)]
+    with suppress(ValueError):  # they are on another drive
+        places.insert(0, os.path.relpath(images, place.absolute()))
+    write_json(annotations / _IMAGES, places)
+
+
+def folder_of_images(annotations: str | Path) -> str:
+    """Returns the absolute path of the folder of the images of a folder of annotations.
+
+    That is where they lie from there, so that both can be moved together, or else where they lay.
+
+    Raises:
+        InputError: The annotations do not say it.
+    """
+    file = Path(annotations, _IMAGES)
+    with naming(str(file), OSError, ValueError, TypeError):
+        places = [os.path.abspath(os.path.join(annotations, place)) for place in json.loads(file.read_bytes())]
+        return max(places, key=os.path.isdir)
 
 
 def is_exported(file: str | Path) -> bool:

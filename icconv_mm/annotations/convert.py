@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from io import BytesIO
@@ -51,7 +51,7 @@ def convert_dataset(
     ignore_index: Sequence[int] = (),
     thorough: bool = False,
     shared: bool = False,
-    absolute: bool = False,
+    root: Path | None = None,
 ) -> Converted:
     """Checks the annotations of a dataset for a task and writes them to a folder.
 
@@ -65,15 +65,15 @@ def convert_dataset(
         ignore_index: Values of segmentation maps that are ignored.
         thorough: Whether every segmentation map is read, and every image compared with the others.
         shared: Whether several tasks share the splits: they are kept, and the caller runs :func:`fill_splits` next.
-        absolute: Whether the files hold absolute image paths instead of paths relative to ``root`` of the result.
+        root: The folder that the paths of images in the files are relative to; by default the deepest one that contains
+            all of them.
 
     Raises:
         DatasetError: No annotation is left for training, or too many are skipped.
         InputError: A class is not in the data, or the name of a class or a keypoint cannot be written to a file.
     """
     images = dataset.labelled(task)
-    root = Path(os.path.commonpath([image.path.parent for image in images])) if images else Path()
-    made = Converted(task, root, notes=list(dataset.notes))
+    made = Converted(task, root or root_of(images), notes=list(dataset.notes))
     given = {image.path: image.split for image in images}
     if not shared and (note := assign_splits(images)):
         made.notes.append(note)
@@ -106,10 +106,16 @@ def convert_dataset(
             made.splits[split], made.paths[split] = len(own), [image.path for image in own]
             made.annotations[split] = sum(len(image.annotations or ()) for image in own)
             path = folder / f'{task}_{split}.{"txt" if task == "classification" else "json"}'
-            made.files[split] = _write(made, own, path, absolute)
+            made.files[split] = _write(made, own, path)
     if not shared:
         fill_splits([made])
     return made
+
+
+def root_of(images: Iterable[AnnotatedImage]) -> Path:
+    """Returns the deepest folder that contains all images; the current one if there are none."""
+    folders = [image.path.parent for image in images]
+    return Path(os.path.commonpath(folders)) if folders else Path()
 
 
 def remove_prepared(folder: Path) -> None:
@@ -344,6 +350,7 @@ def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> Non
         made.counts = {name: names[name] for name in made.classes} if names else {}
     boxes = [(annotation.box[2] / longer, annotation.box[3] / longer) for annotation, longer in annotations]
     made.boxes = np.array(boxes).reshape(-1, 2)
+    made.most = max((len(image.annotations) for image in images), default=0)
 
 
 def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
@@ -374,9 +381,9 @@ def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
 # --- writing ---
 
 
-def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path, absolute: bool) -> Path:
-    """Writes the annotations of one split; image paths are absolute, or relative to ``made.root``."""
-    names = [str(each.path if absolute else each.path.relative_to(made.root)) for each in images]
+def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path) -> Path:
+    """Writes the annotations of one split; the user's images and segmentation maps are relative to ``made.root``."""
+    names = [str(each.path.relative_to(made.root)) for each in images]
     labels = {name: label for label, name in enumerate(made.classes)}
     if made.task == 'classification':
         lines = [f'{name} {labels[image.label]}\n' for name, image in zip(names, images)]
@@ -387,9 +394,10 @@ def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path, absolu
         width, height = image.size
         entries.append({'id': number, 'file_name': name, 'width': width, 'height': height})
         if made.task == 'semantic':
-            is_written = image.seg_map.is_relative_to(path.parent.absolute())
-            own = image.seg_map.relative_to(path.parent.absolute()) if is_written else image.seg_map
-            entries[-1]['seg_map'] = str(own)
+            if image.seg_map.is_relative_to(path.parent.absolute()):
+                entries[-1]['seg_map'] = str(image.seg_map.relative_to(path.parent.absolute()))
+            else:
+                entries[-1]['seg_map_file_name'] = os.path.relpath(image.seg_map, made.root)
             continue
         for annotation in image.annotations:
             annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, annotation, labels)})

@@ -287,6 +287,7 @@ class Converted:
         paths: The images of each split; ``annotations`` has the number of their annotations.
         sizes: Width and height of each image, [n, 2].
         boxes: Width and height of each object as shares of the longer side of its image, [m, 2].
+        most: Largest number of objects in an image.
         colors: Colour (R, G, B) of a class, for those that a table of colours names.
         keypoints, skeleton: As in :class:`icconv_mm.annotations.dataset.Dataset`.
         flip_pairs: Pairs of keypoints that a flip swaps; None if unknown.
@@ -303,6 +304,7 @@ class Converted:
     annotations: dict[str, int] = field(default_factory=dict)
     sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    most: int = 0
     colors: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)

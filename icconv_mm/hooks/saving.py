@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapperDict, ZeroRedundancyOptimizer
 from mmengine.runner import Runner
 
 from icconv_mm.errors import naming
-from icconv_mm.files import atomic_write
+from icconv_mm.files import atomic_write, write_folder_of_images
 from icconv_mm.registry import HOOKS
 
 
@@ -143,6 +143,9 @@ def _flush(path: Path) -> None:
 
 # Path of the config file that runs the expression; mmengine compiles a config under its own file name.
 HERE = '(lambda: None).__code__.co_filename'
+# The folder of the images in a config: mmengine parses a config with an import statement differently.
+IMAGES = "images = __import__('icconv_mm.files').files.folder_of_images(annotations)"
+
 UNFINISHED = '.icconv_mm_'  # prefix of unfinished folders inside the folder of a run
 
 
@@ -150,7 +153,8 @@ UNFINISHED = '.icconv_mm_'  # prefix of unfinished folders inside the folder of 
 class CopyAnnotationsHook(Hook):
     """Copies the user's annotations beside the config that mmengine writes into the folder of a run.
 
-    mmengine writes the original location. The hook makes it relative to the config, so that the folder may be moved.
+    mmengine writes the original locations. The hook makes those of annotations and images relative to the config, so
+    that the folder may be moved, alone or together with the images.
     """
 
     priority = 'HIGHEST'
@@ -164,14 +168,19 @@ class CopyAnnotationsHook(Hook):
             part = work_dir / f'{UNFINISHED}{name}'
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(folder, part, copy_function=_link)
+            if images := runner.cfg.get('images'):
+                write_folder_of_images(part, images, work_dir / name)
             part.replace(work_dir / name)
         config = work_dir / Path(runner.cfg.filename).name
         start = repr(folder)[:-1]  # with the quotes that repr chose
         text = config.read_text().replace(f'annotations = {folder!r}\n', '')
         text = text.replace(f'{start}/', f'annotations + {start[0]}/')
-        text = text.replace('{{', '{\\x7b')  # in a later path, which mmengine would replace
-        # mmengine parses a config with an import statement differently
-        text = f"annotations = __import__('os').path.dirname({HERE}) + '/{name}'\n{text}"
+        lines = [f"annotations = __import__('os').path.dirname({HERE}) + '/{name}'"]
+        if images := runner.cfg.get('images'):
+            text = text.replace(f'images = {images!r}\n', '').replace(repr(images), 'images')
+            lines.append(IMAGES)
+        text = text.replace('{{', '{\\x7b')  # in a path, which mmengine would replace
+        text = '\n'.join([*lines, text])
         with atomic_write(config) as file:
             file.write(text.encode())
 

@@ -16,7 +16,7 @@ from mmengine.device import get_device
 
 from icconv_mm import models
 from icconv_mm.annotations import TASKS
-from icconv_mm.annotations.convert import convert_dataset, fill_splits, nothing_left
+from icconv_mm.annotations.convert import convert_dataset, fill_splits, nothing_left, root_of
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
 from icconv_mm.annotations.find import all_tasks, choose_dataset, name_of, only_task, read_datasets
 from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
@@ -24,7 +24,15 @@ from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
-from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, configs_folder, require_file, write_json
+from icconv_mm.files import (
+    RUN_LOCK,
+    alone_in,
+    atomic_write,
+    configs_folder,
+    require_file,
+    write_folder_of_images,
+    write_json,
+)
 from icconv_mm.hooks.saving import UNFINISHED
 from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner.config import load_config
@@ -122,6 +130,8 @@ def config_for(
             datasets = datasets or read_datasets(*locations, **options)
             converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
             write_json(Path(temporary, 'new', _LOCATIONS), given)
+            images = next(iter(converted.values())).root
+            write_folder_of_images(Path(temporary, 'new'), images, folder / 'annotations')
             init = weights_of(backbone, pretrained, say)
             chosen = _choose(task, converted, network, init, size, epochs, patience)
             annotations = _name_of_content(Path(temporary, 'new'))
@@ -205,7 +215,8 @@ def _prepared(
     if len(sets) > 1:
         for note in _share_splits(sets):
             say(note)
-    options = dict(ignore_index=ignore_index, shared=len(sets) > 1, absolute=True)
+    root = root_of(image for name, own in sets.items() for image in own.labelled(name))
+    options = dict(ignore_index=ignore_index, shared=len(sets) > 1, root=root)
     converted = {
         name: convert_dataset(own, name, folder, classes=classes if name == named else None, **options)
         for name, own in sets.items()

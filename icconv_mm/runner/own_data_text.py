@@ -18,7 +18,7 @@ import numpy as np
 from icconv_mm.annotations.dataset import KEYPOINTS_FILE, SPLITS, Converted
 from icconv_mm.errors import InputError
 from icconv_mm.files import configs_folder
-from icconv_mm.hooks.saving import HERE
+from icconv_mm.hooks.saving import HERE, IMAGES
 from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and at most a tenth of the training
@@ -94,6 +94,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
         '',
         '# The folder is in one of the name of this file, which holds the run, too: move all together.',
         f"annotations = {HERE}[:-3] + '/{annotations}'",
+        IMAGES,
         f'# backbone: {backbone}',
         *(line for line in variables if re.search(r'^\w+', line, re.MULTILINE)[0] in used),
         '',
@@ -217,9 +218,14 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
         yield (
             'proposals',
             200 if is_narrow else 300 if chosen.task == 'all' else 500,
-            'boxes of an image that the first stage passes on',
+            'boxes of an image that the first stage passes on in training',
         )
         yield 'samples', 64 if is_narrow else 128, 'of them that the second stage learns from'
+        fullest = converted[objects_task].most
+        if chosen.task != 'all':
+            passed = int(np.clip(3 * fullest, 100 if is_narrow else 500, 1000))
+            yield 'test_proposals', passed, f'the same in tests; the fullest image has {fullest} objects'
+        yield 'detections', max(100, -(-3 * fullest // 2)), 'boxes that a prediction of an image has at most'
     is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''

@@ -326,7 +326,9 @@ def written(made, task: str) -> Counter:
             with Image.open(made.root / image['file_name']) as opened:
                 assert opened.size in ((image['width'], image['height']), (image['height'], image['width']))
             if task == 'semantic':
-                values = np.asarray(Image.open(path.parent / image['seg_map']))
+                own = image.get('seg_map')
+                seg_map = path.parent / own if own else made.root / image['seg_map_file_name']
+                values = np.asarray(Image.open(seg_map))
                 assert values.shape == (image['height'], image['width'])
                 assert set(np.unique(values).tolist()) <= {*range(len(made.classes)), 255}
         for entry in coco.anns.values():
@@ -353,7 +355,7 @@ def outcome(root: Path, out: Path, count) -> str:
     try:
         found = read_datasets(root)
         for own in found:
-            converted += [(own, task, convert_dataset(own, task, out / task, absolute=False)) for task in own.tasks()]
+            converted += [(own, task, convert_dataset(own, task, out / task)) for task in own.tasks()]
     except UserError as error:
         assert str(root) in str(error), f'names no file: {error}'
         assert len(str(error)) < 3000

@@ -1,12 +1,14 @@
 """Configs for images as they lie: what is chosen from the data, and what is written."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import labelled
 import numpy as np
 import pytest
+from mmengine.config import Config
 
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.config_tree import walk_dicts
@@ -97,6 +99,27 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     assert other.model.backbone.depth == 50
 
 
+@pytest.mark.parametrize(
+    ('backbone', 'task', 'count', 'proposals', 'detections'),
+    [
+        ('small', 'detection', 4, 100, 100),
+        ('small', 'detection', 150, 450, 225),
+        ('ic_resnet18', 'detection', 150, 500, 225),
+        ('small', 'detection', 400, 1000, 600),
+        ('small', 'all', 150, 1000, 225),
+    ],
+)
+def test_a_crowded_image_keeps_its_objects(tmp_path, backbone, task, count, proposals, detections):
+    """mmdet's own limit, 100 boxes of an image, would leave out a third of 150 objects."""
+    pytest.importorskip('mmdet')
+    data = labelled.yolo(tmp_path / 'data')
+    crowded = '\n'.join(f'2 {0.1 + 0.8 * number / count} 0.5 0.1 0.2' for number in range(count))
+    (data / 'labels' / 'train' / 'p0.txt').write_text(crowded)
+    cfg = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=1, **dict(QUICK, backbone=backbone))
+    tests = cfg.model.tasks.detection.test_cfg if task == 'all' else cfg.model.test_cfg
+    assert (tests.rpn.max_per_img, tests.rcnn.max_per_img) == (proposals, detections)
+
+
 @pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])
 def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
     """The user's word reaches the annotations; else what the set says is printed."""
@@ -116,7 +139,7 @@ def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
 def test_a_last_batch_of_one_small_image_is_left_out(count, size, is_dropped):
     """Batch norm learns nothing of one pixel; of a set of one image nothing would be left."""
     chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None, 8)
-    made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), flip_pairs=None, files={})
+    made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), most=0, flip_pairs=None, files={})
     numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
     assert numbers['drop_last'] == is_dropped
 
@@ -215,6 +238,40 @@ def test_a_third_split_is_what_is_tested(tmp_path, task):
         files = [node.ann_file for node in nodes if 'ann_file' in node]
         assert len(files) == dict(semantic=1, all=5).get(task, 2)
         assert all(path.endswith(f'_{split}.json') for path in files), files
+
+
+@pytest.mark.parametrize(
+    ('task', 'write'),
+    [
+        ('detection', labelled.voc),
+        ('semantic', labelled.seg_maps),
+        ('semantic', lambda root: labelled.seg_maps(root, ignore_index=255)),  # the user's own maps are read
+        ('pose', labelled.deeplabcut),
+        ('classification', labelled.folders),
+        ('all', labelled.masks),
+    ],
+)
+def test_config_and_images_move_together_or_the_config_alone(tmp_path, task, write):
+    pytest.importorskip(LIBRARY.get(task, 'mmdet'))
+    before = tmp_path / 'before'
+    cfg = config_for(write(before / 'da{{ta'), task, size=64, epochs=1, work_dir=before / 'runs' / 'own', **QUICK)
+    annotations = next(Path(cfg.annotations).glob(f'{"*" if task == "all" else task}_train.*'))
+    assert str(before) not in annotations.read_text()
+    alone = shutil.copytree(before / 'runs', tmp_path / 'alone' / 'runs')
+    assert _places(alone / 'own.py') == {before}
+    after = before.rename(tmp_path / 'after')
+    assert _places(after / 'runs' / 'own.py') == {after}
+
+
+def _places(config):
+    """Which of two projects the images of a config and their segmentation maps are in; all are files."""
+    cfg = Config.fromfile(config)
+    dataset = _build(cfg, 'train')
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    paths = [Path(info[key]) for info in infos for key in ('img_path', 'seg_map_path') if info.get(key)]
+    paths = [path for path in paths if 'maps' not in path.parts]  # written beside the annotations
+    assert paths and all(path.is_file() for path in paths)
+    return {Path(*path.parts[: len(config.parents[1].parts)]) for path in paths}
 
 
 def test_colors_of_a_table_are_drawn(tmp_path):

@@ -27,8 +27,9 @@ class ListedSegDataset(BaseSegDataset):
     """mmseg's dataset of the images and segmentation maps that a JSON file pairs, in any folders.
 
     Args:
-        ann_file: A file with ``images``, each with ``id``, ``file_name`` (below ``data_prefix['img_path']``) and
-            ``seg_map`` (below the folder of ``ann_file``), as ``tools/prepare_data.py`` writes it.
+        ann_file: A file with ``images``, as ``tools/prepare_data.py`` writes it. Each has ``id``, ``file_name`` (below
+            ``data_prefix['img_path']``) and a segmentation map: ``seg_map_file_name``, relative to the same folder, or
+            ``seg_map``, relative to the folder of ``ann_file``.
         kwargs: Arguments of ``BaseSegDataset``.
 
     Raises:
@@ -46,7 +47,11 @@ class ListedSegDataset(BaseSegDataset):
             return [
                 dict(
                     img_path=os.path.join(folder, image['file_name']),
-                    seg_map_path=os.path.join(maps, image['seg_map']),
+                    seg_map_path=(
+                        os.path.join(folder, image['seg_map_file_name'])
+                        if 'seg_map_file_name' in image
+                        else os.path.join(maps, image['seg_map'])
+                    ),
                     img_id=image['id'],
                     label_map=self.label_map,
                     reduce_zero_label=self.reduce_zero_label,

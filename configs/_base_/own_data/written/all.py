@@ -11,9 +11,10 @@ head.roi_head.bbox_roi_extractor.out_channels = width
 head.roi_head.bbox_head.update(in_channels=width, fc_out_channels=min(512, 4 * width), num_classes=num_classes)
 head.train_cfg.rpn_proposal.update(nms_pre=2 * proposals, max_per_img=proposals)
 head.train_cfg.rcnn.sampler.num = samples
+head.test_cfg.rcnn.max_per_img = detections
 load[objects_task] = dict(type='mmdet.LoadAnnotations', with_bbox=True)
 pack[objects_task] = [dict(type='mmdet.PackDetInputs')]
-data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes))
+data = dict(type='mmdet.CocoDataset', data_prefix=dict(img=images), metainfo=dict(classes=classes))
 # images without objects are learned from, too
 train_sets[objects_task] = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False))
 val_sets[objects_task] = dict(data, ann_file=val_ann_file)
@@ -32,7 +33,11 @@ metric['metric'].append('segm')
 heads.semantic.decode_head.update(in_channels=[width] * 4, num_classes=num_classes_semantic)
 load['semantic'] = dict(type='mmseg.LoadAnnotations')
 pack['semantic'] = [dict(type='mmseg.PackSegInputs')]
-data = dict(type='icconv_mm.ListedSegDataset', metainfo=dict(classes=classes_semantic, palette=palette_semantic))
+data = dict(
+    type='icconv_mm.ListedSegDataset',
+    data_prefix=dict(img_path=images),
+    metainfo=dict(classes=classes_semantic, palette=palette_semantic),
+)
 train_sets['semantic'] = dict(data, ann_file=train_ann_file_semantic)
 val_sets['semantic'] = dict(data, ann_file=val_ann_file_semantic)
 test_sets['semantic'] = dict(data, ann_file=test_ann_file_semantic)
@@ -52,7 +57,7 @@ heads.pose.head.update(in_channels=width, num_keypoints=num_keypoints_pose, deco
 pack['pose'] = [dict(type='icconv_mm.PackMultiScaleInputs')]
 encode = [dict(type='icconv_mm.WarpPeople'), dict(type='mmpose.GenerateTarget', encoder=codec)]
 train_pack = dict(pack, pose=[*encode, *pack['pose']])
-data = dict(type='icconv_mm.BottomupCocoDataset', metainfo=dict(keypoints=keypoints_pose))
+data = dict(type='icconv_mm.BottomupCocoDataset', data_prefix=dict(img=images), metainfo=dict(keypoints=keypoints_pose))
 train_sets['pose'] = dict(data, ann_file=train_ann_file_pose, keep_empty=True)
 val_sets['pose'] = dict(data, ann_file=val_ann_file_pose)
 test_sets['pose'] = dict(data, ann_file=test_ann_file_pose)

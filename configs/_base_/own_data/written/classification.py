@@ -13,7 +13,7 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=size),
     dict(type='PackInputs'),
 ]
-data = dict(type='CustomDataset', metainfo=dict(classes=classes))
+data = dict(type='CustomDataset', data_prefix=images, metainfo=dict(classes=classes))
 train_set = dict(data, ann_file=train_ann_file, pipeline=train_pipeline)
 val_set = dict(data, ann_file=val_ann_file, pipeline=test_pipeline)
 test_set = dict(val_set, ann_file=test_ann_file)

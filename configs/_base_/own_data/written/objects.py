@@ -9,7 +9,7 @@ model = dict(
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=2 * proposals, max_per_img=proposals), rcnn=dict(sampler=dict(num=samples))
     ),
-    test_cfg=dict(rpn=dict(nms_pre=2 * proposals, max_per_img=proposals)),
+    test_cfg=dict(rpn=dict(nms_pre=2 * test_proposals, max_per_img=test_proposals), rcnn=dict(max_per_img=detections)),
 )
 load = dict(type='LoadAnnotations', with_bbox=True)
 metric = ['bbox']
@@ -36,7 +36,7 @@ test_pipeline = [
     load,
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-data = dict(type='CocoDataset', data_prefix=dict(img=''), metainfo=dict(classes=classes, palette=palette))
+data = dict(type='CocoDataset', data_prefix=dict(img=images), metainfo=dict(classes=classes, palette=palette))
 # images without objects are learned from, too
 train_set = dict(data, ann_file=train_ann_file, filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline)
 val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)

@@ -30,7 +30,7 @@ test_pipeline = [
     dict(type='icconv_mm.MultiScaleResize', input_size=shape, scales=[1], size_divisor=32),
     dict(type='icconv_mm.PackMultiScaleInputs'),
 ]
-data = dict(type='icconv_mm.BottomupCocoDataset', metainfo=dict(keypoints=keypoints))
+data = dict(type='icconv_mm.BottomupCocoDataset', data_prefix=dict(img=images), metainfo=dict(keypoints=keypoints))
 train_set = dict(data, ann_file=train_ann_file, keep_empty=True, pipeline=train_pipeline)
 val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)
 test_set = dict(val_set, ann_file=test_ann_file)

@@ -29,7 +29,7 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-data = dict(type='icconv_mm.ListedSegDataset', metainfo=metainfo)
+data = dict(type='icconv_mm.ListedSegDataset', data_prefix=dict(img_path=images), metainfo=metainfo)
 train_set = dict(data, ann_file=train_ann_file, pipeline=train_pipeline)
 val_set = dict(data, ann_file=val_ann_file, test_mode=True, pipeline=test_pipeline)
 test_set = dict(val_set, ann_file=test_ann_file)
