@@ -24,11 +24,12 @@ from mmdet.models.roi_heads.roi_extractors import GenericRoIExtractor, SingleRoI
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
-from icconv_mm.export.operators import NONE, best, gather_rows, nms_mask, roi_features
+from icconv_mm.export.operators import NONE, best, gather_rows, nms_mask, roi_features, soft_nms
 from icconv_mm.tasks.detection.heads import TO_EDGES, EODCascadeRoIHead, EODRoIExtractor, PANetMaskHead
 
 DENSE_HEADS = (RetinaHead, FreeAnchorRetinaHead, FSAFHead, ATSSHead, FCOSHead, RTMDetHead, RTMDetSepBNHead)
 ROI_HEADS = (StandardRoIHead, CascadeRoIHead, EODCascadeRoIHead)
+_SMALLEST = 1e-30  # a score that is none
 EXTRACTORS = (SingleRoIExtractor, GenericRoIExtractor, EODRoIExtractor)
 
 
@@ -63,7 +64,8 @@ class DetectorOutputs(nn.Module):
         """Returns the settings for the runtime."""
         cfg = self.detector.test_cfg.rcnn if self.two_stages else self.detector.bbox_head.test_cfg
         masks = {'mask_threshold': cfg.mask_thr_binary} if self.with_masks else {}
-        return {'most': cfg.max_per_img, 'least': cfg.get('score_thr', 0), **masks}
+        soft = _soft_settings(cfg.nms) if cfg.nms.get('type') == 'soft_nms' else {}
+        return {'most': cfg.max_per_img, 'least': soft.get('min_score', cfg.get('score_thr', 0)), **masks}
 
     def forward(self, image: Tensor, size: Tensor) -> tuple[Tensor, ...]:
         """Takes normalised images ``[N, 3, H, W]``, and ``[N, 4]``: valid height and width, inverse scale (x, y)."""
@@ -81,9 +83,12 @@ def _check_kind(module: nn.Module | None, known: Sequence[type], where: str, exa
 
 
 def _check_nms(cfg: dict, where: str) -> None:
-    kind = cfg.get('nms', {}).get('type', 'nms')
-    if kind != 'nms':
-        raise InputError(f"{where}.nms.type: {kind!r} cannot be exported, only 'nms'")
+    nms = cfg.get('nms', {})
+    kind, method = nms.get('type', 'nms'), nms.get('method', 'linear')
+    if kind not in ('nms', 'soft_nms'):
+        raise InputError(f"{where}.nms.type: {kind!r} cannot be exported, only 'nms' and 'soft_nms'")
+    if kind == 'soft_nms' and method not in ('linear', 'gaussian'):
+        raise InputError(f"{where}.nms.method: {method!r} cannot be exported, only 'linear' and 'gaussian'")
 
 
 def _check_two_stages(detector: nn.Module, where: str) -> bool:
@@ -115,7 +120,7 @@ def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: 
         boxes: ``[B, N, 4]``.
         scores: ``[B, N]``; :data:`NONE` for an empty entry.
         groups: ``[B, N]``; boxes of different groups do not suppress each other.
-        nms: Config with ``iou_threshold``.
+        nms: Config of ``nms`` or ``soft_nms``.
         count: Maximum number of boxes.
     """
     is_box = scores > NONE
@@ -123,9 +128,23 @@ def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: 
     if not nms.get('class_agnostic', False):  # by offsets, with mmcv's rounding
         far = torch.where(is_box[..., None], boxes, torch.zeros_like(boxes)).amax((1, 2), keepdim=True) + 1
         moved = boxes + groups[..., None].to(boxes.dtype) * far
-    keep = nms_mask(moved, scores, nms['iou_threshold'], NONE / 2)
-    values, places = best(torch.where(keep > 0, scores, torch.full_like(scores, NONE)), count)
+    if nms.get('type') == 'soft_nms':
+        scores = soft_nms(moved, scores, **_soft_settings(nms))
+    else:
+        keep = nms_mask(moved, scores, nms['iou_threshold'], NONE / 2)
+        scores = torch.where(keep > 0, scores, torch.full_like(scores, NONE))
+    values, places = best(scores, count)
     return gather_rows(boxes, places), values, places
+
+
+def _soft_settings(nms: dict) -> dict[str, Any]:
+    """Returns the settings of a config of mmcv's ``soft_nms``, with its defaults."""
+    return {
+        'iou_threshold': nms.get('iou_threshold', 0.3),
+        'sigma': nms.get('sigma', 0.5),
+        'gaussian': nms.get('method', 'linear') == 'gaussian',
+        'min_score': max(nms.get('min_score', 1e-3), _SMALLEST),
+    }
 
 
 def decode_boxes(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tensor) -> Tensor:

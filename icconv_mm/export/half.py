@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from icconv_mm.export.onnx_files import PRODUCTS, is_last, readers_of
+from icconv_mm.export.onnx_files import PRODUCTS, is_last, names_read, readers_of, remove_unread
 
 _BETWEEN = (
     *('Add', 'Clip', 'Concat', 'Div', 'Expand', 'Flatten', 'Gather', 'HardSigmoid', 'HardSwish', 'LeakyRelu'),
@@ -42,6 +42,7 @@ def to_half(model: onnx.ModelProto, inputs: Iterable[Mapping[str, np.ndarray]]) 
     too_large |= {name for name, value in results.items() if not value * _ROOM < _LARGEST}
     chosen = half_nodes(model, types, too_large)
     _convert(model.graph, chosen, types)
+    remove_unread(model)
     return sum(node.op_type in PRODUCTS for node in model.graph.node) - len(_products(model, chosen))
 
 
@@ -112,7 +113,7 @@ def _convert(graph: onnx.GraphProto, chosen: set[str], types: Mapping[str, int])
     values = {each.name: each for each in graph.initializer}
     results = {output.name for output in graph.output}
     read_as_float = {
-        name for node in graph.node for name in node.input if node.name not in chosen or name not in _data(node)
+        name for node in graph.node for name in names_read(node) if node.name not in chosen or name not in _data(node)
     } | results
     nodes: list[onnx.NodeProto] = []
     made: set[str] = set()
@@ -148,6 +149,3 @@ def _convert(graph: onnx.GraphProto, chosen: set[str], types: Mapping[str, int])
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in graph.node for name in node.input}
-    for value in [value for value in graph.initializer if value.name not in read]:
-        graph.initializer.remove(value)

@@ -105,7 +105,7 @@ def capture(network: Exported, example: tuple, free: Sequence[int]) -> torch.exp
     shapes = ([image] * len(example[0]), *(size for _ in example[1:]))
     network.requires_grad_(False)
     try:
-        with torch.no_grad(), _standard_operators():
+        with torch.no_grad(), _standard_operators(), operators.any_remainder():
             return torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # the network's code can raise anything
         said = ' '.join(str(error).split())[:300]

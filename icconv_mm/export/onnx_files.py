@@ -63,7 +63,7 @@ def to_onnx(
     onnx.checker.check_model(model, full_check=True)
     if foreign := sorted({f'{node.domain}.{node.op_type}' for node in model.graph.node if node.domain}):
         raise InputError(f'the file would need operators that are not of ONNX: {", ".join(foreign)}')
-    read = {name for node in model.graph.node for name in node.input}
+    read = readers_of(model)
     if unread := [value.name for value in model.graph.input if value.name not in read]:
         raise InputError(f'nothing in the network reads {", ".join(unread)}')
     return model
@@ -117,9 +117,7 @@ def _fold_orders(model: onnx.ModelProto) -> None:
         done.append(node)
     for node in done:
         graph.node.remove(node)
-    read = {name for node in graph.node for name in node.input}
-    for value in [value for value in graph.initializer if value.name not in read]:
-        graph.initializer.remove(value)
+    remove_unread(model)
 
 
 def _write_norms_as_sums(graph: onnx.GraphProto) -> None:
@@ -183,9 +181,22 @@ def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     """Returns the nodes that read a tensor, by its name."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in names_read(node):
             readers.setdefault(name, []).append(node)
     return readers
+
+
+def names_read(node: onnx.NodeProto) -> list[str]:
+    """Returns the names of the tensors that a node reads, in the body of its loop, too."""
+    inner = (each for attribute in node.attribute for each in attribute.g.node)
+    return [*node.input, *(name for each in inner for name in names_read(each))]
+
+
+def remove_unread(model: onnx.ModelProto) -> None:
+    """Removes the constants of a model that no node reads."""
+    graph, read = model.graph, readers_of(model)
+    for value in [value for value in graph.initializer if value.name not in read]:
+        graph.initializer.remove(value)
 
 
 def is_last(node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]]) -> bool:

@@ -1,8 +1,12 @@
-"""Two custom operators of an exported program, and two made of standard operators.
+"""Three custom operators of an exported program, and two made of standard operators.
 
 The custom ones' results depend on values, but their shapes do not: a mask of the boxes that a non-maximum suppression
-keeps, and the features of regions, each from its own level.
+keeps, the scores that a soft one leaves, and the features of regions, each from its own level.
 """
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +35,31 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, least: float) 
 
 @nms_mask.register_fake
 def _(boxes, scores, iou_threshold, least):
+    return torch.empty_like(scores)
+
+
+@torch.library.custom_op('icconv_mm::export_soft_nms', mutates_args=())
+def soft_nms(
+    boxes: Tensor, scores: Tensor, iou_threshold: float, sigma: float, gaussian: bool, min_score: float
+) -> Tensor:
+    """Returns what mmcv's ``soft_nms`` leaves of scores ``[B, N]`` of ``[B, N, 4]``; :data:`NONE` where it drops one.
+
+    ``min_score`` is above 0; scores below 0 are of empty entries.
+    """
+    from mmcv.ops import soft_nms as mmcv_soft_nms
+
+    left = torch.full_like(scores, NONE)
+    for row, own, score in zip(left, boxes, scores):
+        (known,) = torch.nonzero(score >= 0, as_tuple=True)
+        if len(known):
+            method = 'gaussian' if gaussian else 'linear'
+            found, places = mmcv_soft_nms(own[known], score[known], iou_threshold, sigma, min_score, method)
+            row[known[places]] = found[:, -1]
+    return left
+
+
+@soft_nms.register_fake
+def _(boxes, scores, iou_threshold, sigma, gaussian, min_score):
     return torch.empty_like(scores)
 
 
@@ -69,7 +98,23 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, torch.where(values > NONE, places, torch.zeros_like(places))
 
 
-# --- pooling by operators that every runtime has
+# --- pooling by operators that every runtime has, of maps of any size
+
+
+@contextmanager
+def any_remainder() -> Iterator[None]:
+    """Makes programs that are captured in it pool maps of odd and of even sizes.
+
+    torch 2.11 finds the size of a pooled map with the remainder (``div_rtn``; 2.13 does not), so that a program of an
+    example of even size would refuse odd ones.
+    """
+    meta, name = torch._meta_registrations, 'div_rtn'
+    before = getattr(meta, name, None)
+    setattr(meta, name, operator.floordiv)
+    try:
+        yield
+    finally:
+        setattr(meta, name, before)
 
 
 def adaptive_mean(x: Tensor, size: int | tuple[int, int]) -> Tensor:

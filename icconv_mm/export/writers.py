@@ -13,6 +13,7 @@ import torch
 from icconv_mm.checkpoints.convert import sha256
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.export.networks import Exported
+from icconv_mm.export.operators import any_remainder
 from icconv_mm_runtime.engines import RunFunction
 from icconv_mm_runtime.metadata import KEY
 
@@ -133,7 +134,8 @@ def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModu
         if isinstance(operator, torch._ops.OpOverload) and operator.namespace == 'icconv_mm'
     ]
     table = {operator: torch._decomp.decomposition_table[operator] for operator in own}
-    module = program.run_decompositions(table).module()
+    with any_remainder():
+        module = program.run_decompositions(table).module()
     folder = Folder(module)
     with torch.no_grad():
         folder.run()

@@ -1,13 +1,17 @@
 """Exports a trained network as one file that runs without this package, after a comparison with the model."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
-from torch import nn
+from mmengine.model.base_model import data_preprocessor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from icconv_mm.annotations.loading import find_images
 from icconv_mm.config_tree import kind_of
@@ -90,7 +94,7 @@ def export(
         file = Path(folder, out.name)
         report = write_network(network, description, to, file, int8, paths if half else (), operator, deform_conv)
         session = open_session(network, description, to, file)
-        model = compared_model(predictor)
+        model = compared_model(predictor, description['batch'])
         limits = None if int8 is not None else comparison.HALF_LIMITS if half else comparison.LIMITS
         report['check'], report['milliseconds'] = check_file(model, session, paths, limits)
         if int8 is not None:
@@ -113,16 +117,39 @@ def _origin_of(run: TaskRun) -> str:
     return f'config {Path(run.name).name}{data}'
 
 
-def compared_model(predictor: Predictor) -> ComparedModel:
-    """Returns the model of a predictor for the comparison with its file."""
+def compared_model(predictor: Predictor, batch: Mapping[str, Any] | None = None) -> ComparedModel:
+    """Returns the model of a predictor for the comparison with its file; ``batch`` is how the file pads its inputs."""
+    size = batch['fixed'] if batch and batch['sized'] else None
 
     def predict(batch: Sequence[Path]) -> list[Any]:
         # the runtime never reduces large images
         whole = [InputImage(path, read_image(path)) if is_large(path) else path for path in batch]
-        return [sample for _, sample in predictor.predict(whole, len(batch))]
+        with _padded_to(size, predictor.model.data_preprocessor) if size else nullcontext():
+            return [sample for _, sample in predictor.predict(whole, len(batch))]
 
     known = predictor.task.parts(predictor.dataset_meta)
     return ComparedModel(predictor.model, {name: adapter for name, (adapter, _) in known.items()}, predict)
+
+
+@contextmanager
+def _padded_to(size: Sequence[int], preprocessor: nn.Module) -> Iterator[None]:
+    """Pads images to ``size`` (height, width), as their file does: padding moves what a network finds beside it."""
+    if hasattr(preprocessor, 'test_cfg'):  # mmseg's, which stacks images in a way of its own
+        place, name, value = preprocessor, 'test_cfg', dict(size=tuple(size))
+    else:
+        place, name, value = data_preprocessor, 'stack_batch', partial(_stacked, tuple(size))
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def _stacked(size: tuple[int, int], tensors: Sequence[Tensor], divisor: int, value: float) -> Tensor:
+    return torch.stack(
+        [pad(each, (0, size[1] - each.shape[-1], 0, size[0] - each.shape[-2]), value=value) for each in tensors]
+    )
 
 
 def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:

@@ -1,5 +1,8 @@
 """Detectors decoded in fixed shapes find what mmdet finds."""
 
+import importlib
+from importlib.util import find_spec
+
 import pytest
 import torch
 from skips import EXPORTS
@@ -10,7 +13,7 @@ pytest.importorskip('onnxscript')
 if not EXPORTS:
     pytest.skip('this torch is too old for exports', allow_module_level=True)
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
@@ -67,9 +70,18 @@ def detector(kind):
     return model.requires_grad_(False)
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_boxes_are_those_of_mmdet(kind):
+SOFT = [dict(min_score=0.02), dict(method='gaussian', sigma=0.3), dict(class_agnostic=True)]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'nms'), [*((kind, None) for kind in KINDS), ('retinanet', {}), *(('mask', each) for each in SOFT)]
+)
+def test_boxes_are_those_of_mmdet(kind, nms):
     model = detector(kind)
+    if nms is not None:
+        cfg = model.test_cfg.rcnn if kind == 'mask' else model.bbox_head.test_cfg
+        cfg.nms = ConfigDict(type='soft_nms', iou_threshold=0.4, **nms)
+        assert DetectorOutputs(model).details({})['least'] == nms.get('min_score', 1e-3)
     image = torch.randn(2, 3, 128, 160)
     shapes, scales = [(128, 160), (117, 150)], [(0.5, 0.5), (0.8, 0.75)]
     samples = [model_sample(shape, scale) for shape, scale in zip(shapes, scales)]
@@ -98,13 +110,41 @@ def model_sample(shape, scale):
 
 def test_what_cannot_be_exported_is_named():
     model = detector('faster')
-    model.test_cfg.rcnn.nms.type = 'soft_nms'
-    with pytest.raises(InputError, match=r"model.test_cfg.rcnn.nms.type: 'soft_nms' cannot be exported, only 'nms'"):
+    model.test_cfg.rcnn.nms.type = 'nms_match'
+    with pytest.raises(
+        InputError, match=r"model.test_cfg.rcnn.nms.type: 'nms_match' cannot be exported, only 'nms' and "
+    ):
+        DetectorOutputs(model)
+    model.test_cfg.rcnn.nms = ConfigDict(type='soft_nms', method='naive')
+    with pytest.raises(InputError, match=r"rcnn.nms.method: 'naive' cannot be exported, only 'linear' and 'gau"):
         DetectorOutputs(model)
     model = detector('retinanet')
     model.bbox_head.__class__ = type('OwnHead', (type(model.bbox_head),), {})
     with pytest.raises(InputError, match=r'model.bbox_head: OwnHead cannot be exported; those that can are RetinaHead'):
         DetectorOutputs(model)
+
+
+def test_a_program_takes_maps_of_odd_and_of_even_sizes():
+    """torch asks for the remainder where it pools."""
+    from icconv_mm.export.networks import capture
+    from icconv_mm.export.writers import standard_module
+
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.outputs = DetectorOutputs(detector('faster'))
+
+        def forward(self, images, size):
+            return self.outputs(images[0], size)
+
+    network = Network()
+    example = [torch.randn(1, 3, 128, 192)], torch.tensor([[128.0, 192.0, 1, 1]])
+    program = capture(network, example, [2, 3])
+    written = capture(standard_module(program), example, [2, 3])
+    given = [torch.randn(1, 3, 160, 224)], torch.tensor([[150.0, 224.0, 1, 1]])
+    for each in (program, written):
+        for found, known in zip(each.module()(*given), network(*given), strict=True):
+            torch.testing.assert_close(found, known)
 
 
 def test_suppression_in_the_file():
@@ -136,3 +176,43 @@ def test_suppression_in_the_file():
     expected = nms_mask(boxes, scores, 0.5, NONE / 2)
     assert expected[:, 1:20:4].sum() > 0 and not expected[:, :20:4].any()
     np.testing.assert_array_equal(kept, expected)
+
+
+@pytest.mark.parametrize('gaussian', [False, True])
+def test_soft_suppression_in_the_file(gaussian, tmp_path):
+    """Crowds of two images, equal boxes, empty entries and low scores; an image without boxes; all below the lowest."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+
+    from icconv_mm.export.onnx_files import to_onnx
+    from icconv_mm.export.operators import NONE, soft_nms
+
+    class Suppress(torch.nn.Module):
+        def forward(self, boxes, scores):
+            return soft_nms(boxes, scores, 0.5, 0.3, gaussian, 0.01)
+
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(2, 80, 2, generator=generator) * 50
+    boxes = torch.cat([corners, corners + 5 + 20 * torch.rand(2, 80, 2, generator=generator)], -1)
+    boxes[:, 70] = boxes[:, 60]
+    scores = torch.rand(2, 80, generator=generator)
+    scores[:, :20] = torch.tensor([NONE, 0, 1e-30, 5e-3]).repeat(5)
+    model = to_onnx(torch.export.export(Suppress(), (boxes, scores)), ['boxes', 'scores'], ['left'])
+    assert model.ir_version == 8
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
+    onnx.save(model, tmp_path / 'soft.onnx')
+    readers = [lambda inputs: session.run(None, inputs)[0]]
+    if openvino := find_spec('openvino') and importlib.import_module('openvino'):
+        compiled = openvino.compile_model(str(tmp_path / 'soft.onnx'), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        readers.append(lambda inputs: compiled(inputs)[0])
+    one = torch.full_like(scores, NONE)
+    one[1] = scores[1]
+    low = torch.full_like(scores, NONE)
+    low[0, 5] = 5e-3
+    for given, least in ((scores, 50), (one, 25), (torch.full_like(scores, NONE), 0), (low, 1)):
+        expected = soft_nms(boxes, given, 0.5, 0.3, gaussian, 0.01)
+        assert (expected > 0).sum() >= least and (least > 1 or (expected > 0).sum() == least)
+        for reader in readers:
+            left = reader({'boxes': boxes.numpy(), 'scores': given.numpy()})
+            np.testing.assert_allclose(left, expected, rtol=0, atol=1e-6)

@@ -243,6 +243,15 @@ def test_a_program_without_decoding_needs_torch_alone(workspace, weights, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('name', [SEGMENTOR, DETECTOR, JOINT])
+def test_a_file_of_a_larger_size_finds_what_the_model_finds_in_padded_images(workspace, weights, name, tmp_path):
+    file, images = tmp_path / 'net.onnx', str(workspace.root / 'data/miniature/val')
+    report = apis.export(workspace.config(name), weights(name), out=file, images=images, fixed=(160, 192))
+    assert report['check']['images'] == 4
+    assert Session(file).metadata['batch']['fixed'] == [160, 192]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('name', [SEGMENTOR, DETECTOR, POSE])
 def test_a_file_of_a_fixed_batch_has_constant_sizes_alone(workspace, weights, name, tmp_path):
     onnx = pytest.importorskip('onnx')

@@ -120,6 +120,17 @@ def test_a_crowded_image_keeps_its_objects(tmp_path, backbone, task, count, prop
     assert (tests.rpn.max_per_img, tests.rcnn.max_per_img) == (proposals, detections)
 
 
+@pytest.mark.parametrize(
+    ('kind', 'task', 'expected'), [('boxes', 'detection', 'soft_nms'), ('segmentations', 'instance', 'nms')]
+)
+def test_boxes_alone_are_suppressed_softly(tmp_path, kind, task, expected):
+    pytest.importorskip('mmdet')
+    cfg = config_for(
+        labelled.yolo(tmp_path / 'data', kind), task, work_dir=tmp_path / 'run', size=64, epochs=1, **QUICK
+    )
+    assert cfg.model.test_cfg.rcnn.nms == dict(type=expected, iou_threshold=0.5)
+
+
 @pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])
 def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
     """The user's word reaches the annotations; else what the set says is printed."""

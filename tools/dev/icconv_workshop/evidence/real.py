@@ -21,6 +21,8 @@ from icconv_mm.files import atomic_write, write_json
 
 # Variables of a written config, and what they are here: half as wide as a user's network.
 _NARROW = {'levels': [32, 64, 128, 256], 'width': 64, 'batch_size': 4, 'test_proposals': 500, 'detections': 100}
+# what own data had at the first comparisons, by what it has now
+_FIRST = {'fc_out_channels=min(512, 4 * width)': 'fc_out_channels=512', "'soft_nms'": "'nms'"}
 _CAMVID = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign', 'fence', 'car', 'pedestrian', 'cyclist')
 _BACKGROUND, _NUCLEUS = 1, 2  # categories of the panoptic files
 _SPLITS = (*['train'] * 7, 'val', *['test'] * 2)
@@ -130,10 +132,10 @@ def config_file(root: Path, name: str, task: str) -> Path:
     options = dict(chosen.options, size=chosen.size, work_dir=folder, pretrained='none', say=lambda line: None)
     text = Path(config_for(place, task, 'ic_resnet18', **options).filename).read_text()
     text = text.replace('co_filename[:-3]', f'co_filename[:-{len("_narrow.py")}]')  # where its annotations are
-    channels = 'fc_out_channels=min(512, 4 * width)'
-    if task in ('detection', 'instance') and channels not in text:
-        raise InputError(f'{folder}.py: no {channels}')
-    text = text.replace(channels, 'fc_out_channels=512')  # those of the first comparisons
+    for now, first in _FIRST.items():
+        if now not in text and task in ('detection', 'instance'):
+            raise InputError(f'{folder}.py: no {now}')
+        text = text.replace(now, first)
     for variable, value in _NARROW.items():
         text, count = re.subn(rf'^{variable} = .*$', f'{variable} = {value!r}', text, flags=re.MULTILINE)
         if not count and f' {variable}' in text:
