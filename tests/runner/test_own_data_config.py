@@ -24,6 +24,7 @@ from icconv_mm.runner.own_data import (
     weights_of,
 )
 from icconv_mm.runner.own_data_text import Choices, anchors, class_weights, crop_of
+from icconv_mm.tasks.libraries import adapter_of
 from icconv_mm_runtime.drawing import palette
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
@@ -129,6 +130,18 @@ def test_boxes_alone_are_suppressed_softly(tmp_path, kind, task, expected):
         labelled.yolo(tmp_path / 'data', kind), task, work_dir=tmp_path / 'run', size=64, epochs=1, **QUICK
     )
     assert cfg.model.test_cfg.rcnn.nms == dict(type=expected, iou_threshold=0.5)
+
+
+def test_flipped_images_are_merged_as_the_model_suppresses(tmp_path):
+    """mmdet's tool would cut a crowded image at 100 boxes, and lose what a soft suppression gains."""
+    pytest.importorskip('mmdet')
+    cfg = config_for(
+        labelled.yolo(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', size=64, epochs=1, **QUICK
+    )
+    cfg.model.test_cfg.rcnn.max_per_img = 225
+    adapter_of('mmdet').enable_tta(cfg)
+    soft = dict(type='soft_nms', iou_threshold=0.5)
+    assert cfg.tta_model == dict(type='DetTTAModel', tta_cfg=dict(nms=soft, max_per_img=225))
 
 
 @pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])
@@ -470,7 +483,6 @@ def test_a_config_of_other_images_is_kept(tmp_path, monkeypatch):
 def test_labels_are_drawn_where_they_are(tmp_path, task):
     """Test pipelines resize images before they load labels, which are in pixels of the file."""
     pytest.importorskip('mmdet')
-    from icconv_mm.tasks.libraries import adapter_of
 
     cfg = config_for(labelled.coco(tmp_path / 'data'), task, size=128, work_dir=tmp_path / 'run', **QUICK)
     adapter = adapter_of('mmdet')

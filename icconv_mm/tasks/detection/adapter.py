@@ -45,10 +45,17 @@ class Adapter(TaskAdapter):
     labels_of_file = False  # whether the last checked dataset has labels in pixels of the file
 
     def enable_tta(self, cfg: Config) -> None:
-        """Enables test-time augmentation as mmdet's tool does: without ``tta_model``, with a horizontal flip."""
+        """Enables test-time augmentation as mmdet's tool does: without ``tta_model``, with a horizontal flip.
+
+        Boxes are then suppressed, and as many kept, as the model does; where it says nothing, as mmdet's tool does.
+        """
         if 'tta_model' not in cfg:
-            nms = dict(type='nms', iou_threshold=0.5)
-            cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+            tests = cfg.model.get('test_cfg') or {}
+            tests = tests.get('rcnn') or tests
+            nms = tests.get('nms', dict(type='nms', iou_threshold=0.5))
+            cfg.tta_model = dict(
+                type='DetTTAModel', tta_cfg=dict(nms=copy.deepcopy(nms), max_per_img=tests.get('max_per_img', 100))
+            )
         masks = [key for node in walk_dicts(cfg.model) for key in ('mask_head', 'panoptic_head') if node.get(key)]
         if masks and kind_of(cfg.tta_model) == 'DetTTAModel':
             raise NotSupportedError('tta', f'{cfg.filename}: DetTTAModel merges boxes, not the masks of {masks[0]}')
