@@ -62,6 +62,8 @@ def coco_records(
         record = {**entry, 'category_id': category(found['labels'][i]), 'bbox': box, 'score': rounded[i]}
         if 'masks' in found:
             record['segmentation'] = encode_rle(found['masks'][i], size)
+        if 'tracks' in found and found['tracks'][i]:
+            record['track_id'] = int(found['tracks'][i])
         records.append(record)
     return records
 

@@ -281,13 +281,16 @@ def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_t
 
     Args:
         task: Its ``kind`` and ``classes``, and optionally ``palette`` (R, G, B), ``skeleton`` and ``thresholds``.
-        found: Arrays by name; without ``scores``, as in annotations, everything is drawn.
+        found: Arrays by name; without ``scores``, as in annotations, everything is drawn. ``tracks`` [n] numbers
+            objects of a video; 0 for none.
         score_thr: Lowest score that is drawn; by default that of each class (:func:`threshold_of`).
     """
     classes, colors, scores = task['classes'], task.get('palette') or (), found.get('scores')
 
     def words(label: int, place: int) -> str:
         name = classes[label] if label < len(classes) else str(label)
+        if 'tracks' in found and found['tracks'][place]:
+            name += f' #{found["tracks"][place]}'
         return name if scores is None else f'{name} {scores[place]:.2f}'
 
     drawing = Drawing()

@@ -7,6 +7,7 @@ Examples:
   icconv predict work_dirs/bccd/epoch_50.pth images/ --out-dir work_dirs/predicted
   icconv predict network.onnx images/ --to labelstudio --out-dir work_dirs/to_correct
   icconv predict work_dirs/bccd/best_*.pth unlabelled/ --pick 50 --to labelstudio --out-dir work_dirs/to_annotate
+  icconv predict network.onnx street.mp4 --track --out-dir work_dirs/tracked
   icconv predict network.onnx images/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT --out-dir work_dirs/all
 """
 
@@ -49,6 +50,8 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     parser.add_argument('--copy', action='store_true', help='copy the images of --to; by default they are linked')
     next_ones = 'pick N images to annotate next: pick.txt, a page pick.html, and only these for --to'
     parser.add_argument('--pick', type=int, metavar='N', help=next_ones)
+    numbers = 'number the objects of a video from frame to frame (needs the library trackers)'
+    parser.add_argument('--track', action='store_true', help=numbers)
     part = 'predict the I-th of N parts of the images (default: as torchrun says, else all)'
     parser.add_argument('--shard', type=_shard, metavar='I/N', help=part)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')

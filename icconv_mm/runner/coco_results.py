@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from icconv_mm.annotations.checks import check_coco_file
 from icconv_mm.annotations.images_on_disk import as_path
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import require_file, write_json
+from icconv_mm.runner.tracking import TRACKED_KINDS, Tracker, check_trackers
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm_runtime.coco import write_results
 
@@ -24,17 +25,19 @@ class CocoResults:
     Attributes:
         name: Name of the task; '' for a network of a single task.
         adapter: The adapter of the task.
-        classes: Class names by label.
+        description: Its description as in an exported file.
         image_ids: COCO id of each image.
         category_ids: COCO ids of the classes, by label.
+        tracker: Numbers the objects of a video, which are then drawn with their numbers.
         records: Entries of the COCO results file so far.
     """
 
     name: str
     adapter: TaskAdapter
-    classes: tuple[str, ...]
+    description: Mapping[str, Any]
     image_ids: dict[Path, int]
     category_ids: Sequence[int]
+    tracker: Tracker | None = None
     records: list[dict] = field(default_factory=list)
 
     @property
@@ -42,9 +45,16 @@ class CocoResults:
         """Kind of the predictions, as in the metadata of an exported file."""
         return self.adapter.kind
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return tuple(self.description['classes'])
+
     def add(self, path: Path, sample: Any, score_thr: float) -> None:
-        """Adds the model's predictions for an image."""
+        """Adds the model's predictions for an image, or for the next frame of a video."""
         own = sample.get(self.name) if self.name else sample
+        if self.tracker is not None:
+            self.adapter.set_tracks(own, self.tracker.update(self.adapter.predictions(own)))
         self.records.extend(self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr))
 
     def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
@@ -64,9 +74,30 @@ def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann
     """
     results = []
     for name, (adapter, meta) in task.parts(dataset_meta).items():
-        classes = adapter.class_names(meta)
-        results.append(CocoResults(name, adapter, classes, *_ids(paths, classes, ann_file)))
+        description = adapter.described(meta)
+        results.append(CocoResults(name, adapter, description, *_ids(paths, description['classes'], ann_file)))
     return results
+
+
+def tracked(parts: Sequence[CocoResults], rate: float, score_thr: float | None) -> list[CocoResults]:
+    """Returns the results of a video with trackers for the tasks with boxes.
+
+    Args:
+        parts: Empty results.
+        rate: Frames per second.
+        score_thr: Lowest score of an object that begins a track; by default that of each drawn class.
+
+    Raises:
+        ArgumentError: No task has boxes. MissingLibraryError: The library trackers is not installed.
+    """
+    kinds = [part.kind for part in parts]
+    if not set(TRACKED_KINDS) & set(kinds):
+        raise ArgumentError('track', f'a network for {", ".join(kinds)} has no boxes to track')
+    check_trackers()
+    return [
+        replace(part, tracker=Tracker(part.description, rate, score_thr)) if part.kind in TRACKED_KINDS else part
+        for part in parts
+    ]
 
 
 def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> tuple[dict[Path, int], list[int]]:

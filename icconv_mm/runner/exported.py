@@ -12,6 +12,7 @@ from icconv_mm.runner.images import HEIC_SUFFIXES, InputImage, read_image, write
 from icconv_mm_runtime import Prediction, RuntimeInputError, Session
 from icconv_mm_runtime.coco import coco_records
 from icconv_mm_runtime.drawing import draw, drawing_of, joined
+from icconv_mm_runtime.results import Predictions
 
 
 @dataclass(frozen=True)
@@ -32,21 +33,28 @@ class ExportedSample:
 
 
 class ExportedTask:
-    """One task of an exported file: its class names and COCO records, as a task adapter returns them."""
+    """One task of an exported file: its predictions and COCO records, as a task adapter returns them."""
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.description, self.kind = description, description['kind']
 
-    def class_names(self, dataset_meta: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns the class names by label."""
-        return tuple(self.description['classes'])
+    def described(self, dataset_meta: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the task's description."""
+        return self.description
+
+    def predictions(self, sample: ExportedSample) -> Predictions:
+        """Returns the arrays for an image."""
+        return sample.found.tasks[sample.task]
+
+    def set_tracks(self, sample: ExportedSample, tracks: np.ndarray) -> None:
+        """Adds the number of each object's track, [n]."""
+        self.predictions(sample)['tracks'] = tracks
 
     def coco_records(
         self, sample: ExportedSample, image_id: int, category_ids: Sequence[int], score_thr: float
     ) -> list[dict]:
         """Returns the predictions for one image as entries of a COCO results file, from the score ``score_thr`` up."""
-        found = sample.found.tasks[sample.task]
-        return coco_records(self.description, found, image_id, score_thr, category_ids or None)
+        return coco_records(self.description, self.predictions(sample), image_id, score_thr, category_ids or None)
 
 
 class ExportedPredictor:

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from icconv_mm.annotations.door import read_dataset
 from icconv_mm.errors import ArgumentError
 from icconv_mm.runner.coco_results import CocoResults
-from icconv_mm_runtime.drawing import DEFAULT_SCORE
+from icconv_mm_runtime.drawing import threshold_of
 
 _FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
 _KINDS = ('detection', 'instance', 'pose')
@@ -49,15 +49,20 @@ def write_pre_annotations(
         part: The predictions.
         images: Information about each image.
         folder: A new folder.
-        score_thr: Lowest score of an object that is written; None for 0.3.
+        score_thr: Lowest score of an object that is written; None for that of each drawn class.
         copy: Whether images are copied; else they are linked.
     """
     with tempfile.TemporaryDirectory() as temporary:
         own = {path.absolute(): dict(about, file_name=str(path.absolute())) for path, about in images.items()}
-        renamed = CocoResults(part.name, part.adapter, part.classes, _by_absolute(part.image_ids), part.category_ids)
-        least = DEFAULT_SCORE if score_thr is None else score_thr
+        ids = _by_absolute(part.image_ids)
+        renamed = CocoResults(part.name, part.adapter, part.description, ids, part.category_ids)
+        least = {
+            category: threshold_of(part.description, label) if score_thr is None else score_thr
+            for label, category in enumerate(part.category_ids)
+        }
         numbers = {part.image_ids[path] for path in images}
-        renamed.records.extend(each for each in part.records if each['score'] >= least and each['image_id'] in numbers)
+        shown = (each for each in part.records if each['score'] >= least[each['category_id']])
+        renamed.records.extend(each for each in shown if each['image_id'] in numbers)
         written = renamed.write(Path(temporary), own)
         dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
         before = len(dataset.warnings)

@@ -25,7 +25,7 @@ from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.evaluation import stored_thresholds
 from icconv_mm.files import is_exported, require_file
-from icconv_mm.runner.coco_results import CocoResults, results_of
+from icconv_mm.runner.coco_results import CocoResults, results_of, tracked
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.exported import ExportedPredictor
@@ -259,6 +259,7 @@ def infer(
     copy: bool = False,
     shard: tuple[int, int] | None = None,
     pick: int | None = None,
+    track: bool = False,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
 ) -> dict[str, Path]:
     """Predicts images, videos and cameras.
@@ -294,6 +295,8 @@ def infer(
             that ends last writes the files of all.
         pick: How many images are picked to be annotated next, by the network's uncertainty and by how much they
             differ: their paths in ``pick.txt``, and a page of them, ``pick.html``. ``to`` then writes these alone.
+        track: Whether the objects of a video get numbers that stay from frame to frame, by ByteTrack of the library
+            trackers: drawn, and as ``track_id`` in the results.
         progress: Wraps the list of images, as ``rich.progress.track`` does.
 
     Returns:
@@ -314,6 +317,8 @@ def infer(
             for name, value in (('ann_file', ann_file), ('to', to), ('shard', shard), ('pick', pick)):
                 if value is not None:
                     raise ArgumentError(name, 'is for images, not for a video')
+        elif track:
+            raise ArgumentError('track', f'is for a video, which {inputs} is not')
         paths = [] if video else find_inputs(inputs, fetched)
         predictor = _predictor(cfg, checkpoint, device, palette)
         if pick is not None:
@@ -321,6 +326,7 @@ def infer(
         parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
         folders = folders_for(to, parts, Path(out_dir)) if to else {}
         if video:
+            parts = tracked(parts, video.rate, score_thr) if track else parts
             return _predict_video(predictor, video, parts, Path(out_dir), score_thr, json_score_thr, batch_size, draw)
         names = _unique_names(paths)
         copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
@@ -388,7 +394,7 @@ def _about(path: Path, sample: Any) -> dict[str, Any]:
 def _predict_video(
     predictor: Predictor,
     video: Video,
-    parts: Sequence['CocoResults'],
+    parts: Sequence[CocoResults],
     out: Path,
     score_thr: float | None,
     json_score_thr: float,

@@ -235,6 +235,10 @@ class TaskAdapter:
         """
         raise NotImplementedError
 
+    def set_tracks(self, sample: Any, tracks: np.ndarray) -> None:
+        """Adds the number of each object's track, [n], to a model's predictions for an image, in place."""
+        raise NotImplementedError
+
     def uncertainty(self, sample: Any) -> float:
         """Returns how unsure a model is of its predictions for an image, from 0 to 1.
 

@@ -11,9 +11,11 @@ pytest.importorskip('mmengine')
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
+from PIL import Image
 from small_network import write_network
 
 from icconv_mm import annotations, commands
+from icconv_mm.runner.images import Video, VideoWriter
 
 COUNT = 7
 
@@ -123,6 +125,23 @@ def test_predictions_are_written_for_other_tools(folder, tmp_path, to, capsys):
     np.testing.assert_allclose(sorted(boxes), sorted(kept), atol=0.01)
 
 
+def test_other_tools_get_what_is_drawn(folder, tmp_path):
+    """The threshold of each class selects both."""
+    import onnx
+
+    network = onnx.load(folder / 'network.onnx')
+    (entry,) = (each for each in network.metadata_props if each.key == 'icconv_mm')
+    metadata = json.loads(entry.value)
+    (boxes,) = (task for task in metadata['tasks'] if task['name'] == 'boxes')
+    boxes['thresholds'] = [0.9, None, 0.1]
+    entry.value = json.dumps(metadata)
+    onnx.save(network, tmp_path / 'network.onnx')
+    words = 'predict', str(tmp_path / 'network.onnx'), str(folder / 'images'), '--out-dir', str(tmp_path / 'out')
+    commands.main([*words, '--to', 'coco', '--no-draw'])
+    found = annotations.read(tmp_path / 'out/coco.boxes')
+    assert {each.name for _, each in found.annotations()} == {'box', 'cup'}
+
+
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
@@ -155,3 +174,38 @@ def test_what_is_no_shard(folder, tmp_path, shard, capsys):
     with pytest.raises(SystemExit, match='2'):
         predict(folder, tmp_path, '--shard', shard)
     assert 'argument --shard: expected I/N' in capsys.readouterr().err
+
+
+def test_objects_of_a_video_are_numbered(folder, tmp_path):
+    """In the results and in the drawn video, for each task with boxes."""
+    pytest.importorskip('trackers')
+    writer = VideoWriter(tmp_path / 'still.mp4', 5)
+    image = cv2.imread(str(folder / 'images/0.png'))
+    for _ in range(4):
+        writer.add(image)
+    writer.close()
+    found = {}
+    for name, words in (('plain', ()), ('tracked', ('--track',))):
+        out = tmp_path / name
+        commands.main(['predict', str(folder / 'network.onnx'), str(writer.path), '--out-dir', str(out), *words])
+        found[name] = json.loads((out / 'predictions.boxes.json').read_text())
+    numbers = [record.pop('track_id', None) for record in found['tracked']]
+    assert found['tracked'] == found['plain']
+    count = len(numbers) // 4  # all score as much as objects that are drawn
+    assert count > 1 and numbers == [*[None] * count, *3 * [*range(1, count + 1)]]
+    frames = [list(Video(str(tmp_path / name / 'still.mp4')))[-1].image for name in found]
+    assert (frames[0] != frames[1]).any()
+
+
+@pytest.mark.parametrize(
+    ('network', 'inputs', 'message'),
+    [
+        ('network.onnx', 'images', '--track: is for a video, which .*images is not'),
+        ('map.onnx', 'still.gif', '--track: a network for semantic has no boxes to track'),
+    ],
+)
+def test_what_is_not_tracked(folder, tmp_path, network, inputs, message):
+    Image.new('RGB', (64, 48)).save(folder / 'still.gif')
+    with pytest.raises(SystemExit, match=message):
+        words = ['--track', '--out-dir', str(tmp_path)]
+        commands.main(['predict', str(folder / network), str(folder / inputs), *words])

@@ -191,7 +191,10 @@ def test_videos_and_tiles(workspace, detector, tmp_path):
         writer.add(read_image(image))
     writer.close()
     assert (
-        workspace.tool('infer', config, detector, writer.path, '--out-dir', tmp_path / 'a', '--batch-size', 3) is None
+        workspace.tool(
+            'infer', config, detector, writer.path, '--out-dir', tmp_path / 'a', '--batch-size', 3, '--track'
+        )
+        is None
     )
     assert len(list(Video(str(tmp_path / 'a' / 'street.mp4')))) == len(images)
     about = json.loads((tmp_path / 'a' / 'images.json').read_text())

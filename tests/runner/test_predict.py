@@ -66,7 +66,7 @@ def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, work
 
     for name in 'abc':
         (tmp_path / f'{name}.png').touch()
-    results = module.CocoResults('', SimpleNamespace(coco_records=lambda *_: []), (), {}, [])
+    results = module.CocoResults('', SimpleNamespace(coco_records=lambda *_: []), {'classes': ()}, {}, [])
     results.image_ids.update((tmp_path / f'{name}.png', number) for number, name in enumerate('abc', start=1))
     monkeypatch.setattr(module, 'Predictor', Drawing)
     monkeypatch.setattr(module, 'results_of', lambda *_: [results])

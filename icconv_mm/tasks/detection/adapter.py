@@ -139,8 +139,11 @@ class Adapter(TaskAdapter):
 
     def predictions(self, sample: Any) -> Predictions:
         found = sample.pred_instances.cpu().numpy()
-        names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
+        names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks', 'tracks': 'tracks'}
         return {name: found[own] for name, own in names.items() if own in found}
+
+    def set_tracks(self, sample: Any, tracks: np.ndarray) -> None:
+        sample.pred_instances.tracks = tracks
 
     def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
         if info is None or 'instances' not in info:

@@ -26,13 +26,13 @@ from processes import ROOT, SetupError, installer, say
 FOR_EXPORT = ('onnx', 'onnxruntime', 'onnxscript')  # with which the demo ends
 FOR_TESTS = (
     'openvino; python_version >= "3.11"', 'nncf; python_version >= "3.11"',
-    'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff',
+    'argcomplete', 'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff',
     'import-linter', 'clang-format', 'sphinx', 'myst-parser', 'furo', 'sphinx-copybutton',
 )  # fmt: skip
-# timm would bring what fetches weights, torchjd another torch
+# timm would bring what fetches weights, torchjd another torch, trackers numpy 2, supervision a reader of videos
 FOR_TESTS_WITHOUT_DEPENDENCIES = (
-    'ptflops', 'qpsolvers', 'quadprog', 'safetensors', 'timm', 'torchao; python_version >= "3.11"', 'torchinfo',
-    'torchjd', 'torch-pruning',
+    'defusedxml', 'ptflops', 'pydeprecate', 'qpsolvers', 'quadprog', 'safetensors', 'supervision', 'timm',
+    'torchao; python_version >= "3.11"', 'torchinfo', 'torchjd', 'torch-pruning', 'trackers',
 )  # fmt: skip
 
 BROWSER_RUNTIME = ROOT / 'icconv_mm_runtime' / 'page' / 'package.json'  # has the version
