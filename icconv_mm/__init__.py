@@ -84,13 +84,14 @@ _TYPES = {
     'necks': ('FPT', 'PConv', 'SEPC', 'SequenceNeck', 'UnscathedPyramid'),
     'annotations.loading': ('LoadImageFromFile',),
     'runner.amp': ('CPUAmpOptimWrapper',),
+    'runner.optimizers': ('FusedAdamW',),
     'hooks.checkpoint_checks': ('CheckpointMatchHook', 'DeployHook'),
     'hooks.randomness': ('ResumableRandomnessHook',),
     'hooks.saving': ('AtomicCheckpointHook', 'CopyAnnotationsHook'),
     'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
     'tasks.detection': (
-        'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor', 'PANet2FCBBoxHead',
-        'PANetBBoxHead', 'PANetMaskHead', 'PixelAnchorGenerator', 'SplitFeatureHead',
+        'CPURoIExtractor', 'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor',
+        'PANet2FCBBoxHead', 'PANetBBoxHead', 'PANetMaskHead', 'PixelAnchorGenerator', 'SplitFeatureHead',
     ),
     'tasks.multitask': (
         'LoadTaskAnnotations', 'MultiTaskConcatDataset', 'MultiTaskDataPreprocessor', 'MultiTaskDataset',

@@ -75,6 +75,7 @@ HOOKS = _child(
     root.HOOKS,
     *(f'icconv_mm.hooks.{name}' for name in ('checkpoint_checks', 'randomness', 'saving')),
 )
+OPTIMIZERS = _child(root.OPTIMIZERS, 'icconv_mm.runner.optimizers')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.runner.amp')
 VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
 

@@ -26,11 +26,12 @@ from torch import Tensor, nn
 from icconv_mm.errors import InputError
 from icconv_mm.export.operators import NONE, best, gather_rows, nms_mask, roi_features, soft_nms
 from icconv_mm.tasks.detection.heads import TO_EDGES, EODCascadeRoIHead, EODRoIExtractor, PANetMaskHead
+from icconv_mm.tasks.detection.roi_extractor import CPURoIExtractor
 
 DENSE_HEADS = (RetinaHead, FreeAnchorRetinaHead, FSAFHead, ATSSHead, FCOSHead, RTMDetHead, RTMDetSepBNHead)
 ROI_HEADS = (StandardRoIHead, CascadeRoIHead, EODCascadeRoIHead)
 _SMALLEST = 1e-30  # a score that is none
-EXTRACTORS = (SingleRoIExtractor, GenericRoIExtractor, EODRoIExtractor)
+EXTRACTORS = (SingleRoIExtractor, GenericRoIExtractor, CPURoIExtractor, EODRoIExtractor)
 
 
 class DetectorOutputs(nn.Module):

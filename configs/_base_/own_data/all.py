@@ -7,7 +7,8 @@ model = dict(neck=dict(type='mmdet.FPN', num_outs=5, norm_cfg=dict(type='BN')))
 
 instance = _base_.model.tasks.instance
 for extractor in (instance.roi_head.bbox_roi_extractor, instance.roi_head.mask_roi_extractor):
-    extractor.roi_layer.update(sampling_ratio=2, use_torchvision=True)
+    extractor.update(type='icconv_mm.CPURoIExtractor')
+    extractor.roi_layer.update(sampling_ratio=2)
 instance.train_cfg.rpn.assigner.ignore_iof_thr = instance.train_cfg.rcnn.assigner.ignore_iof_thr = 0.5
 heads = dict(
     instance=instance,

@@ -1,6 +1,5 @@
-# Faster R-CNN for one's own images. RoIAlign samples two points per bin: the default samples as many as a large box
-# has pixels, which from random weights is most of a step. torchvision's computes what mmcv's
-# does, on a CPU in half the time.
+# Faster R-CNN for one's own images. RoIAlign has two samples a side of a bin: by default it has as many as a large box
+# has pixels, which from random weights is most of a step.
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', './runtime.py']
 default_scope = 'mmdet'
 visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
@@ -8,7 +7,7 @@ visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBa
 model = dict(
     backbone=dict(_delete_=True),
     neck=dict(norm_cfg=dict(type='BN')),
-    roi_head=dict(bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=2, use_torchvision=True))),
+    roi_head=dict(bbox_roi_extractor=dict(type='icconv_mm.CPURoIExtractor', roi_layer=dict(sampling_ratio=2))),
     train_cfg=dict(
         rpn=dict(assigner=dict(ignore_iof_thr=0.5)),
         rcnn=dict(assigner=dict(ignore_iof_thr=0.5)),

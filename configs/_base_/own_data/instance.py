@@ -7,8 +7,8 @@ model = dict(
     backbone=dict(_delete_=True),
     neck=dict(norm_cfg=dict(type='BN')),
     roi_head=dict(
-        bbox_roi_extractor=dict(roi_layer=dict(sampling_ratio=2, use_torchvision=True)),
-        mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2, use_torchvision=True)),
+        bbox_roi_extractor=dict(type='icconv_mm.CPURoIExtractor', roi_layer=dict(sampling_ratio=2)),
+        mask_roi_extractor=dict(type='icconv_mm.CPURoIExtractor', roi_layer=dict(sampling_ratio=2)),
     ),
     train_cfg=dict(
         rpn=dict(assigner=dict(ignore_iof_thr=0.5)),

@@ -3,7 +3,7 @@
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='icconv_mm.FusedAdamW', lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10, norm_type=2),
 )
 train_cfg = dict(by_epoch=True, max_epochs=50)

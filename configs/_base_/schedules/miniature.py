@@ -6,7 +6,7 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='icconv_mm.FusedAdamW', lr=1e-3, weight_decay=0.01),
     clip_grad=dict(max_norm=10, norm_type=2),
 )
 warm_up = max_iters // 10 + 1  # a recipe of another length says both anew: a base does not know who inherits it

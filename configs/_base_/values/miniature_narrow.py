@@ -7,7 +7,7 @@ narrow = dict(
     rcnn=dict(
         rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32])),
         roi_head=dict(
-            bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
+            bbox_roi_extractor=dict(type='icconv_mm.CPURoIExtractor', out_channels=64, roi_layer=dict(sampling_ratio=2)),
             bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=6),
         ),
         train_cfg=dict(
@@ -18,7 +18,7 @@ narrow = dict(
         test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
     ),
     mask_branch=dict(  # of the roi_head
-        mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
+        mask_roi_extractor=dict(type='icconv_mm.CPURoIExtractor', out_channels=64, roi_layer=dict(sampling_ratio=2)),
         mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=6),
     ),
     semantic_head=dict(

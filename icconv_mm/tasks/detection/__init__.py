@@ -11,8 +11,9 @@ from icconv_mm.tasks.detection.heads import (
     PixelAnchorGenerator,
     SplitFeatureHead,
 )
+from icconv_mm.tasks.detection.roi_extractor import CPURoIExtractor
 
 __all__ = [
-    'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor', 'PANet2FCBBoxHead', 'PANetBBoxHead',
-    'PANetMaskHead', 'PixelAnchorGenerator', 'SplitFeatureHead',
+    'CPURoIExtractor', 'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor',
+    'PANet2FCBBoxHead', 'PANetBBoxHead', 'PANetMaskHead', 'PixelAnchorGenerator', 'SplitFeatureHead',
 ]  # fmt: skip
