@@ -103,7 +103,8 @@ _TYPES = {
         'TagLoss',
     ),
     'tasks.semantic': (
-        'ListedSegDataset', 'LoadSegMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer', 'WeightedCrossEntropyLoss',
+        'ListedSegDataset', 'LoadSegMap', 'LovaszSoftmaxLoss', 'PyConvHead', 'RandomBlur', 'SegVisualizer',
+        'WeightedCrossEntropyLoss',
     ),
 }  # fmt: skip
 _HOMES = _FUNCTIONS | {name: home for home, names in _TYPES.items() for name in names}

@@ -220,7 +220,7 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
             200 if is_narrow else 300 if chosen.task == 'all' else 500,
             'boxes of an image that the first stage passes on in training',
         )
-        yield 'samples', 64 if is_narrow else 128, 'of them that the second stage learns from'
+        yield 'samples', 128, 'of them that the second stage learns from'
         fullest = converted[objects_task].most
         if chosen.task != 'all':
             passed = int(np.clip(3 * fullest, 100 if is_narrow else 500, 1000))

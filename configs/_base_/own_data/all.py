@@ -30,7 +30,7 @@ heads['semantic']['decode_head'].update(
     norm_cfg=dict(type='BN'),
     loss_decode=[
         dict(type='CrossEntropyLoss', loss_name='loss_ce', avg_non_ignore=True),
-        dict(type='LovaszLoss', loss_name='loss_lovasz', reduction='none', loss_weight=0.5),
+        dict(type='icconv_mm.LovaszSoftmaxLoss', loss_weight=0.5),
     ],
 )
 heads['pose']['head'].update(

@@ -7,7 +7,9 @@ narrow = dict(
     rcnn=dict(
         rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4], strides=[4, 8, 16, 32])),
         roi_head=dict(
-            bbox_roi_extractor=dict(type='icconv_mm.CPURoIExtractor', out_channels=64, roi_layer=dict(sampling_ratio=2)),
+            bbox_roi_extractor=dict(
+                type='icconv_mm.CPURoIExtractor', out_channels=64, roi_layer=dict(sampling_ratio=2)
+            ),
             bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=6),
         ),
         train_cfg=dict(
@@ -29,7 +31,7 @@ narrow = dict(
         norm_cfg=dict(type='BN'),
         loss_decode=[
             dict(type='CrossEntropyLoss', loss_name='loss_ce', class_weight=class_weight),
-            dict(type='LovaszLoss', loss_name='loss_lovasz', reduction='none'),  # weighs all classes alike
+            dict(type='icconv_mm.LovaszSoftmaxLoss'),  # weighs all classes alike
         ],
     ),
     # From random weights within minutes: keypoints count more than the empty rest, weights start larger than the

@@ -7,6 +7,10 @@ from icconv_mm.tasks.semantic.data import (
     SegVisualizer,
     WeightedCrossEntropyLoss,
 )
+from icconv_mm.tasks.semantic.losses import LovaszSoftmaxLoss
 from icconv_mm.tasks.semantic.pyconv_head import PyConvHead
 
-__all__ = ['ListedSegDataset', 'LoadSegMap', 'PyConvHead', 'RandomBlur', 'SegVisualizer', 'WeightedCrossEntropyLoss']
+__all__ = [
+    'ListedSegDataset', 'LoadSegMap', 'LovaszSoftmaxLoss', 'PyConvHead', 'RandomBlur', 'SegVisualizer',
+    'WeightedCrossEntropyLoss',
+]  # fmt: skip

@@ -9,7 +9,7 @@ model = dict(
         num_classes=num_classes,
         loss_decode=[
             dict(type='icconv_mm.WeightedCrossEntropyLoss', class_weight=class_weight),
-            dict(type='LovaszLoss', loss_name='loss_lovasz', reduction='none', loss_weight=0.5),
+            dict(type='icconv_mm.LovaszSoftmaxLoss', loss_weight=0.5),
         ],
     ),
 )
