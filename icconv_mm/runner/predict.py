@@ -314,7 +314,7 @@ def infer(
             inputs = str(fetch(inputs, Path(fetched)))
         video = Video(inputs) if is_video(inputs) else None
         if video is not None:
-            for name, value in (('ann_file', ann_file), ('to', to), ('shard', shard), ('pick', pick)):
+            for name, value in (('ann_file', ann_file), ('tile', tile), ('to', to), ('shard', shard), ('pick', pick)):
                 if value is not None:
                     raise ArgumentError(name, 'is for images, not for a video')
         elif track:

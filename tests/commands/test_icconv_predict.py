@@ -198,14 +198,15 @@ def test_objects_of_a_video_are_numbered(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('network', 'inputs', 'message'),
+    ('network', 'inputs', 'words', 'message'),
     [
-        ('network.onnx', 'images', '--track: is for a video, which .*images is not'),
-        ('map.onnx', 'still.gif', '--track: a network for semantic has no boxes to track'),
+        ('network.onnx', 'images', ['--track'], '--track: is for a video, which .*images is not'),
+        ('map.onnx', 'still.gif', ['--track'], '--track: a network for semantic has no boxes to track'),
+        ('network.onnx', 'still.gif', ['--tile', '32'], '--tile: is for images, not for a video'),
     ],
+    ids=str,
 )
-def test_what_is_not_tracked(folder, tmp_path, network, inputs, message):
+def test_what_is_for_images_or_for_videos_alone(folder, tmp_path, network, inputs, words, message):
     Image.new('RGB', (64, 48)).save(folder / 'still.gif')
     with pytest.raises(SystemExit, match=message):
-        words = ['--track', '--out-dir', str(tmp_path)]
-        commands.main(['predict', str(folder / network), str(folder / inputs), *words])
+        commands.main(['predict', str(folder / network), str(folder / inputs), *words, '--out-dir', str(tmp_path)])
