@@ -13,9 +13,11 @@ from icconv_mm.annotations.checks import check_coco_file
 from icconv_mm.annotations.images_on_disk import as_path
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import require_file, write_json
-from icconv_mm.runner.tracking import TRACKED_KINDS, Tracker, check_trackers
+from icconv_mm.runner.tracking import Tracker
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm_runtime.coco import write_results
+
+_TRACKED_KINDS = ('detection', 'instance')
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,10 @@ def tracked(parts: Sequence[CocoResults], rate: float, score_thr: float | None) 
         ArgumentError: No task has boxes. MissingLibraryError: The library trackers is not installed.
     """
     kinds = [part.kind for part in parts]
-    if not set(TRACKED_KINDS) & set(kinds):
+    if not set(_TRACKED_KINDS) & set(kinds):
         raise ArgumentError('track', f'a network for {", ".join(kinds)} has no boxes to track')
-    check_trackers()
     return [
-        replace(part, tracker=Tracker(part.description, rate, score_thr)) if part.kind in TRACKED_KINDS else part
+        replace(part, tracker=Tracker(part.description, rate, score_thr)) if part.kind in _TRACKED_KINDS else part
         for part in parts
     ]
 

@@ -10,15 +10,8 @@ from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import threshold_of
 from icconv_mm_runtime.results import Predictions
 
-TRACKED_KINDS = ('detection', 'instance')
 # ByteTrack (2110.06864, section 3) ignores boxes that score less; the library would continue tracks with them.
 _LEAST_SCORE = 0.1
-
-
-def check_trackers() -> None:
-    """Raises MissingLibraryError if the library trackers is not installed."""
-    if not is_installed('trackers'):
-        raise MissingLibraryError('track needs trackers: pip install trackers (it replaces numpy 1 by numpy 2)')
 
 
 class Tracker:
@@ -28,9 +21,14 @@ class Tracker:
         task: Description of the network's task: ``classes``, and optionally ``thresholds``.
         rate: Frames per second; a track without an object for a second ends.
         score_thr: Lowest score of an object that begins a track; by default that of each drawn class.
+
+    Raises:
+        MissingLibraryError: The library trackers is not installed.
     """
 
     def __init__(self, task: Mapping[str, Any], rate: float, score_thr: float | None = None) -> None:
+        if not is_installed('trackers'):
+            raise MissingLibraryError('track needs trackers: pip install trackers (it replaces numpy 1 by numpy 2)')
         self._task, self._rate, self._score_thr = task, rate, score_thr
         self._by_label: dict[int, Any] = {}
         self._numbers: dict[tuple[int, int], int] = {}

@@ -6,6 +6,7 @@ import torch
 pytest.importorskip('mmengine')
 
 from mmengine.optim import build_optim_wrapper
+from packaging.version import parse as version
 from torch import nn
 
 from icconv_mm.runner.optimizers import FusedAdamW
@@ -25,6 +26,7 @@ def test_updates_are_those_of_adamw():
             optimizer.zero_grad()
             net(x).square().sum().backward()
             optimizer.step()
+    assert pairs[1][1].param_groups[0]['fused'] is (version(torch.__version__) >= version('2.4') or None)
     for own, other in zip(*(net.parameters() for net, _ in pairs)):
         torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
 

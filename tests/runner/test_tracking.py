@@ -9,7 +9,7 @@ pytest.importorskip('trackers')
 pytest.importorskip('mmengine')
 
 from icconv_mm.errors import MissingLibraryError
-from icconv_mm.runner.tracking import Tracker, check_trackers
+from icconv_mm.runner.tracking import Tracker
 
 CELLS = {'classes': ('cell', 'nucleus')}
 
@@ -66,4 +66,4 @@ def test_trackers_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, 'trackers', None)
     monkeypatch.setattr('icconv_mm.runner.tracking.is_installed', lambda _: False)
     with pytest.raises(MissingLibraryError, match='track needs trackers: pip install trackers'):
-        check_trackers()
+        Tracker(CELLS, 30)

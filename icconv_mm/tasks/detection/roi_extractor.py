@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmcv.ops import RoIAlign
 from mmdet.models.roi_heads import SingleRoIExtractor
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -48,9 +49,7 @@ class CPURoIExtractor(SingleRoIExtractor):
 
 
 def _is_fixed_average(layer: nn.Module) -> bool:
-    found: Any = (getattr(layer, name, None) for name in ('sampling_ratio', 'aligned', 'pool_mode'))
-    samples, aligned, mode = found
-    return bool(samples) and samples > 0 and aligned is True and mode == 'avg'
+    return isinstance(layer, RoIAlign) and layer.sampling_ratio > 0 and layer.aligned and layer.pool_mode == 'avg'
 
 
 def _roi_align(
@@ -94,11 +93,9 @@ def _neighbours(start: Tensor, end: Tensor, cells: Tensor, bins: int, samples: i
     low = places.floor()
     share = places - low
     weight = is_inside / samples
-    both = (
-        torch.stack([low, (low + 1).minimum(last)], -1).long(),
-        torch.stack([(1 - share) * weight, share * weight], -1),
-    )
-    return both[0].flatten(2), both[1].flatten(2)
+    cells = torch.stack([low, (low + 1).minimum(last)], -1).long()
+    weights = torch.stack([(1 - share) * weight, share * weight], -1)
+    return cells.flatten(2), weights.flatten(2)
 
 
 class _WeightedSums(torch.autograd.Function):
