@@ -13,6 +13,7 @@ from mmengine.config import Config
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import ArgumentError, InputError
+from icconv_mm.layers import ICConv2d
 from icconv_mm.runner import own_data, own_data_text
 from icconv_mm.runner.own_data import (
     LIBRARY,
@@ -89,8 +90,10 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     cfg = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=1, **options)
     assert cfg.model.backbone.base_channels == 24 and cfg.levels == [24, 48, 96, 192] and cfg.width == 48
     init_default_scope(LIBRARY[task])
-    parameters = sum(each.numel() for each in MODELS.build(cfg.model).parameters())
-    assert 1.5e6 < parameters < 3e6
+    model = MODELS.build(cfg.model)
+    assert 1.5e6 < sum(each.numel() for each in model.parameters()) < 3e6
+    layers = [each for each in model.modules() if isinstance(each, ICConv2d)]
+    assert layers and all(each.exported_convolutions == len(each.pattern) <= 4 for each in layers), 'whole blocks'
     assert default_backbone('classification') == 'ic_resnet50'
     monkeypatch.setattr(own_data, 'get_device', lambda: 'cuda')
     assert default_backbone(task) == 'ic_resnet50'
