@@ -13,7 +13,7 @@ visualizer = dict(type='icconv_mm.MultiTaskVisualizer', vis_backends=[dict(type=
 
 model = dict(
     # Boxes and masks are learned soonest and poses last from random weights, so these weights differ by so much.
-    loss_weights=dict(instance=0.25, semantic=3.0, pose=400.0),
+    loss_weights=dict(instance=0.25, semantic=6.0, pose=400.0),
     data_preprocessor=dict(seg_pad_val=0),  # class_weight has no 255
     # three stages of three quarters of the width for more steps in the same time
     backbone=dict(
@@ -49,7 +49,7 @@ model = dict(
 # small batches for more steps in the same time, read by the training's own process
 train_dataloader = dict(batch_size=4, num_workers=0, persistent_workers=False)
 optim_wrapper = dict(optimizer=dict(lr=2e-3))
-max_iters, warm_up = 900, 90
+max_iters, warm_up = 690, 69
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = _base_.iteration_hooks
 param_scheduler = [
