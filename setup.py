@@ -76,8 +76,7 @@ def make_extension(cuda: bool):
 
     # compiled against this torch and no other: the name keeps the builds of several environments apart
     name = 'icconv_mm._C_torch' + '_'.join(torch.__version__.split('.')[:2])
-    # ninja starts them in this order, and the longest must not come last
-    sources = sorted(sources_of('*.cpp'), key=lambda source: not {'simd', 'python'} & set(Path(source).parts))
+    sources = sources_of('*.cpp')
     # without it at::parallel_for is a loop on one thread
     compile_args, link_args = ['-O3', '-fopenmp'], openmp_library(Path(torch.__file__).parent / 'lib')
     if '-g' not in os.environ.get('CFLAGS', ''):
@@ -95,6 +94,11 @@ def make_extension(cuda: bool):
 
 def sources_of(pattern: str) -> list[str]:
     return [str(path) for path in sorted(Path('csrc').rglob(pattern))]
+
+
+def takes_long(source: str) -> bool:
+    """Whether a source must not be the last that ninja starts, when the other processors have nothing left to do."""
+    return not {'simd', 'python'}.isdisjoint(Path(source).parts)
 
 
 def openmp_library(torch_lib: Path) -> list[str]:
@@ -123,6 +127,13 @@ def extension_command() -> dict:
 
     class BuildOptional(BuildExtension):
         """Builds the operators; falls back to the CPU ones without CUDA, and to none without a working compiler."""
+
+        def build_extension(self, extension):
+            compile_all = self.compiler.compile  # of torch, which gives ninja the sources as setuptools has sorted them
+            self.compiler.compile = lambda sources, *rest, **options: compile_all(
+                sorted(sources, key=takes_long, reverse=True), *rest, **options
+            )
+            super().build_extension(extension)
 
         def run(self):
             with_cuda = any(source.endswith('.cu') for e in self.extensions for source in e.sources)

@@ -189,7 +189,7 @@ def readme() -> str:
 
 def test_figures_of_the_readme_on_the_demo():
     """Each range is over the runs of the page; times and sizes are on it."""
-    page = FOLDER / '2026-11-25-demo.md'
+    page = FOLDER / '2026-11-29-demo.md'
     _, (_, *runs), *_ = tables(page.read_text())
     ((_, *shown),) = tables(section('README.md', 'The demo'))
     assert len(shown) == len(runs[0]) - 1 == 4
