@@ -98,7 +98,7 @@ def sources_of(pattern: str) -> list[str]:
 
 def takes_long(source: str) -> bool:
     """Whether a source must not be the last that ninja starts, when the other processors have nothing left to do."""
-    return not {'simd', 'python'}.isdisjoint(Path(source).parts)
+    return not {'cuda', 'python', 'simd'}.isdisjoint(Path(source).parts)
 
 
 def openmp_library(torch_lib: Path) -> list[str]:
