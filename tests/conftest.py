@@ -17,6 +17,7 @@ import pytest
 import torch
 from reference import SHARED, Reference, folder_of
 from skips import allowed
+from torch.utils.data import _utils
 
 from icconv_mm import versions
 
@@ -30,6 +31,8 @@ try:
     from icconv_mm.registry import LIBRARIES
 except ImportError:  # torch alone: no runner, no scope
     DefaultScope, LIBRARIES = None, ()
+
+_utils.MP_STATUS_CHECK_INTERVAL = 0.2  # seconds that torch waits for a worker of a loader that is garbage: five
 
 REPO = Path(__file__).resolve().parents[1]
 

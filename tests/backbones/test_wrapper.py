@@ -71,7 +71,7 @@ def outputs(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize('name', BACKBONES)
 def test_the_dense_pattern_is_the_network(name):
     cfg, layers = BACKBONES[name]
-    x = torch.randn(2, 3, 128, 128).double()
+    x = torch.randn(2, 3, 96, 96).double()
     theirs = build(cfg)
     ours = build({'type': 'icconv_mm.ICBackbone', 'backbone': cfg, 'pattern': 'dense'})
     assert type(ours) is type(theirs)
@@ -89,7 +89,7 @@ def test_the_dense_pattern_is_the_network(name):
 @pytest.mark.parametrize('name', BACKBONES)
 def test_pyramidal_keeps_shapes_and_the_other_keys(name):
     cfg, _ = BACKBONES[name]
-    x = torch.randn(2, 3, 128, 128).double()
+    x = torch.randn(2, 3, 96, 96).double()
     theirs, ours = build(cfg), build({'type': 'icconv_mm.PyConvBackbone', 'backbone': cfg})
     assert type(ours) is type(theirs)
     assert [got.shape for got in outputs(ours, x)] == [want.shape for want in outputs(theirs, x)]

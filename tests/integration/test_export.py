@@ -46,6 +46,7 @@ POSE = 'pose/ae_ic-r18_miniature.py'
 CLASSIFIER = 'classification/pyconv-resnet18_8xb32-90e_in1k.py'
 SEGMENTOR = 'semantic_segmentation/fpn_ic-r18_miniature.py'
 AUGMENTED = dict(type='TestTimeAug', transforms=[[dict(type='Resize', scale=(64, 64))], [dict(type='PackSegInputs')]])
+SQUARE = dict(fixed=(128, 128))  # torch's exporter is slow where sizes are free
 ARRAYS = 'boxes', 'scores', 'labels', 'masks', 'seg_map', 'keypoints', 'probs'
 WITHOUT_TORCH = (
     'import sys\n'
@@ -303,7 +304,7 @@ def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkey
     monkeypatch.setattr(module, 'capture', disturbed)
     images = str(workspace.root / 'data/miniature/val')
     with pytest.raises(InputError, match=r'seg_map by .* \(limit 1e-05\) on .*; nothing is written'):
-        apis.export(workspace.config(SEGMENTOR), weights(SEGMENTOR), out=tmp_path / 'net.onnx', images=images)
+        apis.export(workspace.config(SEGMENTOR), weights(SEGMENTOR), **SQUARE, out=tmp_path / 'net.onnx', images=images)
     assert not list(tmp_path.iterdir())
 
 
@@ -371,7 +372,7 @@ def test_weights_that_cannot_be_exported(workspace, weights, change, message, tm
     images = str(workspace.root / 'data/miniature/val')
     checkpoint = unusual(weights(SEGMENTOR), change)
     with pytest.raises(InputError, match=message):
-        apis.export(workspace.config(SEGMENTOR), checkpoint, out=tmp_path / 'net.onnx', images=images)
+        apis.export(workspace.config(SEGMENTOR), checkpoint, **SQUARE, out=tmp_path / 'net.onnx', images=images)
     assert not list(tmp_path.iterdir())
 
 
