@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.dense_heads import (
     ATSSHead,
     FCOSHead,
@@ -127,13 +128,13 @@ def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: 
     is_box = scores > NONE
     moved = boxes
     if not nms.get('class_agnostic', False):  # by offsets, with mmcv's rounding
-        far = torch.where(is_box[..., None], boxes, torch.zeros_like(boxes)).amax((1, 2), keepdim=True) + 1
+        far = torch.where(is_box[..., None], boxes, 0.0).amax((1, 2), keepdim=True) + 1
         moved = boxes + groups[..., None].to(boxes.dtype) * far
     if nms.get('type') == 'soft_nms':
         scores = soft_nms(moved, scores, **_soft_settings(nms))
     else:
         keep = nms_mask(moved, scores, nms['iou_threshold'], NONE / 2)
-        scores = torch.where(keep > 0, scores, torch.full_like(scores, NONE))
+        scores = torch.where(keep > 0, scores, NONE)
     values, places = best(scores, count)
     return gather_rows(boxes, places), values, places
 
@@ -156,7 +157,12 @@ def decode_boxes(coder: nn.Module, priors: Tensor, deltas: Tensor, size: Tensor)
         return boxes
     least = getattr(coder, 'least_side', 0)
     low, less = boxes.new_tensor([0, 0, least, least]), boxes.new_tensor([least, least, 0, 0])
-    return torch.minimum(torch.maximum(boxes, low), size[:, [1, 0, 1, 0]][:, None] - less)
+    return torch.minimum(torch.maximum(boxes, low), _for_boxes(size, [1, 0, 1, 0]) - less)
+
+
+def _for_boxes(size: Tensor, columns: Sequence[int]) -> Tensor:
+    """Returns columns of ``size`` as ``[B, 1, 4]``."""
+    return size.index_select(1, torch.tensor(columns, device=size.device))[:, None]
 
 
 def _large(boxes: Tensor, least: float) -> Tensor:
@@ -186,23 +192,19 @@ def _one_stage(head: nn.Module, features: Sequence[Tensor], size: Tensor) -> tup
     cfg, parts = head.test_cfg, []
     for level, priors in enumerate(_priors(head, classes)):
         scores = _scores(head, classes[level])
-        count = scores.shape[-1]
         flat = scores.flatten(1)
-        flat = torch.where(flat > cfg.get('score_thr', 0), flat, torch.full_like(flat, NONE))
-        values, places = best(flat, cfg.nms_pre)
-        rows = places // count
-        chosen = priors[None].expand(flat.shape[0], -1, -1)
-        boxes = decode_boxes(
-            head.bbox_coder, gather_rows(chosen, rows), gather_rows(_rows(deltas[level], 4), rows), size
-        )
+        values, places = best(torch.where(flat > cfg.get('score_thr', 0), flat, NONE), cfg.nms_pre)
+        rows, labels = places // scores.shape[-1], places % scores.shape[-1]
         if factors:
             factor = _rows(factors[0][level], 1).sigmoid()
             values = torch.where(values > NONE, values * gather_rows(factor, rows)[..., 0], values)
-        parts.append((boxes, values, places % count))
-    boxes, scores, labels = (torch.cat(each, 1) for each in zip(*parts))
-    boxes = boxes * size[:, [2, 3, 2, 3]][:, None]
+        own = gather_rows(_rows(deltas[level], 4), rows)
+        parts.append((F.embedding(rows, priors), own, values, labels))
+    priors, deltas, scores, labels = (torch.cat(each, 1) for each in zip(*parts))
+    boxes = decode_boxes(head.bbox_coder, priors, deltas, size)
+    boxes = boxes * _for_boxes(size, [2, 3, 2, 3])
     if (least := cfg.get('min_bbox_size', -1)) >= 0:
-        scores = torch.where(_large(boxes, least), scores, torch.full_like(scores, NONE))
+        scores = torch.where(_large(boxes, least), scores, NONE)
     boxes, scores, places = suppressed(boxes, scores, labels, cfg.nms, cfg.max_per_img)
     return boxes, scores, labels.gather(1, places)
 
@@ -215,14 +217,12 @@ def _proposals(head: nn.Module, cfg: dict, features: Sequence[Tensor], size: Ten
     parts = []
     for level, priors in enumerate(_priors(head, classes)):
         values, rows = best(_scores(head, classes[level])[..., 0], cfg.nms_pre)
-        chosen = priors[None].expand(values.shape[0], -1, -1)
-        boxes = decode_boxes(
-            head.bbox_coder, gather_rows(chosen, rows), gather_rows(_rows(deltas[level], 4), rows), size
-        )
-        parts.append((boxes, values, torch.full_like(rows, level)))
-    boxes, scores, levels = (torch.cat(each, 1) for each in zip(*parts))
+        own = gather_rows(_rows(deltas[level], 4), rows)
+        parts.append((F.embedding(rows, priors), own, values, torch.full_like(rows, level)))
+    priors, deltas, scores, levels = (torch.cat(each, 1) for each in zip(*parts))
+    boxes = decode_boxes(head.bbox_coder, priors, deltas, size)
     if (least := cfg.get('min_bbox_size', -1)) >= 0:
-        scores = torch.where(_large(boxes, least), scores, torch.full_like(scores, NONE))
+        scores = torch.where(_large(boxes, least), scores, NONE)
     boxes, scores, _ = suppressed(boxes, scores, levels, cfg.nms, cfg.max_per_img)
     return boxes, scores
 
@@ -280,7 +280,7 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
         every = boxes[:, :, None].expand(-1, -1, kinds, -1).reshape(batch, -1, 4)
         boxes = decode_boxes(head.bbox_coder, every, deltas.reshape(batch, -1, 4), size)
     boxes = boxes.reshape(batch, -1, 4)
-    scale = size[:, [2, 3, 2, 3]][:, None]
+    scale = _for_boxes(size, [2, 3, 2, 3])
     if not with_masks:  # mmdet then scales before the suppression
         boxes = boxes * scale
     labels = torch.arange(kinds, device=boxes.device).expand(batch, count, -1).reshape(batch, -1)

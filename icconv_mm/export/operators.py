@@ -95,7 +95,7 @@ def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Returns the highest ``count`` of scores ``[B, N]`` and their indices, padded with :data:`NONE` at index 0."""
     filled = F.pad(scores, (0, count), value=NONE)
     values, places = filled.topk(count, 1)
-    return values, torch.where(values > NONE, places, torch.zeros_like(places))
+    return values, torch.where(values > NONE, places, 0)
 
 
 # --- pooling by operators that every runtime has, of maps of any size

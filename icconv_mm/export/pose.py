@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmpose.models.heads import RTMOHead
 from mmpose.models.pose_estimators import BottomupPoseEstimator
 from mmpose.structures.bbox import bbox_xyxy2cs
@@ -114,12 +115,12 @@ class RTMOOutputs(nn.Module):
         priors, strides = torch.cat(priors), torch.cat(strides)
         scores = head._flatten_predictions(classes).sigmoid().amax(-1)
         boxes = head.decode_bbox(head._flatten_predictions(boxes), priors, strides)
-        scores = torch.where(scores > cfg.get('score_thr', 0.01), scores, torch.full_like(scores, NONE))
+        scores = torch.where(scores > cfg.get('score_thr', 0.01), scores, NONE)
         keep = nms_mask(boxes, scores, cfg.get('nms_thr', 1.0), NONE / 2)
-        scores, places = best(torch.where(keep > 0, scores, torch.full_like(scores, NONE)), _MOST_PEOPLE)
+        scores, places = best(torch.where(keep > 0, scores, NONE), _MOST_PEOPLE)
         boxes = gather_rows(boxes, places).flatten(0, 1)
         vectors = gather_rows(head._flatten_predictions(vectors), places)
-        grids = gather_rows(priors[None].expand(scores.shape[0], -1, -1), places).flatten(0, 1)
+        grids = F.embedding(places.flatten(), priors)
         corners = torch.cat(bbox_xyxy2cs(boxes, head.bbox_padding), 1)
         found = head.dcc.forward_test(vectors.flatten(0, 1), corners, grids)
         visible = gather_rows(head._flatten_predictions(visible).sigmoid(), places)
