@@ -87,6 +87,7 @@ _TYPES = {
     'runner.optimizers': ('FusedAdamW',),
     'hooks.checkpoint_checks': ('CheckpointMatchHook', 'DeployHook'),
     'hooks.randomness': ('ResumableRandomnessHook',),
+    'hooks.pipelines': ('LastEpochsHook',),
     'hooks.saving': ('AtomicCheckpointHook', 'CopyAnnotationsHook'),
     'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
     'tasks.detection': (

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 from icconv_mm.errors import InputError
 from icconv_mm.registry import HOOKS
@@ -45,7 +46,9 @@ class ResumableRandomnessHook(Hook):
         interval = self.interval or next((hook.interval for hook in saving if hook.interval > 0), None)
         loop = runner.train_loop
         if interval and not isinstance(loop, EpochBasedTrainLoop) and hasattr(loop, 'dataloader_iterator'):
-            loop.dataloader_iterator = _RestartingIterator(loop.dataloader_iterator, interval, runner.seed)
+            loop.dataloader_iterator = _RestartingIterator(
+                loop.dataloader_iterator, interval, runner.seed, loop.dataloader
+            )
 
     def before_train_epoch(self, runner: Runner) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.epoch > 0:
@@ -55,6 +58,7 @@ class ResumableRandomnessHook(Hook):
             init = loader.worker_init_fn
             if isinstance(init, partial) and 'seed' in init.keywords:
                 loader.worker_init_fn = partial(init.func, *init.args, **{**init.keywords, 'seed': seed % 2**31})
+            clear_caches(loader)
             if loader.persistent_workers and loader._iterator is not None:
                 loader._iterator = None  # holds the persistent workers; the loader makes a new one for the next epoch
 
@@ -65,8 +69,9 @@ class _RestartingIterator:
     It counts batches from the start of the run, also while mmengine skips the batches that a resumed run has seen.
     """
 
-    def __init__(self, iterator, interval: int, seed: int) -> None:
+    def __init__(self, iterator, interval: int, seed: int, loader: DataLoader) -> None:
         self._iterator, self._interval, self._seed, self._count = iterator, interval, seed, 0
+        self._loader = loader
 
     def __iter__(self) -> Iterator:
         return self
@@ -74,6 +79,7 @@ class _RestartingIterator:
     def __next__(self) -> Any:
         if self._count and self._count % self._interval == 0:
             restart_generators(derived_seed(self._seed, self._count))
+            clear_caches(self._loader)
         self._count += 1
         return next(self._iterator)
 
@@ -81,6 +87,13 @@ class _RestartingIterator:
         """Loads and drops batches: onedl-mmengine calls it to resume, and the workers' generators must advance."""
         for _ in range(num_iters):
             next(self)
+
+
+def clear_caches(loader: DataLoader) -> None:
+    """Clears the images that mmdet's ``CachedMosaic`` and ``CachedMixUp`` keep, which a resumed run would not have."""
+    for transform in getattr(getattr(loader.dataset, 'pipeline', None), 'transforms', ()):
+        if hasattr(transform, 'results_cache'):
+            transform.results_cache.clear()
 
 
 def derived_seed(seed: int, position: int) -> int:

@@ -361,6 +361,9 @@ class BudgetHook(Hook):
         else:
             loop._max_iters = length
         runner.logger.info(f'{self.costs.step:.2g} s a step: the training ends after {length} instead')
+        for hook in runner.hooks:
+            if hasattr(hook, 'switch_epoch'):  # mmdet's PipelineSwitchHook
+                hook.switch_epoch = round(ratio * hook.switch_epoch)
         if length > done and self.schedulers and not _depends_on_metrics(runner.param_schedulers):
             for scheduler in walk_dicts(self.schedulers):
                 stretch(scheduler, kind_of(scheduler), ratio)

@@ -23,6 +23,8 @@ from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and at most a tenth of the training
 _LEAST_CROP = 256  # pixels
+_LEAST_OF_MOSAIC = 40  # images: a process puts none together before its fifth
+_WHOLE = 5300  # images that the last epochs see; a mosaic before them helps, in their place it harms
 _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
 _BACKBONE = re.compile(r'^# backbone: (\w+)$', re.MULTILINE)
@@ -230,6 +232,9 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''
     is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1
+    is_mosaic = chosen.base_channels < 64 and most >= _LEAST_OF_MOSAIC
+    yield 'mosaic', is_mosaic, 'whether the first epochs see parts of four images at once'
+    yield 'whole_epochs', -(-_WHOLE // most), 'the last ones, which see whole images'
     yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small image'
     yield 'epochs', chosen.epochs, ''
     yield 'learning_rate', chosen.rate, ''
@@ -267,4 +272,5 @@ def _stopping(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]
         yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'
     if chosen.patience is not None:
         rule = f"dict(type='EarlyStoppingHook', monitor={best!r}, rule='greater', patience={chosen.patience})"
-        yield f'custom_hooks = [{rule}]'
+        sign = '+=' if chosen.task == 'detection' else '='
+        yield f'custom_hooks {sign} [{rule}]'

@@ -7,18 +7,33 @@ from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from icconv_mm.hooks.randomness import ResumableRandomnessHook
 
 
+class Mixing:
+    """Mixes a sample with those before it, as mmdet's ``CachedMosaic`` does."""
+
+    def __init__(self):
+        self.results_cache = []
+
+    def __call__(self, item):
+        self.results_cache.append(item['inputs'])
+        return {'inputs': torch.stack(self.results_cache).mean(0)}
+
+
 class Noise(BaseDataset):
-    """Six samples, each of them noise that is drawn anew whenever it is asked for."""
+    """Six samples, each of them noise that is drawn anew whenever it is asked for, mixed with those before it."""
+
+    def __init__(self):
+        super().__init__(pipeline=[Mixing()])
 
     def load_data_list(self):
         return [{'index': i} for i in range(6)]
 
     def prepare_data(self, idx):
-        return {'inputs': torch.tensor([float(idx), np.random.rand(), torch.rand(()).item()])}
+        return self.pipeline({'inputs': torch.tensor([float(idx), np.random.rand(), torch.rand(()).item()])})
 
 
 class Model(BaseModel):
@@ -117,10 +132,10 @@ def test_skipping_leaves_the_generators_where_loading_does():
         while True:
             yield np.random.rand()
 
-    loaded = _RestartingIterator(draws(), 3, seed=1)
+    loaded = _RestartingIterator(draws(), 3, seed=1, loader=DataLoader([]))
     expected = [next(loaded) for _ in range(9)][6:]
     np.random.seed(99)
-    skipped = _RestartingIterator(draws(), 3, seed=1)
+    skipped = _RestartingIterator(draws(), 3, seed=1, loader=DataLoader([]))
     skipped.skip_iter(6)
     assert [next(skipped) for _ in range(3)] == expected
 

@@ -51,6 +51,14 @@ class TickingHook(Hook):
         CLOCK.now += self.val
 
 
+@HOOKS.register_module(force=True)
+class SwitchHook(Hook):
+    """Has an epoch, as mmdet's ``PipelineSwitchHook`` has."""
+
+    def __init__(self, switch_epoch):
+        self.switch_epoch = switch_epoch
+
+
 @pytest.fixture
 def ticking(cfg, monkeypatch):
     """The config of a run by epochs of three steps, whose validation takes three batches."""
@@ -138,12 +146,16 @@ def test_a_smaller_size_is_offered(ticking):
     ],
 )
 def test_a_training_keeps_to_its_time(ticking, tmp_path, by_epoch, changes):
-    """It validates and saves at its end, to which the learning rate has fallen."""
-    given = Budget('300s', CLOCK)
-    runner = train(as_run(ticking(by_epoch, **changes)), time=given)
+    """It validates and saves at its end, to which the learning rate has fallen; a pipeline switches on the way."""
+    given, run = Budget('300s', CLOCK), as_run(ticking(by_epoch, **changes))
+    switch = dict(type='SwitchHook', switch_epoch=run.cfg.train_cfg['max_epochs' if by_epoch else 'max_iters'] // 2)
+    run.cfg.custom_hooks = [*run.cfg.get('custom_hooks', ()), switch]
+    runner = train(run, time=given)
+    (switched,) = (hook.switch_epoch for hook in runner.hooks if isinstance(hook, SwitchHook))
     assert 0.75 * 300 < given.spent <= 300
     done = runner.epoch if by_epoch else runner.iter
     assert done == (runner.max_epochs if by_epoch else runner.max_iters)
+    assert switched == pytest.approx(done / 2, rel=0.05)
     name = f'{"epoch" if by_epoch else "iter"}_{done}.pth'
     assert (tmp_path / 'last_checkpoint').read_text().endswith(name) and (tmp_path / name).is_file()
     rates = TickingHook.rates

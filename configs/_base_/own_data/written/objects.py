@@ -26,13 +26,16 @@ load['with_mask'] = True
 metric.append('segm')
 # --- all ---
 
+varied = [
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion', brightness_delta=16, contrast_range=(0.8, 1.2), hue_delta=6),
+    dict(type='PackDetInputs'),
+]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     load,
     dict(type='RandomResize', scale=(size, size), ratio_range=(0.8, 1.2), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion', brightness_delta=16, contrast_range=(0.8, 1.2), hue_delta=6),
-    dict(type='PackDetInputs'),
+    *varied,
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -48,3 +51,19 @@ test_set = dict(val_set, ann_file=test_ann_file)
 val_batch_size = 1
 val_evaluator = dict(type='CocoMetric', ann_file=val_ann_file, metric=metric, classwise=num_classes > 1)
 test_evaluator = dict(val_evaluator, ann_file=test_ann_file)
+# --- detection ---
+
+mosaic_pipeline = [
+    dict(type='LoadImageFromFile'),
+    load,
+    dict(type='Resize', scale=(size, size), keep_ratio=True),
+    dict(type='CachedMosaic', img_scale=(size, size)),
+    dict(type='RandomResize', scale=(2 * size, 2 * size), ratio_range=(0.56, 1.1), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(size, size), allow_negative_crop=True),
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), keep_empty=False),  # slivers of objects that are cut
+    *varied,
+]
+custom_hooks = []
+if mosaic:
+    train_set['pipeline'] = mosaic_pipeline
+    custom_hooks.append(dict(type='icconv_mm.LastEpochsHook', epochs=whole_epochs, pipeline=train_pipeline))
