@@ -25,6 +25,7 @@ IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')  # f
 ANNOTATION_SUFFIXES = ('.json', '.xml', '.yaml', '.yml', '.txt', '.csv')
 _SPLIT = re.compile(r'(?<![a-z])(train|val|dev|test)(?:ing|id|idation)?(?:set|images)?(?![a-z])')
 _RUNS = 'work_dirs'  # folder of training runs, if one was started in the folder of the images
+_DRAWN = 'vis'  # folder of images with predictions drawn on them, beside the predictions
 _FOLDERS_OF_LABELS = ('annotations', 'annotation', 'labels')
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # tags of TIFF and EXIF
 _DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data would keep 4 bits
@@ -187,6 +188,11 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
+def _has_predictions(names: Sequence[str]) -> bool:
+    """Returns whether a folder has results of ``icconv predict``."""
+    return any(each.startswith('images.') and each.replace('images', 'predictions', 1) in names for each in names)
+
+
 class Files:
     """The files below a folder, walked once.
 
@@ -246,6 +252,7 @@ class Files:
             except OSError as error:
                 self.warnings.append((str(folder), f'cannot be read ({error.strerror}): left out'))
                 continue
+            left_out = {_RUNS, *([_DRAWN] if _has_predictions([each.name for each in entries]) else [])}
             for entry in entries:
                 if entry.name.startswith('.'):
                     continue
@@ -253,7 +260,7 @@ class Files:
                     shown = os.fsencode(entry.path).decode(errors='backslashreplace')
                     self.warnings.append((shown, 'its name is not UTF-8: left out'))
                 elif _is(entry.is_dir):
-                    if not entry.name.startswith('__MACOSX') and entry.name != _RUNS:
+                    if not entry.name.startswith('__MACOSX') and entry.name not in left_out:
                         (links if entry.is_symlink() else waiting).append(Path(entry.path))
                     if entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
                         self.warnings.append((entry.path, 'is a folder, called like a file: not read'))

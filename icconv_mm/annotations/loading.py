@@ -173,6 +173,10 @@ def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
         candidates = map(Path, glob.glob(str(inputs), recursive=True))
     found = images_among(candidates)
     if not found:
+        if not path.is_dir() and not glob.has_magic(str(inputs)):
+            raise MissingFileError(f'no such file or folder: {inputs}')
         kind = 'in the folder' if path.is_dir() else 'matches'
-        raise MissingFileError(f'no image ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}')
+        below = path.is_dir() and any(images_among([each]) for each in path.rglob('*'))
+        more = f"; folders in it have some: '{path}/**/*'" if below else ''
+        raise MissingFileError(f'no image ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}{more}')
     return found

@@ -69,8 +69,10 @@ class ExportedPredictor:
     """
 
     def __init__(self, file: str, device: str | None = None) -> None:
-        with naming(file, RuntimeInputError):
+        try:
             self.session = Session(file, device=device)
+        except RuntimeInputError as error:  # names the file
+            raise InputError(str(error)) from None
         self.task, self.dataset_meta = self, {}
 
     def parts(self, dataset_meta: Mapping[str, Any]) -> dict[str, tuple[ExportedTask, dict]]:

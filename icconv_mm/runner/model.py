@@ -169,7 +169,7 @@ class LoadedModel:
             InputError: An image cannot be used.
         """
         is_one = isinstance(images, (str, Path, np.ndarray))
-        given = [_checked(each) for each in ([images] if is_one else images)]
+        given = [_checked(each) for each in ([images] if is_one or not isinstance(images, Iterable) else images)]
         results = [Result(*found, self.descriptions) for found in self._predict(given, batch_size)]
         return results[0] if is_one else results
 

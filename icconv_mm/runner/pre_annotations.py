@@ -41,8 +41,8 @@ def write_pre_annotations(
     folder: Path,
     score_thr: float | None,
     copy: bool,
-) -> Path:
-    """Writes the predictions of a task for another tool, logs what its format cannot hold, and returns the folder.
+) -> bool:
+    """Writes the predictions of a task for another tool, logs what its format cannot hold, and returns whether any is.
 
     Args:
         to: ``'coco'``, ``'yolo'``, ``'labelstudio'`` or ``'cvat'``.
@@ -63,13 +63,16 @@ def write_pre_annotations(
         numbers = {part.image_ids[path] for path in images}
         shown = (each for each in part.records if each['score'] >= least[each['category_id']])
         renamed.records.extend(each for each in shown if each['image_id'] in numbers)
+        if not renamed.records:
+            print_log(f'{folder}: not written, as no object scores as much as those that are drawn', 'current')
+            return False
         written = renamed.write(Path(temporary), own)
         dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
         before = len(dataset.warnings)
         getattr(dataset, f'to_{to}')(folder, copy=copy)
     for _, message in dataset.warnings[before:]:
         print_log(f'{folder}: {message}', 'current', logging.WARNING)
-    return folder
+    return True
 
 
 def _by_absolute(numbers: Mapping[Path, int]) -> dict[Path, int]:

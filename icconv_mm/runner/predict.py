@@ -1,6 +1,8 @@
 """Predicts images, draws the predictions, and writes them as COCO results with the image and category ids."""
 
 import itertools
+import json
+import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +51,8 @@ from icconv_mm_runtime.drawing import LONGEST, draw, file_name
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import tile_corners
 
+_LEAST_TILE = 32  # pixels; of smaller ones an image has thousands
+
 
 class Predictor:
     """Predicts image files with a model of any task.
@@ -93,7 +97,7 @@ class Predictor:
             if '' not in self.task.parts(self.dataset_meta):
                 raise ArgumentError('palette', 'a network for several tasks takes none: each task has its own colours')
             self.dataset_meta['palette'] = palette
-        self.model.to(device or get_device()).eval()
+        self.model.to(_device(device)).eval()
         self.model.dataset_meta = self.dataset_meta
         self._features: ImageFeatures | None = None
 
@@ -203,6 +207,22 @@ class Predictor:
         write_image(self.drawn(Path(path), sample, score_thr), Path(out_file))
 
 
+def _device(given: str | None) -> torch.device:
+    """Returns the device of a name; an accelerator, if there is one, without a name.
+
+    Raises:
+        ArgumentError: It cannot be used.
+    """
+    if given is None:
+        return torch.device(get_device())
+    try:
+        device = torch.device(given)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter without a driver
+        raise ArgumentError('device', f'{given}: {message_of(error).splitlines()[0]}') from None
+    return device
+
+
 def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns masks [n, h, w] or a segmentation map [h, w] in another size, by the nearest pixel."""
     if labels.shape[-2:] == tuple(size):
@@ -307,6 +327,7 @@ def infer(
         FailedImagesError: Some images cannot be read or predicted; the results of the others are written.
         InputError, ...: As :class:`Predictor`.
     """
+    _check_numbers(score_thr, json_score_thr, batch_size, tile)
     if pick is not None:
         check_pick(pick, checkpoint, tile, shard)
     with tempfile.TemporaryDirectory(prefix='icconv_mm_') as fetched:
@@ -330,7 +351,11 @@ def infer(
             return _predict_video(predictor, video, parts, Path(out_dir), score_thr, json_score_thr, batch_size, draw)
         names = _unique_names(paths)
         copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
-        shards = shard and Shards(Path(out_dir), shard, checkpoint, [json_score_thr, ann_file, tile, *paths])
+        shards = None
+        if shard:
+            settings = [score_thr, json_score_thr, ann_file, tile, to, _of_config(cfg), *map(_state, paths)]
+            shards = Shards(Path(out_dir), shard, checkpoint, settings)
+        listed = _listed_names(paths)
         paths = shards.share(paths) if shards else paths
         out, images, failures = Path(out_dir), {}, {}
         unsure: dict[Path, tuple[float, np.ndarray]] = {}
@@ -351,7 +376,7 @@ def infer(
             if isinstance(sample, Exception):
                 failures[path] = sample
                 continue
-            images[path] = _about(path, sample)
+            images[path] = _about(listed[path], sample)
             for part in parts:
                 part.add(path, sample, json_score_thr)
             if pick is not None:
@@ -359,7 +384,7 @@ def infer(
         if failures and not images and not any(isinstance(error, UserError) for error in failures.values()):
             raise next(iter(failures.values()))  # not the fault of the images
         written = {'vis': out / 'vis'} if draw and images else {}
-        if not shards or shards.join(images, parts):
+        if not shards or shards.join(images, parts, not failures):
             for part in parts:
                 written |= part.write(out, images)
             corrected = images
@@ -370,11 +395,22 @@ def infer(
                 written |= write_picks(out, [(path, unsure[path][0]) for path in chosen], drawings)
                 corrected = {path: images[path] for path in chosen}
             for part in parts:
-                if (folder := folders.get(part.name)) is not None:
-                    written[folder.name] = write_pre_annotations(to, part, corrected, folder, score_thr, copy)
+                folder = folders.get(part.name)
+                if folder is not None and write_pre_annotations(to, part, corrected, folder, score_thr, copy):
+                    written[folder.name] = folder
     if failures:
         raise FailedImagesError(failures, len(paths), out)
     return written
+
+
+def _check_numbers(score_thr: float | None, json_score_thr: float, batch_size: int, tile: int | None) -> None:
+    for name, value in (('score_thr', score_thr), ('json_score_thr', json_score_thr)):
+        if value is not None and not 0 <= value <= 1:
+            raise ArgumentError(name, f'expected a score from 0 to 1, got {value}')
+    if batch_size < 1:
+        raise ArgumentError('batch_size', f'expected 1 or more, got {batch_size}')
+    if tile is not None and tile < _LEAST_TILE:
+        raise ArgumentError('tile', f'expected {_LEAST_TILE} pixels or more, got {tile}')
 
 
 def _predictor(cfg: Any, checkpoint: str, device: str | None, palette: Any) -> 'Predictor | ExportedPredictor':
@@ -386,9 +422,27 @@ def _predictor(cfg: Any, checkpoint: str, device: str | None, palette: Any) -> '
     return ExportedPredictor(checkpoint, device)
 
 
-def _about(path: Path, sample: Any) -> dict[str, Any]:
+def _about(name: str, sample: Any) -> dict[str, Any]:
     height, width = (int(side) for side in sample.ori_shape[:2])
-    return {'file_name': path.name, 'width': width, 'height': height}
+    return {'file_name': name, 'width': width, 'height': height}
+
+
+def _listed_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Returns each image's path from the folder that holds all."""
+    folder = os.path.commonpath([path.parent.absolute() for path in paths])
+    return {path: path.absolute().relative_to(folder).as_posix() for path in paths}
+
+
+def _state(path: Path) -> str:
+    """Returns what changes with an image file."""
+    state = path.stat() if path.is_file() else None
+    return f'{path} {state and (state.st_size, int(state.st_mtime))}'
+
+
+def _of_config(given: TaskRun | Config | str | Path | None) -> str:
+    """Returns what predictions depend on in a config; nothing for an exported file."""
+    parts = {} if given is None else {key: as_run(given).cfg.get(key) for key in ('model', 'test_dataloader')}
+    return json.dumps(parts, default=lambda value: type(value).__name__, sort_keys=True)
 
 
 def _predict_video(
@@ -407,7 +461,7 @@ def _predict_video(
     try:
         for batch in _batches(video, batch_size):
             for frame, (_, sample) in zip(batch, predictor.predict(batch, batch_size)):
-                images[frame.path] = _about(frame.path, sample)
+                images[frame.path] = _about(frame.path.name, sample)
                 for part in parts:
                     part.image_ids[frame.path] = len(images)
                     part.add(frame.path, sample, json_score_thr)

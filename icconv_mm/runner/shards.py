@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
+
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import write_json
 from icconv_mm.runner.coco_results import CocoResults
@@ -42,17 +44,23 @@ class Shards:
         """Returns the images of this process, which are one after the other."""
         return paths[len(paths) * (self.number - 1) // self.count : len(paths) * self.number // self.count]
 
-    def join(self, images: dict[Path, dict], parts: Sequence[CocoResults]) -> bool:
+    def join(self, images: dict[Path, dict], parts: Sequence[CocoResults], is_complete: bool) -> bool:
         """Leaves the results of this process for the last one; returns whether it is the last, and has those of all.
+
+        The parts stay where they are if images of one have failed: its process can run again.
 
         Args:
             images: Information about each image, to which that of the others is added.
             parts: The results of each task, to which those of the others are added, in the order of the images.
+            is_complete: Whether no image of this process has failed.
         """
         about = {str(path): own for path, own in images.items()}
-        write_json(self.folder / f'{self.number}.json', {'images': about, 'parts': [each.records for each in parts]})
+        own = {'images': about, 'parts': [each.records for each in parts], 'is_complete': is_complete}
+        write_json(self.folder / f'{self.number}.json', own)
         names = [f'{number}.json' for number in range(1, self.count + 1)]
-        if not all((self.folder / name).is_file() for name in names):
+        there = [name for name in names if (self.folder / name).is_file()]
+        if len(there) < self.count:
+            print_log(f'{len(there)} of {self.count} parts are there; the last one writes the files', 'current')
             return False
         joining = self.folder.with_suffix('.joining')
         try:
@@ -65,8 +73,12 @@ class Shards:
         for name in names:
             content = json.loads((joining / name).read_bytes())
             images |= {Path(path): own for path, own in content['images'].items()}
+            is_complete &= content['is_complete']
             for part, records in zip(parts, content['parts'], strict=True):
                 part.records.extend(records)
+        if not is_complete:
+            os.rename(joining, self.folder)
+            return True
         shutil.rmtree(joining)
         with suppress(OSError):  # shards of other settings are there
             joining.parent.rmdir()

@@ -12,6 +12,8 @@ from icconv_mm_runtime.results import Predictions
 
 # ByteTrack (2110.06864, section 3) ignores boxes that score less; the library would continue tracks with them.
 _LEAST_SCORE = 0.1
+# A soft suppression leaves boxes that overlap better ones, and lost tracks would go on with them.
+_IOU = 0.5
 
 
 class Tracker:
@@ -47,7 +49,7 @@ class Tracker:
         for label in sorted({*self._by_label, *labels[kept].tolist()}):
             places = np.flatnonzero(kept & (labels == label))
             objects = Detections(boxes[places], confidence=scores[places], data={'place': places})
-            tracked = self._tracker(label).update(objects)
+            tracked = self._tracker(label).update(objects.with_nms(_IOU, class_agnostic=True))
             for place, number in zip(tracked.data.get('place', ()), tracked.tracker_id, strict=True):
                 if number >= 0:
                     tracks[place] = self._numbers.setdefault((label, int(number)), len(self._numbers) + 1)

@@ -129,12 +129,26 @@ def test_predictions_become_pre_annotations(tmp_path, ending):
     (tmp_path / f'images{ending}').write_text(json.dumps(dict(images=images, categories=[dict(id=3, name='cat')])))
     result = dict(image_id=1, category_id=3, bbox=[4, 6, 20, 16], score=0.8)
     (tmp_path / f'predictions{ending}').write_text(json.dumps([result]))
+    (tmp_path / 'vis').mkdir()
+    Image.fromarray(labelled.image(1)).save(tmp_path / 'vis/a.png')  # with the predictions drawn on it
     dataset = annotations.read(tmp_path / f'predictions{ending}')
-    ((_, found),) = dataset.annotations()
+    ((image, found),) = dataset.annotations()
+    assert image.path == tmp_path / 'a.png'
     assert (found.name, found.box, found.score) == ('cat', [4, 6, 20, 16], 0.8)
     (task,) = json.loads((dataset.to_labelstudio(tmp_path / 'out') / 'tasks.json').read_text())
     assert task['annotations'] == [] and task['predictions'][0]['score'] == 0.8
     assert task['predictions'][0]['result'][0]['value']['rectanglelabels'] == ['cat']
+
+
+def test_drawn_predictions_are_no_images(tmp_path):
+    (tmp_path / 'vis').mkdir()
+    Image.fromarray(labelled.image(0)).save(tmp_path / 'vis/a.png')
+    images = [dict(id=1, file_name='a.png', width=labelled.SIZE[0], height=labelled.SIZE[1])]
+    (tmp_path / 'images.json').write_text(json.dumps(dict(images=images, categories=[dict(id=3, name='cat')])))
+    result = dict(image_id=1, category_id=3, bbox=[4, 6, 20, 16], score=0.8)
+    (tmp_path / 'predictions.json').write_text(json.dumps([result]))
+    with pytest.raises(DatasetError, match=r'none of the 1 images that its annotations name is there'):
+        annotations.read(tmp_path / 'predictions.json')
 
 
 def test_polygons_are_the_edges_of_the_pixels():

@@ -1,6 +1,7 @@
 """``icconv predict``: with an exported file, for other tools, and by several processes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -84,26 +85,60 @@ def test_more_shards_than_images(folder, whole, tmp_path):
 
 
 def test_shards_of_another_run_are_not_joined(folder, whole, tmp_path):
-    predict(folder, tmp_path, '--shard', '1/2', '--no-draw', '--json-score-thr', '2')
+    predict(folder, tmp_path, '--shard', '1/2', '--no-draw', '--json-score-thr', '1')
     predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
     assert files(tmp_path) == {}
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
     assert files(tmp_path) == files(whole)
 
 
+def test_shards_of_changed_images_are_not_joined(folder, tmp_path):
+    images = tmp_path / 'images'
+    shutil.copytree(folder / 'images', images)
+    words = 'predict', str(folder / 'network.onnx'), str(images), '--out-dir', str(tmp_path / 'out'), '--no-draw'
+    commands.main([*words, '--shard', '1/2'])
+    cv2.imwrite(str(images / '0.png'), np.zeros((24, 32, 3), np.uint8))
+    commands.main([*words, '--shard', '2/2'])
+    assert files(tmp_path / 'out') == {}
+    commands.main([*words, '--shard', '1/2'])
+    (first, *_) = json.loads((tmp_path / 'out/images.boxes.json').read_text())['images']
+    assert (first['width'], first['height']) == (32, 24)
+
+
+def test_images_of_equal_names_are_told_apart(folder, tmp_path):
+    for name in ('a', 'b/c'):
+        (tmp_path / 'images' / name).mkdir(parents=True)
+        shutil.copy(folder / 'images/0.png', tmp_path / 'images' / name / '0.png')
+    pattern = str(tmp_path / 'images/**/*.png')
+    commands.main(['predict', str(folder / 'network.onnx'), pattern, '--out-dir', str(tmp_path / 'out'), '--no-draw'])
+    images = json.loads((tmp_path / 'out/images.boxes.json').read_text())['images']
+    assert [each['file_name'] for each in images] == ['a/0.png', 'b/c/0.png']
+
+
 def test_a_shard_with_an_image_that_cannot_be_read(folder, whole, tmp_path):
-    """It costs no other image, and the last process writes the rest."""
-    (folder / 'images/3a.png').write_bytes(b'no image')
-    said = []
-    for number in (1, 2, 3):
-        try:
-            predict(folder, tmp_path, '--shard', f'{number}/3', '--no-draw')
-        except SystemExit as error:
-            said.append(str(error))
-    (folder / 'images/3a.png').unlink()
-    assert len(said) == 1 and 'error: 1 of 3 images failed' in said[0] and '3a.png' in said[0]
-    names = [image['file_name'] for image in json.loads((tmp_path / 'images.map.json').read_text())['images']]
-    assert names == [f'{number}.png' for number in range(COUNT)]
+    """It costs no other image, the last process writes the rest, and the shard can run again."""
+    bad, said = folder / 'images/3a.png', []
+
+    def names():
+        return [image['file_name'] for image in json.loads((tmp_path / 'images.map.json').read_text())['images']]
+
+    bad.write_bytes(b'no image')
+    try:
+        for number in (1, 2, 3):
+            try:
+                predict(folder, tmp_path, '--shard', f'{number}/3', '--no-draw')
+            except SystemExit as error:
+                said.append(str(error))
+                failed = number
+        assert len(said) == 1 and 'error: 1 of 3 images failed' in said[0] and '3a.png' in said[0]
+        assert names() == [f'{number}.png' for number in range(COUNT)]
+        state = bad.stat()
+        bad.write_bytes(b'no image'[: state.st_size])  # the same file for all that the other processes know
+        with pytest.raises(SystemExit, match='1 of 3 images failed'):
+            predict(folder, tmp_path, '--shard', f'{failed}/3', '--no-draw')
+        assert names() == [f'{number}.png' for number in range(COUNT)]
+    finally:
+        bad.unlink()
 
 
 @pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
@@ -154,6 +189,28 @@ def test_other_tools_get_what_is_drawn(folder, tmp_path):
 def test_what_an_exported_file_does_not_have(folder, tmp_path, words, message):
     with pytest.raises(SystemExit, match=message):
         predict(folder, tmp_path, *words)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--score-thr', '2'], '--score-thr: expected a score from 0 to 1, got 2.0'),
+        (['--score-thr', 'nan'], '--score-thr: expected a score from 0 to 1, got nan'),
+        (['--json-score-thr', '-1'], '--json-score-thr: expected a score from 0 to 1, got -1.0'),
+        (['--batch-size', '0'], '--batch-size: expected 1 or more, got 0'),
+        (['--tile', '10'], '--tile: expected 32 pixels or more, got 10'),
+    ],
+    ids=str,
+)
+def test_numbers_that_can_find_nothing(folder, tmp_path, words, message):
+    with pytest.raises(SystemExit, match=message):
+        predict(folder, tmp_path, *words)
+
+
+def test_nothing_is_written_for_other_tools_where_nothing_is_drawn(folder, whole, tmp_path, capsys):
+    predict(folder, tmp_path, '--to', 'coco', '--no-draw', '--score-thr', '1')
+    assert files(tmp_path) == files(whole) and not (tmp_path / 'coco.boxes').exists()
+    assert 'coco' not in capsys.readouterr().out
 
 
 def test_a_map_is_not_for_other_tools(folder, tmp_path):

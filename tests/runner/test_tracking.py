@@ -62,6 +62,13 @@ def test_a_track_goes_on_with_a_lower_score_but_not_with_noise(score, number):
     assert tracks_of([*[frame((100, 0.9, 0))] * 3, *[frame((100, score, 0))] * 3])[-1] == [number]
 
 
+def test_a_lost_track_does_not_go_on_with_a_box_beside_a_better_one():
+    """A soft suppression leaves them."""
+    both = [frame((100, 0.9, 0), (150, 0.9, 0))] * 4
+    found = tracks_of([*both, *[frame((100, 0.9, 0), (112, 0.2, 0))] * 4])
+    assert found[3] == [1, 2] and found[-1] == [1, 0]
+
+
 def test_trackers_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, 'trackers', None)
     monkeypatch.setattr('icconv_mm.runner.tracking.is_installed', lambda _: False)

@@ -94,7 +94,7 @@ def test_images_are_normalized_as_the_config_says(tmp_path):
     (batch,) = read_images(tmp_path, Config.fromstring(CONFIG, '.py'), longest=20)
     assert batch.shape == (1, 3, 10, 20)
     assert torch.equal(batch[0, :, 0, 0], torch.tensor([(30 - 1) / 2, (20 - 2) / 2, (10 - 3) / 4]))
-    with pytest.raises(FileNotFoundError, match='no image'):
+    with pytest.raises(FileNotFoundError, match='no such file or folder'):
         list(read_images(tmp_path / 'none', Config()))
     (tmp_path / 'b.png').write_bytes(b'no image')
     with pytest.raises(ImageFileError, match=r'b\.png: cannot be decoded'):

@@ -43,6 +43,8 @@ def _tasks(path: Path, files: Files) -> Dataset:
                 dataset.missing.append(f'{where}: {name}')
             elif results is not None:
                 chosen.append((where, location, results))
+    if not chosen and any(isinstance(task, dict) and task.get('predictions') for task in tasks):
+        dataset.warn(path, 'its tasks have predictions, and no annotation yet')
     points = {_label(each) for *_, results in chosen for each in results if _kind(each) == 'keypoint'}
     dataset.keypoints = sorted(points)
     for where, location, results in chosen:

@@ -23,7 +23,7 @@ from icconv_mm.annotations import checks
 from icconv_mm.annotations.readers.voc import voc_defect, voc_names
 from icconv_mm.annotations.segmentations import check_segmentations, first_defect
 from icconv_mm.config_tree import kind_of, walk_dicts, with_pipeline
-from icconv_mm.errors import naming
+from icconv_mm.errors import ArgumentError, naming
 from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
@@ -177,7 +177,10 @@ class Adapter(TaskAdapter):
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
         """Returns the colours as the base class does, or those of a palette that mmdet names, such as ``'coco'``."""
         if isinstance(named := dataset_meta.get('palette'), str):
-            return get_palette(named, len(self.class_names(dict(dataset_meta))))
+            try:
+                return get_palette(named, len(self.class_names(dict(dataset_meta))))
+            except (KeyError, AssertionError) as error:  # of another name, or of fewer colours than classes
+                raise ArgumentError('palette', f'mmdet has no palette {named!r} for these classes') from error
         return super().colors(dataset_meta)
 
     def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
