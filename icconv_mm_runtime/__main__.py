@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from icconv_mm_runtime import web
-from icconv_mm_runtime.coco import coco_records, write_file, write_results
+from icconv_mm_runtime.coco import coco_records, listed_names, write_file, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
 from icconv_mm_runtime.session import Prediction, Session
@@ -129,11 +129,13 @@ def predict_files(args: argparse.Namespace) -> None:
                 faults.append(str(error))
                 continue
             height, width = prediction.image.shape[:2]
-            images.append({'id': number, 'file_name': Path(path).name, 'width': width, 'height': height})
+            images.append({'id': number, 'file_name': path, 'width': width, 'height': height})
             for task, found in own.items():
                 records[task] += found
     if faults and not images:  # results of a former run stay
         sys.exit('error: ' + ('\n  '.join([f'all {number} images failed:', *faults]) if number > 1 else faults[0]))
+    for image, name in zip(images, listed_names([image['file_name'] for image in images])):
+        image['file_name'] = name
     for task, description in session.tasks.items():
         categories = dict(enumerate(description['classes'], start=1))
         for path in write_results(out, task, records[task], images, categories).values():

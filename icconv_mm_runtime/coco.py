@@ -13,6 +13,18 @@ import numpy as np
 from icconv_mm_runtime.results import Predictions
 
 
+def listed_names(paths: Sequence[str]) -> list[str]:
+    """Returns the names of images in a list: their own, or their paths from the folder of all if two are equal."""
+    names = [Path(path).name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    whole = [Path(path).absolute() for path in paths]
+    if len({path.anchor for path in whole}) > 1:  # drives
+        return [path.as_posix() for path in whole]
+    folder = os.path.commonpath([path.parent for path in whole])
+    return [path.relative_to(folder).as_posix() for path in whole]
+
+
 def coco_records(
     task: Mapping[str, Any],
     found: Predictions,

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,6 +46,7 @@ from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.runner.shards import Shards
 from icconv_mm.tasks.libraries import NO_LIBRARY
+from icconv_mm_runtime.coco import listed_names
 from icconv_mm_runtime.drawing import LONGEST, draw, file_name
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import tile_corners
@@ -355,7 +355,7 @@ def infer(
         if shard:
             settings = [score_thr, json_score_thr, ann_file, tile, to, _of_config(cfg), *map(_state, paths)]
             shards = Shards(Path(out_dir), shard, checkpoint, settings)
-        listed = _listed_names(paths)
+        listed = dict(zip(paths, listed_names(list(map(str, paths)))))
         paths = shards.share(paths) if shards else paths
         out, images, failures = Path(out_dir), {}, {}
         unsure: dict[Path, tuple[float, np.ndarray]] = {}
@@ -425,12 +425,6 @@ def _predictor(cfg: Any, checkpoint: str, device: str | None, palette: Any) -> '
 def _about(name: str, sample: Any) -> dict[str, Any]:
     height, width = (int(side) for side in sample.ori_shape[:2])
     return {'file_name': name, 'width': width, 'height': height}
-
-
-def _listed_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Returns each image's path from the folder that holds all."""
-    folder = os.path.commonpath([path.parent.absolute() for path in paths])
-    return {path: path.absolute().relative_to(folder).as_posix() for path in paths}
 
 
 def _state(path: Path) -> str:

@@ -106,13 +106,19 @@ def test_shards_of_changed_images_are_not_joined(folder, tmp_path):
 
 
 def test_images_of_equal_names_are_told_apart(folder, tmp_path):
+    from icconv_mm_runtime.__main__ import main
+
+    given = []
     for name in ('a', 'b/c'):
-        (tmp_path / 'images' / name).mkdir(parents=True)
-        shutil.copy(folder / 'images/0.png', tmp_path / 'images' / name / '0.png')
-    pattern = str(tmp_path / 'images/**/*.png')
-    commands.main(['predict', str(folder / 'network.onnx'), pattern, '--out-dir', str(tmp_path / 'out'), '--no-draw'])
-    images = json.loads((tmp_path / 'out/images.boxes.json').read_text())['images']
-    assert [each['file_name'] for each in images] == ['a/0.png', 'b/c/0.png']
+        given.append(tmp_path / 'images' / name / '0.png')
+        given[-1].parent.mkdir(parents=True)
+        shutil.copy(folder / 'images/0.png', given[-1])
+    network, pattern, end = str(folder / 'network.onnx'), str(tmp_path / 'images/**/*.png'), ('--no-draw', '--out-dir')
+    commands.main(['predict', network, pattern, *end, str(tmp_path / 'out')])
+    main([network, *map(str, given), *end, str(tmp_path / 'other')])
+    for out in ('out', 'other'):
+        images = json.loads((tmp_path / out / 'images.boxes.json').read_text())['images']
+        assert [each['file_name'] for each in images] == ['a/0.png', 'b/c/0.png']
 
 
 def test_a_shard_with_an_image_that_cannot_be_read(folder, whole, tmp_path):
