@@ -86,8 +86,8 @@ _TYPES = {
     'runner.amp': ('CPUAmpOptimWrapper',),
     'runner.optimizers': ('FusedAdamW',),
     'hooks.checkpoint_checks': ('CheckpointMatchHook', 'DeployHook'),
-    'hooks.randomness': ('ResumableRandomnessHook',),
     'hooks.pipelines': ('LastEpochsHook',),
+    'hooks.randomness': ('ResumableRandomnessHook',),
     'hooks.saving': ('AtomicCheckpointHook', 'CopyAnnotationsHook'),
     'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
     'tasks.detection': (

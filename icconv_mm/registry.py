@@ -73,7 +73,7 @@ TASK_UTILS = _child(root.TASK_UTILS)
 METRICS = _child(root.METRICS, *_MULTITASK)
 HOOKS = _child(
     root.HOOKS,
-    *(f'icconv_mm.hooks.{name}' for name in ('checkpoint_checks', 'randomness', 'saving')),
+    *(f'icconv_mm.hooks.{name}' for name in ('checkpoint_checks', 'pipelines', 'randomness', 'saving')),
 )
 OPTIMIZERS = _child(root.OPTIMIZERS, 'icconv_mm.runner.optimizers')
 OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.runner.amp')
