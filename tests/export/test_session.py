@@ -144,7 +144,8 @@ def test_no_name_of_a_image_reaches_opencv(tmp_path, predicted, monkeypatch):
     alike = [b'fa\xe7ade.png', b'x.\xe9.jpg', b'y.pgm.jpg', b'z.PNG', b'v' * 196 + b'.png', b'w' * 196 + b'.jpg']
     numbered = [b'%d_%s' % (number, name) for number, name in enumerate(alike, start=7)]
     assert shown == sorted(map(os.fsdecode, alike + numbered))
-    assert [image['file_name'] for image in about['images']] == [path.name for path in paths]
+    whole = [f'{path.parent.name}/{path.name}' for path in paths]  # equal names are told apart
+    assert [image['file_name'] for image in about['images']] == whole
     assert all(cv2.imdecode(np.fromfile(tmp_path / 'out' / 'vis' / name, np.uint8), 1).shape[2] == 3 for name in shown)
 
 
