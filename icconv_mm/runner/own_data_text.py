@@ -8,7 +8,7 @@ config's text before it parses it. They are in the folder of annotations, which 
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pprint import pformat
 from typing import Any
@@ -82,11 +82,13 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
     base = configs_folder() / '_base_' / 'own_data'
     written = base / 'written'
     name = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
+    is_small = chosen.task == 'detection' and chosen.base_channels < 64  # others were not measured
+    is_mosaic = is_small and _most_images(converted) >= _LEAST_OF_MOSAIC
     body = [
-        *_kept((written / f'{name}.py').read_text(), converted),
+        *_kept((written / f'{name}.py').read_text(), {*converted, *(['mosaic'] if is_mosaic else [])}),
         '',
         *(written / 'end.py').read_text().splitlines(),
-        *_stopping(chosen, converted),
+        *_stopping(chosen, converted, is_mosaic),
     ]
     used = set(re.findall(r'\w+', '\n'.join(body)))
     variables = [*_files(chosen, converted), *(_literal(*each) for each in _numbers(chosen, converted))]
@@ -154,12 +156,12 @@ def class_weights(shares: Sequence[float]) -> list[float]:
     return [round(weight / mean, 2) for weight in weights]
 
 
-def _kept(text: str, converted: dict[str, Converted]) -> Iterator[str]:
-    """Yields the lines of a file without the sections, ``# --- TASK, TASK ---``, of tasks that are not learned."""
+def _kept(text: str, names: Set[str]) -> Iterator[str]:
+    """Yields the lines of a file without the sections, ``# --- NAME, NAME ---``, of other names."""
     is_kept = True
     for line in text.splitlines():
         if heading := _SECTION.fullmatch(line):
-            is_kept = heading[1] == 'all' or not converted.keys().isdisjoint(heading[1].split(', '))
+            is_kept = heading[1] == 'all' or not names.isdisjoint(heading[1].split(', '))
         elif is_kept:
             yield line
 
@@ -203,7 +205,7 @@ def _files(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
 
 def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple[str, Any, str]]:
     """Yields the choices: name, value and comment."""
-    most = max(made.splits.get('train', 1) for made in converted.values())
+    most = _most_images(converted)
     steps = -(-most // chosen.batch) * chosen.epochs
     objects_task = next((task for task in ('instance', 'detection') if task in converted), None)
     yield 'objects_task', objects_task, ''
@@ -232,9 +234,7 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''
     is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1
-    is_mosaic = chosen.base_channels < 64 and most >= _LEAST_OF_MOSAIC
-    yield 'mosaic', is_mosaic, 'whether the first epochs see parts of four images at once'
-    yield 'whole_epochs', -(-_WHOLE // most), 'the last ones, which see whole images'
+    yield 'whole_epochs', -(-_WHOLE // most), 'the last ones, which see whole images; the others parts of four'
     yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small image'
     yield 'epochs', chosen.epochs, ''
     yield 'learning_rate', chosen.rate, ''
@@ -243,6 +243,11 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
     first = chosen.base_channels * (4 if chosen.is_deep else 1)
     yield 'levels', [first, 2 * first, 4 * first, 8 * first], 'channels of its stages'
     yield 'width', first if chosen.is_deep else 2 * first, 'channels of what stands on them'
+
+
+def _most_images(converted: dict[str, Converted]) -> int:
+    """Returns the number of training images of the task that has most."""
+    return max(made.splits.get('train', 1) for made in converted.values())
 
 
 def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:
@@ -265,12 +270,11 @@ def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str,
     return is_shared and counts == sorted(counts, reverse=True)
 
 
-def _stopping(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
+def _stopping(chosen: Choices, converted: dict[str, Converted], is_mosaic: bool) -> Iterator[str]:
     first = next(task for task, made in converted.items() if 'val' in made.files)
     best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
     if chosen.task == 'all':
         yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'
     if chosen.patience is not None:
         rule = f"dict(type='EarlyStoppingHook', monitor={best!r}, rule='greater', patience={chosen.patience})"
-        sign = '+=' if chosen.task == 'detection' else '='
-        yield f'custom_hooks {sign} [{rule}]'
+        yield f'custom_hooks {"+=" if is_mosaic else "="} [{rule}]'

@@ -51,7 +51,7 @@ test_set = dict(val_set, ann_file=test_ann_file)
 val_batch_size = 1
 val_evaluator = dict(type='CocoMetric', ann_file=val_ann_file, metric=metric, classwise=num_classes > 1)
 test_evaluator = dict(val_evaluator, ann_file=test_ann_file)
-# --- detection ---
+# --- mosaic ---
 
 mosaic_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -63,7 +63,5 @@ mosaic_pipeline = [
     dict(type='FilterAnnotations', min_gt_bbox_wh=(2, 2), keep_empty=False),  # slivers of objects that are cut
     *varied,
 ]
-custom_hooks = []
-if mosaic:
-    train_set['pipeline'] = mosaic_pipeline
-    custom_hooks.append(dict(type='icconv_mm.LastEpochsHook', epochs=whole_epochs, pipeline=train_pipeline))
+train_set['pipeline'] = mosaic_pipeline
+custom_hooks = [dict(type='icconv_mm.LastEpochsHook', epochs=whole_epochs, pipeline=train_pipeline)]
