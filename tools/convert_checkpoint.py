@@ -100,8 +100,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _options_of(config: str, source: str) -> dict[str, Any]:
     """The model of a config and, of IC-Conv and own files, the pattern: what the converted file must fit."""
+    from icconv_mm.runner.build import build_model
     from icconv_mm.runner.config import load_run
-    from icconv_mm.runner.predict import build_model
 
     run = load_run(config)
     model = build_model(run)

@@ -31,17 +31,10 @@ def _shard(text: str) -> tuple[int, int]:
 def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     """Adds the arguments."""
     command_line.add_checkpoint(parser, is_tool)
-    several = (
-        "an image, a folder (without those in it), a pattern in quotes such as 'DIR/**/*', a video, an address, or "
-    )
-    several += 'the number of a camera'
+    several = "image, folder (not those in it), quoted pattern ('DIR/**/*'), video, address, or number of a camera"
     parser.add_argument('inputs', metavar='input', help=several)
-    parser.add_argument(
-        '--out-dir',
-        required=True,
-        metavar='DIR',
-        help='gets vis/ (of a video NAME.mp4), predictions.json and images.json',
-    )
+    files = 'gets vis/ (of a video NAME.mp4), predictions.json and images.json'
+    parser.add_argument('--out-dir', required=True, metavar='DIR', help=files)
     parser.add_argument('--device', metavar='DEVICE', help='such as cpu or cuda:0; default: an accelerator if any')
     parser.add_argument('--batch-size', type=int, default=1, metavar='N', help='images per forward pass')
     ahead = 'threads that read and draw while the network computes; 0 for none (default: 1)'
@@ -54,9 +47,7 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     tile = 'cut images into overlapping squares of so many pixels (boxes and segmentation maps)'
     parser.add_argument('--tile', type=int, metavar='PIXELS', help=tile)
     formats = 'coco', 'yolo', 'labelstudio', 'cvat'
-    parser.add_argument(
-        '--to', choices=formats, help='also write what is drawn in images as annotations to correct elsewhere'
-    )
+    parser.add_argument('--to', choices=formats, help='also write what is drawn in images for another tool to correct')
     parser.add_argument('--copy', action='store_true', help='copy the images of --to; by default they are linked')
     next_ones = 'pick N images to annotate next: pick.txt, a page pick.html, and only these for --to'
     parser.add_argument('--pick', type=int, metavar='N', help=next_ones)

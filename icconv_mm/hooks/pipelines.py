@@ -15,8 +15,7 @@ class LastEpochsHook(Hook):
     """Loads the training images of the last epochs through another pipeline.
 
     Unlike mmdet's ``PipelineSwitchHook``, it counts from the end, so that it fits a training of any length, and of one
-    that changes on the way (``--time``). In runs of this package's tools, persistent workers follow
-    (:class:`icconv_mm.hooks.randomness.ResumableRandomnessHook` restarts them).
+    that changes on the way (``--time``).
 
     Args:
         epochs: How many; a training of no more has the other pipeline from its start.
@@ -34,5 +33,8 @@ class LastEpochsHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         if not self._done and runner.epoch >= runner.max_epochs - self.epochs:
-            runner.train_dataloader.dataset.pipeline = Compose(self.pipeline)
+            loader = runner.train_dataloader
+            loader.dataset.pipeline = Compose(self.pipeline)
+            if loader.persistent_workers:  # which have a copy of the dataset: the loader starts others
+                loader._iterator = None
             self._done = True

@@ -21,10 +21,11 @@ from icconv_mm.export.card import write_card
 from icconv_mm.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.export.description import describe, write_description
 from icconv_mm.export.run import file_of, move_parts, open_session, refusals, write_network
+from icconv_mm.runner.build import inference_transforms
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.images import InputImage, is_large, read_image
-from icconv_mm.runner.predict import Predictor, inference_transforms
+from icconv_mm.runner.predict import Predictor
 from icconv_mm.runner.prepare import prepare_test
 from icconv_mm.runner.train import build_runner
 from icconv_mm_runtime import Session

@@ -168,8 +168,8 @@ class LoadedModel:
             MissingFileError: An image file does not exist.
             InputError: An image cannot be used.
         """
-        is_one = isinstance(images, (str, Path, np.ndarray))
-        given = [_checked(each) for each in ([images] if is_one or not isinstance(images, Iterable) else images)]
+        is_one = isinstance(images, (str, Path, np.ndarray)) or not isinstance(images, Iterable)
+        given = [_checked(each) for each in ([images] if is_one else images)]
         results = [Result(*found, self.descriptions) for found in self._predict(given, batch_size)]
         return results[0] if is_one else results
 

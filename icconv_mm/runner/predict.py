@@ -1,7 +1,6 @@
 """Predicts images, draws the predictions, and writes them as COCO results with the image and category ids."""
 
 import itertools
-import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,17 +14,14 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_state_dict
-from torch import nn
 
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.evaluation import stored_thresholds
 from icconv_mm.files import is_exported, require_file
+from icconv_mm.runner.build import build_model, inference_transforms
 from icconv_mm.runner.coco_results import CocoResults, results_of, tracked
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
@@ -44,8 +40,7 @@ from icconv_mm.runner.images import (
 from icconv_mm.runner.pick import ImageFeatures, check_pick, pick_images, uncertainty_of, write_picks
 from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
-from icconv_mm.runner.shards import Shards
-from icconv_mm.tasks.libraries import NO_LIBRARY
+from icconv_mm.runner.shards import Shards, settings_of
 from icconv_mm_runtime.coco import listed_names
 from icconv_mm_runtime.drawing import LONGEST, draw, file_name
 from icconv_mm_runtime.results import Predictions
@@ -235,9 +230,13 @@ def _name_of(given: str | Path | InputImage) -> str:
     return str(given.path if isinstance(given, InputImage) else given)
 
 
-def _batches(paths: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise ArgumentError('batch_size', f'expected 1 or more, got {batch_size}')
+
+
+def _batches(paths: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+    _check_batch_size(batch_size)
     left = iter(paths)
     while batch := list(itertools.islice(left, batch_size)):
         yield batch
@@ -353,10 +352,10 @@ def infer(
         copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
         shards = None
         if shard:
-            settings = [score_thr, json_score_thr, ann_file, tile, to, _of_config(cfg), *map(_state, paths)]
-            shards = Shards(Path(out_dir), shard, checkpoint, settings)
+            settings = [score_thr, json_score_thr, ann_file, tile, to, settings_of(cfg)]
+            shards = Shards(Path(out_dir), shard, checkpoint, settings, paths)
         listed = dict(zip(paths, listed_names(list(map(str, paths)))))
-        paths = shards.share(paths) if shards else paths
+        paths = shards.share() if shards else paths
         out, images, failures = Path(out_dir), {}, {}
         unsure: dict[Path, tuple[float, np.ndarray]] = {}
         out.mkdir(parents=True, exist_ok=True)
@@ -407,8 +406,7 @@ def _check_numbers(score_thr: float | None, json_score_thr: float, batch_size: i
     for name, value in (('score_thr', score_thr), ('json_score_thr', json_score_thr)):
         if value is not None and not 0 <= value <= 1:
             raise ArgumentError(name, f'expected a score from 0 to 1, got {value}')
-    if batch_size < 1:
-        raise ArgumentError('batch_size', f'expected 1 or more, got {batch_size}')
+    _check_batch_size(batch_size)
     if tile is not None and tile < _LEAST_TILE:
         raise ArgumentError('tile', f'expected {_LEAST_TILE} pixels or more, got {tile}')
 
@@ -425,18 +423,6 @@ def _predictor(cfg: Any, checkpoint: str, device: str | None, palette: Any) -> '
 def _about(name: str, sample: Any) -> dict[str, Any]:
     height, width = (int(side) for side in sample.ori_shape[:2])
     return {'file_name': name, 'width': width, 'height': height}
-
-
-def _state(path: Path) -> str:
-    """Returns what changes with an image file."""
-    state = path.stat() if path.is_file() else None
-    return f'{path} {state and (state.st_size, int(state.st_mtime))}'
-
-
-def _of_config(given: TaskRun | Config | str | Path | None) -> str:
-    """Returns what predictions depend on in a config; nothing for an exported file."""
-    parts = {} if given is None else {key: as_run(given).cfg.get(key) for key in ('model', 'test_dataloader')}
-    return json.dumps(parts, default=lambda value: type(value).__name__, sort_keys=True)
 
 
 def _predict_video(
@@ -494,40 +480,6 @@ def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
         return function(argument)
     except Exception as error:
         return error
-
-
-def build_model(run: TaskRun) -> nn.Module:
-    """Builds the model of a run of any task library, without weights; changes the config in place.
-
-    Raises:
-        InputError: A part of the config cannot be built.
-    """
-    init_default_scope('mmengine' if run.scope in NO_LIBRARY else run.scope)
-    with naming(run.name, Exception):
-        return revert_sync_batchnorm(MODELS.build(without_own_weights(run.cfg)))
-
-
-def without_own_weights(cfg: Config) -> dict:
-    """Returns ``cfg.model`` without pretrained weights of its parts, because a checkpoint holds all weights."""
-    cfg.model.pop('pretrained', None)
-    for node in walk_dicts(cfg.model):
-        node.pop('init_cfg', None)
-    if cfg.get('data_preprocessor'):  # mmpretrain's configs have it beside the model
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return cfg.model
-
-
-def inference_transforms(run: TaskRun) -> list[dict]:
-    """Returns the transforms of the test dataset without those that load annotations."""
-    datasets = run.datasets['test'] or run.datasets['val']
-    if not datasets:
-        raise InputError(f'{run.name}: no test_dataloader, which says how images are prepared')
-    transforms = next((each.pipeline for each in datasets if each.pipeline), None)
-    if transforms is None:
-        raise InputError(f'{run.name}: no pipeline in the dataset of the test_dataloader')
-    kinds = map(kind_of, transforms)
-    labels = ('Annotations', 'SegMap')
-    return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith(labels))]
 
 
 def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:

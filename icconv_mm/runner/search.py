@@ -17,8 +17,8 @@ from icconv_mm.patterns.load import rf_next_patterns
 from icconv_mm.patterns.pattern import DilationPattern
 from icconv_mm.patterns.search import LayerResult, inherit_taps, measure_channel_means, search_layers
 from icconv_mm.patterns.supernet import LayerFilter
+from icconv_mm.runner.build import build_model
 from icconv_mm.runner.config import TaskRun, as_run
-from icconv_mm.runner.predict import build_model
 
 
 def search_checkpoint(

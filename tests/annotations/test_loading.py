@@ -117,6 +117,12 @@ def test_finding_images(tmp_path):
     assert [path.name for path in find_images(f'{tmp_path}/*/*')] == ['c.tif']
     with pytest.raises(MissingFileError, match=r'no image \(\.jpg, .* matches nothing/\*'):
         find_images('nothing/*')
+    with pytest.raises(MissingFileError, match='no such file or folder: nothing'):
+        find_images('nothing')
+    for name in ('b.PNG', 'a.jpg'):
+        (tmp_path / name).unlink()
+    with pytest.raises(MissingFileError, match=r"in the folder .*; folders in it have some: '.*/\*\*/\*'"):
+        find_images(tmp_path)
 
 
 @pytest.mark.parametrize(

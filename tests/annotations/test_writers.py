@@ -138,6 +138,8 @@ def test_predictions_become_pre_annotations(tmp_path, ending):
     (task,) = json.loads((dataset.to_labelstudio(tmp_path / 'out') / 'tasks.json').read_text())
     assert task['annotations'] == [] and task['predictions'][0]['score'] == 0.8
     assert task['predictions'][0]['result'][0]['value']['rectanglelabels'] == ['cat']
+    with pytest.raises(DatasetError, match='its tasks have predictions, and no annotation yet'):
+        annotations.read(tmp_path / 'out')
 
 
 def test_drawn_predictions_are_no_images(tmp_path):

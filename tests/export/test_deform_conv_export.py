@@ -25,9 +25,9 @@ def network():
     layers = [
         DeformConv2d(8, 12, 3, padding=1, groups=2, deform_groups=2),
         ModulatedDeformConv2d(12, 6, 3, padding=1, bias=False),
-        DeformConv2d(6, 6, 3, padding=1),
+        DeformConv2d(6, 12, 3, padding=1),
         # the last, as torch's exporter is slow on maps whose sizes follow from others
-        ModulatedDeformConv2d(6, 6, 3, stride=2, padding=2, dilation=2, groups=3, deform_groups=2),
+        ModulatedDeformConv2d(12, 6, 3, stride=2, padding=2, dilation=2, groups=3, deform_groups=4),
     ]
     for layer in layers:
         nn.init.normal_(layer.conv_offset.weight, std=0.3)

@@ -10,7 +10,6 @@ from mmengine.runner import Runner
 
 from icconv_mm.errors import InputError
 from icconv_mm.hooks.pipelines import LastEpochsHook
-from icconv_mm.hooks.randomness import ResumableRandomnessHook
 
 
 @TRANSFORMS.register_module(force=True)
@@ -62,7 +61,7 @@ def test_the_last_epochs(tmp_path, monkeypatch, epochs, last, resumed, workers):
             train_dataloader=loader,
             train_cfg=dict(by_epoch=True, max_epochs=length),
             optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
-            custom_hooks=[LastEpochsHook(last, [dict(type='Give', number=2)]), ResumableRandomnessHook()],
+            custom_hooks=[LastEpochsHook(last, [dict(type='Give', number=2)])],
             resume=resume,
             experiment_name=f'{length}_{resume}',
             log_level='ERROR',

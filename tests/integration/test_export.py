@@ -33,9 +33,9 @@ from icconv_mm.export.description import describe
 from icconv_mm.export.networks import Exported
 from icconv_mm.export.run import move_parts
 from icconv_mm.runner import export as exporting
+from icconv_mm.runner.build import build_model, inference_transforms
 from icconv_mm.runner.config import as_run
 from icconv_mm.runner.export import compare_metrics
-from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime import Session
 from icconv_mm_runtime.metadata import KEY, check_metadata

@@ -12,9 +12,10 @@ from mmengine.structures import BaseDataElement, InstanceData
 
 from icconv_mm import apis
 from icconv_mm.errors import ArgumentError
+from icconv_mm.runner.build import build_model
 from icconv_mm.runner.config import as_run
 from icconv_mm.runner.pick import ImageFeatures, pick_images, uncertainty_of, write_picks
-from icconv_mm.runner.predict import FailedImagesError, build_model
+from icconv_mm.runner.predict import FailedImagesError
 
 
 def test_unsure_images_that_differ_are_picked():

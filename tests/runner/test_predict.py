@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner import predict as module
 from icconv_mm.runner.coco_results import match_images
-from icconv_mm.runner.predict import Predictor, _ahead, _unique_names
+from icconv_mm.runner.predict import Predictor, _ahead, _device, _unique_names
 
 
 def test_images_of_equal_names_get_different_ones():
@@ -80,6 +81,24 @@ def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, work
 def test_the_batch_size_is_named_as_the_argument_that_it_is(method):
     with pytest.raises(ArgumentError, match=r'^batch_size: expected 1 or more, got 0$'):
         next(method(None, ['a.jpg'], batch_size=0))
+
+
+def test_a_device_that_is_not_there():
+    assert _device('cpu') == torch.device('cpu')
+    for name in ('cuda:99', 'gpu'):
+        with pytest.raises(ArgumentError, match=f'^device: {name}: '):
+            _device(name)
+
+
+def test_a_palette_that_mmdet_does_not_have():
+    pytest.importorskip('mmdet')
+    from icconv_mm.tasks.detection.adapter import Adapter
+
+    meta = {'classes': ('cat', 'dog'), 'palette': 'coco'}
+    assert len(Adapter().colors(meta)) >= 2
+    for named, classes in (('foo', 2), ('voc', 99)):
+        with pytest.raises(ArgumentError, match=f"^palette: mmdet has no palette '{named}' for these classes"):
+            Adapter().colors({'classes': ('cat',) * classes, 'palette': named})
 
 
 def _entries(*names):

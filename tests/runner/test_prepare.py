@@ -5,8 +5,8 @@ from mmengine.config import Config
 
 from icconv_mm.annotations.checks import MissingDataError
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
+from icconv_mm.runner.build import inference_transforms, without_own_weights
 from icconv_mm.runner.config import as_run, set_length
-from icconv_mm.runner.predict import inference_transforms, without_own_weights
 from icconv_mm.runner.prepare import prepare, prepare_test, prepare_training
 from icconv_mm.tasks.adapter import TaskAdapter
 

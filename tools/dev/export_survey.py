@@ -24,8 +24,8 @@ from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import UserError, message_of
 from icconv_mm.export.writers import FORMATS
 from icconv_mm.runner import command_line
+from icconv_mm.runner.build import build_model, inference_transforms
 from icconv_mm.runner.config import TaskRun
-from icconv_mm.runner.predict import build_model, inference_transforms
 from icconv_mm.runner.prepare import prepare
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

@@ -11,7 +11,7 @@ if not EXPORTS:
 from export_survey import make_small, short_backbones
 from icconv_mm import apis
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_mm.runner.predict import build_model
+from icconv_mm.runner.build import build_model
 from icconv_mm.runner.prepare import prepare
 
 
