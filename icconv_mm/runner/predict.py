@@ -40,7 +40,7 @@ from icconv_mm.runner.images import (
 from icconv_mm.runner.pick import ImageFeatures, check_pick, pick_images, uncertainty_of, write_picks
 from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
-from icconv_mm.runner.shards import Shards, settings_of
+from icconv_mm.runner.shards import Shards, run_settings
 from icconv_mm_runtime.coco import listed_names
 from icconv_mm_runtime.drawing import LONGEST, draw, file_name
 from icconv_mm_runtime.results import Predictions
@@ -352,7 +352,7 @@ def infer(
         copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
         shards = None
         if shard:
-            settings = [score_thr, json_score_thr, ann_file, tile, to, settings_of(cfg)]
+            settings = [score_thr, json_score_thr, ann_file, tile, to, run_settings(cfg)]
             shards = Shards(Path(out_dir), shard, checkpoint, settings, paths)
         listed = dict(zip(paths, listed_names(list(map(str, paths)))))
         paths = shards.share() if shards else paths

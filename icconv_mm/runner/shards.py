@@ -109,7 +109,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def settings_of(given: TaskRun | Config | str | Path | None) -> str:
+def run_settings(given: TaskRun | Config | str | Path | None) -> str:
     """Returns what predictions depend on in a config; nothing for None, an exported file."""
     parts = {} if given is None else {key: as_run(given).cfg.get(key) for key in ('model', 'test_dataloader')}
     return json.dumps(parts, default=lambda value: type(value).__name__, sort_keys=True)
