@@ -69,6 +69,7 @@ def describe_dataset(dataset: Dataset) -> str:
         lines.append(f'  {len(dataset.keypoints)} keypoints: {", ".join(dataset.keypoints)}')
     if dataset.seg_map_classes:
         lines.append(f'  classes of segmentation maps: {", ".join(dataset.seg_map_classes.values())}')
+    lines += [f'  note: {note}' for note in dataset.notes]
     return '\n'.join(map(printable, lines + problem_lines(dataset)))
 
 
@@ -94,7 +95,7 @@ def problem_lines(dataset: Dataset, most: int = _MOST) -> list[str]:
     if dataset.missing:
         lines.append(f'  {len(dataset.missing)} images are named and not there, the first: {dataset.missing[0]}')
     if dataset.warnings:
-        lines.append(f'  wrong with {len(dataset.warnings)} labels or files:')
+        lines.append(f'  warnings, {len(dataset.warnings)}:')
     lines += [f'    {file}: {what}' for file, what in dataset.warnings[:most]]
     if len(dataset.warnings) > most:
         lines.append(f'    ... and {len(dataset.warnings) - most} more')

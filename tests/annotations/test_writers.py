@@ -239,6 +239,7 @@ def test_writing_leaves_the_dataset_as_it_is(tmp_path):
     dataset = annotations.read(_coco(tmp_path / 'data', ['0.png', '1.png', '2.png']))
     folder = dataset.to_yolo(tmp_path / 'out')
     assert {image.split for image in dataset} == {''} and (folder / 'labels/val').is_dir()
+    assert not dataset.warnings and 'note: 1 of 3 images, chosen by a hash' in dataset.summary()  # nothing is wrong
 
 
 def test_a_yolo_set_of_one_image_names_a_split_for_validation(tmp_path):

@@ -33,7 +33,7 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     images = [replace(image) for image in usable if image.annotations is not None]
     folder = new_folder(folder)
     if note := assign_splits(images):  # of copies
-        dataset.warn(dataset.location, note)
+        dataset.notes.append(note)
     kind = 'pose' if 'pose' in tasks else 'instance' if 'instance' in tasks else 'detection'
     content: dict = {'names': dict(enumerate(dataset.classes))}
     keypoints: list[str] = []
