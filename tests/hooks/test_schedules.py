@@ -84,6 +84,7 @@ def test_one_cycle_needs_steps_for_its_rise():
 
 SCHEDULES = {
     'cosine in iterations': [dict(WARM_UP, end=5), dict(COSINE, T_max=8)],
+    'flat, then cosine': [dict(WARM_UP, end=5), dict(COSINE, begin=4, T_max=4)],
     'poly': [dict(type='PolyLR', eta_min=0.001, power=0.9, begin=0, end=8, by_epoch=True)],
     'steps': [dict(WARM_UP, end=3), dict(type='MultiStepLR', milestones=[4, 7], begin=0, end=8)],
     'cosine and restarts': [

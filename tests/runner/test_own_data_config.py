@@ -48,7 +48,8 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     pytest.importorskip(library)
     data = write(tmp_path / 'data')
     cfg = config_for(data, task, size=64, epochs=7, work_dir=tmp_path / 'run', patience=3, **QUICK)
-    assert cfg.train_cfg.max_epochs == cfg.param_scheduler[-1].T_max == 7 and cfg.default_scope == library
+    falling = cfg.param_scheduler[-1]
+    assert cfg.train_cfg.max_epochs == falling.begin + falling.T_max == 7 and cfg.default_scope == library
     assert cfg.default_hooks.checkpoint.save_best == best == cfg.custom_hooks[0].monitor
     assert cfg.custom_hooks[0].patience == 3
     init_default_scope(library)

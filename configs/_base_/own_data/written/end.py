@@ -15,5 +15,12 @@ auto_scale_lr = dict(base_batch_size=batch_size)
 train_cfg = dict(max_epochs=epochs, val_interval=max(1, epochs // 20))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warm_up),
-    dict(type='CosineAnnealingLR', T_max=epochs, eta_min_ratio=0.01, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='CosineAnnealingLR',
+        begin=epochs // 2,
+        T_max=epochs - epochs // 2,
+        eta_min_ratio=0.01,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    ),
 ][warm_up < 2 :]  # a warm-up of one iteration would never end
