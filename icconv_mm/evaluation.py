@@ -18,7 +18,7 @@ from icconv_mm_runtime.results import Predictions
 
 REPORT = 'report.json'  # in the folder of a run: its results, with the thresholds
 IOU = 0.5  # least IoU, or OKS, of a prediction with its object, in the confusion matrix and for thresholds
-NEAR = 0.1  # of a person's larger side: the distance at which a keypoint counts as found
+NEAR = 0.1  # of an object's larger side: the distance at which a keypoint counts as found
 WORST = 6  # images that are shown
 UNANNOTATED = 12  # predictions without an annotation that are shown
 _APART = 0.1  # IoU with any annotation below which a prediction has none
@@ -392,7 +392,7 @@ def _poses(made: Evaluation, task: Mapping[str, Any], records: Sequence[Record],
     columns = ['keypoint', 'annotated', f'PCK@{NEAR:g}', 'median error']
     median = f'{np.median(seen):.1f} px' if seen else None
     rows.insert(0, ['all', int(total[1]), made.overall[f'PCK@{NEAR:g}'], median])
-    made.tables = [people, MetricTable("keypoints; near is 10 % of a person's larger side", columns, rows)]
+    made.tables = [people, MetricTable("keypoints; near is 10 % of an object's larger side", columns, rows)]
 
 
 def _compare_people(record: Record, errors: list[list[float]], near: np.ndarray) -> float:

@@ -116,12 +116,13 @@ def command_of(tool: str, *arguments: str) -> str:
         arguments: Arguments of the command.
 
     Returns:
-        The command in backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``; in an
-        installation, which has the scripts where mim finds them, ``mim run icconv_mm convert_checkpoint`` or, without
-        mim, ``python`` with the path.
+        The command in backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``, with the
+        whole path if the work is elsewhere; in an installation, which has the scripts where mim finds them, ``mim run
+        icconv_mm convert_checkpoint`` or, without mim, ``python`` with the path.
     """
-    if (_PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
-        command = f'python tools/{tool}.py'
+    if (script := _PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
+        is_here = Path.cwd() == _PACKAGE.parent
+        command = f'python {shlex.quote(str(script.relative_to(_PACKAGE.parent) if is_here else script))}'
     elif is_installed('mim'):
         command = f'mim run icconv_mm {tool}'
     else:

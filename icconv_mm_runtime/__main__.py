@@ -137,8 +137,7 @@ def predict_files(args: argparse.Namespace) -> None:
     for image, name in zip(images, listed_names([image['file_name'] for image in images])):
         image['file_name'] = name
     for task, description in session.tasks.items():
-        categories = dict(enumerate(description['classes'], start=1))
-        for path in write_results(out, task, records[task], images, categories).values():
+        for path in write_results(out, task, records[task], images, description).values():
             print(escaped(path))
     if faults:
         many = f'{len(faults)} of {number} images failed; the results of the others are in {escaped(out)}:'

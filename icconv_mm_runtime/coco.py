@@ -114,7 +114,8 @@ def write_results(
     task: str,
     records: Sequence[Mapping[str, Any]],
     images: Sequence[Mapping[str, Any]],
-    categories: Mapping[int, str],
+    description: Mapping[str, Any],
+    category_ids: Sequence[int] | None = None,
     write: Callable[[Path, Any], None] | None = None,
 ) -> dict[str, Path]:
     """Writes the results of a task, with the images and categories that they refer to.
@@ -124,13 +125,19 @@ def write_results(
         task: Name of the task, '' for a network of one task.
         records: Entries of the results file.
         images: Entries of the images, with their ids.
-        categories: Class names by id.
+        description: The task's description: its ``classes``, and of poses ``keypoints`` and ``skeleton``.
+        category_ids: The category of each label; by default the label plus 1.
         write: Function that writes JSON; by default the write is atomic.
 
     Returns:
         The paths by file name, ``predictions`` and ``images``, each with the name of the task.
     """
-    listed = [{'id': number, 'name': name} for number, name in categories.items()]
+    posed: dict[str, list] = {}
+    if description.get('keypoints'):
+        links = [[int(a) + 1, int(b) + 1] for a, b in description.get('skeleton') or ()]  # COCO counts from 1
+        posed = {'keypoints': list(description['keypoints']), 'skeleton': links}
+    ids = range(1, len(description['classes']) + 1) if category_ids is None else category_ids
+    listed = [{'id': number, 'name': name, **posed} for number, name in zip(ids, description['classes'])]
     contents = {'predictions': records, 'images': {'images': images, 'annotations': [], 'categories': listed}}
     written = {}
     for kind, content in contents.items():

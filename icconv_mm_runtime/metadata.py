@@ -286,6 +286,7 @@ class Task:
     palette: Sequence | None = of(
         optional(several(several(integer(0, 255), 3, 3), 0, limits.MAX_CLASSES)), default=None
     )
+    keypoints: Sequence[str] | None = of(optional(several(text, 0, limits.MAX_KEYPOINTS)), default=None)
     skeleton: Sequence | None = of(optional(several(several(PLACE, 2, 2), 0, limits.MAX_KEYPOINTS**2)), default=None)
     thresholds: Sequence[float | None] | None = of(  # lowest score of each class's drawn objects
         optional(several(optional(real(0, 1)), 0, limits.MAX_CLASSES)), default=None

@@ -69,3 +69,15 @@ def test_from_an_installation(with_mim, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(versions, '_PACKAGE', package)
     monkeypatch.setattr('icconv_mm.versions.is_installed', lambda name: with_mim and name == 'mim')
     assert command_of('infer', '-h') == f'`{expected.format(package=package)}`'
+
+
+def test_from_a_checkout(tmp_path, monkeypatch):
+    """The command works where the user is."""
+    checkout = tmp_path / 'icconv mm'
+    (checkout / 'tools').mkdir(parents=True)
+    (checkout / 'tools/infer.py').touch()
+    monkeypatch.setattr(versions, '_PACKAGE', checkout / 'icconv_mm')
+    monkeypatch.chdir(checkout)
+    assert command_of('infer', '-h') == '`python tools/infer.py -h`'
+    monkeypatch.chdir(tmp_path)
+    assert command_of('infer', '-h') == f"`python '{checkout}/tools/infer.py' -h`"

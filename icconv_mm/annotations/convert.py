@@ -372,8 +372,9 @@ def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
     alone = [name for name in names if not any(name in pair for pair in pairs)]
     if alone:
         made.notes.append(
-            f'a flip leaves these as they are, for their names have no partner: {", ".join(alone[:8])}'
-            f'{", ..." if len(alone) > 8 else ""} (see flip_pairs in {KEYPOINTS_FILE})'
+            'half of the training images are flipped, in which these keep their names, having no partner: '
+            f'{", ".join(alone[:8])}{", ..." if len(alone) > 8 else ""} (see flip_pairs in {KEYPOINTS_FILE} and '
+            'flip_prob in the config)'
         )
     return pairs
 

@@ -45,5 +45,5 @@ def run(args: Namespace) -> None:
 
         run, options = command_line.read_training(args)
         gc.freeze()  # mmengine collects at every dataset, half a second for all that has been imported
-        with command_line.saying_how_to_go_on(run):
+        with command_line.saying_how_to_go_on(run, args.time):
             train(run, **options)

@@ -169,7 +169,7 @@ def choose_length(
     fitting, interval = costs.plan(seconds)
     measured = f'{duration(costs.step)} a step, '
     measured += 'no validation' if costs.validation is None else f'{duration(costs.validation)} a validation'
-    size = cfg.get('size') if isinstance(cfg.get('size'), int) else None
+    size = _size_of(cfg)
     if fitting < 1:
         least = costs.unit + costs.evaluation + costs.report
         smaller = f'; --size {_smaller(size, 0.25)} takes about a quarter' if size else ''
@@ -191,6 +191,13 @@ def choose_length(
         share = (smaller / size) ** 2
         cheaper = Costs(costs.step * share, costs.steps, costs.validation and costs.validation * share, costs.saving)
         say(f'  --size {smaller} would give about {cheaper.plan(seconds)[0]} {unit}')
+
+
+def _size_of(cfg: Config) -> int | None:
+    """Returns the pixels of the images' longer side in a written config, which has ``size`` or ``shape``."""
+    sides = cfg.get('shape') or (cfg.get('size'),)
+    is_known = isinstance(sides, (list, tuple)) and all(isinstance(side, int) for side in sides)
+    return max(sides) if is_known else None
 
 
 def _smaller(size: int, share: float) -> int:
@@ -360,7 +367,8 @@ class BudgetHook(Hook):
             loop._max_epochs, loop._max_iters = length, length * len(loop.dataloader)
         else:
             loop._max_iters = length
-        runner.logger.info(f'{self.costs.step:.2g} s a step: the training ends after {length} instead')
+        unit = 'epochs' if self.costs.steps else 'iterations'
+        runner.logger.info(f'{self.costs.step:.2g} s a step: the training ends after {length} {unit} instead')
         for hook in runner.hooks:
             if hasattr(hook, 'switch_epoch'):  # mmdet's PipelineSwitchHook
                 hook.switch_epoch = round(ratio * hook.switch_epoch)

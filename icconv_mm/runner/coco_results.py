@@ -62,8 +62,7 @@ class CocoResults:
     def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
         """Writes the results, and the images and categories that they refer to; returns the files by name."""
         numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
-        categories = dict(zip(self.category_ids, self.classes))
-        return write_results(out, self.name, self.records, numbered, categories, write_json)
+        return write_results(out, self.name, self.records, numbered, self.description, self.category_ids, write_json)
 
 
 def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:

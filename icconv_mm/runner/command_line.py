@@ -3,12 +3,14 @@
 This module imports neither torch nor OpenMMLab until the options are read: help and completion take a moment.
 """
 
+import _thread
 import argparse
 import difflib
 import errno
 import inspect
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -256,8 +258,8 @@ def progress(items: Iterable, description: str) -> Iterable:
 
 
 @contextmanager
-def saying_how_to_go_on(run: 'TaskRun') -> Iterator[None]:
-    """Says after Ctrl-C which checkpoint a training has saved, and how it goes on from there."""
+def saying_how_to_go_on(run: 'TaskRun', time: str | None = None) -> Iterator[None]:
+    """Says after Ctrl-C which checkpoint a training has saved, and how it goes on from there, within ``time``."""
     try:
         yield
     except KeyboardInterrupt:
@@ -265,10 +267,29 @@ def saying_how_to_go_on(run: 'TaskRun') -> Iterator[None]:
 
         with suppress(ArgumentError):  # the checkpoint is gone
             saved = latest_checkpoint(run.cfg.work_dir)
-            command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), '--resume')
+            within = ('--time', time) if time else ()
+            command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), *within, '--resume')
             going = f'{saved} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
             print(f'\n{going}', file=sys.stderr)
         raise
+
+
+@contextmanager
+def _keeping_interrupts() -> Iterator[None]:
+    """Interrupts again after a Ctrl-C that Python prints and ignores, as while a loader's process is started."""
+    before = sys.unraisablehook
+
+    def hook(ignored: Any) -> None:
+        if issubclass(ignored.exc_type, KeyboardInterrupt):
+            threading.Timer(0.1, _thread.interrupt_main).start()  # here it would be ignored as well
+        else:
+            before(ignored)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 @contextmanager
@@ -284,7 +305,8 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         interrupted: Message after Ctrl-C.
     """
     try:
-        yield
+        with _keeping_interrupts():
+            yield
     except UserError as error:
         if debug:
             raise

@@ -81,6 +81,12 @@ class Result:
         return None if points is None else np.concatenate([points, scores[..., None]], -1)
 
     @property
+    def keypoint_names(self) -> tuple[str, ...] | None:
+        """Names of the K keypoints."""
+        kinds = {task['kind']: task for task in self.descriptions.values()}
+        return tuple(kinds['pose'].get('keypoints') or ()) if 'pose' in kinds else None
+
+    @property
     def probs(self) -> np.ndarray | None:
         """Score of each class for the whole image, [C]."""
         kinds = {task['kind']: name for name, task in self.descriptions.items()}

@@ -163,6 +163,8 @@ def test_predictions_are_written_for_other_tools(folder, tmp_path, to, capsys):
     assert sorted(path.name for path in found.images) == [f'{number}.png' for number in range(COUNT)]
     boxes = [annotation.box for _, annotation in found.annotations()]
     np.testing.assert_allclose(sorted(boxes), sorted(kept), atol=0.01)
+    posed = annotations.read(tmp_path / f'{to}.pose')
+    assert posed.keypoints == ['nose', 'tail'] and next(posed.annotations())[1].keypoints is not None
 
 
 def test_other_tools_get_what_is_drawn(folder, tmp_path):

@@ -56,11 +56,14 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     text = Path(written.keypoints if task == 'pose' else written.classes).read_text()
     classes = json.loads(text)['classes'] if task == 'pose' else text.splitlines()
     assert classes == names.get(task, list(labelled.NAMES))
+    assert found['classes'] == classes  # else its thresholds are of other ones
     assert workspace.tool('train', folder.with_suffix('.py'), '--work-dir', folder) is None
     checkpoint = (folder / 'last_checkpoint').read_text()
     images = next(path for path in sorted(data.rglob('*.png')) if 'mask' not in str(path) and 'annot' not in str(path))
     assert workspace.tool('infer', folder.with_suffix('.py'), checkpoint, images, '--out-dir', folder / 'found') is None
     assert (folder / 'found' / 'vis' / images.name).is_file()
+    (category, *_) = json.loads((folder / 'found/images.json').read_text())['categories']
+    assert category.get('keypoints') == (json.loads(text)['keypoints'] if task == 'pose' else None)
 
 
 @pytest.mark.parametrize('disjoint', [False, True])

@@ -124,9 +124,10 @@ def test_a_plan_fits_and_leaves_less_than_an_epoch(validation, seconds):
     assert seconds - used < 5 + 20 * costs.evaluation + interval * 5
 
 
-def test_a_smaller_size_is_offered(ticking):
+@pytest.mark.parametrize('sides', [{'size': 416}, {'shape': (416, 320)}])
+def test_a_smaller_size_is_offered(ticking, sides):
     run, said = as_run(ticking()), []
-    run.cfg.size = 416
+    run.cfg.update(sides)
     choose_length(run, Budget('12m', CLOCK), Costs(0.5, 100, 10.0), False, said.append)
     assert run.cfg.train_cfg.max_epochs == 11 and run.cfg.train_cfg.val_interval == 1
     assert said[0].startswith('--time 12m: 11 epochs at 416 pixels (0.5 s a step, 10 s a validation')

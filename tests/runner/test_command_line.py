@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -117,16 +118,32 @@ def test_a_config_is_no_name_of_a_file():
         load_config(Config({}))
 
 
+def test_an_interrupt_that_python_ignores_ends_the_tool(capsys):
+    """One that comes in a callback, such as logging's at a fork, is printed and lost."""
+
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended, reporting():
+        Interrupted()
+        for _ in range(1000):
+            time.sleep(0.001)
+    assert ended.value.code == 130 and capsys.readouterr().err == '\ninterrupted\n'
+
+
+@pytest.mark.parametrize('duration', [None, '10m'])
 @pytest.mark.parametrize('saved', [False, True])
-def test_an_interrupted_training_says_how_it_goes_on(saved, tmp_path, capsys):
+def test_an_interrupted_training_says_how_it_goes_on(saved, duration, tmp_path, capsys):
     pytest.importorskip('mmengine')
     checkpoint = tmp_path / 'iter_3.pth'
     if saved:
         checkpoint.touch()
         (tmp_path / 'last_checkpoint').write_text(str(checkpoint))
     run = SimpleNamespace(cfg=SimpleNamespace(work_dir=str(tmp_path)), name='c.py')
-    with pytest.raises(KeyboardInterrupt), saying_how_to_go_on(run):
+    with pytest.raises(KeyboardInterrupt), saying_how_to_go_on(run, duration):
         raise KeyboardInterrupt
-    command = command_of('train', 'c.py', '--work-dir', str(tmp_path), '--resume')
+    within = ['--time', duration] if duration else []
+    command = command_of('train', 'c.py', '--work-dir', str(tmp_path), *within, '--resume')
     expected = f'{checkpoint} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
     assert capsys.readouterr().err == f'\n{expected}\n'

@@ -35,7 +35,7 @@ def test_a_result_has_the_arrays_of_each_task(found):
     assert (found.path, found.image.shape, found.names) == ('array', (48, 64, 3), ('ball', 'box', 'cup'))
     shapes = {name: getattr(found, name).shape for name in ('boxes', 'scores', 'labels', 'masks', 'seg_map', 'probs')}
     assert shapes == dict(boxes=(3, 4), scores=(3,), labels=(3,), masks=(3, 48, 64), seg_map=(48, 64), probs=(3,))
-    assert found.keypoints.shape == (3, 2, 3)
+    assert found.keypoints.shape == (3, 2, 3) and found.keypoint_names == ('nose', 'tail')
     np.testing.assert_array_equal(found.keypoints[..., 2], found.tasks['pose']['keypoint_scores'])
     np.testing.assert_array_equal(found.boxes, found.tasks['masks']['boxes'])
 

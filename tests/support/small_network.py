@@ -10,7 +10,13 @@ TASKS = {
     'boxes': {'kind': 'detection', 'outputs': ['boxes', 'scores', 'labels']},
     'masks': {'kind': 'instance', 'outputs': ['boxes', 'scores', 'labels', 'masks'], 'mask_threshold': 0.5},
     'map': {'kind': 'semantic', 'outputs': ['logits'], 'align_corners': False, 'threshold': None},
-    'pose': {'kind': 'pose', 'outputs': ['keypoints', 'keypoint_scores', 'scores'], 'grouping': None},
+    'pose': {
+        'kind': 'pose',
+        'outputs': ['keypoints', 'keypoint_scores', 'scores'],
+        'grouping': None,
+        'keypoints': ['nose', 'tail'],
+        'skeleton': [[0, 1]],
+    },
     'class': {'kind': 'classification', 'outputs': ['scores']},
 }
 STEPS = [{'op': 'fit', 'input_size': [64, 48], 'value': [114.0, 114.0, 114.0]}]

@@ -94,15 +94,17 @@ class Adapter(TaskAdapter):
 
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
         """Returns the class names: mmpose keeps the annotation file's categories, or none, which means people."""
-        classes = dataset_meta.get('classes') or ('person',)
+        classes = dataset_meta.get('classes') or dataset_meta.get('CLASSES') or ('person',)  # a dataset has capitals
         return tuple(item['name'] if isinstance(item, dict) else item for item in classes)
 
     def model_input(self, path: str, dataset_meta: dict) -> dict:
         return {**super().model_input(path, dataset_meta), **_parsed(dataset_meta)}
 
     def described(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
-        links = _parsed(dict(dataset_meta)).get('skeleton_links') or ()
-        return {**super().described(dataset_meta), 'skeleton': [tuple(map(int, link)) for link in links]}
+        meta = _parsed(dict(dataset_meta))
+        links = [tuple(map(int, link)) for link in meta.get('skeleton_links') or ()]
+        names = [meta['keypoint_id2name'][k] for k in range(meta['num_keypoints'])]
+        return {**super().described(dataset_meta), 'keypoints': names, 'skeleton': links}
 
     def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
         raw = sample.get('raw_ann_info')  # a test's annotations in pixels of the file, one or a list
@@ -120,9 +122,7 @@ class Adapter(TaskAdapter):
         }
 
     def evaluated(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
-        meta = _parsed(dict(dataset_meta))
-        names = [meta['keypoint_id2name'][k] for k in range(meta['num_keypoints'])]
-        return {**self.described(dataset_meta), 'keypoints': names, 'sigmas': list(map(float, meta['sigmas']))}
+        return {**self.described(dataset_meta), 'sigmas': list(map(float, _parsed(dict(dataset_meta))['sigmas']))}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         people = sample.gt_instances
