@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     parser.add_argument('--copy', action='store_true', help='copy the images of --to; by default they are linked')
     next_ones = 'pick N images to annotate next: pick.txt, a page pick.html, and only these for --to'
     parser.add_argument('--pick', type=int, metavar='N', help=next_ones)
-    numbers = 'number the objects of a video from frame to frame (needs the library trackers)'
+    numbers = 'number the boxes or masks of a video from frame to frame (needs the library trackers)'
     parser.add_argument('--track', action='store_true', help=numbers)
     part = 'predict the I-th of N parts of the images (default: as torchrun says, else all)'
     parser.add_argument('--shard', type=_shard, metavar='I/N', help=part)

@@ -21,6 +21,7 @@ from icconv_mm.evaluation import IOU, REPORT, Evaluation, Record, stored_thresho
 from icconv_mm.files import atomic_write, write_json
 from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.hooks.logs import logged_curves
+from icconv_mm.runner.budget import BudgetHook
 from icconv_mm.runner.images import read_image
 from icconv_mm.versions import command_of, is_installed
 from icconv_mm_runtime.drawing import Drawing, color_of, draw, drawing_of
@@ -187,7 +188,9 @@ def _commands(name: str, checkpoint: str, runner: Runner, is_test: bool) -> Iter
         folder = ('--work-dir', runner.work_dir)
         calls.append(('Evaluate on the test images:', 'test', (name, checkpoint, *folder)))
         if runner.train_loop.iter < runner.train_loop.max_iters:
-            calls.append(('Continue this training:', 'train', (name, *folder, '--resume')))
+            budget = next((hook.budget.given for hook in runner.hooks if isinstance(hook, BudgetHook)), None)
+            within = ('--time', str(budget)) if budget else ()
+            calls.append(('Continue this training:', 'train', (name, *folder, *within, '--resume')))
     for title, tool, arguments in calls:
         yield title, command_of(tool, *arguments).strip('`')
 

@@ -2,14 +2,15 @@
 
 import argparse
 import json
+from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from icconv_mm.errors import ArgumentError
-from icconv_mm.runner import budget, command_line
-from icconv_mm.runner.budget import Budget, Costs, choose_length, duration, seconds_of
+from icconv_mm.runner import budget, command_line, report
+from icconv_mm.runner.budget import Budget, BudgetHook, Costs, choose_length, duration, seconds_of
 from icconv_mm.runner.config import as_run
 from icconv_mm.runner.train import train
 
@@ -122,6 +123,14 @@ def test_a_plan_fits_and_leaves_less_than_an_epoch(validation, seconds):
     assert count <= 20 and used <= seconds
     assert count * costs.evaluation <= max(0.2 * seconds, costs.evaluation)
     assert seconds - used < 5 + 20 * costs.evaluation + interval * 5
+
+
+def test_the_report_of_an_interrupted_run_goes_on_in_its_time():
+    hooks = [BudgetHook(Budget('10m', CLOCK), Costs(0.5, 100, 10.0), None)]
+    loop = SimpleNamespace(iter=3, max_iters=9)
+    runner = SimpleNamespace(hooks=hooks, train_loop=loop, work_dir='run')
+    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
+    assert commands['Continue this training:'].endswith('train.py c.py --work-dir run --time 10m --resume')
 
 
 @pytest.mark.parametrize('sides', [{'size': 416}, {'shape': (416, 320)}])
