@@ -291,7 +291,7 @@ def runner_of(folder, **more):
     cfg = SimpleNamespace(model={'type': 'mmdet.FasterRCNN', 'backbone': {'type': HOSTILE}}, filename='c.py',
                           pretty_text=f'# {HOSTILE}', get=lambda *_: None)  # fmt: skip
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=[1], batch_size=1), iter=3, max_iters=5)
-    return SimpleNamespace(work_dir=str(folder), model=model, cfg=cfg, seed=0, train_loop=loop, **more)
+    return SimpleNamespace(work_dir=str(folder), model=model, cfg=cfg, seed=0, train_loop=loop, hooks=[], **more)
 
 
 @pytest.fixture(scope='module')
