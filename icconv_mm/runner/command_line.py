@@ -254,7 +254,7 @@ def progress(items: Iterable, description: str) -> Iterable:
     from rich.console import Console  # an extra (`tools`) that not every tool needs
     from rich.progress import track
 
-    return track(items, description, console=Console(stderr=True))
+    return track(items, description, getattr(items, 'frames', None), console=Console(stderr=True))
 
 
 @contextmanager

@@ -206,6 +206,7 @@ class Video:
     Attributes:
         name: Name of the frames.
         rate: Frames per second.
+        frames: Their number, as the file says; None of a stream.
 
     Raises:
         MissingFileError: The file does not exist. InputError: It cannot be opened.
@@ -221,6 +222,8 @@ class Video:
         if not self._capture.isOpened():
             raise InputError(f'{f"camera {text}" if is_camera else text}: OpenCV cannot open it')
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.frames = frames if frames > 0 else None
 
     def __iter__(self) -> Iterator[InputImage]:
         for number in itertools.count(1):

@@ -279,7 +279,7 @@ def infer(
     shard: tuple[int, int] | None = None,
     pick: int | None = None,
     track: bool = False,
-    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+    progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, Path]:
     """Predicts images, videos and cameras.
 
@@ -316,7 +316,7 @@ def infer(
             differ: their paths in ``pick.txt``, and a page of them, ``pick.html``. ``to`` then writes these alone.
         track: Whether the objects of a video get numbers that stay from frame to frame, by ByteTrack of the library
             trackers: drawn, and as ``track_id`` in the results.
-        progress: Wraps the list of images, as ``rich.progress.track`` does.
+        progress: Wraps the list of images or the video, as ``rich.progress.track`` does.
 
     Returns:
         The written paths, by name: ``vis``, ``predictions``, ``images``, followed by ``.TASK`` for several tasks, the
@@ -347,7 +347,8 @@ def infer(
         folders = folders_for(to, parts, Path(out_dir)) if to else {}
         if video:
             parts = tracked(parts, video.rate, score_thr) if track else parts
-            return _predict_video(predictor, video, parts, Path(out_dir), score_thr, json_score_thr, batch_size, draw)
+            options = score_thr, json_score_thr, batch_size, draw, progress
+            return _predict_video(predictor, video, parts, Path(out_dir), *options)
         names = _unique_names(paths)
         copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
         shards = None
@@ -434,12 +435,13 @@ def _predict_video(
     json_score_thr: float,
     batch_size: int,
     draw: bool,
+    progress: Callable[[Iterable[InputImage]], Iterable[InputImage]],
 ) -> dict[str, Path]:
     """Predicts the frames of a video, numbered from 1, and writes a video of the drawn ones. Ctrl-C ends a camera."""
     images: dict[Path, dict] = {}
     writer = VideoWriter(out / f'{video.name}.mp4', video.rate)
     try:
-        for batch in _batches(video, batch_size):
+        for batch in _batches(progress(video), batch_size):
             for frame, (_, sample) in zip(batch, predictor.predict(batch, batch_size)):
                 images[frame.path] = _about(frame.path.name, sample)
                 for part in parts:

@@ -240,7 +240,7 @@ def test_what_is_no_shard(folder, tmp_path, shard, capsys):
     assert 'argument --shard: expected I/N' in capsys.readouterr().err
 
 
-def test_objects_of_a_video_are_numbered(folder, tmp_path):
+def test_objects_of_a_video_are_numbered(folder, tmp_path, capsys):
     """In the results and in the drawn video, for each task with boxes."""
     pytest.importorskip('trackers')
     writer = VideoWriter(tmp_path / 'still.mp4', 5)
@@ -259,6 +259,7 @@ def test_objects_of_a_video_are_numbered(folder, tmp_path):
     assert count > 1 and numbers == [*[None] * count, *3 * [*range(1, count + 1)]]
     frames = [list(Video(str(tmp_path / name / 'still.mp4')))[-1].image for name in found]
     assert (frames[0] != frames[1]).any()
+    assert capsys.readouterr().err.count('100%') == 2  # progress, to the last of the frames
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_videos_frame_by_frame(tmp_path):
     writer.close()
     video = images.Video(str(writer.path))
     found = list(video)
+    assert video.frames == len(found)
     assert [each.path.name for each in found] == [f'video_{n:06d}.jpg' for n in (1, 2, 3)] and round(video.rate) == 5
     assert all(abs(each.image.mean() - frame.mean()) < 8 for each, frame in zip(found, frames))
     stills = [Image.fromarray(frame) for frame in frames]
