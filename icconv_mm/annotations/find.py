@@ -27,6 +27,7 @@ _READERS = (
     *(coco_sources, yolo_sources, voc_sources, cvat_sources, seg_map_sources),
     *(deeplabcut_sources, labelme_sources, label_studio_sources, sleap_sources),
 )
+_OF_KEYPOINTS = ('DeepLabCut', 'SLEAP')  # their boxes are made from the keypoints
 _COMMON = ('data', 'annotations')  # file names that many datasets use
 _NO_OBJECTS = ('__ignore__', '__background__', '_background_')  # of LabelMe, ISAT and others
 _FORMATS = (
@@ -176,12 +177,14 @@ def all_tasks(datasets: Sequence[Dataset]) -> list[str]:
 
 
 def only_task(datasets: Sequence[Dataset]) -> str:
-    """Returns the only task that datasets have annotations for.
+    """Returns the only task that datasets have annotations for; of formats of keypoints alone, poses.
 
     Raises:
         ArgumentError: They have annotations for several tasks, or for none.
     """
     tasks = [task for task in TASKS if any(task in each.tasks() for each in datasets)]
+    if 'pose' in tasks and all(each.format in _OF_KEYPOINTS for each in datasets):
+        return 'pose'
     if len(tasks) != 1:
         several = f'there are annotations for {" and ".join(tasks)}: choose one' if tasks else 'nothing is annotated'
         raise ArgumentError('task', several + (', or all' if len(tasks) > 1 else ''))

@@ -64,7 +64,7 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
         (labelled.seg_maps, 'semantic'),
         (labelled.folders, 'classification'),
         (labelled.masks, 'there are annotations for detection and instance: choose one, or all'),
-        (labelled.deeplabcut, 'there are annotations for detection and pose: choose one, or all'),
+        (labelled.deeplabcut, 'pose'),
     ],
 )
 def test_the_only_annotated_task_is_learned(tmp_path, monkeypatch, write, expected):
