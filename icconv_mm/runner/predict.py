@@ -44,7 +44,7 @@ from icconv_mm.runner.shards import Shards, run_settings
 from icconv_mm_runtime.coco import listed_names
 from icconv_mm_runtime.drawing import LONGEST, draw, file_name
 from icconv_mm_runtime.results import Predictions
-from icconv_mm_runtime.tiling import tile_corners
+from icconv_mm_runtime.tiling import JOINED, tile_corners
 
 _LEAST_TILE = 32  # pixels; of smaller ones an image has thousands
 
@@ -344,6 +344,8 @@ def infer(
         if pick is not None:
             predictor.keep_features()
         parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
+        if tile is not None and not {part.kind for part in parts} <= JOINED.keys():
+            raise ArgumentError('tile', 'only boxes and segmentation maps are put together again')
         folders = folders_for(to, parts, Path(out_dir)) if to else {}
         if video:
             parts = tracked(parts, video.rate, score_thr) if track else parts

@@ -206,10 +206,11 @@ def test_what_an_exported_file_does_not_have(folder, tmp_path, words, message):
         (['--json-score-thr', '-1'], '--json-score-thr: expected a score from 0 to 1, got -1.0'),
         (['--batch-size', '0'], '--batch-size: expected 1 or more, got 0'),
         (['--tile', '10'], '--tile: expected 32 pixels or more, got 10'),
+        (['--tile', '32'], '^error: --tile: only boxes and segmentation maps are put together again'),
     ],
     ids=str,
 )
-def test_numbers_that_can_find_nothing(folder, tmp_path, words, message):
+def test_numbers_that_cannot_be_used(folder, tmp_path, words, message):
     with pytest.raises(SystemExit, match=message):
         predict(folder, tmp_path, *words)
 
