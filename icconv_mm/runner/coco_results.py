@@ -47,11 +47,6 @@ class CocoResults:
         """Kind of the predictions, as in the metadata of an exported file."""
         return self.adapter.kind
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names by label."""
-        return tuple(self.description['classes'])
-
     def add(self, path: Path, sample: Any, score_thr: float) -> None:
         """Adds the model's predictions for an image, or for the next frame of a video."""
         own = sample.get(self.name) if self.name else sample

@@ -189,7 +189,7 @@ def _commands(name: str, checkpoint: str, runner: Runner, is_test: bool) -> Iter
         calls.append(('Evaluate on the test images:', 'test', (name, checkpoint, *folder)))
         if runner.train_loop.iter < runner.train_loop.max_iters:
             budget = next((hook.budget.given for hook in runner.hooks if isinstance(hook, BudgetHook)), None)
-            within = ('--time', str(budget)) if budget else ()
+            within = ('--time', budget if isinstance(budget, str) else f'{budget:.1f}s') if budget else ()
             calls.append(('Continue this training:', 'train', (name, *folder, *within, '--resume')))
     for title, tool, arguments in calls:
         yield title, command_of(tool, *arguments).strip('`')

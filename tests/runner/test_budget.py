@@ -125,12 +125,14 @@ def test_a_plan_fits_and_leaves_less_than_an_epoch(validation, seconds):
     assert seconds - used < 5 + 20 * costs.evaluation + interval * 5
 
 
-def test_the_report_of_an_interrupted_run_goes_on_in_its_time():
-    hooks = [BudgetHook(Budget('10m', CLOCK), Costs(0.5, 100, 10.0), None)]
+@pytest.mark.parametrize(('given', 'text'), [('10m', '10m'), (600, '600.0s')])
+def test_the_report_of_an_interrupted_run_goes_on_in_its_time(given, text):
+    hooks = [BudgetHook(Budget(given, CLOCK), Costs(0.5, 100, 10.0), None)]
     loop = SimpleNamespace(iter=3, max_iters=9)
     runner = SimpleNamespace(hooks=hooks, train_loop=loop, work_dir='run')
     commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
-    assert commands['Continue this training:'].endswith('train.py c.py --work-dir run --time 10m --resume')
+    assert commands['Continue this training:'].endswith(f'train.py c.py --work-dir run --time {text} --resume')
+    assert seconds_of(text) == 600
 
 
 @pytest.mark.parametrize('sides', [{'size': 416}, {'shape': (416, 320)}])
