@@ -95,3 +95,10 @@ def test_images_without_people_before_those_with(mmpose):
     person = dict(keypoints=np.array([[[3.0, 4.0]]]), keypoints_visible=np.ones((1, 1)))
     assert _has_keypoints(Images([dict(img_path='a.jpg'), person]))
     assert not _has_keypoints(Images([dict(img_path='a.jpg')]))
+
+
+def test_a_dataset_names_its_classes_like_a_checkpoint(adapter):
+    """mmpose's datasets have ``CLASSES``, which a checkpoint has in lower case; the thresholds are found by them."""
+    categories = [dict(id=1, name='mouse')]
+    assert adapter.class_names({'CLASSES': categories}) == adapter.class_names({'classes': categories}) == ('mouse',)
+    assert adapter.class_names({}) == ('person',)
