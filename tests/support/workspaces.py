@@ -44,6 +44,7 @@ class Workspace:
         os.chdir(self.root)
         # Python 3.11 cannot parse a config while it collects garbage whose finalizer parses, too (cpython 106905).
         gc.collect()
+        _forget_runs()
         sys.argv = [name, *map(str, args)]
         try:
             runpy.run_path(str(self.repo / 'tools' / f'{name}.py'), run_name='__main__')
@@ -73,6 +74,18 @@ class Workspace:
     def losses(self, work_dir: str) -> dict[int, float]:
         """Loss by iteration."""
         return {line['step']: line['loss'] for line in self.scalars(work_dir) if 'loss' in line}
+
+
+def _forget_runs() -> None:
+    """mmengine names a run by its second; a process that has run one of that name logs the next into its folder."""
+    from mmengine.logging import MessageHub
+    from mmengine.visualization import Visualizer
+
+    kinds = [MessageHub, Visualizer]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        kind._instance_dict.clear()
 
 
 def short(iterations: int, **options) -> list[str]:
