@@ -62,7 +62,8 @@ def _is_own_command() -> bool:
     words = sys.orig_argv[1:]
     if any(word.endswith('icconv_mm.install_openmmlab') for word in words):
         return True
-    is_script = words[:1] == [os.path.join(os.path.dirname(sys.executable), 'icconv')]
+    script = os.path.join(os.path.dirname(sys.executable), 'icconv')
+    is_script = [os.path.abspath(word) for word in words[:1]] == [script]
     return is_script or (sys.argv[0] == '-m' and ('-m', 'icconv_mm') in itertools.pairwise(words))
 
 

@@ -75,6 +75,22 @@ def is_exported(file: str | Path) -> bool:
     return Path(file).suffix.lower() in ('.onnx', '.ort', '.xml')
 
 
+def checkpoint_of(path: str | Path) -> str:
+    """Returns the path of a checkpoint; of the folder of a training, its newest best one, or else its newest one.
+
+    Raises:
+        MissingFileError: It does not exist, or the folder has none.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        require_file(path, 'checkpoint')
+        return str(path)
+    found = [*folder.glob('best_*.pth')] or [*folder.glob('*.pth')]
+    if not found:
+        raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}')
+    return str(max(found, key=lambda file: file.stat().st_mtime_ns))
+
+
 def require_file(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
     """Raises an error of ``kind`` unless the file exists.
 
@@ -89,6 +105,11 @@ def require_file(path: str | Path, name: str, kind: type[MissingFileError] = Mis
 def require_folder(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
     """Raises an error of ``kind`` unless the folder exists, like :func:`require_file`."""
     _require(path, name, kind, 'folder', Path(path).is_dir())
+
+
+def require_path(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:
+    """Raises an error of ``kind`` unless the file or folder exists, like :func:`require_file`."""
+    _require(path, name, kind, 'file or folder', Path(path).exists())
 
 
 def require_writable(path: Path, name: str) -> None:

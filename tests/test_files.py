@@ -1,5 +1,6 @@
 """Files that appear whole, files and folders that are not there, and commands of tools in messages."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, MissingDataError
 from icconv_mm.errors import MissingFileError
-from icconv_mm.files import atomic_write, read_small, require_file, require_folder
+from icconv_mm.files import atomic_write, checkpoint_of, read_small, require_file, require_folder
 from icconv_mm.versions import command_of
 
 
@@ -51,6 +52,22 @@ def test_the_error_says_what_is_missing_and_where_it_was_looked_for(tmp_path, mo
         require_file(Path('http://a.py'), 'config')
     with pytest.raises(MissingFileError, match=rf'^pattern file: no such file: {tmp_path}$'):  # a folder
         read_small(tmp_path, 'pattern file')
+
+
+def test_a_folder_stands_for_its_newest_best_checkpoint(tmp_path):
+    with pytest.raises(MissingFileError, match=r'^checkpoint: none \(\*\.pth\) in the folder'):
+        checkpoint_of(tmp_path)
+    for age, name in enumerate(('best_new.pth', 'best_old.pth', 'epoch_9.pth', 'epoch_8.pth')):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (9 - age, 9 - age))
+    assert checkpoint_of(tmp_path) == str(tmp_path / 'best_new.pth')
+    for path in tmp_path.glob('best_*'):
+        path.unlink()
+    assert checkpoint_of(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
+    assert checkpoint_of(tmp_path / 'epoch_8.pth') == str(tmp_path / 'epoch_8.pth')
+    assert checkpoint_of('https://host/a.pth') == 'https://host/a.pth'
+    with pytest.raises(MissingFileError, match=r'^checkpoint: no such file: a\.pth'):
+        checkpoint_of('a.pth')
 
 
 def test_missing_data_is_an_error_of_the_dataset_and_a_missing_file(tmp_path):

@@ -244,6 +244,8 @@ def _convert_annotations(
     if made.task == 'pose':
         made.keypoints, made.skeleton = dataset.keypoints_of(*names)
         made.flip_pairs = _flips(dataset, made)
+        fits = len(dataset.sigmas) == len(made.keypoints)
+        made.sigmas = dataset.sigmas if fits else sigmas_of(made.keypoints)
     learned, wanted = [], set(names)
     for image in images:
         annotations = [annotation for annotation in image.annotations if annotation.name in wanted]
@@ -415,8 +417,8 @@ def _write_names(made: Converted, folder: Path) -> None:
     if made.task != 'pose':
         _write_text(folder / f'{made.task}_classes.txt', ''.join(f'{name}\n' for name in made.classes))
         return
-    pairs, sigmas = made.flip_pairs or [], sigmas_of(made.keypoints)
-    own = dict(keypoints=made.keypoints, skeleton=made.skeleton, flip_pairs=pairs, sigmas=sigmas)
+    pairs = made.flip_pairs or []
+    own = dict(keypoints=made.keypoints, skeleton=made.skeleton, flip_pairs=pairs, sigmas=made.sigmas)
     write_json(folder / KEYPOINTS_FILE, {'classes': made.classes[:1], **own}, indent=1)
 
 

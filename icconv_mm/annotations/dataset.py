@@ -101,6 +101,7 @@ class Dataset:
         keypoints: Keypoint names; ``skeleton`` has pairs of their indices, from 0.
         keypoints_by_class: Keypoint names and skeleton of each class that the file gives them for.
         flip_indices: For each keypoint, the index of the one it becomes after a flip, if a file gives it.
+        sigmas: Precision of each keypoint's annotations, if a file gives it, as COCO's sigmas.
         seg_map_classes: Class name of each value of the segmentation maps; empty if the dataset names none.
         colors: Value of each colour (R, G, B) of coloured segmentation maps.
         ignore_index: Values of the segmentation maps that are ignored.
@@ -119,6 +120,7 @@ class Dataset:
     skeleton: list[tuple[int, int]] = field(default_factory=list)
     keypoints_by_class: dict[str, tuple[list[str], list[tuple[int, int]]]] = field(default_factory=dict)
     flip_indices: list[int] = field(default_factory=list)
+    sigmas: list[float] = field(default_factory=list)
     seg_map_classes: dict[int, str] = field(default_factory=dict)
     colors: dict[tuple[int, int, int], int] = field(default_factory=dict)
     ignore_index: set[int] = field(default_factory=set)
@@ -291,6 +293,7 @@ class Converted:
         colors: Colour (R, G, B) of a class, for those that a table of colours names.
         keypoints, skeleton: As in :class:`icconv_mm.annotations.dataset.Dataset`.
         flip_pairs: Pairs of keypoints that a flip swaps; None if unknown.
+        sigmas: Of each keypoint.
         notes: Messages about choices made in the conversion.
     """
 
@@ -309,6 +312,7 @@ class Converted:
     keypoints: list[str] = field(default_factory=list)
     skeleton: list[tuple[int, int]] = field(default_factory=list)
     flip_pairs: list[tuple[str, str]] | None = None
+    sigmas: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 

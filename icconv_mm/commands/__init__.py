@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argcomplete.autocomplete(parser)
     args = parser.parse_args(argv)
     command = COMMANDS[vars(args).pop('command')]
+    command_line.find_files(args)
     icconv_mm.extend_mmengine()
     command.run(args)
 
@@ -42,4 +43,6 @@ def run_tool(command: ModuleType, doc: str, argv: Sequence[str] | None = None) -
     """Runs a command as a script of ``tools``, whose help is ``doc``."""
     parser = command_line.parser(doc)
     command.add_arguments(parser, is_tool=True)
-    command.run(parser.parse_args(argv))
+    args = parser.parse_args(argv)
+    command_line.find_files(args)
+    command.run(args)

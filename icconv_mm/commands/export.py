@@ -4,7 +4,7 @@ The results of the file are compared with those of the model before it is writte
 each other. What runs the file: python -m icconv_mm_runtime, see docs/export.md.
 
 Examples:
-  icconv export work_dirs/bccd/epoch_50.pth --to onnx --out network.onnx
+  icconv export work_dirs/bccd --to onnx --out network.onnx
   icconv export epoch_50.pth --config config.py --to openvino --images images/
   icconv export epoch_50.pth --config config.py --int8 images/ --out network_int8.onnx
 """

@@ -1,12 +1,12 @@
 """Predict for images, videos and cameras: drawn images, and a COCO results file, for any task.
 
-CHECKPOINT is a checkpoint, or an exported file (.onnx, .xml). Several processes share the images out with --shard, or
-started by torchrun; the last one writes the files of all.
+CHECKPOINT is a checkpoint, the folder of a training, whose best one is taken, or an exported file (.onnx, .xml).
+Several processes share the images out with --shard, or started by torchrun; the last one writes the files of all.
 
 Examples:
-  icconv predict work_dirs/bccd/epoch_50.pth images/ --out-dir work_dirs/predicted
+  icconv predict work_dirs/bccd images/ --out-dir work_dirs/predicted
   icconv predict network.onnx images/ --to labelstudio --out-dir work_dirs/to_correct
-  icconv predict work_dirs/bccd/best_*.pth unlabelled/ --pick 50 --to labelstudio --out-dir work_dirs/to_annotate
+  icconv predict work_dirs/bccd unlabelled/ --pick 50 --to labelstudio --out-dir work_dirs/to_annotate
   icconv predict network.onnx street.mp4 --track --out-dir work_dirs/tracked
   icconv predict network.onnx images/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT --out-dir work_dirs/all
 """

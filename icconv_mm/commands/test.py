@@ -1,7 +1,7 @@
 """Test a checkpoint of any task with the metrics of its config.
 
 Examples:
-  icconv test work_dirs/bccd/epoch_50.pth
+  icconv test work_dirs/bccd
   icconv test epoch_50.pth --config config.py --show-dir work_dirs/shown --cfg-options test_dataloader.batch_size=4
 """
 

@@ -7,6 +7,7 @@ import _thread
 import argparse
 import difflib
 import errno
+import glob
 import inspect
 import os
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
+from icconv_mm.files import checkpoint_of, require_path
 from icconv_mm.versions import command_of
 
 if TYPE_CHECKING:
@@ -89,7 +91,7 @@ def add_checkpoint(parser: argparse.ArgumentParser, is_tool: bool) -> None:
     """Adds the checkpoint and its config, which a tool reads by position before it, as OpenMMLab's tools do."""
     if is_tool:
         add_config(parser)
-    parser.add_argument('checkpoint', help='checkpoint file; it must fit the model in every key')
+    parser.add_argument('checkpoint', help='checkpoint, or the folder of a training, whose best one is taken')
     if not is_tool:
         parser.add_argument('--config', metavar='FILE', help='default: the one that the training wrote beside it')
         add_cfg_options(parser)
@@ -178,6 +180,23 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     # torch.distributed.launch, which mim starts, passes this option; torchrun sets the environment variable.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def find_files(args: argparse.Namespace) -> None:
+    """Finds the files among the arguments before the libraries are imported, which takes seconds.
+
+    A folder given as the checkpoint is replaced by what :func:`icconv_mm.files.checkpoint_of` returns.
+    """
+    given = vars(args)
+    with reporting(args.debug):
+        if 'checkpoint' in args:
+            args.checkpoint = checkpoint_of(args.checkpoint)
+        config = given.get('config') or []
+        for each in [*given.get('data', []), *([config] if isinstance(config, str) else config)]:
+            require_path(each, 'config' if each.endswith('.py') else 'data')
+        inputs = given.get('inputs', '0')
+        if not (glob.has_magic(inputs) or inputs.isdecimal()):  # else a pattern, or the number of a camera
+            require_path(inputs, 'input')
 
 
 def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:

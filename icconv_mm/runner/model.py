@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icconv_mm.errors import ArgumentError, MissingLibraryError, naming
-from icconv_mm.files import is_exported, require_file
+from icconv_mm.files import checkpoint_of, is_exported, require_file
 from icconv_mm.versions import is_installed
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def load(file: str | Path, config: str | Path | None = None, device: str | None 
     """Loads a network that predicts images.
 
     Args:
-        file: An exported file (.onnx, .ort, .xml), or a checkpoint.
+        file: An exported file (.onnx, .ort, .xml), a checkpoint, or the folder of a training, whose best one is taken.
         config: The config of a checkpoint; by default the one that the training wrote beside it, which a log message
             names. A config is a program: take only those that you trust.
         device: Such as ``'cpu'`` or ``'cuda:0'``; by default an accelerator if there is one.
@@ -200,8 +200,7 @@ def load(file: str | Path, config: str | Path | None = None, device: str | None 
         result = model('street.jpg')
         cv2.imwrite('drawn.jpg', result.plot())
     """
-    file = Path(file)
-    require_file(file, 'file')
+    file = Path(checkpoint_of(file))
     if not is_exported(file):
         return LoadedModel(file, *_open_checkpoint(file, config, device))
     if config is not None:

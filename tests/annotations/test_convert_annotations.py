@@ -10,6 +10,7 @@ from PIL import Image
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.convert import convert_dataset
 from icconv_mm.annotations.find import name_of, read_datasets
+from icconv_mm.annotations.writers.yolo import write_yolo
 from icconv_mm.errors import InputError
 
 pytest.importorskip('pycocotools')
@@ -111,6 +112,29 @@ def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
         line for line in (*made.notes, *(what for _, what in found.warnings)) if 'mirror' in line or 'flip' in line
     ]
     assert bool(lines) == bool(said) and said in ' '.join(lines)
+
+
+@pytest.mark.parametrize(
+    ('given', 'said'),
+    [
+        ([0.1, 0.2, 1], ''),
+        ([0.1, 0.2], 'kpt_oks_sigmas is [0.1, 0.2], expected 3 numbers above 0: not used'),
+        ([0.1, 0.2, 0], 'kpt_oks_sigmas is [0.1, 0.2, 0], expected 3 numbers above 0: not used'),
+        ('wide', "kpt_oks_sigmas is 'wide', expected 3 numbers above 0: not used"),
+    ],
+)
+def test_sigmas_of_keypoints(tmp_path, given, said):
+    """The file's are learned and written again; without them they are those of the names."""
+    root = labelled.yolo(tmp_path / 'data', 'keypoints')
+    with open(root / 'data.yaml', 'a') as file:
+        file.write(f'kpt_oks_sigmas: {given}\n')
+    found = _only(root)
+    assert said in ' '.join(what for _, what in found.warnings) and bool(found.warnings) == bool(said)
+    made = convert_dataset(found, 'pose', tmp_path / 'out')
+    expected = [0.05] * 3 if said else given
+    assert made.sigmas == expected == json.loads((tmp_path / 'out/pose_keypoints.json').read_text())['sigmas']
+    write_yolo(found, tmp_path / 'again')
+    assert _only(tmp_path / 'again').sigmas == ([] if said else given)
 
 
 # --- segmentation maps ---

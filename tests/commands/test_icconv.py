@@ -40,10 +40,33 @@ def test_help_imports_no_library(words):
     ],
     ids=str,
 )
-def test_unknown_words(words, message, capsys):
+def test_unknown_words(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('a.pth', 'a.json'):
+        (tmp_path / name).touch()
     with pytest.raises(SystemExit, match='2'):
         commands.main(words)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['predict', 'a', '0', '--out-dir', 'out'], r'^error: checkpoint: no such file: a \(in '),
+        (['predict', '.', '0', '--out-dir', 'out'], r'^error: checkpoint: none \(\*\.pth\) in the folder \.'),
+        (['predict', 'a.onnx', 'b.jpg', '--out-dir', 'out'], r'^error: input: no such file or folder: b\.jpg \(in '),
+        (['train', 'a.onnx', 'b'], r'^error: data: no such file or folder: b \(in '),
+        (['train', 'b.py'], r'^error: config: no such file or folder: b\.py \(in '),
+        (['data', 'b'], r'^error: data: no such file or folder: b \(in '),
+    ],
+    ids=str,
+)
+def test_files_that_are_not_there_are_told_before_the_libraries_are_imported(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.onnx').touch()
+    monkeypatch.setattr('icconv_mm.extend_mmengine', pytest.fail)
+    with pytest.raises(SystemExit, match=message):
+        commands.main(words)
 
 
 def test_a_shell_completes_the_line():

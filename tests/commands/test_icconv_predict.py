@@ -193,7 +193,9 @@ def test_other_tools_get_what_is_drawn(folder, tmp_path):
     ],
     ids=str,
 )
-def test_what_an_exported_file_does_not_have(folder, tmp_path, words, message):
+def test_what_an_exported_file_does_not_have(folder, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.py').touch()
     with pytest.raises(SystemExit, match=message):
         predict(folder, tmp_path, *words)
 

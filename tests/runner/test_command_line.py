@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import signal
 import time
 from types import SimpleNamespace
 
@@ -125,10 +126,14 @@ def test_an_interrupt_that_python_ignores_ends_the_tool(capsys):
         def __del__(self):
             raise KeyboardInterrupt
 
-    with pytest.raises(SystemExit) as ended, reporting():
-        Interrupted()
-        for _ in range(1000):
-            time.sleep(0.001)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        with pytest.raises(SystemExit) as ended, reporting():
+            Interrupted()
+            for _ in range(1000):
+                time.sleep(0.001)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended.value.code == 130 and capsys.readouterr().err == '\ninterrupted\n'
 
 

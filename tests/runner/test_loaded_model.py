@@ -122,7 +122,7 @@ def test_supervision_is_not_installed(found, monkeypatch):
 
 
 def test_files_that_cannot_be_loaded(network, tmp_path):
-    with pytest.raises(MissingFileError, match='file: no such file'):
+    with pytest.raises(MissingFileError, match='checkpoint: no such file'):
         icconv_mm.load(tmp_path / 'none.onnx')
     with pytest.raises(ArgumentError, match=r'config: .* is an exported file, which has no config'):
         icconv_mm.load(network, 'config.py')

@@ -227,11 +227,13 @@ def test_unsuitable_results_of_rf_next(tool, tmp_path, content, message):
     ('arguments', 'message'),
     [
         (['found.json'], 'needs --config'),
-        (['found.json', '--config', 'config.py', '--d-max', '4'], '--d-max is of a supernet'),
+        (['found.json', '--config', 'found.json', '--d-max', '4'], '--d-max is of a supernet'),
         (['supernet.pth'], '--d-max is needed'),
     ],
 )
-def test_options_of_either_search(tool, arguments, message, capsys):
+def test_options_of_either_search(tool, arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / arguments[0]).touch()
     with pytest.raises(SystemExit) as end:
         tool.main([*arguments, '--out', 'pattern.json'])
     assert end.value.code == 2 and message in capsys.readouterr().err

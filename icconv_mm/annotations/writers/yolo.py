@@ -43,6 +43,8 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         swap = {one: other for pair in _pairs(dataset, keypoints) for one, other in (pair, pair[::-1])}
         flips = [keypoints.index(swap.get(name, name)) for name in keypoints]
         content |= {'kpt_shape': [len(keypoints), 3], 'flip_idx': flips}
+        if len(dataset.sigmas) == len(keypoints):
+            content['kpt_oks_sigmas'] = dataset.sigmas
         content |= {'kpt_names': {number: list(keypoints) for number in content['names']}}
     content |= {split: f'images/{split}' for split in SPLITS if any(image.split == split for image in images)}
     if 'val' not in content:  # Ultralytics requires it
