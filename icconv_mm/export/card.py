@@ -112,6 +112,8 @@ def _table(header: Sequence[str], rows: Any) -> list[str]:
 def _task(task: Mapping[str, Any]) -> tuple[str, str, str]:
     classes = task['classes']
     more = f' and {len(classes) - _SHOWN} more' if len(classes) > _SHOWN else ''
+    if keypoints := task.get('keypoints'):
+        more += f' (keypoints: {"; ".join(map(_cell, keypoints))})'
     return _cell(task['name']), task['kind'], '; '.join(map(_cell, classes[:_SHOWN])) + more
 
 
