@@ -62,7 +62,10 @@ def test_what_some_cards_say(tmp_path):
     metrics = {'bbox_mAP': {'model': 0.51234, 'file': 0.5}}
     text = write(tmp_path / 'net.xml', 'openvino', [many], metrics=metrics).read_text()
     assert 'c99 and 200 more |' in text and r'| bbox\_mAP | 0.5123 | 0.5 |' in text
-    tasks = [{**BOXES, 'name': 'a'}, {**BOXES, 'name': 'b', 'kind': 'pose', 'classes': ['ant'], 'keypoints': ['head', 'a_b']}]
+    tasks = [
+        {**BOXES, 'name': 'a'},
+        {**BOXES, 'name': 'b', 'kind': 'pose', 'classes': ['ant'], 'keypoints': ['head', 'a_b']},
+    ]
     about = described(tasks=tasks, batch={**RULE, 'fixed': [48, 64]}, **KNOWN)
     report = {**REPORT, 'metrics': 'not measured: no dataset'}
     path = write_card(tmp_path / 'b.onnx', 'onnx', about, report, 'config b.py')
