@@ -10,8 +10,6 @@ backbones, necks, ``deploy`` and the functions of ``models``.
 """
 
 import importlib
-import itertools
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +57,8 @@ def _is_own_command() -> bool:
     The installer replaces libraries that the import would refuse, and uses no other module of the package. The command
     ``icconv`` extends mmengine when it has read its options: help and completion need no library.
     """
-    words = sys.orig_argv[1:]
-    if any(word.endswith('icconv_mm.install_openmmlab') for word in words):
-        return True
-    script = os.path.join(os.path.dirname(sys.executable), 'icconv')
-    is_script = [os.path.abspath(word) for word in words[:1]] == [script]
-    return is_script or (sys.argv[0] == '-m' and ('-m', 'icconv_mm') in itertools.pairwise(words))
+    is_installer = any(word.endswith('icconv_mm.install_openmmlab') for word in sys.orig_argv[1:])
+    return is_installer or versions.OWN_COMMAND is not None
 
 
 if not _is_own_command():

@@ -76,7 +76,7 @@ def is_exported(file: str | Path) -> bool:
 
 
 def checkpoint_of(path: str | Path) -> str:
-    """Returns the path of a checkpoint; of the folder of a training, its newest best one, or else its newest one.
+    """Returns the path of a checkpoint; of the folder of a training, its newest best one, or else its last one.
 
     Raises:
         MissingFileError: It does not exist, or the folder has none.
@@ -85,7 +85,11 @@ def checkpoint_of(path: str | Path) -> str:
     if not folder.is_dir():
         require_file(path, 'checkpoint')
         return str(path)
-    found = [*folder.glob('best_*.pth')] or [*folder.glob('*.pth')]
+    found = [*folder.glob('best_*.pth')]
+    with suppress(OSError, ValueError):  # what it names may have been moved with the folder
+        last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
+        found = found or [last][: last.is_file()]
+    found = found or [*folder.glob('*.pth')]
     if not found:
         raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}')
     return str(max(found, key=lambda file: file.stat().st_mtime_ns))

@@ -2,8 +2,12 @@
 
 import importlib.metadata
 import importlib.util
+import itertools
+import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +27,21 @@ SUPPORTED: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 _PACKAGE = Path(__file__).resolve().parent
 FOUNDATION = ('torch', 'mmengine', 'mmcv')  # required by every task library
+_COMMANDS = {'infer': 'predict', 'prepare_data': 'data', 'train': 'train', 'test': 'test', 'export': 'export'}
+
+
+def _own_command() -> str | None:
+    """Returns how the command ``icconv`` was called, if this process is one; at the first import of the package."""
+    words = sys.orig_argv[1:]
+    script = os.path.join(os.path.dirname(sys.executable), 'icconv')
+    if words and os.path.abspath(words[0]) == script:
+        return 'icconv' if shutil.which('icconv') == script else shlex.quote(words[0])
+    if sys.argv[0] == '-m' and ('-m', 'icconv_mm') in itertools.pairwise(words):
+        return 'python -m icconv_mm'
+    return None
+
+
+OWN_COMMAND = _own_command()
 
 
 def _release(version: str) -> tuple[int, ...]:
@@ -116,11 +135,14 @@ def command_of(tool: str, *arguments: str) -> str:
         arguments: Arguments of the command.
 
     Returns:
-        The command in backticks, quoted for a shell: in a checkout ``python tools/convert_checkpoint.py``, with the
-        whole path if the work is elsewhere; in an installation, which has the scripts where mim finds them, ``mim run
-        icconv_mm convert_checkpoint`` or, without mim, ``python`` with the path.
+        The command in backticks, quoted for a shell: in a process of ``icconv``, for tools that it has, ``icconv
+        train``; in a checkout ``python tools/convert_checkpoint.py``, with the whole path if the work is elsewhere; in
+        an installation, which has the scripts where mim finds them, ``mim run icconv_mm convert_checkpoint`` or,
+        without mim, ``python`` with the path.
     """
-    if (script := _PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
+    if OWN_COMMAND is not None and tool in _COMMANDS:
+        command = f'{OWN_COMMAND} {_COMMANDS[tool]}'
+    elif (script := _PACKAGE.parent / 'tools' / f'{tool}.py').is_file():
         is_here = Path.cwd() == _PACKAGE.parent
         command = f'python {shlex.quote(str(script.relative_to(_PACKAGE.parent) if is_here else script))}'
     elif is_installed('mim'):

@@ -64,6 +64,10 @@ def test_a_folder_stands_for_its_newest_best_checkpoint(tmp_path):
     for path in tmp_path.glob('best_*'):
         path.unlink()
     assert checkpoint_of(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
+    (tmp_path / 'last_checkpoint').write_text('/where/it/was/epoch_8.pth')
+    assert checkpoint_of(str(tmp_path)) == str(tmp_path / 'epoch_8.pth')
+    (tmp_path / 'last_checkpoint').write_text('epoch_7.pth')
+    assert checkpoint_of(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
     assert checkpoint_of(tmp_path / 'epoch_8.pth') == str(tmp_path / 'epoch_8.pth')
     assert checkpoint_of('https://host/a.pth') == 'https://host/a.pth'
     with pytest.raises(MissingFileError, match=r'^checkpoint: no such file: a\.pth'):
@@ -86,6 +90,12 @@ def test_from_an_installation(with_mim, expected, tmp_path, monkeypatch):
     monkeypatch.setattr(versions, '_PACKAGE', package)
     monkeypatch.setattr('icconv_mm.versions.is_installed', lambda name: with_mim and name == 'mim')
     assert command_of('infer', '-h') == f'`{expected.format(package=package)}`'
+
+
+def test_from_the_command_icconv(monkeypatch):
+    monkeypatch.setattr(versions, 'OWN_COMMAND', 'icconv')
+    assert command_of('infer', 'a b', '-h') == "`icconv predict 'a b' -h`"
+    assert not command_of('convert_checkpoint').startswith('`icconv')
 
 
 def test_from_a_checkout(tmp_path, monkeypatch):

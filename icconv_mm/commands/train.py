@@ -43,7 +43,8 @@ def run(args: Namespace) -> None:
     with command_line.reporting(args.debug):
         from icconv_mm.apis import train
 
+        given_time = args.time
         run, options = command_line.read_training(args)
         gc.freeze()  # mmengine collects at every dataset, half a second for all that has been imported
-        with command_line.saying_how_to_go_on(run, args.time):
+        with command_line.saying_how_to_go_on(run, given_time):
             train(run, **options)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -71,7 +72,7 @@ class ProgressBarHook(Hook):
         if self._progress is None or time.monotonic() - self._shown < _REFRESH:
             return
         self._shown, loss = time.monotonic(), (outputs or {}).get('loss')
-        text = '' if loss is None else f'loss {float(loss):.3g}'
+        text = '' if loss is None else f'loss {torch.as_tensor(loss).item():.3g}'
         self._progress.update(self._task, completed=runner.iter + 1, total=runner.max_iters, loss=text)
         self._progress.refresh()
 

@@ -185,7 +185,7 @@ def choose_length(
         saving['interval'] = interval
     at = f' at {size} pixels' if size else ''
     before = f' after the first {done}' if done else ''
-    every = '' if costs.validation is None else f', one every {interval}'
+    every = '' if costs.validation is None else f', one every {f"{interval} {unit}" if interval > 1 else unit[:-1]}'
     say(f'--time {budget.given}: {fitting} {unit}{before}{at} ({measured}{every})')
     if size and (smaller := _smaller(size, 0.5)) < size:
         share = (smaller / size) ** 2

@@ -10,6 +10,7 @@ import errno
 import glob
 import inspect
 import os
+import re
 import sys
 import threading
 import warnings
@@ -63,7 +64,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser that names the option nearest to an unknown one."""
 
     def __init__(self, **options: Any) -> None:
-        for known in ('pkg_resources is deprecated', 'Warning: The (bbox|polygon) is out of bounds'):  # from mmengine
+        deprecated = 'pkg_resources is deprecated', '``build_loss`` would be deprecated'  # OpenMMLab's own uses
+        for known in (*deprecated, 'Warning: The (bbox|polygon) is out of bounds'):
             warnings.filterwarnings('ignore', message=known)
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
@@ -78,6 +80,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = next((each.partition('=')[0] for each in given.split() if each.startswith('--')), None)
         options = [option for option in self._option_string_actions if option.startswith('--')]
         near = difflib.get_close_matches(unknown, options, n=1, cutoff=0.7) if unknown and not text else []
+        if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            near = difflib.get_close_matches(wrong[1], re.findall(r"[^', ]+", wrong[2]), n=1)
         super().error(message + (f'; did you mean {near[0]}?' if near else ''))
 
 
@@ -190,7 +194,12 @@ def find_files(args: argparse.Namespace) -> None:
     given = vars(args)
     with reporting(args.debug):
         if 'checkpoint' in args:
-            args.checkpoint = checkpoint_of(args.checkpoint)
+            args.checkpoint = checkpoint_of(before := args.checkpoint)
+            if args.checkpoint != before:
+                print(f'checkpoint: {args.checkpoint}', file=sys.stderr)
+        for name in ('int8', 'images', 'ann_file', 'pretrained'):
+            if given.get(name) is not None and not glob.has_magic(given[name]):
+                require_path(given[name], f'--{name.replace("_", "-")}')
         config = given.get('config') or []
         for each in [*given.get('data', []), *([config] if isinstance(config, str) else config)]:
             require_path(each, 'config' if each.endswith('.py') else 'data')

@@ -245,7 +245,7 @@ def latest_checkpoint(work_dir: str) -> str | None:
     Raises:
         ArgumentError: The checkpoint does not exist; the message names the newest existing one.
     """
-    named = find_latest_checkpoint(work_dir) if Path(work_dir).is_dir() else None
+    named = find_latest_checkpoint(work_dir) if Path(work_dir, 'last_checkpoint').is_file() else None
     if named and named.startswith(('http://', 'https://')):  # no run saves its checkpoints there
         raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named}: give it yourself')
     if named is None or '://' in named or (named and Path(named).exists()):

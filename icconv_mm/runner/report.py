@@ -23,7 +23,7 @@ from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.hooks.logs import logged_curves
 from icconv_mm.runner.budget import BudgetHook
 from icconv_mm.runner.images import read_image
-from icconv_mm.versions import command_of, is_installed
+from icconv_mm.versions import OWN_COMMAND, command_of, is_installed
 from icconv_mm_runtime.drawing import Drawing, color_of, draw, drawing_of
 
 if TYPE_CHECKING:
@@ -180,13 +180,17 @@ def _duration(seconds: float) -> str:
 
 def _commands(name: str, checkpoint: str, runner: Runner, is_test: bool) -> Iterator[tuple[str, str]]:
     """Yields what a user does next, and its command."""
+    before, after = (name,), ()  # the config, which icconv finds beside the checkpoint if it is the only one
+    if is_own := OWN_COMMAND is not None:
+        before, after = (), () if len(list(Path(checkpoint).parent.glob('*.py'))) == 1 else ('--config', name)
+    predicted = (*before, checkpoint, 'IMAGES', '--out-dir', 'predictions', *after)
     calls = [
-        ('Predict images, videos or a camera:', 'infer', (name, checkpoint, 'IMAGES', '--out-dir', 'predictions')),
-        ('Export as one file that runs without torch:', 'export', (name, checkpoint, '--out', 'model.onnx')),
+        ('Predict images, videos or a camera:', 'infer', predicted),
+        ('Export as one file that runs without torch:', 'export', (*before, checkpoint, '--out', 'model.onnx', *after)),
     ]
     if not is_test:
         folder = ('--work-dir', runner.work_dir)
-        calls.append(('Evaluate on the test images:', 'test', (name, checkpoint, *folder)))
+        calls.append(('Evaluate on the test images:', 'test', (*before, checkpoint, *(after if is_own else folder))))
         if runner.train_loop.iter < runner.train_loop.max_iters:
             budget = next((hook.budget.given for hook in runner.hooks if isinstance(hook, BudgetHook)), None)
             within = ('--time', budget if isinstance(budget, str) else f'{budget:.1f}s') if budget else ()

@@ -206,6 +206,7 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
     finally:
         logging.disable(logging.NOTSET)
     runner.logger.setLevel(runner.logger.level)  # clears the cache of disabled levels
+    runner.logger.addFilter(_is_for_users)
     if cfg.get('strategy', {}).get('type') == 'FSDPStrategy':
         # without it, the optimiser of a training with FSDP cannot be resumed
         runner.strategy.load_optim_state_dict = partial(_load_shards, runner.strategy)
@@ -225,6 +226,12 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
     for hook in hooks:
         runner.register_hook(hook)
     return runner
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    """Returns whether a message is not one of those that mmengine writes to authors of libraries in every run."""
+    known = '"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'The prefix is not set in metric class'
+    return not record.getMessage().startswith(known)
 
 
 def check_marks(cfg: Config) -> None:

@@ -5,6 +5,7 @@ import json
 import labelled
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from icconv_mm.annotations.checks import DatasetError
@@ -120,6 +121,7 @@ def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
         ([0.1, 0.2, 1], ''),
         ([0.1, 0.2], 'kpt_oks_sigmas is [0.1, 0.2], expected 3 numbers above 0: not used'),
         ([0.1, 0.2, 0], 'kpt_oks_sigmas is [0.1, 0.2, 0], expected 3 numbers above 0: not used'),
+        ([0.1, 0.2, float('inf')], 'kpt_oks_sigmas is [0.1, 0.2, inf], expected 3 numbers above 0: not used'),
         ('wide', "kpt_oks_sigmas is 'wide', expected 3 numbers above 0: not used"),
     ],
 )
@@ -127,7 +129,7 @@ def test_sigmas_of_keypoints(tmp_path, given, said):
     """The file's are learned and written again; without them they are those of the names."""
     root = labelled.yolo(tmp_path / 'data', 'keypoints')
     with open(root / 'data.yaml', 'a') as file:
-        file.write(f'kpt_oks_sigmas: {given}\n')
+        yaml.safe_dump({'kpt_oks_sigmas': given}, file)
     found = _only(root)
     assert said in ' '.join(what for _, what in found.warnings) and bool(found.warnings) == bool(said)
     made = convert_dataset(found, 'pose', tmp_path / 'out')

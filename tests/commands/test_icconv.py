@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import icconv_mm
 from icconv_mm import commands
 from icconv_mm.patterns.search import CRITERIA
 
@@ -30,6 +32,7 @@ def test_help_imports_no_library(words):
     ('words', 'message'),
     [
         (['trian'], "argument COMMAND: invalid choice: 'trian'"),
+        (['trian'], '; did you mean train?'),
         (
             ['train', 'data', '--epoch', '3'],
             'icconv train: error: unrecognized arguments: --epoch 3; did you mean --epochs?',
@@ -67,6 +70,21 @@ def test_files_that_are_not_there_are_told_before_the_libraries_are_imported(wor
     monkeypatch.setattr('icconv_mm.extend_mmengine', pytest.fail)
     with pytest.raises(SystemExit, match=message):
         commands.main(words)
+
+
+def test_an_interrupted_training_is_resumed_within_its_time(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'iter_3.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_3.pth'))
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('icconv_mm.apis.train', interrupted)
+    config = str(Path(icconv_mm.__file__).parents[1] / 'configs/detection/faster-rcnn_ic-r18_fpn_miniature.py')
+    with pytest.raises(SystemExit, match='130'):
+        commands.main(['train', config, '--time', '10m', '--work-dir', str(tmp_path)])
+    assert '--time 10m --resume` goes on from there' in capsys.readouterr().err
 
 
 def test_a_shell_completes_the_line():

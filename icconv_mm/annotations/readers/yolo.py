@@ -152,12 +152,11 @@ def _read_set(path: Path, content: dict, splits: Mapping[str, list]) -> Dataset:
             dataset.warn(path, 'flip_idx swaps nothing, as some tools write for any keypoints: their names decide')
             dataset.flip_indices = []
         sigmas = content.get('kpt_oks_sigmas') or []
-        are_numbers = isinstance(sigmas, list) and all(type(each) in (int, float) and each > 0 for each in sigmas)
-        if sigmas and not (are_numbers and len(sigmas) == shape[0]):
-            expected = f'expected {shape[0]} numbers above 0'
-            dataset.warn(path, f'kpt_oks_sigmas is {short(sigmas)}, {expected}: not used')
-            sigmas = []
-        dataset.sigmas = sigmas
+        is_one_each = isinstance(sigmas, list) and len(sigmas) == shape[0]
+        if is_one_each and all(type(each) in (int, float) and 0 < each < math.inf for each in sigmas):
+            dataset.sigmas = sigmas
+        elif sigmas:
+            dataset.warn(path, f'kpt_oks_sigmas is {short(sigmas)}, expected {shape[0]} numbers above 0: not used')
     is_named = bool(content.get('skip_if_label_file_missing'))
     if not splits.get('train') and '' not in splits:
         dataset.warn(path, 'has no "train", the images to learn from')
