@@ -3,6 +3,7 @@
 CONFIG is a folder or a file of annotations (icconv data says what is read), or the file of a config.
 
 Examples:
+  icconv train data/bccd --time 12m
   icconv train data/bccd --task detection --backbone ic_resnet18 --size 416 --epochs 50
   icconv train data/camvid --task semantic --ignore-index 11 --classes sky building pole road ...
   icconv train config.py --work-dir work_dirs/det --resume

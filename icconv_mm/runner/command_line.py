@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
-from icconv_mm.files import checkpoint_of, require_path
+from icconv_mm.files import checkpoint_of, require_file, require_path
 from icconv_mm.versions import command_of
 
 if TYPE_CHECKING:
@@ -197,9 +197,11 @@ def find_files(args: argparse.Namespace) -> None:
             args.checkpoint = checkpoint_of(before := args.checkpoint)
             if args.checkpoint != before:
                 print(f'checkpoint: {args.checkpoint}', file=sys.stderr)
-        for name in ('int8', 'images', 'ann_file', 'pretrained'):
+        for name in ('int8', 'images', 'ann_file'):
             if given.get(name) is not None and not glob.has_magic(given[name]):
                 require_path(given[name], f'--{name.replace("_", "-")}')
+        if given.get('pretrained') not in (None, 'none', 'auto'):
+            require_file(given['pretrained'], '--pretrained')
         config = given.get('config') or []
         for each in [*given.get('data', []), *([config] if isinstance(config, str) else config)]:
             require_path(each, 'config' if each.endswith('.py') else 'data')

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import icconv_mm
 from icconv_mm import commands
 from icconv_mm.patterns.search import CRITERIA
+from icconv_mm.runner.command_line import find_files
 
 LIBRARIES = 'torch', 'numpy', 'cv2', 'mmengine', 'rich'
 
@@ -59,6 +61,8 @@ def test_unknown_words(words, message, capsys, tmp_path, monkeypatch):
         (['predict', '.', '0', '--out-dir', 'out'], r'^error: checkpoint: none \(\*\.pth\) in the folder \.'),
         (['predict', 'a.onnx', 'b.jpg', '--out-dir', 'out'], r'^error: input: no such file or folder: b\.jpg \(in '),
         (['train', 'a.onnx', 'b'], r'^error: data: no such file or folder: b \(in '),
+        (['train', '.', '--pretrained', 'b.pth'], r'^error: --pretrained: no such file: b\.pth \(in '),
+        (['export', 'a.onnx', '--int8', 'b'], r'^error: --int8: no such file or folder: b \(in '),
         (['train', 'b.py'], r'^error: config: no such file or folder: b\.py \(in '),
         (['data', 'b'], r'^error: data: no such file or folder: b \(in '),
     ],
@@ -70,6 +74,13 @@ def test_files_that_are_not_there_are_told_before_the_libraries_are_imported(wor
     monkeypatch.setattr('icconv_mm.extend_mmengine', pytest.fail)
     with pytest.raises(SystemExit, match=message):
         commands.main(words)
+
+
+def test_names_that_are_no_files(tmp_path):
+    for pretrained in ('none', 'auto', 'torchvision://resnet18'):
+        find_files(Namespace(debug=False, config=[str(tmp_path)], pretrained=pretrained))
+    find_files(Namespace(debug=False, inputs='*.jpg', checkpoint='https://host/a.pth', images='images/*'))
+    find_files(Namespace(debug=False, inputs='rtsp://host/camera', config=None))
 
 
 def test_an_interrupted_training_is_resumed_within_its_time(tmp_path, monkeypatch, capsys):
