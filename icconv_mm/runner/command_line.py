@@ -204,7 +204,10 @@ def find_files(args: argparse.Namespace) -> None:
             require_file(given['pretrained'], '--pretrained')
         config = given.get('config') or []
         for each in [*given.get('data', []), *([config] if isinstance(config, str) else config)]:
-            require_path(each, 'config' if each.endswith('.py') else 'data')
+            if each.endswith('.py'):
+                require_file(each, 'config')
+            else:
+                require_path(each, 'data')
         inputs = given.get('inputs', '0')
         if not (glob.has_magic(inputs) or inputs.isdecimal()):  # else a pattern, or the number of a camera
             require_path(inputs, 'input')

@@ -63,7 +63,7 @@ def test_unknown_words(words, message, capsys, tmp_path, monkeypatch):
         (['train', 'a.onnx', 'b'], r'^error: data: no such file or folder: b \(in '),
         (['train', '.', '--pretrained', 'b.pth'], r'^error: --pretrained: no such file: b\.pth \(in '),
         (['export', 'a.onnx', '--int8', 'b'], r'^error: --int8: no such file or folder: b \(in '),
-        (['train', 'b.py'], r'^error: config: no such file or folder: b\.py \(in '),
+        (['train', 'b.py'], r'^error: config: no such file: b\.py \(in '),
         (['data', 'b'], r'^error: data: no such file or folder: b \(in '),
     ],
     ids=str,

@@ -10,6 +10,7 @@ import labelled
 import pytest
 import torch
 from mmengine.config import Config
+from workspaces import DETECTION
 
 pytestmark = pytest.mark.slow
 QUICK = ('--backbone', 'ic_resnet18', '--pretrained', 'none', '--epochs', '1')
@@ -154,7 +155,8 @@ def test_mistakes_are_messages(workspace, tmp_path, monkeypatch):
         ),
         ((data, '--task', 'detection', '--iters', '3'), '--iters: the config of images counts epochs'),
         ((tmp_path / 'nothing.yaml', '--task', 'detection'), 'data: no such file'),
-        ((tmp_path / 'nothing.py', '--task', 'detection'), '--task: is for images without a config'),
+        ((tmp_path / 'nothing.py', '--task', 'detection'), 'config: no such file'),
+        ((workspace.config(DETECTION), '--task', 'detection'), '--task: is for images without a config'),
     ):
         assert words in workspace.tool('train', *options, '--work-dir', tmp_path / 'run'), options
     monkeypatch.setenv('WORLD_SIZE', '2')
