@@ -91,7 +91,9 @@ def checkpoint_of(path: str | Path) -> str:
         found = found or [last][: last.is_file()]
     found = found or [*folder.glob('*.pth')]
     if not found:
-        raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}')
+        below = sorted({str(each.parent) for each in folder.glob('*/*.pth')})
+        more = f'; folders in it have some: {", ".join(below[:8])}' if below else ''
+        raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}{more}')
     return str(max(found, key=lambda file: file.stat().st_mtime_ns))
 
 

@@ -57,6 +57,10 @@ def test_the_error_says_what_is_missing_and_where_it_was_looked_for(tmp_path, mo
 def test_a_folder_stands_for_its_newest_best_checkpoint(tmp_path):
     with pytest.raises(MissingFileError, match=r'^checkpoint: none \(\*\.pth\) in the folder'):
         checkpoint_of(tmp_path)
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/a.pth').touch()
+    with pytest.raises(MissingFileError, match=rf'; folders in it have some: {tmp_path}/run$'):
+        checkpoint_of(tmp_path)
     for age, name in enumerate(('best_new.pth', 'best_old.pth', 'epoch_9.pth', 'epoch_8.pth')):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (9 - age, 9 - age))

@@ -12,6 +12,7 @@ Examples:
 import gc
 from argparse import ArgumentParser, Namespace
 
+from icconv_mm.errors import message_of
 from icconv_mm.runner import command_line
 
 
@@ -42,10 +43,16 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
 def run(args: Namespace) -> None:
     """Trains."""
     with command_line.reporting(args.debug):
+        from icconv_mm.annotations.loading import ImageFileError
         from icconv_mm.apis import train
 
         given_time = args.time
         run, options = command_line.read_training(args)
         gc.freeze()  # mmengine collects at every dataset, half a second for all that has been imported
         with command_line.saying_how_to_go_on(run, given_time):
-            train(run, **options)
+            try:
+                train(run, **options)
+            except ImageFileError as error:
+                if args.skip_bad_images:
+                    raise
+                raise ImageFileError(f'{message_of(error)}; --skip-bad-images trains without such images') from error

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from icconv_mm.annotations.loading import find_images
 from icconv_mm.config_tree import DatasetAt, join_root
-from icconv_mm.errors import ArgumentError, naming
+from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.export import comparison
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm_runtime import Session
@@ -95,7 +97,15 @@ def check_file(
             name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
         }
         batches = list(_pairs(images, sizes, session.metadata['batch']))
-    differences.require_small()
+    try:
+        differences.require_small()
+    except InputError as error:
+        if limits is not None and any(_depends_on_order(model, session, path, limits) for path in images):
+            raise InputError(
+                f'{error}. Equal scores are the cause: the order in which the model sorts them decides which boxes it '
+                'keeps, as in a network that has hardly learned; train longer, or compare other images (--images)'
+            ) from error
+        raise
     ties = {'ties': len(differences.ties)} if differences.ties else {}
     return {'images': len(images), **differences.largest, **ties}, milliseconds
 
@@ -146,6 +156,32 @@ def is_tie(
     grouped = list(of_maps.predict(paths, len(paths)))[row].tasks[name]
     known = model.adapters[name].predictions(samples[row])
     return comparison.is_close(comparison.compared(task, grouped, known, limits=limits), limits)
+
+
+def _depends_on_order(model: ComparedModel, session: Session, path: Path, limits: Mapping[str, float]) -> bool:
+    """Returns whether the model's results for an image change with the order in which it sorts equal numbers."""
+    (usual,) = model.predict([path])
+    with _StableSort():
+        (stable,) = model.predict([path])
+    for name, task in session.tasks.items():
+        pair = (sample.get(name) if name else sample for sample in (stable, usual))
+        found, known = map(model.adapters[name].predictions, pair)
+        if task['kind'] != 'semantic' and not comparison.is_close(comparison.compared(task, found, known), limits):
+            return True
+    return False
+
+
+class _StableSort(TorchFunctionMode):
+    """Makes torch sort equal numbers by their indices, which it leaves open."""
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func in (torch.sort, torch.Tensor.sort) and not isinstance(args[-1], bool):
+            kwargs = {**(kwargs or {}), 'stable': True}
+            kwargs.update(zip(('dim',), args[1:]))
+            args = args[:1]
+        return func(*args, **(kwargs or {}))
 
 
 def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping) -> dict[str, np.ndarray]:

@@ -35,6 +35,7 @@ _SHARE = 0.2
 _REPORT = 5.0  # seconds to write the report, and a validation
 _MARGIN = 0.95  # share of the budget that is planned
 _STEPS = 20  # over which a step's time is averaged
+_FEW = 300  # iterations; BCCD, an easy set, needs 400 for 47 AP
 _CHANGE = 0.1  # least change of the rest of a training for which it is planned again
 _TEXT = re.compile(r'(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?')
 
@@ -191,6 +192,8 @@ def choose_length(
         share = (smaller / size) ** 2
         cheaper = Costs(costs.step * share, costs.steps, costs.validation and costs.validation * share, costs.saving)
         say(f'  --size {smaller} would give about {cheaper.plan(seconds)[0]} {unit}')
+    if (steps := (done + fitting) * (costs.steps or 1)) < _FEW:
+        say(f'  {steps} iterations teach a network little: more time, a smaller --size or weights (--pretrained) help')
 
 
 def _size_of(cfg: Config) -> int | None:

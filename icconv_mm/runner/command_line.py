@@ -208,6 +208,8 @@ def find_files(args: argparse.Namespace) -> None:
                 require_file(each, 'config')
             else:
                 require_path(each, 'data')
+        if given.get('out_dir') and os.path.isfile(given['out_dir']):
+            raise ArgumentError('out_dir', f'{given["out_dir"]} is a file, not a folder')
         inputs = given.get('inputs', '0')
         if not (glob.has_magic(inputs) or inputs.isdecimal()):  # else a pattern, or the number of a camera
             require_path(inputs, 'input')

@@ -210,6 +210,8 @@ def load(file: str | Path, config: str | Path | None = None, device: str | None 
 
 def _checked(image: Any) -> Path | np.ndarray:
     if isinstance(image, (str, Path)):
+        if Path(image).is_dir():
+            raise ArgumentError('images', f'{image} is a folder: give its files')
         require_file(image, 'image')
         return Path(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

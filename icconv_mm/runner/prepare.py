@@ -60,7 +60,7 @@ def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
         part, kind = location.split('.')[0], kind_of(node)
         if kind in ('LoadImageFromFile', 'LoadImage'):
             node['type'] = scoped(LoadImageFromFile)
-            if skip_bad_images and part == 'train_dataloader':
+            if skip_bad_images and part in ('train_dataloader', 'custom_hooks'):  # hooks change the pipeline
                 node['skip_bad'] = True
         elif node.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
             node['type'] = 'BN'

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -173,6 +174,12 @@ def _summary(runner: Runner, hook: EvaluationHook, name: str, checkpoint: str | 
     return found
 
 
+def _tests_on_validation(cfg: Config) -> bool:
+    """Returns whether the images of the test are those of the validation, as where there is no test split."""
+    sets = [(cfg.get(f'{split}_dataloader') or {}).get('dataset') for split in ('test', 'val')]
+    return None not in sets and sets[0] == sets[1]
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f'{minutes // 60} h {minutes % 60} min' if minutes >= 60 else f'{minutes} min {seconds} s'
@@ -190,7 +197,9 @@ def _commands(name: str, checkpoint: str, runner: Runner, is_test: bool) -> Iter
     ]
     if not is_test:
         folder = ('--work-dir', runner.work_dir)
-        calls.append(('Evaluate on the test images:', 'test', (*before, checkpoint, *(after if is_own else folder))))
+        if not _tests_on_validation(runner.cfg):
+            tested = (*before, checkpoint, *(after if is_own else folder))
+            calls.append(('Evaluate on the test images:', 'test', tested))
         if runner.train_loop.iter < runner.train_loop.max_iters:
             budget = next((hook.budget.given for hook in runner.hooks if isinstance(hook, BudgetHook)), None)
             within = ('--time', budget if isinstance(budget, str) else f'{budget:.1f}s') if budget else ()

@@ -60,6 +60,7 @@ def test_unknown_words(words, message, capsys, tmp_path, monkeypatch):
         (['predict', 'a', '0', '--out-dir', 'out'], r'^error: checkpoint: no such file: a \(in '),
         (['predict', '.', '0', '--out-dir', 'out'], r'^error: checkpoint: none \(\*\.pth\) in the folder \.'),
         (['predict', 'a.onnx', 'b.jpg', '--out-dir', 'out'], r'^error: input: no such file or folder: b\.jpg \(in '),
+        (['predict', 'a.onnx', '0', '--out-dir', 'a.onnx'], r'^error: --out-dir: a\.onnx is a file, not a folder'),
         (['train', 'a.onnx', 'b'], r'^error: data: no such file or folder: b \(in '),
         (['train', '.', '--pretrained', 'b.pth'], r'^error: --pretrained: no such file: b\.pth \(in '),
         (['export', 'a.onnx', '--int8', 'b'], r'^error: --int8: no such file or folder: b \(in '),

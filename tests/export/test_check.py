@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 from described import described, random_image
+from torch.overrides import TorchFunctionMode
 
 pytest.importorskip('mmengine')
 pytest.importorskip('mmdet')
@@ -37,3 +39,30 @@ def test_images_of_a_batch_do_not_change_each_other(sizes, leak, tmp_path):
             check_file(model, session, list(map(Path, paths)), limits=LIMITS)
     else:
         assert check_file(model, session, paths, limits=LIMITS)[0] == {'images': len(paths), 'scores': 0.0}
+
+
+class _LastFirst(TorchFunctionMode):
+    """Torch as it may be: a sort puts the last of equal numbers first, unless it is told to keep their order."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.sort and not (kwargs or {}).get('stable') and args[0].unique().numel() == 1:
+            return found[0], found[1].flip(0)
+        return found
+
+
+@pytest.mark.parametrize('tied', [True, False])
+def test_the_order_of_equal_scores_is_named_as_the_cause(tied, tmp_path):
+    """A file that differs from models: one of which keeps the first of equal numbers, and one that has none."""
+
+    def predict(batch):
+        numbers = torch.zeros(9) if tied else torch.arange(9.0)
+        first = int(numbers.sort(descending=True)[1][0])
+        return [np.full(2, first, np.float32)]
+
+    path = tmp_path / 'a.png'
+    cv2.imwrite(str(path), random_image(8, 8))
+    session = Session.of(described(), lambda arrays: {'scores': np.full((1, 2), 0.5, np.float32)}, 'net')
+    with pytest.raises(InputError, match='nothing is written') as error, _LastFirst():
+        check_file(ComparedModel(None, {'': ADAPTER}, predict), session, [path], limits=LIMITS)
+    assert ('Equal scores are the cause' in str(error.value)) == tied

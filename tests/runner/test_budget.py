@@ -129,10 +129,18 @@ def test_a_plan_fits_and_leaves_less_than_an_epoch(validation, seconds):
 def test_the_report_of_an_interrupted_run_goes_on_in_its_time(given, text):
     hooks = [BudgetHook(Budget(given, CLOCK), Costs(0.5, 100, 10.0), None)]
     loop = SimpleNamespace(iter=3, max_iters=9)
-    runner = SimpleNamespace(hooks=hooks, train_loop=loop, work_dir='run')
+    runner = SimpleNamespace(hooks=hooks, train_loop=loop, work_dir='run', cfg={})
     commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
     assert commands['Continue this training:'].endswith(f'train.py c.py --work-dir run --time {text} --resume')
     assert seconds_of(text) == 600
+
+
+@pytest.mark.parametrize('split', ['a', 'b'])
+def test_images_that_validate_are_not_called_test_images(split):
+    cfg = {f'{part}_dataloader': {'dataset': {'ann_file': file}} for part, file in (('val', 'a'), ('test', split))}
+    runner = SimpleNamespace(hooks=[], train_loop=SimpleNamespace(iter=9, max_iters=9), work_dir='run', cfg=cfg)
+    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
+    assert ('Evaluate on the test images:' in commands) == (split == 'b')
 
 
 @pytest.mark.parametrize('sides', [{'size': 416}, {'shape': (416, 320)}])
@@ -142,7 +150,11 @@ def test_a_smaller_size_is_offered(ticking, sides):
     choose_length(run, Budget('12m', CLOCK), Costs(0.5, 100, 10.0), False, said.append)
     assert run.cfg.train_cfg.max_epochs == 11 and run.cfg.train_cfg.val_interval == 1
     assert said[0].startswith('--time 12m: 11 epochs at 416 pixels (0.5 s a step, 10 s a validation')
-    assert said[1].startswith('  --size 288 would give about 2')
+    assert said[1].startswith('  --size 288 would give about 2') and len(said) == 2
+    run = as_run(ticking())
+    run.cfg.update(sides)
+    choose_length(run, Budget('3m', CLOCK), Costs(0.5, 100, 10.0), False, said.append)
+    assert said[-1].startswith('  200 iterations teach a network little')
     with pytest.raises(ArgumentError, match=r'time: 1 min|time: .*--size 208|--size'):
         choose_length(run, Budget('60s', CLOCK), Costs(0.5, 100, 10.0), False)
 

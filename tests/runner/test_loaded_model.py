@@ -70,6 +70,7 @@ def test_images_are_given_as_a_file_as_pixels_or_several(network, image, tmp_pat
     ('given', 'message'),
     [
         ('none.jpg', 'image: no such file: none.jpg'),
+        ('.', r'images: \. is a folder: give its files'),
         (np.zeros((4, 4), np.uint8), r'images: expected .*, got uint8 \[4, 4\]'),
         (np.zeros((4, 4, 3)), r'images: expected .*, got float64 \[4, 4, 3\]'),
         ([3], 'images: expected .*, got int'),

@@ -52,7 +52,8 @@ def test_image_loading_is_replaced_in_every_pipeline(cfg):
     pytest.importorskip('mmdet')
     prepare(as_run(cfg), skip_bad_images=True)
     assert loads(cfg) == [LOADING] * 4
-    assert cfg.custom_hooks[0].switch_pipeline == [{'type': LOADING, 'to_float32': True}]
+    switched = {'type': LOADING, 'to_float32': True, 'skip_bad': True}  # of the training, later
+    assert cfg.custom_hooks[0].switch_pipeline == [switched]
     assert cfg.val_dataloader.dataset.pipeline[1].type == 'LoadAnnotations'
     assert cfg.train_dataloader.dataset.dataset.pipeline[0] == {'type': LOADING, 'skip_bad': True}
     assert cfg.val_dataloader.dataset.pipeline[0] == {'type': LOADING}  # without an image it is another metric
