@@ -74,7 +74,9 @@ def read_datasets(
             if missing:
                 what = f'none of the {len(missing)} images that its annotations name is there, the first: {missing[0]}'
                 raise DatasetError(f'{location}: {what}: give a folder that has both')
-            raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}')
+            images = len(files.ending(*IMAGE_SUFFIXES))
+            hint = f'; there are {images} images: give a folder that holds their annotations, too' if images else ''
+            raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}{hint}')
         empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
         labelled[0].warnings = files.warnings + labelled[0].warnings + [each for one in empty for each in one.warnings]
         labelled[0].missing += [each for one in empty for each in one.missing]

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +152,10 @@ UNFINISHED = '.icconv_mm_'  # prefix of unfinished folders inside the folder of 
 
 @HOOKS.register_module()
 class CopyAnnotationsHook(Hook):
-    """Copies the user's annotations beside the config that mmengine writes into the folder of a run.
+    """Copies annotations and a pattern file beside the config that mmengine writes into the folder of a run.
 
-    mmengine writes the original locations. The hook makes those of annotations and images relative to the config, so
-    that the folder may be moved, alone or together with the images.
+    mmengine writes the original locations. The hook makes these and that of the images relative to the config, so that
+    the folder may be moved, alone or together with the images.
     """
 
     priority = 'HIGHEST'
@@ -179,6 +180,11 @@ class CopyAnnotationsHook(Hook):
         if images := runner.cfg.get('images'):
             text = text.replace(f'images = {images!r}\n', '').replace(repr(images), 'images')
             lines.append(IMAGES)
+        pattern = (runner.cfg.model.get('backbone') or {}).get('pattern')
+        if isinstance(pattern, str) and Path(pattern).is_absolute():  # a file of the user's
+            with suppress(shutil.SameFileError):
+                shutil.copyfile(pattern, work_dir / Path(pattern).name)
+            text = text.replace(repr(pattern), f"__import__('os').path.dirname({HERE}) + {f'/{Path(pattern).name}'!r}")
         text = text.replace('{{', '{\\x7b')  # in a path, which mmengine would replace
         text = '\n'.join([*lines, text])
         with atomic_write(config) as file:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -83,6 +84,13 @@ def load_pattern(
 def is_analytic(name: str) -> bool:
     """Whether a name is that of a pattern for any network: 'dense', 'geometric_dN', 'even_dN'."""
     return bool(_ANALYTIC.fullmatch(name))
+
+
+def own_file(source: Any) -> Path | None:
+    """Returns the file that the source of a pattern names; None if there is none, and for a name or a list."""
+    if not isinstance(source, (str, os.PathLike)) or is_analytic(str(source)) or str(source) in PUBLISHED:
+        return None
+    return Path(source) if Path(source).is_file() else None
 
 
 def geometric_pattern(channels: int, d_max: int) -> DilationPattern:

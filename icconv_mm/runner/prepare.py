@@ -21,11 +21,12 @@ from icconv_mm.annotations.loading import LoadImageFromFile
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import seed_of
-from icconv_mm.config_tree import as_list, join_root, kind_of, walk
+from icconv_mm.config_tree import as_list, join_root, kind_of, walk, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file, require_folder, require_writable
 from icconv_mm.hooks.saving import AtomicCheckpointHook
 from icconv_mm.layers import DeformConv2d, ModulatedDeformConv2d
+from icconv_mm.patterns.load import own_file
 from icconv_mm.registry import LIBRARIES, scoped
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
 from icconv_mm.runner.config import TaskRun
@@ -113,6 +114,9 @@ def prepare_training(
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     _distribute(cfg, launcher)
     prepare(run, 'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', skip_bad_images=skip_bad_images)
+    for node in walk_dicts(cfg.get('model')):  # the network is to be built in any folder
+        if file := own_file(node.get('pattern')):
+            node['pattern'] = str(file.absolute())
     saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
         saving['type'] = scoped(AtomicCheckpointHook)

@@ -35,14 +35,17 @@ def results_table(results: Sequence['LayerResult']) -> Table:
     errors.
     """
     rows = [('layer', 'channels', 'dilations', '(1, 1)', 'mean h', 'mean w', 'kept', 'extra')]
+    module, *others = {result.name.partition('.')[0] for result in results}
+    prefix = '' if others else f'{module}.'  # with it names would fold on a terminal of 80 columns
     for result in results:
         histogram, mean = result.pattern().histogram(), result.dilations.double().mean(0)
         units = len(result.dilations)
         channels = f'{units} groups' if result.groups > 1 else str(units)
         undilated = f'{histogram.get((1, 1), 0) / units:.0%}'
         numbers = (f'{mean[0]:.2f}', f'{mean[1]:.2f}', f'{result.kept:.0%}', f'{result.extra:.1%}')
-        rows.append((result.name, channels, str(len(histogram)), undilated, *numbers))
-    return table('Dilations per layer', rows, {'layer'}, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        rows.append((result.name.removeprefix(prefix), channels, str(len(histogram)), undilated, *numbers))
+    title = 'Dilations per layer' if others else f'Dilations per layer of {module}'
+    return table(title, rows, {'layer'}, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

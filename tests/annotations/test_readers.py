@@ -350,8 +350,12 @@ def test_locations_that_hold_nothing(tmp_path):
     with pytest.raises(MissingFileError, match='nowhere'):
         read_datasets(tmp_path / 'nowhere')
     (tmp_path / 'a.txt').write_text('nothing')
-    with pytest.raises(DatasetError, match='labelled in a format that is read: COCO'):
+    with pytest.raises(DatasetError, match=r'labelled in a format that is read: COCO.*folders of classes$'):
         read_datasets(tmp_path)
+    images = labelled.voc(tmp_path / 'data') / 'JPEGImages'
+    count = len(list(images.iterdir()))
+    with pytest.raises(DatasetError, match=f'there are {count} images: give a folder that holds their annotations'):
+        read_datasets(images)
 
 
 @pytest.mark.parametrize(

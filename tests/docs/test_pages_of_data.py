@@ -19,11 +19,14 @@ PAGES = {
     'own_skeleton': {'openfield': labelled.deeplabcut},
     'all_in_one': {'mine': None},
 }
+QUICK = ['--epochs', '1', '--pretrained', 'none', '--size', '64']
 
 
-def commands(page: str) -> list[list[str]]:
-    """The words of each command of a page's shell blocks."""
+def commands(page: str, section: str = '') -> list[list[str]]:
+    """The words of each command of a page's shell blocks, or of those of one section."""
     text = (REPO / 'docs' / f'{page}.md').read_text()
+    if section:
+        text = text.partition(f'\n## {section}\n')[2].partition('\n## ')[0]
     blocks = ''.join(re.findall(r'```bash\n(.*?)```', text, re.DOTALL)).replace('\\\n', ' ')
     return [shlex.split(line, comments=True) for line in blocks.splitlines() if line.startswith('icconv ')]
 
@@ -34,9 +37,9 @@ def _run(root: Path, words: list[str]) -> None:
         images = sorted(p for p in (root / folder).rglob('*') if p.suffix in ('.png', '.jpg'))
         first = next(p for p in images if 'mask' not in str(p.relative_to(root / folder)))
         text = text.replace(f'{folder}/IMAGE', str(first))
-    quick = ' --epochs 1 --pretrained none --size 64' if words[1] == 'train' else ''
+    quick = QUICK * (words[1] == 'train')
     gc.collect()  # see workspaces.py
-    main((re.sub(r' --size \d+', '', text) + quick).split())
+    main([*re.sub(r' --size \d+', '', text).split(), *quick])
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -54,3 +57,19 @@ def test_the_commands_run_on_tiny_sets(tmp_path, page, monkeypatch):
     assert any(words[1] == 'train' for words in found)
     for words in found:
         _run(tmp_path, words)
+
+
+def test_dilations_are_searched_by_the_commands_of_their_page(tmp_path, monkeypatch):
+    """The folder of the last training brings its pattern along."""
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    data = labelled.voc(tmp_path / 'FOLDER')
+    found = commands('search', "On one's own images")
+    assert [words[1] for words in found] == ['train', 'train', 'search', 'train']
+    for words in found:
+        gc.collect()  # see workspaces.py
+        main(words[1:] + QUICK * ('FOLDER' in words))
+    (tmp_path / 'pattern.json').unlink()
+    (tmp_path / 'searched').rename(tmp_path / 'moved')
+    main(['predict', 'moved', str(data / 'JPEGImages'), '--out-dir', 'found'])
+    assert (tmp_path / 'found' / 'predictions.json').is_file()

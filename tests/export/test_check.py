@@ -1,5 +1,6 @@
-"""What the check of a file compares."""
+"""What the check of a file compares, and of which images."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,9 +14,12 @@ from torch.overrides import TorchFunctionMode
 pytest.importorskip('mmengine')
 pytest.importorskip('mmdet')
 
+from mmengine.config import Config
+
 from icconv_mm.errors import InputError
-from icconv_mm.export.check import ComparedModel, check_file
+from icconv_mm.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.export.comparison import LIMITS
+from icconv_mm.runner.config import as_run
 from icconv_mm_runtime import Session
 
 ADAPTER = SimpleNamespace(predictions=lambda sample: {'scores': sample})
@@ -66,3 +70,36 @@ def test_the_order_of_equal_scores_is_named_as_the_cause(tied, tmp_path):
     with pytest.raises(InputError, match='nothing is written') as error, _LastFirst():
         check_file(ComparedModel(None, {'': ADAPTER}, predict), session, [path], limits=LIMITS)
     assert ('Equal scores are the cause' in str(error.value)) == tied
+
+
+DATASETS = {
+    'coco': ('CocoDataset', {'images': [{'file_name': 'sub/a.png'}, {'file_name': 'gone.png'}]}, 'img'),
+    'segmentation maps': ('ListedSegDataset', {'images': [{'file_name': 'sub/a.png', 'seg_map': 'a.png'}]}, 'img_path'),
+    'classes': ('CustomDataset', 'sub/a.png 3\ngone.png 0\n', None),
+}
+
+
+@pytest.mark.parametrize('kind', DATASETS)
+@pytest.mark.parametrize('is_absolute', [False, True])
+def test_images_of_the_check_are_those_of_the_annotation_file(kind, is_absolute, tmp_path):
+    name, content, prefix = DATASETS[kind]
+    (tmp_path / 'images' / 'sub').mkdir(parents=True)
+    (tmp_path / 'images' / 'b.png').touch()
+    image = tmp_path / 'images' / 'sub' / 'a.png'
+    image.touch()
+    content = content if isinstance(content, str) else json.dumps(content)
+    file = tmp_path / ('list.txt' if prefix is None else 'list.json')
+    file.write_text(content.replace('sub/a.png', str(image)) if is_absolute else content)
+    folder = '' if is_absolute else 'images/'
+    dataset = dict(type=name, ann_file=str(file), data_prefix=folder if prefix is None else {prefix: folder})
+    if not is_absolute:
+        dataset.update(ann_file=file.name, data_root=str(tmp_path))
+    run = as_run(Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}}))
+    datasets = run.datasets['test']
+    assert images_to_check(datasets, run.name) == [image]
+    file.unlink()
+    if not is_absolute:
+        assert images_to_check(datasets, run.name) == [tmp_path / 'images' / 'b.png']
+    else:
+        with pytest.raises(InputError, match=r'images: .*name some for the check'):
+            images_to_check(datasets, run.name)

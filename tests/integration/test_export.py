@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from skips import EXPORTS
 
 pytest.importorskip('onnxscript')
@@ -27,14 +26,13 @@ if not EXPORTS:
 import icconv_mm
 from icconv_mm import apis
 from icconv_mm.errors import InputError, MissingLibraryError
-from icconv_mm.export.check import check_file, images_to_check, is_tie
+from icconv_mm.export.check import check_file, is_tie
 from icconv_mm.export.comparison import LIMITS, compared, is_close
 from icconv_mm.export.description import describe
 from icconv_mm.export.networks import Exported
 from icconv_mm.export.run import move_parts
 from icconv_mm.runner import export as exporting
 from icconv_mm.runner.build import build_model, inference_transforms
-from icconv_mm.runner.config import as_run
 from icconv_mm.runner.export import compare_metrics
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime import Session
@@ -445,39 +443,6 @@ def test_file_and_model_get_equal_batches(workspace, weights, recipe, tmp_path):
     check, _ = check_file(exporting.compared_model(predictor), session, sorted(tmp_path.iterdir()), limits=LIMITS)
     assert check['images'] == 4 and check.get('missing', 0) == 0
     assert counts == [1, 1, 1, 1, *([2, 2] if recipe == DETECTOR else [1, 1, 2])]
-
-
-DATASETS = {
-    'coco': ('CocoDataset', {'images': [{'file_name': 'sub/a.png'}, {'file_name': 'gone.png'}]}, 'img'),
-    'segmentation maps': ('ListedSegDataset', {'images': [{'file_name': 'sub/a.png', 'seg_map': 'a.png'}]}, 'img_path'),
-    'classes': ('CustomDataset', 'sub/a.png 3\ngone.png 0\n', None),
-}
-
-
-@pytest.mark.parametrize('kind', DATASETS)
-@pytest.mark.parametrize('is_absolute', [False, True])
-def test_images_of_the_check_are_those_of_the_annotation_file(kind, is_absolute, tmp_path):
-    name, content, prefix = DATASETS[kind]
-    (tmp_path / 'images' / 'sub').mkdir(parents=True)
-    (tmp_path / 'images' / 'b.png').touch()
-    image = tmp_path / 'images' / 'sub' / 'a.png'
-    image.touch()
-    content = content if isinstance(content, str) else json.dumps(content)
-    file = tmp_path / ('list.txt' if prefix is None else 'list.json')
-    file.write_text(content.replace('sub/a.png', str(image)) if is_absolute else content)
-    folder = '' if is_absolute else 'images/'
-    dataset = dict(type=name, ann_file=str(file), data_prefix=folder if prefix is None else {prefix: folder})
-    if not is_absolute:
-        dataset.update(ann_file=file.name, data_root=str(tmp_path))
-    run = as_run(Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}}))
-    datasets = run.datasets['test']
-    assert images_to_check(datasets, run.name) == [image]
-    file.unlink()
-    if not is_absolute:
-        assert images_to_check(datasets, run.name) == [tmp_path / 'images' / 'b.png']
-    else:
-        with pytest.raises(InputError, match=r'images: .*name some for the check'):
-            images_to_check(datasets, run.name)
 
 
 def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from icconv_mm.annotations.convert import convert_dataset
 from icconv_mm.annotations.find import read_datasets
 from icconv_mm.errors import ArgumentError, InputError, name_defect, printable
 from icconv_mm.hooks.saving import CopyAnnotationsHook
+from icconv_mm.patterns import geometric_pattern, read_patterns, write_patterns
 from icconv_mm.runner.own_data import config_for
 
 QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
@@ -156,6 +157,8 @@ def test_the_copy_in_the_folder_of_a_run_finds_its_own_annotations(tmp_path, quo
 
     root = tmp_path / f'runs{quote}'
     cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=root / 'own', **QUICK)
+    cfg.model.backbone.pattern = str(tmp_path / f'pattern{quote}.json')
+    write_patterns([geometric_pattern(8, 2)], cfg.model.backbone.pattern)
     for run in (root / 'own', root / 'other'):
         run.mkdir(exist_ok=True)
         cfg.dump(run / 'own.py')
@@ -167,6 +170,9 @@ def test_the_copy_in_the_folder_of_a_run_finds_its_own_annotations(tmp_path, quo
         assert copy.train_dataloader.dataset.ann_file == str(moved / name / 'detection_train.json')
         assert copy.val_evaluator.ann_file == str(moved / name / 'detection_val.json')
         assert 'own/annotations_' not in (moved / 'own.py').read_text()
+        assert copy.model.backbone.pattern == str(moved / f'pattern{quote}.json')
+        assert read_patterns(copy.model.backbone.pattern) == [geometric_pattern(8, 2)]
+        copy.model.backbone.pattern = cfg.model.backbone.pattern
         assert copy.model.to_dict() == cfg.model.to_dict()
         moved.rename(run)
     assert not list(tmp_path.rglob('.icconv_mm_*'))

@@ -136,6 +136,17 @@ def test_training(cfg):
             prepare_training(as_run(Config({**cfg.to_dict(), 'load_from': 'gone.pth'})), **options)
 
 
+@pytest.mark.parametrize('name', ['own.json', 'geometric_d4', 'absent.json', None])
+def test_the_pattern_of_a_training_is_found_in_any_folder(cfg, name, tmp_path, monkeypatch):
+    pytest.importorskip('mmdet')
+    monkeypatch.chdir(tmp_path)
+    for file in ('own.json', 'geometric_d4'):
+        (tmp_path / file).touch()
+    cfg.model.backbone.pattern = name
+    prepare_training(as_run(cfg))
+    assert cfg.model.backbone.pattern == (str(tmp_path / name) if name == 'own.json' else name)
+
+
 def test_nothing_to_resume(cfg, tmp_path, capsys):
     pytest.importorskip('mmdet')
     (tmp_path / 'weights.pth').touch()

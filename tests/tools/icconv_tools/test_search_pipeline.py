@@ -51,7 +51,9 @@ def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys)
     assert json.loads((tmp_path / 'report.json').read_text()) == report
     assert (tmp_path / 'report.md').read_text().count('\n') == 2 + len(variants)
     headings = [each.title for each in shown]
-    assert 'training 2 of 5: dense_seed3 (finished before)' in headings and 'Dilations per layer' in headings
+    assert (
+        'training 2 of 5: dense_seed3 (finished before)' in headings and 'Dilations per layer of backbone' in headings
+    )
     assert headings[-1] == 'mIoU after 2 iterations'
     assert 'Dilations per layer' not in capsys.readouterr().out  # a library prints nothing by itself
 
