@@ -22,7 +22,6 @@ NEAR = 0.1  # of an object's larger side: the distance at which a keypoint count
 WORST = 6  # images that are shown
 UNANNOTATED = 12  # predictions without an annotation that are shown
 _APART = 0.1  # IoU with any annotation below which a prediction has none
-_PER_IMAGE = 100  # predictions that COCO's evaluation counts
 
 
 @dataclass
@@ -115,9 +114,6 @@ def record_of(path: str, size: Sequence[int], found: Predictions, truth: Mapping
         total = record.pixels[:, 2].sum()
         right = record.pixels[record.pixels[:, 0] == record.pixels[:, 1], 2].sum()
         record.score = float(right / total) if total else 1.0
-    elif 'scores' in found and 'label' not in truth:
-        best = np.argsort(-found['scores'], kind='stable')[:_PER_IMAGE]
-        record.found = {name: np.asarray(values)[best] for name, values in found.items()}
     if 'masks' in record.found:
         record.found['masks'] = [encode_rle(mask, record.size) for mask in record.found['masks']]
     return record
@@ -180,7 +176,11 @@ def _objects(made: Evaluation, task: Mapping[str, Any], records: Sequence[Record
 
 
 def _coco(records: Sequence[Record], names: Sequence[str], kind: str, sigmas: Sequence[float] = ()) -> Any:
-    """Returns COCO's evaluation of boxes, masks or keypoints, accumulated."""
+    """Returns COCO's evaluation of boxes, masks or keypoints, accumulated.
+
+    AP, at the first of ``maxDets``, counts as many predictions of an image and a class as COCO does; the matches, which
+    thresholds come from, are of all.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -200,6 +200,8 @@ def _coco(records: Sequence[Record], names: Sequence[str], kind: str, sigmas: Se
         matched = COCOeval(*sides, kind)
         if len(sigmas):
             matched.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=float)
+        most = max((len(each.found.get('scores', ())) for each in records), default=0)
+        matched.params.maxDets = [matched.params.maxDets[-1], max(matched.params.maxDets[-1], most)]
         matched.evaluate()
         matched.accumulate()
     return matched
@@ -253,12 +255,13 @@ def _mean(values: np.ndarray) -> float | None:
 
 def _table(matched: Any, names: Sequence[str], title: str, points: Sequence[Any] | None) -> MetricTable:
     """Returns AP by class and size; with ``points`` also the threshold of each class, and what it gives."""
-    precision = matched.eval['precision'][..., -1]  # IoU, recall, class, area
+    precision = matched.eval['precision'][..., 0]  # IoU, recall, class, area
     levels = matched.params.iouThrs
     which = [np.isclose(levels, level) for level in (0.5, 0.75)]
     areas = range(1, precision.shape[3])
     columns = ['class', 'objects', 'AP', 'AP50', 'AP75', *(f'AP {matched.params.areaRngLbl[area]}' for area in areas)]
-    told = [entry['category_id'] for entry in matched.cocoGt.dataset['annotations'] if not entry['iscrowd']]
+    objects = (each for each in matched.cocoGt.dataset['annotations'] if not each['iscrowd'])
+    told = [each['category_id'] for each in objects if each.get('num_keypoints') != 0]
     counts = [told.count(label) for label in range(1, len(names) + 1)]
     rows = []
     for label in (None, *range(len(names))):
@@ -309,13 +312,14 @@ def best_threshold(scores: np.ndarray, hits: np.ndarray, total: int) -> list[flo
     f1 = 2 * right[last] / (last + 1 + total)
     best = int(last[f1.argmax()])
     below = scores[best + 1] if best + 1 < len(scores) else 0.0
-    threshold = min(float(scores[best]), round(float(scores[best] + below) / 2, 4))
+    middle = round(float(scores[best] + below) / 2, 4)
+    threshold = middle if below < middle <= scores[best] else float(scores[best])
     return [threshold, float(right[best] / (best + 1)), float(right[best] / total), float(f1.max())]
 
 
 def _curves(matched: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns recall and interpolated precision at the IoU 0.5 of each class with objects."""
-    precision = matched.eval['precision'][0, :, :, 0, -1]
+    precision = matched.eval['precision'][0, :, :, 0, 0]
     recall = matched.params.recThrs
     return {
         name: np.stack([recall, precision[:, label]]) for label, name in enumerate(names) if precision[0, label] > -1
@@ -347,7 +351,7 @@ def _compare_objects(
     free = np.ones(len(labels), dtype=bool)
     for i in np.argsort(-np.asarray(found['scores'])[kept], kind='stable'):
         label = int(found['labels'][kept[i]])
-        best = int(np.where(free, overlaps[i], 0).argmax()) if free.any() else -1
+        best = int(np.where(free, overlaps[i], -1).argmax()) if free.any() else -1
         is_of_none = best < 0 or overlaps[i, best] < IOU
         if is_of_none and (inside[i] >= IOU).any():
             continue

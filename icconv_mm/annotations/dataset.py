@@ -66,6 +66,7 @@ class AnnotatedImage:
         label: The class of the whole image.
         problem: Why the image is skipped: its annotations belong to another one, or (known once its size was read)
             it cannot be read.
+        link: The link by which the file was found, whose name is written to other formats; None without one.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class AnnotatedImage:
     segments: dict[int, int] | None = None
     label: str | None = None
     problem: str = ''
+    link: Path | None = None
     _size: tuple[int, int] | None = field(default=None, repr=False)
 
     @property
@@ -143,9 +145,10 @@ class Dataset:
         folder = path.parent
         if folder not in self._folders:  # resolving each path takes a fifth of the time to read COCO
             self._folders[folder] = Path(os.path.realpath(folder))
-        real = Path(os.path.realpath(path)) if os.path.islink(path) else self._folders[folder] / path.name
+        named = self._folders[folder] / path.name
+        real = Path(os.path.realpath(path)) if os.path.islink(path) else named
         if (made := self.images.get(real)) is None:
-            made = self.images[real] = AnnotatedImage(real, split)
+            made = self.images[real] = AnnotatedImage(real, split, link=None if real == named else named)
         made.split = made.split or split
         return made
 

@@ -361,6 +361,14 @@ def _unnamed(value: int) -> str:
     return 'a colour of no class' if value == _LARGEST else f'label {value}, which has no name'
 
 
+def map_path(image: Path, taken: set[Path]) -> Path:
+    """Returns where the map of an image is written: its name with the suffix .png, added where another image has it."""
+    path = image.with_suffix('.png')
+    path = image.with_name(f'{image.name}.png') if path in taken else path
+    taken.add(path)
+    return path
+
+
 def _write_maps(
     dataset: Dataset,
     images: Sequence[AnnotatedImage],
@@ -383,14 +391,14 @@ def _write_maps(
     """
     table = np.full(_LARGEST + 1, IGNORED, dtype=np.uint8)
     table[list(labels)] = list(labels.values())
-    written = []
+    written, taken = [], set()
     for image in images:
         if (values := read(image)) is None:
             continue
         for value in set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - known:
             dataset.warn(image.seg_map, f'{_unnamed(value)}: ignored in this map and those after it')
             known.add(value)
-        location = (folder / image.path.relative_to(root)).with_suffix('.png')
+        location = map_path(folder / image.path.relative_to(root), taken)
         with atomic_write(location, is_flushed=False) as file:
             Image.fromarray(table[values]).save(file, 'PNG', compress_level=1)
         image.seg_map, image.segments = location.absolute(), None

@@ -195,6 +195,8 @@ def as_segmentation(
         where: Location of the annotation.
         image: The image that loses an invalid mask.
     """
+    from pycocotools.mask import area
+
     if given is None or (isinstance(given, list) and not given):
         return None
     width, height = size
@@ -212,8 +214,12 @@ def as_segmentation(
         defect = 'the mask is empty'
     else:
         if (defect := segmentation_defect(given, height, width)) is None:
-            return _compressed(given)
-        defect = f'mask: {defect}'
+            made = _compressed(given)
+            if area(made):
+                return made
+            defect = 'the mask is empty'
+        else:
+            defect = f'mask: {defect}'
     path, split = (None, '') if image is None else (image.path, image.split)
     dataset.leave_out(where, defect, path, split)
     return None

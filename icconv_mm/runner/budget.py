@@ -179,6 +179,7 @@ def choose_length(
             f'{duration(budget.left)} are left of {budget.given}, and one of the {unit} with a validation and a '
             f'report takes {duration(least)} ({measured}){smaller}',
         )
+    fitting = min(fitting, costs.plan(seconds, _validations(done + 1, done + fitting, interval))[0])
     set_length(cfg, **{'epochs' if costs.steps else 'iters': done + fitting})
     cfg.train_cfg.val_interval = interval
     saving = (cfg.get('default_hooks') or {}).get('checkpoint')
@@ -194,6 +195,11 @@ def choose_length(
         say(f'  --size {smaller} would give about {cheaper.plan(seconds)[0]} {unit}')
     if (steps := (done + fitting) * (costs.steps or 1)) < _FEW:
         say(f'  {steps} iterations teach a network little: more time, a smaller --size or weights (--pretrained) help')
+
+
+def _validations(first: int, last: int, interval: int) -> int:
+    """Returns how many validations follow the epochs or iterations from ``first`` on: the last one has one, too."""
+    return (last - 1) // interval - (first - 1) // interval + 1
 
 
 def _size_of(cfg: Config) -> int | None:
@@ -352,13 +358,20 @@ class BudgetHook(Hook):
         weight = min(1.0, steps / _STEPS)
         self.costs.step += weight * ((now - self._begun) / max(steps, 1) - self.costs.step)
         self._begun, self._from = now, iterations
-        loop, left = runner.train_loop, self.length - done
-        count = math.ceil(left / loop.val_interval) if runner._val_loop is not None else 0
-        seconds = self.budget.left
-        fitting = max(0, self.costs.plan(seconds, max(1, count))[0])
+        left = self.length - done
+        fitting = self._fitting(runner, done, left)
+        if fitting > left:  # a longer rest may be validated more often
+            longer = int(_MARGIN * fitting)
+            fitting = max(left, min(longer, self._fitting(runner, done, longer)))
         # of another speed, the rest changes; at its end, nothing is begun that does not fit
         if left > 0 and (abs(fitting - left) > max(1, _CHANGE * left) or fitting == 0):
-            self._change(runner, done, done + (fitting if fitting < left else int(_MARGIN * fitting)), iterations)
+            self._change(runner, done, done + fitting, iterations)
+
+    def _fitting(self, runner: Runner, done: int, left: int) -> int:
+        """Returns how many epochs or iterations fit after ``done``, with the validations of ``left`` more."""
+        interval = runner.train_loop.val_interval
+        count = _validations(done, done + left, interval) if runner._val_loop is not None and left > 0 else 0
+        return max(0, self.costs.plan(self.budget.left, max(1, count))[0])
 
     def _change(self, runner: Runner, done: int, length: int, iterations: int) -> None:
         length = max(length, done)

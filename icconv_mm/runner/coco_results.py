@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,10 @@ def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) ->
     return match_images(paths, content['images'], ann_file), [{**numbered, **known}[name] for name in classes]
 
 
+def _ends(wholes: Iterable[tuple[str, ...]], parts: tuple[str, ...]) -> bool:
+    return any(whole[-len(parts) :] == parts for whole in wholes)
+
+
 def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
     """Returns the id of each image: that of the entry whose file name, folders included, ends the image's path.
 
@@ -121,8 +125,8 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
         by_name.setdefault(as_path(image['file_name']).name, []).append(image)
     matched: dict[Path, int] = {}
     for path in paths:
-        named, whole = by_name.get(path.name, []), path.resolve().parts
-        entries = [each for each in named if whole[-len(parts := as_path(each['file_name']).parts) :] == parts]
+        named, wholes = by_name.get(path.name, []), {path.absolute().parts, path.resolve().parts}
+        entries = [each for each in named if _ends(wholes, as_path(each['file_name']).parts)]
         if len(entries) != 1:
             found = f'{len(entries)} images' if entries else 'no image'
             other = f', only {named[0]["file_name"]!r}' if named and not entries else ''

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from icconv_mm.annotations.door import read_dataset
 from icconv_mm.errors import ArgumentError
 from icconv_mm.runner.coco_results import CocoResults
-from icconv_mm_runtime.drawing import threshold_of
+from icconv_mm_runtime.drawing import KEYPOINT_SCORE, threshold_of
 
 _FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
 _KINDS = ('detection', 'instance', 'pose')
@@ -62,17 +62,28 @@ def write_pre_annotations(
         }
         numbers = {part.image_ids[path] for path in images}
         shown = (each for each in part.records if each['score'] >= least[each['category_id']])
-        renamed.records.extend(each for each in shown if each['image_id'] in numbers)
+        renamed.records.extend(_drawn(each) for each in shown if each['image_id'] in numbers)
         if not renamed.records:
             print_log(f'{folder}: not written, as no object scores as much as those that are drawn', 'current')
             return False
         written = renamed.write(Path(temporary), own)
         dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
-        before = len(dataset.warnings)
         getattr(dataset, f'to_{to}')(folder, copy=copy)
-    for _, message in dataset.warnings[before:]:
+    for _, message in dataset.warnings:
         print_log(f'{folder}: {message}', 'current', logging.WARNING)
     return True
+
+
+def _drawn(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an object as it is drawn: without an empty mask, and with all keypoints that are drawn."""
+    from pycocotools.mask import area
+
+    drawn = dict(record)
+    if 'segmentation' in drawn and not area(drawn['segmentation']):
+        del drawn['segmentation']
+    if points := drawn.get('keypoints'):
+        drawn['keypoints'] = [float(v >= KEYPOINT_SCORE) if k % 3 == 2 else v for k, v in enumerate(points)]
+    return drawn
 
 
 def _by_absolute(numbers: Mapping[Path, int]) -> dict[Path, int]:

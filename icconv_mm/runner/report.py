@@ -212,9 +212,8 @@ def _lines(task: str, made: Evaluation) -> Iterator[str]:
     """Yields the lines that are printed: metrics of all classes, then of each."""
     overall = ', '.join(f'{key} {_percent(value)}' for key, value in made.overall.items())
     yield f'{task or made.kind}: {overall} ({made.images} images)'
-    columns = made.tables[0].columns
-    rows = [row for row in made.tables[-1 if made.kind == 'pose' else 0].rows if row[0] != 'all' or len(columns) < 3]
-    columns = made.tables[-1 if made.kind == 'pose' else 0].columns
+    table = made.tables[-1 if made.kind == 'pose' else 0]
+    columns, rows = table.columns, table.rows[made.kind != 'classification' :]  # without the line of all
     for row in rows[:_LINES]:
         shown = [
             f'{key} {_printed(key, value)}'

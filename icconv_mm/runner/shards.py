@@ -75,6 +75,8 @@ class Shards:
             return False
         joining = self.folder.with_suffix('.joining')
         try:
+            with suppress(FileNotFoundError):  # of a process that was killed as it joined
+                shutil.rmtree(joining)
             os.rename(self.folder, joining)  # one process alone succeeds
         except FileNotFoundError:
             return False

@@ -142,6 +142,51 @@ def test_predictions_become_pre_annotations(tmp_path, ending):
         annotations.read(tmp_path / 'out')
 
 
+def test_images_in_which_nothing_was_found_are_not_annotated_yet(tmp_path):
+    images = []
+    for number in (1, 2):
+        Image.fromarray(labelled.image(number)).save(tmp_path / f'{number}.png')
+        images.append(dict(id=number, file_name=f'{number}.png', width=labelled.SIZE[0], height=labelled.SIZE[1]))
+    (tmp_path / 'images.json').write_text(json.dumps(dict(images=images, categories=[dict(id=3, name='cat')])))
+    result = dict(image_id=1, category_id=3, bbox=[4, 6, 20, 16], score=0.8)
+    (tmp_path / 'predictions.json').write_text(json.dumps([result]))
+    dataset = annotations.read(tmp_path / 'predictions.json')
+    tasks = json.loads((dataset.to_labelstudio(tmp_path / 'out') / 'tasks.json').read_text())
+    assert [(task['annotations'], len(task['predictions'])) for task in tasks] == [([], 1), ([], 0)]
+
+
+@pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
+def test_links_to_files_of_other_names_are_written_by_their_own(tmp_path, to):
+    """As data stores have them: DVC's cache, Hugging Face's."""
+    images = labelled.coco(tmp_path / 'data') / 'images'
+    names = sorted(path.name for path in images.iterdir())
+    (tmp_path / 'store').mkdir()
+    for number, name in enumerate(names):
+        (images / name).rename(tmp_path / 'store' / f'{number:08x}')
+        (images / name).symlink_to(tmp_path / 'store' / f'{number:08x}')
+    folder = getattr(annotations.read(tmp_path / 'data'), f'to_{to}')(tmp_path / 'out')
+    assert sorted(path.name for path in folder.rglob('*.png')) == names
+    assert len(annotations.read(folder)) == len(names)
+
+
+def test_maps_of_images_that_differ_in_their_suffix(tmp_path):
+    for folder in ('images', 'maps'):
+        (tmp_path / 'data' / folder).mkdir(parents=True)
+    content = dict(images=[], annotations=[], categories=[dict(id=k, name=str(k), isthing=0) for k in (1, 2)])
+    for number, name in enumerate(('a.jpg', 'a.png'), 1):
+        Image.new('RGB', (16, 12), (99 * number,) * 3).save(tmp_path / 'data/images' / name)
+        Image.new('RGB', (16, 12), (number, 0, 0)).save(tmp_path / f'data/maps/{number}.png')
+        content['images'].append(dict(id=number, file_name=name, width=16, height=12))
+        segments = [dict(id=number, category_id=number, area=192, iscrowd=0)]
+        content['annotations'].append(dict(image_id=number, file_name=f'{number}.png', segments_info=segments))
+    (tmp_path / 'data/maps.json').write_text(json.dumps(content))
+    folder = annotations.read(tmp_path / 'data').to_coco(tmp_path / 'out')
+    (file,) = folder.rglob('panoptic*.json')
+    written = json.loads(file.read_text())['annotations']
+    colors = [Image.open(file.with_suffix('') / each['file_name']).getpixel((0, 0)) for each in written]
+    assert [color[0] for color in colors] == [1, 2]
+
+
 def test_drawn_predictions_are_no_images(tmp_path):
     (tmp_path / 'vis').mkdir()
     Image.fromarray(labelled.image(0)).save(tmp_path / 'vis/a.png')

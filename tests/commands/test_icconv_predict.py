@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,7 +17,11 @@ from PIL import Image
 from small_network import write_network
 
 from icconv_mm import annotations, commands
+from icconv_mm.runner.coco_results import CocoResults
 from icconv_mm.runner.images import Video, VideoWriter
+from icconv_mm.runner.pre_annotations import write_pre_annotations
+from icconv_mm_runtime.coco import coco_records
+from icconv_mm_runtime.drawing import drawing_of
 
 COUNT = 7
 
@@ -82,6 +87,14 @@ def test_more_shards_than_images(folder, whole, tmp_path):
     for number in range(1, COUNT + 3):
         predict(folder, tmp_path, '--shard', f'{number}/{COUNT + 2}', '--no-draw')
     assert files(tmp_path) == files(whole)
+
+
+def test_a_process_that_is_killed_as_it_joins_stops_no_other_run(folder, whole, tmp_path):
+    predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
+    (parts,) = (path for path in (tmp_path / '.shards').iterdir() if path.is_dir())
+    shutil.copytree(parts, parts.with_suffix('.joining'))
+    predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
+    assert files(tmp_path) == files(whole) and not (tmp_path / '.shards').exists()
 
 
 def test_shards_of_another_run_are_not_joined(folder, whole, tmp_path):
@@ -182,6 +195,46 @@ def test_other_tools_get_what_is_drawn(folder, tmp_path):
     commands.main([*words, '--to', 'coco', '--no-draw'])
     found = annotations.read(tmp_path / 'out/coco.boxes')
     assert {each.name for _, each in found.annotations()} == {'box', 'cup'}
+
+
+@pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
+def test_objects_whose_mask_is_empty_are_written_as_boxes(tmp_path, to):
+    """As many are where a network has hardly learned."""
+    Image.new('RGB', (64, 48)).save(tmp_path / 'a.png')
+    description = {'kind': 'instance', 'classes': ['cell'], 'palette': [(1, 2, 3)]}
+    part = CocoResults('', SimpleNamespace(kind='instance'), description, {tmp_path / 'a.png': 1}, [1])
+    masks = np.zeros((2, 48, 64), bool)
+    masks[1, 10:20, 10:30] = True
+    found = {'boxes': np.array([[2, 3, 22, 13], [10, 10, 30, 20]], np.float32), 'scores': np.full(2, 0.9),
+             'labels': np.zeros(2, int), 'masks': masks}  # fmt: skip
+    part.records.extend(coco_records(description, found, 1, 0.0, [1]))
+    images = {tmp_path / 'a.png': dict(file_name='a.png', width=64, height=48)}
+    assert write_pre_annotations(to, part, images, tmp_path / 'out', None, copy=True)
+    if to == 'labelstudio':
+        (task,) = json.loads((tmp_path / 'out/tasks.json').read_text())
+        assert {each['type'] for each in task['predictions'][0]['result']} == {'rectanglelabels', 'brushlabels'}
+    elif to == 'yolo':  # which holds masks alone or boxes alone
+        (lines,) = (tmp_path / 'out').rglob('a.txt')
+        assert len(lines.read_text().splitlines()) == 1
+    else:
+        own = [each for _, each in annotations.read(tmp_path / 'out').annotations()]
+        assert len(own) == 2 and sum(each.segmentation is not None for each in own) == 1
+
+
+@pytest.mark.parametrize('scores', [[0.28, 0.28, 0.28], [0.9, 0.28, 0.05]])
+def test_keypoints_that_are_drawn_are_written(tmp_path, scores):
+    Image.new('RGB', (64, 48)).save(tmp_path / 'a.png')
+    description = {'kind': 'pose', 'classes': ['cat'], 'palette': [(1, 2, 3)], 'keypoints': ['left', 'right', 'tail'],
+                   'skeleton': [(0, 1)], 'thresholds': [0.2]}  # fmt: skip
+    part = CocoResults('', SimpleNamespace(kind='pose'), description, {tmp_path / 'a.png': 1}, [1])
+    points = np.array([[[5, 5], [20, 8], [12, 30]]], np.float32)
+    found = {'keypoints': points, 'keypoint_scores': np.array([scores], np.float32), 'scores': np.array([0.5])}
+    part.records.extend(coco_records(description, found, 1, 0.0, [1]))
+    images = {tmp_path / 'a.png': dict(file_name='a.png', width=64, height=48)}
+    assert write_pre_annotations('coco', part, images, tmp_path / 'out', None, copy=True)
+    ((_, own),) = annotations.read(tmp_path / 'out').annotations()
+    (drawn,) = drawing_of(description, found).objects
+    assert [seen > 0 for seen in own.keypoints[2::3]] == drawn.shown.tolist()
 
 
 @pytest.mark.parametrize(

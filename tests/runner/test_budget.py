@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import logging
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -157,6 +159,40 @@ def test_a_smaller_size_is_offered(ticking, sides):
     assert said[-1].startswith('  200 iterations teach a network little')
     with pytest.raises(ArgumentError, match=r'time: 1 min|time: .*--size 208|--size'):
         choose_length(run, Budget('60s', CLOCK), Costs(0.5, 100, 10.0), False)
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_plans_that_change_keep_to_the_time(seed, tmp_path):
+    """With validations of any share of it, each of which a change of the length may add."""
+    random = np.random.default_rng(seed)
+    seconds, step = float(random.choice([300, 900, 1800])), random.uniform(0.05, 0.6)
+    steps, val = int(random.integers(5, 200)), random.uniform(1, 0.2 * seconds)
+    clock = Clock()
+    own = Budget(seconds, clock)
+    clock.now += 10
+    measured = random.choice([0.9, 1, 1.1])
+    costs = Costs(measured * step, steps, measured * val, 0.5)
+    length, interval = costs.plan(0.95 * own.left)
+    if length < 1:
+        pytest.skip('an epoch does not fit')
+    loop = SimpleNamespace(_max_epochs=length, _max_iters=0, val_interval=interval, dataloader=range(steps))
+    runner = SimpleNamespace(
+        hooks=[], _val_loop=1, train_loop=loop, iter=0, epoch=0, max_epochs=length, work_dir=str(tmp_path),
+        logger=logging.getLogger('plans'), param_schedulers=None,
+    )  # fmt: skip
+    hook = BudgetHook(own, costs, None)
+    hook.before_train(runner)
+    while runner.epoch < loop._max_epochs:
+        clock.now += step * steps
+        runner.iter += steps
+        hook.after_train_epoch(runner)
+        runner.epoch += 1
+        if runner.epoch % interval == 0 or runner.epoch == loop._max_epochs:
+            hook.before_val(runner)
+            clock.now += val
+            hook.after_val(runner)
+            clock.now += 0.5
+    assert own.spent + costs.report < 1.05 * seconds
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])

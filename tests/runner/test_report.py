@@ -55,6 +55,34 @@ def test_thresholds_have_the_largest_f1():
     assert best_threshold(np.array([0.5, 0.5, 0.5]), np.array([True, False, False]), 1)[1] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize('scores', [[0.50002, 0.5, 0.49998], [3e-5, 2e-5, 1e-5]])
+def test_a_threshold_keeps_what_it_was_measured_by(scores):
+    threshold, precision, _, _ = best_threshold(np.array(scores), np.array([True, False, False]), 1)
+    assert precision == 1 and (np.array(scores) >= threshold).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize('is_first', [True, False])
+def test_an_object_is_found_once(is_first):
+    """Wherever it stands in the file, and whatever lies far away."""
+    own, far = ([10, 10, 30, 30], 0), ([60, 60, 90, 90], 1)
+    boxes, labels = zip(*([own, far] if is_first else [far, own]))
+    found = record(([own[0]] * 3, [0, 0, 1], [0.9, 0.8, 0.7]), (boxes, labels))
+    made = evaluate(BALLS, [found], [0.5, 0.5])
+    assert made.confusion.tolist() == [[1, 0, 0], [0, 0, 1], [1, 1, 0]] and found.score == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize('kinds', [1, 2])
+def test_an_image_of_many_objects(kinds):
+    """AP counts 100 boxes of a class, as COCO's does; thresholds and confusions are of all."""
+    boxes = [[x, y, x + 4, y + 4] for x in range(0, 90, 6) for y in range(0, 60, 6)]
+    labels = [number % kinds for number in range(len(boxes))]
+    made = evaluate(BALLS, [record((boxes, labels, [0.9] * len(boxes)), (boxes, labels))])
+    (_, ball, box), most = made.tables[0].rows, len(boxes) // kinds
+    assert ball[1] == most == 150 // kinds and ball[2] == pytest.approx(min(1, 100 / most), abs=0.01)
+    assert ball[-3:] == [1.0, 1.0, 1.0] and made.confusion.diagonal().tolist() == [most, 150 - most, 0]
+    assert (box[2] is None) == (kinds == 1)
+
+
 def test_metrics_equal_those_of_coco_evaluation(tmp_path):
     """Those of mmdet's metric, over random boxes of three sizes with a crowd."""
     metrics = pytest.importorskip('mmdet.evaluation')
@@ -179,6 +207,30 @@ def test_keypoints_have_a_line_and_an_error_in_pixels():
         ['tail', 0, None, None],
     ]
     assert own.score == 0.5 and made.confusion is None  # the crowd is not missed
+
+
+def test_people_without_a_labelled_keypoint_are_not_missed():
+    points, box = person([[10, 10], [10, 60], [40, 60]])
+    told = {
+        'keypoints': np.stack([points, points + 30]), 'visible': np.array([[2, 2, 2], [0, 0, 0]]),
+        'areas': np.full(2, 1500.0), 'boxes': np.stack([box, box + 30]), 'ignored': np.zeros(2, bool),
+    }  # fmt: skip
+    task = {'kind': 'pose', 'classes': ['person'], 'keypoints': ['nose', 'ear', 'tail'], 'sigmas': [0.1] * 3}
+    own = record_of('a.jpg', (100, 100), {'keypoints': points[None], 'scores': np.array([0.7])}, told)
+    (row,) = evaluate(task, [own]).tables[0].rows
+    assert row[1:3] == [1, pytest.approx(1)] and row[-2] == 1
+
+
+def test_a_crowded_image_of_people():
+    people, boxes = zip(*(person([[0, 0], [0, 8], [6, 8]], 9.0 * number) for number in range(30)))
+    told = {
+        'keypoints': np.stack(people), 'visible': np.full((30, 3), 2), 'areas': np.full(30, 40.0),
+        'boxes': np.stack(boxes), 'ignored': np.zeros(30, bool),
+    }  # fmt: skip
+    task = {'kind': 'pose', 'classes': ['person'], 'keypoints': ['nose', 'ear', 'tail'], 'sigmas': [0.1] * 3}
+    found = {'keypoints': np.stack(people), 'scores': np.full(30, 0.9)}
+    (row,) = evaluate(task, [record_of('a.jpg', (400, 400), found, told)]).tables[0].rows
+    assert row[2] == pytest.approx(2 / 3, abs=0.01) and row[-3:] == [1.0, 1.0, 1.0]  # AP is of 20, as COCO's
 
 
 def test_whole_images():

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Converted, Dataset
-from icconv_mm.annotations.seg_maps import IGNORED, convert_seg_maps, read_class_ids
+from icconv_mm.annotations.seg_maps import IGNORED, convert_seg_maps, map_path, read_class_ids
 from icconv_mm.annotations.writers.images import new_folder, place_images, usable_images
 from icconv_mm.files import write_json
 
@@ -94,10 +94,10 @@ def _write_panoptic(dataset: Dataset, images: list[AnnotatedImage], names: dict[
         categories = [{'id': i, 'name': name, 'isthing': 0} for i, name in enumerate(made.classes, 1)]
         for split in sorted({image.split for image in own}):
             name = f'panoptic_{split}' if split else 'panoptic'
-            entries, annotations = [], []
+            entries, annotations, taken = [], [], set()
             for number, image in enumerate((each for each in own if each.split == split), 1):
                 labels = read_class_ids(image.seg_map).astype(np.uint8)
-                path = (folder / name / names[image.path]).with_suffix('.png')
+                path = map_path(folder / name / names[image.path], taken)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = np.zeros((*labels.shape, 3), np.uint8)
                 pixels[..., 0] = labels + 1  # 255, which is ignored, becomes 0

@@ -77,9 +77,9 @@ def place_images(
     """
     placed: dict[Path, Path] = {}
     for split in sorted({image.split for image in images}) if by_split else ('',):
-        own = [image.path for image in images if not by_split or image.split == split]
-        root = os.path.commonpath([path.parent for path in own])
-        placed |= {path: Path(split, path.relative_to(root)) for path in own}
+        own = {image.path: image.link or image.path for image in images if not by_split or image.split == split}
+        root = os.path.commonpath([named.parent for named in own.values()])
+        placed |= {path: Path(split, named.relative_to(root)) for path, named in own.items()}
     if are_stems_unique:
         stems: set[Path] = set()
         for path, name in placed.items():

@@ -33,13 +33,15 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
     images = usable_images(dataset, 'Label Studio', 'detection', 'classification')
     folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy, by_split=True)
-    tasks = []
+    tasks, are_predicted = [], any(each.score is not None for image in images for each in image.annotations or ())
     for image in images:
         task: dict[str, Any] = {'data': {'image': f'/data/local-files/?d=images/{quote(names[image.path].as_posix())}'}}
         result = list(_results(dataset, image))
         scores = [each.score for each in image.annotations or () if each.score is not None]
         if scores:
             task |= {'annotations': [], 'predictions': [{'score': min(scores), 'result': result}]}
+        elif are_predicted and not result:  # nothing was found there; nobody has looked yet
+            task |= {'annotations': [], 'predictions': []}
         elif image.annotations is not None or image.label:
             task |= {'annotations': [{'result': result}]}
         tasks.append(task)

@@ -156,9 +156,12 @@ class Adapter(TaskAdapter):
             'ignored': np.array([bool(each['ignore_flag']) for each in objects]),
             'areas': (boxes[:, 2:] - boxes[:, :2]).prod(1),
         }
-        if 'masks' in sample.pred_instances and all(each.get('mask') for each in objects):
-            masks = [_encoded(each['mask'], sample.ori_shape[:2]) for each in objects]
-            found |= {'masks': masks, 'areas': area(masks) if masks else np.zeros(0)}
+        own, size = [each.get('mask') for each in objects], tuple(map(int, sample.ori_shape[:2]))
+        has_masks = 'masks' in sample.pred_instances  # else nothing has read them
+        if all(own) and (has_masks or first_defect((None, each, *size) for each in own) is None):
+            masks = [_encoded(each, size) for each in own]
+            found['areas'] = area(masks) if masks else np.zeros(0)  # as COCO's
+            found |= {'masks': masks} if has_masks else {}
         return found
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
@@ -282,7 +285,6 @@ def _xml_files(dataset: XMLDataset) -> list[Path]:
 
 def _encoded(mask: Any, size: Sequence[int]) -> dict:
     """Returns the mask of an annotation, polygons or an RLE, as a compressed RLE."""
-    height, width = (int(side) for side in size)
     if isinstance(mask, list):
-        return merge(frPyObjects(mask, height, width))
-    return frPyObjects(mask, height, width) if isinstance(mask['counts'], list) else dict(mask)
+        return merge(frPyObjects(mask, *size))
+    return frPyObjects(mask, *size) if isinstance(mask['counts'], list) else dict(mask)

@@ -108,10 +108,11 @@ class Adapter(TaskAdapter):
 
     def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
         raw = sample.get('raw_ann_info')  # a test's annotations in pixels of the file, one or a list
-        if raw is None:
+        if raw is None and info is None:
             return None
-        people = [each for each in ([raw] if isinstance(raw, Mapping) else raw) if each.get('keypoints')]
-        triples = np.array([each['keypoints'] for each in people], dtype=float).reshape(len(people), -1, 3)
+        people = [each for each in ([raw] if isinstance(raw, Mapping) else raw or ()) if each.get('keypoints')]
+        triples = np.array([each['keypoints'] for each in people], dtype=float)
+        triples = triples.reshape(len(people), -1, 3) if people else np.zeros((0, 0, 3))
         boxes = np.array([each['bbox'] for each in people], dtype=float).reshape(-1, 4)
         return {
             'keypoints': triples[..., :2],
