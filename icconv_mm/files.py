@@ -1,8 +1,10 @@
 """Atomic writes, checks that files exist, and a lock that gives a folder to one process."""
 
 import errno
+import itertools
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,6 +97,53 @@ def checkpoint_of(path: str | Path) -> str:
         more = f'; folders in it have some: {", ".join(below[:8])}' if below else ''
         raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}{more}')
     return str(max(found, key=lambda file: file.stat().st_mtime_ns))
+
+
+def set_aside(folder: Path, config: str) -> Path | None:
+    """Moves the checkpoints and the report of a training into a new folder in its own, and returns that.
+
+    It is a folder of a training like the first, with copies of the config and what that reads.
+
+    Args:
+        folder: The folder of the training.
+        config: Name of mmengine's copy of its config.
+
+    Returns:
+        The new folder; None if there is no checkpoint.
+    """
+    checkpoints = [path for name in ('best_*', 'epoch_*', 'iter_*') for path in folder.glob(f'{name}.pth')]
+    if not checkpoints:
+        return None
+    earlier = next(path for number in itertools.count(1) if not (path := folder / f'earlier_{number}').exists())
+    earlier.mkdir()
+    if (copy := folder / config).is_file():
+        shutil.copyfile(copy, earlier / config)  # it may be what is trained now
+        text = copy.read_text(errors='replace')
+        for each in folder.glob('annotations_*'):
+            if each.name in text:
+                copy_annotations(each, earlier / each.name)
+        for each in folder.glob('*.json'):
+            if f"'/{each.name}'" in text:  # a pattern
+                shutil.copyfile(each, earlier / each.name)
+    others = ('last_checkpoint', 'report.html', 'report.json', 'time.json')
+    for path in (*checkpoints, *(folder / name for name in others)):
+        if path.is_file():
+            path.rename(earlier / path.name)
+    return earlier
+
+
+def copy_annotations(source: str | Path, target: Path) -> None:
+    """Copies a folder of annotations; segmentation maps are linked, because there are many and they are not edited."""
+
+    def link(path: str, copy: str) -> None:
+        try:
+            if not path.endswith('.png'):
+                raise OSError
+            os.link(path, copy)
+        except OSError:
+            shutil.copy2(path, copy)
+
+    shutil.copytree(source, target, copy_function=link)
 
 
 def require_file(path: str | Path, name: str, kind: type[MissingFileError] = MissingFileError) -> None:

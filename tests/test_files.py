@@ -8,7 +8,7 @@ import pytest
 from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, MissingDataError
 from icconv_mm.errors import MissingFileError
-from icconv_mm.files import atomic_write, checkpoint_of, read_small, require_file, require_folder
+from icconv_mm.files import atomic_write, checkpoint_of, read_small, require_file, require_folder, set_aside
 from icconv_mm.versions import command_of
 
 
@@ -76,6 +76,29 @@ def test_a_folder_stands_for_its_newest_best_checkpoint(tmp_path):
     assert checkpoint_of('https://host/a.pth') == 'https://host/a.pth'
     with pytest.raises(MissingFileError, match=r'^checkpoint: no such file: a\.pth'):
         checkpoint_of('a.pth')
+
+
+def test_an_earlier_training_is_set_aside_whole(tmp_path):
+    assert set_aside(tmp_path, 'run.py') is None
+    own = tmp_path / 'annotations_0123456789ab'
+    own.mkdir()
+    (own / 'a.json').touch()
+    (tmp_path / 'mine.txt').touch()
+    (tmp_path / 'mine.pth').touch()
+    for number in (1, 2):
+        (tmp_path / 'run.py').write_text(f"a = here + '/{own.name}'; b = here + '/pattern.json'; c = {number}")
+        (tmp_path / 'pattern.json').write_text(f'[{number}]')
+        for name in ('epoch_1.pth', 'best_AP_epoch_1.pth', 'last_checkpoint', 'report.json'):
+            (tmp_path / name).write_text(f'{number}')
+        moved = set_aside(tmp_path, 'run.py')
+        assert moved == tmp_path / f'earlier_{number}' and (moved / own.name / 'a.json').is_file()
+        assert (moved / 'pattern.json').read_text() == f'[{number}]' and f'c = {number}' in (
+            moved / 'run.py'
+        ).read_text()
+        assert (moved / 'report.json').read_text() == (moved / 'epoch_1.pth').read_text() == f'{number}'
+        assert checkpoint_of(moved) == str(moved / 'best_AP_epoch_1.pth')
+    left = {'mine.txt', 'mine.pth', 'run.py', 'pattern.json', own.name, 'earlier_1', 'earlier_2'}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_missing_data_is_an_error_of_the_dataset_and_a_missing_file(tmp_path):

@@ -53,6 +53,7 @@ def run(args: Namespace) -> None:
             try:
                 train(run, **options)
             except ImageFileError as error:
+                hint = '--skip-bad-images trains without such images'
                 if args.skip_bad_images:
-                    raise
-                raise ImageFileError(f'{message_of(error)}; --skip-bad-images trains without such images') from error
+                    hint = 'what validates is not skipped: remove it (icconv data FOLDER names all damaged images)'
+                raise ImageFileError(f'{message_of(error)}; {hint}') from error

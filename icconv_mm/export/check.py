@@ -1,6 +1,7 @@
 """Checks that an exported file predicts the same as its model."""
 
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -106,6 +108,11 @@ def check_file(
                 'keeps, as in a network that has hardly learned; train longer, or compare other images (--images)'
             ) from error
         raise
+    if 2 * len(differences.ties) > len(images):
+        what = 'rounding decides which keypoints make a person, as in a network that has hardly learned'
+        print_log(
+            f'people of {len(differences.ties)} of {len(images)} images differ: {what}', 'current', logging.WARNING
+        )
     ties = {'ties': len(differences.ties)} if differences.ties else {}
     return {'images': len(images), **differences.largest, **ties}, milliseconds
 

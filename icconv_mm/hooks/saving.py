@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapperDict, ZeroRedundancyOptimizer
 from mmengine.runner import Runner
 
 from icconv_mm.errors import naming
-from icconv_mm.files import atomic_write, write_folder_of_images
+from icconv_mm.files import atomic_write, copy_annotations, write_folder_of_images
 from icconv_mm.registry import HOOKS
 
 
@@ -168,7 +168,7 @@ class CopyAnnotationsHook(Hook):
         if not (work_dir / name).exists():
             part = work_dir / f'{UNFINISHED}{name}'
             shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(folder, part, copy_function=_link)
+            copy_annotations(folder, part)
             if images := runner.cfg.get('images'):
                 write_folder_of_images(part, images, work_dir / name)
             part.replace(work_dir / name)
@@ -189,13 +189,3 @@ class CopyAnnotationsHook(Hook):
         text = '\n'.join([*lines, text])
         with atomic_write(config) as file:
             file.write(text.encode())
-
-
-def _link(source: str, target: str) -> None:
-    """Links a segmentation map, because there are many and they are not edited; copies any other file."""
-    try:
-        if not source.endswith('.png'):
-            raise OSError
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

@@ -80,6 +80,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = next((each.partition('=')[0] for each in given.split() if each.startswith('--')), None)
         options = [option for option in self._option_string_actions if option.startswith('--')]
         near = difflib.get_close_matches(unknown, options, n=1, cutoff=0.7) if unknown and not text else []
+        if message.startswith('the following arguments are required') and len(sys.argv) > 2:
+            message += ' (give them first: some options take all words that follow)'
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             near = difflib.get_close_matches(wrong[1], re.findall(r"[^', ]+", wrong[2]), n=1)
         super().error(message + (f'; did you mean {near[0]}?' if near else ''))
@@ -243,7 +245,7 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     from icconv_mm.runner.config import set_length
     from icconv_mm.runner.own_data import config_for
 
-    names = vars(args).keys() & inspect.signature(config_for).parameters.keys() - {'epochs', 'work_dir'}
+    names = vars(args).keys() & inspect.signature(config_for).parameters.keys() - {'epochs', 'work_dir', 'resume'}
     of_data = {name: vars(args).pop(name) for name in sorted(names)}
     given = {name: value for name, value in of_data.items() if value not in (None, []) and value is not False}
     length = {name: vars(args).pop(name) for name in ('epochs', 'iters')}
@@ -264,7 +266,8 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
         if int(os.environ.get('WORLD_SIZE', 1)) > 1:
             call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given.get("task")!r})'
             raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
-        own = config_for(args.config, **given, epochs=length.pop('epochs'), work_dir=args.work_dir)
+        options = dict(epochs=length.pop('epochs'), work_dir=args.work_dir, resume=bool(vars(args).get('resume')))
+        own = config_for(args.config, **given, **options)
         args.config, args.work_dir = own.filename, own.work_dir
     run, rest = read_run(args)
     if set(length.values()) != {None}:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from icconv_mm.files import (
 from icconv_mm.hooks.saving import UNFINISHED
 from icconv_mm.registry import LIBRARIES
 from icconv_mm.runner.config import load_config
-from icconv_mm.runner.own_data_text import Choices, annotations_in, backbone_in, config_text, is_unedited
+from icconv_mm.runner.own_data_text import Choices, annotations_in, backbone_in, config_text, is_unedited, size_in
 from icconv_mm.versions import command_of, is_installed
 
 LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
@@ -67,6 +68,7 @@ def config_for(
     strict: bool = False,
     crowd_as_objects: bool = False,
     voc_from: int | None = None,
+    resume: bool = False,
     say: Any = None,
 ) -> Config:
     """Writes a config that trains a network on the user's images, with the annotations that it reads beside it.
@@ -93,6 +95,8 @@ def config_for(
         strict: Whether to refuse datasets of which anything would be left out.
         crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
         voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
+        resume: Whether the config is for going on with a training: ``size`` is by default that of the config that is
+            there.
         say: Called with each line about the dataset and the choices; by default they are printed.
 
     Returns:
@@ -111,7 +115,12 @@ def config_for(
     datasets = read_datasets(*locations, **options) if task is None else None
     if datasets is not None:
         task = only_task(datasets)
-    check_positive(**{name: value for name, value in (('size', size), ('epochs', epochs)) if value is not None})
+    numbers = {'size': size, 'epochs': epochs, 'patience': patience}
+    check_positive(**{name: value for name, value in numbers.items() if value is not None})
+    if twice := [name for name, count in Counter(classes or ()).items() if count > 1]:
+        raise ArgumentError('classes', f'{twice[0]} is named twice')
+    if ignore_index and task not in ('semantic', 'all'):
+        raise ArgumentError('ignore_index', f'is of segmentation maps, and the task is {task}')
     say = say or (lambda line: print(printable(line)))
     folder = Path(work_dir or Path('work_dirs', f'{name_of(locations[0])}_{task}'))
     if (defect := name_defect(os.path.abspath(folder))) is not None:  # mmengine writes the path into the config
@@ -121,6 +130,8 @@ def config_for(
         backbone = (backbone_in(path.read_text()) if path.is_file() else '') or default_backbone(task)
         say(f'backbone: {backbone}, as none is named')
     network = backbone_of(backbone)
+    if resume and size is None and path.is_file():
+        size = size_in(path.read_text())
     given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
         _check_unedited(path, folder, given)

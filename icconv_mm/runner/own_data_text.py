@@ -28,6 +28,7 @@ _WHOLE = 5300  # images that the last epochs see; a mosaic before them helps, in
 _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
 _BACKBONE = re.compile(r'^# backbone: (\w+)$', re.MULTILINE)
+_SIZE = re.compile(r'^(?:size|shape) = \(?(\d+)(?:, (\d+))?', re.MULTILINE)
 _SECTION = re.compile(r'# --- (.+) ---')
 BEST = {
     'detection': 'coco/bbox_mAP',
@@ -122,6 +123,11 @@ def annotations_in(text: str) -> str:
 def backbone_in(text: str) -> str:
     """Returns what the backbone of a written config was called; '' if the config does not say it."""
     return found[1] if (found := _BACKBONE.search(text)) else ''
+
+
+def size_in(text: str) -> int | None:
+    """Returns the pixels of the longer side that images of a written config are brought to; None if it has none."""
+    return max(map(int, filter(None, found.groups()))) if (found := _SIZE.search(text)) else None
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
@@ -276,5 +282,5 @@ def _stopping(chosen: Choices, converted: dict[str, Converted], is_mosaic: bool)
     if chosen.task == 'all':
         yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'
     if chosen.patience is not None:
-        rule = f"dict(type='EarlyStoppingHook', monitor={best!r}, rule='greater', patience={chosen.patience})"
-        yield f'custom_hooks {"+=" if is_mosaic else "="} [{rule}]'
+        rule = f"type='EarlyStoppingHook', monitor={best!r}, rule='greater', min_delta=0, patience={chosen.patience}"
+        yield f'custom_hooks {"+=" if is_mosaic else "="} [dict({rule})]'

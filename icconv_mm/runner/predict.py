@@ -374,15 +374,22 @@ def infer(
                 return path, sample if fault is None else fault
             return path, sample
 
-        for path, sample in _ahead(drawn, zip(progress(paths), samples), workers):
-            if isinstance(sample, Exception):
-                failures[path] = sample
-                continue
-            images[path] = _about(listed[path], sample)
-            for part in parts:
-                part.add(path, sample, json_score_thr)
-            if pick is not None:
-                unsure[path] = uncertainty_of({part.name: part.adapter for part in parts}, sample), sample.features
+        try:
+            for path, sample in _ahead(drawn, zip(progress(paths), samples), workers):
+                if isinstance(sample, Exception):
+                    failures[path] = sample
+                    continue
+                images[path] = _about(listed[path], sample)
+                for part in parts:
+                    part.add(path, sample, json_score_thr)
+                if pick is not None:
+                    unsure[path] = uncertainty_of({part.name: part.adapter for part in parts}, sample), sample.features
+        except KeyboardInterrupt:
+            if images and not shards:
+                for part in parts:
+                    part.write(out, images)
+                print_log(f'only the results of {len(images)} of {len(paths)} images are in {out}', 'current')
+            raise
         if failures and not images and not any(isinstance(error, UserError) for error in failures.values()):
             raise next(iter(failures.values()))  # not the fault of the images
         written = {'vis': out / 'vis'} if draw and images else {}

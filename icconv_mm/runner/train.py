@@ -13,13 +13,14 @@ from mmengine.config import config as mmengine_config
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import dump
 from mmengine.hooks import LoggerHook
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.config_tree import kind_of, texts_in
 from icconv_mm.errors import ArgumentError, InputError
-from icconv_mm.files import RUN_LOCK, alone_in
+from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, set_aside
 from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
 from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
@@ -92,7 +93,7 @@ def train(
     budget = Budget(time) if isinstance(time, (str, int, float)) else time
     if budget is not None:
         costs = _choose_length(run, budget, resume, amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch)
-    with boundary(run) as progress:
+    with boundary(run) as progress, _keeping_what_is_there(run.cfg, resume):
         prepare_training(run, resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
         runner = build_runner(run, progress, allow_mismatch=allow_mismatch)
         if budget is not None:
@@ -115,6 +116,36 @@ def train(
                 if budget is not None:
                     budget.store(runner.work_dir)
     return runner
+
+
+@contextmanager
+def _keeping_what_is_there(cfg: Config, resume: str | bool) -> Iterator[None]:
+    """Keeps the config of a folder of a run with its checkpoints.
+
+    A new training moves those of an earlier one into a folder of their own. A training that goes on, and ends before
+    it has saved anything, as where the checkpoint does not fit, leaves the config as it was.
+    """
+    folder, rank = Path(cfg.work_dir), os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+    if rank != '0' or not folder.is_dir():
+        yield
+        return
+    if (
+        not resume
+        and not cfg.get('resume')
+        and folder.resolve() not in Path(cfg.get('load_from') or '/').resolve().parents
+    ):
+        with alone_in(folder, 'another run is at work', RUN_LOCK):
+            if (moved := set_aside(folder, Path(cfg.filename or '').name)) is not None:
+                print_log(f'the earlier training in {folder} is in {moved} now', 'current')
+    config, last = folder / Path(cfg.filename or 'config.py').name, folder / 'last_checkpoint'
+    before = [each.read_bytes() if each.is_file() else None for each in (config, last)]
+    try:
+        yield
+    except BaseException:
+        if before[0] is not None and (last.read_bytes() if last.is_file() else None) == before[1]:
+            with atomic_write(config) as file:
+                file.write(before[0])
+        raise
 
 
 def _choose_length(run: TaskRun, budget: Budget, resume: str | bool, *preparation: Any) -> Costs:

@@ -142,6 +142,21 @@ def test_predictions_become_pre_annotations(tmp_path, ending):
         annotations.read(tmp_path / 'out')
 
 
+def test_predicted_people_whose_keypoints_score_little_are_left_out(tmp_path):
+    """A network finds many of them in each image; they are no damage."""
+    Image.fromarray(labelled.image(0)).save(tmp_path / 'a.png')
+    images = [dict(id=1, file_name='a.png', width=labelled.SIZE[0], height=labelled.SIZE[1])]
+    categories = [dict(id=1, name='cat', keypoints=['nose', 'tail'], skeleton=[])]
+    (tmp_path / 'images.json').write_text(json.dumps(dict(images=images, categories=categories)))
+    results = [
+        dict(image_id=1, category_id=1, keypoints=[4, 6, score, 20, 16, score], score=score) for score in (0.9, 0.1)
+    ]
+    (tmp_path / 'predictions.json').write_text(json.dumps(results))
+    dataset = annotations.read(tmp_path / 'predictions.json')
+    ((_, found),) = dataset.annotations()
+    assert found.score == 0.9 and not dataset.warnings
+
+
 def test_images_in_which_nothing_was_found_are_not_annotated_yet(tmp_path):
     images = []
     for number in (1, 2):

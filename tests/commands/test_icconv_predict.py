@@ -1,5 +1,6 @@
 """``icconv predict``: with an exported file, for other tools, and by several processes."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -331,3 +332,19 @@ def test_what_is_for_images_or_for_videos_alone(folder, tmp_path, network, input
     Image.new('RGB', (64, 48)).save(folder / 'still.gif')
     with pytest.raises(SystemExit, match=message):
         commands.main(['predict', str(folder / network), str(folder / inputs), *words, '--out-dir', str(tmp_path)])
+
+
+def test_an_interrupt_leaves_the_results_until_then(folder, tmp_path, monkeypatch):
+    from icconv_mm.runner import predict as module
+
+    def until(*given):
+        yield from itertools.islice(ahead(*given), 3)
+        raise KeyboardInterrupt
+
+    ahead = module._ahead
+    monkeypatch.setattr(module, '_ahead', until)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        predict(folder, tmp_path, '--to', 'coco')
+    images = json.loads((tmp_path / 'images.boxes.json').read_text())['images']
+    assert [each['file_name'] for each in images] == ['0.png', '1.png', '2.png']
+    assert not (tmp_path / 'coco.boxes').exists()

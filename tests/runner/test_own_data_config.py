@@ -52,6 +52,9 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     assert cfg.train_cfg.max_epochs == falling.begin + falling.T_max == 7 and cfg.default_scope == library
     assert cfg.default_hooks.checkpoint.save_best == best == cfg.custom_hooks[0].monitor
     assert cfg.custom_hooks[0].patience == 3
+    assert cfg.custom_hooks[0].min_delta == 0  # mmengine's 0.1 would be ten points of AP
+    again = config_for(data, task, epochs=9, work_dir=tmp_path / 'run', resume=True, **QUICK)
+    assert (again.get('size'), again.get('shape')) == (cfg.get('size'), cfg.get('shape'))
     init_default_scope(library)
     lengths = [len(DATASETS.build(cfg[f'{phase}_dataloader'].dataset)) for phase in ('train', 'val')]
     assert lengths == ([6, 2] if task == 'classification' else [2, 1])
@@ -228,6 +231,19 @@ def test_backbones_by_name():
     assert backbone_of('pyconv_resnet18_two') == dict(type='icconv_mm.PyConvResNet', depth=18, two_pyconvs=True)
     with pytest.raises(InputError, match='backbone: nothing is called resnet5; there are: ic_resnet101'):
         backbone_of('resnet5')
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'classes': ['cat', 'dog', 'cat']}, 'classes: cat is named twice'),
+        ({'ignore_index': [11]}, 'ignore_index: is of segmentation maps, and the task is detection'),
+        ({'patience': 0}, 'patience must be a positive integer, got 0'),
+    ],
+)
+def test_options_that_must_be_mistakes(options, message):
+    with pytest.raises(InputError, match=message):
+        config_for('data', 'detection', say=print, **options)
 
 
 def test_what_it_costs_to_have_no_weights(monkeypatch):

@@ -63,6 +63,35 @@ def test_one_run_in_a_folder(small, tmp_path):
     train(small())  # nothing is held after a run
 
 
+def test_checkpoints_stay_with_their_config(small, quick, tmp_path):
+    """Of a training that is repeated with other settings, whether it saves or is stopped before."""
+    for number in (1, 2):
+        train(small(custom=number))
+    assert 'custom = 1' in (tmp_path / 'earlier_1/c.py').read_text() and (tmp_path / 'earlier_1/iter_2.pth').is_file()
+    assert 'custom = 2' in (tmp_path / 'c.py').read_text()
+    with (
+        mock.patch('icconv_mm.runner.train.train_runner', side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        train(small(custom=3))
+    assert 'custom = 2' in (tmp_path / 'earlier_2/c.py').read_text() and not list(tmp_path.glob('*.pth'))
+
+
+def test_a_training_that_cannot_go_on_leaves_what_is_there(small, quick, tmp_path):
+    train(small(custom=1))
+    with mock.patch('icconv_mm.runner.train.train_runner', side_effect=InputError('no')), pytest.raises(InputError):
+        train(small(custom=2), resume=True)
+    assert 'custom = 1' in (tmp_path / 'c.py').read_text() and (tmp_path / 'iter_2.pth').is_file()
+    train(small(custom=3, train_cfg__max_iters=3), resume=True)
+    assert 'custom = 3' in (tmp_path / 'c.py').read_text() and not (tmp_path / 'earlier_1').exists()
+
+
+def test_a_training_from_a_checkpoint_of_its_folder(small, quick, tmp_path):
+    train(small())
+    train(small(load_from=str(tmp_path / 'iter_2.pth')))
+    assert not (tmp_path / 'earlier_1').exists()
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(small):
     changes = dict(optim_wrapper__optimizer__lr=float('inf'), train_cfg__max_iters=4, train_cfg__val_interval=9)
     with pytest.raises(InputError, match=r'iteration 2: loss.* (nan|inf); images of the batch: .*--keep-going'):

@@ -154,14 +154,24 @@ def _images_of(results: Path) -> Path:
 
 
 def _results(dataset: Dataset, path: Path, files: Files) -> None:
-    """Reads predictions, as ``tools/infer.py`` writes them: keypoints count from a score of 0.3, mmpose's default."""
+    """Reads predictions, as ``tools/infer.py`` writes them: keypoints count from a score of 0.3, mmpose's default.
+
+    A person without such a keypoint is none.
+    """
     content, results = read_json(_images_of(path)), read_json(path)
     for i, entry in enumerate(results):
         if isinstance(entry, dict):
             entry['id'] = i + 1
             points = entry.get('keypoints') or []
             entry['keypoints'] = [(2 if v >= _SHOWN else 0) if k % 3 == 2 else v for k, v in enumerate(points)]
-    _read_content(dataset, path, {**content, 'annotations': results}, files)
+    shown = [each for each in results if not _is_unseen(each)]
+    _read_content(dataset, path, {**content, 'annotations': shown}, files)
+
+
+def _is_unseen(entry: Any) -> bool:
+    """Returns whether a prediction is of a person none of whose keypoints counts."""
+    is_person = isinstance(entry, dict) and entry['keypoints'] and not (entry.get('bbox') or entry.get('segmentation'))
+    return bool(is_person) and not any(entry['keypoints'][2::3])
 
 
 def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> None:
