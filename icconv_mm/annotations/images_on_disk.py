@@ -25,6 +25,8 @@ IMAGE_FORMATS = ('JPEG', 'PNG', 'BMP', 'DIB', 'TIFF', 'WEBP', 'GIF', 'PPM')  # f
 ANNOTATION_SUFFIXES = ('.json', '.xml', '.yaml', '.yml', '.txt', '.csv')
 _SPLIT = re.compile(r'(?<![a-z])(train|val|dev|test)(?:ing|id|idation)?(?:set|images)?(?![a-z])')
 _RUNS = 'work_dirs'  # folder of training runs, if one was started in the folder of the images
+_OF_RUN = re.compile('annotations_[0-9a-f]{12}')
+LOCATIONS = 'locations.json'  # sources of the annotations of a training, in their folder
 _DRAWN = 'vis'  # folder of images with predictions drawn on them, beside the predictions
 _FOLDERS_OF_LABELS = ('annotations', 'annotation', 'labels')
 _WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # tags of TIFF and EXIF
@@ -181,6 +183,11 @@ def _identity(folder: Path) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
+def _is_of_run(folder: os.DirEntry) -> bool:
+    """Returns whether a folder has the annotations that a training has written, of images beside it."""
+    return bool(_OF_RUN.fullmatch(folder.name)) and os.path.isfile(os.path.join(folder.path, LOCATIONS))
+
+
 def _is(kind: Callable[[], bool]) -> bool:
     try:
         return kind()
@@ -260,7 +267,7 @@ class Files:
                     shown = os.fsencode(entry.path).decode(errors='backslashreplace')
                     self.warnings.append((shown, 'its name is not UTF-8: left out'))
                 elif _is(entry.is_dir):
-                    if not entry.name.startswith('__MACOSX') and entry.name not in left_out:
+                    if not entry.name.startswith('__MACOSX') and entry.name not in left_out and not _is_of_run(entry):
                         (links if entry.is_symlink() else waiting).append(Path(entry.path))
                     if entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
                         self.warnings.append((entry.path, 'is a folder, called like a file: not read'))

@@ -20,6 +20,7 @@ from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.convert import convert_dataset, fill_splits, nothing_left, root_of
 from icconv_mm.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
 from icconv_mm.annotations.find import all_tasks, choose_dataset, name_of, only_task, read_datasets
+from icconv_mm.annotations.images_on_disk import LOCATIONS
 from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
@@ -48,7 +49,6 @@ _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smal
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
 _WIDE = 64  # channels of a usual network's first stage
-_LOCATIONS = 'locations.json'  # sources of the annotations, in their folder
 _TRIES = 5  # seconds to reach the server of the weights
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
@@ -140,7 +140,7 @@ def config_for(
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
             datasets = datasets or read_datasets(*locations, **options)
             converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
-            write_json(Path(temporary, 'new', _LOCATIONS), given)
+            write_json(Path(temporary, 'new', LOCATIONS), given)
             images = next(iter(converted.values())).root
             write_folder_of_images(Path(temporary, 'new'), images, folder / 'annotations')
             init = weights_of(backbone, pretrained, say)
@@ -192,7 +192,7 @@ def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
         command = command_of('train', str(path), '--work-dir', str(folder))
         what = 'has been edited, or is of a former version'
         raise ArgumentError('work_dir', f'{path} {what}: train it by its name, {command}, or choose another')
-    before = json.loads((annotations / _LOCATIONS).read_bytes()) if annotations.is_dir() else locations
+    before = json.loads((annotations / LOCATIONS).read_bytes()) if annotations.is_dir() else locations
     if before != locations:
         raise ArgumentError(
             'work_dir', f'{path} is of {", ".join(before)}, not of {", ".join(locations)}: choose another'

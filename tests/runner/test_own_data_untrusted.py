@@ -281,6 +281,15 @@ def test_a_copy_of_a_config_holds_no_marks(tmp_path):
     assert Config.fromfile(tmp_path / 'run/run.py').load_from == cfg.load_from
 
 
+@pytest.mark.parametrize('place', ['', 'run'])
+def test_a_run_in_the_folder_of_its_images(tmp_path, place):
+    """Its annotations are not read as another set of the same images."""
+    pytest.importorskip('mmdet')
+    data = labelled.voc(tmp_path / 'data')
+    first, second = (config_for(data, 'detection', work_dir=data / place, **QUICK) for _ in range(2))
+    assert Path(first.annotations) == Path(second.annotations) and (data / place) in Path(first.annotations).parents
+
+
 def test_folders_of_others_stay(tmp_path):
     """In the folder of a run, which may be that of the data; only what was written there is removed."""
     pytest.importorskip('mmdet')
