@@ -7,6 +7,7 @@ config's text before it parses it. They are in the folder of annotations, which 
 # mmengine's Config.dump replaces names by values: editing size or epochs on top would change nothing.
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from icconv_mm_runtime.drawing import palette
 _WARM_UP = 200  # iterations, and at most a tenth of the training
 _LEAST_CROP = 256  # pixels
 _LEAST_OF_MOSAIC = 40  # images: a process puts none together before its fifth
+_WORKERS = 8  # at most: each takes some hundred megabytes
 _WHOLE = 5300  # images that the last epochs see; a mosaic before them helps, in their place it harms
 _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
@@ -239,6 +241,7 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
     is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''
+    yield 'workers', min(_WORKERS, _cores()), 'processes that load images, by the cores of the machine that wrote this'
     is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1
     yield 'whole_epochs', -(-_WHOLE // most), 'the last ones, which see whole images; the others parts of four'
     yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small image'
@@ -264,6 +267,11 @@ def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:
             group = next((each for each in groups if _is_joined(converted, each, name, split)), None)
             groups.append([name]) if group is None else group.append(name)
     return groups
+
+
+def _cores() -> int:
+    """Returns the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str, split: str) -> bool:

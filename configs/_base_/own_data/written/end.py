@@ -1,4 +1,4 @@
-loader = dict(num_workers=2, persistent_workers=True)
+loader = dict(num_workers=workers, persistent_workers=True)
 in_order = dict(type='DefaultSampler', shuffle=False, round_up=False)
 train_dataloader = dict(
     loader,
