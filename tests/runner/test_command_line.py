@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
+from icconv_mm import commands
 from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.runner import command_line, own_data
@@ -152,3 +153,11 @@ def test_an_interrupted_training_says_how_it_goes_on(saved, duration, tmp_path, 
     command = command_of('train', 'c.py', '--work-dir', str(tmp_path), *within, '--resume')
     expected = f'{checkpoint} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
     assert capsys.readouterr().err == f'\n{expected}\n'
+
+
+def test_an_option_that_takes_the_folder_is_told(monkeypatch, capsys):
+    words = ['train', '--classes', 'cat', 'folder']
+    monkeypatch.setattr('sys.argv', ['icconv', *words])
+    with pytest.raises(SystemExit):
+        commands.main(words)
+    assert 'required: CONFIG (give them first: some options take all words that follow)' in capsys.readouterr().err

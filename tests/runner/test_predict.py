@@ -126,6 +126,12 @@ def test_ambiguous_annotations_are_refused(names, paths, message):
         match_images([Path(path) for path in paths], _entries(*names), 'x.json')
 
 
+def test_images_that_are_links_match_by_their_own_names(tmp_path):
+    (tmp_path / 'stored').touch()
+    (tmp_path / 'a.png').symlink_to(tmp_path / 'stored')
+    assert match_images([tmp_path / 'a.png'], [{'id': 7, 'file_name': 'a.png'}], 'a.json') == {tmp_path / 'a.png': 7}
+
+
 def test_threads_work_ahead_and_keep_the_order():
     """The second image is begun before the first one is asked for, and no more than a few are."""
     begun, both = [], threading.Barrier(2, timeout=20)

@@ -71,6 +71,13 @@ def test_an_object_is_found_once(is_first):
     assert made.confusion.tolist() == [[1, 0, 0], [0, 0, 1], [1, 1, 0]] and found.score == pytest.approx(0.4)
 
 
+def test_a_class_may_be_called_all():
+    task = {**BALLS, 'classes': ['all', 'dog']}
+    made = evaluate(task, [record(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))])
+    _, *lines = report._lines('', made)
+    assert [line.partition(':')[0].strip() for line in lines] == ['all', 'dog'] and 'objects 1' in lines[0]
+
+
 @pytest.mark.parametrize('kinds', [1, 2])
 def test_an_image_of_many_objects(kinds):
     """AP counts 100 boxes of a class, as COCO's does; thresholds and confusions are of all."""
