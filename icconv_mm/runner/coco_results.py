@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -110,10 +110,6 @@ def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) ->
     return match_images(paths, content['images'], ann_file), [{**numbered, **known}[name] for name in classes]
 
 
-def _ends(wholes: Iterable[tuple[str, ...]], parts: tuple[str, ...]) -> bool:
-    return any(whole[-len(parts) :] == parts for whole in wholes)
-
-
 def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:
     """Returns the id of each image: that of the entry whose file name, folders included, ends the image's path.
 
@@ -125,8 +121,10 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
         by_name.setdefault(as_path(image['file_name']).name, []).append(image)
     matched: dict[Path, int] = {}
     for path in paths:
-        named, wholes = by_name.get(path.name, []), {path.absolute().parts, path.resolve().parts}
-        entries = [each for each in named if _ends(wholes, as_path(each['file_name']).parts)]
+        named, ends = by_name.get(path.name, []), set()
+        for whole in (path.absolute().parts, path.resolve().parts):
+            ends |= {whole[start:] for start in range(len(whole))}
+        entries = [each for each in named if as_path(each['file_name']).parts in ends]
         if len(entries) != 1:
             found = f'{len(entries)} images' if entries else 'no image'
             other = f', only {named[0]["file_name"]!r}' if named and not entries else ''

@@ -3,7 +3,7 @@
 import http.client
 import itertools
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError, 
 from icconv_mm.files import atomic_write
 from icconv_mm.timeouts import call_with_timeout
 from icconv_mm.versions import is_installed
-from icconv_mm_runtime.drawing import encoded
+from icconv_mm_runtime.drawing import encoded, file_name
 from icconv_mm_runtime.errors import is_utf8
 from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_file
 
@@ -142,6 +142,18 @@ def write_image(image: np.ndarray, path: Path) -> None:
         content = encoded(image[..., ::-1], path.suffix)
     with atomic_write(path, is_flushed=False) as file:
         file.write(content)
+
+
+def drawn_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """Returns the file name of each drawn image; equal names from different folders get a number."""
+    names: dict[Path, str] = {}
+    taken: set[str] = set()
+    for path in paths:
+        own = Path(file_name(path.name))
+        numbered = (f'{own.stem}_{count}{own.suffix}' for count in itertools.count(2))
+        names[path] = next(name for name in itertools.chain([own.name], numbered) if name not in taken)
+        taken.add(names[path])
+    return names
 
 
 def _read_heic(path: Path) -> np.ndarray:

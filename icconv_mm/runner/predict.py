@@ -30,6 +30,7 @@ from icconv_mm.runner.images import (
     InputImage,
     Video,
     VideoWriter,
+    drawn_names,
     fetch,
     find_inputs,
     is_video,
@@ -42,7 +43,7 @@ from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
 from icconv_mm.runner.shards import Shards, run_settings
 from icconv_mm_runtime.coco import listed_names
-from icconv_mm_runtime.drawing import LONGEST, draw, file_name
+from icconv_mm_runtime.drawing import LONGEST, draw
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import JOINED, tile_corners
 
@@ -351,7 +352,7 @@ def infer(
             parts = tracked(parts, video.rate, score_thr) if track else parts
             options = score_thr, json_score_thr, batch_size, draw, progress
             return _predict_video(predictor, video, parts, Path(out_dir), *options)
-        names = _unique_names(paths)
+        names = drawn_names(paths)
         copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
         shards = None
         if shard:
@@ -491,15 +492,3 @@ def _attempt(function: Callable[[Any], Any], argument: Any) -> Any:
         return function(argument)
     except Exception as error:
         return error
-
-
-def _unique_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """Returns the file name of each drawn image; equal names from different folders get a number."""
-    names: dict[Path, str] = {}
-    taken: set[str] = set()
-    for path in paths:
-        own = Path(file_name(path.name))
-        numbered = (f'{own.stem}_{count}{own.suffix}' for count in itertools.count(2))
-        names[path] = next(name for name in itertools.chain([own.name], numbered) if name not in taken)
-        taken.add(names[path])
-    return names

@@ -129,11 +129,8 @@ def _keeping_what_is_there(cfg: Config, resume: str | bool) -> Iterator[None]:
     if rank != '0' or not folder.is_dir():
         yield
         return
-    if (
-        not resume
-        and not cfg.get('resume')
-        and folder.resolve() not in Path(cfg.get('load_from') or '/').resolve().parents
-    ):
+    goes_on = resume or cfg.get('resume') or folder.resolve() in Path(cfg.get('load_from') or '/').resolve().parents
+    if not goes_on:
         with alone_in(folder, 'another run is at work', RUN_LOCK):
             if (moved := set_aside(folder, Path(cfg.filename or '').name)) is not None:
                 print_log(f'the earlier training in {folder} is in {moved} now', 'current')

@@ -12,19 +12,20 @@ import torch
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.runner import predict as module
 from icconv_mm.runner.coco_results import match_images
-from icconv_mm.runner.predict import Predictor, _ahead, _device, _unique_names
+from icconv_mm.runner.images import drawn_names
+from icconv_mm.runner.predict import Predictor, _ahead, _device
 
 
 def test_images_of_equal_names_get_different_ones():
     paths = [Path('x/a.jpg'), Path('x/a_2.jpg'), Path('y/a.jpg'), Path('z/a.jpg')]
-    names = _unique_names(paths)
+    names = drawn_names(paths)
     assert names[paths[0]] == 'a.jpg' and names[paths[1]] == 'a_2.jpg'
     assert len(set(names.values())) == len(paths)
 
 
 def test_drawn_images_have_names_that_can_be_written():
     given = [b'a.heic', b'fa\xe7ade.png', b'x.\xe9', b'v' * 251 + b'.png', b'v' * 250 + b'w.png']
-    names = _unique_names([Path('x', os.fsdecode(name)) for name in given])
+    names = drawn_names([Path('x', os.fsdecode(name)) for name in given])
     wanted = [b'a.heic.jpg', b'fa\xe7ade.png', b'x.\xe9.jpg', b'v' * 196 + b'.png', b'v' * 196 + b'_2.png']
     assert list(names.values()) == list(map(os.fsdecode, wanted))
 
