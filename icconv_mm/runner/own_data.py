@@ -37,8 +37,18 @@ from icconv_mm.files import (
 )
 from icconv_mm.hooks.saving import UNFINISHED
 from icconv_mm.registry import LIBRARIES
+from icconv_mm.runner import memory
 from icconv_mm.runner.config import load_config
-from icconv_mm.runner.own_data_text import Choices, annotations_in, backbone_in, config_text, is_unedited, size_in
+from icconv_mm.runner.own_data_text import (
+    Choices,
+    annotations_in,
+    backbone_in,
+    batch_in,
+    config_text,
+    crop_of,
+    is_unedited,
+    size_in,
+)
 from icconv_mm.versions import command_of, is_installed
 
 LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
@@ -48,6 +58,7 @@ _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one
 _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
+_LEAST_BATCH = 2  # batch norm learns little of one image
 _WIDE = 64  # channels of a usual network's first stage
 _TRIES = 5  # seconds to reach the server of the weights
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
@@ -95,8 +106,8 @@ def config_for(
         strict: Whether to refuse datasets of which anything would be left out.
         crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
         voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
-        resume: Whether the config is for going on with a training: ``size`` is by default that of the config that is
-            there.
+        resume: Whether the config is for going on with a training: images per step are those of the config that is
+            there, and by default ``size``.
         say: Called with each line about the dataset and the choices; by default they are printed.
 
     Returns:
@@ -130,8 +141,10 @@ def config_for(
         backbone = (backbone_in(path.read_text()) if path.is_file() else '') or default_backbone(task)
         say(f'backbone: {backbone}, as none is named')
     network = backbone_of(backbone)
-    if resume and size is None and path.is_file():
-        size = size_in(path.read_text())
+    batch = None
+    if resume and path.is_file():
+        batch = batch_in(path.read_text())  # its schedule counts steps of this length
+        size = size or size_in(path.read_text())
     given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
         _check_unedited(path, folder, given)
@@ -144,7 +157,7 @@ def config_for(
             images = next(iter(converted.values())).root
             write_folder_of_images(Path(temporary, 'new'), images, folder / 'annotations')
             init = weights_of(backbone, pretrained, say)
-            chosen = _choose(task, converted, network, init, size, epochs, patience)
+            chosen = _choose(task, converted, network, init, size, epochs, batch, patience, say)
             annotations = _name_of_content(Path(temporary, 'new'))
             text = config_text(chosen, converted, annotations, backbone)
             location = folder / annotations
@@ -156,8 +169,7 @@ def config_for(
             file.write(text.encode())
         _remove_unread(folder, path)
     size_text = f'{chosen.shape[0]} x {chosen.shape[1]} pixels, {chosen.epochs} epochs, batches of {chosen.batch}'
-    if chosen.batch < chosen.usual_batch:
-        size_text += f' instead of {chosen.usual_batch}, for more steps'
+    size_text += chosen.reason
     command = command_of('train', str(path), '--work-dir', str(folder))
     say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name: {command}')
     return load_config(path, work_dir=str(folder))
@@ -373,7 +385,9 @@ def _choose(
     init: dict | None,
     size: int | None,
     epochs: int | None,
+    batch: int | None,
     patience: int | None,
+    say: Any,
 ) -> Choices:
     sizes = np.concatenate([made.sizes for made in converted.values()])
     boxes = np.concatenate([made.boxes for made in converted.values()])
@@ -385,11 +399,40 @@ def _choose(
     is_narrow = base < _WIDE
     epochs = epochs or int(np.clip(round(_SEEN / count), *_EPOCHS))
     most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
-    batch = min(most, max(2, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
+    shape, reason = shape_of(sizes, size), ''
+    if batch is None:
+        usual = min(most, max(_LEAST_BATCH, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
+        seen = crop_of(shape) if task == 'semantic' else (size, size) if task == 'classification' else shape
+        batch = fitting_batch(network, seen, usual, say)
+        if batch < usual:
+            reason = f' instead of {usual}, which would not fit the memory'
+        elif batch < most:
+            reason = f' instead of {most}, for more steps'
     rate = 2e-4 if init else 5e-4 if is_deep else 2e-3 if is_narrow else 1e-3
     rate = float(f'{rate * (batch / most) ** 0.5:.2g}')
-    shape = shape_of(sizes, size)
-    return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, init, patience, most)
+    return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, init, patience, reason)
+
+
+def fitting_batch(backbone: dict, shape: tuple[int, int], batch: int, say: Any) -> int:
+    """Returns ``batch``, or on a CPU the fewer images, 2 at least, that fit the memory; calls ``say`` if 2 do not.
+
+    Args:
+        backbone: Its config.
+        shape: Width and height of the images.
+        batch: The most images.
+        say: Called with a line.
+    """
+    free = memory.free_memory()
+    if free is None:
+        return batch
+    process, image = memory.training_memory(backbone, shape)
+    fitting = min(batch, max(_LEAST_BATCH, int((free - process) // image)))
+    if (needed := process + fitting * image) > free:
+        say(
+            f'memory: {fitting} images of {shape[0]} x {shape[1]} pixels may take {needed / 1e9:.1f} GB, of which '
+            f'{free / 1e9:.1f} are free: if the training is killed, give --size or a smaller --backbone'
+        )
+    return fitting
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:

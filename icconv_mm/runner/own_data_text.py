@@ -31,6 +31,7 @@ _SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
 _FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
 _BACKBONE = re.compile(r'^# backbone: (\w+)$', re.MULTILINE)
 _SIZE = re.compile(r'^(?:size|shape) = \(?(\d+)(?:, (\d+))?', re.MULTILINE)
+_BATCH = re.compile(r'^batch_size = (\d+)', re.MULTILINE)
 _SECTION = re.compile(r'# --- (.+) ---')
 BEST = {
     'detection': 'coco/bbox_mAP',
@@ -56,7 +57,7 @@ class Choices:
         rate: Learning rate.
         weights: ``init_cfg`` of the backbone, or None.
         patience: Validations without improvement that end the training; None for no limit.
-        usual_batch: Images per step of a training that is long enough.
+        reason: Why the batch is smaller than usual, as the end of a sentence, or ''.
     """
 
     task: str
@@ -70,7 +71,7 @@ class Choices:
     rate: float
     weights: dict | None
     patience: int | None
-    usual_batch: int
+    reason: str
 
 
 def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str, backbone: str) -> str:
@@ -130,6 +131,11 @@ def backbone_in(text: str) -> str:
 def size_in(text: str) -> int | None:
     """Returns the pixels of the longer side that images of a written config are brought to; None if it has none."""
     return max(map(int, filter(None, found.groups()))) if (found := _SIZE.search(text)) else None
+
+
+def batch_in(text: str) -> int | None:
+    """Returns the images per step of a written config; None if it has none."""
+    return int(found[1]) if (found := _BATCH.search(text)) else None
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:

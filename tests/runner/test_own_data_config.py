@@ -169,7 +169,7 @@ def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
 )
 def test_a_last_batch_of_one_small_image_is_left_out(count, size, is_dropped):
     """Batch norm learns nothing of one pixel; of a set of one image nothing would be left."""
-    chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None, 8)
+    chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None, '')
     made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), most=0, flip_pairs=None, files={})
     numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
     assert numbers['drop_last'] == is_dropped

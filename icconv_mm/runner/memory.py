@@ -1,0 +1,54 @@
+"""Memory: what the machine has free, and what a training on its CPU takes."""
+
+import re
+from math import prod
+from pathlib import Path
+
+import torch
+from mmengine.device import get_device
+
+from icconv_mm.registry import MODELS
+
+_MEMORY = Path('/proc/meminfo')
+# Of twelve trainings: docs/performance.md, "Memory of a training step".
+_LIBRARIES = 1.5e9  # bytes of torch, OpenMMLab, images that are read, a neck and heads
+_WEIGHT = 16  # bytes of a weight, its gradient and the two moments of AdamW
+_STEP = 2.5  # bytes of a step for each byte that the backbone keeps for its gradient
+
+
+def free_memory() -> float | None:
+    """Returns the bytes that programs can take on this machine, or None: on a GPU, or where Linux does not tell it.
+
+    A limit of a container is not seen.
+    """
+    if get_device() != 'cpu' or not _MEMORY.is_file():
+        return None
+    available = re.search(r'^MemAvailable: *(\d+) kB', _MEMORY.read_text(), re.MULTILINE)
+    return available and int(available.group(1)) * 1024.0
+
+
+def training_memory(backbone: dict, shape: tuple[int, int]) -> tuple[float, float]:
+    """Returns the bytes that a training on the CPU takes, an estimate: of the process, and of each image of a batch.
+
+    The backbone runs without memory, on torch's device ``meta``: what it keeps for its gradient is counted. Neck, heads
+    and gradients are proportional to it.
+
+    Args:
+        backbone: Its config.
+        shape: Width and height of the images.
+    """
+    kept = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    count = 2  # batch norm refuses one image whose last map is one pixel
+    with torch.device('meta'):
+        network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'}).train()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            network(torch.empty(count, 3, *reversed(shape)))
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    maps = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
+    parameters = sum(prod(parameter.shape) for parameter in network.parameters())
+    return _LIBRARIES + _WEIGHT * parameters, _STEP * maps / count
