@@ -13,6 +13,7 @@ _MEMORY = Path('/proc/meminfo')
 # Of twelve trainings: docs/performance.md, "Memory of a training step".
 _LIBRARIES = 1.5e9  # bytes of torch, OpenMMLab, images that are read, a neck and heads
 _WEIGHT = 16  # bytes of a weight, its gradient and the two moments of AdamW
+_SIDE = 128  # pixels
 _STEP = 2.5  # bytes of a step for each byte that the backbone keeps for its gradient
 
 
@@ -30,8 +31,8 @@ def free_memory() -> float | None:
 def training_memory(backbone: dict, shape: tuple[int, int]) -> tuple[float, float]:
     """Returns the bytes that a training on the CPU takes, an estimate: of the process, and of each image of a batch.
 
-    The backbone runs without memory, on torch's device ``meta``: what it keeps for its gradient is counted. Neck, heads
-    and gradients are proportional to it.
+    What the backbone keeps of two small images for its gradient is counted. It is proportional to their area, and what
+    neck, heads and gradients take is about proportional to it.
 
     Args:
         backbone: Its config.
@@ -40,15 +41,14 @@ def training_memory(backbone: dict, shape: tuple[int, int]) -> tuple[float, floa
     kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
+        kept[tensor.data_ptr()] = tensor
         return tensor
 
-    count = 2  # batch norm refuses one image whose last map is one pixel
-    with torch.device('meta'):
-        network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'}).train()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            network(torch.empty(count, 3, *reversed(shape)))
-    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
-    maps = sum(tensor.untyped_storage().nbytes() for key, tensor in kept.items() if key not in weights)
-    parameters = sum(prod(parameter.shape) for parameter in network.parameters())
-    return _LIBRARIES + _WEIGHT * parameters, _STEP * maps / count
+    network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'}).train()
+    images = torch.zeros(2, 3, _SIDE, _SIDE)  # batch norm refuses one whose last map is one pixel
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(images)
+    weights = {parameter.data_ptr() for parameter in network.parameters()}
+    maps = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
+    share = prod(shape) / (len(images) * _SIDE**2)
+    return _LIBRARIES + _WEIGHT * sum(parameter.numel() for parameter in network.parameters()), _STEP * maps * share
