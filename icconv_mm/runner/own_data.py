@@ -430,7 +430,7 @@ def fitting_batch(backbone: dict, shape: tuple[int, int], batch: int, say: Any) 
     if (needed := process + fitting * image) > free:
         say(
             f'memory: {fitting} images of {shape[0]} x {shape[1]} pixels may take {needed / 1e9:.1f} GB, of which '
-            f'{free / 1e9:.1f} are free: if the training is killed, give --size or a smaller --backbone'
+            f'{free / 1e9:.1f} are free: if the training is killed, give a smaller --size or --backbone'
         )
     return fitting
 
