@@ -9,6 +9,7 @@ Examples:
   icconv export epoch_50.pth --config config.py --int8 images/ --out network_int8.onnx
 """
 
+import gc
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
@@ -42,7 +43,10 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
 def run(args: Namespace) -> None:
     """Exports, and prints the report."""
     with command_line.reporting(args.debug, after='Nothing was written.'):
+        from icconv_mm.annotations.reading import no_garbage_search
         from icconv_mm.apis import export
 
-        run, options = command_line.read_run(args)
+        with no_garbage_search():  # imports of the libraries
+            run, options = command_line.read_run(args)
+        gc.freeze()
         print(json.dumps(export(run, **options), indent=2))

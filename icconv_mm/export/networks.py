@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.annotations.reading import no_garbage_search
 from icconv_mm.errors import InputError
 from icconv_mm.export import operators
 from icconv_mm.tasks.libraries import library_of
@@ -89,6 +90,7 @@ def _outputs(network: nn.Module, where: str, meta: dict, scales: Sequence[float]
     return Outputs(network, where)
 
 
+@no_garbage_search()
 def capture(network: Exported, example: tuple, free: Sequence[int]) -> torch.export.ExportedProgram:
     """Returns the network as a program of ``torch.export``.
 

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from onnx_ir.passes import common
 from onnxscript.optimizer import fold_constants
 
+from icconv_mm.annotations.reading import no_garbage_search
 from icconv_mm.errors import InputError
 from icconv_mm.export.translations import DEFORM_CONV, TRANSLATIONS
 
@@ -23,6 +24,7 @@ _NO_LIMIT = 1 << 40
 _LARGE = 1 << 13  # numbers; filters that are expanded are smaller
 
 
+@no_garbage_search()
 def to_onnx(
     program: torch.export.ExportedProgram, inputs: Sequence[str], outputs: Sequence[str], deform_conv: bool = False
 ) -> onnx.ModelProto:

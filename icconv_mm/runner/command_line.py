@@ -80,6 +80,8 @@ class _Parser(argparse.ArgumentParser):
         unknown = next((each.partition('=')[0] for each in given.split() if each.startswith('--')), None)
         options = [option for option in self._option_string_actions if option.startswith('--')]
         near = difflib.get_close_matches(unknown, options, n=1, cutoff=0.7) if unknown and not text else []
+        if not text and not unknown and given and all(os.path.exists(each) for each in given.split()):
+            message += "; write a pattern of files in quotes, such as 'DIR/*.jpg'"  # else the shell gives its files
         if message.startswith('the following arguments are required') and len(sys.argv) > 2:
             message += ' (give them first: some options take all words that follow)'
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
