@@ -48,5 +48,5 @@ def run(args: Namespace) -> None:
 
         with no_garbage_search():  # imports of the libraries
             run, options = command_line.read_run(args)
-        gc.freeze()
+        gc.freeze()  # what has been imported is searched no more
         print(json.dumps(export(run, **options), indent=2))

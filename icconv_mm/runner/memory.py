@@ -36,19 +36,16 @@ def training_memory(backbone: dict, shape: tuple[int, int]) -> tuple[float, floa
 
     Args:
         backbone: Its config.
-        shape: Width and height of the images.
+        shape: Width and height of the images, in pixels.
     """
-    kept = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.data_ptr()] = tensor
-        return tensor
-
+    kept: list[torch.Tensor] = []
     network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'}).train()
     images = torch.zeros(2, 3, _SIDE, _SIDE)  # batch norm refuses one whose last map is one pixel
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda place: None):
         network(images)
-    weights = {parameter.data_ptr() for parameter in network.parameters()}
-    maps = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in weights)
+    storages = {each.data_ptr(): each.nbytes() for each in (tensor.untyped_storage() for tensor in kept)}
+    for parameter in network.parameters():
+        storages.pop(parameter.untyped_storage().data_ptr(), None)
+    maps = sum(storages.values())
     share = prod(shape) / (len(images) * _SIDE**2)
     return _LIBRARIES + _WEIGHT * sum(parameter.numel() for parameter in network.parameters()), _STEP * maps * share

@@ -16,7 +16,7 @@ GB = 1e9
 
 @pytest.mark.parametrize('name', ['small', 'ic_resnet50', 'pyconv_hgresnet50'])
 def test_maps_are_those_of_larger_images(name):
-    """Their storages are found another way: an image more takes as much."""
+    """What a third image adds, of which weights are no part."""
     held = []
     network = MODELS.build(backbone_of(name)).train()
     for count in (2, 3):
