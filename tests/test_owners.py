@@ -1,0 +1,34 @@
+"""Each truth at the border has one owner: nobody else decodes an image, opens a checkpoint, writes a file, ..."""
+
+from pathlib import Path
+
+import pytest
+from owners import Owner
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ('icconv_mm', 'icconv_mm_runtime')
+
+OWNERS = [
+    Owner(
+        'unpickles',
+        ['icconv_mm.checkpoints.reading'],
+        ['torch.load', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.hub.load_state_dict_from_url'],
+        'from torch import load as read\nread("net.pth")',
+    ),
+]
+
+
+@pytest.mark.parametrize('owner', OWNERS, ids=lambda owner: owner.truth)
+def test_nobody_else_does_it(owner):
+    assert owner.others(ROOT, PACKAGES) == []
+
+
+@pytest.mark.parametrize('owner', OWNERS, ids=lambda owner: owner.truth)
+def test_the_scan_finds_a_second_place_under_an_alias(owner, tmp_path):
+    (tmp_path / 'package').mkdir()
+    (tmp_path / 'package' / 'other.py').write_text(owner.planted)
+    assert owner.others(tmp_path, ['package'])
+    named = {name for found in owner.modules for name in [found.rstrip('.')]}
+    assert all(
+        (ROOT / name.replace('.', '/')).is_dir() or (ROOT / f'{name.replace(".", "/")}.py').is_file() for name in named
+    )
