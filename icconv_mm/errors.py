@@ -87,7 +87,8 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
             error.location = _joined(where, error.location)
         raise
     except kinds as error:
-        raise InputError(f'{where}: {message_of(error)}') from error
+        is_named = isinstance(error, OSError) and str(error.filename) == where
+        raise InputError(f'{where}: {error.strerror if is_named else message_of(error)}') from error
 
 
 def printable(text: str, kept: str = '') -> str:

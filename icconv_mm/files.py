@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from icconv_mm import versions
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming
+from icconv_mm_runtime import files
 
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
 RUN_LOCK = '.run.lock'  # in the folder of a run, held by the process that writes there
@@ -22,32 +23,15 @@ _PACKAGE = Path(__file__).resolve().parent
 
 @contextmanager
 def atomic_write(path: Path, is_flushed: bool = True) -> Iterator[BinaryIO]:
-    """Opens a file for writing and makes its folders; the file appears complete or not at all.
-
-    Args:
-        path: The file.
-        is_flushed: Whether to wait until the file is on the disk, which takes minutes for thousands of small files.
-    """
-    with naming(str(path), OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
-        try:
-            with os.fdopen(descriptor, 'wb') as file:
-                yield file
-                if is_flushed:
-                    file.flush()
-                    os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            Path(temporary).replace(path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+    """Opens a file as :func:`icconv_mm_runtime.files.open_atomic`, but raises InputError if it cannot be written."""
+    with naming(str(path), OSError), files.open_atomic(path, is_flushed) as file:
+        yield file
 
 
 def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Writes a JSON file atomically; with ``indent``, the file ends with a new line."""
-    text = json.dumps(content, indent=indent) + ('' if indent is None else '\n')
-    with atomic_write(path) as file:
-        file.write(text.encode())
+    with naming(str(path), OSError):
+        files.dump_json(path, content, indent)
 
 
 def write_folder_of_images(annotations: Path, images: str | Path, place: Path) -> None:

@@ -8,9 +8,22 @@ Example::
         print(prediction.path, prediction.tasks[''])
 """
 
-from icconv_mm_runtime.benchmark import Benchmark
-from icconv_mm_runtime.errors import RuntimeInputError
-from icconv_mm_runtime.session import Prediction, Session
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icconv_mm_runtime.benchmark import Benchmark
+    from icconv_mm_runtime.errors import RuntimeInputError
+    from icconv_mm_runtime.session import Prediction, Session
 
 __all__ = ['Benchmark', 'Prediction', 'RuntimeInputError', 'Session']
 __version__ = '0.1.0'
+
+_MODULES = {'Benchmark': 'benchmark', 'Prediction': 'session', 'RuntimeInputError': 'errors', 'Session': 'session'}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a class on its first use: files, limits and thresholds are used where OpenCV is not installed."""
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'{__name__}.{_MODULES[name]}'), name)

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 
 from icconv_mm_runtime import web
-from icconv_mm_runtime.coco import coco_records, listed_names, write_file, write_results
+from icconv_mm_runtime.coco import coco_records, listed_names, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
+from icconv_mm_runtime.files import write_bytes
 from icconv_mm_runtime.session import Prediction, Session
 
 _RUN = ('file', 'images', 'batch_size', 'threads', 'device')
@@ -123,7 +124,7 @@ def predict_files(args: argparse.Namespace) -> None:
                         image = _drawn(session, prediction, args.score_thr)
                         content = encoded(image, Path(shown).suffix)
                         with refusing(str(out / 'vis' / shown)):
-                            write_file(out / 'vis' / shown, content)
+                            write_bytes(out / 'vis' / shown, content, is_flushed=False)
                         drawn.add(shown)
             except RuntimeInputError as error:
                 faults.append(str(error))

@@ -1,15 +1,14 @@
 """Predictions as COCO results: records of an image, RLE of masks, and the result files."""
 
-import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from icconv_mm_runtime.files import dump_json, write_together
 from icconv_mm_runtime.results import Predictions
 
 
@@ -116,9 +115,8 @@ def write_results(
     images: Sequence[Mapping[str, Any]],
     description: Mapping[str, Any],
     category_ids: Sequence[int] | None = None,
-    write: Callable[[Path, Any], None] | None = None,
 ) -> dict[str, Path]:
-    """Writes the results of a task, with the images and categories that they refer to.
+    """Writes the results of a task, and the images and categories that they refer to, as one.
 
     Args:
         out: The folder.
@@ -127,7 +125,6 @@ def write_results(
         images: Entries of the images, with their ids.
         description: The task's description: its ``classes``, and of poses ``keypoints`` and ``skeleton``.
         category_ids: The category of each label; by default the label plus 1.
-        write: Function that writes JSON; by default the write is atomic.
 
     Returns:
         The paths by file name, ``predictions`` and ``images``, each with the name of the task.
@@ -139,32 +136,9 @@ def write_results(
     ids = range(1, len(description['classes']) + 1) if category_ids is None else category_ids
     listed = [{'id': number, 'name': name, **posed} for number, name in zip(ids, description['classes'])]
     contents = {'predictions': records, 'images': {'images': images, 'annotations': [], 'categories': listed}}
-    written = {}
-    for kind, content in contents.items():
-        key = f'{kind}.{task}' if task else kind
-        written[key] = out / f'{key}.json'
-        (write or _write_json)(written[key], content)
-    return written
-
-
-def _write_json(path: Path, content: Any) -> None:
-    write_file(path, json.dumps(content).encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file atomically: it appears complete or not at all."""
-    temporary = None
-    try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix='.', suffix='.part')
-        with os.fdopen(descriptor, 'wb') as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        error.filename = str(path)  # not that of the temporary file
-        raise
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    written = {f'{kind}.{task}' if task else kind: content for kind, content in contents.items()}
+    paths = {key: out / f'{key}.json' for key in written}
+    with write_together(out, [paths[key].name for key in written if key.startswith('images')]) as folder:
+        for key, content in written.items():
+            dump_json(folder / paths[key].name, content)
+    return paths

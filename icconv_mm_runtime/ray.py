@@ -15,6 +15,7 @@ from ray.data import ActorPoolStrategy, Dataset
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
+from icconv_mm_runtime.files import write_bytes
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.session import Prediction, Session, check_count
@@ -135,7 +136,7 @@ class _Worker:
     ):
         with tempfile.TemporaryDirectory() as folder:
             for part, data in ray.get(content).items():
-                Path(folder, part).write_bytes(data)
+                write_bytes(Path(folder, part), data)
             self.session = Session(Path(folder, Path(name).name), threads, device)
         self.session.file = name  # for messages
         self.filesystem, self.batch_size = filesystem or fs.LocalFileSystem(), batch_size

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -16,18 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.coco import write_file
 from icconv_mm_runtime.drawing import DEFAULT_SCORE, KEYPOINT_SCORE, palette
 from icconv_mm_runtime.engines import open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
+from icconv_mm_runtime.files import write_bytes, write_together
 
 PAGE = Path(__file__).parent / 'page'
 FOLDER_VARIABLE = 'ICCONV_MM_ONNXRUNTIME_WEB'
-# The name of each file of the library in the folder, and in its package.
+# The name of each file of the library in the folder, and in its package; and its SHA-256 there, if npm fetched it.
 _LIBRARY = {
     'onnxruntime-web.js': 'dist/ort.wasm.bundle.min.mjs',
     'onnxruntime-web.wasm': 'dist/ort-wasm-simd-threaded.wasm',
 }
+_SHA256 = {
+    'dist/ort.wasm.bundle.min.mjs': '11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90',
+    'dist/ort-wasm-simd-threaded.wasm': '3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2',
+}
+_OF_PAGE = ('network.js', 'style.css', 'index.html')
+_FILES = ('network.onnx', 'network.json', *_OF_PAGE, *_LIBRARY)  # all that a page has
 _PART = 12 << 20  # bytes, a multiple of 3
 _HEADERS = {'Cross-Origin-Opener-Policy': 'same-origin', 'Cross-Origin-Embedder-Policy': 'require-corp'}
 
@@ -76,7 +83,7 @@ def write_page(file: str | Path, folder: str | Path, single_file: bool = False) 
         raise RuntimeInputError(f'{file}: ONNX Runtime Web reads .onnx and .ort')
     metadata, _ = open_file(file)
     library = package()
-    sources = {'network.onnx': file, **{name: PAGE / name for name in ('network.js', 'style.css', 'index.html')}}
+    sources = {'network.onnx': file, **{name: PAGE / name for name in _OF_PAGE}}
     sources |= {name: library / source for name, source in _LIBRARY.items()}
     contents = {name: source.read_bytes() for name, source in sources.items()}
     contents['network.json'] = _description(metadata, file.name)
@@ -85,9 +92,9 @@ def write_page(file: str | Path, folder: str | Path, single_file: bool = False) 
         index = index.replace(b'<link rel="stylesheet" href="style.css">', b'<style>\n%b</style>' % style)
         scripts = b'\n'.join(itertools.starmap(_embedded, contents.items()))
         contents = {'index.html': index.replace(b'<!-- files -->', scripts)}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        write_file(folder / name, content)
+    with write_together(folder, ['index.html']) as unfinished:
+        for name, content in contents.items():
+            write_bytes(unfinished / name, content)
     return folder / 'index.html'
 
 
@@ -124,7 +131,7 @@ def package(fetch: bool = True) -> Path:
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     cache = Path(os.environ.get('ICCONV_MM_CACHE') or Path(base) / 'icconv_mm')
     folder = Path(given) if given else cache / f'onnxruntime-web-{library_version()}'
-    if not given and not folder.is_dir() and fetch and shutil.which('npm'):
+    if not given and not _is_complete(folder) and fetch and shutil.which('npm'):
         _fetch(folder)
     missing = [name for name in _LIBRARY.values() if not (folder / name).is_file()]
     if missing:
@@ -135,29 +142,45 @@ def package(fetch: bool = True) -> Path:
     return folder
 
 
+def _is_complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in _SHA256)
+
+
 def _fetch(folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    """Puts the files of the package that npm fetches into the cache, if they are those that the page is tested with."""
     name = f'onnxruntime-web@{library_version()}'
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary, refusing(f'npm pack {name}'):
+    with tempfile.TemporaryDirectory() as temporary, refusing(f'npm pack {name}'):
         command = ['npm', 'pack', '--silent', name]
         done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, timeout=600)
         if done.returncode:
             raise RuntimeInputError(f'npm pack {name}: {" ".join(done.stderr.split())[-200:]}')
-        with tarfile.open(next(Path(temporary).glob('*.tgz'))) as archive:
-            for source in ('package.json', *_LIBRARY.values()):
-                target = Path(temporary, 'made', source)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.extractfile(f'package/{source}') as content, open(target, 'wb') as out:
-                    shutil.copyfileobj(content, out)
-        os.rename(Path(temporary, 'made'), folder)
+        with tarfile.open(next(Path(temporary).glob('*.tgz'))) as archive, write_together(folder, [*_SHA256]) as made:
+            for source, known in _SHA256.items():
+                content = archive.extractfile(f'package/{source}').read()
+                if (found := hashlib.sha256(content).hexdigest()) != known:
+                    raise RuntimeInputError(f'npm pack {name}: {source} has the SHA-256 {found}, expected {known}')
+                write_bytes(made / source, content)
 
 
 def server(folder: str | Path, port: int = 0, isolated: bool = True) -> ThreadingHTTPServer:
-    """Returns a server of a folder on the loopback interface; ``isolated`` pages may use threads."""
+    """Returns a server of a page on the loopback interface; ``isolated`` pages may use threads.
+
+    It sends the files of the page alone, and answers only to its own name: another site could give itself this
+    machine's address.
+    """
 
     class Handler(SimpleHTTPRequestHandler):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args, directory=str(folder))
+
+        def send_head(self) -> Any:
+            name = self.path.split('?')[0].removeprefix('/') or 'index.html'
+            host = self.headers.get('Host', '').rsplit(':', 1)[0]
+            file = Path(folder, name)
+            if host not in ('127.0.0.1', 'localhost') or name not in _FILES or file.is_symlink() or not file.is_file():
+                self.send_error(404)
+                return None
+            return super().send_head()
 
         def end_headers(self) -> None:
             for name, value in _HEADERS.items() if isolated else ():

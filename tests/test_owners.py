@@ -10,9 +10,32 @@ PACKAGES = ('icconv_mm', 'icconv_mm_runtime')
 
 OWNERS = [
     Owner(
+        'fetches',
+        ['icconv_mm.fetch'],
+        [
+            'urllib.request.urlopen',
+            'urllib.request.urlretrieve',
+            'torch.hub.download_url_to_file',
+            'torch.hub.load_state_dict_from_url',
+            'torch.hub.load',
+            'torch.utils.model_zoo.load_url',
+            'requests.get',
+            'http.client.HTTPSConnection',
+            'http.client.HTTPConnection',
+        ],
+        'import urllib.request as r\nr.urlopen("https://a.example")',
+    ),
+    Owner(
+        'writes a file under its name',
+        # the others: a lock's file, and a compiler's script before anything is installed
+        ['icconv_mm_runtime.files', 'icconv_mm.files', 'icconv_mm.install_openmmlab'],
+        ['tempfile.mkstemp', '.write_bytes', '.write_text', 'os.fdopen', 'open(w)'],
+        'with open("a.json", mode="w") as file:\n    file.write("")',
+    ),
+    Owner(
         'unpickles',
         ['icconv_mm.checkpoints.reading'],
-        ['torch.load', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.hub.load_state_dict_from_url'],
+        ['torch.load', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.jit.load', 'joblib.load', 'dill.load'],
         'from torch import load as read\nread("net.pth")',
     ),
 ]

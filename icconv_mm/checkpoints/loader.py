@@ -3,20 +3,25 @@
 Uses mmengine's public ``CheckpointLoader.register_scheme``; it applies to every tool and inferencer of a process.
 """
 
+import hashlib
 import importlib.util
 import os
+import re
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 
 from icconv_mm.checkpoints import reading
+from icconv_mm.errors import naming
+from icconv_mm.fetch import cached_name, fetch
 
 _CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
+_HASHED = ('https://download.pytorch.org/', 'https://download.openmmlab.com/')  # whose names end in a file's hash
+_MOST_BYTES, _LIMIT = 1 << 36, 24 * 3600  # bytes and seconds of a download
 
 
 def patch_with_runner() -> None:
@@ -68,12 +73,53 @@ def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
     """Reads a URL for ``CheckpointLoader``: one rank per machine downloads into torch's hub folder, then all read."""
     from mmengine.dist import barrier, get_local_rank
 
-    path = Path(torch.hub.get_dir(), 'checkpoints', Path(urlparse(filename).path).name)
-    if get_local_rank() == 0 and not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(filename, str(path), progress=os.isatty(2))
-    barrier()
-    return _without_code(reading.read(path, map_location))
+    try:
+        if get_local_rank() == 0:
+            fetch_weights(filename)
+    finally:
+        barrier()
+    return load_from_local(cached_weights(filename), map_location)
+
+
+def fetch_weights(address: str, timeout: float = 30) -> Path:
+    """Returns the file of weights of an address in torch's hub folder, downloaded if it is not there.
+
+    It is kept only if it reads as a checkpoint, and has the hash in its name where torch or OpenMMLab publish it.
+
+    Args:
+        address: The URL.
+        timeout: Seconds without a byte.
+
+    Raises:
+        FetchError: There is no whole answer. CheckpointError: It is no checkpoint.
+    """
+    path = cached_weights(address)
+    if not path.is_file():
+        bars = []
+
+        def show(count: int, total: int | None) -> None:
+            bars[:] = bars or [torch.hub.tqdm(total=total, disable=not os.isatty(2), unit='B', unit_scale=True)]
+            bars[0].update(count)
+
+        def check(part: Path) -> None:
+            if address.endswith('.safetensors'):
+                with naming(address, Exception):
+                    reading.safetensors().load_file(part)
+            else:
+                with open(part, 'rb') as file:
+                    reading.read_stream(file, address)
+            known = re.search(r'-([0-9a-f]{8,})\.\w+$', address) if address.startswith(_HASHED) else None
+            found = hashlib.sha256(part.read_bytes()).hexdigest()
+            if known and not found.startswith(known[1]):
+                raise reading.CheckpointError(f'{address}: has the SHA-256 {found}, not the one in its name')
+
+        fetch(address, path, most=_MOST_BYTES, limit=_LIMIT, timeout=timeout, check=check, progress=show)
+    return path
+
+
+def cached_weights(address: str) -> Path:
+    """Returns where the weights of an address lie in torch's hub folder once they are fetched."""
+    return Path(torch.hub.get_dir(), 'checkpoints', cached_name(address))
 
 
 def load_from_any(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:

@@ -9,8 +9,8 @@ from typing import Any
 
 from icconv_mm.errors import naming
 from icconv_mm.export.writers import pixels_of
-from icconv_mm_runtime.coco import write_file
 from icconv_mm_runtime.errors import escaped
+from icconv_mm_runtime.files import write_bytes
 
 _PIPELINES = {
     'detection': 'object-detection',
@@ -51,7 +51,7 @@ def write_card(
     for path in (file.with_name('README.md'), file.with_suffix('.md')):
         with naming(str(path), OSError):
             if not path.exists() or (path.is_file() and _is_ours(path, file)):
-                write_file(path, content)
+                write_bytes(path, content)
                 return path
     return None
 

@@ -148,12 +148,3 @@ def open_session(network: Exported, description: Mapping[str, Any], to: str, fil
         return Session.of(description, run, str(file))
     write_description(to, file, description)
     return Session(file)
-
-
-def move_parts(folder: Path, out: Path) -> None:
-    """Moves the parts of a file to their folder; parts of the new and the former file are never there together."""
-    others = [part for part in folder.iterdir() if part.name != out.name]
-    if others:
-        out.unlink(missing_ok=True)  # until all parts are there, none can be opened
-    for part in (*others, folder / out.name):
-        part.replace(out.parent / part.name)

@@ -4,22 +4,18 @@ The repository has no licence, so its files cannot be part of this package.
 """
 
 import hashlib
-import http.client
 import logging
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError, MissingFileError, UserError
+from icconv_mm.fetch import FetchError, fetch
 from icconv_mm.files import MAX_BYTES, atomic_write
-from icconv_mm.timeouts import call_with_timeout
 from icconv_mm.versions import command_of
 
 PUBLISHED_AT = 'https://raw.githubusercontent.com/yifan123/IC-Conv'
-_TIMEOUT = 30  # seconds without a byte
 _LIMIT = 120  # seconds for one file: the largest has 26 kB
 # The last commit of the repository, and files that only older commits have: name -> (commit, path).
 _LAST_COMMIT = '0a92284559f6ddfc9d0e6ad94bcfed3e982d875f'
@@ -128,39 +124,36 @@ def _is_published(path: Path, name: str) -> bool:
 
 
 def _fetch(name: str, source: str) -> bool:
-    target, expected = _target(name), PUBLISHED[name]
+    target = _target(name)
     if _is_published(target, name):
         return False
-    origin, content = _read_address(name, source) if '://' in source else _read_folder(name, Path(source).expanduser())
-    if (found := hashlib.sha256(content).hexdigest()) != expected:
-        raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {expected}')
-    with atomic_write(target) as file:
-        file.write(content)
+    if '://' not in source:
+        origin = _in_folder(name, Path(source).expanduser())
+        _check(origin, str(origin), name)
+        with atomic_write(target) as file:
+            file.write(origin.read_bytes())
+        return True
+    address = '/'.join((source.rstrip('/'), *location(name)))
+    try:
+        fetch(address, target, most=MAX_BYTES, limit=_LIMIT, check=lambda path: _check(path, address, name))
+    except FetchError as error:
+        raise InputError(
+            f'{address}: {error.reason}. Without a connection, clone the repository elsewhere and run '
+            f'{command_of("download_patterns", "--from", "FOLDER")}'
+        ) from None
     return True
 
 
-def _read_folder(name: str, folder: Path) -> tuple[str, bytes]:
+def _check(path: Path, origin: str, name: str) -> None:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != PUBLISHED[name]:
+        raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {PUBLISHED[name]}')
+
+
+def _in_folder(name: str, folder: Path) -> Path:
     commit, path = location(name)
     for relative in (path, path.removeprefix('pattern_zoo/'), f'{name}.json'):
         if (folder / relative).is_file():
-            return str(folder / relative), (folder / relative).read_bytes()
+            return folder / relative
     by_hand = f'; where {folder} is a clone: git show {commit}:{path} > {name}.json' if name in _OLDER else ''
     raise MissingFileError(f'{folder}: there is no {path} and no {name}.json{by_hand}')
-
-
-def _read_address(name: str, source: str) -> tuple[str, bytes]:
-    commit, path = location(name)
-    address = f'{source.rstrip("/")}/{commit}/{path}'
-    try:
-        return address, call_with_timeout(_LIMIT, lambda: _read_url(address))
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-        reason = getattr(error, 'reason', error)
-        raise InputError(
-            f'{address}: {reason}. Without a connection, clone the repository elsewhere and run '
-            f'{command_of("download_patterns", "--from", "FOLDER")}'
-        ) from None
-
-
-def _read_url(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=_TIMEOUT) as answer:
-        return answer.read(MAX_BYTES)

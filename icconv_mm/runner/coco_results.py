@@ -11,8 +11,8 @@ from mmengine.logging import print_log
 
 from icconv_mm.annotations.checks import check_coco_file
 from icconv_mm.annotations.images_on_disk import as_path
-from icconv_mm.errors import ArgumentError
-from icconv_mm.files import require_file, write_json
+from icconv_mm.errors import ArgumentError, naming
+from icconv_mm.files import require_file
 from icconv_mm.runner.tracking import Tracker
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm_runtime.coco import write_results
@@ -57,7 +57,8 @@ class CocoResults:
     def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
         """Writes the results, and the images and categories that they refer to; returns the files by name."""
         numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
-        return write_results(out, self.name, self.records, numbered, self.description, self.category_ids, write_json)
+        with naming(str(out), OSError):
+            return write_results(out, self.name, self.records, numbered, self.description, self.category_ids)
 
 
 def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:

@@ -20,7 +20,7 @@ from icconv_mm.export import comparison
 from icconv_mm.export.card import write_card
 from icconv_mm.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.export.description import describe, write_description
-from icconv_mm.export.run import file_of, move_parts, open_session, refusals, write_network
+from icconv_mm.export.run import file_of, open_session, refusals, write_network
 from icconv_mm.runner.build import inference_transforms
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
@@ -30,6 +30,7 @@ from icconv_mm.runner.prepare import prepare_test
 from icconv_mm.runner.train import build_runner
 from icconv_mm_runtime import Session
 from icconv_mm_runtime import metadata as metadata_schema
+from icconv_mm_runtime.files import write_together
 
 
 def export(
@@ -90,9 +91,9 @@ def export(
     with naming(run.name):
         known = predictor.task.parts(predictor.dataset_meta)
         network, description = describe(predictor.model, known, transforms, fixed, checkpoint)
-    with refusals(), tempfile.TemporaryDirectory(dir=out.parent, prefix=f'.{out.name}.') as folder:
+    with refusals(), naming(str(out.parent), OSError), write_together(out.parent, [out.name]) as folder:
         metadata_schema.check_metadata(description, str(out))
-        file = Path(folder, out.name)
+        file = folder / out.name
         report = write_network(network, description, to, file, int8, paths if half else (), operator, deform_conv)
         session = open_session(network, description, to, file)
         model = compared_model(predictor, description['batch'])
@@ -104,7 +105,6 @@ def export(
             except UserError as error:
                 report['metrics'] = f'not measured: {message_of(error)}'
         write_description(to, file, {**description, 'check': report['check']})
-        move_parts(Path(folder), out)
     report = {'file': str(out), 'bytes': out.stat().st_size, **report}
     card = write_card(out, to, description, report, _origin_of(run))
     return {**report, 'card': card and str(card)}

@@ -1,8 +1,6 @@
 """Reads the inputs of predictions: images in files, folders, globs and URLs; frames of videos and cameras."""
 
-import http.client
 import itertools
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ from PIL import Image, ImageOps
 from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.loading import ImageFileError, find_images
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError, naming
+from icconv_mm.fetch import fetch
 from icconv_mm.files import atomic_write
-from icconv_mm.timeouts import call_with_timeout
 from icconv_mm.versions import is_installed
 from icconv_mm_runtime.drawing import encoded, file_name
 from icconv_mm_runtime.errors import is_utf8
@@ -24,7 +22,6 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_file
 HEIC_SUFFIXES = ('.heic', '.heif')
 # Pixels above which an image is reduced, and its longer side then: no network here uses more than 1333 of it.
 LARGE, REDUCED = 24_000_000, 2048
-_SECONDS = 30  # timeout of a URL's first answer
 _LIMIT = 600  # seconds for the whole answer, which may be a video
 _MOST_BYTES = 1 << 30
 
@@ -63,7 +60,7 @@ def find_inputs(text: str, folder: str | Path) -> list[Path]:
         InputError: A URL does not answer.
     """
     if text.startswith(('http://', 'https://')):
-        return [fetch(text, Path(folder))]
+        return [fetch_input(text, Path(folder))]
     path = Path(text)
     if path.suffix.lower() in HEIC_SUFFIXES and path.is_file():
         return [path]
@@ -81,32 +78,16 @@ def find_inputs(text: str, folder: str | Path) -> list[Path]:
         raise
 
 
-def fetch(address: str, folder: Path) -> Path:
-    """Downloads a URL and returns the file.
+def fetch_input(address: str, folder: Path) -> Path:
+    """Downloads an image or a video and returns the file.
 
     Raises:
-        InputError: The URL does not answer, or its file is too large.
+        FetchError: The URL does not answer, or its file is too large.
     """
     path = folder / (Path(address.split('?')[0]).name or 'image')
     if path.suffix.lower() not in (*IMAGE_SUFFIXES, *HEIC_SUFFIXES, *VIDEO_SUFFIXES):
         path = Path(f'{path}.jpg')
-    try:
-        request = urllib.request.Request(address, headers={'User-Agent': 'Mozilla/5.0'})  # some servers refuse Python's
-        content = call_with_timeout(_LIMIT, lambda: _read_url(request))
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise InputError(f'{address}: cannot be fetched ({getattr(error, "reason", error)})') from None
-    if len(content) > _MOST_BYTES:
-        raise InputError(f'{address}: more than {_MOST_BYTES >> 20} MB')
-    path.write_bytes(content)
-    return path
-
-
-def _read_url(request: urllib.request.Request) -> bytes:
-    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-        content, said = answer.read(_MOST_BYTES + 1), answer.headers.get('Content-Length', '')
-    if said.isdecimal() and len(content) < min(int(said), _MOST_BYTES):  # http.client checks it only when it reads on
-        raise OSError(f'{len(content)} of {said} bytes came')
-    return content
+    return fetch(address, path, most=_MOST_BYTES, limit=_LIMIT)
 
 
 def read_image(path: Path, longest: int | None = None, oriented: bool = True) -> np.ndarray:

@@ -24,8 +24,10 @@ from icconv_mm.annotations.images_on_disk import LOCATIONS
 from icconv_mm.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.loader import cached_weights, fetch_weights
 from icconv_mm.checkpoints.matching import state_dict_of
-from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
+from icconv_mm.errors import ArgumentError, MissingLibraryError, UserError, name_defect, printable
+from icconv_mm.fetch import FetchError
 from icconv_mm.files import (
     RUN_LOCK,
     alone_in,
@@ -355,26 +357,19 @@ _COST = 'which takes several times the images and epochs; --pretrained FILE give
 
 def _fetched(name: str) -> str | None:
     """Downloads torchvision's weights; returns why it fails, or None."""
-    import socket
-
-    import torch
     from mmengine.runner.checkpoint import get_torchvision_models
 
     if not is_installed('torchvision'):
         return 'torchvision is not installed'
-    url = get_torchvision_models()[name]
-    if (Path(torch.hub.get_dir()) / 'checkpoints' / url.rpartition('/')[2]).is_file():
-        return None
-    if os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
+    address = get_torchvision_models()[name]
+    if not cached_weights(address).is_file() and os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
         return 'ICCONV_MM_OFFLINE is set'
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TRIES)
     try:
-        torch.hub.load_state_dict_from_url(url, progress=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
-        return str(getattr(error, 'reason', error))
-    finally:
-        socket.setdefaulttimeout(before)
+        fetch_weights(address, timeout=_TRIES)
+    except FetchError as error:
+        return error.reason
+    except UserError as error:  # an answer that is no checkpoint, such as a portal's page
+        return str(error)
     return None
 
 

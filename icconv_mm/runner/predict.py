@@ -31,7 +31,7 @@ from icconv_mm.runner.images import (
     Video,
     VideoWriter,
     drawn_names,
-    fetch,
+    fetch_input,
     find_inputs,
     is_video,
     load_input,
@@ -332,7 +332,7 @@ def infer(
         check_pick(pick, checkpoint, tile, shard)
     with tempfile.TemporaryDirectory(prefix='icconv_mm_') as fetched:
         if inputs.startswith(('http://', 'https://')) and is_video(inputs.split('?')[0]):
-            inputs = str(fetch(inputs, Path(fetched)))
+            inputs = str(fetch_input(inputs, Path(fetched)))
         video = Video(inputs) if is_video(inputs) else None
         if video is not None:
             for name, value in (('ann_file', ann_file), ('tile', tile), ('to', to), ('shard', shard), ('pick', pick)):

@@ -18,8 +18,10 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 from pickled_calls import Call
+from servers import answering_server
 
 from icconv_mm.checkpoints import loader, reading
+from icconv_mm.fetch import FetchError
 
 
 @pytest.fixture
@@ -103,12 +105,43 @@ def test_mmengine_loads_through_it(tmp_path, checkpoint, monkeypatch):
     url = f'https://example.org/{path.name}'
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     (tmp_path / 'checkpoints').mkdir()
-    path.rename(tmp_path / 'checkpoints' / path.name)  # as if downloaded before
+    path.rename(loader.cached_weights(url))  # as if downloaded before
     with pytest.raises(reading.UnsafeCheckpointError):
         CheckpointLoader.load_checkpoint(url)
     monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models', lambda: {'foreign': url})
     with pytest.raises(reading.UnsafeCheckpointError):
         CheckpointLoader.load_checkpoint('torchvision://foreign')
+
+
+def test_weights_of_an_address(tmp_path, checkpoint, monkeypatch):
+    """Cut answers and pages of portals are not kept, addresses of equal ends stay apart, hashes are checked."""
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    answers = {}
+    with answering_server(lambda path: answers[path]) as address:
+
+        def put(path, value, **options):
+            torch.save({**checkpoint, 'value': value}, file := io.BytesIO())
+            answers[path] = dict(content=file.getvalue()) | options
+
+        put('/cut.pth', 1, length=10**6)
+        answers['/portal.pth'] = dict(content=b'<html>please log in</html>')
+        with pytest.raises(FetchError, match=r'/cut\.pth: cannot be fetched \(\d+ of 1000000 bytes came\)'):
+            loader.load_from_http(f'{address}/cut.pth')
+        with pytest.raises(reading.CheckpointError, match=r'^http.*/portal\.pth: '):
+            loader.load_from_http(f'{address}/portal.pth')
+        assert not list(tmp_path.rglob('*.pth')) and not list(tmp_path.rglob('.icconv*'))
+        for number, path in enumerate(
+            ('/cut.pth', '/portal.pth', '/a/epoch_12.pth', '/b/epoch_12.pth', '/b/epoch_12.pth?x')
+        ):
+            put(path, number)
+            assert loader.load_from_http(address + path)['value'] == number
+        put('/net-0123abcd.pth', 5)
+        assert loader.load_from_http(f'{address}/net-0123abcd.pth')['value'] == 5
+        assert (tmp_path / 'checkpoints/net-0123abcd.pth').is_file()
+        (tmp_path / 'checkpoints/net-0123abcd.pth').unlink()
+        monkeypatch.setattr(loader, '_HASHED', (address,))  # who publishes the hash in the name
+        with pytest.raises(reading.CheckpointError, match=r'net-0123abcd\.pth: has the SHA-256 [0-9a-f]{64}, not'):
+            loader.load_from_http(f'{address}/net-0123abcd.pth')
 
 
 def test_onedl_mmengine_reads_storage_backends_through_it(tmp_path, checkpoint, monkeypatch):

@@ -1,6 +1,5 @@
 """Sessions and their command: images that fail, names, and what is written."""
 
-import errno
 import functools
 import json
 import os
@@ -200,19 +199,6 @@ def test_no_path_of_a_video_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypat
         next(classified().predict([path]))
     found = [each for _, each in classified().try_predict([path, random_image(8, 9)])]
     assert said in str(found[0]) and not isinstance(found[1], RuntimeInputError)
-
-
-def test_files_of_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    from icconv_mm_runtime.coco import write_file
-
-    path = tmp_path / 'predictions.json'
-    write_file(path, b'old')
-    with monkeypatch.context() as patch, pytest.raises(OSError, match=r"full: '.*predictions\.json'"):
-        patch.setattr(os, 'fsync', lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'full')))
-        write_file(path, b'new')
-    assert [each.name for each in tmp_path.iterdir()] == ['predictions.json'] and path.read_bytes() == b'old'
-    write_file(path, b'new')
-    assert path.read_bytes() == b'new'
 
 
 @pytest.mark.parametrize(

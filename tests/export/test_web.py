@@ -1,6 +1,8 @@
 """The page in the browser: its results equal the runtime's, and it says what it refuses."""
 
 import base64
+import hashlib
+import http.client
 import json
 import threading
 from contextlib import contextmanager
@@ -369,8 +371,8 @@ def test_camera(network, tmp_path):
 
 
 def test_npm_fetches_the_package_once(tmp_path, monkeypatch):
-    """A pretended npm packs an archive; the second call needs none."""
-    names = ['package.json', 'dist/ort.wasm.bundle.min.mjs', 'dist/ort-wasm-simd-threaded.wasm', 'dist/other.js']
+    """A pretended npm packs an archive; the second call needs none, and other files than the tested are refused."""
+    names = ['dist/ort-wasm-simd-threaded.wasm', 'dist/ort.wasm.bundle.min.mjs', 'dist/other.js', 'package.json']
     for name in names:
         (tmp_path / 'source/package' / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / 'source/package' / name).write_text(name)
@@ -383,10 +385,14 @@ def test_npm_fetches_the_package_once(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(npm.parent), prepend=':')
     with pytest.raises(RuntimeInputError, match='no such file; the page needs the npm package'):
         web.package(fetch=False)
+    with pytest.raises(RuntimeInputError, match=r'npm pack onnxruntime-web@.*: dist/.* has the SHA-256 .*, expected '):
+        web.package()
+    for name in names[:2]:
+        monkeypatch.setitem(web._SHA256, name, hashlib.sha256(name.encode()).hexdigest())
     folder = web.package()
-    assert web.package() == folder and len((tmp_path / 'calls').read_text().splitlines()) == 1
+    assert web.package() == folder and len((tmp_path / 'calls').read_text().splitlines()) == 2
     assert f'onnxruntime-web@{web.library_version()}' in (tmp_path / 'calls').read_text()
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob('*.*')) == sorted(names[:3])
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob('*.*')) == names[:2]
     assert [path.name for path in (tmp_path / 'cache').iterdir()] == [folder.name]
     npm.write_text('#!/bin/sh\necho "npm error: offline" >&2\nexit 1\n')
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'other'))
@@ -426,6 +432,28 @@ def test_what_the_command_refuses(tmp_path, monkeypatch):
             main([str(tmp_path / name), '--web', str(tmp_path / 'page')])
         assert message in str(end.value) and '\n' not in str(end.value)
     assert not (tmp_path / 'page').exists()
+
+
+def test_the_server_sends_the_page_alone_and_to_its_own_name(tmp_path):
+    page = tmp_path / 'page'
+    (page / 'older').mkdir(parents=True)
+    for path in (page / 'index.html', tmp_path / 'secret.txt', page / 'older/mine.txt', page / 'mine.txt'):
+        path.write_text(path.name)
+    (page / 'network.js').symlink_to(tmp_path / 'secret.txt')
+    with web.server(page) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+
+        def answer(path, host=f'127.0.0.1:{serving.server_port}'):
+            connection = http.client.HTTPConnection('127.0.0.1', serving.server_port, timeout=10)
+            connection.request('GET', path, headers={'Host': host})
+            return connection.getresponse().status
+
+        assert [answer(path) for path in ('/', '/index.html', '/index.html?1')] == [200, 200, 200]
+        assert answer('/', 'localhost:1') == 200
+        others = ('/mine.txt', '/network.js', '/older/', '/older/mine.txt', '/../secret.txt', '/%2e%2e/secret.txt')
+        assert {answer(path) for path in others} == {404}
+        assert {answer('/', host) for host in ('a.example', '127.0.0.1.a.example', '')} == {404}
+        serving.shutdown()
 
 
 def test_a_port_that_another_program_has(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from contextlib import suppress
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +29,6 @@ from icconv_mm.export.check import check_file, is_tie
 from icconv_mm.export.comparison import LIMITS, compared, is_close
 from icconv_mm.export.description import describe
 from icconv_mm.export.networks import Exported
-from icconv_mm.export.run import move_parts
 from icconv_mm.runner import export as exporting
 from icconv_mm.runner.build import build_model, inference_transforms
 from icconv_mm.runner.export import compare_metrics
@@ -443,29 +441,6 @@ def test_file_and_model_get_equal_batches(workspace, weights, recipe, tmp_path):
     check, _ = check_file(exporting.compared_model(predictor), session, sorted(tmp_path.iterdir()), limits=LIMITS)
     assert check['images'] == 4 and check.get('missing', 0) == 0
     assert counts == [1, 1, 1, 1, *([2, 2] if recipe == DETECTOR else [1, 1, 2])]
-
-
-def test_parts_of_two_exports_are_never_together(tmp_path, monkeypatch):
-    """A move that ends between the parts, at whatever part, leaves nothing that can be opened."""
-    out, made = tmp_path / 'net.xml', tmp_path / 'made'
-    replace = Path.replace
-    for limit in range(3):
-        made.mkdir(exist_ok=True)
-        for folder, text in ((tmp_path, 'old'), (made, 'new')):
-            for suffix in ('.xml', '.bin'):
-                (folder / f'net{suffix}').write_text(text)
-        done = []
-
-        def until(self, target, limit=limit, done=done):
-            if len(done) == limit:
-                raise KeyboardInterrupt
-            done.append(replace(self, target))
-
-        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr(Path, 'replace', until)
-            move_parts(made, out)
-        texts = {part.read_text() for part in tmp_path.glob('net.*')} if out.exists() else {'no file'}
-        assert len(texts) == 1 and (limit < 2 or texts == {'new'})
 
 
 @pytest.mark.slow

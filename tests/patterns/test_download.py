@@ -116,10 +116,10 @@ def test_one_that_fails_does_not_keep_the_others_back(address, cache, tmp_path):
 
 
 def test_an_interrupted_write_leaves_nothing(folder, cache, monkeypatch):
-    def interrupted(self, target):
+    def interrupted(source, target):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('pathlib.Path.replace', interrupted)
+    monkeypatch.setattr('os.replace', interrupted)
     with pytest.raises(KeyboardInterrupt):
         download_patterns([NAME], folder)
     assert files(cache) == []

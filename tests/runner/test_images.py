@@ -142,10 +142,10 @@ def test_an_answer_that_is_cut_off(tmp_path, said, is_whole):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f'http://127.0.0.1:{server.server_port}/a.mp4'
     if is_whole:
-        assert images.fetch(address, tmp_path).stat().st_size == 10_000
+        assert images.fetch_input(address, tmp_path).stat().st_size == 10_000
     else:
         with pytest.raises(InputError, match=rf'a\.mp4: cannot be fetched \(10000 of {said} bytes came\)'):
-            images.fetch(address, tmp_path)
+            images.fetch_input(address, tmp_path)
         assert not (tmp_path / 'a.mp4').exists()
     server.shutdown()
 

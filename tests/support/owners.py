@@ -41,6 +41,8 @@ class Owner:
         return found
 
     def _is_named(self, name: str) -> bool:
+        if self.owns(name.rpartition('.')[0]):  # a function of the owner's
+            return False
         return any(name == own or (own.startswith('.') and name.endswith(own)) for own in self.names)
 
 

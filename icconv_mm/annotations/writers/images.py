@@ -1,5 +1,6 @@
 """Places the images of a dataset in a new folder."""
 
+import errno
 import itertools
 import os
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Dataset
 from icconv_mm.errors import ArgumentError
+from icconv_mm.files import atomic_write
 
 
 def new_folder(folder: str | Path) -> Path:
@@ -109,5 +111,7 @@ def _place(path: Path, target: Path, copy: bool) -> None:
             raise
         except OSError:  # Windows links for administrators alone, and some disks have no links
             pass
-    with open(target, 'xb') as file:
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    with atomic_write(target, is_flushed=False) as file:
         file.write(path.read_bytes())
