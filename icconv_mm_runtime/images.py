@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.errors import RuntimeInputError, escaped, is_utf8, refusing
+from icconv_mm_runtime.decoding import ImageDefect, decode_image, open_video
+from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
 from icconv_mm_runtime.warping import warp, warp_matrix
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -140,33 +141,24 @@ def _decoded(path: Path) -> np.ndarray:
         raise RuntimeInputError(f'{path}: no such file')
     if (size := path.stat().st_size) > limits.MAX_IMAGE_BYTES:
         raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
-    return _decoded_bytes(np.fromfile(path, np.uint8), str(path))
+    return _decoded_bytes(path.read_bytes(), str(path))
 
 
-def _decoded_bytes(content: bytes | np.ndarray, name: str) -> np.ndarray:
+def _decoded_bytes(content: bytes, name: str) -> np.ndarray:
     if len(content) > limits.MAX_IMAGE_BYTES:
         raise RuntimeInputError(f'{name}: has {len(content)} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
-    pixels = np.frombuffer(content, np.uint8)
-    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if pixels.size else None
-    if image is None and pixels[:4].tobytes() == b'GIF8':
-        raise RuntimeInputError(f'{name}: is a GIF, which this OpenCV reads only as a video, from a file named .gif')
-    if image is None:
-        raise RuntimeInputError(f'{name}: is no image, or is damaged')
-    return _checked(image, name)
-
-
-def decode_file(path: Path, flags: int = cv2.IMREAD_COLOR) -> np.ndarray | None:
-    """Returns an image [H, W, 3], BGR; None if OpenCV cannot decode the file."""
-    content = np.fromfile(path, np.uint8)
-    return cv2.imdecode(content, flags) if content.size else None
+    try:
+        return _checked(decode_image(content), name)
+    except ImageDefect as error:
+        raise RuntimeInputError(f'{name}: {error}') from None
 
 
 def _opened(source: str | Path) -> cv2.VideoCapture:
-    if not is_utf8(source):
-        raise RuntimeInputError(f'{source}: OpenCV opens no video whose path is not UTF-8: rename it')
-    if isinstance(source, Path):
-        return cv2.VideoCapture(str(source) if source.is_file() else '')
-    return cv2.VideoCapture(int(source) if source.isdecimal() else source)
+    is_camera = isinstance(source, str) and source.isdecimal()
+    try:
+        return open_video(int(source) if is_camera else source)
+    except ImageDefect as error:
+        raise RuntimeInputError(f'{source}: {error}') from None
 
 
 def _frames(source: str | Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:

@@ -10,6 +10,29 @@ PACKAGES = ('icconv_mm', 'icconv_mm_runtime')
 
 OWNERS = [
     Owner(
+        'decodes images and opens videos',
+        # the second one hands out what Pillow knows of a file: its size, orientation, palette and stored values
+        ['icconv_mm_runtime.decoding', 'icconv_mm.annotations.images_on_disk'],
+        [
+            'cv2.imdecode',
+            'cv2.imread',
+            'cv2.imreadmulti',
+            'cv2.imdecodemulti',
+            'cv2.VideoCapture',
+            'PIL.Image.open',
+            'mmcv.imread',
+            'mmcv.imfrombytes',
+            'mmcv.VideoReader',
+            'imageio.imread',
+            'tifffile.imread',
+            'torchvision.io.read_image',
+            'torchvision.io.decode_image',
+            'skimage.io.imread',
+            'matplotlib.pyplot.imread',
+        ],
+        'from cv2 import imdecode as d\nd(b"", 1)',
+    ),
+    Owner(
         'fetches',
         ['icconv_mm.fetch'],
         [

@@ -9,12 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from icconv_mm.annotations import TASKS, limits
 from icconv_mm.annotations.dataset import (
@@ -28,7 +26,7 @@ from icconv_mm.annotations.dataset import (
     find_flip_pairs,
     sigmas_of,
 )
-from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS, loaded_shape
+from icconv_mm.annotations.images_on_disk import loaded_shape, opened
 from icconv_mm.annotations.reading import DatasetError, head, read_bytes
 from icconv_mm.annotations.report import check_left_out
 from icconv_mm.annotations.seg_maps import convert_seg_maps
@@ -189,8 +187,8 @@ def _defect_of(image: AnnotatedImage) -> str:
     width, height = image.size
     try:
         content = read_bytes(image.path, limits.IMAGE_BYTES)
-        with Image.open(BytesIO(content), formats=IMAGE_FORMATS) as opened:
-            opened.load()  # OpenCV loads some truncated files
+        with opened(content) as image:
+            image.load()  # OpenCV loads some truncated files
         shape = loaded_shape(content)
     except Exception as error:  # whatever a decoder raises, the file is damaged
         return f'cannot be read ({message_of(error)})'

@@ -17,7 +17,7 @@ from zlib import crc32
 import numpy as np
 
 from icconv_mm.annotations import TASKS
-from icconv_mm.annotations.images_on_disk import _head
+from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.reading import fault_of
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file
@@ -84,8 +84,7 @@ class AnnotatedImage:
         """Width and height of the image as loaded, after its EXIF rotation; zeros if it cannot be read."""
         if self._size is None:
             try:
-                self._size, _, dark = _head(self.path)
-                self.problem = self.problem or dark
+                self._size = oriented_size(self.path)[0]
             except InputError as error:
                 self._size, self.problem = (0, 0), str(error).removeprefix(f'{self.path}: ')
         return self._size

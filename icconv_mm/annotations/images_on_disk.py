@@ -5,19 +5,19 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
-import numpy as np
 from PIL import Image
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, read_text
 from icconv_mm.errors import InputError, message_of
 from icconv_mm.files import require_file
+from icconv_mm_runtime.decoding import ImageDefect, decode_image, require_one_page
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 AnyPath = TypeVar('AnyPath', str, Path)
@@ -29,8 +29,21 @@ _OF_RUN = re.compile('annotations_[0-9a-f]{12}')
 LOCATIONS = 'locations.json'  # sources of the annotations of a training, in their folder
 _DRAWN = 'vis'  # folder of images with predictions drawn on them, beside the predictions
 _FOLDERS_OF_LABELS = ('annotations', 'annotation', 'labels')
-_WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112  # tags of TIFF and EXIF
-_DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data would keep 4 bits
+_WIDTH, _HEIGHT, _BITS, _ORIENTATION = 0x0100, 0x0101, 0x0102, 0x0112  # tags of TIFF and EXIF
+
+
+@contextmanager
+def opened(source: Path | bytes, formats: Sequence[str] = IMAGE_FORMATS) -> Iterator[Image.Image]:
+    """Opens an image file, or its content, by Pillow, which decodes the pixels as stored once they are used.
+
+    Raises:
+        ImageDefect: It has several pages or frames. OSError, ...: It is no image, or is damaged.
+    """
+    with open(source, 'rb') if isinstance(source, Path) else BytesIO(source) as file:
+        require_one_page(file)
+        file.seek(0)
+        with Image.open(file, formats=formats) as image:
+            yield image
 
 
 def oriented_size(path: Path) -> tuple[tuple[int, int], int]:
@@ -39,30 +52,34 @@ def oriented_size(path: Path) -> tuple[tuple[int, int], int]:
     Raises:
         InputError: The file is not a readable image.
     """
-    return _head(path)[:2]
+    return _head(path)
 
 
-def _head(path: Path) -> tuple[tuple[int, int], int, str]:
-    """Returns size and orientation as :func:`oriented_size`, and a message if the image would load almost black."""
+def _head(path: Path) -> tuple[tuple[int, int], int]:
+    """Returns size and orientation as :func:`oriented_size`; decodes images of other pixels than 8 bits."""
     try:
         if not os.path.isfile(path):
             raise FileNotFoundError('there is no such file')
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with opened(path) as image:
             size = image.size
             if size[0] * size[1] > limits.IMAGE_PIXELS:
                 most = limits.IMAGE_PIXELS
                 raise ValueError(f'{size[0]} x {size[1]} pixels, of which at most {most} are read')
-            if len(_loaded_shape(image.format, image.mode)) != 3:
-                what = f'a {image.format} with pixels of the mode {image.mode}'
-                raise ValueError(f'{what}, which OpenCV {cv2.__version__} does not load: save it as PNG with 8 bits')
-            turn, dark = _turn_of(image), ''
+            if _is_deep(image) or len(_loaded_shape(image.format, image.mode)) != 3:
+                decode_image(path.read_bytes())
+            turn = _turn_of(image)
             if image.format == 'TIFF':  # Pillow has already rotated it
                 size = image.tag_v2[_WIDTH], image.tag_v2[_HEIGHT]
-            if image.mode.startswith('I') and (most := image.getextrema()[1]) < _DARK:
-                dark = f'pixels go up to {most} of 65535, which are loaded as {most >> 8} of 255: save it with 8 bits'
     except Exception as error:  # whatever a decoder raises, the file is damaged
         raise InputError(f'{path}: cannot be read ({message_of(error)})') from None
-    return (size[::-1] if turn in (5, 6, 7, 8) else size), turn, dark
+    return (size[::-1] if turn in (5, 6, 7, 8) else size), turn
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Returns whether pixels have more than 8 bits, of which Pillow may show only 8."""
+    if image.format == 'TIFF':
+        return max(image.tag_v2.get(_BITS) or (1,)) > 8
+    return image.mode[0] in 'IF' or '16' in str(image.tile[:1])  # Pillow shows colours of 16 bits as 8
 
 
 def _turn_of(image: Image.Image) -> int:
@@ -98,8 +115,10 @@ def _loaded_shape(kind: str, mode: str, turn: int = 1) -> tuple[int, ...]:
 
 def loaded_shape(content: bytes) -> tuple[int, ...]:
     """Returns the shape of an encoded image as training loads it; empty if it cannot be loaded."""
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return () if image is None else image.shape
+    try:
+        return decode_image(content).shape
+    except ImageDefect:
+        return ()
 
 
 def split_of(*names: str | Path) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as _LoadImageFromFile
+from mmengine import fileio
 from mmengine.logging import print_log
-from PIL import Image
 
-from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
+from icconv_mm.annotations.images_on_disk import opened
 from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
+from icconv_mm_runtime.decoding import ImageDefect, decode_image
 from icconv_mm_runtime.images import IMAGE_SUFFIXES, images_among
 
 # How a file of each format begins and ends. Some cameras append their own data to a JPEG: a file without the end marker
@@ -24,6 +25,10 @@ from icconv_mm_runtime.images import IMAGE_SUFFIXES, images_among
 _FORMATS = ((b'\xff\xd8', b'\xff\xd9'), (b'\x89PNG', b'IEND'))
 _TAIL = 4096
 _ORIENTATION = 0x0112  # tag of EXIF
+_FLAGS = {
+    'color': cv2.IMREAD_COLOR,
+    'color_ignore_orientation': cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
+}
 
 
 class ImageFileError(UserError, RuntimeError):
@@ -68,7 +73,7 @@ class LoadImageFromFile(_LoadImageFromFile):
             defect = annotation_defect(results)
         if defect is None:
             try:
-                results = super().transform(results)
+                results = self._loaded(results)
             except (AssertionError, OSError, ValueError, cv2.error) as error:
                 defect = f'cannot be decoded ({error})'
             else:
@@ -78,6 +83,16 @@ class LoadImageFromFile(_LoadImageFromFile):
             print_log(f'{path}: {defect}; skipped', logger='current', level=logging.WARNING)
             return None
         raise ImageFileError(f'{path}: {defect}')
+
+    def _loaded(self, results: dict) -> dict:
+        """Decodes as predictions and exported files do; other backends and colour types than the usual are mmcv's."""
+        flags = _FLAGS.get(self.color_type) if self.imdecode_backend == 'cv2' else None
+        if flags is None or self.file_client_args is not None:
+            return super().transform(results)
+        image = decode_image(fileio.get(results['img_path'], backend_args=self.backend_args), flags)
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
 
 
 def annotation_defect(results: Mapping[str, Any]) -> str | None:
@@ -115,9 +130,9 @@ def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequen
     if path is None or image is None or '://' in path or tuple(labels) != tuple(image[1::-1]):
         return ''
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as file:
+        with opened(Path(path)) as file:
             orientation = file.getexif().get(_ORIENTATION)
-    except OSError:  # a format that only OpenCV reads
+    except (OSError, ImageDefect):  # a format that only OpenCV reads
         return ''
     if orientation not in (5, 6, 7, 8):
         return ''
@@ -147,7 +162,7 @@ def image_defect(path: str | os.PathLike) -> str | None:
     if not any(head.startswith(start) and end not in tail for start, end in _FORMATS):
         return None
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with opened(path) as image:
             image.load()
     except (OSError, SyntaxError, ValueError) as error:
         return f'truncated or corrupt ({error})'

@@ -9,15 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Converted, Dataset
-from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
 from icconv_mm.annotations.reading import DatasetError, fault_of
 from icconv_mm.annotations.seg_maps import read_class_ids
 from icconv_mm.annotations.segmentations import mask_of
 from icconv_mm.errors import printable
 from icconv_mm.files import atomic_write, write_json
+from icconv_mm_runtime.decoding import decode_image
 from icconv_mm_runtime.drawing import Drawing, DrawnObject, color_of, draw, encoded, tiles
 
 _MOST = 20  # warnings listed in a summary
@@ -120,8 +119,7 @@ def draw_page(dataset: Dataset, converted: Sequence[Converted], path: Path, coun
 
 def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedImage) -> np.ndarray:
     """Draws an image: crowds hatched in grey, ignored pixels grey, and the names of the largest object's keypoints."""
-    with Image.open(image.path, formats=IMAGE_FORMATS) as opened:
-        pixels = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
+    pixels = decode_image(image.path.read_bytes())[..., ::-1]
     by_task = {task.task: task for task in converted}
     classes = next((t.classes for name, t in by_task.items() if name in ('detection', 'instance')), dataset.classes)
     objects = []

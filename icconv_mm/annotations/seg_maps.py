@@ -13,7 +13,7 @@ from PIL import Image
 
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.dataset import AnnotatedImage, Converted, Dataset
-from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
+from icconv_mm.annotations.images_on_disk import opened
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import atomic_write
@@ -38,7 +38,7 @@ def read_seg_map(path: str | Path, size: tuple[int, int] | None = None) -> np.nd
         InputError: The file is missing or no image, or has another size.
     """
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with opened(Path(path)) as image:
             if size is not None and image.size != size:
                 (own_width, own_height), (width, height) = image.size, size
                 raise InputError(f'{path}: has {own_width} x {own_height} pixels, its image {width} x {height}')
@@ -301,7 +301,7 @@ def _is_by_palette(dataset: Dataset, made: Converted, images: Sequence[Annotated
 def _colors_of_palette(path: Path) -> Image.Image | None:
     """Returns a palette image converted to RGB; None if the file has no palette or is no image."""
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with opened(path) as image:
             return image.convert('RGB') if image.mode == 'P' else None
     except Exception:  # any decoder error: the reader of the map reports it
         return None

@@ -9,15 +9,16 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from icconv_mm.annotations.images_on_disk import oriented_size
+from icconv_mm.annotations.images_on_disk import opened, oriented_size
 from icconv_mm.annotations.loading import ImageFileError, find_images
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError, naming
 from icconv_mm.fetch import fetch
 from icconv_mm.files import atomic_write
 from icconv_mm.versions import is_installed
+from icconv_mm_runtime.decoding import ImageDefect, decode_image, open_video
 from icconv_mm_runtime.drawing import encoded, file_name
 from icconv_mm_runtime.errors import is_utf8
-from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, decode_file
+from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 HEIC_SUFFIXES = ('.heic', '.heif')
 # Pixels above which an image is reduced, and its longer side then: no network here uses more than 1333 of it.
@@ -109,12 +110,9 @@ def read_image(path: Path, longest: int | None = None, oriented: bool = True) ->
         reduced = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
         flags |= next((flag for factor, flag in reduced.items() if factor <= step), 0)
     try:
-        image = decode_file(path, flags)
-    except OSError as error:
-        raise ImageFileError(f'{path}: cannot be read ({error.strerror})') from None
-    if image is None:
-        raise ImageFileError(f'{path}: cannot be read (OpenCV knows no such image)')
-    return _shrunk(image, longest)
+        return _shrunk(decode_image(path.read_bytes(), flags), longest)
+    except (OSError, ImageDefect) as error:
+        raise ImageFileError(f'{path}: cannot be read ({getattr(error, "strerror", error)})') from None
 
 
 def write_image(image: np.ndarray, path: Path) -> None:
@@ -144,7 +142,7 @@ def _read_heic(path: Path) -> np.ndarray:
 
     register_heif_opener()
     try:
-        with Image.open(path, formats=('HEIF',)) as image:
+        with opened(path, ('HEIF',)) as image:
             return np.ascontiguousarray(np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1])
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageFileError(f'{path}: cannot be read ({error})') from None
@@ -209,9 +207,9 @@ class Video:
         is_camera = text.isdigit()
         if not is_camera and '://' not in text and not Path(text).is_file():
             raise MissingFileError(f'no such file: {text}')
-        _check_for_opencv(text)
         self.name = f'camera_{text}' if is_camera else Path(text).stem or 'stream'
-        self._capture = cv2.VideoCapture(int(text) if is_camera else text)
+        with naming(text, ImageDefect):
+            self._capture = open_video(int(text) if is_camera else text)
         if not self._capture.isOpened():
             raise InputError(f'{f"camera {text}" if is_camera else text}: OpenCV cannot open it')
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0

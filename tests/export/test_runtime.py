@@ -164,7 +164,7 @@ def test_a_image_of_every_kind(tmp_path):
     ('content', 'message'),
     [
         (b'', 'is no image, or is damaged'),
-        (b'GIF89a?', 'is a GIF, which this OpenCV reads only as a video'),
+        (b'GIF89a?', 'is damaged, or a GIF that OpenCV'),
         (None, 'no such file'),
     ],
 )

@@ -70,7 +70,7 @@ def test_videos_frame_by_frame(tmp_path):
     with pytest.raises(MissingFileError, match=r'no such file: .*c\.mp4'):
         images.Video(str(tmp_path / 'c.mp4'))
     (tmp_path / 'd.mp4').write_bytes(b'no video')
-    with pytest.raises(InputError, match=r'd\.mp4: OpenCV cannot open it'):
+    with pytest.raises(InputError, match=r'd\.mp4: is no video file'):
         images.Video(str(tmp_path / 'd.mp4'))
     with pytest.raises(InputError, match='camera 97: OpenCV cannot open it'):
         images.Video('97')

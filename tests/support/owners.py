@@ -59,7 +59,11 @@ def uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
             for alias in node.names:
                 known[alias.asname or alias.name] = f'{node.module}.{alias.name}'
                 yield f'{node.module}.{alias.name}', node.lineno
+    annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ('annotation', 'returns')]
+    types = {part for annotation in annotations if annotation for part in ast.walk(annotation)}
     for node in ast.walk(tree):
+        if node in types:
+            continue
         if isinstance(node, ast.Attribute):
             yield _dotted(node, known), node.lineno
         elif isinstance(node, ast.Name) and node.id in known:

@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Iterator, Sequence
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
-from icconv_mm.annotations.images_on_disk import Files, located
+from icconv_mm.annotations.images_on_disk import Files, located, opened
 from icconv_mm.annotations.readers.coco import kind_of_json
 from icconv_mm.annotations.reading import DatasetError, as_number, fault_of, read_json
 from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, mask_of, written_size
@@ -217,10 +216,10 @@ def _decoded_mask(shape: dict, size: tuple[int, int]) -> np.ndarray:
     if not (0 <= x1 <= x2 < size[0] and 0 <= y1 <= y2 < size[1]):
         raise DatasetError(f'mask: {corners} are no part of an image of {size[0]} x {size[1]} pixels')
     try:
-        with Image.open(BytesIO(base64.b64decode(shape['mask'], validate=True)), formats=['PNG']) as opened:
-            if opened.size != (x2 - x1 + 1, y2 - y1 + 1):
-                raise DatasetError(f'mask: {corners} do not fit its {opened.width} x {opened.height} pixels')
-            part = np.asarray(opened.convert('L')) > 0
+        with opened(base64.b64decode(shape['mask'], validate=True), ['PNG']) as image:
+            if image.size != (x2 - x1 + 1, y2 - y1 + 1):
+                raise DatasetError(f'mask: {corners} do not fit its {image.width} x {image.height} pixels')
+            part = np.asarray(image.convert('L')) > 0
     except DatasetError:
         raise
     except Exception as error:  # whatever a decoder raises, the mask is damaged

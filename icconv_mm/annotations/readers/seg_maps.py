@@ -9,18 +9,16 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import (
-    IMAGE_FORMATS,
     Files,
     followed,
     is_text,
     located,
+    opened,
     split_of,
 )
 from icconv_mm.annotations.readers.lists import listed, splits_of
@@ -30,6 +28,7 @@ from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
 from icconv_mm.annotations.seg_maps import is_binary, read_class_ids
 from icconv_mm.errors import short
 from icconv_mm_runtime.coco import encode_rle
+from icconv_mm_runtime.decoding import decode_mask
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
 _OF_LABELS = re.compile(r'annot|label|(?<![a-z])labs?(?![a-z])|mask|seg|semantic|gt|truth|target|class', re.IGNORECASE)
@@ -126,7 +125,7 @@ def _mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, dict] | tuple[
         if own != size:  # checked before the pixels are allocated
             return None, f'is {own[0]} x {own[1]}, its image {size[0]} x {size[1]}'
         # Pillow takes half as long again, and datasets have tens of thousands of masks
-        mask = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
+        mask = decode_mask(content) if is_png else None
         mask = read_class_ids(path, size=size) if mask is None else mask  # for other formats, or for the error message
     except Exception as error:
         return None, fault_of(error)
@@ -176,7 +175,7 @@ def kind_of_map(path: Path) -> str:
     A JPEG of a black and white mask holds labels.
     """
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with opened(path) as image:
             if image.format == 'JPEG':
                 return 'labels' if is_binary(np.asarray(image)) else 'JPEG'
             if image.mode not in ('RGB', 'RGBA'):

@@ -4,9 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from PIL import Image
-
-from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS, Files
+from icconv_mm.annotations.images_on_disk import Files, opened
 from icconv_mm.annotations.readers.seg_maps import kind_of_map
 from icconv_mm.annotations.readers.yolo import has_yolo_labels
 from icconv_mm.annotations.reading import DatasetError, head
@@ -73,7 +71,7 @@ def _reason(maps: Path, files: Files) -> str:
     path = next(maps / name for name in files.by_folder[maps] if name.lower().endswith(IMAGE_SUFFIXES))
     kind = kind_of_map(path)
     if kind == 'colours':
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with opened(path) as image:
             rgb = image.convert('RGB')
             colors = Counter({color: count for count, color in rgb.getcolors(rgb.width * rgb.height)})
         shown = ', '.join(str(color) for color, _ in colors.most_common(_LISTED))

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,10 +13,9 @@ from mmengine.fileio import list_from_file
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.visualization import SegLocalVisualizer
-from PIL import Image
 from torch import Tensor, nn
 
-from icconv_mm.annotations.images_on_disk import IMAGE_FORMATS
+from icconv_mm.annotations.images_on_disk import opened
 from icconv_mm.annotations.loading import ImageFileError, unrotated_labels_hint
 from icconv_mm.annotations.seg_maps import IGNORED, labels_defect, labels_in, read_seg_map, seg_map_defect
 from icconv_mm.errors import InputError, naming
@@ -181,7 +181,7 @@ class LoadSegMap(LoadAnnotations):
     def _wide_defect(self, path: str, known: int, reduced: bool) -> str | None:
         """Returns the defect of labels that do not fit into eight bits; None if there is none."""
         try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
+            with opened(Path(path)) as image:
                 is_wide = image.mode[0] in 'IF'
         except OSError:  # a format that Pillow does not know: mmseg's decoder reports it
             return None

@@ -1,0 +1,205 @@
+"""Decodes images and opens videos: for training, for prediction and for exported files."""
+
+import struct
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data would keep 4 bits
+_MOST_PAGES = 1 << 16  # that are counted: a damaged file may lead in a circle
+_SUBFILE, _LONG = 254, 4  # TIFF: the tag that marks thumbnails, and its type
+
+
+class ImageDefect(ValueError):
+    """An image has no pixels that can be used as they are; the message says why, without the name of the file."""
+
+
+def decode_image(content: bytes | np.ndarray, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """Returns the pixels [H, W, 3] of an image file, uint8, BGR, rotated as its EXIF says.
+
+    Pixels of 16 bits are loaded as their upper 8 bits.
+
+    Args:
+        content: The bytes of the file.
+        flags: OpenCV's, with IMREAD_COLOR: for example to ignore the orientation, or to reduce the image.
+
+    Raises:
+        ImageDefect: It is no image, or has several pages, pixels that would be loaded almost black, or such of floats,
+            which have no known range.
+    """
+    require_one_page(BytesIO(content))
+    pixels = np.frombuffer(content, np.uint8)
+    image = None
+    if pixels.size:
+        image = cv2.imdecode(pixels, flags if _has_8_bits(content) else flags | cv2.IMREAD_ANYDEPTH)
+    if image is None:
+        raise ImageDefect(_undecodable(content))
+    if image.dtype == np.uint16:
+        if (most := int(image.max())) < DARK:
+            what = f'pixels go up to {most} of 65535, which are loaded as {most >> 8} of 255'
+            raise ImageDefect(f'{what}: save it with 8 bits')
+        return cv2.imdecode(pixels, flags)
+    if image.dtype != np.uint8:
+        raise ImageDefect(f'pixels of {image.dtype}, whose range is not known: save it with 8 bits')
+    return image
+
+
+def _undecodable(content: bytes | np.ndarray) -> str:
+    start = bytes(content[:4])
+    kind = next((kind for begin, kind in _KINDS.items() if start.startswith(begin)), None)
+    if kind is None:
+        return 'is no image, or is damaged'
+    return f'is damaged, or a {kind} that OpenCV {cv2.__version__} does not load: save it as PNG with 8 bits'
+
+
+_KINDS = {b'GIF8': 'GIF', b'II': 'TIFF', b'MM': 'TIFF', b'P': 'PNM'}  # of which OpenCV reads a part
+
+
+def decode_mask(content: bytes) -> np.ndarray | None:
+    """Returns the pixels of a PNG as stored, [H, W] or [H, W, channels]; None if it cannot be decoded.
+
+    Raises:
+        ImageDefect: It has several frames.
+    """
+    require_one_page(BytesIO(content))
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+
+
+def require_one_page(file: BinaryIO) -> None:
+    """Raises ImageDefect for an image file of several pages or frames, of which one alone would be read."""
+    if (count := count_pages(file)) > 1:
+        raise ImageDefect(f'has {count} pages, of which one alone would be read: save each as an image')
+
+
+def count_pages(file: BinaryIO) -> int:
+    """Returns the number of pages of a TIFF, or of frames of a PNG, a WebP or a GIF; 1 for other formats.
+
+    Thumbnails and reduced copies of a TIFF are none, nor the second picture of a JPEG, which is one of the same.
+    """
+    file.seek(0)
+    start = file.read(12)
+    try:
+        if start[:4] in _TIFF:
+            return _pages_of_tiff(file, _TIFF[start[:4]])
+        if start.startswith(b'\x89PNG'):
+            return _frames_of_png(file)
+        if start[:4] == b'RIFF' and start[8:] == b'WEBP':
+            return _frames_of_webp(file)
+        if start[:4] == b'GIF8':
+            return _frames_of_gif(file)
+    except (struct.error, IndexError, OverflowError):  # it ends early: decoding tells
+        pass
+    return 1
+
+
+# Byte order, and of an address, a number of entries and a value: their letters for struct, and the bytes of an entry.
+_TIFF = {
+    b'II*\0': ('<', 'I', 'H', 12),
+    b'MM\0*': ('>', 'I', 'H', 12),
+    b'II+\0': ('<', 'Q', 'Q', 20),
+    b'MM\0+': ('>', 'Q', 'Q', 20),
+}
+
+
+def _pages_of_tiff(file: BinaryIO, form: tuple[str, str, str, int]) -> int:
+    order, address, number, size = form
+
+    def read(letters: str) -> tuple[int, ...]:
+        return struct.unpack(order + letters, file.read(struct.calcsize(order + letters)))
+
+    file.seek(4 if address == 'I' else 8)
+    (position,), count, seen = read(address), 0, set()
+    while position and position not in seen and len(seen) < _MOST_PAGES:
+        seen.add(position)
+        file.seek(position)
+        (entries,) = read(number)
+        table = file.read(entries * size)
+        if len(table) < entries * size:
+            break
+        tags = (struct.unpack_from(f'{order}HH', table, start) + (start,) for start in range(0, len(table), size))
+        places = [start for tag, kind, start in tags if tag == _SUBFILE and kind == _LONG]
+        marks = [struct.unpack_from(f'{order}I', table, start + size - struct.calcsize(address))[0] for start in places]
+        count += not any(mark & 1 for mark in marks)
+        (position,) = read(address)
+    return count
+
+
+def _frames_of_png(file: BinaryIO) -> int:
+    """Returns the number of frames in the chunk that an animated PNG has before its pixels."""
+    file.seek(8)
+    while True:
+        length, kind = struct.unpack('>I4s', file.read(8))
+        if kind == b'acTL':
+            return struct.unpack('>I', file.read(4))[0]
+        if kind == b'IDAT':
+            return 1
+        file.seek(length + 4, 1)
+
+
+def _frames_of_webp(file: BinaryIO) -> int:
+    count, position = 0, 12
+    while True:
+        file.seek(position)
+        head = file.read(8)
+        if len(head) < 8:
+            return max(count, 1)
+        kind, length = struct.unpack('<4sI', head)
+        if kind in (b'VP8 ', b'VP8L'):
+            return 1
+        count += kind == b'ANMF'
+        position += 8 + length + length % 2
+
+
+def _frames_of_gif(file: BinaryIO) -> int:
+    """Returns the number of images among the blocks of a GIF."""
+    file.seek(10)
+    flags, count = file.read(3)[0], 0
+    file.seek(3 << (flags & 7) + 1 if flags & 128 else 0, 1)
+    while (kind := file.read(1)) in (b'!', b','):
+        if kind == b',':
+            count += 1
+            flags = file.read(9)[8]
+            file.seek(3 << (flags & 7) + 1 if flags & 128 else 0, 1)
+        file.seek(1, 1)  # kind of an extension, or size of a code
+        while length := file.read(1)[0]:
+            file.seek(length, 1)
+    return max(count, 1)
+
+
+def _has_8_bits(content: bytes | np.ndarray) -> bool:
+    """Returns whether the header shows that pixels have at most 8 bits: what most images are is decoded once."""
+    start = bytes(content[:26])
+    is_png = start.startswith(b'\x89PNG') and len(start) == 26
+    return start.startswith((b'\xff\xd8', b'BM')) or start[8:12] == b'WEBP' or (is_png and start[24] <= 8)
+
+
+def open_video(source: str | int | Path) -> cv2.VideoCapture:
+    """Opens a video file, the URL of a stream, or the number of a camera; one that cannot be opened is not `isOpened`.
+
+    Raises:
+        ImageDefect: The path is not UTF-8, which crashes OpenCV, or the file is none of a video: a playlist would
+            open the files that it names.
+    """
+    if isinstance(source, int) or '://' in str(source):
+        return cv2.VideoCapture(source if isinstance(source, int) else str(source))
+    try:
+        str(source).encode()
+    except UnicodeEncodeError:
+        raise ImageDefect('OpenCV opens no video whose path is not UTF-8: rename it') from None
+    if not Path(source).is_file():
+        return cv2.VideoCapture()
+    with open(source, 'rb') as file:
+        start = file.read(12)
+    if start and not (start.startswith(_CONTAINERS) or start[4:8] in _BOXES):
+        raise ImageDefect('is no video file; a list of other files is not opened')
+    return cv2.VideoCapture(str(source))
+
+
+# How files of videos begin: AVI, Matroska and WebM, GIF, MPEG, FLV, ASF, Ogg; and the first box of MP4 and QuickTime.
+_CONTAINERS = (
+    b'RIFF', b'\x1aE\xdf\xa3', b'GIF8', b'\0\0\1', b'\0\0\0\1', b'FLV', b'0&\xb2u', b'OggS', b'\xff\xd8\xff'
+)  # fmt: skip
+_BOXES = (b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip', b'pnot')
