@@ -225,7 +225,7 @@ class Session:
             return error
         size = image.shape[:2]
         tasks = {
-            name: JOINED[task['kind']]([each[name] for each in found], corners, size)
+            name: JOINED[task['kind']]([each[name] for each in found], corners, size, tile)
             for name, task in self.tasks.items()
         }
         return Prediction(path, image, tasks)

@@ -7,7 +7,9 @@ import numpy as np
 
 from icconv_mm_runtime.results import Predictions
 
-_IOU = 0.5  # boxes of one class that overlap more are one object
+_IOU = 0.5  # boxes of one class in different tiles that overlap more are one object
+_NEAR = 1.0  # pixels from the edge of a tile that cuts a box
+_PAIRS = 1 << 22  # of boxes that are compared at once
 Corner = tuple[int, int]
 
 
@@ -23,29 +25,96 @@ def tile_corners(size: Sequence[int], tile: int, overlap: float = 0.2) -> list[C
     return [(top, left) for top in starts(size[0]) for left in starts(size[1])]
 
 
-def joined_boxes(parts: Sequence[Predictions], corners: Sequence[Corner], size: Sequence[int]) -> Predictions:
-    """Joins the boxes of all tiles; of boxes of one class that overlap by more than half, keeps the best score."""
+def joined_boxes(
+    parts: Sequence[Predictions], corners: Sequence[Corner], size: Sequence[int], tile: int
+) -> Predictions:
+    """Joins the boxes of all tiles, the best score first: an object that several tiles show is there once."""
     moved = [{**part, 'boxes': part['boxes'] + np.float32([x, y, x, y])} for part, (y, x) in zip(parts, corners)]
     whole = {name: np.concatenate([part[name] for part in moved]) for name in ('boxes', 'scores', 'labels')}
-    order = np.argsort(-whole['scores'], kind='stable')
-    boxes, labels = whole['boxes'][order], whole['labels'][order]
-    kept = np.ones(len(order), bool)
-    for i in range(len(order)):
-        if kept[i]:
-            rest = np.flatnonzero(kept[i + 1 :] & (labels[i + 1 :] == labels[i])) + i + 1
-            kept[rest] = _overlaps(boxes[i], boxes[rest]) <= _IOU
-    return {name: values[order[kept]] for name, values in whole.items()}
+    counts = [len(part['boxes']) for part in parts]
+    kept = distinct_boxes(whole['boxes'], whole['scores'], whole['labels'], counts, corners, size, tile)
+    return {name: values[kept] for name, values in whole.items()}
 
 
-def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the intersection over union of a box with each of the others."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    common = sides.clip(min=0).prod(1)
-    areas = [np.prod(each[..., 2:] - each[..., :2], axis=-1) for each in (box, others)]
+def distinct_boxes(
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    counts: Sequence[int],
+    corners: Sequence[Corner],
+    size: Sequence[int],
+    tile: int,
+) -> np.ndarray:
+    """Returns the indices of boxes that show different objects, the best score first.
+
+    A box repeats one of its class in another tile if both overlap by more than half where its own tile shows them. Of
+    two, the one that no edge of its tile cuts stays, or the one with the better score, or the larger of two that are
+    cut. An object is in a tile once: boxes of one tile, which the network has told apart, never replace each other, and
+    a box replaces one of each other tile at most. So the objects do not depend on the tiles if each is whole in one.
+
+    Args:
+        boxes: Corners in pixels of the image [n, 4], tile by tile.
+        scores: [n].
+        labels: Their classes [n].
+        counts: Number of boxes of each tile.
+        corners: Top and left of each tile.
+        size: Height and width of the image.
+        tile: Side of the tiles.
+    """
+    height, width = size
+    edges = np.array([[x, y, min(x + tile, width), min(y + tile, height)] for y, x in corners], np.float64)
+    numbers = np.repeat(np.arange(len(counts)), counts)
+    inner = np.where(edges == [0, 0, width, height], [-np.inf, -np.inf, np.inf, np.inf], edges)[numbers]
+    is_cut = (boxes[:, :2] < inner[:, :2] + _NEAR).any(1) | (boxes[:, 2:] > inner[:, 2:] - _NEAR).any(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    order = np.lexsort((np.where(is_cut, -areas, -scores), is_cut))
+    boxes, numbers, labels = boxes[order].astype(np.float64), numbers[order], labels[order]
+    earlier, later, overlaps = _repeated(boxes, numbers, labels, edges, width)
+    kept, replaced = np.ones(len(order), bool), set()
+    best_first = np.lexsort((-overlaps, later))
+    for one, other in zip(earlier[best_first].tolist(), later[best_first].tolist()):
+        if kept[one] and kept[other] and (one, numbers[other]) not in replaced:
+            kept[other] = False
+            replaced.add((one, numbers[other]))
+    chosen = order[kept]
+    return chosen[np.argsort(-scores[chosen], kind='stable')]
+
+
+def _repeated(
+    boxes: np.ndarray, numbers: np.ndarray, labels: np.ndarray, edges: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns pairs of a box and a later one that repeats it, and how much they overlap in the tile of the later."""
+    shift = labels * 8.0 * (width + 1)  # separates the classes
+    found = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
+    for tile, (left, top, right, bottom) in enumerate(edges):
+        own, others = np.flatnonzero(numbers == tile), np.flatnonzero(numbers != tile)
+        seen = boxes[others].clip([left, top] * 2, [right, bottom] * 2)
+        is_seen = (seen[:, 2:] > seen[:, :2]).all(1)
+        others, seen = others[is_seen], seen[is_seen]
+        by_left = np.argsort(seen[:, 0] + shift[others], kind='stable')
+        others, seen = others[by_left], seen[by_left]
+        starts, sides, at = seen[:, 0] + shift[others], boxes[own, 2] - boxes[own, 0], boxes[own, 0] + shift[own]
+        # of boxes that share more than half, each begins less than a width before and half a width behind the other
+        first, last = np.searchsorted(starts, at - sides), np.searchsorted(starts, at + sides / 2, 'right')
+        for part in np.array_split(np.arange(len(own)), max(1, (last - first).clip(0).sum() // _PAIRS)):
+            many = (last - first)[part].clip(0)
+            ends = np.cumsum(many)
+            place = np.arange(many.sum()) + np.repeat(first[part] - ends + many, many)
+            later, earlier = np.repeat(own[part], many), others[place]
+            overlaps = _overlaps(boxes[later], seen[place])
+            is_repeated = (overlaps > _IOU) & (earlier < later)
+            found.append((earlier[is_repeated], later[is_repeated], overlaps[is_repeated]))
+    return tuple(map(np.concatenate, zip(*found)))
+
+
+def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the intersection over union of each box with the other of its pair."""
+    common = (np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])).clip(min=0).prod(1)
+    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (boxes, others)]
     return common / np.maximum(areas[0] + areas[1] - common, np.finfo(np.float32).tiny)
 
 
-def joined_maps(parts: Sequence[Predictions], corners: Sequence[Corner], size: Sequence[int]) -> Predictions:
+def joined_maps(parts: Sequence[Predictions], corners: Sequence[Corner], size: Sequence[int], tile: int) -> Predictions:
     """Joins the segmentation maps of all tiles; where two overlap, each fills the half farther from its edge."""
     whole = np.zeros(size, parts[0]['seg_map'].dtype)
     tops, lefts = (sorted({corner[axis] for corner in corners}) for axis in (0, 1))
@@ -62,7 +131,7 @@ def _seam(starts: Sequence[int], start: int, length: int) -> int:
     return (starts[place - 1] + length - start) // 2 if place else 0
 
 
-JOINED: dict[str, Callable[[Sequence[Predictions], Sequence[Corner], Sequence[int]], Predictions]] = {
+JOINED: dict[str, Callable[[Sequence[Predictions], Sequence[Corner], Sequence[int], int], Predictions]] = {
     'detection': joined_boxes,
     'semantic': joined_maps,
 }

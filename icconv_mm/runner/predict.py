@@ -153,7 +153,7 @@ class Predictor:
             piece = np.ascontiguousarray(image[top : top + tile, left : left + tile])
             sample = self._forward([self._load(InputImage(Path('tile'), piece))])[0]
             parts.append((sample, (top, left)))
-        return self.task.joined(parts, image.shape[:2])
+        return self.task.joined(parts, image.shape[:2], tile)
 
     def _load(self, given: str | Path | InputImage) -> tuple[dict, tuple[int, int] | None]:
         """Returns the pipeline's result for an image, and the original size if the image was reduced."""

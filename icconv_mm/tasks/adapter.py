@@ -291,7 +291,7 @@ class TaskAdapter:
         """Maps predictions for a reduced image to the original of ``size`` (height, width), in place."""
         sample.set_metainfo(dict(ori_shape=size))
 
-    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
+    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int], tile: int) -> Any:
         """Joins the predictions for tiles of an image of ``size``, each with the top and left of its tile, into one."""
         raise NotSupportedError('tile', 'only boxes and segmentation maps are put together again')
 

@@ -170,26 +170,50 @@ def test_boxes_of_tiles():
     assert tiled.image is image and tiled.path == 'array'
 
 
-def test_boxes_are_joined_as_mmcv_joins_them():
-    ops = pytest.importorskip('mmcv.ops')
-    import torch
+def seen_in(tile, corner, size, boxes, scores, labels):
+    """What a detector that makes no mistake finds in a tile: the visible part of each object."""
+    top, left = corner
+    high = np.minimum([left + tile, top + tile], size[::-1])
+    cut = boxes.clip([left, top] * 2, [*high, *high])
+    there = (cut[:, 2:] - cut[:, :2] >= 1).all(1)
+    found = {'scores': scores[there], 'labels': labels[there]}
+    return {'boxes': (cut[there] - [left, top, left, top]).astype(np.float32), **found}
 
-    random = np.random.default_rng(0)
-    parts, corners = [], [(0, 0), (0, 40), (30, 0)]
-    for _ in corners:
-        start = random.random((60, 2)) * 60
-        boxes = np.concatenate([start, start + 5 + random.random((60, 2)) * 30], 1).astype(np.float32)
-        parts.append({'boxes': boxes, 'scores': random.random(60).astype('f4'), 'labels': random.integers(0, 3, 60)})
-    found = joined_boxes(parts, corners, (99, 99))
-    moved = np.concatenate([part['boxes'] + np.float32([x, y, x, y]) for part, (y, x) in zip(parts, corners)])
-    scores, labels = (np.concatenate([part[name] for part in parts]) for name in ('scores', 'labels'))
-    given = map(torch.from_numpy, (moved, scores, labels))
-    _, kept = ops.batched_nms(*given, dict(type='nms', iou_threshold=0.5))
-    assert 20 < len(kept) < 180
-    for name, values in (('boxes', moved), ('scores', scores), ('labels', labels)):
-        np.testing.assert_array_equal(found[name], values[kept.numpy()])
+
+@pytest.mark.parametrize('seed', range(40))
+def test_objects_do_not_depend_on_the_tiles(seed):
+    """Objects that overlap by any amount, smaller than what two tiles share."""
+    random = np.random.default_rng(seed)
+    tile, size = int(random.integers(64, 200)), random.integers(40, 500, 2)
+    most, count = max(3, int(tile * 0.2) - 1), int(random.integers(1, 120))
+    sides = random.integers(2, most, (count, 2))
+    start = random.integers(0, np.maximum(1, size[::-1] - sides))
+    boxes = np.concatenate([start, start + sides], 1).clip(0, [*size[::-1]] * 2).astype(float)
+    boxes = np.unique(boxes, axis=0)
+    scores, labels = random.random(len(boxes)).astype('f4'), random.integers(0, 2, len(boxes))
+    corners = tile_corners(size, tile)
+    parts = [seen_in(tile, corner, size, boxes, scores, labels) for corner in corners]
+    found = joined_boxes(parts, corners, size, tile)
+    order = np.argsort(-scores, kind='stable')
+    np.testing.assert_array_equal(found['boxes'], boxes[order])
+    np.testing.assert_array_equal(found['labels'], labels[order])
     empty = [{name: part[name][:0] for name in part} for part in parts]
-    assert joined_boxes(empty, corners, (99, 99))['boxes'].shape == (0, 4)
+    assert joined_boxes(empty, corners, size, tile)['boxes'].shape == (0, 4)
+
+
+def test_boxes_that_a_network_told_apart_in_one_tile_stay():
+    boxes = np.float32([[10, 10, 30, 30], [12, 10, 32, 30]])  # an IoU of 0.8
+    part = {'boxes': boxes, 'scores': np.float32([0.9, 0.8]), 'labels': np.int64([0, 0])}
+    for corners, size in ([[(0, 0)], (64, 64)], [[(0, 0), (0, 36)], (64, 100)]):
+        others = [{name: values[:0] for name, values in part.items()}] * (len(corners) - 1)
+        np.testing.assert_array_equal(joined_boxes([part, *others], corners, size, 64)['boxes'], boxes)
+
+
+def test_an_object_whose_boxes_differ_between_tiles_is_there_once_with_its_better_score():
+    one = {'boxes': np.float32([[40, 10, 60, 30]]), 'scores': np.float32([0.7]), 'labels': np.int64([0])}
+    other = {'boxes': np.float32([[6, 11, 25, 30]]), 'scores': np.float32([0.9]), 'labels': np.int64([0])}
+    found = joined_boxes([one, other], [(0, 0), (0, 36)], (64, 100), 64)
+    np.testing.assert_array_equal(found['boxes'], [[42, 11, 61, 30]])
 
 
 def test_maps_of_tiles():
@@ -197,7 +221,7 @@ def test_maps_of_tiles():
     truth = np.arange(size[0] * size[1]).reshape(size) // 97 % 7
     corners = tile_corners(size, 64)
     parts = [{'seg_map': truth[top : top + 64, left : left + 64]} for top, left in corners]
-    np.testing.assert_array_equal(joined_maps(parts, corners, size)['seg_map'], truth)
+    np.testing.assert_array_equal(joined_maps(parts, corners, size, 64)['seg_map'], truth)
 
 
 def test_tiles_of_other_tasks_are_refused(tmp_path):

@@ -33,7 +33,7 @@ def test_boxes_of_tiles():
         )
         parts.append((DetDataSample(pred_instances=found, metainfo=dict(ori_shape=(TILE, TILE))), (top, left)))
     assert sum(len(sample.pred_instances) for sample, _ in parts) > len(truth)
-    whole = adapter_of('mmdet').joined(parts, SIZE)
+    whole = adapter_of('mmdet').joined(parts, SIZE, TILE)
     found = whole.pred_instances
     order = found.labels * 1000 + found.bboxes[:, 0]
     expected = labels * 1000 + truth[:, 0]
@@ -42,7 +42,7 @@ def test_boxes_of_tiles():
     assert sorted(mark.text[0] for mark in content.objects) == ['a', 'a', 'b', 'c']
     parts[0][0].pred_instances.masks = torch.zeros(len(parts[0][0].pred_instances), TILE, TILE, dtype=torch.bool)
     with pytest.raises(NotSupportedError, match='tile: only boxes and segmentation maps'):
-        adapter_of('mmdet').joined(parts, SIZE)
+        adapter_of('mmdet').joined(parts, SIZE, TILE)
 
 
 def test_seg_maps_of_tiles():
@@ -56,7 +56,7 @@ def test_seg_maps_of_tiles():
         own = truth[top : top + TILE, left : left + TILE].clone()
         sample = SegDataSample(pred_sem_seg=PixelData(data=own[None]), metainfo=dict(ori_shape=tuple(own.shape)))
         parts.append((sample, (top, left)))
-    whole = adapter_of('mmseg').joined(parts, SIZE)
+    whole = adapter_of('mmseg').joined(parts, SIZE, TILE)
     assert torch.equal(whole.pred_sem_seg.data[0].long(), truth) and whole.ori_shape == SIZE
 
 

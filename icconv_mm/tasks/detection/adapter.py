@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmcv.ops import batched_nms
 from mmdet.datasets import BaseDetDataset, CocoDataset, CocoPanopticDataset, XMLDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.models.utils import mask2ndarray
@@ -29,6 +28,7 @@ from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.tiling import distinct_boxes
 
 
 class Adapter(TaskAdapter):
@@ -186,18 +186,19 @@ class Adapter(TaskAdapter):
                 raise ArgumentError('palette', f'mmdet has no palette {named!r} for these classes') from error
         return super().colors(dataset_meta)
 
-    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
-        """Joins the boxes of all tiles; of boxes of one class that overlap by half or more, keeps the best score."""
+    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int], tile: int) -> Any:
+        """Joins the boxes of all tiles (:func:`icconv_mm_runtime.tiling.distinct_boxes`)."""
         whole = parts[0][0].clone()
         if 'masks' in whole.pred_instances:
-            return super().joined(parts, size)
+            return super().joined(parts, size, tile)
         moved = []
         for sample, (top, left) in parts:
             found = sample.pred_instances
             found.bboxes = found.bboxes + found.bboxes.new_tensor([left, top, left, top])
             moved.append(found)
         found = type(moved[0]).cat(moved)
-        _, kept = batched_nms(found.bboxes, found.scores, found.labels, dict(type='nms', iou_threshold=0.5))
+        arrays = (each.cpu().numpy() for each in (found.bboxes, found.scores, found.labels))
+        kept = distinct_boxes(*arrays, list(map(len, moved)), [corner for _, corner in parts], size, tile)
         whole.pred_instances = found[kept]
         whole.set_metainfo(dict(ori_shape=size))
         return whole

@@ -121,11 +121,11 @@ class Adapter(TaskAdapter):
         labels = {'seg_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
         return drawing_of(self.described(dataset_meta), labels)
 
-    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int]) -> Any:
+    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int], tile: int) -> Any:
         """Joins the labels of all tiles in one map; where two overlap, each fills the half farther from its edge."""
         whole = parts[0][0].clone()
         maps = [{'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()} for sample, _ in parts]
-        labels = joined_maps(maps, [corner for _, corner in parts], size)['seg_map']
+        labels = joined_maps(maps, [corner for _, corner in parts], size, tile)['seg_map']
         whole.pred_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
         whole.set_metainfo(dict(ori_shape=size))
         return whole
