@@ -10,6 +10,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
+from icconv_mm_runtime.finite import ADVICE, first_not_finite, weights_of_onnx
 from icconv_mm_runtime.metadata import KEY, parsed
 
 RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -81,6 +82,8 @@ def _onnxruntime(file: Path, threads: int | None, device: str | None) -> tuple[d
     if device is not None and providers[0][0] not in session.get_providers():  # of which ONNX Runtime only warns
         raise _NoDevice({*_names(available)} - {'cuda', 'tensorrt', device}, 'its libraries do not load')
     metadata = parsed(session.get_modelmeta().custom_metadata_map.get(KEY), str(file))
+    if file.suffix == '.onnx':
+        _require_finite(file, weights_of_onnx(file))
     names = [output.name for output in session.get_outputs()]
     return metadata, lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
 
@@ -122,6 +125,8 @@ def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict
     metadata = parsed(text, str(file))
     if file.suffix == '.xml':
         _check_weights(file.with_suffix('.bin'), metadata.get('weights_sha256'))
+    constants = (each for each in model.get_ops() if each.get_type_name() == 'Constant')
+    _require_finite(file, ((each.get_friendly_name(), each.data) for each in constants if _is_weight(each.data)))
     with refusing(f'{file}: cannot be read'):
         compiled = core.compile_model(model, target, options)
     names = [output.get_any_name() for output in compiled.outputs]
@@ -140,6 +145,15 @@ def _core(kind: Callable[[], Any]) -> Any:
     began, the thread keeps one that is freed, and ends at the next signal that Python handles.
     """
     return kind()
+
+
+def _is_weight(values: np.ndarray) -> bool:
+    return values.dtype.kind == 'f' and values.size > 1
+
+
+def _require_finite(file: Path, weights: Iterable[tuple[str, np.ndarray]]) -> None:
+    if (name := first_not_finite(weights)) is not None:
+        raise RuntimeInputError(f'{file}: {name} {ADVICE}')
 
 
 def _check_weights(file: Path, known: str | None) -> None:

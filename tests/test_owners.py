@@ -10,6 +10,21 @@ PACKAGES = ('icconv_mm', 'icconv_mm_runtime')
 
 OWNERS = [
     Owner(
+        'finds weights that are not finite',
+        # the others look at losses, gradients, heat maps, outputs, annotations and the channels of a search
+        [
+            'icconv_mm_runtime.finite',
+            'icconv_mm_runtime.outputs',
+            'icconv_mm.hooks.logs',
+            'icconv_mm.patterns.',
+            'icconv_mm.tasks.',
+            'icconv_mm.annotations.',
+            'icconv_mm.checkpoints.convert',
+        ],
+        ['numpy.isfinite', 'torch.isfinite', '.isfinite', 'numpy.isnan', 'torch.isnan'],
+        'from torch import isfinite as good\ngood(None).all()',
+    ),
+    Owner(
         'decodes images and opens videos',
         # the second one hands out what Pillow knows of a file: its size, orientation, palette and stored values
         ['icconv_mm_runtime.decoding', 'icconv_mm.annotations.images_on_disk'],

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,11 +19,12 @@ from icconv_mm._version import __version__
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.alignment import AlignedLayer, align_weights
-from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+from icconv_mm.checkpoints.matching import check_fits, float_array, state_dict_of
 from icconv_mm.checkpoints.metadata import class_names
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import atomic_write, read_small
 from icconv_mm.patterns import write_patterns
+from icconv_mm_runtime.finite import is_finite
 
 PARAM = r'(?:weight|bias|running_mean|running_var|num_batches_tracked)'  # of a convolution or a norm layer
 _REPEATED_GROUP = re.compile(r'(?<!\\)\)[*+{]')
@@ -370,8 +372,9 @@ def checked_weights(checkpoint: Mapping) -> dict[str, Tensor]:
         kinds = ', '.join(f'{key!r} ({type(tensors[key]).__name__})' for key in foreign[:5])
         raise InputError(f'{len(foreign)} entries among the weights are not tensors: {kinds}')
     for key, value in tensors.items():
-        if value.is_floating_point() and not (finite := torch.isfinite(value)).all():
-            raise InputError(f'{key} has {int((~finite).sum())} of {value.numel()} values that are NaN or infinite')
+        if (values := float_array(value)) is not None and not is_finite(values):
+            count = values.size - int(np.isfinite(values).sum())
+            raise InputError(f'{key} has {count} of {values.size} values that are NaN or infinite')
     return tensors
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError, naming, short
+from icconv_mm_runtime.finite import ADVICE, is_finite
 
 _GROUPS_SHOWN = 12
 _WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')
@@ -142,6 +143,7 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
     mismatch = compare(model, state_dict).outside(allow)
     if mismatch.kinds or (mismatch and (allow or not _loads_after_upgrade(model, state_dict))):
         raise _misfit(name, model, mismatch)
+    _require_finite(model, state_dict, name)
 
 
 def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, prefix: str | None = None) -> None:
@@ -162,6 +164,24 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
     mismatch = Mismatch(found.missing, (), found.shapes, found.kinds)
     if mismatch.kinds or (mismatch and not _loads_after_upgrade(module, weights, more=True)):
         raise _misfit(name, module, mismatch)
+    _require_finite(module, weights, name)
+
+
+def _require_finite(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:
+    """Raises InputError for weights that are not finite where the model's own are."""
+    own = model.state_dict()
+    for key, value in weights.items():
+        values = float_array(value) if key in own else None
+        if values is not None and not is_finite(values) and is_finite(float_array(own[key])):
+            raise InputError(f'{name}: {key} {ADVICE}; take an earlier checkpoint')
+
+
+def float_array(value: Any) -> np.ndarray | None:
+    """Returns the values of a tensor of real numbers, on the CPU; None for others."""
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.is_meta or value.layout != torch.strided:
+        return None
+    value = value.detach().cpu()
+    return (value.float() if value.element_size() < 4 else value).numpy()
 
 
 def _misfit(name: str, model: nn.Module, mismatch: Mismatch) -> ArchitectureMismatchError:

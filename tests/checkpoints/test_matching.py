@@ -127,3 +127,18 @@ def test_values_of_another_precision_fit():
 def test_content_that_is_no_dict_of_weights(content):
     with pytest.raises(InputError, match=r'a\.pth: expected '):
         check_fits(network(), content, 'a.pth')
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_refused_by_name(dtype, value):
+    """But for those that the model has so itself."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    model.register_buffer('limits', torch.tensor([-float('inf'), 1.0]))
+    weights = {key: each.to(dtype) if each.is_floating_point() else each for key, each in model.state_dict().items()}
+    check_fits(model, weights, 'net.pth')
+    check_covers(model, weights, 'net.pth')
+    weights['1.running_var'] = torch.tensor([1, value, 1, 1]).to(dtype)
+    for check in (check_fits, check_covers):
+        with pytest.raises(InputError, match=r'^net\.pth: 1\.running_var has values that are not finite, .*: such a'):
+            check(model, weights, 'net.pth')

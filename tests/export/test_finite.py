@@ -1,0 +1,96 @@
+"""A network whose weights are not finite predicts nothing: it is refused with the name of the first tensor."""
+
+import numpy as np
+import pytest
+
+from icconv_mm_runtime import RuntimeInputError, Session, finite
+
+onnx = pytest.importorskip('onnx')
+
+
+def network(path, *weights, kind=onnx.TensorProto.FLOAT):
+    """A network that adds nothing of its weights to its input, with the metadata of an exported file."""
+    import json
+
+    from described import described
+    from onnx import TensorProto, helper
+
+    image = helper.make_tensor_value_info('image', TensorProto.UINT8, ['n', 3, 'h', 'w'])
+    scores = helper.make_tensor_value_info('scores', TensorProto.FLOAT, ['n', 2])
+    nodes = [
+        helper.make_node('Cast', ['image'], ['pixels'], to=TensorProto.FLOAT),
+        helper.make_node('ReduceMean', ['pixels', 'axes'], ['mean'], keepdims=0),
+        helper.make_node('Slice', ['mean', 'zero', 'two', 'one'], ['scores']),
+    ]
+    constants = [helper.make_tensor('axes', TensorProto.INT64, [2], [2, 3])]
+    constants += [
+        helper.make_tensor(name, TensorProto.INT64, [1], [k]) for name, k in (('zero', 0), ('two', 2), ('one', 1))
+    ]
+    graph = helper.make_graph(nodes, 'g', [image], [scores], [*constants, *weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
+    helper.set_model_props(model, {'icconv_mm': json.dumps(described())})
+    onnx.save(model, str(path))
+    return path
+
+
+def weight(values, kind, raw):
+    values = np.asarray(values, np.float32)
+    content = values.ravel().tolist()
+    if raw:
+        types = {
+            onnx.TensorProto.FLOAT: np.float32,
+            onnx.TensorProto.FLOAT16: np.float16,
+            onnx.TensorProto.DOUBLE: np.float64,
+        }
+        is_bfloat16 = kind == onnx.TensorProto.BFLOAT16
+        cast = (values.view(np.uint32) >> 16).astype(np.uint16) if is_bfloat16 else values.astype(types[kind])
+        content = cast.tobytes()
+    return onnx.helper.make_tensor('layer.weight', kind, values.shape, content, raw=raw)
+
+
+KINDS = [(getattr(onnx.TensorProto, name), True) for name in ('FLOAT', 'FLOAT16', 'DOUBLE', 'BFLOAT16')]
+KINDS += [(getattr(onnx.TensorProto, name), False) for name in ('FLOAT', 'DOUBLE')]
+
+
+@pytest.mark.parametrize(('kind', 'raw'), KINDS)
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_weights_of_onnx(tmp_path, kind, raw, bad):
+    good = network(tmp_path / 'good.onnx', weight([[1, -2], [3e4, 0]], kind, raw))
+    found = dict(finite.weights_of_onnx(good))
+    np.testing.assert_array_equal(found['layer.weight'], [1, -2, np.float32(29952) if kind == 16 else 3e4, 0])
+    assert finite.first_not_finite(found.items()) is None
+    Session(good)
+    broken = network(tmp_path / 'bad.onnx', weight([[1, -2], [bad, 0]], kind, raw))
+    with pytest.raises(RuntimeInputError, match=r'bad\.onnx: layer\.weight has values that are not finite, as after a'):
+        Session(broken)
+
+
+def test_an_infinite_scalar_is_no_weight(tmp_path):
+    Session(network(tmp_path / 'a.onnx', weight([-np.inf], onnx.TensorProto.FLOAT, True)))
+
+
+def test_openvino(tmp_path):
+    openvino = pytest.importorskip('openvino')
+    file = network(tmp_path / 'a.onnx')
+    model = openvino.convert_model(str(file))
+    for values, is_refused in (([1.0, 2.0], False), ([1.0, np.nan], True)):
+        from openvino import opset13
+
+        added = opset13.add(model.outputs[0].node.input_value(0), opset13.constant(np.float32(values), name='bias'))
+        made = openvino.Model([opset13.result(added)], model.get_parameters(), 'm')
+        made.outputs[0].get_tensor().set_names({'scores'})
+        made.set_rt_info(model.get_rt_info(['framework', 'icconv_mm']).astype(str), 'icconv_mm')
+        openvino.save_model(made, tmp_path / 'b.xml', compress_to_fp16=False)
+        if is_refused:
+            with pytest.raises(RuntimeInputError, match=r'b\.xml: bias has values that are not finite'):
+                Session(tmp_path / 'b.xml')
+        else:
+            Session(tmp_path / 'b.xml')
+
+
+@pytest.mark.parametrize(
+    'content', [b'', b'\x3a', b'\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff', b'\xff' * 99, b'text' * 9]
+)
+def test_what_is_no_network_has_no_weights(tmp_path, content):
+    (tmp_path / 'a').write_bytes(content)
+    assert list(finite.weights_of_onnx(tmp_path / 'a')) == []
