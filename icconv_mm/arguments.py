@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from icconv_mm.errors import InputError
+from icconv_mm.errors import ArgumentError, InputError
 
 
 def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
@@ -32,6 +32,13 @@ def check_not_negative(**numbers: Any) -> None:
 def check_probability(**numbers: Any) -> None:
     """Raises InputError, which names the argument, unless each value is a number of at least 0 and below 1."""
     _check(numbers, lambda given: isinstance(given, Real) and 0 <= given < 1, 'at least 0 and below 1')
+
+
+def check_scores(**scores: float | None) -> None:
+    """Raises ArgumentError, which names the argument, unless each value is None or a number from 0 to 1."""
+    for name, given in scores.items():
+        if given is not None and not (isinstance(given, Real) and 0 <= given <= 1):
+            raise ArgumentError(name, f'expected a score from 0 to 1, got {given}')
 
 
 def check_all_positive(**lists: Any) -> None:

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from icconv_mm_runtime.coco import encode_rle
-from icconv_mm_runtime.drawing import DEFAULT_SCORE
 from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.thresholds import DEFAULT_SCORE
 
 REPORT = 'report.json'  # in the folder of a run: its results, with the thresholds
 IOU = 0.5  # least IoU, or OKS, of a prediction with its object, in the confusion matrix and for thresholds

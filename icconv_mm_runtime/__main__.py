@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from icconv_mm_runtime import web
-from icconv_mm_runtime.coco import coco_records, listed_names, write_results
+from icconv_mm_runtime.coco import coco_records, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
 from icconv_mm_runtime.files import write_bytes
+from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
 from icconv_mm_runtime.session import Prediction, Session
 
 _RUN = ('file', 'images', 'batch_size', 'threads', 'device')
@@ -107,11 +108,10 @@ def predict_files(args: argparse.Namespace) -> None:
     """
     session, out = Session(args.file, args.threads, args.device), Path(args.out_dir)
     (out / 'vis' if args.draw else out).mkdir(parents=True, exist_ok=True)
-    images: list[dict] = []
-    records: dict[str, list[dict]] = {name: [] for name in session.tasks}
     drawn: set[str] = set()
     faults: list[str] = []
     number, tried = 0, session.try_predict(args.images, args.batch_size, args.tile)
+    log = ResultLog(out, [args.file, *args.images])
     with _until_interrupted():
         for number, (path, prediction) in enumerate(itertools.islice(tried, args.max_images), start=1):
             try:
@@ -120,26 +120,25 @@ def predict_files(args: argparse.Namespace) -> None:
                 with refusing(path):
                     own = _records(session, prediction, number, args.json_score_thr)
                     if args.draw:
-                        shown = _unused(file_name(Path(path).name), number, drawn)
+                        name = _unused(file_name(Path(path).name), number, drawn)
                         image = _drawn(session, prediction, args.score_thr)
-                        content = encoded(image, Path(shown).suffix)
-                        with refusing(str(out / 'vis' / shown)):
-                            write_bytes(out / 'vis' / shown, content, is_flushed=False)
-                        drawn.add(shown)
+                        content = encoded(image, Path(name).suffix)
+                        with refusing(str(out / 'vis' / name)):
+                            write_bytes(out / 'vis' / name, content, is_flushed=False)
+                        drawn.add(name)
             except RuntimeInputError as error:
                 faults.append(str(error))
                 continue
             height, width = prediction.image.shape[:2]
-            images.append({'id': number, 'file_name': path, 'width': width, 'height': height})
-            for task, found in own.items():
-                records[task] += found
-    if faults and not images:  # results of a former run stay
+            image = {'id': number, 'file_name': path, 'width': width, 'height': height}
+            log.add(number, path, {'image': image, 'records': own})
+    is_used = number > len(faults) or not faults
+    written = write_results(out, session.tasks, log.rows) if is_used else {}  # results of a former run stay
+    log.discard()
+    for path in written.values():
+        print(escaped(path))
+    if not is_used:
         sys.exit('error: ' + ('\n  '.join([f'all {number} images failed:', *faults]) if number > 1 else faults[0]))
-    for image, name in zip(images, listed_names([image['file_name'] for image in images])):
-        image['file_name'] = name
-    for task, description in session.tasks.items():
-        for path in write_results(out, task, records[task], images, description).values():
-            print(escaped(path))
     if faults:
         many = f'{len(faults)} of {number} images failed; the results of the others are in {escaped(out)}:'
         sys.exit('error: ' + '\n  '.join([many, *faults]))
@@ -147,9 +146,10 @@ def predict_files(args: argparse.Namespace) -> None:
 
 @contextmanager
 def _until_interrupted() -> Iterator[None]:
-    """Ends the work at Ctrl-C, which is how a user ends a stream."""
+    """Ends the work at Ctrl-C, which is how a user ends a stream, or at SIGTERM."""
     try:
-        yield
+        with ended_by_sigterm():
+            yield
     except KeyboardInterrupt:
         print('interrupted: only the results until now are written', file=sys.stderr)
 

@@ -1,15 +1,18 @@
 """Predictions as COCO results: records of an image, RLE of masks, and the result files."""
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
 
-from icconv_mm_runtime.files import dump_json, write_together
+from icconv_mm_runtime.files import open_atomic, write_together
 from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.thresholds import reaches
 
 
 def listed_names(paths: Sequence[str]) -> list[str]:
@@ -56,9 +59,9 @@ def coco_records(
     scores = found['scores']
     rounded = [round(float(score), 5) for score in scores]
     if task['kind'] == 'classification':
-        order = [int(label) for label in np.argsort(-scores, kind='stable') if scores[label] >= score_thr]
+        order = [int(label) for label in np.argsort(-scores, kind='stable') if reaches(scores[label], score_thr)]
         return [{**entry, 'category_id': category(label), 'score': rounded[label]} for label in order]
-    kept = np.flatnonzero(scores >= score_thr)
+    kept = np.flatnonzero(reaches(scores, score_thr))
     if 'keypoints' in found:
         records = []
         for i in kept:
@@ -110,35 +113,65 @@ def _letters(flat: np.ndarray) -> str:
 
 def write_results(
     out: Path,
-    task: str,
-    records: Sequence[Mapping[str, Any]],
-    images: Sequence[Mapping[str, Any]],
-    description: Mapping[str, Any],
-    category_ids: Sequence[int] | None = None,
+    tasks: Mapping[str, Mapping[str, Any]],
+    rows: Callable[[], Iterable[Mapping[str, Any]]],
+    category_ids: Mapping[str, Sequence[int]] | None = None,
+    whole_paths: bool = False,
 ) -> dict[str, Path]:
-    """Writes the results of a task, and the images and categories that they refer to, as one.
+    """Writes the results of all tasks, and the images and categories that they refer to, as one.
 
     Args:
         out: The folder.
-        task: Name of the task, '' for a network of one task.
-        records: Entries of the results file.
-        images: Entries of the images, with their ids.
-        description: The task's description: its ``classes``, and of poses ``keypoints`` and ``skeleton``.
-        category_ids: The category of each label; by default the label plus 1.
+        tasks: The description of each task by name, '' for a network of one task: its ``classes``, and of poses
+            ``keypoints`` and ``skeleton``.
+        rows: Returns the rows of a :class:`icconv_mm_runtime.records.ResultLog`, anew at each call: the results of a
+            whole run need not fit the memory.
+        category_ids: The category of each label of each task; by default the label plus 1.
+        whole_paths: Whether images are listed by their paths; else by their names, if these differ.
 
     Returns:
         The paths by file name, ``predictions`` and ``images``, each with the name of the task.
     """
+    names = [row['path'] for row in rows()]
+    names = names if whole_paths else listed_names(names)
+    ends = {task: f'.{task}' if task else '' for task in tasks}
+    keys = [f'{kind}{end}' for end in ends.values() for kind in ('predictions', 'images')]
+    written = {key: out / f'{key}.json' for key in keys}
+    entries = [f'images{end}.json' for end in ends.values()]
+    with write_together(out, entries) as folder, ExitStack() as opened:
+        files = {key: opened.enter_context(open_atomic(folder / f'{key}.json')) for key in keys}
+        lists = {key: _JSONList(file, key.startswith('images')) for key, file in files.items()}
+        for row, name in zip(rows(), names, strict=True):
+            for task, end in ends.items():
+                lists[f'images{end}'].add({**row['image'], 'file_name': name})
+                for record in row['records'][task]:
+                    lists[f'predictions{end}'].add(record)
+        for task, end in ends.items():
+            lists[f'predictions{end}'].close()
+            categories = _categories(tasks[task], (category_ids or {}).get(task))
+            lists[f'images{end}'].close({'annotations': [], 'categories': categories})
+    return written
+
+
+class _JSONList:
+    """Writes a list as JSON, entry by entry; or an object whose entry ``images`` it is."""
+
+    def __init__(self, file: BinaryIO, is_of_images: bool) -> None:
+        self._file, self._separator = file, b''
+        file.write(b'{"images": [' if is_of_images else b'[')
+
+    def add(self, entry: Any) -> None:
+        self._file.write(self._separator + json.dumps(entry).encode())
+        self._separator = b', '
+
+    def close(self, rest: Mapping[str, Any] | None = None) -> None:
+        self._file.write(b']' + (b'' if rest is None else b', ' + json.dumps(rest).encode()[1:]))
+
+
+def _categories(description: Mapping[str, Any], ids: Sequence[int] | None) -> list[dict]:
     posed: dict[str, list] = {}
     if description.get('keypoints'):
         links = [[int(a) + 1, int(b) + 1] for a, b in description.get('skeleton') or ()]  # COCO counts from 1
         posed = {'keypoints': list(description['keypoints']), 'skeleton': links}
-    ids = range(1, len(description['classes']) + 1) if category_ids is None else category_ids
-    listed = [{'id': number, 'name': name, **posed} for number, name in zip(ids, description['classes'])]
-    contents = {'predictions': records, 'images': {'images': images, 'annotations': [], 'categories': listed}}
-    written = {f'{kind}.{task}' if task else kind: content for kind, content in contents.items()}
-    paths = {key: out / f'{key}.json' for key in written}
-    with write_together(out, [paths[key].name for key in written if key.startswith('images')]) as folder:
-        for key, content in written.items():
-            dump_json(folder / paths[key].name, content)
-    return paths
+    ids = range(1, len(description['classes']) + 1) if ids is None else ids
+    return [{'id': number, 'name': name, **posed} for number, name in zip(ids, description['classes'])]

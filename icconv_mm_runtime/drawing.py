@@ -12,6 +12,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
+from icconv_mm_runtime.thresholds import KEYPOINT_SCORE, reaches, shown
 
 LONGEST = 4096  # largest side of a drawn image in pixels: a larger one helps the network, not the reader
 _FAR = 1 << 20  # limit of drawn coordinates in pixels
@@ -20,8 +21,6 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _MASK, _MAP, _IGNORED = 0.45, 0.5, 0.8  # opacity of masks, segmentation maps and their ignored pixels
 _DARK = (60, 60, 60)
 _LEAST = 0.004  # share of the image: smaller regions of a segmentation map are not named
-DEFAULT_SCORE = 0.3  # lowest score of a drawn object of a class without a threshold of its own
-KEYPOINT_SCORE = 0.1  # lowest score of a drawn keypoint: the detection threshold of published models
 
 
 @dataclass
@@ -270,12 +269,6 @@ def tiles(images: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np
 # --- predictions
 
 
-def threshold_of(task: Mapping[str, Any], label: int) -> float:
-    """Returns the lowest score of a class's drawn objects: its own in the task's description, or the default."""
-    own = (task.get('thresholds') or ())[label : label + 1]
-    return DEFAULT_SCORE if not own or own[0] is None else own[0]
-
-
 def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float | None = None) -> Drawing:
     """Converts a task's predictions, as :func:`icconv_mm_runtime.results.decode` returns them; the best come on top.
 
@@ -283,7 +276,7 @@ def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_t
         task: Its ``kind`` and ``classes``, and optionally ``palette`` (R, G, B), ``skeleton`` and ``thresholds``.
         found: Arrays by name; without ``scores``, as in annotations, everything is drawn. ``tracks`` [n] numbers
             objects of a video; 0 for none.
-        score_thr: Lowest score that is drawn; by default that of each class (:func:`threshold_of`).
+        score_thr: Lowest score that is drawn; by default that of each class (:mod:`icconv_mm_runtime.thresholds`).
     """
     classes, colors, scores = task['classes'], task.get('palette') or (), found.get('scores')
 
@@ -301,16 +294,11 @@ def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_t
         drawing.title = ', '.join(words(int(label), label) for label in labels)
         return drawing
     order = range(len(found.get('keypoints', found.get('boxes', ()))))
-    if scores is not None:
-        labels = found.get('labels', np.zeros(len(scores), int))
-        least = [threshold_of(task, int(label)) if score_thr is None else score_thr for label in labels]
-        order = [int(i) for i in np.argsort(scores, kind='stable') if scores[i] >= least[i]]
-    for i in order:
+    for i in order if scores is None else shown(task, found, score_thr)[::-1].tolist():
         if 'keypoints' in found:
-            shown, links = found['keypoint_scores'][i] >= KEYPOINT_SCORE, task.get('skeleton') or ()
-            drawing.objects.append(
-                DrawnObject(color_of(i), keypoints=found['keypoints'][i], shown=shown, skeleton=links)
-            )
+            points, seen = found['keypoints'][i], reaches(found['keypoint_scores'][i], KEYPOINT_SCORE)
+            person = DrawnObject(color_of(i), keypoints=points, shown=seen, skeleton=task.get('skeleton') or ())
+            drawing.objects.append(person)
         else:
             label = int(found['labels'][i])
             color = colors[label] if label < len(colors) else color_of(label)

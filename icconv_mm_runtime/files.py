@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 try:
-    from fcntl import LOCK_EX, LOCK_NB, flock
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_UN, flock
 except ImportError:  # as on Windows: leftovers stay
     flock = None
 
@@ -44,7 +44,7 @@ def open_atomic(path: str | Path, is_flushed: bool = True) -> Iterator[BinaryIO]
     try:
         with _named(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, 'xb') as file, _locked(temporary):  # follows no link of this name
+            with open(temporary, 'xb') as file, locked(temporary):  # follows no link of this name
                 yield file
                 if is_flushed:
                     file.flush()
@@ -86,7 +86,7 @@ def write_together(folder: str | Path, entries: Collection[str]) -> Iterator[Pat
             folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(folder)
             temporary.mkdir()
-            with _locked(temporary):
+            with locked(temporary):
                 yield temporary
                 _move(temporary, folder, entries)
     finally:
@@ -111,25 +111,28 @@ def _move(source: Path, target: Path, entries: Collection[str]) -> None:
 def remove_leftovers(folder: str | Path) -> None:
     """Removes unfinished files and folders whose process has ended; those of a running one are locked."""
     for path in Path(folder).glob(f'{_START}*{_END}'):
-        with suppress(OSError), _locked(path) as is_locked:
+        with suppress(OSError), locked(path) as is_locked:
             if is_locked and time.time() - path.lstat().st_mtime > _LEAST_AGE:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Holds the lock of a file or a folder; yields whether there are locks and no other process holds this one."""
+def locked(path: Path) -> Iterator[bool | None]:
+    """Holds the lock of a file or a folder; yields False if another process holds it, None where there are no locks."""
     if flock is None:
-        yield False
+        yield None
         return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    is_locked: bool | None = True
     try:
-        is_locked = False
-        with suppress(OSError):  # it is held, or the file system has no locks
+        try:
             flock(descriptor, LOCK_EX | LOCK_NB)
-            is_locked = True
+        except OSError as error:  # the others: of a file system without locks
+            is_locked = False if isinstance(error, BlockingIOError) else None
         yield is_locked
     finally:
+        if is_locked:
+            flock(descriptor, LOCK_UN)  # forked processes hold the descriptor, too
         os.close(descriptor)
 
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.drawing import DEFAULT_SCORE, KEYPOINT_SCORE, palette
+from icconv_mm_runtime.drawing import palette
 from icconv_mm_runtime.engines import open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 from icconv_mm_runtime.files import write_bytes, write_together
+from icconv_mm_runtime.thresholds import DEFAULT_SCORE, KEYPOINT_SCORE
 
 PAGE = Path(__file__).parent / 'page'
 FOLDER_VARIABLE = 'ICCONV_MM_ONNXRUNTIME_WEB'

@@ -3,12 +3,19 @@
 from pathlib import Path
 
 import pytest
-from owners import Owner
+from owners import SHOWS, Owner
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ('icconv_mm', 'icconv_mm_runtime')
 
 OWNERS = [
+    Owner(
+        'decides which predictions are shown',
+        # the others: what a network itself suppresses, and segmentation maps of one class
+        ['icconv_mm_runtime.thresholds', 'icconv_mm.export.', 'icconv_mm_runtime.results'],
+        [SHOWS],
+        'from numpy import asarray as a\nkept = a(found["scores"]) >= score_thr',
+    ),
     Owner(
         'finds weights that are not finite',
         # the others look at losses, gradients, heat maps, outputs, annotations and the channels of a search
@@ -65,8 +72,8 @@ OWNERS = [
     ),
     Owner(
         'writes a file under its name',
-        # the others: a lock's file, and a compiler's script before anything is installed
-        ['icconv_mm_runtime.files', 'icconv_mm.files', 'icconv_mm.install_openmmlab'],
+        # the others: lines that are appended, a lock's file, and a compiler's script before anything is installed
+        ['icconv_mm_runtime.files', 'icconv_mm_runtime.records', 'icconv_mm.files', 'icconv_mm.install_openmmlab'],
         ['tempfile.mkstemp', '.write_bytes', '.write_text', 'os.fdopen', 'open(w)'],
         'with open("a.json", mode="w") as file:\n    file.write("")',
     ),

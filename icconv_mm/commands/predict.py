@@ -8,6 +8,7 @@ Examples:
   icconv predict network.onnx images/ --to labelstudio --out-dir work_dirs/to_correct
   icconv predict work_dirs/bccd unlabelled/ --pick 50 --to labelstudio --out-dir work_dirs/to_annotate
   icconv predict network.onnx street.mp4 --track --out-dir work_dirs/tracked
+  icconv predict network.onnx images/ --resume --out-dir work_dirs/predicted
   icconv predict network.onnx images/ --shard $SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT --out-dir work_dirs/all
 """
 
@@ -55,6 +56,8 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     parser.add_argument('--track', action='store_true', help=numbers)
     part = 'predict the I-th of N parts of the images (default: as torchrun says, else all)'
     parser.add_argument('--shard', type=_shard, metavar='I/N', help=part)
+    again = 'go on where the same command was ended, by Ctrl-C, SIGTERM or otherwise'
+    parser.add_argument('--resume', action='store_true', help=again)
     parser.add_argument('--no-draw', dest='draw', action='store_false', help='write the JSON files only')
 
 

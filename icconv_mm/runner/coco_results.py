@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from icconv_mm.files import require_file
 from icconv_mm.runner.tracking import Tracker
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm_runtime.coco import write_results
+from icconv_mm_runtime.thresholds import shown
 
 _TRACKED_KINDS = ('detection', 'instance')
 
@@ -31,7 +32,6 @@ class CocoResults:
         image_ids: COCO id of each image.
         category_ids: COCO ids of the classes, by label.
         tracker: Numbers the objects of a video, which are then drawn with their numbers.
-        records: Entries of the COCO results file so far.
     """
 
     name: str
@@ -40,25 +40,33 @@ class CocoResults:
     image_ids: dict[Path, int]
     category_ids: Sequence[int]
     tracker: Tracker | None = None
-    records: list[dict] = field(default_factory=list)
 
     @property
     def kind(self) -> str:
         """Kind of the predictions, as in the metadata of an exported file."""
         return self.adapter.kind
 
-    def add(self, path: Path, sample: Any, score_thr: float) -> None:
-        """Adds the model's predictions for an image, or for the next frame of a video."""
+    def records(self, path: Path, sample: Any, score_thr: float) -> list[dict]:
+        """Returns the entries of a COCO results file for an image, or for the next frame of a video."""
         own = sample.get(self.name) if self.name else sample
         if self.tracker is not None:
             self.adapter.set_tracks(own, self.tracker.update(self.adapter.predictions(own)))
-        self.records.extend(self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr))
+        return self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr)
 
-    def write(self, out: Path, images: Mapping[Path, dict]) -> dict[str, Path]:
-        """Writes the results, and the images and categories that they refer to; returns the files by name."""
-        numbered = [{'id': self.image_ids[path], **image} for path, image in images.items()]
-        with naming(str(out), OSError):
-            return write_results(out, self.name, self.records, numbered, self.description, self.category_ids)
+    def drawn(self, path: Path, sample: Any, score_thr: float | None) -> list[dict]:
+        """Returns the entries of the objects that are drawn."""
+        own = sample.get(self.name) if self.name else sample
+        every = self.adapter.coco_records(own, self.image_ids[path], self.category_ids, 0.0)
+        return [every[place] for place in sorted(shown(self.description, self.adapter.predictions(own), score_thr))]
+
+
+def write_parts(
+    out: Path, parts: Sequence[CocoResults], rows: Callable[[], Iterable[dict]], whole_paths: bool = False
+) -> dict[str, Path]:
+    """Writes the results of all tasks, and the images and categories that they refer to; returns the files by name."""
+    ids = {part.name: part.category_ids for part in parts}
+    with naming(str(out), OSError):
+        return write_results(out, {part.name: part.description for part in parts}, rows, ids, whole_paths)
 
 
 def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:

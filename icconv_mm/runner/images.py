@@ -232,7 +232,7 @@ class VideoWriter:
     """
 
     def __init__(self, path: Path, rate: float) -> None:
-        self.path, self._rate, self._writer = path, rate, None
+        self.path, self._rate, self._writer, self._count = path, rate, None, 0
 
     def add(self, frame: np.ndarray) -> None:
         """Appends a frame; all have the size of the first one."""
@@ -244,8 +244,14 @@ class VideoWriter:
             if not self._writer.isOpened():
                 raise InputError(f'{self.path}: OpenCV cannot write MP4 here')
         self._writer.write(frame)
+        self._count += 1
 
     def close(self) -> None:
-        """Closes the file."""
-        if self._writer is not None:
-            self._writer.release()
+        """Closes the file, and reads it back: OpenCV says nothing of a full disk."""
+        if self._writer is None:
+            return
+        self._writer.release()
+        self._writer = None
+        there = open_video(self.path).get(cv2.CAP_PROP_FRAME_COUNT) if self.path.stat().st_size else 0
+        if there < self._count:
+            raise InputError(f'{self.path.name}: has {there:.0f} of {self._count} frames; is the disk full?')

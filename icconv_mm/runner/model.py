@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from icconv_mm.arguments import check_scores
 from icconv_mm.errors import ArgumentError, MissingLibraryError, naming
 from icconv_mm.files import checkpoint_of, is_exported, require_file
 from icconv_mm.versions import is_installed
@@ -30,19 +31,23 @@ class Result:
         tasks: The predictions of each task by name, as :class:`icconv_mm_runtime.Prediction` has them; '' is the name
             of a single task.
         descriptions: Kind, class names and colours of each task, as in the metadata of an exported file.
+        score_thr: Lowest score of the objects and people below; None for the best of each class on the validation
+            images, else 0.3; 0 for all.
 
-    ``boxes``, ``scores``, ``labels`` and ``names`` are those of one task: of objects, else of people. The others of a
-    network for several tasks are in ``one(name)``.
+    ``boxes``, ``scores``, ``labels``, ``names`` and ``masks`` are those of one task: of objects, else of people. The
+    others of a network for several tasks are in ``one(name)``. ``tasks`` and :meth:`to_coco` have all of any score.
     """
 
     path: str
     image: np.ndarray
     tasks: Mapping[str, Mapping[str, np.ndarray]]
     descriptions: Mapping[str, Mapping[str, Any]]
+    score_thr: float | None = None
 
     def one(self, name: str) -> 'Result':
         """Returns the result of one task alone."""
-        return Result(self.path, self.image, {name: self.tasks[name]}, {name: self.descriptions[name]})
+        own = {name: self.tasks[name]}, {name: self.descriptions[name]}
+        return Result(self.path, self.image, *own, self.score_thr)
 
     @property
     def boxes(self) -> np.ndarray | None:
@@ -56,12 +61,19 @@ class Result:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """Classes of objects, [n], as indices of ``names``."""
+        """Classes of objects, [n], as indices of ``classes``."""
         return self._main.get('labels')
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Class names."""
+        """Class name of each object or person, n; none of segmentation maps and of classes of whole images."""
+        count = 0 if self.scores is None else len(self.scores)
+        labels = self._main.get('labels', np.zeros(count, int))
+        return tuple(self.classes[label] if label < len(self.classes) else str(label) for label in labels.tolist())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All class names of the network's task."""
         return tuple(self.descriptions[self._first]['classes'])
 
     @property
@@ -96,17 +108,18 @@ class Result:
         """Returns the image with its predictions, [h, w, 3], BGR, at most 4096 pixels per side.
 
         Args:
-            score_thr: Lowest score that is drawn; by default the best of each class on the validation images, else 0.3.
+            score_thr: Lowest score that is drawn; by default the result's own.
         """
         from icconv_mm_runtime.drawing import draw, drawing_of, joined
 
+        score_thr = self.score_thr if score_thr is None else score_thr
         parts = [drawing_of(self.descriptions[name], found, score_thr) for name, found in self.tasks.items()]
         whole = joined(parts)
         whole.size = self.image.shape[:2]
         return draw(self.image[..., ::-1], whole)[..., ::-1]
 
     def to_coco(self, image_id: int = 1, category_ids: Sequence[int] | None = None) -> list[dict]:
-        """Returns the predictions as entries of COCO results.
+        """Returns all predictions, of any score, as entries of COCO results.
 
         Args:
             image_id: Id of the image.
@@ -133,7 +146,7 @@ class Result:
             raise ArgumentError('result', f'a network for {self._kind} has no boxes')
         from supervision import Detections
 
-        names = {'class_name': np.array(self.names)[self.labels]} if self.names else {}
+        names = {'class_name': np.array(self.names)} if self.classes else {}
         return Detections(self.boxes, self.masks, self.scores, self.labels, data=names)
 
     @property
@@ -146,10 +159,20 @@ class Result:
 
     @property
     def _main(self) -> Mapping[str, np.ndarray]:
-        return self.tasks[self._first]
+        return self._shown(self._first)
+
+    def _shown(self, name: str) -> Mapping[str, np.ndarray]:
+        """Returns the predictions of a task whose scores are high enough."""
+        from icconv_mm_runtime.thresholds import shown
+
+        found, task = self.tasks[name], self.descriptions[name]
+        if task['kind'] in ('semantic', 'classification'):
+            return found
+        kept = shown(task, found, self.score_thr)
+        return {key: values[kept] for key, values in found.items()}
 
     def _any(self, name: str) -> np.ndarray | None:
-        return next((found[name] for found in self.tasks.values() if name in found), None)
+        return next((self._shown(task)[name] for task, found in self.tasks.items() if name in found), None)
 
 
 class LoadedModel:
@@ -163,20 +186,24 @@ class LoadedModel:
     def __init__(self, file: Path, descriptions: Mapping[str, Mapping[str, Any]], predict: Callable) -> None:
         self.file, self.descriptions, self._predict = file, descriptions, predict
 
-    def __call__(self, images: Any, batch_size: int = 1) -> Any:
+    def __call__(self, images: Any, batch_size: int = 1, score_thr: float | None = None) -> Any:
         """Returns the :class:`Result` of an image, or a list of them.
 
         Args:
             images: An image file, pixels [H, W, 3] (uint8, BGR), or a sequence of them.
             batch_size: Images per forward pass.
+            score_thr: Lowest score of the result's objects and people; by default the best of each class on the
+                validation images, else 0.3. 0 for all.
 
         Raises:
+            ArgumentError: The score is none from 0 to 1.
             MissingFileError: An image file does not exist.
             InputError: An image cannot be used.
         """
+        check_scores(score_thr=score_thr)
         is_one = isinstance(images, (str, Path, np.ndarray)) or not isinstance(images, Iterable)
         given = [_checked(each) for each in ([images] if is_one else images)]
-        results = [Result(*found, self.descriptions) for found in self._predict(given, batch_size)]
+        results = [Result(*found, self.descriptions, score_thr) for found in self._predict(given, batch_size)]
         return results[0] if is_one else results
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 
 from icconv_mm.annotations.door import read_dataset
 from icconv_mm.errors import ArgumentError
-from icconv_mm.runner.coco_results import CocoResults
-from icconv_mm_runtime.drawing import KEYPOINT_SCORE, threshold_of
+from icconv_mm.runner.coco_results import CocoResults, write_parts
+from icconv_mm_runtime.thresholds import KEYPOINT_SCORE, reaches
 
 _FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
 _KINDS = ('detection', 'instance', 'pose')
@@ -35,43 +35,36 @@ def folders_for(to: str, parts: Iterable[CocoResults], out: Path) -> dict[str, P
 
 
 def write_pre_annotations(
-    to: str,
-    part: CocoResults,
-    images: Mapping[Path, Mapping[str, Any]],
-    folder: Path,
-    score_thr: float | None,
-    copy: bool,
+    to: str, part: CocoResults, rows: Callable[[], Iterable[dict]], folder: Path, copy: bool
 ) -> bool:
-    """Writes the predictions of a task for another tool, logs what its format cannot hold, and returns whether any is.
+    """Writes the drawn objects of a task for another tool; returns whether there are any. Logs what its format lacks.
 
     Args:
         to: ``'coco'``, ``'yolo'``, ``'labelstudio'`` or ``'cvat'``.
-        part: The predictions.
-        images: Information about each image.
+        part: The task.
+        rows: Returns the rows of the images, of which ``drawn`` has the entries of the drawn objects by task.
         folder: A new folder.
-        score_thr: Lowest score of an object that is written; None for that of each drawn class.
         copy: Whether images are copied; else they are linked.
     """
+
+    def drawn() -> Iterator[dict]:
+        for row in rows():
+            yield {**row, 'path': str(Path(row['path']).absolute()), 'records': {part.name: row['drawn'][part.name]}}
+
+    if not any(row['records'][part.name] for row in drawn()):
+        print_log(f'{folder}: not written, as no object scores as much as those that are drawn', 'current')
+        return False
     with tempfile.TemporaryDirectory() as temporary:
-        own = {path.absolute(): dict(about, file_name=str(path.absolute())) for path, about in images.items()}
-        ids = _by_absolute(part.image_ids)
-        renamed = CocoResults(part.name, part.adapter, part.description, ids, part.category_ids)
-        least = {
-            category: threshold_of(part.description, label) if score_thr is None else score_thr
-            for label, category in enumerate(part.category_ids)
-        }
-        numbers = {part.image_ids[path] for path in images}
-        shown = (each for each in part.records if each['score'] >= least[each['category_id']])
-        renamed.records.extend(_drawn(each) for each in shown if each['image_id'] in numbers)
-        if not renamed.records:
-            print_log(f'{folder}: not written, as no object scores as much as those that are drawn', 'current')
-            return False
-        written = renamed.write(Path(temporary), own)
+        written = write_parts(Path(temporary), [part], lambda: map(_as_drawn, drawn()), whole_paths=True)
         dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
         getattr(dataset, f'to_{to}')(folder, copy=copy)
     for _, message in dataset.warnings:
         print_log(f'{folder}: {message}', 'current', logging.WARNING)
     return True
+
+
+def _as_drawn(row: dict) -> dict:
+    return {**row, 'records': {name: list(map(_drawn, records)) for name, records in row['records'].items()}}
 
 
 def _drawn(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,9 +75,5 @@ def _drawn(record: Mapping[str, Any]) -> dict[str, Any]:
     if 'segmentation' in drawn and not area(drawn['segmentation']):
         del drawn['segmentation']
     if points := drawn.get('keypoints'):
-        drawn['keypoints'] = [float(v >= KEYPOINT_SCORE) if k % 3 == 2 else v for k, v in enumerate(points)]
+        drawn['keypoints'] = [float(reaches(v, KEYPOINT_SCORE)) if k % 3 == 2 else v for k, v in enumerate(points)]
     return drawn
-
-
-def _by_absolute(numbers: Mapping[Path, int]) -> dict[Path, int]:
-    return {path.absolute(): number for path, number in numbers.items()}

@@ -1,10 +1,14 @@
 """Predicts images, draws the predictions, and writes them as COCO results with the image and category ids."""
 
+import hashlib
 import itertools
+import json
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +20,15 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import load_state_dict
 
+from icconv_mm._version import __version__
+from icconv_mm.arguments import check_scores
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.evaluation import stored_thresholds
 from icconv_mm.files import is_exported, require_file
 from icconv_mm.runner.build import build_model, inference_transforms
-from icconv_mm.runner.coco_results import CocoResults, results_of, tracked
+from icconv_mm.runner.coco_results import CocoResults, results_of, tracked, write_parts
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
 from icconv_mm.runner.exported import ExportedPredictor
@@ -41,9 +47,10 @@ from icconv_mm.runner.images import (
 from icconv_mm.runner.pick import ImageFeatures, check_pick, pick_images, uncertainty_of, write_picks
 from icconv_mm.runner.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.runner.prepare import prepare
-from icconv_mm.runner.shards import Shards, run_settings
-from icconv_mm_runtime.coco import listed_names
 from icconv_mm_runtime.drawing import LONGEST, draw
+from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime.files import write_together
+from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import JOINED, tile_corners
 
@@ -280,6 +287,7 @@ def infer(
     shard: tuple[int, int] | None = None,
     pick: int | None = None,
     track: bool = False,
+    resume: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict[str, Path]:
     """Predicts images, videos and cameras.
@@ -317,6 +325,7 @@ def infer(
             differ: their paths in ``pick.txt``, and a page of them, ``pick.html``. ``to`` then writes these alone.
         track: Whether the objects of a video get numbers that stay from frame to frame, by ByteTrack of the library
             trackers: drawn, and as ``track_id`` in the results.
+        resume: Whether to go on where a run of equal arguments was ended, by Ctrl-C, SIGTERM or otherwise.
         progress: Wraps the list of images or the video, as ``rich.progress.track`` does.
 
     Returns:
@@ -335,7 +344,10 @@ def infer(
             inputs = str(fetch_input(inputs, Path(fetched)))
         video = Video(inputs) if is_video(inputs) else None
         if video is not None:
-            for name, value in (('ann_file', ann_file), ('tile', tile), ('to', to), ('shard', shard), ('pick', pick)):
+            for name, value in (
+                *(('ann_file', ann_file), ('tile', tile), ('to', to), ('shard', shard), ('pick', pick)),
+                ('resume', resume or None),
+            ):
                 if value is not None:
                     raise ArgumentError(name, 'is for images, not for a video')
         elif track:
@@ -347,76 +359,146 @@ def infer(
         parts = results_of(predictor.task, predictor.dataset_meta, paths, ann_file)
         if tile is not None and not {part.kind for part in parts} <= JOINED.keys():
             raise ArgumentError('tile', 'only boxes and segmentation maps are put together again')
-        folders = folders_for(to, parts, Path(out_dir)) if to else {}
+        out = Path(out_dir)
+        folders = folders_for(to, parts, out) if to else {}
         if video:
             parts = tracked(parts, video.rate, score_thr) if track else parts
             options = score_thr, json_score_thr, batch_size, draw, progress
-            return _predict_video(predictor, video, parts, Path(out_dir), *options)
-        names = drawn_names(paths)
+            return _predict_video(predictor, video, parts, out, *options)
         copy = copy or Path(fetched) in paths[0].parents  # a link would soon lead nowhere
-        shards = None
-        if shard:
-            settings = [score_thr, json_score_thr, ann_file, tile, to, run_settings(cfg)]
-            shards = Shards(Path(out_dir), shard, checkpoint, settings, paths)
-        listed = dict(zip(paths, listed_names(list(map(str, paths)))))
-        paths = shards.share() if shards else paths
-        out, images, failures = Path(out_dir), {}, {}
-        unsure: dict[Path, tuple[float, np.ndarray]] = {}
-        out.mkdir(parents=True, exist_ok=True)
-        if tile is None:
-            samples = predictor.try_predict(paths, batch_size, workers)
-        else:
-            samples = ((path, _attempt(lambda each: predictor.predict_tiles(each, tile), path)) for path in paths)
-
-        def drawn(found: tuple[Path, tuple[str, Any]]) -> tuple[Path, Any]:
-            path, (_, sample) = found
-            if draw and not isinstance(sample, Exception):
-                fault = _attempt(lambda each: predictor.draw(path, each, out / 'vis' / names[path], score_thr), sample)
-                return path, sample if fault is None else fault
-            return path, sample
-
-        try:
-            for path, sample in _ahead(drawn, zip(progress(paths), samples), workers):
-                if isinstance(sample, Exception):
-                    failures[path] = sample
-                    continue
-                images[path] = _about(listed[path], sample)
-                for part in parts:
-                    part.add(path, sample, json_score_thr)
-                if pick is not None:
-                    unsure[path] = uncertainty_of({part.name: part.adapter for part in parts}, sample), sample.features
-        except KeyboardInterrupt:
-            if images and not shards:
-                for part in parts:
-                    part.write(out, images)
-                print_log(f'only the results of {len(images)} of {len(paths)} images are in {out}', 'current')
-            raise
-        if failures and not images and not any(isinstance(error, UserError) for error in failures.values()):
-            raise next(iter(failures.values()))  # not the fault of the images
-        written = {'vis': out / 'vis'} if draw and images else {}
-        if not shards or shards.join(images, parts, not failures):
-            for part in parts:
-                written |= part.write(out, images)
-            corrected = images
-            if unsure:
-                chosen = [list(unsure)[number] for number in pick_images(*map(np.stack, zip(*unsure.values())), pick)]
-                again = zip(chosen, predictor.predict(chosen), strict=True)
-                drawings = (predictor.drawn(path, sample, score_thr) for path, (_, sample) in again)
-                written |= write_picks(out, [(path, unsure[path][0]) for path in chosen], drawings)
-                corrected = {path: images[path] for path in chosen}
-            for part in parts:
-                folder = folders.get(part.name)
-                if folder is not None and write_pre_annotations(to, part, corrected, folder, score_thr, copy):
-                    written[folder.name] = folder
+        names = drawn_names(paths)
+        drawing = [draw, score_thr, palette, to, pick]
+        settings = [*drawing, json_score_thr, ann_file, tile, batch_size, *_settings_of(cfg, checkpoint, ann_file)]
+        with naming(str(out), OSError, RuntimeInputError):
+            log = ResultLog(out, settings, paths, shard or (1, 1), resume)
+        run = _ImageRun(predictor, parts, log, out, names if draw else {}, score_thr, json_score_thr, folders, pick)
+        with ended_by_sigterm():
+            failures = run.predict(paths, tile, batch_size, workers, progress)
+            written = run.write(to, copy, not failures)
     if failures:
-        raise FailedImagesError(failures, len(paths), out)
+        raise FailedImagesError(failures, len(log.share()), out)
     return written
 
 
+@dataclass
+class _ImageRun:
+    """Predicts images, and keeps their results until those of all are there.
+
+    Attributes:
+        names: The file name of each drawn image; empty if none is drawn.
+        folders: Folders of annotations for another tool, by task.
+        pick: How many images are picked to be annotated.
+    """
+
+    predictor: Any
+    parts: Sequence[CocoResults]
+    log: ResultLog
+    out: Path
+    names: Mapping[Path, str]
+    score_thr: float | None
+    json_score_thr: float
+    folders: Mapping[str, Path]
+    pick: int | None
+
+    def predict(
+        self, paths: Sequence[Path], tile: int | None, batch_size: int, workers: int, progress: Callable
+    ) -> dict[Path, Exception]:
+        """Adds the results of the images of this process to the log; returns the exceptions of those that fail."""
+        failures: dict[Path, Exception] = {}
+        places = {path: place for place, path in enumerate(self.log.share()) if str(path) not in self.log.done}
+        if tile is None:
+            samples = self.predictor.try_predict(list(places), batch_size, workers)
+        else:
+            samples = ((path, _attempt(lambda each: self.predictor.predict_tiles(each, tile), path)) for path in places)
+        try:
+            for path, sample in _ahead(self._drawn, zip(progress(list(places)), samples), workers):
+                if isinstance(sample, Exception):
+                    failures[path] = sample
+                else:
+                    self.log.add(places[path], path, self._row(path, sample))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self.log.count == 1 and any(self.log.rows()):
+                write_parts(self.out, self.parts, self.log.rows)
+                done = sum(1 for _ in self.log.rows())
+                what = f'only the results of {done} of {len(paths)} images are in {self.out}; --resume goes on'
+                print_log(what, 'current')
+            self.log.close(is_written=False)
+            raise
+        if len(failures) == len(places) > 0 and not any(isinstance(error, UserError) for error in failures.values()):
+            self.log.close(is_written=False)
+            raise next(iter(failures.values()))  # not the fault of the images
+        return failures
+
+    def _drawn(self, found: tuple[Path, tuple[str, Any]]) -> tuple[Path, Any]:
+        path, (_, sample) = found
+        if self.names and not isinstance(sample, Exception):
+            file = self.out / 'vis' / self.names[path]
+            fault = _attempt(lambda each: self.predictor.draw(path, each, file, self.score_thr), sample)
+            return path, sample if fault is None else fault
+        return path, sample
+
+    def _row(self, path: Path, sample: Any) -> dict[str, Any]:
+        """Returns what is kept of an image, as JSON can hold it."""
+        image = {'id': self.parts[0].image_ids[path], **_about(path.name, sample)}
+        row = {'image': image, 'records': {}, 'drawn': {}}
+        for part in self.parts:
+            row['records'][part.name] = part.records(path, sample, self.json_score_thr)
+            if part.name in self.folders:
+                row['drawn'][part.name] = part.drawn(path, sample, self.score_thr)
+        if self.pick is not None:
+            unsure = uncertainty_of({part.name: part.adapter for part in self.parts}, sample)
+            row |= {'uncertainty': float(unsure), 'features': np.asarray(sample.features, float).tolist()}
+        return row
+
+    def write(self, to: str | None, copy: bool, is_complete: bool) -> dict[str, Path]:
+        """Writes the files of all images if this process is the last one; returns their paths."""
+        written = {'vis': self.out / 'vis'} if self.names and any(self.log.rows()) else {}
+        is_last = False
+        try:
+            if not (is_last := self.log.finish(is_complete)):
+                there = f'{self.log.count_there()} of {self.log.count} parts are there'
+                print_log(f'{there}; the last one writes the files', 'current')
+                return written
+            if any(self.log.rows()):
+                written |= write_parts(self.out, self.parts, self.log.rows) | self._write_others(to, copy)
+        finally:
+            self.log.close(is_last)
+        return written
+
+    def _write_others(self, to: str | None, copy: bool) -> dict[str, Path]:
+        """Writes the picked images and the annotations for another tool."""
+        written, rows = {}, self.log.rows
+        if self.pick is not None:
+            unsure = {Path(row['path']): (row['uncertainty'], np.array(row['features'])) for row in self.log.rows()}
+            chosen = [list(unsure)[place] for place in pick_images(*map(np.stack, zip(*unsure.values())), self.pick)]
+            again = zip(chosen, self.predictor.predict(chosen), strict=True)
+            drawings = (self.predictor.drawn(path, sample, self.score_thr) for path, (_, sample) in again)
+            written |= write_picks(self.out, [(path, unsure[path][0]) for path in chosen], drawings)
+            picked = {str(path): place for place, path in enumerate(chosen)}
+            kept = sorted((row for row in rows() if row['path'] in picked), key=lambda row: picked[row['path']])
+            rows = lambda: kept  # noqa: E731
+        for part in self.parts:
+            folder = self.folders.get(part.name)
+            if folder is not None and write_pre_annotations(to, part, rows, folder, copy):
+                written[folder.name] = folder
+        return written
+
+
+def _settings_of(cfg: Any, checkpoint: str, ann_file: str | None) -> list[str]:
+    """Returns what predictions depend on in files: the weights, the ids, and model and pipeline of a config."""
+    parts = {} if cfg is None else {key: as_run(cfg).cfg.get(key) for key in ('model', 'test_dataloader')}
+    whole = hashlib.sha256(__version__.encode())
+    # the second one: the weights of OpenVINO's format
+    for path in (Path(checkpoint), Path(checkpoint).with_suffix('.bin'), *([Path(ann_file)] if ann_file else ())):
+        if path.is_file():
+            with open(path, 'rb') as file:
+                for block in iter(lambda: file.read(1 << 20), b''):
+                    whole.update(block)
+    return [json.dumps(parts, default=lambda value: type(value).__name__, sort_keys=True), whole.hexdigest()]
+
+
 def _check_numbers(score_thr: float | None, json_score_thr: float, batch_size: int, tile: int | None) -> None:
-    for name, value in (('score_thr', score_thr), ('json_score_thr', json_score_thr)):
-        if value is not None and not 0 <= value <= 1:
-            raise ArgumentError(name, f'expected a score from 0 to 1, got {value}')
+    check_scores(score_thr=score_thr, json_score_thr=json_score_thr)
     _check_batch_size(batch_size)
     if tile is not None and tile < _LEAST_TILE:
         raise ArgumentError('tile', f'expected {_LEAST_TILE} pixels or more, got {tile}')
@@ -448,26 +530,34 @@ def _predict_video(
     progress: Callable[[Iterable[InputImage]], Iterable[InputImage]],
 ) -> dict[str, Path]:
     """Predicts the frames of a video, numbered from 1, and writes a video of the drawn ones. Ctrl-C ends a camera."""
-    images: dict[Path, dict] = {}
-    writer = VideoWriter(out / f'{video.name}.mp4', video.rate)
-    try:
-        for batch in _batches(progress(video), batch_size):
-            for frame, (_, sample) in zip(batch, predictor.predict(batch, batch_size)):
-                images[frame.path] = _about(frame.path.name, sample)
-                for part in parts:
-                    part.image_ids[frame.path] = len(images)
-                    part.add(frame.path, sample, json_score_thr)
-                if draw:
-                    writer.add(predictor.drawn(frame, sample, score_thr))
-    except KeyboardInterrupt:
-        print_log(f'ended after {len(images)} frames', 'current')
-    finally:
-        writer.close()
-    if not images:
-        raise InputError(f'{video.name}: no frame can be read')
-    written = {'vis': writer.path} if draw else {}
-    for part in parts:
-        written |= part.write(out, images)
+    log, file = ResultLog(out, [video.name]), f'{video.name}.mp4'
+    with ExitStack() as closing:
+        closing.callback(log.discard)
+        writer = VideoWriter(closing.enter_context(write_together(out, [file])) / file, video.rate) if draw else None
+        count = 0
+        try:
+            with ended_by_sigterm():
+                for batch in _batches(progress(video), batch_size):
+                    for frame, (_, sample) in zip(batch, predictor.predict(batch, batch_size)):
+                        image = {'id': count + 1, **_about(frame.path.name, sample)}
+                        records = {}
+                        for part in parts:
+                            part.image_ids[frame.path] = count + 1
+                            records[part.name] = part.records(frame.path, sample, json_score_thr)
+                            del part.image_ids[frame.path]
+                        log.add(count, frame.path, {'image': image, 'records': records})
+                        count += 1
+                        if writer:
+                            writer.add(predictor.drawn(frame, sample, score_thr))
+        except KeyboardInterrupt:
+            print_log(f'ended after {count} frames', 'current')
+        finally:
+            if writer:
+                writer.close()
+        if not count:
+            raise InputError(f'{video.name}: no frame can be read')
+        written = {'vis': out / file} if draw else {}
+        written |= write_parts(out, parts, log.rows)
     return written
 
 

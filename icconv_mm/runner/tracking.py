@@ -7,8 +7,8 @@ import numpy as np
 
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.versions import is_installed
-from icconv_mm_runtime.drawing import threshold_of
 from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.thresholds import reaches, threshold_of
 
 # ByteTrack (2110.06864, section 3) ignores boxes that score less; the library would continue tracks with them.
 _LEAST_SCORE = 0.1
@@ -45,7 +45,7 @@ class Tracker:
 
         boxes, scores, labels = (np.asarray(found[name]) for name in ('boxes', 'scores', 'labels'))
         tracks = np.zeros(len(labels), int)
-        kept = scores >= _LEAST_SCORE
+        kept = reaches(scores, _LEAST_SCORE)
         for label in sorted({*self._by_label, *labels[kept].tolist()}):
             places = np.flatnonzero(kept & (labels == label))
             objects = Detections(boxes[places], confidence=scores[places], data={'place': places})
@@ -59,7 +59,7 @@ class Tracker:
         if label not in self._by_label:
             from trackers import ByteTrackTracker
 
-            least = threshold_of(self._task, label) if self._score_thr is None else self._score_thr
+            least = threshold_of(self._task, label, self._score_thr)
             self._by_label[label] = ByteTrackTracker(
                 frame_rate=self._rate, track_activation_threshold=least, high_conf_det_threshold=least
             )

@@ -3,6 +3,8 @@
 import itertools
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from small_network import write_network
 
 from icconv_mm import annotations, commands
 from icconv_mm.runner.coco_results import CocoResults
+from icconv_mm.runner.exported import ExportedPredictor
 from icconv_mm.runner.images import Video, VideoWriter
 from icconv_mm.runner.pre_annotations import write_pre_annotations
 from icconv_mm_runtime.coco import coco_records
@@ -91,11 +94,12 @@ def test_more_shards_than_images(folder, whole, tmp_path):
 
 
 def test_a_process_that_is_killed_as_it_joins_stops_no_other_run(folder, whole, tmp_path):
+    """What it was joining is given back, and those that ran before need not run again."""
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
-    (parts,) = (path for path in (tmp_path / '.shards').iterdir() if path.is_dir())
-    shutil.copytree(parts, parts.with_suffix('.joining'))
+    (parts,) = (tmp_path / '.results').iterdir()
+    parts.rename(parts.with_name(f'{parts.name}.0123.joining'))
     predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
-    assert files(tmp_path) == files(whole) and not (tmp_path / '.shards').exists()
+    assert files(tmp_path) == files(whole) and not (tmp_path / '.results').exists()
 
 
 def test_shards_of_another_run_are_not_joined(folder, whole, tmp_path):
@@ -198,6 +202,11 @@ def test_other_tools_get_what_is_drawn(folder, tmp_path):
     assert {each.name for _, each in found.annotations()} == {'box', 'cup'}
 
 
+def drawn_rows(path, records):
+    image = dict(id=1, file_name=path.name, width=64, height=48)
+    return lambda: [dict(path=str(path), image=image, records={'': []}, drawn={'': records})]
+
+
 @pytest.mark.parametrize('to', ['coco', 'yolo', 'labelstudio', 'cvat'])
 def test_objects_whose_mask_is_empty_are_written_as_boxes(tmp_path, to):
     """As many are where a network has hardly learned."""
@@ -208,9 +217,8 @@ def test_objects_whose_mask_is_empty_are_written_as_boxes(tmp_path, to):
     masks[1, 10:20, 10:30] = True
     found = {'boxes': np.array([[2, 3, 22, 13], [10, 10, 30, 20]], np.float32), 'scores': np.full(2, 0.9),
              'labels': np.zeros(2, int), 'masks': masks}  # fmt: skip
-    part.records.extend(coco_records(description, found, 1, 0.0, [1]))
-    images = {tmp_path / 'a.png': dict(file_name='a.png', width=64, height=48)}
-    assert write_pre_annotations(to, part, images, tmp_path / 'out', None, copy=True)
+    rows = drawn_rows(tmp_path / 'a.png', coco_records(description, found, 1, 0.0, [1]))
+    assert write_pre_annotations(to, part, rows, tmp_path / 'out', copy=True)
     if to == 'labelstudio':
         (task,) = json.loads((tmp_path / 'out/tasks.json').read_text())
         assert {each['type'] for each in task['predictions'][0]['result']} == {'rectanglelabels', 'brushlabels'}
@@ -230,9 +238,8 @@ def test_keypoints_that_are_drawn_are_written(tmp_path, scores):
     part = CocoResults('', SimpleNamespace(kind='pose'), description, {tmp_path / 'a.png': 1}, [1])
     points = np.array([[[5, 5], [20, 8], [12, 30]]], np.float32)
     found = {'keypoints': points, 'keypoint_scores': np.array([scores], np.float32), 'scores': np.array([0.5])}
-    part.records.extend(coco_records(description, found, 1, 0.0, [1]))
-    images = {tmp_path / 'a.png': dict(file_name='a.png', width=64, height=48)}
-    assert write_pre_annotations('coco', part, images, tmp_path / 'out', None, copy=True)
+    rows = drawn_rows(tmp_path / 'a.png', coco_records(description, found, 1, 0.0, [1]))
+    assert write_pre_annotations('coco', part, rows, tmp_path / 'out', copy=True)
     ((_, own),) = annotations.read(tmp_path / 'out').annotations()
     (drawn,) = drawing_of(description, found).objects
     assert [seen > 0 for seen in own.keypoints[2::3]] == drawn.shown.tolist()
@@ -334,17 +341,78 @@ def test_what_is_for_images_or_for_videos_alone(folder, tmp_path, network, input
         commands.main(['predict', str(folder / network), str(folder / inputs), *words, '--out-dir', str(tmp_path)])
 
 
-def test_an_interrupt_leaves_the_results_until_then(folder, tmp_path, monkeypatch):
+def stop_after(monkeypatch, count, error=KeyboardInterrupt):
     from icconv_mm.runner import predict as module
 
     def until(*given):
-        yield from itertools.islice(ahead(*given), 3)
-        raise KeyboardInterrupt
+        yield from itertools.islice(ahead(*given), count)
+        raise error
 
     ahead = module._ahead
     monkeypatch.setattr(module, '_ahead', until)
+
+
+def test_an_interrupt_leaves_the_results_until_then(folder, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 3)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         predict(folder, tmp_path, '--to', 'coco')
     images = json.loads((tmp_path / 'images.boxes.json').read_text())['images']
     assert [each['file_name'] for each in images] == ['0.png', '1.png', '2.png']
     assert not (tmp_path / 'coco.boxes').exists()
+
+
+@pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'full')])
+@pytest.mark.parametrize('words', [(), ('--to', 'coco'), ('--shard', '1/1')])
+def test_a_run_goes_on_where_it_was_ended(folder, whole, tmp_path, monkeypatch, error, words):
+    """The images that are there are not predicted again, and all files are those of one go."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3, error)
+        with pytest.raises((KeyboardInterrupt, SystemExit, OSError)):
+            predict(folder, tmp_path, *words)
+    (lines,) = tmp_path.rglob('*.jsonl')
+    with open(lines, 'a') as file:
+        file.write('{"number": 3, "path"')  # a line that was cut
+    asked = []
+    with monkeypatch.context() as patch:
+        known = ExportedPredictor.try_predict
+        patch.setattr(ExportedPredictor, 'try_predict', lambda own, paths, *_: known(own, asked.append(paths) or paths))
+        predict(folder, tmp_path, *words, '--resume')
+    assert [path.name for path in asked[0]] == [f'{number}.png' for number in range(3, COUNT)]
+    assert files(tmp_path) == files(whole) and not (tmp_path / '.results').exists()
+    assert sorted(path.name for path in (tmp_path / 'vis').iterdir()) == [f'{number}.png' for number in range(COUNT)]
+
+
+def test_other_settings_and_changed_images_begin_anew(folder, tmp_path, monkeypatch):
+    images = tmp_path / 'images'
+    shutil.copytree(folder / 'images', images)
+    words = ['predict', str(folder / 'network.onnx'), str(images), '--out-dir', str(tmp_path / 'out'), '--no-draw']
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            commands.main(words)
+    cv2.imwrite(str(images / '0.png'), np.zeros((24, 32, 3), np.uint8))
+    asked = []
+    with monkeypatch.context() as patch:
+        known = ExportedPredictor.try_predict
+        patch.setattr(ExportedPredictor, 'try_predict', lambda own, paths, *_: known(own, asked.append(paths) or paths))
+        commands.main([*words, '--resume', '--json-score-thr', '0.5'])
+        commands.main([*words, '--resume'])
+    assert len(asked[0]) == COUNT and [path.name for path in asked[1]] == ['0.png', '3.png', '4.png', '5.png', '6.png']
+    (first, *_) = json.loads((tmp_path / 'out/images.boxes.json').read_text())['images']
+    assert (first['width'], first['height']) == (32, 24)
+
+
+def test_sigterm_ends_as_ctrl_c_does(folder, tmp_path):
+    """What is predicted until then is there."""
+    code = (
+        'import os, signal, sys; from icconv_mm import commands; from icconv_mm.runner import predict as module\n'
+        'known = module._ImageRun._row\n'
+        'def row(self, path, sample):\n'
+        "    if path.name == '3.png': os.kill(os.getpid(), signal.SIGTERM)\n"
+        '    return known(self, path, sample)\n'
+        'module._ImageRun._row = row; commands.main(sys.argv[1:])'
+    )
+    words = ['predict', str(folder / 'network.onnx'), str(folder / 'images'), '--out-dir', str(tmp_path), '--no-draw']
+    ended = subprocess.run([sys.executable, '-c', code, *words], capture_output=True, text=True)
+    assert ended.returncode == 130 and 'Traceback' not in ended.stderr
+    assert len(json.loads((tmp_path / 'images.boxes.json').read_text())['images']) == 3

@@ -78,13 +78,22 @@ def test_files_of_two_runs_are_never_read_together(tmp_path, monkeypatch, limit)
 
 
 def test_a_full_disk_leaves_the_former_pair(tmp_path, monkeypatch):
-    task = {'classes': ['a'], 'kind': 'detection'}
-    write_results(tmp_path, '', [{'image_id': 1}], [{'id': 1}], task)
+    def rows(number):
+        image = {'id': number, 'width': 8, 'height': 8}
+        return lambda: [{'path': f'{number}.png', 'image': image, 'records': {'': [{'image_id': number}]}}]
+
+    task = {'': {'classes': ['a'], 'kind': 'detection'}}
+    write_results(tmp_path, task, rows(1))
     with monkeypatch.context() as patch, pytest.raises(OSError, match='full'):
         patch.setattr(os, 'fsync', fail)
-        write_results(tmp_path, '', [{'image_id': 2}], [{'id': 2}], task)
+        write_results(tmp_path, task, rows(2))
     assert json.loads((tmp_path / 'predictions.json').read_text()) == [{'image_id': 1}]
-    assert json.loads((tmp_path / 'images.json').read_text())['images'] == [{'id': 1}]
+    listed = json.loads((tmp_path / 'images.json').read_text())
+    assert listed == {
+        'images': [{'id': 1, 'width': 8, 'height': 8, 'file_name': '1.png'}],
+        'annotations': [],
+        'categories': [{'id': 1, 'name': 'a'}],
+    }
 
 
 def test_leftovers_of_killed_processes_are_removed_and_those_of_running_ones_stay(tmp_path):

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from described import RULE, described, random_image
+from shown_cases import CASES
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits, web
 from icconv_mm_runtime.images import Sample, arrays_of, preprocess
@@ -398,6 +399,21 @@ def test_npm_fetches_the_package_once(tmp_path, monkeypatch):
     monkeypatch.setenv('ICCONV_MM_CACHE', str(tmp_path / 'other'))
     with pytest.raises(RuntimeInputError, match=r'npm pack onnxruntime-web@.*: npm error: offline'):
         web.package()
+
+
+def test_the_page_shows_what_python_shows(network, tmp_path):
+    """The table of cases that the rule of Python is tested with."""
+    web.write_page(network, tmp_path)
+    with opened(tmp_path) as page:
+        for scores, labels, thresholds, score_thr, places in CASES:
+            objects = [{'score': float(np.float32(score))} for score in scores]
+            for each, label in zip(objects, labels or ()):
+                each['label'] = label
+            found = {'people' if labels is None else 'objects': objects}
+            task = {'classes': ['a', 'b']} | ({} if thresholds is None else {'thresholds': thresholds})
+            page.run(f'chosen = {json.dumps(score_thr)}')
+            items = page.run(f'itemsOf({json.dumps(task)}, {json.dumps(found)}).map((item) => item.score)')
+            assert items == [objects[place]['score'] for place in places]
 
 
 def test_each_class_is_shown_from_its_threshold(network, tmp_path):

@@ -28,16 +28,18 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def found(network, image):
-    return icconv_mm.load(network)(image)
+    return icconv_mm.load(network)(image, score_thr=0)
 
 
 def test_a_result_has_the_arrays_of_each_task(found):
-    assert (found.path, found.image.shape, found.names) == ('array', (48, 64, 3), ('ball', 'box', 'cup'))
+    assert (found.path, found.image.shape, found.classes) == ('array', (48, 64, 3), ('ball', 'box', 'cup'))
+    assert found.names == tuple(found.classes[label] for label in found.labels)
     shapes = {name: getattr(found, name).shape for name in ('boxes', 'scores', 'labels', 'masks', 'seg_map', 'probs')}
     assert shapes == dict(boxes=(3, 4), scores=(3,), labels=(3,), masks=(3, 48, 64), seg_map=(48, 64), probs=(3,))
     assert found.keypoints.shape == (3, 2, 3) and found.keypoint_names == ('nose', 'tail')
-    np.testing.assert_array_equal(found.keypoints[..., 2], found.tasks['pose']['keypoint_scores'])
-    np.testing.assert_array_equal(found.boxes, found.tasks['masks']['boxes'])
+    for task, name, values in (('pose', 'keypoint_scores', found.keypoints[..., 2]), ('masks', 'boxes', found.boxes)):
+        best_first = np.argsort(-found.tasks[task]['scores'], kind='stable')
+        np.testing.assert_array_equal(values, found.tasks[task][name][best_first])
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_an_image_is_drawn_with_what_scores_enough(found, image):
 def test_records_of_coco(found):
     records = found.one('boxes').to_coco(7, [3, 5, 9])
     assert [record['category_id'] for record in records] == [3, 5, 9] and {each['image_id'] for each in records} == {7}
-    x1, y1, x2, y2 = found.boxes[0]
+    x1, y1, x2, y2 = found.tasks['boxes']['boxes'][0]
     np.testing.assert_allclose(records[0]['bbox'], [x1, y1, x2 - x1, y2 - y1], atol=1e-3)
     assert len(found.to_coco()) > len(records)
 
@@ -110,7 +112,7 @@ def test_detections_of_supervision(found):
     assert isinstance(detections, supervision.Detections) and len(detections) == 3
     np.testing.assert_array_equal(detections.xyxy, found.boxes)
     np.testing.assert_array_equal(detections.mask, found.masks)
-    assert list(detections['class_name']) == [found.names[label] for label in detections.class_id]
+    assert list(detections['class_name']) == [found.classes[label] for label in detections.class_id]
     with pytest.raises(ArgumentError, match='a network for semantic has no boxes'):
         found.one('map').to_supervision()
 
@@ -161,6 +163,28 @@ def test_a_result_of_boxes_and_people_has_those_of_the_boxes(image):
     people = dict(keypoints=np.zeros((1, 2, 2)), keypoint_scores=np.ones((1, 2)), scores=np.ones(1))
     boxes = dict(boxes=np.zeros((2, 4)), scores=np.zeros(2), labels=np.zeros(2, int))
     described = {'people': dict(kind='pose', classes=['person']), 'things': dict(kind='detection', classes=['a'])}
-    result = Result('array', image, {'people': people, 'things': boxes}, described)
-    assert len(result.scores) == 2 and result.names == ('a',) and len(result.keypoints) == 1
+    result = Result('array', image, {'people': people, 'things': boxes}, described, score_thr=0)
+    assert len(result.scores) == 2 and result.names == ('a', 'a') and len(result.keypoints) == 1
     assert len(result.one('people').scores) == 1
+
+
+def test_a_result_has_the_objects_from_the_threshold_up(network, image):
+    """Those of each class by default, of all with 0; COCO results have all."""
+    scores = np.float32([0.9, 0.6, 0.4, 0.2])
+    boxes = dict(boxes=np.arange(16.0).reshape(4, 4), scores=scores, labels=np.int64([0, 1, 7, 1]))
+    task = {'': dict(kind='detection', classes=['a', 'b'], thresholds=[0.95, 0.5])}
+    counted = {}
+    for score_thr in (None, 0, 0.5):
+        result = Result('array', image, {'': boxes}, task, score_thr)
+        counted[score_thr] = list(zip(result.boxes[:, 0].tolist(), result.scores.tolist(), result.names, strict=True))
+        assert len(result.to_coco()) == 4 and len(result.tasks['']['scores']) == 4
+    every = list(zip([0, 4, 8, 12], scores.tolist(), ['a', 'b', '7', 'b']))
+    assert counted == {None: every[1:3], 0: every, 0.5: every[:2]}
+    model = icconv_mm.load(network)
+    assert (
+        len(model(image, score_thr=1).scores) == 0 < len(model(image).scores) <= len(model(image, score_thr=0).scores)
+    )
+    assert model(image).plot().shape == image.shape
+    for wrong in (-0.1, 1.1, 'a'):
+        with pytest.raises(ArgumentError, match='score_thr: expected a score from 0 to 1'):
+            model(image, score_thr=wrong)

@@ -73,7 +73,7 @@ def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, work
     monkeypatch.setattr(module, 'Predictor', Drawing)
     monkeypatch.setattr(module, 'results_of', lambda *_: [results])
     with pytest.raises(module.FailedImagesError, match=r'1 of 3 images failed.*\n.*b\.png: too thin'):
-        module.infer('', '', str(tmp_path), str(tmp_path / 'out'), workers=workers)
+        module.infer(None, 'net.pth', str(tmp_path), str(tmp_path / 'out'), workers=workers)
     assert sorted(path.name for path in (tmp_path / 'out' / 'vis').iterdir()) == ['a.png', 'c.png']
     assert '"id": 2' not in (tmp_path / 'out' / 'images.json').read_text()
 

@@ -19,7 +19,8 @@ from icconv_mm.runner import report
 from icconv_mm.runner.config import as_run
 from icconv_mm.runner.train import train
 from icconv_mm.tasks.adapter import TaskAdapter
-from icconv_mm_runtime.drawing import DEFAULT_SCORE, drawing_of
+from icconv_mm_runtime.drawing import drawing_of
+from icconv_mm_runtime.thresholds import DEFAULT_SCORE
 from icconv_workshop import browser as driver
 
 HOSTILE = '<script>document.title=1</script>'

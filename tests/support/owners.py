@@ -1,12 +1,15 @@
 """Finds who uses a function in a tree of modules, whatever name an import gives it."""
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 WRITES = 'open(w)'  # a call of `open` in a mode that writes, of a path's method as well
+SHOWS = 'compare(score, threshold)'
 _WRITING = set('wax+')
+_LEAST = re.compile(r'thr|least', re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -70,12 +73,21 @@ def uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield known[node.id], node.lineno
         elif isinstance(node, ast.Call) and _writes(node):
             yield WRITES, node.lineno
+        elif isinstance(node, ast.Compare) and _selects(node):
+            yield SHOWS, node.lineno
 
 
 def _dotted(node: ast.expr, known: dict[str, str]) -> str:
     if isinstance(node, ast.Attribute):
         return f'{_dotted(node.value, known)}.{node.attr}'
     return known.get(node.id, node.id) if isinstance(node, ast.Name) else '?'
+
+
+def _selects(comparison: ast.Compare) -> bool:
+    """Returns whether scores are compared with a threshold."""
+    text = ast.unparse(comparison)
+    is_order = isinstance(comparison.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE))
+    return is_order and 'score' in text.lower() and bool(_LEAST.search(text))
 
 
 def _writes(call: ast.Call) -> bool:

@@ -18,8 +18,9 @@ from icconv_mm.errors import naming
 from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
-from icconv_mm_runtime.drawing import KEYPOINT_SCORE, Drawing, drawing_of
+from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.thresholds import KEYPOINT_SCORE
 
 SCALES = (2, 1, 0.5)  # scales of the published multi-scale test
 

@@ -1,0 +1,46 @@
+"""One rule decides what is shown, in drawings, results and annotations."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from shown_cases import CASES
+
+from icconv_mm_runtime.coco import coco_records
+from icconv_mm_runtime.drawing import drawing_of
+from icconv_mm_runtime.thresholds import shown, threshold_of
+
+
+def given(scores, labels, thresholds):
+    task = {'kind': 'pose' if labels is None else 'detection', 'classes': ['a', 'b']}
+    found = {'scores': np.float32(scores)}
+    if labels is None:
+        found |= {'keypoints': np.zeros((len(scores), 1, 2)), 'keypoint_scores': np.ones((len(scores), 1))}
+    else:
+        found |= {'labels': np.int64(labels), 'boxes': np.zeros((len(scores), 4), np.float32)}
+    return task | ({} if thresholds is None else {'thresholds': thresholds}), found
+
+
+@pytest.mark.parametrize(('scores', 'labels', 'thresholds', 'score_thr', 'places'), CASES)
+def test_what_is_shown(scores, labels, thresholds, score_thr, places):
+    task, found = given(scores, labels, thresholds)
+    assert shown(task, found, score_thr).tolist() == places
+    assert len(drawing_of(task, found, score_thr).objects) == len(places)
+    if score_thr is not None:
+        assert len(coco_records(task, found, 1, score_thr)) == len(places)
+
+
+def test_the_best_comes_first():
+    order = shown({}, {'scores': np.float32([0.5, 0.9, 0.5]), 'labels': np.int64([0, 0, 0])})
+    assert order.tolist() == [1, 0, 2]
+
+
+def test_the_threshold_of_a_class():
+    assert [threshold_of({'thresholds': [0.5, None]}, label) for label in range(3)] == [0.5, 0.3, 0.3]
+    assert threshold_of({'thresholds': [0.5]}, 0, 0.0) == 0.0
+
+
+def test_the_rule_imports_without_opencv():
+    code = 'import sys; sys.modules["cv2"] = None; import icconv_mm_runtime.thresholds, icconv_mm_runtime.finite'
+    subprocess.run([sys.executable, '-c', code], check=True)
