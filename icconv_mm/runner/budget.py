@@ -23,6 +23,7 @@ from icconv_mm.checkpoints.metadata import meta_of
 from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError
 from icconv_mm.files import write_json
+from icconv_mm.hooks.lengths import scale_running
 from icconv_mm.hooks.schedules import checked_schedulers, replay, stretch
 from icconv_mm.hooks.workers import end_workers
 from icconv_mm.runner.config import TaskRun, set_length
@@ -386,8 +387,7 @@ class BudgetHook(Hook):
         unit = 'epochs' if self.costs.steps else 'iterations'
         runner.logger.info(f'{self.costs.step:.2g} s a step: the training ends after {length} {unit} instead')
         for hook in runner.hooks:
-            if hasattr(hook, 'switch_epoch'):  # mmdet's PipelineSwitchHook
-                hook.switch_epoch = round(ratio * hook.switch_epoch)
+            scale_running(hook, ratio, done, length)
         if length > done and self.schedulers and not _depends_on_metrics(runner.param_schedulers):
             for scheduler in walk_dicts(self.schedulers):
                 stretch(scheduler, kind_of(scheduler), ratio)

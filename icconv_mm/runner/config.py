@@ -228,11 +228,13 @@ def move_data(cfg: Config, root: str) -> None:
 def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = None) -> None:
     """Sets the number of epochs or iterations and scales everything that is counted in them.
 
-    That is where schedulers begin, end and step, warm-up included, where pipelines switch, and the validation interval.
+    That is where schedulers begin, end and step, warm-up included, and what :mod:`icconv_mm.hooks.lengths` lists; a
+    note names options of other hooks that may count them, too.
 
     Raises:
         ArgumentError: The number is less than 1, or the config counts in the other unit.
     """
+    from icconv_mm.hooks.lengths import scale_counts
     from icconv_mm.hooks.schedules import stretch  # imports mmengine's runner, which the help of a tool does not need
 
     name, given, key = ('epochs', epochs, 'max_epochs') if iters is None else ('iters', iters, 'max_iters')
@@ -247,14 +249,17 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
         other = 'iters' if name == 'epochs' else 'epochs'
         raise ArgumentError(name, f'{cfg.filename} counts its training in {other}: give --{other}')
     ratio = given / former
+    if given == former:
+        return
+    unknown = scale_counts(cfg, ratio)
     cfg.train_cfg[key] = given
     if (interval := cfg.train_cfg.get('val_interval', 1)) > 1:
-        cfg.train_cfg.val_interval = min(max(round(ratio * interval), 1), given)
+        cfg.train_cfg.val_interval = min(interval, given)
     for scheduler in walk_dicts(cfg.get('param_scheduler')):
         stretch(scheduler, kind_of(scheduler), ratio)
-    for hook in cfg.get('custom_hooks') or ():
-        if 'switch_epoch' in hook:  # mmdet's PipelineSwitchHook
-            hook['switch_epoch'] = round(ratio * hook['switch_epoch'])
+    if unknown:
+        what = f'may count the {name} of a training of {former}, and stay as they are'
+        print_log(f'{", ".join(unknown)} {what}: --cfg-options changes them', 'current')
 
 
 def _first_paragraph(error: Exception) -> str:

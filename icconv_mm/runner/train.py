@@ -27,6 +27,7 @@ from icconv_mm.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, wa
 from icconv_mm.hooks.progress import ProgressBarHook
 from icconv_mm.hooks.randomness import ResumableRandomnessHook
 from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
+from icconv_mm.hooks.unsaved_state import UnsavedStateHook
 from icconv_mm.hooks.workers import WorkersHook
 from icconv_mm.runner.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
 from icconv_mm.runner.config import TaskRun, as_run
@@ -250,7 +251,7 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
     if cfg.get('train_cfg'):
         if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
             hooks.append(ResumableRandomnessHook())
-        hooks += [ScheduleHook(resume, checkpoint), UnmeasuredHook()]
+        hooks += [ScheduleHook(resume, checkpoint), UnmeasuredHook(), UnsavedStateHook(resume)]
     for hook in hooks:
         runner.register_hook(hook)
     return runner
@@ -258,7 +259,10 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
 
 def _is_for_users(record: logging.LogRecord) -> bool:
     """Returns whether a message is not one of those that mmengine writes to authors of libraries in every run."""
-    known = '"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'The prefix is not set in metric class'
+    known = (
+        *('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'The prefix is not set in metric class'),
+        'Resumed iteration number is not divisible',  # UnsavedStateHook has the gradients, or says so
+    )
     return not record.getMessage().startswith(known)
 
 
