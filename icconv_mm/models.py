@@ -19,7 +19,6 @@ from icconv_mm.backbones.wrapper import ICBackbone
 from icconv_mm.compat import init_weights
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers.convert import check_choice
-from icconv_mm.layers.memory_format import converted
 from icconv_mm.patterns.supernet import LayerFilter
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
 from icconv_mm.versions import command_of
@@ -171,7 +170,7 @@ class ImageClassifier(nn.Module):
             raise InputError(f'indices must be stages, 0 to {stages[-1]}, got {wrong[0]}')
         taken = sorted({stages[each] for each in indices})
         last = taken[-1] if stop_early and taken else stages[-1]
-        *maps, x = self.backbone.maps(converted(x, self.backbone), {*taken, last})
+        *maps, x = self.backbone.maps(x, {*taken, last})
         maps += [x] if last in taken else []
         return maps if intermediates_only else (x, maps)
 

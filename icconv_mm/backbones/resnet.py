@@ -21,7 +21,7 @@ from icconv_mm.backbones.checkpoint_keys import as_part, keep_backbone_keys
 from icconv_mm.compat import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
 from icconv_mm.errors import InputError, InputTypeError, naming
 from icconv_mm.layers.fast_eval import Shortcut, convolve, norm_relu, set_norms_eval
-from icconv_mm.layers.memory_format import set_memory_format
+from icconv_mm.layers.memory_format import entering, leaving, set_memory_format
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
 
 # defaults of each stage
@@ -100,8 +100,8 @@ class ResNet(BaseModule):
         width_per_group: ``base_width`` by mmpretrain's name.
         output_stride: 32, 16 or 8, for dense prediction: dilates the last stages instead of striding them. Use it
             instead of ``strides`` and ``dilations``.
-        memory_format: Memory format of the maps: 'auto' (channels_last on the CPU), 'channels_last' or
-            'preserve', see :func:`icconv_mm.layers.set_memory_format`.
+        memory_format: Memory format of the maps inside: 'auto' (channels_last on the CPU), 'channels_last' or
+            'preserve', see :func:`icconv_mm.layers.set_memory_format`. They leave in the format of the image.
         pretrained: A checkpoint (deprecated; use ``init_cfg``).
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load unchanged.
@@ -125,6 +125,7 @@ class ResNet(BaseModule):
         101: (Bottleneck, (3, 4, 23, 3)),
         152: (Bottleneck, (3, 8, 36, 3)),
     }
+    enters_and_leaves = True  # maps(): see icconv_mm.layers.memory_format
     stem_stride = 4  # pixels of the image per pixel of the first stage's input, along each axis
     norm1 = norm_property(1)
 
@@ -405,12 +406,13 @@ class ResNet(BaseModule):
 
     def maps(self, x: Tensor, stages: Collection[int]) -> tuple[Tensor, ...]:
         """``[N, in_channels, H, W]`` -> the feature maps of some stages; later stages do not run."""
-        x = self.stem_forward(x)
+        given = x
+        x = self.stem_forward(entering(x, self))
         outputs = []
         for stage in range(max(stages) + 1):
             x = getattr(self, f'layer{stage + 1}')(x)
             if stage in stages:
-                outputs.append(x)
+                outputs.append(leaving(x, given))
         return tuple(outputs)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

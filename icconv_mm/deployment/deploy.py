@@ -23,7 +23,7 @@ from icconv_mm.deployment.chains import (
 from icconv_mm.layers import ICConv2d, ICConv2dReLU, PyConv2d, PyConv2dReLU
 from icconv_mm.layers.convert import convert_all
 from icconv_mm.layers.fast_eval import is_packed, packed_conv2d, packed_conv2d_add_relu_, packs
-from icconv_mm.layers.memory_format import give_contiguous_maps, with_contiguous_maps
+from icconv_mm.layers.memory_format import computes_in_channels_last, leaving
 from icconv_mm.layers.settings import layer_like
 
 
@@ -48,9 +48,9 @@ class PackedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
         if is_packed(input, self):
-            return packed_conv2d(input, self, self.relu)
+            return leaving(packed_conv2d(input, self, self.relu), input)
         y = super().forward(input)
-        return F.relu(y) if self.relu else y
+        return leaving(F.relu(y) if self.relu else y, input)
 
     def add_relu(self, x: Tensor, z: Tensor, overwrite: bool = False) -> Tensor:
         """``relu(self(x) + z)``.
@@ -134,7 +134,7 @@ def deploy(model: nn.Module) -> nn.Module:
     model.requires_grad_(False)
     norms = relus = 0
     untraced = Counter()
-    kept, apart = with_contiguous_maps(model), taken_apart(model)
+    apart = taken_apart(model)
     for module in list(model.modules()):
         if getattr(module, 'with_cp', False):  # recomputation would hide a block's code from tracing
             module.with_cp = False
@@ -144,15 +144,14 @@ def deploy(model: nn.Module) -> nn.Module:
             untraced[type(module).__name__] += 1
         for chain in chains or []:
             norms += chain.norm is not None
-            relus += _shorten(module, chain, may_pack=module not in kept)
+            relus += _shorten(module, chain)
     if norms + relus == 0:
         warnings.warn(f'deploy: {type(model).__name__} has no norm to fold and no ReLU to fuse', stacklevel=2)
     kinds = ', '.join(f'{count} {kind}' for kind, count in untraced.most_common())
     left = f', {untraced.total()} modules left as they are, whose code cannot be traced: {kinds}' if untraced else ''
     _log.info('deploy: %s: %d norms folded, %d ReLUs fused%s', type(model).__name__, norms, relus, left)
-    # plain convolutions without ReLU: those that are called, and may return channels_last maps
-    kept = with_contiguous_maps(model)
-    kept |= {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
+    # plain convolutions without ReLU: those that are called
+    kept = {level for module in model.modules() if isinstance(module, PyConv2d) for level in module.pyconv_levels}
     convs = [(name, conv) for name, conv in model.named_modules() if name and conv not in kept and _is_packable(conv)]
     convert_all(model, convs, lambda conv, kind: kind.of(conv), [PackedConv2d] * len(convs))
     _lay_out(model)
@@ -164,22 +163,23 @@ def _is_packable(conv: nn.Module) -> bool:
 
 
 def _lay_out(model: nn.Module) -> None:
-    """Converts filters to the format of the kernels. Unknown layers may view theirs in another shape, and keep them."""
+    """Converts filters to the format of the kernels, where maps are: elsewhere torch would return channels_last maps.
+
+    Unknown layers may view their filters in another shape, and keep them.
+    """
     kinds = *FOLDABLE, ICConv2dReLU, PackedConv2d, PackedConv2dReLU
-    kept = with_contiguous_maps(model)
-    for module in model.modules():
-        if type(module) in kinds and type(module) is not PyConv2d and module not in kept:
+    for module in computes_in_channels_last(model):
+        if type(module) in kinds and type(module) is not PyConv2d:
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
-    give_contiguous_maps(model)  # outputs of such convolutions are channels_last
 
 
-def _shorten(container: nn.Module, chain: Chain, may_pack: bool) -> bool:
+def _shorten(container: nn.Module, chain: Chain) -> bool:
     """Replaces a chain by one convolution; returns whether a ReLU was fused."""
     conv = container.get_submodule(chain.conv)
     if chain.norm is not None:
         conv = fold_norm(conv, container.get_submodule(chain.norm))
         _put(container, chain.norm, Folded())
-    relu = _RELU.get(PackedConv2d if may_pack and _is_packable(conv) else type(conv))
+    relu = _RELU.get(PackedConv2d if _is_packable(conv) else type(conv))
     fuses = chain.relu is not None and relu is not None
     if fuses:
         conv = relu.of(conv)

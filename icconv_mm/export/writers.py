@@ -147,10 +147,11 @@ def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModu
 
 
 def _use_contiguous_maps(graph: torch.fx.Graph) -> None:
-    """Removes the conversions to channels_last, and what relies on them."""
+    """Removes the conversions to channels_last and back, and what relies on them."""
     aten = torch.ops.aten
+    formats = torch.channels_last, torch.contiguous_format
     for node in graph.nodes:
-        if node.target is aten.clone.default and node.kwargs.get('memory_format') is torch.channels_last:
+        if node.target is aten.clone.default and node.kwargs.get('memory_format') in formats:
             node.replace_all_uses_with(node.args[0])
         elif node.target is aten.view.default:  # some are of permuted maps: views in channels_last alone
             node.target = aten.reshape.default

@@ -73,7 +73,9 @@ def test_weights_are_channels_last():
     deployed = checked(ICResNet(50, 'geometric_d4', base_channels=16), torch.randn(1, 3, 64, 64))
     weights = [p for p in deployed.parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
     assert weights and all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
-    outputs = deployed(torch.randn(1, 3, 64, 64))
+    x = torch.randn(1, 3, 64, 64)
+    assert all(out.is_contiguous() for out in deployed(x))
+    outputs = deployed(x.contiguous(memory_format=torch.channels_last))
     assert all(out.is_contiguous(memory_format=torch.channels_last) for out in outputs)
 
 

@@ -1,14 +1,18 @@
-"""Networks that compute in channels_last: equal results, and operators that read memory get it contiguous."""
+"""Networks that compute in channels_last: equal results, and maps that leave in the format of the image."""
 
 import copy
+import ctypes
 import pickle
 
 import pytest
 import torch
 from torch import nn
 
+from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 from icconv_mm.layers import set_memory_format
+from icconv_mm.layers.memory_format import leaving
+from icconv_mm.ops.tensors import memory_format
 
 CL = torch.channels_last
 
@@ -32,12 +36,23 @@ def is_channels_last(x):
     return x.is_contiguous(memory_format=CL) and not x.is_contiguous()
 
 
+def formats_inside(net):
+    """A list that gets the format of each stage's output in the calls to come."""
+    formats = []
+    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        stage.register_forward_hook(lambda module, args, x: formats.append(memory_format(x)))
+    return formats
+
+
 @pytest.mark.parametrize('kind', [ResNet, ICResNet, PyConvResNet])
-def test_maps_are_channels_last_and_equal(kind):
-    x = torch.randn(2, 3, 64, 96)
+@pytest.mark.parametrize('given', [torch.contiguous_format, CL], ids=str)
+def test_maps_are_equal_and_leave_as_the_image_came(kind, given):
+    x = torch.randn(2, 3, 64, 96).contiguous(memory_format=given)
     auto, preserved = (smooth(small(memory_format, kind)).eval() for memory_format in ('auto', 'preserve'))
+    inside = formats_inside(auto)
     levels, expected = auto(x), preserved(x=x)
-    assert all(map(is_channels_last, levels)) and all(level.is_contiguous() for level in expected)
+    assert inside == [CL] * 4
+    assert all(level.is_contiguous(memory_format=given) for level in (*levels, *expected))
     torch.testing.assert_close(levels, expected, rtol=1e-4, atol=1e-4)
     for outputs in (levels, expected):
         sum(level.square().mean() for level in outputs).backward()
@@ -82,17 +97,20 @@ def test_auto_leaves_alone_what_gains_nothing():
     assert all(level.is_contiguous() for level in small('auto').double().eval()(x))
     on_meta = small('auto').to('meta').eval()(torch.empty(1, 3, 32, 32, device='meta'))
     assert all(level.is_contiguous() for level in on_meta)
-    identity = nn.Identity()
-    set_memory_format(identity, 'channels_last')
-    assert is_channels_last(identity(torch.empty(1, 3, 64, 64, device='meta')))
+    other = nn.Sequential(nn.Identity())
+    set_memory_format(other, 'channels_last')
+    inside = []
+    other[0].register_forward_hook(lambda module, args, output: inside.append(is_channels_last(output)))
+    assert other(torch.empty(1, 3, 64, 64, device='meta')).is_contiguous() and inside == [True]
 
 
 @pytest.mark.parametrize('memory_format', ['auto', 'channels_last'])
 def test_narrow_networks_stay_as_they_come(memory_format):
     """torch's gradients of strided 1x1 convolutions of a few channels_last channels overwrite memory on CPUs."""
-    x = torch.randn(1, 3, 64, 64)
-    assert all(level.is_contiguous() for level in small(memory_format, base_channels=8)(x))
-    assert all(map(is_channels_last, small(memory_format, PyConvResNet, base_channels=8)(x)))  # these pool instead
+    for kind, expected in ((ICResNet, torch.contiguous_format), (PyConvResNet, CL)):  # the latter pool instead
+        inside = formats_inside(net := small(memory_format, kind, base_channels=8))
+        net(torch.randn(1, 3, 64, 64))
+        assert inside == [expected] * 4
 
 
 def test_a_misspelt_format_names_those_there_are():
@@ -104,12 +122,12 @@ def test_copies_and_pickles():
     net, x = small('auto').eval(), torch.randn(1, 3, 64, 64)
     expected = net(x)
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        inside = formats_inside(other)
         torch.testing.assert_close(other(x), expected)
-        assert all(map(is_channels_last, other(x)))
+        assert inside == [CL] * 4 and all(level.is_contiguous() for level in other(x))
 
 
-@pytest.mark.parametrize('after', [False, True])
-def test_operators_of_mmcv_get_contiguous_maps(after):
+def test_layers_of_mmcv_inside_get_contiguous_maps():
     """RoIAlign and modulated deformable convolution of mmcv 2.1 read NCHW memory, whatever the strides say."""
     ops = pytest.importorskip('mmcv.ops')
 
@@ -123,16 +141,12 @@ def test_operators_of_mmcv_get_contiguous_maps(after):
         def forward(self, x):
             return self.pool[0](x, x.new_tensor([[0, 1.0, 2, 12, 15]])), self.deformed(x)
 
-    if after:  # of a network that computes in channels_last
-        set_memory_format(nn.Identity(), 'auto')
-        model = Model()
-    else:  # as a part of it
-        model = Model()
-        set_memory_format(model, 'channels_last')
-    x = torch.randn(1, 8, 20, 24)
-    expected = model(x.contiguous())
+    model, x = Model(), torch.randn(1, 8, 20, 24)
+    expected = model(x)
+    set_memory_format(model, 'channels_last')
     copied = copy.deepcopy(model)
     for each in (model, copied):
+        torch.testing.assert_close(each(x), expected)
         torch.testing.assert_close(each(x.contiguous(memory_format=CL)), expected)
 
 
@@ -149,3 +163,75 @@ def test_a_stage_that_deforms(kind):
     # float64: places between pixels make much of rounding
     x = torch.randn(1, 3, 160, 160).double()  # mmcv's DCN takes no map that is smaller than its kernel
     torch.testing.assert_close(converted.eval()(x), preserved.eval()(x), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize('shape', [(2, 64, 40, 44), (1, 7, 5, 6), (3, 1, 5, 6), (1, 3, 1, 1), (0, 4, 5, 5)])
+def test_what_leaves_is_a_contiguous_copy(shape, dtype):
+    x, grad = (torch.randn(shape, dtype=dtype).contiguous(memory_format=CL) for _ in range(2))
+    x.requires_grad_()
+    for given in (torch.randn(1, 3, 8, 8), torch.randn(1, 3, 8, 16)[..., ::2]):
+        y = leaving(x, given)
+        assert y.is_contiguous() and torch.equal(y, x)
+        for incoming in (grad, grad.contiguous()):
+            (found,) = torch.autograd.grad(y, x, incoming, retain_graph=True)
+            assert torch.equal(found, grad)
+    assert leaving(x, torch.randn(1, 3, 8, 8).contiguous(memory_format=CL)) is x
+
+
+def test_second_gradients_of_what_leaves():
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+
+    def call(x):
+        return leaving(x.contiguous(memory_format=CL), torch.empty(1, 3, 8, 8)).square()
+
+    assert torch.autograd.gradcheck(call, x) and torch.autograd.gradgradcheck(call, x)
+
+
+# --- what others do with the maps, whenever and however they were made
+
+ROIS, TURNED = torch.tensor([[0.0, 3, 5, 50, 60]]), torch.tensor([[0.0, 30, 40, 40, 30, 0.5]])
+OFFSET, MASK, WEIGHT = torch.randn(1, 18, 8, 8), torch.rand(1, 9, 8, 8), torch.randn(4, 32, 3, 3)
+BOXES, POINTS = torch.rand(64, 5) * 50, torch.rand(1, 5, 2)
+
+
+def reads_memory(x):
+    """A compiled operator of somebody: the numbers as they lie in memory."""
+    numbers = (ctypes.c_float * x.numel()).from_address(x.data_ptr())
+    return torch.tensor(numbers[:]).view(x.shape)
+
+
+FOREIGN = {
+    'roi_align': lambda ops, x: ops.roi_align(x, ROIS, 7, 1 / 8, 2),
+    'roi_align_rotated': lambda ops, x: ops.roi_align_rotated(x, TURNED, (7, 7), 1 / 8, 2),
+    'deform_conv2d': lambda ops, x: ops.deform_conv2d(x, OFFSET, WEIGHT, 1, 1),
+    'modulated_deform_conv2d': lambda ops, x: ops.modulated_deform_conv2d(x, OFFSET, MASK, WEIGHT, None, 1, 1),
+    'rotated_feature_align': lambda ops, x: ops.rotated_feature_align(x, BOXES, 1 / 8),
+    'point_sample': lambda ops, x: ops.point_sample(x, POINTS),
+    'a layer of no module': lambda ops, x: ops.RoIAlign(7, 1 / 8, 2)(x, ROIS),
+    'view': lambda ops, x: x.view(1, -1),
+    'memory': lambda ops, x: reads_memory(x),
+}
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+@torch.no_grad()
+def test_operators_of_others_read_the_maps(name):
+    ops = pytest.importorskip('mmcv.ops')
+    net = small('auto', out_indices=(1,)).eval()
+    preserved, x = copy.deepcopy(net), torch.randn(1, 3, 64, 64)
+    preserved.memory_format = 'preserve'
+    expected = FOREIGN[name](ops, preserved(x)[0])
+    for each in (net, pickle.loads(pickle.dumps(net)), deploy(net)):
+        torch.testing.assert_close(FOREIGN[name](ops, each(x)[0]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_gradients_of_operators_of_others():
+    ops = pytest.importorskip('mmcv.ops')
+    gradients = []
+    for memory_format in ('auto', 'preserve'):
+        net = smooth(small(memory_format, out_indices=(1,), base_channels=32)).eval()
+        torch.manual_seed(0)
+        loss = ops.roi_align(net(torch.randn(1, 3, 64, 64))[0], ROIS, 7, 1 / 8, 2).square().sum()
+        gradients.append(torch.autograd.grad(loss, net.conv1.weight)[0])
+    assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[1].norm()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import embedding_bag
 
+from icconv_mm.layers.memory_format import leaving
 from icconv_mm.registry import MODELS
 from icconv_mm.torch_private import is_compiling, is_jit_or_onnx_tracing
 
@@ -71,7 +72,7 @@ def _roi_align(
     bins = len(rois) * rows * columns
     around = (2 * samples) ** 2
     found = _WeightedSums.apply(table, indices.reshape(bins, around).int(), weights.reshape(bins, around))
-    return found.view(-1, rows, columns, channels).permute(0, 3, 1, 2)
+    return leaving(found.view(-1, rows, columns, channels).permute(0, 3, 1, 2), feats[0])
 
 
 def _neighbours(start: Tensor, end: Tensor, cells: Tensor, bins: int, samples: int) -> tuple[Tensor, Tensor]:
