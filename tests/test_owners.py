@@ -83,6 +83,18 @@ OWNERS = [
         ['torch.load', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.jit.load', 'joblib.load', 'dill.load'],
         'from torch import load as read\nread("net.pth")',
     ),
+    Owner(
+        'brings maps to channels_last and back',  # operators, their programs and folded filters know the format
+        [
+            'icconv_mm.layers.memory_format',
+            'icconv_mm.layers.fast_eval',
+            'icconv_mm.ops.tensors',
+            'icconv_mm.deployment.deploy',
+            'icconv_mm.export.',
+        ],
+        ['torch.channels_last', 'torch.nn.modules.module.register_module_module_registration_hook'],
+        'from torch import channels_last as fast\nx = x.contiguous(memory_format=fast)',
+    ),
 ]
 
 

@@ -229,8 +229,8 @@ def test_operators_of_others_read_the_maps(name):
 def test_gradients_of_operators_of_others():
     ops = pytest.importorskip('mmcv.ops')
     gradients = []
-    for memory_format in ('auto', 'preserve'):
-        net = smooth(small(memory_format, out_indices=(1,), base_channels=32)).eval()
+    for setting in ('auto', 'preserve'):
+        net = smooth(small(setting, out_indices=(1,), base_channels=32)).eval()
         torch.manual_seed(0)
         loss = ops.roi_align(net(torch.randn(1, 3, 64, 64))[0], ROIS, 7, 1 / 8, 2).square().sum()
         gradients.append(torch.autograd.grad(loss, net.conv1.weight)[0])
