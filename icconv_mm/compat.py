@@ -7,6 +7,7 @@ the features that this package needs. For others an error names the package to i
 """
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,9 +31,9 @@ __all__ = [
     'build_norm_layer',
     'build_plugin_layer',
     'deform_conv_functions',
-    'expects_one_map',
     'init_weights',
     'is_model_wrapper',
+    'library_default',
 ]
 
 
@@ -263,13 +264,12 @@ def is_model_wrapper(model: nn.Module) -> bool:
 
 # --- the libraries' own, if installed: these replace the small forms above
 
-DefaultScope, MMLogger, MODELS, ONE_MAP = None, None, Registry(), ()
+MMLogger, MODELS, library_network = None, Registry(), None
 if versions.is_installed('mmengine'):
     from mmengine.logging import MMLogger
     from mmengine.model import BaseModule, ModuleList, is_model_wrapper
-    from mmengine.registry import DefaultScope
 
-    from icconv_mm.registry import MODELS, ONE_MAP
+    from icconv_mm.registry import MODELS, library_network
 
 ConvAWS2d = ConvWS2d = None  # a network of torch alone has no init_weights
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -292,10 +292,14 @@ if versions.is_installed('mmengine') and versions.is_installed('mmcv'):
 # --- for both forms
 
 
-def expects_one_map() -> bool:
-    """Whether the config under construction is of a library whose backbones return one map (``registry.ONE_MAP``)."""
-    scope = DefaultScope and DefaultScope.get_current_instance()
-    return bool(scope) and scope.scope_name in ONE_MAP
+def library_default(argument: str, otherwise: Any, network: str = 'ResNet') -> Any:
+    """Returns the default of an argument of the ResNet of the library whose config is under construction.
+
+    ``otherwise`` without such a library, and if its ResNet lacks the argument or leaves it None.
+    """
+    found = library_network and library_network(network)
+    default = inspect.signature(found).parameters.get(argument) if found else None
+    return otherwise if default is None or default.default in (None, default.empty) else default.default
 
 
 def init_weights(module: nn.Module) -> None:

@@ -336,6 +336,8 @@ def create_model(
         own = own | dict(pattern=pattern)
     elif pattern is not None:
         raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
+    # as without a config, whatever config was built before in this process
+    options = dict(norm_eval=False, stem_channels=options.get('base_channels', 64)) | options
     stages = options.get('num_stages', 4)
     check_positive(in_chans=in_chans, num_stages=stages)
     indices = (range(stages) if features_only else [stages - 1]) if out_indices is None else out_indices

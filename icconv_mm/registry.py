@@ -8,6 +8,8 @@ imported only if a config needs it.
 
 import importlib
 import sys
+from contextlib import suppress
+from types import ModuleType
 
 from icconv_mm import versions
 
@@ -26,8 +28,6 @@ LIBRARIES = {
     'mmpose': 'pose',
     'mmpretrain': 'classification',
 }
-# Libraries whose configs omit a backbone's out_indices, because their own ResNets return the last feature map only.
-ONE_MAP = ('mmpose', 'mmpretrain')
 
 
 def import_task(library: str) -> None:
@@ -83,6 +83,22 @@ VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
 def scoped(cls: type) -> str:
     """Returns the ``type`` by which a config of any library names a class of these registries."""
     return f'{SCOPE}.{cls.__name__}'
+
+
+def library_network(name: str) -> type | None:
+    """Returns the class of a name such as 'ResNet' in the library whose config is under construction.
+
+    That is the class in the registry of the default scope, or in that of the first library that the scope's package
+    imports: the backbones of mmrotate's configs are mmdet's. None without a default scope or such a class.
+    """
+    scope = root.DefaultScope.get_current_instance()
+    package = scope and sys.modules.get(scope.scope_name)
+    used = [library for library in LIBRARIES if isinstance(getattr(package, library, None), ModuleType)]
+    for library in [scope.scope_name, *used] if scope and scope.scope_name != SCOPE else []:
+        with suppress(RuntimeError), root.MODELS.switch_scope_and_registry(library) as registry:
+            if found := registry.get(name):
+                return found
+    return None
 
 
 def find_forks() -> None:

@@ -7,4 +7,6 @@ _base_ = [
 ]
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
-model = dict(**_base_.narrow.rcnn, neck=_base_.narrow.fpn, backbone=dict(_delete_=True, **_base_.backbone))
+model = dict(
+    **_base_.narrow.rcnn, neck=_base_.narrow.fpn, backbone=dict(_delete_=True, **_base_.backbone, norm_eval=False)
+)

@@ -9,7 +9,7 @@ _base_ = [
 custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 
 model = dict(
-    backbone=dict(_delete_=True, **_base_.backbone),
+    backbone=dict(_delete_=True, **_base_.backbone, norm_eval=False),
     neck=[
         dict(type='FPN', **_base_.narrow.fpn),
         dict(

@@ -5,7 +5,7 @@ norm_cfg = dict(type='SyncBN')
 model = dict(
     # the backbone's weights know normalised RGB
     data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True),
-    backbone=dict(_delete_=True, **_base_.pretrained, out_indices=(1, 2, 3), norm_cfg=norm_cfg),
+    backbone=dict(_delete_=True, **_base_.pretrained, out_indices=(1, 2, 3), norm_cfg=norm_cfg, norm_eval=False),
     # on 512, 1024 and 2048 channels the neck alone would have 86 M parameters
     neck=[
         dict(

@@ -10,6 +10,6 @@ custom_imports = dict(imports=['icconv_mm'], allow_failed_imports=False)
 model = dict(
     _base_.narrow.rcnn,
     neck=_base_.narrow.fpn,
-    backbone=dict(_delete_=True, **_base_.backbone),
+    backbone=dict(_delete_=True, **_base_.backbone, norm_eval=False),
     roi_head=dict(**_base_.narrow.rcnn.roi_head, **_base_.narrow.mask_branch),
 )

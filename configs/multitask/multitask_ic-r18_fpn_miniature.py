@@ -19,6 +19,7 @@ model = dict(
     backbone=dict(
         _base_.backbone,
         base_channels=48,
+        stem_channels=48,
         num_stages=3,
         out_indices=(0, 1, 2),
     ),

@@ -3,7 +3,7 @@
 _base_ = './fpn_ic-r18_miniature.py'
 
 model = dict(
-    backbone=dict(pattern=None, supernet_d_max=2, base_channels=32, zero_init_residual=False),
+    backbone=dict(pattern=None, supernet_d_max=2, base_channels=32, stem_channels=32, zero_init_residual=False),
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=32),
     decode_head=dict(in_channels=[32, 32, 32, 32], channels=32),
 )

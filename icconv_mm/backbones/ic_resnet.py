@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.backbones.resnet import ResNet
-from icconv_mm.compat import MODELS
+from icconv_mm.compat import MODELS, library_default
 from icconv_mm.errors import InputError
 from icconv_mm.layers import to_inception, to_supernet
 from icconv_mm.layers.convert import check_choice
@@ -74,8 +74,9 @@ class ICResNeXt(ICResNet):
     Args:
         depth: 50, 101 or 152.
         pattern: A pattern as of :class:`ICResNet`; it may count in groups, as the published one does.
-        groups: Groups of the 3x3 convolutions; 32 by default.
-        base_width: Channels of a group in the first stage, also ``width_per_group``; 4 by default.
+        groups: Groups of the 3x3 convolutions; 32 by default, 1 in configs of mmdet and mmseg, as of their ResNeXt.
+        base_width: Channels of a group in the first stage, also ``width_per_group``; 4 by default. It has
+            no effect with one group, as in the libraries.
         **kwargs: Arguments of :class:`ICResNet`.
 
     Example:
@@ -90,11 +91,14 @@ class ICResNeXt(ICResNet):
         self,
         depth: int,
         pattern: str | Path | Sequence | None = None,
-        groups: int = 32,
+        groups: int | None = None,
         base_width: int | None = None,
         **kwargs,
     ):
-        if base_width is None and kwargs.get('width_per_group') is None:
+        groups = library_default('groups', 32, 'ResNeXt') if groups is None else groups
+        if groups == 1:
+            base_width = kwargs['width_per_group'] = None
+        elif base_width is None and kwargs.get('width_per_group') is None:
             base_width = 4
         super().__init__(depth, pattern, groups=groups, base_width=base_width, **kwargs)
 

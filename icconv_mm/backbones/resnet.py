@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from icconv_mm.arguments import check_all_positive, check_positive, check_probability, without_none
 from icconv_mm.backbones.blocks import BasicBlock, Block, Bottleneck, Stage, add_norm, norm_property
 from icconv_mm.backbones.checkpoint_keys import as_part, keep_backbone_keys
-from icconv_mm.compat import MODELS, BaseModule, build_conv_layer, build_norm_layer, expects_one_map
+from icconv_mm.compat import MODELS, BaseModule, build_conv_layer, build_norm_layer, library_default
 from icconv_mm.errors import InputError, InputTypeError, naming
 from icconv_mm.layers.fast_eval import Shortcut, convolve, norm_relu, set_norms_eval
 from icconv_mm.layers.memory_format import entering, leaving, set_memory_format
@@ -64,10 +64,14 @@ def pretrained_cfg(pretrained: str | Path | None, init_cfg: dict | list[dict] | 
 class ResNet(BaseModule):
     """A ResNet or ResNeXt as a feature extractor.
 
+    While a config of a library is built, the defaults of ``stem_channels``, ``out_indices`` and ``norm_eval`` are those
+    of its own ResNet (:func:`icconv_mm.compat.library_default`).
+
     Args:
         depth: 18, 34, 50, 101 or 152.
         in_channels: Channels of the image.
-        stem_channels: Channels after the stem; ``base_channels`` by default.
+        stem_channels: Channels after the stem; ``base_channels`` by default, in configs of mmseg, mmpose and mmpretrain
+            64.
         base_channels: Channels of the first stage (before the expansion of a bottleneck).
         expansion: Output channels of a block over its inner channels: by default 4 for a bottleneck, 1 for a basic
             block.
@@ -76,8 +80,8 @@ class ResNet(BaseModule):
         dilations: Dilation of the 3x3 convolutions of each stage; all 1 by default.
         contract_dilation: Whether the first block of a dilated stage has half its dilation (as in mmseg).
         multi_grid: The dilations of the blocks of the last stage, one each (as in mmseg).
-        out_indices: The stages whose outputs are returned; by default all. In the default scope of mmpose or mmpretrain
-            the default is the last one, as for their own ResNets.
+        out_indices: The stages whose outputs are returned; by default all, in configs of mmpose and mmpretrain the last
+            one.
         style: Convolution of a bottleneck with the stride: 'pytorch', the 3x3 one; 'caffe', the first 1x1 one,
             as in the first ResNets and their Caffe weights.
         deep_stem: Three 3x3 convolutions instead of one 7x7 (keys ``stem.N`` as in mmdet).
@@ -85,7 +89,7 @@ class ResNet(BaseModule):
         frozen_stages: Number of frozen stages, with the stem; -1 freezes nothing.
         conv_cfg: Config of the convolutions; ``dict(type='ConvWS')`` standardises their weights.
         norm_cfg: Config of the norm layers: BN, SyncBN, GN, ...
-        norm_eval: Whether batch norms keep their statistics while training.
+        norm_eval: Whether batch norms keep their statistics while training; False by default, True in configs of mmdet.
         dcn: Config of deformable 3x3 convolutions, ``dict(type='DCNv2', deform_groups=1)``; None for none.
         stage_with_dcn: For each stage, whether its 3x3 convolutions are deformable; none is by default.
         plugins: Layers within blocks, ``dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3',
@@ -148,7 +152,7 @@ class ResNet(BaseModule):
         frozen_stages: int = -1,
         conv_cfg: dict | None = None,
         norm_cfg: dict | None = None,
-        norm_eval: bool = False,
+        norm_eval: bool | None = None,
         dcn: dict | None = None,
         stage_with_dcn: Sequence[bool] | None = None,
         plugins: Sequence[dict] | None = None,
@@ -172,6 +176,8 @@ class ResNet(BaseModule):
         check_positive(num_stages=num_stages)
         super().__init__(pretrained_cfg(pretrained, init_cfg) or DEFAULT_INIT)
         self.depth, self.num_stages, self.style = depth, num_stages, style
+        if stem_channels is None:
+            stem_channels = library_default('stem_channels', base_channels)
         self.in_channels, self.stem_channels = in_channels, stem_channels
         self.base_channels, self.expansion = base_channels, expansion
         self.strides = STRIDES[:num_stages] if strides is None else _tuple_of(strides)
@@ -180,10 +186,12 @@ class ResNet(BaseModule):
         if output_stride is not None:
             self._set_output_stride(output_stride)
         if out_indices is None:
-            out_indices = range(num_stages)[-1 if expects_one_map() else 0 :]
+            returns_one = len(library_default('out_indices', range(num_stages))) == 1
+            out_indices = range(num_stages)[-1 if returns_one else 0 :]
         self.out_indices = _tuple_of(out_indices)
         self.deep_stem, self.avg_down = deep_stem, avg_down
-        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.frozen_stages = frozen_stages
+        self.norm_eval = library_default('norm_eval', False) if norm_eval is None else norm_eval
         self.conv_cfg, self.norm_cfg = conv_cfg, norm_cfg or {'type': 'BN', 'requires_grad': True}
         self.stage_with_dcn = (False,) * num_stages if stage_with_dcn is None else _tuple_of(stage_with_dcn)
         self.dcn, self.plugins = dcn, plugins or ()
@@ -191,10 +199,10 @@ class ResNet(BaseModule):
         self.groups, self.base_width = groups, _width(base_width, width_per_group)
         self.check_arguments(num_stages)
 
-        self.make_stem(in_channels, stem_channels or base_channels)
+        self.make_stem(in_channels, stem_channels)
         growth = self.expansion or self.block_type().expansion
         self.out_channels = [base_channels * 2**stage * growth for stage in range(num_stages)]
-        channels = stem_channels or base_channels
+        channels = stem_channels
         for stage, out_channels in enumerate(self.out_channels):
             self.add_module(f'layer{stage + 1}', self.make_stage(stage, channels, out_channels))
             channels = out_channels

@@ -16,6 +16,7 @@ from icconv_mm.config_tree import DatasetAt, as_list, datasets_of, entries, kind
 from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm.registry import SCOPE
+from icconv_mm.runner.backbone_defaults import keep_former_defaults
 from icconv_mm.tasks.adapter import TTA_KEYS, TaskAdapter
 from icconv_mm.tasks.choose import scope_and_adapter
 from icconv_mm.versions import SUPPORTED
@@ -60,6 +61,7 @@ def as_run(given: TaskRun | Config | str | Path) -> TaskRun:
         return given
     if not isinstance(given, Config):
         return load_run(given)
+    keep_former_defaults(given)
     name = str(given.filename)
     return TaskRun(given, *scope_and_adapter(given, name), name)
 

@@ -315,11 +315,11 @@ def backbone_of(name: str) -> dict:
     """
     files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
     if name in files:
-        return Config.fromfile(files[name]).backbone.to_dict()
+        return Config.fromfile(files[name]).backbone.to_dict() | dict(norm_eval=False)
     require_known([name], sorted({*files, *models.list_models()}), 'backbone: nothing is called')
     kind, options = models.backbone_options(name)
     pattern = dict(pattern='geometric_d4') if kind.startswith('IC') else {}
-    return dict(type=f'icconv_mm.{kind}', **options, **pattern)
+    return dict(type=f'icconv_mm.{kind}', **options, **pattern, norm_eval=False)
 
 
 def weights_of(backbone: str, weights: str, say: Any) -> dict | None:

@@ -29,6 +29,7 @@ from icconv_mm.layers import DeformConv2d, ModulatedDeformConv2d
 from icconv_mm.patterns.load import own_file
 from icconv_mm.registry import LIBRARIES, scoped
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
+from icconv_mm.runner.backbone_defaults import write_defaults
 from icconv_mm.runner.config import TaskRun
 
 _DEFORMABLE = {'DCN': DeformConv2d, 'DCNv2': ModulatedDeformConv2d}  # mmcv's names, and the layers of the same keys
@@ -114,6 +115,7 @@ def prepare_training(
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     _distribute(cfg, launcher)
     prepare(run, 'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', skip_bad_images=skip_bad_images)
+    write_defaults(cfg)
     for node in walk_dicts(cfg.get('model')):  # the network is to be built in any folder
         if file := own_file(node.get('pattern')):
             node['pattern'] = str(file.absolute())

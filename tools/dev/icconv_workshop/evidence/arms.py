@@ -123,7 +123,9 @@ def _backbones(task: str, base: str, **changes) -> list[Arm]:
     """The three backbones of 50 layers, a quarter as wide."""
     arms = []
     for name, kind in _BACKBONES.items():
-        backbone = dict(type=f'icconv_mm.{kind}', depth=50, base_channels=16, _delete_=True)
+        backbone = dict(
+            type=f'icconv_mm.{kind}', depth=50, base_channels=16, stem_channels=16, norm_eval=False, _delete_=True
+        )
         arms.append(Arm(f'backbone-{task}/{name}', base, {'model.backbone': backbone, **changes}, SCALES))
     return arms
 
@@ -152,7 +154,15 @@ _HALF_OF_FOUR, _HALF_OF_THREE = 0.82, 5 / 6  # the latter in whole epochs
 
 # --- real sets ---
 
-_NARROW = dict(type='icconv_mm.ICResNet', depth=18, pattern='dense', base_channels=32, _delete_=True)
+_NARROW = dict(
+    type='icconv_mm.ICResNet',
+    depth=18,
+    pattern='dense',
+    base_channels=32,
+    stem_channels=32,
+    norm_eval=False,
+    _delete_=True,
+)
 # each dilation that the search has to choose from, in as many channels: what a search that knew nothing would find
 _PAIRS = [(height, width) for height in range(1, D_MAX + 1) for width in range(1, D_MAX + 1)]
 _EVEN = [[[channels // len(_PAIRS), *pair] for pair in _PAIRS] for channels in (32, 64, 128, 256) for _ in range(4)]
@@ -185,7 +195,15 @@ def _real_blocks(name: str, base: str) -> list[Arm]:
 
 
 def _dense_and_searched(name: str, base: str) -> list[Arm]:
-    rf_next = dict(type='mmengine.RFNextResNet', depth=18, base_channels=32, search=_RF_NEXT, _delete_=True)
+    rf_next = dict(
+        type='mmengine.RFNextResNet',
+        depth=18,
+        base_channels=32,
+        stem_channels=32,
+        norm_eval=False,
+        search=_RF_NEXT,
+        _delete_=True,
+    )
     return [
         _real(f'{name}/dense', base),
         _real(f'{name}/supernet', base, _SUPERNET, searches=True),
@@ -202,7 +220,14 @@ def _real_backbones(name: str, base: str) -> list[Arm]:
             f'{name}/{arm}',
             base,
             {
-                'model.backbone': dict(type=f'icconv_mm.{kind}', depth=50, base_channels=16, _delete_=True),
+                'model.backbone': dict(
+                    type=f'icconv_mm.{kind}',
+                    depth=50,
+                    base_channels=16,
+                    stem_channels=16,
+                    norm_eval=False,
+                    _delete_=True,
+                ),
                 'model.neck.in_channels': [64, 128, 256, 512],
             },
         )

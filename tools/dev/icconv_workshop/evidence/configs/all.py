@@ -8,6 +8,7 @@ model = dict(
     backbone=dict(
         pattern='dense',
         base_channels=16,
+        stem_channels=16,
         num_stages=4,
         strides=(1, 2, 2, 2),
         dilations=(1, 1, 1, 1),

@@ -6,7 +6,7 @@ visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisB
 
 model = dict(
     type='ImageClassifier',
-    backbone=dict(type='icconv_mm.ResNet', depth=50, base_channels=16, out_indices=(3,)),
+    backbone=dict(type='icconv_mm.ResNet', depth=50, base_channels=16, stem_channels=16, out_indices=(3,)),
     neck=dict(type='GlobalAveragePooling'),
     head=dict(
         type='LinearClsHead', num_classes=6, in_channels=512, loss=dict(type='CrossEntropyLoss', loss_weight=1.0)

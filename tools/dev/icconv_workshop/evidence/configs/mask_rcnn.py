@@ -3,7 +3,7 @@ _base_ = '../../../../../configs/instance_segmentation/mask-rcnn_ic-r18_fpn_mini
 
 channels = 32
 model = dict(
-    backbone=dict(pattern='dense', base_channels=16),
+    backbone=dict(pattern='dense', base_channels=16, stem_channels=16),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=channels),
     rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=[2, 3])),
     roi_head=dict(

@@ -8,6 +8,7 @@ model = dict(
         depth=18,
         pattern='dense',
         base_channels=16,
+        stem_channels=16,
         num_stages=3,
         strides=(1, 2, 1),
         dilations=(1, 1, 2),

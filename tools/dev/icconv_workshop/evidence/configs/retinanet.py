@@ -4,7 +4,13 @@ _base_ = '../../../../../configs/detection/retinanet_ic-r18_fpn-sepc_miniature.p
 
 model = dict(
     backbone=dict(
-        pattern='dense', base_channels=32, num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1)
+        pattern='dense',
+        base_channels=32,
+        stem_channels=32,
+        num_stages=2,
+        strides=(1, 2),
+        dilations=(1, 1),
+        out_indices=(0, 1),
     ),
     neck=dict(
         _delete_=True,

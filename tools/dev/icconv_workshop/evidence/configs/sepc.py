@@ -5,7 +5,9 @@ _base_ = './retinanet.py'
 
 std = 0.028
 model = dict(
-    backbone=dict(base_channels=16, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2)),
+    backbone=dict(
+        base_channels=16, stem_channels=16, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(0, 1, 2)
+    ),
     neck=dict(in_channels=[16, 32, 64]),
     bbox_head=dict(
         stacked_convs=4,
