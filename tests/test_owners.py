@@ -95,6 +95,12 @@ OWNERS = [
         ['torch.channels_last', 'torch.nn.modules.module.register_module_module_registration_hook'],
         'from torch import channels_last as fast\nx = x.contiguous(memory_format=fast)',
     ),
+    Owner(
+        'finds the library whose config is changed, and its defaults',
+        ['icconv_mm.registry', 'icconv_mm.compat'],
+        ['mmengine.registry.DefaultScope.get_current_instance', 'icconv_mm.registry.library_network'],
+        'from mmengine.registry import DefaultScope as Scope\nif Scope.get_current_instance(): pass',
+    ),
 ]
 
 

@@ -140,7 +140,8 @@ def test_stochastic_depth_skips_the_convolutions(x):
 @pytest.mark.parametrize('training', [False, True])
 def test_allocates_no_more_maps_than_torchvision(training):
     """A count, not a time: a sum that is not in place allocates a map more in each of sixteen blocks."""
-    x = torch.randn(2, 3, 128, 128)
+    # of an image of another format the four maps would be copied back to it
+    x = torch.randn(2, 3, 128, 128).contiguous(memory_format=torch.channels_last)
     smallest = 2 * 64 * 32 * 32 * 4  # bytes of the maps within a bottleneck of the first stage
 
     def run(net):

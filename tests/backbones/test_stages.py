@@ -75,7 +75,7 @@ def test_maps_that_others_see_stay(overwritten):
     deployed = deploy(trained(resnet()))
     stage = deployed.layer1
     with torch.no_grad():
-        x = deployed.stem_forward(IMAGE)
+        x = deployed.stem_forward(IMAGE.contiguous(memory_format=torch.channels_last))  # as forward does
         before = x.clone()
         y = stage(x)
         assert torch.equal(x, before) and len(overwritten) == 3

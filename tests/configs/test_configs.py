@@ -8,7 +8,9 @@ import pytest
 import torch
 from config_utils import CONFIGS, learn_one_step_and_predict, read_config, upstream_of
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
+
+from icconv_mm.compat import library_default
 
 BACKBONES = sorted((CONFIGS / '_base_' / 'backbones').glob('*.py'))
 TASK_CONFIGS = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.relative_to(CONFIGS).parts)
@@ -71,6 +73,24 @@ def load(published, monkeypatch):
     if published is not None:
         monkeypatch.setenv('ICCONV_MM_CACHE', str(published))
     return load
+
+
+def test_recipes_name_what_libraries_differ_in():
+    """Norms that train and widths are those of the published figures, whatever the library's own default is."""
+    evidence = CONFIGS.parent / 'tools/dev/icconv_workshop/evidence/configs'
+    read = 0
+    for path in [*TASK_CONFIGS, *sorted(evidence.glob('*.py'))]:
+        cfg = read_config(path)
+        backbone = cfg.get('model', {}).get('backbone', {})
+        if str(backbone.get('type')).startswith('icconv_mm.'):
+            read += 1
+            width = backbone.get('base_channels', 64)
+            with DefaultScope.overwrite_default_scope(cfg.default_scope):
+                stem = backbone.get('stem_channels', library_default('stem_channels', width))
+                norm_eval = library_default('norm_eval', False)
+            has_batch_norm = backbone.get('norm_cfg', {}).get('type') != 'GN'
+            assert stem == width and ('norm_eval' in backbone or not (norm_eval and has_batch_norm)), path
+    assert read > 100
 
 
 @pytest.mark.parametrize('path', each(BUILT, FAST))

@@ -226,9 +226,20 @@ def test_rare_classes_count_more():
 
 
 def test_backbones_by_name():
-    assert backbone_of('ic_resnet50') == dict(type='icconv_mm.ICResNet', depth=50, pattern='geometric_d4')
+    norms = dict(norm_eval=False)  # as in all configs for one's own images, whatever the library does
+    assert backbone_of('ic_resnet50') == dict(type='icconv_mm.ICResNet', depth=50, pattern='geometric_d4', **norms)
+    assert backbone_of('small') == dict(
+        type='icconv_mm.ICResNet',
+        depth=18,
+        base_channels=24,
+        stem_channels=24,
+        pattern='geometric_d4',
+        align=16,
+        **norms,
+    )
     assert backbone_of('ic_resnet50_k9')['pattern'] == 'detection/ic_resnet50_k9'
-    assert backbone_of('pyconv_resnet18_two') == dict(type='icconv_mm.PyConvResNet', depth=18, two_pyconvs=True)
+    expected = dict(type='icconv_mm.PyConvResNet', depth=18, two_pyconvs=True, **norms)
+    assert backbone_of('pyconv_resnet18_two') == expected
     with pytest.raises(InputError, match='backbone: nothing is called resnet5; there are: ic_resnet101'):
         backbone_of('resnet5')
 

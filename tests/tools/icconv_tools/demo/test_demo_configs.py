@@ -33,7 +33,7 @@ def test_prepared_config_of_one_network(backbone, growth, tmp_path):
     options = {'backbone': backbone_file(backbone), 'data': tmp_path, 'seed': 0}
     cfg = Config.fromfile(prepare_config(MULTITASK, tmp_path / 'joint', **options), import_custom_modules=False)
     stages = dict(num_stages=3, out_indices=(0, 1, 2))
-    assert cfg.model.backbone == cfg.backbone | {'base_channels': 48} | stages
+    assert cfg.model.backbone == cfg.backbone | {'base_channels': 48, 'stem_channels': 48} | stages
     assert cfg.model.neck.in_channels == [growth * width for width in (48, 96, 192)]
 
 
