@@ -22,6 +22,8 @@ MEMORY_FORMATS = ('auto', 'channels_last', 'preserve')
 # float64 has no channels_last kernels on CPUs
 _FAST_ON_CPU = (torch.float32, torch.bfloat16, torch.float16)
 
+_LEAST_OF_FAST_COPY = 3600  # numbers
+
 # Packages whose layers compute by torch's operators or ours, which read any strides. Other layers of a network that
 # computes in channels_last get contiguous maps.
 _READ_STRIDES = ('torch.', 'torchvision.', 'timm.', 'mmcv.cnn.', 'mmengine.', 'icconv_mm.')
@@ -146,7 +148,9 @@ class _Contiguous(torch.autograd.Function):
 
 
 def _transposed(x: Tensor) -> Tensor:
-    """``[N, A, B]`` -> ``[N, B, A]``, contiguous: torch has a fast copy of a transposed matrix, not of a batch."""
+    """``[N, A, B]`` -> ``[N, B, A]``, contiguous: torch has a fast copy of a large transposed matrix, not of a batch."""
+    if x.shape[1] * x.shape[2] < _LEAST_OF_FAST_COPY:
+        return x.transpose(1, 2).contiguous()
     out = x.new_empty(x.shape[0], x.shape[2], x.shape[1])
     for one, other in zip(out, x):
         one.copy_(other.t())

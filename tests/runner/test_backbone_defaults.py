@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 
+from icconv_mm.files import configs_folder
 from icconv_mm.runner.backbone_defaults import keep_former_defaults, write_defaults
 from icconv_mm.runner.config import load_config
 
@@ -73,3 +74,11 @@ def test_a_training_names_its_defaults(scope, expected):
 def test_a_file_is_read_so(tmp_path):
     (tmp_path / 'run.py').write_text(config(hooks=COPY, launcher='none').pretty_text)
     assert new(load_config(tmp_path / 'run.py')) == FORMER
+
+
+@pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose', 'classification', 'all'])
+def test_a_file_for_own_images_is_read_so(tmp_path, task):
+    backbone = dict(type='icconv_mm.ICResNet', depth=18, base_channels=24, pattern='dense')
+    base = configs_folder() / '_base_' / 'own_data' / f'{task}.py'
+    (tmp_path / 'own.py').write_text(f'_base_ = {str(base)!r}\nmodel = dict(backbone={backbone})\n')
+    assert new(load_config(tmp_path / 'own.py')) == FORMER

@@ -46,6 +46,7 @@ def test_features_and_gradients_are_those_of_mmcv(size, samples, height, width, 
     expected = theirs(feats, rois)
     found = ours([each.contiguous(memory_format=memory_format) for each in feats], rois)
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    assert found.is_contiguous(memory_format=memory_format)
     grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     for own, other in zip(torch.autograd.grad(found, feats, grad), torch.autograd.grad(expected, feats, grad)):
         torch.testing.assert_close(own, other, rtol=0, atol=2e-4)
