@@ -100,9 +100,16 @@ def computes_in_channels_last(model: nn.Module) -> set[nn.Module]:
 
 
 def _foreign_layers(network: nn.Module) -> Iterator[nn.Module]:
-    """Yields the layers that may read memory regardless of its format: those with parameters or without parts."""
+    """Yields the layers that may read memory regardless of its format.
+
+    In a network of this package these are all modules of others, but for blocks that derive from its own; elsewhere,
+    where blocks are of others, too, those with parameters or without parts.
+    """
+    is_own = getattr(network, 'enters_and_leaves', False)
     for module in network.modules():
         is_layer = module._parameters or module._buffers or not module._modules
+        if is_own and not is_layer:
+            is_layer = not any(kind.__module__.startswith('icconv_mm.') for kind in type(module).__mro__)
         if is_layer and module is not network and not type(module).__module__.startswith(_READ_STRIDES):
             yield module
 
@@ -148,7 +155,7 @@ class _Contiguous(torch.autograd.Function):
 
 
 def _transposed(x: Tensor) -> Tensor:
-    """``[N, A, B]`` -> ``[N, B, A]``, contiguous: torch has a fast copy of a large transposed matrix, not of a batch."""
+    """``[N, A, B]`` -> ``[N, B, A]``, contiguous: torch has a fast copy of one large transposed matrix, not of many."""
     if x.shape[1] * x.shape[2] < _LEAST_OF_FAST_COPY:
         return x.transpose(1, 2).contiguous()
     out = x.new_empty(x.shape[0], x.shape[2], x.shape[1])

@@ -188,6 +188,31 @@ def test_second_gradients_of_what_leaves():
     assert torch.autograd.gradcheck(call, x) and torch.autograd.gradgradcheck(call, x)
 
 
+def test_a_plugin_that_calls_a_function_of_mmcv():
+    ops = pytest.importorskip('mmcv.ops')
+
+    class Deformed(nn.Module):
+        """Has parts, and no parameters of its own."""
+
+        _abbr_ = 'deformed'
+
+        def __init__(self, in_channels):
+            super().__init__()
+            self.offset = nn.Conv2d(in_channels, 18, 3, padding=1)
+            self.conv = nn.Conv2d(in_channels, in_channels, 3)
+
+        def forward(self, x):
+            return ops.deform_conv2d(x, self.offset(x), self.conv.weight, 1, 1)
+
+    plugin = dict(cfg=dict(type=Deformed), position='after_conv2')
+    net = small('auto', plugins=[plugin], num_stages=1, strides=(1,), dilations=(1,)).eval()
+    preserved, x = copy.deepcopy(net), torch.randn(1, 3, 64, 64)
+    preserved.memory_format = 'preserve'
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), preserved(x), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(deploy(net)(x), preserved(x), rtol=1e-3, atol=1e-4)
+
+
 # --- what others do with the maps, whenever and however they were made
 
 ROIS, TURNED = torch.tensor([[0.0, 3, 5, 50, 60]]), torch.tensor([[0.0, 30, 40, 40, 30, 0.5]])
