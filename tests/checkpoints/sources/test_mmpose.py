@@ -77,7 +77,8 @@ def build(convs=0, **backbone):
         conv_out_channels=(FILTERS,) * convs,
         conv_kernel_sizes=(3,) * convs,
     )
-    network = dict(type='icconv_mm.ICResNet', depth=18, base_channels=WIDTH, out_indices=(3,), **backbone)
+    narrow = dict(base_channels=WIDTH, stem_channels=WIDTH)
+    network = dict(type='icconv_mm.ICResNet', depth=18, **narrow, out_indices=(3,), **backbone)
     return MODELS.build(dict(type='icconv_mm.AEPoseEstimator', backbone=network, head=head)).eval()
 
 
