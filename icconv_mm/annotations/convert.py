@@ -82,11 +82,12 @@ def convert_dataset(
             dataset, made, images, folder, classes, {*ignore_index, *dataset.ignore_index}, thorough
         )
     elif task == 'classification':
-        there = sorted({image.label for image in images})
-        made.classes = require_known(classes, there, 'classes: no class') if classes else there
-        counts = Counter(image.label for image in images)
-        made.counts = {name: counts[name] for name in made.classes}
-        images = [image for image in images if image.label in made.counts]
+        names = require_known(classes, dataset.labels(), 'classes: no class') if classes else dataset.labels()
+        labels = {image.path: image.label_among(names) for image in images}
+        images = [replace(image, labels=[labels[image.path]]) for image in images if labels[image.path]]
+        counts = Counter(labels.values())
+        made.classes = names if classes else [name for name in names if counts[name]]
+        made.counts = {name: counts[name] for name in made.classes} if images else {}
     else:
         images = _convert_annotations(dataset, made, images, classes)
     values = {value: color for color, value in dataset.colors.items()}

@@ -7,7 +7,7 @@ description of keypoints into the two tables that mmpose requires.
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +63,7 @@ class AnnotatedImage:
         annotations: Objects with boxes, masks or keypoints.
         seg_map: The file of the segmentation map, with a class for every pixel.
         segments: The class of each segment of a panoptic map.
-        label: The class of the whole image.
+        labels: Classes of the whole image, all that its annotations give.
         problem: Why the image is skipped: its annotations belong to another one, or (known once its size was read)
             it cannot be read.
         link: The link by which the file was found, whose name is written to other formats; None without one.
@@ -74,10 +74,20 @@ class AnnotatedImage:
     annotations: list[Annotation] | None = None
     seg_map: Path | None = None
     segments: dict[int, int] | None = None
-    label: str | None = None
+    labels: list[str] = field(default_factory=list)
     problem: str = ''
     link: Path | None = None
     _size: tuple[int, int] | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str | None:
+        """The class of the whole image; None if it has none, or several."""
+        return self.label_among(self.labels)
+
+    def label_among(self, classes: Collection[str]) -> str | None:
+        """Returns the only label of the image that is one of the classes, which a network learns; else None."""
+        own = {label for label in self.labels if label in classes}
+        return own.pop() if len(own) == 1 else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -215,6 +225,10 @@ class Dataset:
         """Yields every annotation with its image."""
         return ((image, annotation) for image in self.images.values() for annotation in image.annotations or ())
 
+    def labels(self) -> list[str]:
+        """Returns the classes of whole images, sorted."""
+        return sorted({label for image in self for label in image.labels})
+
     def tasks(self) -> list[str]:
         """Returns the tasks that the dataset has annotations for."""
         kinds: set[str] = set()
@@ -227,7 +241,7 @@ class Dataset:
             'instance': 'segmentation' in kinds,
             'semantic': any(image.seg_map for image in self.images.values()),
             'pose': 'keypoints' in kinds and bool(self.keypoints),
-            'classification': any(image.label for image in self.images.values()),
+            'classification': any(image.labels for image in self.images.values()),
         }
         return [task for task in TASKS if has[task]]
 
@@ -237,8 +251,12 @@ class Dataset:
         Raises:
             InputError: None of them can be used.
         """
-        member = {'semantic': 'seg_map', 'classification': 'label'}.get(task, 'annotations')
-        there = sorted((p for p in self.images.values() if getattr(p, member) is not None), key=lambda p: p.path)
+        if task == 'classification':
+            there = [image for image in self if image.labels]
+        else:
+            member = 'seg_map' if task == 'semantic' else 'annotations'
+            there = [image for image in self if getattr(image, member) is not None]
+        there.sort(key=lambda image: image.path)
         if there and all(min(image.size) == 0 or image.problem for image in there):
             first = f'{there[0].path}: {there[0].problem}'
             raise InputError(f'{self.location}: none of {len(there)} images can be used, the first: {first}')

@@ -85,6 +85,7 @@ def read_datasets(
             _remove_background(each)
             for _, annotation in each.annotations() if crowd_as_objects else ():
                 annotation.crowd = False
+            _say_several_labels(each)
             _say_outside(each, files)
             check_left_out(each)
         datasets += labelled
@@ -103,6 +104,15 @@ def _remove_background(dataset: Dataset) -> None:
         dataset.classes.remove(name)
         if removed:
             dataset.warn(dataset.location, f'{removed} objects of {name!r}, which is no class: not learned')
+
+
+def _say_several_labels(dataset: Dataset) -> None:
+    """Adds a note if images have several classes, as answers to several questions."""
+    several = [image for image in dataset if len(set(image.labels)) > 1]
+    if several:
+        first = f'{several[0].path} has {", ".join(several[0].labels)}'
+        what = f'{len(several)} images have several classes, of which a network learns one, the first: {first}'
+        dataset.notes.append(f'{what}: classification leaves them out, unless --classes names one of each')
 
 
 def _say_outside(dataset: Dataset, files: Files) -> None:

@@ -7,7 +7,9 @@ Examples:
 """
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError
@@ -51,7 +53,15 @@ def run(args: Namespace) -> None:
         for number, found in enumerate(sets):
             folder = out / str(number) if number else out
             options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
-            made = [convert_dataset(found, task, folder, **options) for task in found.tasks()]
+            made = [convert_dataset(found, task, folder, **options) for task in _tasks(found, args.classes)]
             print('\n'.join(summary(found, made)))
             print(f'  written to {folder}; images: {draw_page(found, made, folder / "page.jpg")}')
         write_warnings(out / 'warnings.json', sets)
+
+
+def _tasks(dataset: Any, classes: Sequence[str] | None) -> list[str]:
+    """Returns the tasks of a dataset, without classification if others are there and no image has one class of it."""
+    tasks, names = dataset.tasks(), classes or dataset.labels()
+    if len(tasks) > 1 and not any(image.label_among(names) for image in dataset):
+        tasks = [task for task in tasks if task != 'classification']
+    return tasks

@@ -1,7 +1,7 @@
 """Reads Label Studio's own JSON: boxes, rotated ones, polygons, ellipses, brushes, keypoints and choices."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from icconv_mm.annotations.brush import decode_brush
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files
+from icconv_mm.annotations.points import Point, assign_points
 from icconv_mm.annotations.readers.coco import kind_of_json
 from icconv_mm.annotations.reading import DatasetError, as_number, read_json
 from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, written_size
@@ -111,16 +112,20 @@ def _label(result: dict) -> str:
 
 
 def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], where: str, path: Path) -> None:
-    """Adds the objects of an image; keypoints belong to their parent region, else to the image's only object."""
-    image.annotations = []
-    own: dict[str, Annotation] = {}
-    points: dict[str, dict[str, tuple[float, float]]] = {}
+    """Adds the objects of an image; keypoints name their parent region, where they have one.
+
+    Raises:
+        DatasetError: The image has only keypoints of which nothing says whose they are.
+    """
+    own: list[tuple[str, Annotation]] = []
+    points: dict[str, list[Point]] = {}
     written = None
+    of_objects = {str(each.get('id')) for each in results if _kind(each) != 'choices'}
     for k, result in enumerate(results):
         kind, place = _kind(result), f'{where}: result[{k}]'
         with dataset.reading(place, image.path, image.split):
             if kind == 'choices':
-                image.label = str(result['value'].get('choices', [''])[0]) or None
+                _read_choices(image, result, of_objects)
                 continue
             if kind not in ('rectangle', 'polygon', 'ellipse', 'brush', 'keypoint'):
                 dataset.warn(place, f'is of the type {short(result.get("type"))}: not read')
@@ -129,26 +134,33 @@ def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], 
             written = size or written
             if kind == 'keypoint':
                 (point,) = _scaled([[result['value'].get('x'), result['value'].get('y')]], size or image.size)
-                points.setdefault(str(result.get('parentID') or ''), {})[_label(result)] = tuple(point)
+                points.setdefault(str(result.get('parentID') or ''), []).append(Point(_label(result), *point.tolist()))
                 continue
             annotation = _region(dataset, result, size or image.size, image, place)
             if annotation is not None:
-                image.annotations.append(annotation)
-                own[str(result.get('id'))] = annotation
-    for parent, named in points.items():
-        fitting = [own[parent]] if parent in own else image.annotations if len(image.annotations) == 1 else []
-        triples = [(*named[name], 2) if name in named else (0, 0, 0) for name in dataset.keypoints]
-        keypoints = [float(value) for triple in triples for value in triple]
-        if fitting:
-            fitting[0].keypoints = keypoints
-        elif not parent and image.annotations:
-            dataset.warn(where, f'{len(named)} keypoints without a parent region, which says whose they are: left out')
-        else:
+                own.append((str(result.get('id')), annotation))
+    made = [annotation for _, annotation in own]
+    for annotation, keypoints in assign_points(dataset, points, own, where, 'parent region'):
+        if annotation is None:
             box = box_of_keypoints(keypoints, written or image.size)
-            image.annotations.append(Annotation(dataset.add_class('object'), box, keypoints=keypoints, location=where))
-    if not image.annotations and image.label:
-        image.annotations = None
+            made.append(Annotation(dataset.add_class('object'), box, keypoints=keypoints, location=where))
+        else:
+            annotation.keypoints = keypoints
+    image.annotations = made
     fit_to_image(dataset, image, written, path)
+
+
+def _read_choices(image: AnnotatedImage, result: dict, of_objects: Collection[str]) -> None:
+    """Adds the choices of an image; those of a region have its id and its place, and say nothing of the image.
+
+    Raises:
+        DatasetError: They are no list of names.
+    """
+    value, choices = result['value'], result['value'].get('choices')
+    if not (isinstance(choices, list) and all(isinstance(each, str) for each in choices)):
+        raise DatasetError(f'"choices" is {short(choices)}, expected a list of names')
+    if value.keys() <= {'choices'} and str(result.get('id')) not in of_objects and not result.get('parentID'):
+        image.labels += choices
 
 
 def _region(

@@ -38,8 +38,8 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
             width, height = map(str, image.size)
             attributes = {'id': str(number), 'name': names[image.path].as_posix(), 'width': width, 'height': height}
             element = ElementTree.SubElement(root, 'image', attributes | ({'subset': split} if split else {}))
-            if image.label:
-                ElementTree.SubElement(element, 'tag', label=image.label, source='manual')
+            for name in dict.fromkeys(image.labels):
+                ElementTree.SubElement(element, 'tag', label=name, source='manual')
             groups = itertools.count(1)
             for annotation in image.annotations or ():
                 _add_object(element, dataset, image, annotation, groups)
@@ -60,7 +60,7 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
 def _add_labels(task: ElementTree.Element, dataset: Dataset) -> None:
     labels = ElementTree.SubElement(task, 'labels')
     posed = {annotation.name for _, annotation in dataset.annotations() if annotation.keypoints is not None}
-    for name in dict.fromkeys([*dataset.classes, *sorted({image.label for image in dataset if image.label})]):
+    for name in dict.fromkeys([*dataset.classes, *dataset.labels()]):
         label = ElementTree.SubElement(labels, 'label')
         ElementTree.SubElement(label, 'name').text = name
         ElementTree.SubElement(label, 'type').text = 'skeleton' if name in posed else 'any'
