@@ -442,7 +442,7 @@ def test_several_choices_of_an_image_are_told_and_chosen_by_classes(tmp_path, qu
 def test_all_tags_of_cvat_are_handed_over_and_written_again(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg')
     tags = ['<tag label="rain"/><tag label="night"/>', '<tag label="rain"/>']
-    images = ''.join(f'<image name="{i}.jpg" width="32" height="24">{each}</image>' for i, each in enumerate(tags))
+    images = ''.join(f'<image name="{i}.jpg">{each}</image>' for i, each in enumerate(tags))
     write(tmp_path, {'a.xml': f'<annotations>{images}</annotations>'})
     dataset = annotations.read(tmp_path)
     for form in ('cvat', 'labelstudio'):
