@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import math
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +22,9 @@ from icconv_mm.annotations.dataset import (
     Converted,
     Dataset,
     assign_splits,
-    find_flip_pairs,
     sigmas_of,
 )
+from icconv_mm.annotations.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
 from icconv_mm.annotations.images_on_disk import loaded_shape, opened
 from icconv_mm.annotations.reading import DatasetError, head, read_bytes
 from icconv_mm.annotations.report import check_left_out
@@ -37,7 +36,6 @@ from icconv_mm.files import atomic_write, write_json
 
 _DECODING = 4  # images decoded in parallel
 _PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
-_GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that does not describe its keypoint
 
 
 def convert_dataset(
@@ -358,24 +356,23 @@ def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
     """Returns the keypoint pairs swapped by a flip: from the file, else by name; None if neither tells."""
     names, flips = made.keypoints, dataset.flip_indices
     if flips:
-        swaps = [isinstance(k, int) and 0 <= k < len(flips) and flips[k] == i for i, k in enumerate(flips)]
-        if len(flips) == len(names) and all(swaps):
-            return [(names[i], names[k]) for i, k in enumerate(flips) if i < k]
+        if (pairs := pairs_of_indices(names, flips)) is not None:
+            return pairs
         expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
         dataset.warn(dataset.location, f'flip_idx is {flips}, {expected}: not used')
     pairs = find_flip_pairs(names)
-    if not pairs and all(map(_GENERIC.fullmatch, names)):
+    what = f'(see flip_pairs in {KEYPOINTS_FILE} and flip_prob in the config)'
+    if unknown := why_not_flipped(names, pairs):
         made.notes.append(
-            'nothing says which keypoints are swapped by a flip: images are not flipped (see flip_pairs in '
-            f'{KEYPOINTS_FILE} and flip_prob in the config)'
+            f'nothing says which keypoints a flip swaps with these, whose names have a side or an order: {unknown}: '
+            f'images are not flipped {what}'
         )
         return None
     alone = [name for name in names if not any(name in pair for pair in pairs)]
     if alone:
         made.notes.append(
             'half of the training images are flipped, in which these keep their names, having no partner: '
-            f'{", ".join(alone[:8])}{", ..." if len(alone) > 8 else ""} (see flip_pairs in {KEYPOINTS_FILE} and '
-            'flip_prob in the config)'
+            f'{", ".join(alone[:8])}{", ..." if len(alone) > 8 else ""} {what}'
         )
     return pairs
 

@@ -17,6 +17,7 @@ from zlib import crc32
 import numpy as np
 
 from icconv_mm.annotations import TASKS
+from icconv_mm.annotations.flips import find_flip_pairs
 from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.reading import fault_of
 from icconv_mm.errors import ArgumentError, InputError, naming
@@ -337,7 +338,6 @@ class Converted:
 
 
 KEYPOINTS_FILE = 'pose_keypoints.json'  # written beside the converted annotations
-_SIDES = (('left', 'right'), ('Left', 'Right'), ('LEFT', 'RIGHT'), ('L', 'R'), ('l', 'r'))
 # Precision of keypoint annotations as a share of the square root of the area: COCO's sigmas, by the name's last word.
 _SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087)
 _SIGMAS |= dict(ankle=0.089)
@@ -402,17 +402,3 @@ def read_keypoints(metainfo: Mapping[str, Any]) -> dict[str, Any]:
 def sigmas_of(names: Sequence[str]) -> list[float]:
     """Returns COCO's sigmas for eyes, shoulders, ... and 0.05 for other keypoints."""
     return [_SIGMAS.get(re.split(r'[^a-z]', name.lower())[-1], _SIGMA) for name in names]
-
-
-def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns names that differ only by side: ``left_eye``/``right_eye``, ``L_paw``/``R_paw``, ``lhip``/``rhip``."""
-    pairs = []
-    for name in names:
-        for left, right in _SIDES:
-            letter = rf'(?:(?<![A-Za-z]){left}(?![a-z])|^{left}(?=[a-z]{{2}})|(?<=[a-z_]){left}$)'
-            pattern = left if len(left) > 1 else letter
-            other = re.sub(pattern, right, name, count=1)
-            if other != name and other in names:
-                pairs.append((name, other))
-                break
-    return pairs
