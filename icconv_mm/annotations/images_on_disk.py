@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from io import BytesIO
@@ -15,6 +15,7 @@ from PIL import Image
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, read_text
+from icconv_mm.annotations.roots import files_of_names
 from icconv_mm.errors import InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm_runtime.decoding import ImageDefect, decode_image, require_one_page
@@ -251,6 +252,7 @@ class Files:
         self._by_stem: dict[Path, dict[str, Path]] = {}
         self._ending: dict[tuple[str, ...], list[Path]] = {}
         self._names: dict[tuple[Path, str], tuple[Path, frozenset[str]]] = {}
+        self._sets: dict[Path, frozenset[str]] = {}
 
     def _walk(self) -> None:
         """Collects the regular files of the folders, then of linked folders; no folder is visited twice."""
@@ -348,24 +350,40 @@ class Files:
         return None
 
     def images(self, names: Iterable[str], *near: Path, split: str = '') -> dict[str, Path]:
-        """Returns the image of each name, as :meth:`image` finds it; names without an image are skipped.
+        """Returns the image of each name; names without an image are skipped.
 
-        If several names lead to one image, the name that shares most of its path wins: if only ``cam1/0.jpg`` was
-        copied, ``cam2/0.jpg`` is missing.
+        Most names lie below one of the nearby folders; :meth:`image` finds the others. If several of these lead to one
+        image, the name that shares most of its path wins: if only ``cam1/0.jpg`` was copied, ``cam2/0.jpg`` is missing.
 
         Raises:
             InputError: Several names match an image equally, or several images match a name.
         """
+        names = dict.fromkeys(name for name in names if not is_endless(name))
+        made = files_of_names(names, near, self._names_in)
+        plain = {name.replace('\\', '/'): name for name in names if '\\' in name and name not in made}
+        of_windows = files_of_names(plain, near, self._names_in)
+        taken = set(made.values())
+        made |= {plain[name]: path for name, path in of_windows.items() if path not in taken}
+        taken.update(made.values())
         leading: dict[Path, list[str]] = {}
-        for name in dict.fromkeys(names):
-            if (location := self.image(name, *near, split=split)) is not None:
+        for name in names:
+            location = None if name in made else self.image(name, *near, split=split)
+            if location is not None and location not in taken:
                 leading.setdefault(location, []).append(name)
-        made = {}
         for location, fitting in leading.items():
             if len(fitting) > 1 and len(fitting := nearest(fitting, location)) > 1:
                 raise InputError(f'{location}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
             made[fitting[0]] = location
         return made
+
+    def _names_in(self, folder: Path) -> Collection[str]:
+        """Returns the names of the files in a folder, which may lie beside the root."""
+        if folder not in self._sets:
+            names = self.by_folder.get(folder)
+            if names is None and not folder.is_relative_to(self.root):
+                names = os.listdir(folder) if _is(folder.is_dir) else ()
+            self._sets[folder] = frozenset(names or ())
+        return self._sets[folder]
 
     def image(self, name: str, *near: Path, split: str = '') -> Path | None:
         """Returns the image of a name, which may contain folders: from a nearby folder, else from below the root.

@@ -1,7 +1,7 @@
 """Reads Label Studio's own JSON: boxes, rotated ones, polygons, ellipses, brushes, keypoints and choices."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,16 +34,17 @@ def _tasks(path: Path, files: Files) -> Dataset:
     dataset, content = Dataset('Label Studio', path), read_json(path)
     tasks = content if isinstance(content, list) else [content]
     chosen: list[tuple[str, Path, list[dict]]] = []
+    read: list[tuple[str, str, list[dict] | None]] = []
     for i, task in enumerate(tasks):
         where = f'{path}: [{i}]'
         with dataset.reading(where):
-            name, results = _reference(task), _results(dataset, task, where)
-            location = files.image(name, path.parent, path.parent / 'images')
-            location = location or files.image(_UPLOADED.sub('', name, 1), path.parent, path.parent / 'images')
-            if location is None:
-                dataset.missing.append(f'{where}: {name}')
-            elif results is not None:
-                chosen.append((where, location, results))
+            read.append((where, _reference(task), _results(dataset, task, where)))
+    locations = _locations([name for _, name, _ in read], path, files)
+    for where, name, results in read:
+        if name not in locations:
+            dataset.missing.append(f'{where}: {name}')
+        elif results is not None:
+            chosen.append((where, locations[name], results))
     if not chosen and any(isinstance(task, dict) and task.get('predictions') for task in tasks):
         dataset.warn(path, 'its tasks have predictions, and no annotation yet')
     points = {_label(each) for *_, results in chosen for each in results if _kind(each) == 'keypoint'}
@@ -56,6 +57,15 @@ def _tasks(path: Path, files: Files) -> Dataset:
                 _read_results(dataset, image, results, where, path)
     dataset.classes.sort()
     return dataset
+
+
+def _locations(names: Sequence[str], path: Path, files: Files) -> dict[str, Path]:
+    """Returns the image of each name, which Label Studio may have uploaded under a prefix."""
+    near = path.parent, path.parent / 'images'
+    found = files.images(names, *near)
+    uploaded = {name: _UPLOADED.sub('', name, 1) for name in names if name not in found}
+    plain = files.images(uploaded.values(), *near)
+    return found | {name: plain[own] for name, own in uploaded.items() if own in plain}
 
 
 def _reference(task: Any) -> str:
