@@ -83,6 +83,18 @@ OWNERS = [
         ['torch.load', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.jit.load', 'joblib.load', 'dill.load'],
         'from torch import load as read\nread("net.pth")',
     ),
+    Owner(
+        'checks names and paths that a reader of annotations returns',
+        ['icconv_mm.annotations.schema'],
+        ['icconv_mm.errors.is_unprintable'],
+        'from icconv_mm.errors import is_unprintable as bad\nbad(image.path)',
+    ),
+    Owner(
+        'finds the folder of the names in a file of annotations',
+        ['icconv_mm.annotations.images_on_disk'],
+        ['icconv_mm.annotations.roots.files_of_names'],
+        'from icconv_mm.annotations import roots as r\nr.files_of_names(names, near, listed)',
+    ),
 ]
 
 

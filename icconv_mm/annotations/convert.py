@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -31,7 +30,7 @@ from icconv_mm.annotations.report import check_left_out
 from icconv_mm.annotations.seg_maps import convert_seg_maps
 from icconv_mm.annotations.segmentations import is_outside, measure
 from icconv_mm.arguments import require_known
-from icconv_mm.errors import check_names, is_unprintable, message_of
+from icconv_mm.errors import check_names, message_of
 from icconv_mm.files import atomic_write, write_json
 
 _DECODING = 4  # images decoded in parallel
@@ -68,6 +67,7 @@ def convert_dataset(
         DatasetError: No annotation is left for training, or too many are skipped.
         InputError: A class is not in the data, or the name of a class or a keypoint cannot be written to a file.
     """
+    check_names(classes or (), 'classes: the class')
     images = dataset.labelled(task)
     made = Converted(task, root or root_of(images), notes=list(dataset.notes))
     given = {image.path: image.split for image in images}
@@ -90,8 +90,6 @@ def convert_dataset(
         images = _convert_annotations(dataset, made, images, classes)
     values = {value: color for color, value in dataset.colors.items()}
     made.colors = {name: values[value] for value, name in dataset.seg_map_classes.items() if value in values}
-    check_names(made.classes, f'{dataset.location}: the class')
-    check_names(made.keypoints, f'{dataset.location}: the keypoint')
     if not images or (not made.counts and task != 'semantic'):
         raise nothing_left(dataset, f'no image is left with labels for {task!r}')
     check_left_out(dataset)
@@ -174,8 +172,6 @@ def _readable(
             for image, defect in zip(whole, pool.map(_defect_of, whole)):
                 image.problem = defect or image.problem
     for image in images:
-        if is_unprintable(str(image.path)):  # split files have one line per image
-            image.problem = 'its path has a control character, or is not UTF-8'
         if image.problem and (str(image.path), f'{image.problem}: left out') not in known:
             dataset.leave_out(image.path, image.problem, image.path, splits[image.path])
     return [image for image in images if not image.problem]
@@ -313,8 +309,6 @@ def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
     x, y, w, h = annotation.box
     if x >= 0 and y >= 0 and 0 < w <= size[0] - x and 0 < h <= size[1] - y:  # most boxes
         return problem or (outside and f'{annotation.name}: {outside}'), True
-    if not math.isfinite(x + y + w + h):
-        return f'{annotation.name}: the box {annotation.box} is not finite', False
     if w <= 0 or h <= 0:
         return f'{annotation.name}: the box has {w:g} x {h:g} pixels', False
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1])

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from icconv_mm.annotations import TASKS, limits
+from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.dataset import Dataset
 from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, Files, followed_folder
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
@@ -20,6 +20,7 @@ from icconv_mm.annotations.readers.voc import voc_sources
 from icconv_mm.annotations.readers.yolo import yolo_sources
 from icconv_mm.annotations.reading import DatasetError, fault_of, no_garbage_search
 from icconv_mm.annotations.report import check_left_out
+from icconv_mm.annotations.schema import check_dataset
 from icconv_mm.errors import ArgumentError, UserError
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
@@ -146,9 +147,7 @@ def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
         raise
     except Exception as error:
         raise DatasetError(f'{location}: not read as {kind}: {fault_of(error)}') from error
-    count = max(map(len, [dataset.keypoints, *(names for names, _ in dataset.keypoints_by_class.values())]))
-    if count > limits.KEYPOINTS:
-        raise DatasetError(f'{location}: {kind}: {count} keypoints, of which at most {limits.KEYPOINTS} are read')
+    check_dataset(dataset)
     return dataset
 
 
