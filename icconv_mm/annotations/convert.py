@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.annotations import TASKS, limits
+from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import (
     KEYPOINTS_FILE,
     SPLITS,
@@ -111,18 +111,6 @@ def root_of(images: Iterable[AnnotatedImage]) -> Path:
     """Returns the deepest folder that contains all images; the current one if there are none."""
     folders = [image.path.parent for image in images]
     return Path(os.path.commonpath(folders)) if folders else Path()
-
-
-def remove_prepared(folder: Path) -> None:
-    """Removes the files that a former call has written: a split or task that is gone would look as if it were there."""
-    below = (each for each in folder.glob('*') if each.is_dir() and each.name.isdecimal())  # of several datasets
-    for each in (folder, *below):
-        names = [f'{task}_{split}.{suffix}' for task in TASKS for split in SPLITS for suffix in ('json', 'txt')]
-        for name in (*names, *(f'{task}_classes.txt' for task in TASKS), KEYPOINTS_FILE, 'page.jpg', 'warnings.json'):
-            if (each / name).is_file():
-                (each / name).unlink()
-        for path in (each / 'maps').rglob('*.png'):
-            path.unlink()
 
 
 def fill_splits(converted: Collection[Converted]) -> None:

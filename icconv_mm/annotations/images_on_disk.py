@@ -161,10 +161,12 @@ def followed_folder(path: Path) -> Path:
 
 
 def is_endless(text: str) -> bool:
-    """Returns whether a path in an annotation file exceeds the limits and so refers to no file."""
+    """Returns whether a path in an annotation file exceeds the limits, and is not simply there."""
     if len(text) > limits.PATH_LETTERS:
         return True
-    return text.count('/') + text.count('\\') >= limits.PATH_PARTS and len(as_path(text).parts) > limits.PATH_PARTS
+    if text.count('/') + text.count('\\') < limits.PATH_PARTS or len(as_path(text).parts) <= limits.PATH_PARTS:
+        return False
+    return not (as_path(text).is_absolute() and _is_there(as_path(text)))
 
 
 def located(text: str, roots: Iterable[Path]) -> Path | None:

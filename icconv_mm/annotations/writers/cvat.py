@@ -9,11 +9,12 @@ import numpy as np
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
+from icconv_mm.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
 from icconv_mm.files import atomic_write
 
 
-def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+@into_new_folder
+def write_cvat(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``annotations.xml``, or ``SPLIT.xml`` for each split, to be uploaded as "CVAT 1.1", and ``images``.
 
     The polygons of an object share a ``group_id``, and so do a skeleton and its box or mask. Scores have no place in
@@ -28,7 +29,6 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         ArgumentError: The folder is not empty, or there are only segmentation maps.
     """
     images = usable_images(dataset, 'CVAT', 'detection', 'classification')
-    folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):  # datumaro reads only shapes of the file's subset
         root = ElementTree.Element('annotations')

@@ -12,11 +12,12 @@ import numpy as np
 from icconv_mm.annotations.brush import encode_brush
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
+from icconv_mm.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
 from icconv_mm.files import atomic_write, write_json
 
 
-def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+@into_new_folder
+def write_label_studio(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``tasks.json``, ``labeling_config.xml`` and ``images``, to be imported with the folder as local storage.
 
     A mask of one polygon is a polygon, any other a brush; keypoints have their object's box as parent. Objects with
@@ -31,7 +32,6 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
         ArgumentError: The folder is not empty, or there are only segmentation maps.
     """
     images = usable_images(dataset, 'Label Studio', 'detection', 'classification')
-    folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy, by_split=True)
     tasks, are_predicted = [], any(each.score is not None for image in images for each in image.annotations or ())
     for image in images:

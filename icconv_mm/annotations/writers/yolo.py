@@ -11,11 +11,12 @@ import yaml
 from icconv_mm.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits
 from icconv_mm.annotations.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
+from icconv_mm.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
 from icconv_mm.files import atomic_write
 
 
-def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+@into_new_folder
+def write_yolo(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``data.yaml``, ``images/SPLIT`` and ``labels/SPLIT``: keypoints, else masks as polygons, else boxes.
 
     YOLO has one polygon for an object: its pieces are joined by lines, and holes are filled. Crowds are left out. If
@@ -32,7 +33,6 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     tasks = dataset.tasks()
     usable = usable_images(dataset, 'YOLO', 'detection')
     images = [replace(image) for image in usable if image.annotations is not None]
-    folder = new_folder(folder)
     if note := assign_splits(images):  # of copies
         dataset.notes.append(note)
     kind = 'pose' if 'pose' in tasks else 'instance' if 'instance' in tasks else 'detection'
