@@ -49,10 +49,10 @@ def new_folder(folder: str | Path, name: str = 'out') -> Iterator[Path]:
         InputError: It cannot be written.
     """
     folder = Path(folder)
+    is_there = os.path.lexists(folder)
+    if is_there:
+        _require_empty(folder, name, 'choose another')
     with naming(str(folder), OSError):
-        is_there = os.path.lexists(folder)
-        if is_there:
-            _require_empty(folder, name, 'choose another')
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = (folder if is_there else folder.parent) / files.temporary_name()
         temporary.mkdir()
@@ -80,25 +80,24 @@ def owned_folder(folder: str | Path, is_overwritten: bool = False, name: str = '
 
     Raises:
         ArgumentError: The folder has files of others; without a list, any file is one.
-        InputError: A file cannot be written.
+        OSError: A file cannot be written.
     """
     folder = Path(folder)
-    with naming(str(folder), OSError):
-        own = _own_files(folder)
-        if own is None and os.path.lexists(folder) and not is_overwritten:
-            _require_empty(folder, name, 'choose another, or replace files of the same names by --overwrite')
-        own = own or {}
-        with files.write_together(folder, [_OWN_FILES], is_flushed=False) as made:
-            yield made
-            paths = sorted(path for path in made.rglob('*') if path.is_file())
-            hashes = {path.relative_to(made).as_posix(): _hash_of(path) for path in paths}
-            others = [each for each in hashes if os.path.lexists(folder / each) and each not in own]
-            if others and not is_overwritten:
-                what = f'{len(others)} files are not as this command wrote them, the first is {others[0]}'
-                raise ArgumentError(name, f'{folder}: {what}: choose another folder, or replace them by --overwrite')
-            for each in own.keys() - hashes.keys():
-                _remove(folder, each)
-            write_json(made / _OWN_FILES, hashes)
+    own = _own_files(folder)
+    if own is None and os.path.lexists(folder) and not is_overwritten:
+        _require_empty(folder, name, 'choose another, or replace files of the same names by --overwrite')
+    own = own or {}
+    with files.write_together(folder, [_OWN_FILES], is_flushed=False) as made:
+        yield made
+        paths = sorted(path for path in made.rglob('*') if path.is_file())
+        hashes = {path.relative_to(made).as_posix(): _hash_of(path) for path in paths}
+        others = [each for each in hashes if os.path.lexists(folder / each) and each not in own]
+        if others and not is_overwritten:
+            what = f'{len(others)} files are not as this command wrote them, the first is {others[0]}'
+            raise ArgumentError(name, f'{folder}: {what}: choose another folder, or replace them by --overwrite')
+        for each in own.keys() - hashes.keys():
+            _remove(folder, each)
+        write_json(made / _OWN_FILES, hashes)
 
 
 def _require_empty(folder: Path, name: str, remedy: str) -> None:

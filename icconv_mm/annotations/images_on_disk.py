@@ -161,12 +161,10 @@ def followed_folder(path: Path) -> Path:
 
 
 def is_endless(text: str) -> bool:
-    """Returns whether a path in an annotation file exceeds the limits, and is not simply there."""
+    """Returns whether a path in an annotation file exceeds the limits and so refers to no file."""
     if len(text) > limits.PATH_LETTERS:
         return True
-    if text.count('/') + text.count('\\') < limits.PATH_PARTS or len(as_path(text).parts) <= limits.PATH_PARTS:
-        return False
-    return not (as_path(text).is_absolute() and _is_there(as_path(text)))
+    return text.count('/') + text.count('\\') >= limits.PATH_PARTS and len(as_path(text).parts) > limits.PATH_PARTS
 
 
 def located(text: str, roots: Iterable[Path]) -> Path | None:
@@ -360,7 +358,7 @@ class Files:
         Raises:
             InputError: Several names match an image equally, or several images match a name.
         """
-        names = dict.fromkeys(name for name in names if not is_endless(name))
+        names = dict.fromkeys(name for name in names if len(name) <= limits.PATH_LETTERS)
         made = files_of_names(names, near, self._names_in)
         plain = {name.replace('\\', '/'): name for name in names if '\\' in name and name not in made}
         of_windows = files_of_names(plain, near, self._names_in)
