@@ -251,7 +251,6 @@ class Files:
         self._fitting: dict[tuple, list[Path]] = {}
         self._by_stem: dict[Path, dict[str, Path]] = {}
         self._ending: dict[tuple[str, ...], list[Path]] = {}
-        self._names: dict[tuple[Path, str], tuple[Path, frozenset[str]]] = {}
         self._sets: dict[Path, frozenset[str]] = {}
 
     def _walk(self) -> None:
@@ -352,8 +351,9 @@ class Files:
     def images(self, names: Iterable[str], *near: Path, split: str = '') -> dict[str, Path]:
         """Returns the image of each name; names without an image are skipped.
 
-        Most names lie below one of the nearby folders; :meth:`image` finds the others. If several of these lead to one
-        image, the name that shares most of its path wins: if only ``cam1/0.jpg`` was copied, ``cam2/0.jpg`` is missing.
+        Most names lie below one of the nearby folders, the others anywhere below the root. If several of these lead to
+        one image, the name that shares most of its path wins: if only ``cam1/0.jpg`` was copied, ``cam2/0.jpg`` is
+        missing.
 
         Raises:
             InputError: Several names match an image equally, or several images match a name.
@@ -367,7 +367,7 @@ class Files:
         taken.update(made.values())
         leading: dict[Path, list[str]] = {}
         for name in names:
-            location = None if name in made else self.image(name, *near, split=split)
+            location = None if name in made else self._elsewhere(name, near, split)
             if location is not None and location not in taken:
                 leading.setdefault(location, []).append(name)
         for location, fitting in leading.items():
@@ -375,6 +375,10 @@ class Files:
                 raise InputError(f'{location}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
             made[fitting[0]] = location
         return made
+
+    def image(self, name: str, *near: Path, split: str = '') -> Path | None:
+        """Returns the image of a name, as :meth:`images` finds it; None without one."""
+        return self.images([name], *near, split=split).get(name)
 
     def _names_in(self, folder: Path) -> Collection[str]:
         """Returns the names of the files in a folder, which may lie beside the root."""
@@ -385,24 +389,14 @@ class Files:
             self._sets[folder] = frozenset(names or ())
         return self._sets[folder]
 
-    def image(self, name: str, *near: Path, split: str = '') -> Path | None:
-        """Returns the image of a name, which may contain folders: from a nearby folder, else from below the root.
-
-        Among several equal matches, the one in a folder of the split is returned.
+    def _elsewhere(self, name: str, near: Sequence[Path], split: str) -> Path | None:
+        """Returns the image of a name that is in no nearby folder: of several below the root, one of the split.
 
         Raises:
             InputError: Several images match.
         """
         if is_endless(name):
             return None
-        parent, _, base = name.rpartition('/')
-        for folder in near:
-            if (known := self._names.get((folder, parent))) is None:
-                own = folder / parent
-                known = self._names[folder, parent] = own, frozenset(self.by_folder.get(own, ()))
-            own, names = known
-            if base in names:
-                return own / base
         if self._images is None:
             self._images = {}
             beside = self.root.parent / 'images'  # shared by several folders of annotations
@@ -411,10 +405,10 @@ class Files:
             for path in self.ending(*IMAGE_SUFFIXES) + (Files(beside).ending(*IMAGE_SUFFIXES) if has_none else []):
                 if not maps or path.parent not in maps:  # the maps have the names of the images
                     self._images.setdefault(path.name, []).append(path)
-        fitting = self._images.get(base, [])
-        if len(fitting) == 1 and not parent.startswith('/'):  # most names: looking into the folders is slow
+        fitting = self._images.get(name.rpartition('/')[2], [])
+        if len(fitting) == 1 and not name.startswith('/'):  # most names: looking into the folders is slow
             return fitting[0]
-        if (found := located(name, [*near])) is not None and found.is_file():
+        if (found := located(name, near)) is not None and found.is_file():
             return found
         fitting = self._images.get(as_path(name).name, [])
         fitting = self._nearest(as_path(name), fitting, split) if len(fitting) > 1 else fitting
