@@ -134,7 +134,8 @@ def is_unprintable(text: str) -> bool:
 
 
 def _is_control(character: str) -> bool:
-    return unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') or character in _OF_DIRECTION
+    is_no_character = ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF  # XML has none of them
+    return is_no_character or unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') or character in _OF_DIRECTION
 
 
 def message_of(error: BaseException) -> str:

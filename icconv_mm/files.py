@@ -1,6 +1,7 @@
-"""Atomic writes, checks that files exist, and a lock that gives a folder to one process."""
+"""Atomic writes of files and folders, checks that files exist, and a lock that gives a folder to one process."""
 
 import errno
+import hashlib
 import itertools
 import json
 import os
@@ -18,6 +19,7 @@ from icconv_mm_runtime import files
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
 RUN_LOCK = '.run.lock'  # in the folder of a run, held by the process that writes there
 _IMAGES = 'images.json'  # in a folder of annotations
+_OWN_FILES = '.icconv_files.json'  # the list of the files that a command has written to a folder, with their SHA-256
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -32,6 +34,108 @@ def write_json(path: Path, content: Any, indent: int | None = None) -> None:
     """Writes a JSON file atomically; with ``indent``, the file ends with a new line."""
     with naming(str(path), OSError):
         files.dump_json(path, content, indent)
+
+
+@contextmanager
+def new_folder(folder: str | Path, name: str = 'out') -> Iterator[Path]:
+    """Yields an unfinished folder, which becomes ``folder`` after the block; after an exception nothing is there.
+
+    Args:
+        folder: A folder that does not exist, or is empty.
+        name: The argument, for the error.
+
+    Raises:
+        ArgumentError: It is a file, or is not empty.
+        InputError: It cannot be written.
+    """
+    folder = Path(folder)
+    is_there = os.path.lexists(folder)
+    if is_there:
+        _require_empty(folder, name, 'choose another')
+    with naming(str(folder), OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = (folder if is_there else folder.parent) / files.temporary_name()
+        temporary.mkdir()
+    try:
+        yield temporary
+        with naming(str(folder), OSError):
+            for path in temporary.iterdir() if is_there else ():  # it may be a link, or another file system
+                os.rename(path, folder / path.name)
+            if not is_there:
+                os.rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def owned_folder(folder: str | Path, is_overwritten: bool = False, name: str = 'out_dir') -> Iterator[Path]:
+    """Yields an empty folder, whose files replace those of a former call in ``folder`` after the block, as one.
+
+    A list in the folder says which files are of a former call; of these, those that were changed since then stay.
+
+    Args:
+        folder: The folder; made if it does not exist.
+        is_overwritten: Whether files of others are replaced by those of the same name.
+        name: The argument, for the error.
+
+    Raises:
+        ArgumentError: The folder has files of others; without a list, any file is one.
+        OSError: A file cannot be written.
+    """
+    folder = Path(folder)
+    own = _own_files(folder)
+    if own is None and os.path.lexists(folder) and not is_overwritten:
+        _require_empty(folder, name, 'choose another, or replace files of the same names by --overwrite')
+    own = own or {}
+    with files.write_together(folder, [_OWN_FILES], is_flushed=False) as made:
+        yield made
+        paths = sorted(path for path in made.rglob('*') if path.is_file())
+        hashes = {path.relative_to(made).as_posix(): _hash_of(path) for path in paths}
+        others = [each for each in hashes if os.path.lexists(folder / each) and each not in own]
+        if others and not is_overwritten:
+            what = f'{len(others)} files are not as this command wrote them, the first is {others[0]}'
+            raise ArgumentError(name, f'{folder}: {what}: choose another folder, or replace them by --overwrite')
+        for each in own.keys() - hashes.keys():
+            _remove(folder, each)
+        write_json(made / _OWN_FILES, hashes)
+
+
+def _require_empty(folder: Path, name: str, remedy: str) -> None:
+    if folder.is_dir():
+        files.remove_leftovers(folder)
+    if not folder.is_dir() or not all(files.is_temporary(path.name) for path in folder.iterdir()):
+        raise ArgumentError(name, f'{folder} is not an empty folder: {remedy}')
+
+
+def _own_files(folder: Path) -> dict[str, str] | None:
+    """Returns the files of a folder that its list names with their SHA-256; None if it has no valid list."""
+    listed = None
+    with suppress(OSError, ValueError):
+        listed = json.loads((folder / _OWN_FILES).read_bytes())
+    if not isinstance(listed, dict):
+        return None
+    inside = Path(os.path.realpath(folder))
+    return {
+        each: hashed
+        for each, hashed in listed.items()
+        if hashed  # and no link and no '..' leads elsewhere
+        and not os.path.isabs(each)
+        and os.path.realpath(folder / each) == str(inside / each)
+        and _hash_of(inside / each) == hashed
+    }
+
+
+def _hash_of(path: Path) -> str:
+    """Returns the SHA-256 of a file; '' if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Removes a file, and the folders above it that become empty."""
+    (folder / name).unlink(missing_ok=True)
+    for above in list((folder / name).parents)[: name.count('/')]:
+        with suppress(OSError):  # it has other files
+            above.rmdir()
 
 
 def write_folder_of_images(annotations: Path, images: str | Path, place: Path) -> None:

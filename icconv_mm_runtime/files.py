@@ -66,7 +66,7 @@ def dump_json(path: str | Path, content: Any, indent: int | None = None) -> None
 
 
 @contextmanager
-def write_together(folder: str | Path, entries: Collection[str]) -> Iterator[Path]:
+def write_together(folder: str | Path, entries: Collection[str], is_flushed: bool = True) -> Iterator[Path]:
     """Yields an empty folder, whose files then appear in ``folder`` as one.
 
     Former and new files are never read together, even if the process is killed: the ``entries``, without which nobody
@@ -75,6 +75,7 @@ def write_together(folder: str | Path, entries: Collection[str]) -> Iterator[Pat
     Args:
         folder: The folder; made if it does not exist. Its other files stay. Leftovers of killed processes are removed.
         entries: Names of files, such as ``images.json`` of a pair.
+        is_flushed: As for :func:`open_atomic`.
 
     Raises:
         OSError: A file cannot be written; ``filename`` is its path.
@@ -88,17 +89,18 @@ def write_together(folder: str | Path, entries: Collection[str]) -> Iterator[Pat
             temporary.mkdir()
             with locked(temporary):
                 yield temporary
-                _move(temporary, folder, entries)
+                _move(temporary, folder, entries, is_flushed)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _move(source: Path, target: Path, entries: Collection[str]) -> None:
+def _move(source: Path, target: Path, entries: Collection[str], is_flushed: bool) -> None:
     """Moves the files of a folder to another one, the entries last."""
     names = sorted(str(path.relative_to(source)) for path in source.rglob('*') if path.is_file())
     for name in names:
-        with open(source / name, 'rb') as file:
-            os.fsync(file.fileno())
+        if is_flushed:
+            with open(source / name, 'rb') as file:
+                os.fsync(file.fileno())
         (target / name).parent.mkdir(parents=True, exist_ok=True)
     last = [name for name in names if name in entries]
     if len(names) > 1:
@@ -106,6 +108,11 @@ def _move(source: Path, target: Path, entries: Collection[str]) -> None:
             (target / name).unlink(missing_ok=True)
     for name in [*(name for name in names if name not in last), *last]:
         os.replace(source / name, target / name)
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a file or folder of this name is unfinished."""
+    return name.startswith(_START) and name.endswith(_END)
 
 
 def remove_leftovers(folder: str | Path) -> None:

@@ -1,5 +1,6 @@
 """Files that appear whole, files and folders that are not there, and commands of tools in messages."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,8 +8,17 @@ import pytest
 
 from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, MissingDataError
-from icconv_mm.errors import MissingFileError
-from icconv_mm.files import atomic_write, checkpoint_of, read_small, require_file, require_folder, set_aside
+from icconv_mm.errors import ArgumentError, MissingFileError
+from icconv_mm.files import (
+    atomic_write,
+    checkpoint_of,
+    new_folder,
+    owned_folder,
+    read_small,
+    require_file,
+    require_folder,
+    set_aside,
+)
 from icconv_mm.versions import command_of
 
 
@@ -135,3 +145,90 @@ def test_from_a_checkout(tmp_path, monkeypatch):
     assert command_of('infer', '-h') == '`python tools/infer.py -h`'
     monkeypatch.chdir(tmp_path)
     assert command_of('infer', '-h') == f"`python '{checkout}/tools/infer.py' -h`"
+
+
+# --- folders that are written as one ---
+
+
+def _write(folder, contents, **options):
+    with owned_folder(folder, **options) as made:
+        for name, text in contents.items():
+            (made / name).parent.mkdir(parents=True, exist_ok=True)
+            (made / name).write_text(text)
+
+
+def _files(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob('[!.]*') if path.is_file()}
+
+
+def test_an_owned_folder_replaces_its_own_files_alone(tmp_path):
+    folder = tmp_path / 'out'
+    _write(folder, {'a.json': '1', 'maps/x/1.png': '1', 'maps/2.png': '2'})
+    (folder / 'maps' / 'mine.png').write_text('mine')
+    _write(folder, {'a.json': '2', 'maps/2.png': '3'})
+    assert _files(folder) == {'a.json': '2', 'maps/2.png': '3', 'maps/mine.png': 'mine'}
+    assert not (folder / 'maps' / 'x').exists()  # it was empty
+
+
+def test_a_file_that_was_changed_is_somebody_elses(tmp_path):
+    folder = tmp_path / 'out'
+    _write(folder, {'a.json': '1', 'b.json': '1'})
+    (folder / 'a.json').write_text('edited')
+    with pytest.raises(
+        ArgumentError, match=r'out_dir.*1 files are not as this command wrote them, the first is a\.json'
+    ):
+        _write(folder, {'a.json': '2', 'b.json': '2'})
+    assert _files(folder) == {'a.json': 'edited', 'b.json': '1'}
+    _write(folder, {'b.json': '2'})
+    assert _files(folder) == {'a.json': 'edited', 'b.json': '2'}
+    _write(folder, {'a.json': '3'}, is_overwritten=True)
+    assert _files(folder) == {'a.json': '3'}
+
+
+def test_a_folder_of_others_is_refused_unless_files_are_overwritten(tmp_path):
+    for name in ('a.json', 'maps/1.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text('mine')
+    with pytest.raises(ArgumentError, match=r'is not an empty folder: choose another, or replace files .*--overwrite'):
+        _write(tmp_path, {'a.json': '1'})
+    with pytest.raises(ArgumentError, match='is not an empty folder'):
+        _write(tmp_path / 'a.json', {'a.json': '1'})
+    _write(tmp_path, {'a.json': '1'}, is_overwritten=True)
+    assert _files(tmp_path) == {'a.json': '1', 'maps/1.png': 'mine'}
+    _write(tmp_path, {'b.json': '1'})
+    assert _files(tmp_path) == {'b.json': '1', 'maps/1.png': 'mine'}
+
+
+@pytest.mark.parametrize('name', ['../victim', 'link/victim', '{absolute}', 'victim_link', '.', ''])
+def test_a_list_cannot_name_files_elsewhere(tmp_path, name):
+    import hashlib
+
+    victim, folder = tmp_path / 'victim', tmp_path / 'out'
+    victim.write_text('mine')
+    folder.mkdir()
+    (folder / 'link').symlink_to(tmp_path)
+    (folder / 'victim_link').symlink_to(victim)
+    listed = {name.format(absolute=victim): hashlib.sha256(b'mine').hexdigest() if name.strip('.') else ''}
+    (folder / '.icconv_files.json').write_text(json.dumps(listed))
+    _write(folder, {'a.json': '1'})
+    assert victim.read_text() == 'mine' and (folder / 'victim_link').is_symlink() and (folder / 'a.json').is_file()
+
+
+@pytest.mark.parametrize('write', [new_folder, owned_folder])
+@pytest.mark.parametrize('is_there', [True, False])
+def test_after_an_exception_nothing_is_there(tmp_path, write, is_there):
+    folder = tmp_path / 'out'
+    if is_there:
+        folder.mkdir()
+    with pytest.raises(ZeroDivisionError), write(folder) as made:
+        (made / 'half').touch()
+        raise ZeroDivisionError
+    assert not folder.is_dir() or not any(folder.iterdir())
+    with write(folder) as made:
+        (made / 'images').mkdir()
+        (made / 'images' / 'a').symlink_to(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['out']
+    if write is new_folder:
+        assert os.readlink(folder / 'images' / 'a') == str(tmp_path)
+        with pytest.raises(ArgumentError, match=r'out: .* is not an empty folder: choose another'), write(folder):
+            pass

@@ -101,6 +101,18 @@ OWNERS = [
         ['mmengine.registry.DefaultScope.get_current_instance', 'icconv_mm.registry.library_network'],
         'from mmengine.registry import DefaultScope as Scope\nif Scope.get_current_instance(): pass',
     ),
+    Owner(
+        'checks names and paths that a reader of annotations returns',
+        ['icconv_mm.annotations.schema'],
+        ['icconv_mm.errors.is_unprintable'],
+        'from icconv_mm.errors import is_unprintable as bad\nbad(image.path)',
+    ),
+    Owner(
+        'finds the folder of the names in a file of annotations',
+        ['icconv_mm.annotations.images_on_disk'],
+        ['icconv_mm.annotations.roots.files_of_names'],
+        'from icconv_mm.annotations import roots as r\nr.files_of_names(names, near, listed)',
+    ),
 ]
 
 

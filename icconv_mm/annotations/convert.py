@@ -2,9 +2,7 @@
 
 import hashlib
 import itertools
-import math
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.annotations import TASKS, limits
+from icconv_mm.annotations import limits
 from icconv_mm.annotations.dataset import (
     KEYPOINTS_FILE,
     SPLITS,
@@ -23,21 +21,20 @@ from icconv_mm.annotations.dataset import (
     Converted,
     Dataset,
     assign_splits,
-    find_flip_pairs,
     sigmas_of,
 )
+from icconv_mm.annotations.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
 from icconv_mm.annotations.images_on_disk import loaded_shape, opened
 from icconv_mm.annotations.reading import DatasetError, head, read_bytes
 from icconv_mm.annotations.report import check_left_out
 from icconv_mm.annotations.seg_maps import convert_seg_maps
 from icconv_mm.annotations.segmentations import is_outside, measure
 from icconv_mm.arguments import require_known
-from icconv_mm.errors import check_names, is_unprintable, message_of
+from icconv_mm.errors import check_names, message_of
 from icconv_mm.files import atomic_write, write_json
 
 _DECODING = 4  # images decoded in parallel
 _PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
-_GENERIC = re.compile(r'(point|keypoint|kpt|kp)?[ _-]?\d+', re.IGNORECASE)  # a name that does not describe its keypoint
 
 
 def convert_dataset(
@@ -70,6 +67,7 @@ def convert_dataset(
         DatasetError: No annotation is left for training, or too many are skipped.
         InputError: A class is not in the data, or the name of a class or a keypoint cannot be written to a file.
     """
+    check_names(classes or (), 'classes: the class')
     images = dataset.labelled(task)
     made = Converted(task, root or root_of(images), notes=list(dataset.notes))
     given = {image.path: image.split for image in images}
@@ -82,17 +80,16 @@ def convert_dataset(
             dataset, made, images, folder, classes, {*ignore_index, *dataset.ignore_index}, thorough
         )
     elif task == 'classification':
-        there = sorted({image.label for image in images})
-        made.classes = require_known(classes, there, 'classes: no class') if classes else there
-        counts = Counter(image.label for image in images)
-        made.counts = {name: counts[name] for name in made.classes}
-        images = [image for image in images if image.label in made.counts]
+        names = require_known(classes, dataset.labels(), 'classes: no class') if classes else dataset.labels()
+        labels = {image.path: image.label_among(names) for image in images}
+        images = [replace(image, labels=[labels[image.path]]) for image in images if labels[image.path]]
+        counts = Counter(labels.values())
+        made.classes = names if classes else [name for name in names if counts[name]]
+        made.counts = {name: counts[name] for name in made.classes} if images else {}
     else:
         images = _convert_annotations(dataset, made, images, classes)
     values = {value: color for color, value in dataset.colors.items()}
     made.colors = {name: values[value] for value, name in dataset.seg_map_classes.items() if value in values}
-    check_names(made.classes, f'{dataset.location}: the class')
-    check_names(made.keypoints, f'{dataset.location}: the keypoint')
     if not images or (not made.counts and task != 'semantic'):
         raise nothing_left(dataset, f'no image is left with labels for {task!r}')
     check_left_out(dataset)
@@ -114,18 +111,6 @@ def root_of(images: Iterable[AnnotatedImage]) -> Path:
     """Returns the deepest folder that contains all images; the current one if there are none."""
     folders = [image.path.parent for image in images]
     return Path(os.path.commonpath(folders)) if folders else Path()
-
-
-def remove_prepared(folder: Path) -> None:
-    """Removes the files that a former call has written: a split or task that is gone would look as if it were there."""
-    below = (each for each in folder.glob('*') if each.is_dir() and each.name.isdecimal())  # of several datasets
-    for each in (folder, *below):
-        names = [f'{task}_{split}.{suffix}' for task in TASKS for split in SPLITS for suffix in ('json', 'txt')]
-        for name in (*names, *(f'{task}_classes.txt' for task in TASKS), KEYPOINTS_FILE, 'page.jpg', 'warnings.json'):
-            if (each / name).is_file():
-                (each / name).unlink()
-        for path in (each / 'maps').rglob('*.png'):
-            path.unlink()
 
 
 def fill_splits(converted: Collection[Converted]) -> None:
@@ -175,8 +160,6 @@ def _readable(
             for image, defect in zip(whole, pool.map(_defect_of, whole)):
                 image.problem = defect or image.problem
     for image in images:
-        if is_unprintable(str(image.path)):  # split files have one line per image
-            image.problem = 'its path has a control character, or is not UTF-8'
         if image.problem and (str(image.path), f'{image.problem}: left out') not in known:
             dataset.leave_out(image.path, image.problem, image.path, splits[image.path])
     return [image for image in images if not image.problem]
@@ -314,8 +297,6 @@ def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
     x, y, w, h = annotation.box
     if x >= 0 and y >= 0 and 0 < w <= size[0] - x and 0 < h <= size[1] - y:  # most boxes
         return problem or (outside and f'{annotation.name}: {outside}'), True
-    if not math.isfinite(x + y + w + h):
-        return f'{annotation.name}: the box {annotation.box} is not finite', False
     if w <= 0 or h <= 0:
         return f'{annotation.name}: the box has {w:g} x {h:g} pixels', False
     left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1])
@@ -357,24 +338,23 @@ def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
     """Returns the keypoint pairs swapped by a flip: from the file, else by name; None if neither tells."""
     names, flips = made.keypoints, dataset.flip_indices
     if flips:
-        swaps = [isinstance(k, int) and 0 <= k < len(flips) and flips[k] == i for i, k in enumerate(flips)]
-        if len(flips) == len(names) and all(swaps):
-            return [(names[i], names[k]) for i, k in enumerate(flips) if i < k]
+        if (pairs := pairs_of_indices(names, flips)) is not None:
+            return pairs
         expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
         dataset.warn(dataset.location, f'flip_idx is {flips}, {expected}: not used')
     pairs = find_flip_pairs(names)
-    if not pairs and all(map(_GENERIC.fullmatch, names)):
+    what = f'(see flip_pairs in {KEYPOINTS_FILE} and flip_prob in the config)'
+    if unknown := why_not_flipped(names, pairs):
         made.notes.append(
-            'nothing says which keypoints are swapped by a flip: images are not flipped (see flip_pairs in '
-            f'{KEYPOINTS_FILE} and flip_prob in the config)'
+            f'nothing says which keypoints a flip swaps with these, whose names have a side or an order: {unknown}: '
+            f'images are not flipped {what}'
         )
         return None
     alone = [name for name in names if not any(name in pair for pair in pairs)]
     if alone:
         made.notes.append(
             'half of the training images are flipped, in which these keep their names, having no partner: '
-            f'{", ".join(alone[:8])}{", ..." if len(alone) > 8 else ""} (see flip_pairs in {KEYPOINTS_FILE} and '
-            'flip_prob in the config)'
+            f'{", ".join(alone[:8])}{", ..." if len(alone) > 8 else ""} {what}'
         )
     return pairs
 

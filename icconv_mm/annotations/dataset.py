@@ -7,7 +7,7 @@ description of keypoints into the two tables that mmpose requires.
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from zlib import crc32
 import numpy as np
 
 from icconv_mm.annotations import TASKS
+from icconv_mm.annotations.flips import find_flip_pairs
 from icconv_mm.annotations.images_on_disk import oriented_size
 from icconv_mm.annotations.reading import fault_of
 from icconv_mm.errors import ArgumentError, InputError, naming
@@ -63,7 +64,7 @@ class AnnotatedImage:
         annotations: Objects with boxes, masks or keypoints.
         seg_map: The file of the segmentation map, with a class for every pixel.
         segments: The class of each segment of a panoptic map.
-        label: The class of the whole image.
+        labels: Classes of the whole image, all that its annotations give.
         problem: Why the image is skipped: its annotations belong to another one, or (known once its size was read)
             it cannot be read.
         link: The link by which the file was found, whose name is written to other formats; None without one.
@@ -74,10 +75,20 @@ class AnnotatedImage:
     annotations: list[Annotation] | None = None
     seg_map: Path | None = None
     segments: dict[int, int] | None = None
-    label: str | None = None
+    labels: list[str] = field(default_factory=list)
     problem: str = ''
     link: Path | None = None
     _size: tuple[int, int] | None = field(default=None, repr=False)
+
+    @property
+    def label(self) -> str | None:
+        """The class of the whole image; None if it has none, or several."""
+        return self.label_among(self.labels)
+
+    def label_among(self, classes: Collection[str]) -> str | None:
+        """Returns the only label of the image that is one of the classes, which a network learns; else None."""
+        own = {label for label in self.labels if label in classes}
+        return own.pop() if len(own) == 1 else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -215,6 +226,10 @@ class Dataset:
         """Yields every annotation with its image."""
         return ((image, annotation) for image in self.images.values() for annotation in image.annotations or ())
 
+    def labels(self) -> list[str]:
+        """Returns the classes of whole images, sorted."""
+        return sorted({label for image in self for label in image.labels})
+
     def tasks(self) -> list[str]:
         """Returns the tasks that the dataset has annotations for."""
         kinds: set[str] = set()
@@ -227,7 +242,7 @@ class Dataset:
             'instance': 'segmentation' in kinds,
             'semantic': any(image.seg_map for image in self.images.values()),
             'pose': 'keypoints' in kinds and bool(self.keypoints),
-            'classification': any(image.label for image in self.images.values()),
+            'classification': any(image.labels for image in self.images.values()),
         }
         return [task for task in TASKS if has[task]]
 
@@ -237,8 +252,12 @@ class Dataset:
         Raises:
             InputError: None of them can be used.
         """
-        member = {'semantic': 'seg_map', 'classification': 'label'}.get(task, 'annotations')
-        there = sorted((p for p in self.images.values() if getattr(p, member) is not None), key=lambda p: p.path)
+        if task == 'classification':
+            there = [image for image in self if image.labels]
+        else:
+            member = 'seg_map' if task == 'semantic' else 'annotations'
+            there = [image for image in self if getattr(image, member) is not None]
+        there.sort(key=lambda image: image.path)
         if there and all(min(image.size) == 0 or image.problem for image in there):
             first = f'{there[0].path}: {there[0].problem}'
             raise InputError(f'{self.location}: none of {len(there)} images can be used, the first: {first}')
@@ -319,7 +338,6 @@ class Converted:
 
 
 KEYPOINTS_FILE = 'pose_keypoints.json'  # written beside the converted annotations
-_SIDES = (('left', 'right'), ('Left', 'Right'), ('LEFT', 'RIGHT'), ('L', 'R'), ('l', 'r'))
 # Precision of keypoint annotations as a share of the square root of the area: COCO's sigmas, by the name's last word.
 _SIGMAS = dict(nose=0.026, eye=0.025, ear=0.035, shoulder=0.079, elbow=0.072, wrist=0.062, hip=0.107, knee=0.087)
 _SIGMAS |= dict(ankle=0.089)
@@ -384,17 +402,3 @@ def read_keypoints(metainfo: Mapping[str, Any]) -> dict[str, Any]:
 def sigmas_of(names: Sequence[str]) -> list[float]:
     """Returns COCO's sigmas for eyes, shoulders, ... and 0.05 for other keypoints."""
     return [_SIGMAS.get(re.split(r'[^a-z]', name.lower())[-1], _SIGMA) for name in names]
-
-
-def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns names that differ only by side: ``left_eye``/``right_eye``, ``L_paw``/``R_paw``, ``lhip``/``rhip``."""
-    pairs = []
-    for name in names:
-        for left, right in _SIDES:
-            letter = rf'(?:(?<![A-Za-z]){left}(?![a-z])|^{left}(?=[a-z]{{2}})|(?<=[a-z_]){left}$)'
-            pattern = left if len(left) > 1 else letter
-            other = re.sub(pattern, right, name, count=1)
-            if other != name and other in names:
-                pairs.append((name, other))
-                break
-    return pairs

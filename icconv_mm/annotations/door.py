@@ -83,14 +83,14 @@ def read_dataset(
 def _choose_classes(dataset: Dataset, classes: Sequence[str]) -> None:
     """Keeps the objects, the values of segmentation maps and the images of these classes."""
     names = dataset.seg_map_classes
-    labels = {image.label for image in dataset if image.label}
+    labels = dataset.labels()
     if not dataset.classes and not labels and not names:
         dataset.seg_map_classes = dict(enumerate(classes))
         return
-    chosen = require_known(classes, [*dataset.classes, *names.values(), *sorted(labels)], 'classes: no class')
+    chosen = require_known(classes, [*dataset.classes, *names.values(), *labels], 'classes: no class')
     dataset.ignore_index |= {value for value, name in names.items() if name not in chosen}
     dataset.classes = [name for name in chosen if name in dataset.classes]
     for image in dataset:
         if image.annotations is not None:
             image.annotations = [each for each in image.annotations if each.name in chosen]
-        image.label = image.label if image.label in chosen else None
+        image.labels = [each for each in image.labels if each in chosen]

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from icconv_mm.annotations import TASKS, limits
+from icconv_mm.annotations import TASKS
 from icconv_mm.annotations.dataset import Dataset
 from icconv_mm.annotations.images_on_disk import ANNOTATION_SUFFIXES, Files, followed_folder
 from icconv_mm.annotations.readers.class_folders import class_folder_sources
@@ -20,6 +20,7 @@ from icconv_mm.annotations.readers.voc import voc_sources
 from icconv_mm.annotations.readers.yolo import yolo_sources
 from icconv_mm.annotations.reading import DatasetError, fault_of, no_garbage_search
 from icconv_mm.annotations.report import check_left_out
+from icconv_mm.annotations.schema import check_dataset
 from icconv_mm.errors import ArgumentError, UserError
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
 
@@ -85,6 +86,7 @@ def read_datasets(
             _remove_background(each)
             for _, annotation in each.annotations() if crowd_as_objects else ():
                 annotation.crowd = False
+            _say_several_labels(each)
             _say_outside(each, files)
             check_left_out(each)
         datasets += labelled
@@ -103,6 +105,15 @@ def _remove_background(dataset: Dataset) -> None:
         dataset.classes.remove(name)
         if removed:
             dataset.warn(dataset.location, f'{removed} objects of {name!r}, which is no class: not learned')
+
+
+def _say_several_labels(dataset: Dataset) -> None:
+    """Adds a note if images have several classes, as answers to several questions."""
+    several = [image for image in dataset if len(set(image.labels)) > 1]
+    if several:
+        first = f'{several[0].path} has {", ".join(several[0].labels)}'
+        what = f'{len(several)} images have several classes, of which a network learns one, the first: {first}'
+        dataset.notes.append(f'{what}: classification leaves them out, unless --classes names one of each')
 
 
 def _say_outside(dataset: Dataset, files: Files) -> None:
@@ -136,9 +147,7 @@ def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
         raise
     except Exception as error:
         raise DatasetError(f'{location}: not read as {kind}: {fault_of(error)}') from error
-    count = max(map(len, [dataset.keypoints, *(names for names, _ in dataset.keypoints_by_class.values())]))
-    if count > limits.KEYPOINTS:
-        raise DatasetError(f'{location}: {kind}: {count} keypoints, of which at most {limits.KEYPOINTS} are read')
+    check_dataset(dataset)
     return dataset
 
 

@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from io import BytesIO
@@ -15,6 +15,7 @@ from PIL import Image
 
 from icconv_mm.annotations import limits
 from icconv_mm.annotations.reading import DatasetError, fault_of, head, read_text
+from icconv_mm.annotations.roots import files_of_names
 from icconv_mm.errors import InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm_runtime.decoding import ImageDefect, decode_image, require_one_page
@@ -250,7 +251,7 @@ class Files:
         self._fitting: dict[tuple, list[Path]] = {}
         self._by_stem: dict[Path, dict[str, Path]] = {}
         self._ending: dict[tuple[str, ...], list[Path]] = {}
-        self._names: dict[tuple[Path, str], tuple[Path, frozenset[str]]] = {}
+        self._sets: dict[Path, frozenset[str]] = {}
 
     def _walk(self) -> None:
         """Collects the regular files of the folders, then of linked folders; no folder is visited twice."""
@@ -348,19 +349,27 @@ class Files:
         return None
 
     def images(self, names: Iterable[str], *near: Path, split: str = '') -> dict[str, Path]:
-        """Returns the image of each name, as :meth:`image` finds it; names without an image are skipped.
+        """Returns the image of each name; names without an image are skipped.
 
-        If several names lead to one image, the name that shares most of its path wins: if only ``cam1/0.jpg`` was
-        copied, ``cam2/0.jpg`` is missing.
+        Most names lie below one of the nearby folders, the others anywhere below the root. If several of these lead to
+        one image, the name that shares most of its path wins: if only ``cam1/0.jpg`` was copied, ``cam2/0.jpg`` is
+        missing.
 
         Raises:
             InputError: Several names match an image equally, or several images match a name.
         """
+        names = dict.fromkeys(name for name in names if len(name) <= limits.PATH_LETTERS)
+        made = files_of_names(names, near, self._names_in)
+        plain = {name.replace('\\', '/'): name for name in names if '\\' in name and name not in made}
+        of_windows = files_of_names(plain, near, self._names_in)
+        taken = set(made.values())
+        made |= {plain[name]: path for name, path in of_windows.items() if path not in taken}
+        taken.update(made.values())
         leading: dict[Path, list[str]] = {}
-        for name in dict.fromkeys(names):
-            if (location := self.image(name, *near, split=split)) is not None:
+        for name in names:
+            location = None if name in made else self._elsewhere(name, near, split)
+            if location is not None and location not in taken:
                 leading.setdefault(location, []).append(name)
-        made = {}
         for location, fitting in leading.items():
             if len(fitting) > 1 and len(fitting := nearest(fitting, location)) > 1:
                 raise InputError(f'{location}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
@@ -368,23 +377,26 @@ class Files:
         return made
 
     def image(self, name: str, *near: Path, split: str = '') -> Path | None:
-        """Returns the image of a name, which may contain folders: from a nearby folder, else from below the root.
+        """Returns the image of a name, as :meth:`images` finds it; None without one."""
+        return self.images([name], *near, split=split).get(name)
 
-        Among several equal matches, the one in a folder of the split is returned.
+    def _names_in(self, folder: Path) -> Collection[str]:
+        """Returns the names of the files in a folder, which may lie beside the root."""
+        if folder not in self._sets:
+            names = self.by_folder.get(folder)
+            if names is None and not folder.is_relative_to(self.root):
+                names = os.listdir(folder) if _is(folder.is_dir) else ()
+            self._sets[folder] = frozenset(names or ())
+        return self._sets[folder]
+
+    def _elsewhere(self, name: str, near: Sequence[Path], split: str) -> Path | None:
+        """Returns the image of a name that is in no nearby folder: of several below the root, one of the split.
 
         Raises:
             InputError: Several images match.
         """
         if is_endless(name):
             return None
-        parent, _, base = name.rpartition('/')
-        for folder in near:
-            if (known := self._names.get((folder, parent))) is None:
-                own = folder / parent
-                known = self._names[folder, parent] = own, frozenset(self.by_folder.get(own, ()))
-            own, names = known
-            if base in names:
-                return own / base
         if self._images is None:
             self._images = {}
             beside = self.root.parent / 'images'  # shared by several folders of annotations
@@ -393,10 +405,10 @@ class Files:
             for path in self.ending(*IMAGE_SUFFIXES) + (Files(beside).ending(*IMAGE_SUFFIXES) if has_none else []):
                 if not maps or path.parent not in maps:  # the maps have the names of the images
                     self._images.setdefault(path.name, []).append(path)
-        fitting = self._images.get(base, [])
-        if len(fitting) == 1 and not parent.startswith('/'):  # most names: looking into the folders is slow
+        fitting = self._images.get(name.rpartition('/')[2], [])
+        if len(fitting) == 1 and not name.startswith('/'):  # most names: looking into the folders is slow
             return fitting[0]
-        if (found := located(name, [*near])) is not None and found.is_file():
+        if (found := located(name, near)) is not None and found.is_file():
             return found
         fitting = self._images.get(as_path(name).name, [])
         fitting = self._nearest(as_path(name), fitting, split) if len(fitting) > 1 else fitting

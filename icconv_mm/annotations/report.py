@@ -57,7 +57,7 @@ def describe_dataset(dataset: Dataset) -> str:
     """Returns what a dataset has, before it is converted: see :meth:`icconv_mm.annotations.dataset.Dataset.summary`."""
     splits = Counter(image.split or 'no split' for image in dataset)
     counts = Counter(annotation.name for _, annotation in dataset.annotations())
-    labels = Counter(image.label for image in dataset if image.label)
+    labels = Counter(label for image in dataset for label in set(image.labels))
     lines = [f'{dataset.location}: {dataset.format}, {len(dataset)} images ({_counts(splits)})']
     lines.append(f'  tasks: {", ".join(dataset.tasks())}')
     if dataset.classes:
@@ -145,7 +145,7 @@ def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedIma
     if image.seg_map is not None and 'semantic' in by_task:
         values = read_class_ids(image.seg_map, image.segments)
         seg_map, names = values if values.ndim == 2 else None, by_task['semantic'].classes
-    title = f'{image.split}: {image.path.name}' + (f' {image.label}' if image.label else '')
+    title = f'{image.split}: {image.path.name}' + ''.join(f' {label}' for label in image.labels)
     drawing = Drawing(objects, seg_map, names, title=title, size=pixels.shape[:2], ignored_color=_GREY)
     if (times := _SIDE // max(pixels.shape)) > 1:  # so that a small image is larger than the words on it
         pixels = pixels.repeat(times, 0).repeat(times, 1)
@@ -166,7 +166,7 @@ def check_left_out(dataset: Dataset) -> None:
     if dataset.strict and (left_out or dataset.missing):
         raise DatasetError(f'strict: {left_out[0] if left_out else f"{dataset.missing[0]}: the image is not there"}')
     kept = {
-        image.split for image in dataset if not image.problem and (image.annotations or image.seg_map or image.label)
+        image.split for image in dataset if not image.problem and (image.annotations or image.seg_map or image.labels)
     }
     for split in sorted(set(dataset.lost.values()) - kept - {''}):
         first = next(key for key, own in dataset.lost.items() if own == split)

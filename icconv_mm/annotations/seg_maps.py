@@ -14,13 +14,19 @@ from PIL import Image
 from icconv_mm.annotations.checks import DatasetError
 from icconv_mm.annotations.dataset import AnnotatedImage, Converted, Dataset
 from icconv_mm.annotations.images_on_disk import opened
-from icconv_mm.arguments import require_known
+from icconv_mm.annotations.seg_map_values import (
+    EDGES,
+    HALF,
+    IGNORED,
+    LARGEST,
+    Values,
+    is_soft,
+    names_of_values,
+    unnamed_value,
+)
 from icconv_mm.errors import InputError
 from icconv_mm.files import atomic_write
 
-IGNORED = 255  # the label that mmseg's datasets ignore
-_HALF = 128
-_EDGES = 0.1  # most pixels of soft edges in a mask of one object
 _NEAR, _CHROMA = 32, 8  # from black or white, and between channels, in the masks that were JPEGs
 
 
@@ -54,7 +60,7 @@ def is_binary(pixels: np.ndarray) -> bool:
     """Returns whether an image [H, W] or [H, W, 3] is a mask of one object: black and white with soft edges."""
     grey = pixels if pixels.ndim == 2 else pixels[..., 1]
     is_grey = pixels.ndim == 2 or int(np.ptp(pixels.astype(np.int16), axis=-1).max()) <= _CHROMA
-    return is_grey and float(((grey <= _NEAR) | (grey >= 255 - _NEAR)).mean()) >= 1 - _EDGES
+    return is_grey and float(((grey <= _NEAR) | (grey >= 255 - _NEAR)).mean()) >= 1 - EDGES
 
 
 def read_class_ids(
@@ -168,11 +174,8 @@ def suffixes_in(folder: str | Path, most: int = 3) -> str:
     return ', '.join(f'{suffix!r} ({count} files)' for suffix, count in counts.most_common(most)) or 'no files'
 
 
-_IGNORED_NAMES = ('void', 'unlabeled', 'unlabelled', 'ignore', 'ignored', 'unknown')
 _SAMPLE = 200  # maps read before a training if classes have names; every map is checked when it is loaded
 _FEW = 20  # maps whose palettes are inspected
-_LARGEST = 65535  # largest value of a segmentation map
-_STRAY = 1e-3  # share of the pixels below which an unnamed label beyond a gap in the numbers is ignored
 
 
 def convert_seg_maps(
@@ -188,7 +191,7 @@ def convert_seg_maps(
     is_sampled = bool(classes or dataset.seg_map_classes) and not thorough  # without names, all values are classes
     step = -(-len(images) // _SAMPLE) if is_sampled else 1
     read = partial(_read_map, dataset, by_palette=_is_by_palette(dataset, made, images[::step]))
-    pixels: Counter[int] = Counter()
+    pixels, maps, count = Counter(), Counter(), 0
     where: dict[int, Path] = {}
     good, plain = [], True
     for number, image in enumerate(images):
@@ -199,21 +202,24 @@ def convert_seg_maps(
             counts = np.bincount(labels.ravel())
             values = np.flatnonzero(counts).tolist()
             pixels.update(dict(zip(values, counts[values].tolist())))
+            maps.update(values)
+            count += 1
             where.update((value, image.seg_map) for value in values)
         good.append(image)
     if not good:
         return []
-    if _is_soft(pixels, dataset, classes):
+    if is_soft(pixels, dataset, classes):
         sharp, read = read, lambda image: _sharpened(sharp(image))
         pixels = Counter(
             {
-                0: sum(n for v, n in pixels.items() if v < _HALF),
-                IGNORED: sum(n for v, n in pixels.items() if v >= _HALF),
+                0: sum(n for v, n in pixels.items() if v < HALF),
+                IGNORED: sum(n for v, n in pixels.items() if v >= HALF),
             }
         )
-        where, plain = {0: good[0].seg_map, IGNORED: good[0].seg_map}, False
-        made.notes.append(f'segmentation maps have 0 and 255 with greys at the edges: {_HALF} and more are the object')
-    names = _names_of_values(dataset, made, pixels, where, classes, ignore_index)
+        where, plain = dict.fromkeys(pixels, good[0].seg_map), False
+        made.notes.append(f'segmentation maps have 0 and 255 with greys at the edges: {HALF} and more are the object')
+    values = Values(pixels, maps, count, where)
+    names = names_of_values(dataset, made, values, classes, ignore_index)
     made.classes = list(names.values())
     total = sum(pixels[value] for value in names) or 1
     made.counts = {name: pixels[value] / total for value, name in names.items()}
@@ -229,26 +235,15 @@ def convert_seg_maps(
             raise DatasetError(
                 f'{dataset.location}: {len(names)} classes, and a map of one byte has room for {IGNORED}'
             )
-        labels = {value: label for label, value in enumerate(names) if 0 <= value <= _LARGEST}
+        labels = {value: label for label, value in enumerate(names) if 0 <= value <= LARGEST}
         known = {*pixels, *ignore_index, *dataset.seg_map_classes, IGNORED}
         good = _write_maps(dataset, good, labels, known, folder / 'maps', made.root, read)
     return good
 
 
-def _is_soft(pixels: Counter[int], dataset: Dataset, classes: Sequence[str] | None) -> bool:
-    """Returns whether maps are masks of one object with soft edges, as resized ones or those that were JPEGs."""
-    names = dataset.seg_map_classes or dict(enumerate(classes or ()))
-    greys = {value for value in pixels if 0 < value < IGNORED}
-    is_spread = len(greys) > 1 and min(greys) < _HALF <= max(greys)  # labels of several classes are small numbers
-    share = (pixels[0] + pixels[IGNORED]) / sum(pixels.values())
-    return (
-        is_spread and names.keys() in (set(), {0, 1}) and min(pixels[0], pixels[IGNORED]) > 0 and share > 1 - 2 * _EDGES
-    )
-
-
 def _sharpened(labels: np.ndarray | None) -> np.ndarray | None:
     """Returns 255 for pixels of at least half of the range, else 0."""
-    return None if labels is None else np.where(labels >= _HALF, IGNORED, 0).astype(np.uint8)
+    return None if labels is None else np.where(labels >= HALF, IGNORED, 0).astype(np.uint8)
 
 
 def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.ndarray | None:
@@ -273,8 +268,8 @@ def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.n
         problem = f'{channels} channels, expected labels or the colours of the table'
     elif labels.dtype.kind not in 'ui':
         problem = f'pixels are {labels.dtype}, expected integer labels'
-    elif labels.min() < 0 or labels.max() > _LARGEST:
-        problem = f'labels from {labels.min()} to {labels.max()}, expected 0 to {_LARGEST}'
+    elif labels.min() < 0 or labels.max() > LARGEST:
+        problem = f'labels from {labels.min()} to {labels.max()}, expected 0 to {LARGEST}'
     if problem:
         dataset.leave_out(image.seg_map, problem, image.path, image.split)
         return None
@@ -313,52 +308,7 @@ def _of_colors(image: np.ndarray, colors: dict[tuple[int, int, int], int]) -> np
     table = sorted((r * 65536 + g * 256 + b, value) for (r, g, b), value in colors.items())
     known, values = np.array(table).T
     location = np.searchsorted(known, codes).clip(max=len(known) - 1)
-    return np.where(known[location] == codes, values[location], _LARGEST)
-
-
-def _names_of_values(
-    dataset: Dataset,
-    made: Converted,
-    pixels: Counter[int],
-    where: dict[int, Path],
-    classes: Sequence[str] | None,
-    ignore_index: set[int],
-) -> dict[int, str]:
-    """Returns the name of each value that is a class, by label; adds values with ignored names to ``ignore_index``."""
-    values = sorted(set(pixels) - ignore_index)
-    known = dict(dataset.seg_map_classes) if classes is None or dataset.seg_map_classes else dict(enumerate(classes))
-    known = {value: name for value, name in known.items() if value not in ignore_index}
-    if set(values) == {0, IGNORED} and known.keys() in (set(), {0, 1}):
-        known = {0: known.get(0, 'background'), IGNORED: known.get(1, 'foreground')}
-        made.notes.append(f'segmentation maps have 0 and 255 alone: 255 is the object ({known[IGNORED]}), not ignored')
-    if known:
-        for value in [value for value, name in known.items() if name.lower() in _IGNORED_NAMES]:
-            made.notes.append(f'{known[value]!r}, value {value}, is ignored: not learned')
-            del known[value]
-            ignore_index.add(value)
-        for value in values:
-            if value not in known and value not in ignore_index | {IGNORED}:
-                dataset.warn(where[value], f'{_unnamed(value)}: {pixels[value]} pixels in all maps are ignored')
-        if classes and dataset.seg_map_classes:
-            chosen = require_known(classes, known.values(), 'classes: no class')
-            known = {value: name for name in chosen for value in known if known[value] == name}
-        return known
-    values = [value for value in values if value != IGNORED]
-    first_gap = next((i for i, value in enumerate(values) if value != values[0] + i), len(values))
-    total = sum(pixels.values())
-    for value in values[first_gap:]:
-        if pixels[value] < _STRAY * total:
-            dataset.warn(where[value], f'label {value}, beyond a gap in the labels: {pixels[value]} pixels are ignored')
-            values.remove(value)
-    span = f'{values[0]} to {values[-1]}' if values else 'in them'
-    made.notes.append(
-        f'nothing names the labels {span}: name them by --classes, and what means nothing by --ignore-index'
-    )
-    return {value: f'class_{value}' for value in values}
-
-
-def _unnamed(value: int) -> str:
-    return 'a colour of no class' if value == _LARGEST else f'label {value}, which has no name'
+    return np.where(known[location] == codes, values[location], LARGEST)
 
 
 def map_path(image: Path, taken: set[Path]) -> Path:
@@ -389,14 +339,14 @@ def _write_maps(
         root: The folder of all images.
         read: Returns the values of a map.
     """
-    table = np.full(_LARGEST + 1, IGNORED, dtype=np.uint8)
+    table = np.full(LARGEST + 1, IGNORED, dtype=np.uint8)
     table[list(labels)] = list(labels.values())
     written, taken = [], set()
     for image in images:
         if (values := read(image)) is None:
             continue
         for value in set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - known:
-            dataset.warn(image.seg_map, f'{_unnamed(value)}: ignored in this map and those after it')
+            dataset.warn(image.seg_map, f'{unnamed_value(value)}: ignored in this map and those after it')
             known.add(value)
         location = map_path(folder / image.path.relative_to(root), taken)
         with atomic_write(location, is_flushed=False) as file:

@@ -7,7 +7,9 @@ Examples:
 """
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError
@@ -20,6 +22,7 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     command_line.add_labels(parser)
     parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
     formats = 'coco', 'yolo', 'labelstudio', 'cvat'
+    parser.add_argument('--overwrite', action='store_true', help='replace files of the same names in --out-dir')
     parser.add_argument('--to', choices=formats, help='convert the dataset to this format instead')
     parser.add_argument('--task', choices=TASKS, help='the dataset to convert, where a folder holds several')
     parser.add_argument('--out', metavar='DIR', help='a new folder for the converted dataset')
@@ -29,15 +32,18 @@ def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
 def run(args: Namespace) -> None:
     """Prints and draws the datasets, or converts one."""
     with command_line.reporting(args.debug):
-        from icconv_mm.annotations.convert import convert_dataset, remove_prepared
+        from icconv_mm.annotations.convert import convert_dataset
         from icconv_mm.annotations.door import read_dataset
         from icconv_mm.annotations.find import name_of, read_datasets
         from icconv_mm.annotations.report import draw_page, summary, write_warnings
+        from icconv_mm.files import owned_folder
 
         reading = dict(strict=args.strict, crowd_as_objects=args.crowd_as_objects, voc_from=args.voc_from)
         if args.to:
             if len(args.data) > 1 or not args.out:
                 raise ArgumentError('to', 'converts one dataset into a new folder: --out FOLDER')
+            if args.overwrite:
+                raise ArgumentError('overwrite', 'is for --out-dir: a converted dataset gets a new folder')
             dataset = read_dataset(args.data[0], args.task, args.classes, args.ignore_index, **reading)
             folder = getattr(dataset, f'to_{args.to}')(args.out, copy=args.copy)
             print('\n'.join([dataset.summary(), f'  written to {folder}']))
@@ -47,11 +53,21 @@ def run(args: Namespace) -> None:
                 raise ArgumentError(name, 'is for a conversion: --to FORMAT')
         out = Path(args.out_dir or Path('work_dirs', f'{name_of(args.data[0])}_data'))
         sets = read_datasets(*args.data, **reading)
-        remove_prepared(out)
-        for number, found in enumerate(sets):
-            folder = out / str(number) if number else out
-            options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
-            made = [convert_dataset(found, task, folder, **options) for task in found.tasks()]
-            print('\n'.join(summary(found, made)))
-            print(f'  written to {folder}; images: {draw_page(found, made, folder / "page.jpg")}')
-        write_warnings(out / 'warnings.json', sets)
+        with owned_folder(out, args.overwrite) as unfinished:
+            lines = []
+            for number, found in enumerate(sets):
+                folder = unfinished / str(number) if number else unfinished
+                options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
+                made = [convert_dataset(found, task, folder, **options) for task in _tasks(found, args.classes)]
+                page = draw_page(found, made, folder / 'page.jpg').relative_to(unfinished)
+                lines += [*summary(found, made), f'  written to {(out / page).parent}; images: {out / page}']
+            write_warnings(unfinished / 'warnings.json', sets)
+        print('\n'.join(lines))
+
+
+def _tasks(dataset: Any, classes: Sequence[str] | None) -> list[str]:
+    """Returns the tasks of a dataset, without classification if others are there and no image has one class of it."""
+    tasks, names = dataset.tasks(), classes or dataset.labels()
+    if len(tasks) > 1 and not any(image.label_among(names) for image in dataset):
+        tasks = [task for task in tasks if task != 'classification']
+    return tasks

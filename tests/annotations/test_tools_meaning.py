@@ -200,7 +200,9 @@ def test_points_of_a_group_of_two_labels_belong_to_nobody(tmp_path):
     box = [[1, 1], [9, 9]]
     points = [('nose', 'point', [[2, 2]], 1), ('tail', 'point', [[5, 5]], 1)]
     dataset = _shapes(tmp_path, ('cat', 'rectangle', box, 1), ('dog', 'rectangle', box, 1), *points)
-    assert not any(each.keypoints for _, each in dataset.annotations()) and 'which says whose it is' in _said(dataset)
+    assert not any(each.keypoints for _, each in dataset.annotations()) and 'which says whose they are' in _said(
+        dataset
+    )
 
 
 def test_a_keypoint_that_is_there_twice_is_said(tmp_path):
@@ -391,6 +393,62 @@ def test_tasks_of_label_studio_that_nobody_annotated(tmp_path):
     tasks = [dict(data=dict(image='0.jpg'), annotations=done), dict(data=dict(image='1.jpg'), predictions=[])]
     write(tmp_path, {'a.json': json.dumps(tasks)})
     assert _counts(annotations.read(tmp_path)) == {'x': 1}
+
+
+def _choice(*names, question='class', **more):
+    return dict(id=question, type='choices', from_name=question, value=dict(more, choices=list(names)))
+
+
+def _tasks_of(tmp_path, *results):
+    tasks = []
+    for number, result in enumerate(results):
+        draw(tmp_path, f'{number}.jpg')
+        tasks.append(dict(data=dict(image=f'{number}.jpg'), annotations=[dict(was_cancelled=False, result=result)]))
+    write(tmp_path, {'a.json': json.dumps(tasks)})
+    (dataset,) = read_datasets(tmp_path)
+    return dataset
+
+
+_PLACE = dict(x=10, y=10, width=50, height=50)
+_CAR = dict(id='r', type='rectanglelabels', value=dict(_PLACE, rectanglelabels=['car']))
+
+
+def test_choices_of_regions_are_no_classes_of_images(tmp_path):
+    of_region = dict(_choice('blue', **_PLACE), id='r')
+    dataset = _tasks_of(tmp_path, [_CAR, of_region], [of_region, _CAR], [_choice('blue'), _CAR], [])
+    assert [image.labels for image in dataset] == [[], [], ['blue'], []]
+    assert [len(image.annotations) for image in dataset] == [1, 1, 1, 0] and not dataset.notes
+
+
+def test_images_with_a_choice_and_no_box_are_images_without_objects(tmp_path):
+    dataset = _tasks_of(tmp_path, [_CAR, _choice('day')], [_choice('night')], [_choice('day')])
+    made = _converted(dataset, 'detection', tmp_path)
+    assert sum(made.splits.values()) == 3 and made.counts == {'car': 1}
+
+
+@pytest.mark.parametrize('questions', ['one', 'two'])
+def test_several_choices_of_an_image_are_told_and_chosen_by_classes(tmp_path, questions):
+    several = [_choice('cat', 'blurred')] if questions == 'one' else [_choice('cat'), _choice('blurred', question='q')]
+    dataset = _tasks_of(tmp_path, several, [_choice('dog')], [_choice('cat')])
+    (note,) = dataset.notes
+    assert note.startswith('1 images have several classes') and 'cat, blurred' in note and '--classes' in note
+    made = _converted(dataset, 'classification', tmp_path)
+    assert made.classes == ['cat', 'dog'] and made.counts == {'cat': 1, 'dog': 1}
+    made = _converted(dataset, 'classification', tmp_path, classes=['dog', 'cat'])
+    assert made.counts == {'dog': 1, 'cat': 2}
+    assert annotations.read(tmp_path, classes=['cat', 'dog']).images[tmp_path / '0.jpg'].label == 'cat'
+
+
+def test_all_tags_of_cvat_are_handed_over_and_written_again(tmp_path):
+    draw(tmp_path, '0.jpg', '1.jpg')
+    tags = ['<tag label="rain"/><tag label="night"/>', '<tag label="rain"/>']
+    images = ''.join(f'<image name="{i}.jpg">{each}</image>' for i, each in enumerate(tags))
+    write(tmp_path, {'a.xml': f'<annotations>{images}</annotations>'})
+    dataset = annotations.read(tmp_path)
+    for form in ('cvat', 'labelstudio'):
+        getattr(dataset, f'to_{form}')(tmp_path / form)
+        again = annotations.read(tmp_path / form)
+        assert [image.labels for image in again] == [['rain', 'night'], ['rain']]
 
 
 # --- not read ---

@@ -1,6 +1,7 @@
 """Configs for images as they lie: what is chosen from the data, and what is written."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -470,6 +471,18 @@ def test_images_are_flipped_where_the_pairs_are_known(tmp_path, task, flips):
     nodes = walk_dicts(cfg.train_dataloader)
     assert [node.prob for node in nodes if 'RandomFlip' in str(node.get('type'))] == [0.5 if flips else 0.0]
     assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size
+
+
+@pytest.mark.parametrize('task', ['pose', 'all'])
+def test_a_probability_of_flips_may_be_written_as_a_whole_number(tmp_path, task):
+    for library in ('mmdet', 'mmpose'):
+        pytest.importorskip(library)
+    cfg = config_for(labelled.yolo(tmp_path / 'data', 'keypoints'), task, work_dir=tmp_path / 'run', **QUICK)
+    path = Path(cfg.filename)
+    path.write_text(re.sub('^flip_prob = .*', 'flip_prob = 0', path.read_text(), flags=re.MULTILINE))
+    nodes = walk_dicts(Config.fromfile(path).train_dataloader)
+    (flip,) = [node for node in nodes if 'RandomFlip' in str(node.get('type'))]
+    assert flip.prob == 0 and isinstance(flip.prob, float)  # mmcv refuses an int
 
 
 def test_nothing_left_to_train_with(tmp_path):

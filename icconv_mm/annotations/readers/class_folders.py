@@ -34,5 +34,5 @@ def _read_folders(groups: dict[str, list[Path]], unlabelled: list[Path], files: 
             for file in files.by_folder[folder]:
                 if file.lower().endswith(IMAGE_SUFFIXES):
                     first = folder.relative_to(files.root).parts[0]
-                    dataset.image(folder / file, split_of(first) if first != name else '').label = name
+                    dataset.image(folder / file, split_of(first) if first != name else '').labels.append(name)
     return dataset

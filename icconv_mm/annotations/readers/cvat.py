@@ -15,6 +15,7 @@ import numpy as np
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, as_path, split_of, without_split
+from icconv_mm.annotations.points import Point, keypoints_of_points
 from icconv_mm.annotations.readers.voc import kind_of_xml
 from icconv_mm.annotations.reading import DatasetError, as_integer, as_number, read_xml
 from icconv_mm.annotations.segmentations import (
@@ -316,7 +317,7 @@ def _read_shapes(
             if not shape.label:
                 raise DatasetError('label is blank')
             if shape.element.tag == 'tag':
-                image.label = shape.label
+                image.labels.append(shape.label)
             elif shape.element.tag not in _SHAPES:
                 what = f'{shape.element.tag} is no {", ".join(_SHAPES[:-1])} or {_SHAPES[-1]}'
                 dataset.warn(shape.where, f'{what}: left out')
@@ -386,7 +387,8 @@ def _annotation(
     elif element.tag == 'mask':
         annotation.segmentation = encode_rle(_mask(element, size))
     else:
-        annotation.keypoints = _keypoints(element, dataset.keypoints_of(shape.label)[0])
+        names = dataset.keypoints_of(shape.label)[0]
+        annotation.keypoints = keypoints_of_points(dataset, _points(element), names, shape.where)
     if polygon is not None:
         annotation.segmentation = as_segmentation([polygon], size, dataset, shape.where, image)
         if annotation.segmentation is None and annotation.box is None:
@@ -425,19 +427,13 @@ def _mask(element: Element, size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def _keypoints(element: Element, names: Sequence[str]) -> list[float]:
-    """Returns x, y and visibility of each keypoint of a skeleton; zeros for those that it lacks or has outside."""
-    points = {each.get('label', ''): each for each in element.iter('points')}
-    if '' in points:
-        raise DatasetError('a point of the skeleton has no label')
-    made: list[float] = []
-    for name in names:
-        each = points.get(name)
-        if each is None or each.get('outside') == '1':
-            made += [0, 0, 0]
-        else:
-            made += [*_point(each.get('points')), 1 if each.get('occluded') == '1' else 2]
-    return made
+def _points(element: Element) -> Iterator[Point]:
+    """Yields the points of a skeleton that are inside the frame."""
+    for each in element.iter('points'):
+        if not (label := each.get('label', '')):
+            raise DatasetError('a point of the skeleton has no label')
+        if each.get('outside') != '1':
+            yield Point(label, *_point(each.get('points')), 1 if each.get('occluded') == '1' else 2)
 
 
 def _point(text: str | None) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """Reads DeepLabCut's CSV files."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import compress
@@ -86,6 +87,9 @@ def _head_of(rows: list[list[str]]) -> tuple[dict[str, list[str]], int]:
     first = [i for i, word in enumerate(head['coords']) if word in ('x', 'y')]
     if not first:
         raise DatasetError('not DeepLabCut: no column x or y in the row "coords"')
+    columns = Counter(zip(*(head[word][first[0] :] for word in _HEAD[1:] if word in head)))
+    if twice := next((' '.join(column) for column, count in columns.items() if count > 1), None):
+        raise DatasetError(f'two columns are called {short(twice)}')
     return head, first[0]
 
 

@@ -1,7 +1,7 @@
 """Reads Label Studio's own JSON: boxes, rotated ones, polygons, ellipses, brushes, keypoints and choices."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from icconv_mm.annotations.brush import decode_brush
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files
+from icconv_mm.annotations.points import Point, assign_points
 from icconv_mm.annotations.readers.coco import kind_of_json
 from icconv_mm.annotations.reading import DatasetError, as_number, read_json
 from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, written_size
@@ -33,16 +34,17 @@ def _tasks(path: Path, files: Files) -> Dataset:
     dataset, content = Dataset('Label Studio', path), read_json(path)
     tasks = content if isinstance(content, list) else [content]
     chosen: list[tuple[str, Path, list[dict]]] = []
+    read: list[tuple[str, str, list[dict] | None]] = []
     for i, task in enumerate(tasks):
         where = f'{path}: [{i}]'
         with dataset.reading(where):
-            name, results = _reference(task), _results(dataset, task, where)
-            location = files.image(name, path.parent, path.parent / 'images')
-            location = location or files.image(_UPLOADED.sub('', name, 1), path.parent, path.parent / 'images')
-            if location is None:
-                dataset.missing.append(f'{where}: {name}')
-            elif results is not None:
-                chosen.append((where, location, results))
+            read.append((where, _reference(task), _results(dataset, task, where)))
+    locations = _locations([name for _, name, _ in read], path, files)
+    for where, name, results in read:
+        if name not in locations:
+            dataset.missing.append(f'{where}: {name}')
+        elif results is not None:
+            chosen.append((where, locations[name], results))
     if not chosen and any(isinstance(task, dict) and task.get('predictions') for task in tasks):
         dataset.warn(path, 'its tasks have predictions, and no annotation yet')
     points = {_label(each) for *_, results in chosen for each in results if _kind(each) == 'keypoint'}
@@ -55,6 +57,15 @@ def _tasks(path: Path, files: Files) -> Dataset:
                 _read_results(dataset, image, results, where, path)
     dataset.classes.sort()
     return dataset
+
+
+def _locations(names: Sequence[str], path: Path, files: Files) -> dict[str, Path]:
+    """Returns the image of each name, which Label Studio may have uploaded under a prefix."""
+    near = path.parent, path.parent / 'images'
+    found = files.images(names, *near)
+    uploaded = {name: _UPLOADED.sub('', name, 1) for name in names if name not in found}
+    plain = files.images(uploaded.values(), *near)
+    return found | {name: plain[own] for name, own in uploaded.items() if own in plain}
 
 
 def _reference(task: Any) -> str:
@@ -111,16 +122,20 @@ def _label(result: dict) -> str:
 
 
 def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], where: str, path: Path) -> None:
-    """Adds the objects of an image; keypoints belong to their parent region, else to the image's only object."""
-    image.annotations = []
-    own: dict[str, Annotation] = {}
-    points: dict[str, dict[str, tuple[float, float]]] = {}
+    """Adds the objects of an image; keypoints name their parent region, where they have one.
+
+    Raises:
+        DatasetError: The image has only keypoints of which nothing says whose they are.
+    """
+    own: list[tuple[str, Annotation]] = []
+    points: dict[str, list[Point]] = {}
     written = None
+    of_objects = {str(each.get('id')) for each in results if _kind(each) != 'choices'}
     for k, result in enumerate(results):
         kind, place = _kind(result), f'{where}: result[{k}]'
         with dataset.reading(place, image.path, image.split):
             if kind == 'choices':
-                image.label = str(result['value'].get('choices', [''])[0]) or None
+                _read_choices(image, result, of_objects)
                 continue
             if kind not in ('rectangle', 'polygon', 'ellipse', 'brush', 'keypoint'):
                 dataset.warn(place, f'is of the type {short(result.get("type"))}: not read')
@@ -129,26 +144,33 @@ def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], 
             written = size or written
             if kind == 'keypoint':
                 (point,) = _scaled([[result['value'].get('x'), result['value'].get('y')]], size or image.size)
-                points.setdefault(str(result.get('parentID') or ''), {})[_label(result)] = tuple(point)
+                points.setdefault(str(result.get('parentID') or ''), []).append(Point(_label(result), *point.tolist()))
                 continue
             annotation = _region(dataset, result, size or image.size, image, place)
             if annotation is not None:
-                image.annotations.append(annotation)
-                own[str(result.get('id'))] = annotation
-    for parent, named in points.items():
-        fitting = [own[parent]] if parent in own else image.annotations if len(image.annotations) == 1 else []
-        triples = [(*named[name], 2) if name in named else (0, 0, 0) for name in dataset.keypoints]
-        keypoints = [float(value) for triple in triples for value in triple]
-        if fitting:
-            fitting[0].keypoints = keypoints
-        elif not parent and image.annotations:
-            dataset.warn(where, f'{len(named)} keypoints without a parent region, which says whose they are: left out')
-        else:
+                own.append((str(result.get('id')), annotation))
+    made = [annotation for _, annotation in own]
+    for annotation, keypoints in assign_points(dataset, points, own, where, 'parent region'):
+        if annotation is None:
             box = box_of_keypoints(keypoints, written or image.size)
-            image.annotations.append(Annotation(dataset.add_class('object'), box, keypoints=keypoints, location=where))
-    if not image.annotations and image.label:
-        image.annotations = None
+            made.append(Annotation(dataset.add_class('object'), box, keypoints=keypoints, location=where))
+        else:
+            annotation.keypoints = keypoints
+    image.annotations = made
     fit_to_image(dataset, image, written, path)
+
+
+def _read_choices(image: AnnotatedImage, result: dict, of_objects: Collection[str]) -> None:
+    """Adds the choices of an image; those of a region have its id and its place, and say nothing of the image.
+
+    Raises:
+        DatasetError: They are no list of names.
+    """
+    value, choices = result['value'], result['value'].get('choices')
+    if not (isinstance(choices, list) and all(isinstance(each, str) for each in choices)):
+        raise DatasetError(f'"choices" is {short(choices)}, expected a list of names')
+    if value.keys() <= {'choices'} and str(result.get('id')) not in of_objects and not result.get('parentID'):
+        image.labels += choices
 
 
 def _region(

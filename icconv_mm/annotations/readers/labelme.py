@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.images_on_disk import Files, located, opened
+from icconv_mm.annotations.points import Point, assign_points
 from icconv_mm.annotations.readers.coco import kind_of_json
 from icconv_mm.annotations.reading import DatasetError, as_number, fault_of, read_json
 from icconv_mm.annotations.segmentations import as_segmentation, box_of_keypoints, fit_to_image, mask_of, written_size
@@ -49,12 +50,14 @@ def _labelme(paths: list[Path], files: Files) -> Dataset:
             image = dataset.image(location, split)
             if not dataset.is_first(image, path):
                 continue
-            image.annotations = []
-            for group in _grouped(dataset, content.shapes, path):
-                where = f'{path}: shapes[{group[0][0]}]'
+            annotations = []
+            for shapes, keypoints in _grouped(dataset, content.shapes, path):
+                where = f'{path}: shapes[{shapes[0][0]}]' if shapes else str(path)
                 with dataset.reading(where, image.path, split):
-                    annotation = _labelme_annotation(dataset, group, content.size or image.size, image, where)
-                    image.annotations += [] if annotation is None else [annotation]
+                    size = content.size or image.size
+                    annotation = _labelme_annotation(dataset, shapes, keypoints, size, image, where)
+                    annotations += [] if annotation is None else [annotation]
+            image.annotations = annotations
             fit_to_image(dataset, image, content.size, path)
     dataset.classes.sort()
     return dataset
@@ -113,50 +116,51 @@ def _is_point(shape: dict) -> bool:
     return shape.get('shape_type') == 'point' and bool(shape['points'])
 
 
-def _grouped(dataset: Dataset, shapes: Sequence[tuple[int, dict]], path: Path) -> list[list[tuple[int, dict]]]:
-    """Groups the shapes, with their indices, by object: by label and ``group_id``, as LabelMe's exporters do.
+def _grouped(
+    dataset: Dataset, shapes: Sequence[tuple[int, dict]], path: Path
+) -> Iterator[tuple[list[tuple[int, dict]], list[float] | None]]:
+    """Yields the shapes of each object, with their indices, and its keypoints; an object may be points alone.
 
-    Points of a ``group_id`` belong to its object, those without to the image's only object; where there is none, they
-    form one. If all points have the same label and no ``group_id``, each is an object.
+    Shapes of one label and ``group_id`` are an object, as for LabelMe's exporters; points name their object by
+    ``group_id``. If all points have the same label, each without a ``group_id`` is an object.
     """
     objects: dict[tuple[str, str], list[tuple[int, dict]]] = {}
-    points: dict[str, list[tuple[int, dict]]] = {}
+    points: dict[str, list[Point]] = {}
     for i, shape in shapes:
         group = shape.get('group_id')
         if _is_point(shape) and (group is not None or len(dataset.keypoints) > 1):
-            points.setdefault('' if group is None else repr(group), []).append((i, shape))
+            own = points.setdefault('' if group is None else repr(group), [])
+            own.append(Point(shape['label'], *shape['points'][0], 1 if shape.get('difficult') is True else 2))
         else:
             own = f'shape {i}' if group is None else repr(group)
             objects.setdefault((shape['label'], own), []).append((i, shape))
+    keypoints = dict.fromkeys(objects)
     alone = []
-    for group, own in points.items():
-        fitting = [each for (_, other), each in objects.items() if group in ('', other)]
-        names = [shape['label'] for _, shape in own]
-        if len(fitting) > 1 or (not group and len(set(names)) < len(names)):
-            whose = f'of the objects with the group_id {group}' if group else 'a group_id'
-            for i, _ in own:
-                dataset.warn(f'{path}: shapes[{i}]', f'a point without {whose}, which says whose it is: left out')
-            continue
-        for name in sorted({name for name in names if names.count(name) > 1}):
-            dataset.warn(path, f'group_id {group} has {names.count(name)} points {name!r}: the last is taken')
-        if fitting:
-            fitting[0] += own
+    for key, own in assign_points(
+        dataset, points, [(group, (name, group)) for name, group in objects], path, 'group_id'
+    ):
+        if key is None:
+            alone.append(([], own))
         else:
-            alone.append(own)
-    return [*objects.values(), *alone]
+            keypoints[key] = own
+    yield from ((own, keypoints[key]) for key, own in objects.items())
+    yield from alone
 
 
 def _labelme_annotation(
-    dataset: Dataset, group: list[tuple[int, dict]], size: tuple[int, int], image: AnnotatedImage, where: str
+    dataset: Dataset,
+    shapes: list[tuple[int, dict]],
+    keypoints: list[float] | None,
+    size: tuple[int, int],
+    image: AnnotatedImage,
+    where: str,
 ) -> Annotation | None:
-    polygons, mask, box, points, name = [], None, None, {}, ''
-    is_lone_point = len(group) == 1 and len(dataset.keypoints) == 1 and group[0][1].get('group_id') is None
-    for _, shape in group:
+    """Returns the object of some shapes; a point among them is an object of one keypoint, and a disc."""
+    polygons, mask, box, name = [], None, None, 'object'
+    for _, shape in shapes:
         given, kind = shape['points'], shape.get('shape_type') or 'polygon'
         if _is_point(shape):
-            points[shape['label']] = (*given[0], 1 if shape.get('difficult') is True else 2)
-            if not is_lone_point:
-                continue
+            keypoints = [*map(float, given[0]), 1.0 if shape.get('difficult') is True else 2.0]
         name = shape['label']
         if kind == 'rectangle' and len(given) >= 2:
             (x1, y1), (x2, y2) = np.min(given, 0), np.max(given, 0)
@@ -174,22 +178,16 @@ def _labelme_annotation(
             dataset.warn(where, f'a {kind} of {len(given)} points: left out')
         else:
             dataset.leave_out(where, f'a shape of the type {kind!r}', image.path, image.split)
-    if mask is None and not (polygons or box or points):
+    if mask is None and not (polygons or box or keypoints):
         return None
-    annotation = Annotation(dataset.add_class(name or 'object'), box, location=where)
-    annotation.crowd = any(
-        shape.get('difficult') is True for _, shape in group if is_lone_point or not _is_point(shape)
-    )
+    annotation = Annotation(dataset.add_class(name), box, keypoints=keypoints, location=where)
+    annotation.crowd = any(shape.get('difficult') is True for _, shape in shapes)
     annotation.segmentation = as_segmentation(polygons or None, size, dataset, where, image)
     if mask is not None:
         own = 0 if annotation.segmentation is None else mask_of(annotation.segmentation, size)
         annotation.segmentation = as_segmentation(mask | own, size, dataset, where, image)
-    if points:
-        triples = [points.get(part, (0, 0, 0)) for part in dataset.keypoints]
-        annotation.keypoints = [float(value) for triple in triples for value in triple]
-        annotation.box = annotation.box or (
-            None if annotation.segmentation else box_of_keypoints(annotation.keypoints, size)
-        )
+    if keypoints and not annotation.segmentation:
+        annotation.box = annotation.box or box_of_keypoints(keypoints, size)
     return annotation if annotation.box or annotation.segmentation else None
 
 

@@ -25,6 +25,7 @@ from icconv_mm.annotations.readers.lists import listed, splits_of
 from icconv_mm.annotations.readers.seg_map_names import Table, has_colors, table_of, tables_in, take_names
 from icconv_mm.annotations.readers.yolo import yaml_of
 from icconv_mm.annotations.reading import DatasetError, fault_of, read_bytes
+from icconv_mm.annotations.seg_map_values import LARGEST
 from icconv_mm.annotations.seg_maps import is_binary, read_class_ids
 from icconv_mm.errors import short
 from icconv_mm_runtime.coco import encode_rle
@@ -38,7 +39,6 @@ _ENDINGS = re.compile(  # of the names of maps
     r'_(masks?|labels?|annotations?|segmentations?|seg|gt|(ground_?)?truth|L|((gtFine|gtCoarse)_)?label(Train)?Ids)$'
 )
 _IMAGE_ENDINGS = re.compile(r'_(images?|img|original|photo|rgb|sat|leftImg8bit)$')
-_LARGEST = 65535  # largest value of a segmentation map
 _COLORS = 64  # most colours of a map without a table, as opposed to other images
 _LOOKED_AT = 3  # maps of a folder that are opened to tell maps from other images
 
@@ -261,7 +261,7 @@ def _listed_in_yaml(path: Path, content: dict) -> Dataset:
     dataset = Dataset('segmentation maps', path)
     for value, entry in content['classes'].items():
         name = entry.get('name') if isinstance(entry, dict) else entry
-        if not isinstance(value, int) or not 0 <= value <= _LARGEST:
+        if not isinstance(value, int) or not 0 <= value <= LARGEST:
             raise DatasetError(f'{path}: classes has {short(value, 40)}, expected values of segmentation maps')
         if isinstance(name, (str, int)) and str(name).strip():
             dataset.seg_map_classes[value] = str(name)

@@ -13,11 +13,12 @@ from PIL import Image
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Converted, Dataset
 from icconv_mm.annotations.seg_maps import IGNORED, convert_seg_maps, map_path, read_class_ids
-from icconv_mm.annotations.writers.images import new_folder, place_images, usable_images
+from icconv_mm.annotations.writers.images import into_new_folder, place_images, usable_images
 from icconv_mm.files import write_json
 
 
-def write_coco(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+@into_new_folder
+def write_coco(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``annotations/instances_SPLIT.json``, ``annotations/panoptic_SPLIT.json`` with its PNGs, and ``images``.
 
     Panoptic files are written if there are segmentation maps; each class of a map is one segment, a region without
@@ -33,7 +34,6 @@ def write_coco(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     """
     tasks = dataset.tasks()
     images = usable_images(dataset, 'COCO', 'detection', 'semantic')
-    folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):
         own = [image for image in images if image.split == split]

@@ -9,11 +9,12 @@ import numpy as np
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
+from icconv_mm.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
 from icconv_mm.files import atomic_write
 
 
-def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+@into_new_folder
+def write_cvat(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``annotations.xml``, or ``SPLIT.xml`` for each split, to be uploaded as "CVAT 1.1", and ``images``.
 
     The polygons of an object share a ``group_id``, and so do a skeleton and its box or mask. Scores have no place in
@@ -28,7 +29,6 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
         ArgumentError: The folder is not empty, or there are only segmentation maps.
     """
     images = usable_images(dataset, 'CVAT', 'detection', 'classification')
-    folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):  # datumaro reads only shapes of the file's subset
         root = ElementTree.Element('annotations')
@@ -38,8 +38,8 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
             width, height = map(str, image.size)
             attributes = {'id': str(number), 'name': names[image.path].as_posix(), 'width': width, 'height': height}
             element = ElementTree.SubElement(root, 'image', attributes | ({'subset': split} if split else {}))
-            if image.label:
-                ElementTree.SubElement(element, 'tag', label=image.label, source='manual')
+            for name in dict.fromkeys(image.labels):
+                ElementTree.SubElement(element, 'tag', label=name, source='manual')
             groups = itertools.count(1)
             for annotation in image.annotations or ():
                 _add_object(element, dataset, image, annotation, groups)
@@ -60,7 +60,7 @@ def write_cvat(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
 def _add_labels(task: ElementTree.Element, dataset: Dataset) -> None:
     labels = ElementTree.SubElement(task, 'labels')
     posed = {annotation.name for _, annotation in dataset.annotations() if annotation.keypoints is not None}
-    for name in dict.fromkeys([*dataset.classes, *sorted({image.label for image in dataset if image.label})]):
+    for name in dict.fromkeys([*dataset.classes, *dataset.labels()]):
         label = ElementTree.SubElement(labels, 'label')
         ElementTree.SubElement(label, 'name').text = name
         ElementTree.SubElement(label, 'type').text = 'skeleton' if name in posed else 'any'

@@ -3,25 +3,25 @@
 import errno
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 
 from icconv_mm.annotations.dataset import AnnotatedImage, Dataset
 from icconv_mm.errors import ArgumentError
-from icconv_mm.files import atomic_write
+from icconv_mm.files import atomic_write, new_folder
 
 
-def new_folder(folder: str | Path) -> Path:
-    """Makes a folder and returns its path.
+def into_new_folder(write: Callable[[Dataset, Path, bool], Path]) -> Callable[..., Path]:
+    """Returns a writer whose folder is there complete or not at all."""
 
-    Raises:
-        ArgumentError: It is a file, or is not empty.
-    """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArgumentError('out', f'{folder} is not an empty folder: choose another')
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    @wraps(write)
+    def write_all(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+        with new_folder(folder) as made:
+            write(dataset, made, copy)
+        return Path(folder)
+
+    return write_all
 
 
 def usable_images(dataset: Dataset, form: str, *tasks: str) -> list[AnnotatedImage]:

@@ -12,11 +12,12 @@ import numpy as np
 from icconv_mm.annotations.brush import encode_brush
 from icconv_mm.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
+from icconv_mm.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
 from icconv_mm.files import atomic_write, write_json
 
 
-def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+@into_new_folder
+def write_label_studio(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``tasks.json``, ``labeling_config.xml`` and ``images``, to be imported with the folder as local storage.
 
     A mask of one polygon is a polygon, any other a brush; keypoints have their object's box as parent. Objects with
@@ -31,7 +32,6 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
         ArgumentError: The folder is not empty, or there are only segmentation maps.
     """
     images = usable_images(dataset, 'Label Studio', 'detection', 'classification')
-    folder = new_folder(folder)
     names = place_images(images, folder / 'images', copy, by_split=True)
     tasks, are_predicted = [], any(each.score is not None for image in images for each in image.annotations or ())
     for image in images:
@@ -42,7 +42,7 @@ def write_label_studio(dataset: Dataset, folder: str | Path, copy: bool = False)
             task |= {'annotations': [], 'predictions': [{'score': min(scores), 'result': result}]}
         elif are_predicted and not result:  # nothing was found there; nobody has looked yet
             task |= {'annotations': [], 'predictions': []}
-        elif image.annotations is not None or image.label:
+        elif image.annotations is not None or image.labels:
             task |= {'annotations': [{'result': result}]}
         tasks.append(task)
     write_json(folder / 'tasks.json', tasks, indent=1)
@@ -66,7 +66,7 @@ def _config(dataset: Dataset) -> str:
         tags += [('PolygonLabels', 'Label', dataset.classes), ('BrushLabels', 'Label', dataset.classes)]
     points = dict.fromkeys(each for name in dataset.classes for each in dataset.keypoints_of(name)[0])
     tags += [('KeyPointLabels', 'Label', list(points))]
-    tags += [('Choices', 'Choice', sorted({image.label for image in dataset if image.label}))]
+    tags += [('Choices', 'Choice', dataset.labels())]
     parts = ['<View>', '  <Image name="image" value="$image"/>']
     for tag, item, values in tags:
         if values:
@@ -86,8 +86,8 @@ def _results(dataset: Dataset, image: AnnotatedImage) -> Iterator[dict[str, Any]
         own |= {'original_width': width, 'original_height': height, 'image_rotation': 0, **more}
         return own | {'value': value if label is None else value | {kind: [label]}}
 
-    if image.label:
-        yield region('choices', None, {'choices': [image.label]})
+    if image.labels:
+        yield region('choices', None, {'choices': list(dict.fromkeys(image.labels))})
     for annotation in image.annotations or ():
         x, y, w, h = (100 * value / side for value, side in zip(annotation.box, (width, height, width, height)))
         more = {} if annotation.score is None else {'score': annotation.score}

@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 import yaml
 
-from icconv_mm.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits, find_flip_pairs
+from icconv_mm.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits
+from icconv_mm.annotations.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
 from icconv_mm.annotations.segmentations import mask_of
-from icconv_mm.annotations.writers.images import new_folder, place_images, say_lost, usable_images
+from icconv_mm.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
 from icconv_mm.files import atomic_write
 
 
-def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
+@into_new_folder
+def write_yolo(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``data.yaml``, ``images/SPLIT`` and ``labels/SPLIT``: keypoints, else masks as polygons, else boxes.
 
     YOLO has one polygon for an object: its pieces are joined by lines, and holes are filled. Crowds are left out. If
@@ -31,7 +33,6 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     tasks = dataset.tasks()
     usable = usable_images(dataset, 'YOLO', 'detection')
     images = [replace(image) for image in usable if image.annotations is not None]
-    folder = new_folder(folder)
     if note := assign_splits(images):  # of copies
         dataset.notes.append(note)
     kind = 'pose' if 'pose' in tasks else 'instance' if 'instance' in tasks else 'detection'
@@ -40,9 +41,9 @@ def write_yolo(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path
     if kind == 'pose':
         posed = {annotation.name for _, annotation in dataset.annotations() if annotation.keypoints is not None}
         keypoints, _ = dataset.keypoints_of(*(name for name in dataset.classes if name in posed))
-        swap = {one: other for pair in _pairs(dataset, keypoints) for one, other in (pair, pair[::-1])}
-        flips = [keypoints.index(swap.get(name, name)) for name in keypoints]
-        content |= {'kpt_shape': [len(keypoints), 3], 'flip_idx': flips}
+        content['kpt_shape'] = [len(keypoints), 3]
+        if flips := _flips(dataset, keypoints):
+            content['flip_idx'] = flips
         if len(dataset.sigmas) == len(keypoints):
             content['kpt_oks_sigmas'] = dataset.sigmas
         content |= {'kpt_names': {number: list(keypoints) for number in content['names']}}
@@ -80,10 +81,14 @@ def _is_changed(segmentation: list | dict) -> bool:
     return len(levels[0]) > 1
 
 
-def _pairs(dataset: Dataset, names: list[str]) -> list[tuple[str, str]]:
-    flips = dataset.flip_indices
-    given = [(names[i], names[k]) for i, k in enumerate(flips) if i < k < len(names)]
-    return given if len(flips) == len(names) else find_flip_pairs(names)
+def _flips(dataset: Dataset, names: list[str]) -> list[int]:
+    """Returns the index that each keypoint has after a flip; an empty list, without which nothing flips, if unknown."""
+    given = pairs_of_indices(names, dataset.flip_indices)
+    pairs = find_flip_pairs(names) if given is None else given
+    if given is None and why_not_flipped(names, pairs):
+        return []
+    swap = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
+    return [names.index(swap.get(name, name)) for name in names]
 
 
 def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind: str, keypoints: int) -> str:

@@ -86,7 +86,7 @@ train_pipeline = [
     ),
     dict(type='mmdet.RandomCrop', crop_size=shape, crop_type='absolute', allow_negative_crop=True),
     dict(type='mmdet.Pad', size=shape),
-    dict(type='mmdet.RandomFlip', prob=flip_prob),
+    dict(type='mmdet.RandomFlip', prob=float(flip_prob)),
     train_pack,
 ]
 test_pipeline = [

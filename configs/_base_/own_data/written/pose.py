@@ -21,7 +21,7 @@ train_pipeline = [
         shift_factor=0.1,
         scale_type='long',
     ),
-    dict(type='RandomFlip', prob=flip_prob, direction='horizontal'),
+    dict(type='RandomFlip', prob=float(flip_prob), direction='horizontal'),
     dict(type='GenerateTarget', encoder=codec),
     dict(type='icconv_mm.PackMultiScaleInputs'),
 ]
