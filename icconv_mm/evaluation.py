@@ -1,27 +1,48 @@
-"""Evaluates predictions of any task against annotations: tables by class, curves, confusions, best thresholds."""
+"""What a library's metric has measured, by class and image: tables, curves, confusions, best thresholds.
+
+The numbers are the metric's own. What it does not return is taken from what it has compared, with its own options.
+"""
 
 import contextlib
+import copy
 import heapq
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
-from icconv_mm_runtime.coco import encode_rle
-from icconv_mm_runtime.results import Predictions
+from icconv_mm.errors import message_of, printable
 from icconv_mm_runtime.thresholds import DEFAULT_SCORE
 
 REPORT = 'report.json'  # in the folder of a run: its results, with the thresholds
-IOU = 0.5  # least IoU, or OKS, of a prediction with its object, in the confusion matrix and for thresholds
-NEAR = 0.1  # of an object's larger side: the distance at which a keypoint counts as found
 WORST = 6  # images that are shown
 UNANNOTATED = 12  # predictions without an annotation that are shown
-_APART = 0.1  # IoU with any annotation below which a prediction has none
+# names that mmdet and mmpose give to metrics, and those of the field
+_METRICS = (
+    (re.compile(r'bbox_mAP(?:_(50|75|s|m|l))?'), r'box AP\1'),
+    (re.compile(r'segm_mAP(?:_(50|75|s|m|l))?'), r'mask AP\1'),
+    (re.compile(r'AP \.5'), 'AP50'),
+    (re.compile(r'AP \.75'), 'AP75'),
+    (re.compile(r'(.+)_precision'), r'AP of \1'),
+)
+# those that are fractions, or in %
+_FRACTIONS = re.compile(
+    r'(bbox|segm)_mAP.*|.+_precision|A[PR].*|mAP|recall@.*|top\d.*|(precision|recall|f1-score).*'
+    r'|[am](Acc|IoU|Dice|Fscore|Precision|Recall)'
+)
+
+
+def metric_name(key: str) -> str:
+    """Returns a logged metric's usual name: ``coco/bbox_mAP_50`` is box AP50, ``coco/RBC_precision`` is AP of RBC."""
+    task, slash, name = key.replace('coco/', '', 1).rpartition('/')
+    own = next((pattern.sub(usual, name) for pattern, usual in _METRICS if pattern.fullmatch(name)), name)
+    return f'{task}{slash}{own}'
 
 
 @dataclass
@@ -29,13 +50,12 @@ class Record:
     """Predictions and annotations of an image, in its pixels; masks are COCO's RLE.
 
     Attributes:
-        path: The image.
+        path: The image; empty if the metric's samples do not name it.
         size: Its height and width.
         found: Predictions, with the names of :mod:`icconv_mm_runtime.results`.
-        truth: Annotations: ``boxes``, ``labels``, ``ignored``, ``areas``, ``masks``; ``keypoints`` [n, K, 2] and
-            ``visible`` [n, K]; ``seg_map``; ``label``.
+        truth: Annotations: ``boxes``, ``labels``, ``ignored``, ``masks``; ``keypoints`` [n, K, 2] and ``visible``
+            [n, K]; ``seg_map``; ``label``.
         score: Fraction that is right.
-        pixels: Truth, prediction and number of pixels of each pair of classes, [n, 3], of a segmentation map.
     """
 
     path: str
@@ -43,7 +63,6 @@ class Record:
     found: dict[str, Any]
     truth: dict[str, Any]
     score: float = 0.0
-    pixels: np.ndarray | None = None
 
 
 @dataclass
@@ -63,30 +82,36 @@ class Evaluation:
         kind: Kind of the task.
         names: Class names.
         images: Number of images.
-        overall: Metrics of all classes, the first of which counts.
+        overall: Numbers of the metrics that are known to be fractions, the first of which counts.
+        others: Numbers of other metrics, as they are.
         tables: Tables, a line for each class or keypoint.
         thresholds: Score of each class with the largest F1; None for a class without any; empty where scores do not
             select predictions.
         used: Thresholds of the confusion matrix and the images.
+        iou: Least IoU, or OKS, of a prediction with its object, in the confusion matrix and for thresholds.
         curves: Recall and precision of each class, [2, n].
         confusion: How often a class (row) was predicted as another (column); for objects with one more row and column:
             missed objects, and predictions without an object. None for poses.
         worst: Images with the lowest scores.
         unannotated: Images and indices of the surest predictions without an annotation, or, for whole images, the
             surest wrong ones.
+        left_out: What there is not, and why.
     """
 
     kind: str
     names: list[str]
     images: int
     overall: dict[str, float | None] = field(default_factory=dict)
+    others: dict[str, float | None] = field(default_factory=dict)
     tables: list[MetricTable] = field(default_factory=list)
     thresholds: list[float | None] = field(default_factory=list)
     used: list[float] = field(default_factory=list)
+    iou: float = 0.5
     curves: dict[str, np.ndarray] = field(default_factory=dict)
     confusion: np.ndarray | None = None
     worst: list[Record] = field(default_factory=list)
     unannotated: list[tuple[Record, int]] = field(default_factory=list)
+    left_out: str = ''
 
     @property
     def labels(self) -> list[str]:
@@ -100,152 +125,247 @@ class Evaluation:
             'classes': self.names,
             'images': self.images,
             'metrics': self.overall,
+            'other_metrics': self.others,
             'thresholds': self.thresholds,
             'tables': [{'title': each.title, 'columns': each.columns, 'rows': each.rows} for each in self.tables],
             'confusion': None if self.confusion is None else self.confusion.tolist(),
         }
 
 
-def record_of(path: str, size: Sequence[int], found: Predictions, truth: Mapping[str, Any]) -> Record:
-    """Returns a compact record of an image; that of a segmentation map has its pixels counted already."""
-    record = Record(path, tuple(map(int, size)), dict(found), dict(truth))
-    if 'seg_map' in truth:
-        record.pixels = _pairs(truth['seg_map'], found['seg_map'])
-        total = record.pixels[:, 2].sum()
-        right = record.pixels[record.pixels[:, 0] == record.pixels[:, 1], 2].sum()
-        record.score = float(right / total) if total else 1.0
-    if 'masks' in record.found:
-        record.found['masks'] = [encode_rle(mask, record.size) for mask in record.found['masks']]
-    return record
+class LeftOutError(Exception):
+    """A metric, or an option of it, compares nothing that tables by class could be made of."""
 
 
-def _pairs(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
-    truth, found = truth.astype(np.int64), found.astype(np.int64)
-    if found.shape != truth.shape:  # a large image, which is read reduced
-        found = cv2.resize(found.astype(np.int32), truth.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.int64)
-    known = truth != 255
-    pairs, counts = np.unique(truth[known] * 65536 + found[known], return_counts=True)
-    return np.column_stack([pairs // 65536, pairs % 65536, counts])
+@dataclass
+class Reading:
+    """An evaluation of a metric: the numbers it returned, its results and a note for each, and what they were made of.
+
+    Attributes:
+        fault: Why there is nothing but numbers; None if there is.
+    """
+
+    numbers: Mapping[str, Any]
+    results: list[Any]
+    notes: list[Any]
+    own: Any = None
+    fault: str | None = None
 
 
-def without_surplus_maps(records: Sequence[Record]) -> None:
-    """Drops the segmentation maps of all records but the worst: those of a whole dataset would fill the memory."""
-    maps = [each for each in records if 'seg_map' in each.truth]
-    kept = {id(each) for each in heapq.nsmallest(WORST, maps, key=lambda each: each.score)}
-    for each in maps:
-        if id(each) not in kept:
-            each.found, each.truth = {}, {}
+class ObservedMetric:
+    """Keeps what a library's metric compares and returns; the metric's own results and numbers stay as they are.
 
-
-def evaluate(
-    task: Mapping[str, Any], records: Sequence[Record], thresholds: Sequence[float | None] | None = None
-) -> Evaluation:
-    """Evaluates the predictions of a task.
+    Each result carries a note about its image through the metric's collecting, over processes as well.
 
     Args:
-        task: Its ``kind`` and ``classes``; of poses also ``keypoints``, the names, and ``sigmas``.
-        records: The images.
-        thresholds: Thresholds of each class that were chosen on other images; by default those with the largest F1 on
+        metric: The metric, whose methods ``process`` and ``compute_metrics`` are wrapped.
+
+    Attributes:
+        kinds: Classes of metrics that it observes.
+        scale: What the metric's numbers have for 1.
+        latest: The last evaluation, in the main process.
+    """
+
+    kinds: tuple[type, ...] = ()
+    scale = 1.0
+
+    def __init__(self, metric: Any) -> None:
+        self.metric = metric
+        self.latest: Reading | None = None
+        self._own_process, self._own_compute = metric.process, metric.compute_metrics
+        metric.process, metric.compute_metrics = self._process, self._compute
+
+    @classmethod
+    def observes(cls, metric: Any) -> bool:
+        """Returns whether a metric is of a known class, and none that handles results in its own way."""
+        own = type(metric)
+        return any(
+            isinstance(metric, kind) and own.process is kind.process and own.evaluate is kind.evaluate
+            for kind in cls.kinds
+        )
+
+    def begin(self) -> None:
+        """Is called before the first image of an evaluation."""
+
+    def _process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
+        before = len(self.metric.results)
+        self._own_process(data_batch, data_samples)
+        added = self.metric.results[before:]
+        with contextlib.suppress(LookupError, TypeError):  # samples of a stranger's pipeline: there is no image
+            notes = self.notes(data_samples)
+            if len(notes) == len(added):
+                self.metric.results[before:] = zip(added, notes)
+                return
+        self.metric.results[before:] = [(each, None) for each in added]
+
+    def _compute(self, results: list) -> dict:
+        kept, notes = ([pair[i] for pair in results] for i in (0, 1))
+        with self.watched() as seen:
+            numbers = self._own_compute(kept)
+        self.latest = Reading(numbers, kept, notes)
+        try:
+            self.latest.own = self.read(kept, seen)
+        except LeftOutError as error:
+            self.latest.fault = str(error)
+        except Exception as error:  # the evaluation does not fail for the report
+            self.latest.fault = first_line_of(error)
+        return numbers
+
+    def notes(self, samples: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Returns what is kept of each sample beside the metric's own result: by default path and size of the image."""
+        return [(sample.get('img_path') or '', tuple(sample['ori_shape'][:2])) for sample in samples]
+
+    def watched(self) -> contextlib.AbstractContextManager[list]:
+        """Yields a list that gets what the metric makes while it computes."""
+        return contextlib.nullcontext([])
+
+    def read(self, results: list, seen: list) -> Any:
+        """Returns what an evaluation keeps of that; raises LeftOutError if there are no tables by class."""
+
+    def number(self, key: str, value: float) -> tuple[str, float] | None:
+        """Returns the usual name and the fraction of a number by its key; None if it is none of the library's."""
+        return (metric_name(key), value / self.scale) if _FRACTIONS.fullmatch(key.rpartition('/')[2]) else None
+
+    def fill(self, made: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
+        """Adds tables, thresholds, confusions and images; ``given``: thresholds chosen on other images."""
+        raise NotImplementedError
+
+
+def first_line_of(error: Exception) -> str:
+    """Returns the first line of an error, with its type."""
+    return f'{type(error).__name__}: {printable((message_of(error).splitlines() or [""])[0]):.200}'
+
+
+def evaluation_of(
+    task: Mapping[str, Any],
+    readings: Sequence[tuple[ObservedMetric, Reading]],
+    numbers: Mapping[str, Any],
+    images: int,
+    given: Sequence[float | None] | None = None,
+) -> Evaluation:
+    """Returns an evaluation of a task.
+
+    Args:
+        task: Its ``kind`` and ``classes``; of poses also ``keypoints``, the names.
+        readings: Its observed metrics, and what they have measured. The first that has tables gives them.
+        numbers: What all metrics of the task returned.
+        images: Number of images.
+        given: Thresholds of each class that were chosen on other images; by default those with the largest F1 on
             these.
     """
-    kind = task['kind']
-    kind = 'instance' if kind == 'detection' and any('masks' in each.found for each in records) else kind
-    made = Evaluation(kind, list(task['classes']), len(records))
-    _EVALUATE[kind](made, task, records, thresholds)
-    made.worst = heapq.nsmallest(WORST, records, key=lambda each: each.score)
+    made = Evaluation(task['kind'], list(task['classes']), images)
+    for key, value in numbers.items():
+        if not isinstance(value, bool) and np.ndim(value) == 0 and not isinstance(value, (str, bytes, type(None))):
+            _add_number(made, readings, key, float(value))
+    made.overall = dict(sorted(made.overall.items(), key=lambda item: item[0].endswith('aAcc')))  # it counts least
+    reasons = []
+    for observed, reading in readings:
+        try:
+            if reading.fault is not None:
+                raise LeftOutError(reading.fault)
+            if any(note is None for note in reading.notes):
+                raise LeftOutError('its samples do not tell the size of their image')
+            filled = replace(made, overall=dict(made.overall))
+            observed.fill(filled, task, reading, given)
+            return filled
+        except LeftOutError as error:
+            reasons.append(f'{type(observed.metric).__name__}: {error}')
+        except Exception as error:  # results of a library's other tasks have other fields
+            reasons.append(f'{type(observed.metric).__name__}: {first_line_of(error)}')
+    reason = '; '.join(reasons) or 'no metric of the config is one that tells what it has compared'
+    made.left_out = f'Tables by class, thresholds and images are left out: {reason}.'
     return made
 
 
-# --- boxes, masks and poses, by COCO's evaluation ---
+def _add_number(made: Evaluation, readings: Sequence[tuple[ObservedMetric, Reading]], key: str, value: float) -> None:
+    for observed, reading in readings:
+        own = next((own for own in reading.numbers if key == own or key.endswith(f'/{own}')), None)
+        if own is not None and (named := observed.number(key, value)) is not None:
+            made.overall[named[0]] = named[1] if math.isfinite(value) and value >= 0 else None  # COCO's -1: no objects
+            return
+    made.others[key] = value if math.isfinite(value) else None
 
 
-def _objects(made: Evaluation, task: Mapping[str, Any], records: Sequence[Record], given: Any) -> None:
-    matched = _coco(records, made.names, 'bbox')
-    made.thresholds, points = _thresholds(matched, made.names)
-    made.used = [DEFAULT_SCORE if each is None else each for each in given or made.thresholds]
-    for kind, name in (('bbox', 'box'), ('segm', 'mask')) if made.kind == 'instance' else (('bbox', 'box'),):
-        own = matched if kind == 'bbox' else _coco(records, made.names, kind)
-        made.tables.append(_table(own, made.names, f'{name} AP', points if kind == 'bbox' else None))
-        made.overall |= dict(zip((f'{name} AP', f'{name} AP50', f'{name} AP75'), made.tables[-1].rows[0][2:5]))
-    made.curves = _curves(matched, made.names)
-    made.confusion = np.zeros((len(made.names) + 1,) * 2, dtype=np.int64)
-    sure: list[tuple[float, Record, int]] = []
-    for record in records:
-        record.score = _compare_objects(record, made.used, made.confusion, sure)
-    made.unannotated = [(record, i) for _, record, i in heapq.nlargest(UNANNOTATED, sure, key=lambda each: each[0])]
+# --- COCO's evaluation, which mmdet and mmpose run ---
 
 
-def _coco(records: Sequence[Record], names: Sequence[str], kind: str, sigmas: Sequence[float] = ()) -> Any:
-    """Returns COCO's evaluation of boxes, masks or keypoints, accumulated.
+@contextlib.contextmanager
+def watched_coco(kind: type) -> Iterator[list]:
+    """Yields a list that gets each evaluation of a COCOeval class that is accumulated meanwhile."""
+    seen: list = []
+    accumulate = kind.accumulate
 
-    AP, at the first of ``maxDets``, counts as many predictions of an image and a class as COCO does; the matches, which
-    thresholds come from, are of all.
+    def watching(self: Any, *args: Any, **options: Any) -> Any:
+        seen.append(self)
+        return accumulate(self, *args, **options)
+
+    kind.accumulate = watching
+    try:
+        yield seen
+    finally:
+        kind.accumulate = accumulate
+
+
+@dataclass
+class CocoTables:
+    """What an evaluation of COCO's has found.
+
+    Attributes:
+        kind: ``bbox``, ``segm``, ``keypoints``, ...
+        table: AP by class and size; the first line is of all classes.
+        matches: By class: scores of the predictions, whether each is right at the first IoU, and the number of objects.
+        curves: Recall and interpolated precision at the first IoU of each class with objects.
+        iou: The first IoU.
+        truth: The annotations.
     """
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
 
-    images = [{'id': i, 'height': each.size[0], 'width': each.size[1]} for i, each in enumerate(records, 1)]
-    categories = [{'id': label, 'name': name} for label, name in enumerate(names, 1)]
-    sides = []
-    for is_truth in (True, False):
-        entries: list[dict] = []
-        for number, record in enumerate(records, 1):
-            for entry in _entries(record.truth if is_truth else record.found, kind):
-                entries.append({'id': len(entries) + 1, 'image_id': number, **entry})
-        sides.append(COCO())
-        sides[-1].dataset = {'images': images, 'categories': categories, 'annotations': entries}
-    with contextlib.redirect_stdout(io.StringIO()):
-        for side in sides:
-            side.createIndex()
-        matched = COCOeval(*sides, kind)
-        if len(sigmas):
-            matched.params.kpt_oks_sigmas = np.asarray(sigmas, dtype=float)
-        most = max((len(each.found.get('scores', ())) for each in records), default=0)
-        matched.params.maxDets = [matched.params.maxDets[-1], max(matched.params.maxDets[-1], most)]
-        matched.evaluate()
-        matched.accumulate()
-    return matched
+    kind: str
+    table: MetricTable
+    matches: dict[str, tuple[np.ndarray, np.ndarray, int]]
+    curves: dict[str, np.ndarray]
+    iou: float
+    truth: Any
+
+    def with_thresholds(self, points: Mapping[str, Sequence[float] | None]) -> MetricTable:
+        """Returns the table with the threshold of each class and what it gives, of :func:`best_threshold`."""
+        columns = [*self.table.columns, 'threshold', 'precision', 'recall', 'F1']
+        first, *rows = self.table.rows
+        filled = [[*first, *[None] * 4], *([*row, *(points.get(row[0]) or [None] * 4)] for row in rows)]
+        return MetricTable(self.table.title, columns, filled)
 
 
-def _entries(side: Mapping[str, Any], kind: str) -> list[dict]:
-    """Returns the objects of an image as COCO's entries."""
-    if kind == 'keypoints':
-        return _people(side)
-    entries = []
-    for i, (x1, y1, x2, y2) in enumerate(np.asarray(side.get('boxes', ()), dtype=float).reshape(-1, 4).tolist()):
-        entry = {'category_id': int(side['labels'][i]) + 1, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'iscrowd': 0}
-        entry['area'] = (x2 - x1) * (y2 - y1)
-        if 'areas' in side:
-            entry['area'], entry['iscrowd'] = float(side['areas'][i]), int(side['ignored'][i])
-        else:
-            entry['score'] = float(side['scores'][i])
-        if kind == 'segm':
-            if 'masks' not in side:
-                continue
-            entry['segmentation'] = side['masks'][i]
-            if 'areas' not in side:
-                from pycocotools.mask import area
+def coco_tables(own: Any, title: str, scores: Mapping[int, float] | None = None) -> CocoTables:
+    """Returns the results of a COCOeval that has accumulated and summarized.
 
-                entry['area'] = float(area(side['masks'][i]))
-        entries.append(entry)
-    return entries
-
-
-def _people(side: Mapping[str, Any]) -> list[dict]:
-    entries = []
-    for i, points in enumerate(side.get('keypoints', ())):
-        visible = side['visible'][i] if 'visible' in side else np.full(len(points), 2)
-        low, high = points.min(0), points.max(0)
-        box = side['boxes'][i] if 'boxes' in side else (*low, *high)
-        entry = {'category_id': 1, 'iscrowd': 0, 'keypoints': np.column_stack([points, visible]).ravel().tolist()}
-        entry['bbox'] = [float(each) for each in (box[0], box[1], box[2] - box[0], box[3] - box[1])]
-        entry['area'] = float(side['areas'][i]) if 'areas' in side else entry['bbox'][2] * entry['bbox'][3]
-        if 'visible' in side:
-            entry |= {'num_keypoints': int((visible > 0).sum()), 'iscrowd': int(side['ignored'][i])}
-        else:
-            entry['score'] = float(side['scores'][i])
-        entries.append(entry)
-    return entries
+    Args:
+        own: It.
+        title: Title of the table.
+        scores: Scores of the predictions by id, if thresholds are not of those that the evaluation sorts by.
+    """
+    params = own.params
+    names = [own.cocoGt.cats[number]['name'] for number in params.catIds]
+    precision = own.eval['precision'][..., -1]  # IoU, recall, class, area; mmdet's values of classes are of the last
+    which = [np.isclose(params.iouThrs, level) for level in (0.5, 0.75)]
+    areas = range(1, precision.shape[3])
+    columns = ['class', 'objects', 'AP', 'AP50', 'AP75', *(f'AP {params.areaRngLbl[area]}' for area in areas)]
+    unmatched = -1 if type(own).__module__.startswith('xtcocotools') else 0
+    matches = {name: _matches(found, scores, unmatched) for name, found in zip(names, _matched(own))}
+    stats = list(own.stats[: 3 if own.params.iouType == 'keypoints_crowd' else len(columns) - 2])  # its own are others
+    stats += [-1] * (len(columns) - 2 - len(stats))
+    rows = [
+        [
+            'all',
+            sum(total for *_, total in matches.values()),
+            *(float(value) if value > -1 else None for value in stats),
+        ]
+    ]
+    for k, name in enumerate(names):
+        values = precision[:, :, k]
+        chosen = [values[..., 0], *(values[each][..., 0] for each in which), *(values[..., area] for area in areas)]
+        rows.append([name, matches[name][2], *map(_mean, chosen)])
+    first = precision[0, :, :, 0]
+    curves = {name: np.stack([params.recThrs, first[:, k]]) for k, name in enumerate(names) if first[0, k] > -1}
+    table = MetricTable(title, columns, rows)
+    return CocoTables(params.iouType, table, matches, curves, float(params.iouThrs[0]), own.cocoGt)
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -253,45 +373,48 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _table(matched: Any, names: Sequence[str], title: str, points: Sequence[Any] | None) -> MetricTable:
-    """Returns AP by class and size; with ``points`` also the threshold of each class, and what it gives."""
-    precision = matched.eval['precision'][..., 0]  # IoU, recall, class, area
-    levels = matched.params.iouThrs
-    which = [np.isclose(levels, level) for level in (0.5, 0.75)]
-    areas = range(1, precision.shape[3])
-    columns = ['class', 'objects', 'AP', 'AP50', 'AP75', *(f'AP {matched.params.areaRngLbl[area]}' for area in areas)]
-    objects = (each for each in matched.cocoGt.dataset['annotations'] if not each['iscrowd'])
-    told = [each['category_id'] for each in objects if each.get('num_keypoints') != 0]
-    counts = [told.count(label) for label in range(1, len(names) + 1)]
-    rows = []
-    for label in (None, *range(len(names))):
-        own = precision[:, :, slice(None) if label is None else [label]]
-        values = [own[..., 0], *(own[each][..., 0] for each in which), *(own[..., area] for area in areas)]
-        name, count = ('all', sum(counts)) if label is None else (names[label], counts[label])
-        rows.append([name, count, *map(_mean, values)])
-        if points is not None:
-            rows[-1] += [None] * 4 if label is None or points[label] is None else points[label]
-    return MetricTable(
-        title, columns + (['threshold', 'precision', 'recall', 'F1'] if points is not None else []), rows
-    )
+def _matched(own: Any) -> list[list[dict]]:
+    """Returns the matches of each class and image, of all predictions.
+
+    An evaluation drops those beyond its last ``maxDets``, 20 people, say. Images with more are matched again.
+    """
+    params = own.params
+    count, areas, most = len(params.imgIds), len(params.areaRng), params.maxDets[-1]
+    starts = range(0, len(params.catIds) * areas * count, areas * count)
+    found = [[each for each in own.evalImgs[start : start + count] if each is not None] for start in starts]
+    cut = sorted({each['image_id'] for images in found for each in images if len(each['dtScores']) >= most})
+    if cut:
+        again = copy.copy(own)
+        again.params = copy.deepcopy(params)
+        again.params.imgIds, again.params.areaRng = cut, params.areaRng[:1]
+        again.params.iouThrs = params.iouThrs[:1]
+        again.params.maxDets = [max(most, *(len(own.cocoDt.imgToAnns[number]) for number in cut))]
+        with contextlib.redirect_stdout(io.StringIO()):
+            again.evaluate()
+        for k, images in enumerate(found):
+            whole = again.evalImgs[k * len(cut) : (k + 1) * len(cut)]
+            images[:] = [each for each in images if each['image_id'] not in cut] + [e for e in whole if e is not None]
+    return found
 
 
-def _matches(matched: Any, label: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the scores of a class's predictions, whether each is right at the IoU 0.5, and the number of objects."""
-    images, areas = len(matched.params.imgIds), len(matched.params.areaRng)
-    start = label * areas * images
-    found = [each for each in matched.evalImgs[start : start + images] if each is not None]
+def _matches(
+    found: Sequence[dict], scores: Mapping[int, float] | None, unmatched: int
+) -> tuple[np.ndarray, np.ndarray, int]:
     if not found:
         return np.zeros(0), np.zeros(0, bool), 0
-    scores = np.concatenate([each['dtScores'] for each in found])
-    hits = np.concatenate([each['dtMatches'][0] > 0 for each in found])
-    counted = ~np.concatenate([each['dtIgnore'][0].astype(bool) for each in found])
-    return scores[counted], hits[counted], int(sum((np.asarray(each['gtIgnore']) == 0).sum() for each in found))
+    own = [[scores[i] for i in each['dtIds']] for each in found] if scores else [each['dtScores'] for each in found]
+    hits = np.concatenate([each['dtMatches'][0] > unmatched for each in found])
+    counted = ~np.concatenate([np.asarray(each['dtIgnore'][0], dtype=bool) for each in found])
+    total = int(sum((np.asarray(each['gtIgnore']) == 0).sum() for each in found))
+    return np.concatenate(own)[counted], hits[counted], total
 
 
-def _thresholds(matched: Any, names: Sequence[str]) -> tuple[list[float | None], list[Any]]:
-    points = [best_threshold(*_matches(matched, label)) for label in range(len(names))]
-    return [each and each[0] for each in points], points
+def chosen(made: Evaluation, matches: Mapping[str, tuple], given: Sequence | None) -> dict[str, list[float] | None]:
+    """Sets the thresholds of each class by its matches, and returns what :func:`best_threshold` does."""
+    points = {name: best_threshold(*own) for name, own in matches.items()}
+    made.thresholds = [own and own[0] for own in (points.get(name) for name in made.names)]
+    made.used = [DEFAULT_SCORE if each is None else each for each in given or made.thresholds]
+    return points
 
 
 def best_threshold(scores: np.ndarray, hits: np.ndarray, total: int) -> list[float] | None:
@@ -317,168 +440,14 @@ def best_threshold(scores: np.ndarray, hits: np.ndarray, total: int) -> list[flo
     return [threshold, float(right[best] / (best + 1)), float(right[best] / total), float(f1.max())]
 
 
-def _curves(matched: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Returns recall and interpolated precision at the IoU 0.5 of each class with objects."""
-    precision = matched.eval['precision'][0, :, :, 0, 0]
-    recall = matched.params.recThrs
-    return {
-        name: np.stack([recall, precision[:, label]]) for label, name in enumerate(names) if precision[0, label] > -1
-    }
+def worst_of(records: Sequence[Record]) -> list[Record]:
+    """Returns the images with the lowest scores."""
+    return heapq.nsmallest(WORST, records, key=lambda each: each.score)
 
 
-def _compare_objects(
-    record: Record, thresholds: Sequence[float], confusion: np.ndarray, sure: list[tuple[float, Record, int]]
-) -> float:
-    """Pairs objects and predictions by their boxes, the best scores first, whatever their classes.
-
-    An unpaired prediction with at least half its area in an ignored object (a crowd, VOC's ``difficult``) is ignored,
-    as in COCO's evaluation. One that is far from every annotation is added to ``sure``.
-    """
-    from pycocotools.mask import iou
-
-    found, truth = record.found, record.truth
-    ignored = np.asarray(truth['ignored'], dtype=bool)
-    labels = np.asarray(truth['labels'], dtype=int)[~ignored]
-    limits = np.asarray(thresholds)[np.asarray(found['labels'], dtype=int)] if len(found['labels']) else np.zeros(0)
-    kept = np.flatnonzero(np.asarray(found['scores']) >= limits)
-    own = _xywh(found['boxes'])[kept]
-    whole = _xywh(truth['boxes'])
-    overlaps, inside = (
-        iou(own, each, [is_crowd] * len(each)) if len(own) and len(each) else np.zeros((len(own), len(each)))
-        for each, is_crowd in ((whole[~ignored], 0), (whole[ignored], 1))
-    )
-    none, right, total = len(confusion) - 1, 0, len(labels)
-    free = np.ones(len(labels), dtype=bool)
-    for i in np.argsort(-np.asarray(found['scores'])[kept], kind='stable'):
-        label = int(found['labels'][kept[i]])
-        best = int(np.where(free, overlaps[i], -1).argmax()) if free.any() else -1
-        is_of_none = best < 0 or overlaps[i, best] < IOU
-        if is_of_none and (inside[i] >= IOU).any():
-            continue
-        total += 1
-        if is_of_none:
-            confusion[none, label] += 1
-            if max(overlaps[i].max(initial=0), inside[i].max(initial=0)) < _APART:
-                sure.append((float(found['scores'][kept[i]]), record, int(kept[i])))
-            continue
-        free[best] = False
-        confusion[labels[best], label] += 1
-        right += labels[best] == label
-    np.add.at(confusion, (labels[free], none), 1)
-    return 2 * right / total if total else 1.0
-
-
-def _xywh(corners: Any) -> np.ndarray:
-    corners = np.asarray(corners, dtype=float).reshape(-1, 4)
-    return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
-
-
-def _poses(made: Evaluation, task: Mapping[str, Any], records: Sequence[Record], given: Any) -> None:
-    matched = _coco(records, made.names[:1], 'keypoints', task.get('sigmas') or ())
-    made.thresholds, points = _thresholds(matched, made.names[:1])
-    made.used = [DEFAULT_SCORE if each is None else each for each in given or made.thresholds]
-    people = _table(matched, made.names[:1], 'keypoint AP (OKS)', points)
-    people.rows = people.rows[1:]  # one class
-    made.overall = dict(zip(('keypoint AP', 'keypoint AP50', 'keypoint AP75'), people.rows[0][2:5]))
-    made.curves = _curves(matched, made.names[:1])
-    errors: list[list[float]] = [[] for _ in task['keypoints']]
-    near = np.zeros((len(errors), 2), dtype=int)  # found, annotated
-    for record in records:
-        record.score = _compare_people(record, errors, near)
-    rows = []
-    for k, name in enumerate(task['keypoints']):
-        share = float(near[k, 0] / near[k, 1]) if near[k, 1] else None
-        median = float(np.median(errors[k])) if errors[k] else None
-        rows.append([name, int(near[k, 1]), share, None if median is None else f'{median:.1f} px'])
-    seen = [each for own in errors for each in own]
-    total = near.sum(0)
-    made.overall[f'PCK@{NEAR:g}'] = float(total[0] / total[1]) if total[1] else None
-    columns = ['keypoint', 'annotated', f'PCK@{NEAR:g}', 'median error']
-    median = f'{np.median(seen):.1f} px' if seen else None
-    rows.insert(0, ['all', int(total[1]), made.overall[f'PCK@{NEAR:g}'], median])
-    made.tables = [people, MetricTable("keypoints; near is 10 % of an object's larger side", columns, rows)]
-
-
-def _compare_people(record: Record, errors: list[list[float]], near: np.ndarray) -> float:
-    """Returns the fraction of annotated keypoints that are near those of the best prediction for their person."""
-    truth, found = record.truth, np.asarray(record.found['keypoints'], dtype=float)
-    hits = total = 0
-    for points, visible, box, is_ignored in zip(
-        *(truth[each] for each in ('keypoints', 'visible', 'boxes', 'ignored'))
-    ):
-        seen = np.flatnonzero(np.asarray(visible) > 0)
-        if is_ignored or not len(seen):
-            continue
-        total += len(seen)
-        near[seen, 1] += 1
-        if not len(found):
-            continue
-        distances = np.linalg.norm(found[:, seen] - np.asarray(points)[seen], axis=2)
-        best = distances[distances.mean(1).argmin()]
-        is_near = best < NEAR * max(box[2] - box[0], box[3] - box[1])
-        near[seen[is_near], 0] += 1
-        hits += int(is_near.sum())
-        for k, distance in zip(seen, best):
-            errors[k].append(float(distance))
-    return hits / total if total else 1.0
-
-
-# --- segmentation maps and whole images ---
-
-
-def _maps(made: Evaluation, task: Mapping[str, Any], records: Sequence[Record], given: Any) -> None:
-    count = len(made.names)
-    made.confusion = np.zeros((count, count), dtype=np.int64)
-    for record in records:
-        pairs = record.pixels[(record.pixels[:, :2] < count).all(1)]
-        np.add.at(made.confusion, (pairs[:, 0], pairs[:, 1]), pairs[:, 2])
-    right, told, found = made.confusion.diagonal(), made.confusion.sum(1), made.confusion.sum(0)
-    either = told + found - right
-    rows = []
-    for label, name in enumerate(made.names):
-        iou = float(right[label] / either[label]) if either[label] else None
-        accuracy = float(right[label] / told[label]) if told[label] else None
-        rows.append([name, float(told[label] / max(told.sum(), 1)), iou, accuracy])
-    columns = ['class', 'of the pixels', 'IoU', 'accuracy']
-    ious, accuracies = ([row[i] for row in rows if row[i] is not None] for i in (2, 3))
-    made.overall = {
-        'mIoU': float(np.mean(ious)) if ious else None,
-        'mAcc': float(np.mean(accuracies)) if accuracies else None,
-        'aAcc': float(right.sum() / told.sum()) if told.any() else None,
-    }
-    made.tables = [MetricTable('IoU', columns, [['all', 1.0, made.overall['mIoU'], made.overall['mAcc']], *rows])]
-
-
-def _classes(made: Evaluation, task: Mapping[str, Any], records: Sequence[Record], given: Any) -> None:
-    count = len(made.names)
-    made.confusion = np.zeros((count, count), dtype=np.int64)
-    wrong: list[tuple[float, Record, int]] = []
-    for record in records:
-        scores, label = record.found['scores'], int(record.truth['label'])
-        best = int(scores.argmax())
-        made.confusion[label, best] += 1
-        record.score = float(scores[label])
-        if best != label:
-            wrong.append((float(scores[best]), record, best))
-    right, told, found = made.confusion.diagonal(), made.confusion.sum(1), made.confusion.sum(0)
-    rows = []
-    for label, name in enumerate(made.names):
-        precision = float(right[label] / found[label]) if found[label] else None
-        recall = float(right[label] / told[label]) if told[label] else None
-        f1 = float(2 * right[label] / (told[label] + found[label])) if told[label] + found[label] else None
-        rows.append([name, int(told[label]), precision, recall, f1])
-    made.overall = {'accuracy': float(right.sum() / told.sum()) if told.any() else None}
-    made.tables = [MetricTable('accuracy', ['class', 'images', 'precision', 'recall', 'F1'], rows)]
-    made.unannotated = [(record, i) for _, record, i in heapq.nlargest(UNANNOTATED, wrong, key=lambda each: each[0])]
-
-
-_EVALUATE = {
-    'detection': _objects,
-    'instance': _objects,
-    'semantic': _maps,
-    'pose': _poses,
-    'classification': _classes,
-}
+def surest(found: Sequence[tuple[float, Record, int]]) -> list[tuple[Record, int]]:
+    """Returns the images and indices of the predictions with the highest scores."""
+    return [(record, i) for _, record, i in heapq.nlargest(UNANNOTATED, found, key=lambda each: each[0])]
 
 
 def stored_thresholds(checkpoint: str, task: str, names: Sequence[str]) -> list[float | None] | None:

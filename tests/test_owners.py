@@ -18,10 +18,11 @@ OWNERS = [
     ),
     Owner(
         'finds weights that are not finite',
-        # the others look at losses, gradients, heat maps, outputs, annotations and the channels of a search
+        # the others look at losses, metrics, gradients, heat maps, outputs, annotations and the channels of a search
         [
             'icconv_mm_runtime.finite',
             'icconv_mm_runtime.outputs',
+            'icconv_mm.evaluation',
             'icconv_mm.hooks.logs',
             'icconv_mm.patterns.',
             'icconv_mm.tasks.',
@@ -112,6 +113,25 @@ OWNERS = [
         ['icconv_mm.annotations.images_on_disk'],
         ['icconv_mm.annotations.roots.files_of_names'],
         'from icconv_mm.annotations import roots as r\nr.files_of_names(names, near, listed)',
+    ),
+    Owner(
+        'reads what metrics have compared',
+        [
+            'icconv_mm.evaluation',
+            *(f'icconv_mm.tasks.{task}.evaluation' for task in ('classification', 'detection', 'pose', 'semantic')),
+        ],
+        [
+            'pycocotools.cocoeval.COCOeval',
+            'xtcocotools.cocoeval.COCOeval',
+            'mmdet.evaluation.eval_map',
+            'mmdet.evaluation.functional.eval_map',
+            'mmdet.evaluation.functional.mean_ap',
+            'mmseg.evaluation.IoUMetric',
+            'mmpretrain.evaluation.Accuracy',
+            '.intersect_and_union',
+            '.total_area_to_metrics',
+        ],
+        'from pycocotools.cocoeval import COCOeval as Judge\nJudge(truth, found, "bbox").evaluate()',
     ),
 ]
 

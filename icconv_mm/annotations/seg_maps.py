@@ -155,17 +155,15 @@ def learned(found: Collection[int], reduced: bool, label_map: Mapping[int, int] 
     return {(label_map or {}).get(label, label) for label in found}
 
 
-def nothing_to_learn(found: Collection[int], num_classes: int) -> str | None:
+def nothing_to_learn(found: Collection[int], num_classes: int, ignored: Collection[int] = ()) -> str | None:
     """Returns why a network cannot train on maps with only these labels, or None: it needs at least two classes."""
-    classes = sorted(label for label in found if 0 <= label < num_classes)
+    classes = sorted(label for label in found if 0 <= label < num_classes and label not in ignored)
     if len(classes) > 1:
         return None
     what = f'only label {classes[0]}' if classes else 'none'
     others = sorted(set(found) - set(classes))
-    ignored = f' beside {", ".join(map(str, others))}, which is ignored' if others else ''
-    return (
-        f'{what} of the {num_classes} classes occurs in any segmentation map{ignored}: there is nothing to tell apart'
-    )
+    beside = f' beside {", ".join(map(str, others))}, which is ignored' if others else ''
+    return f'{what} of the {num_classes} classes occurs in any segmentation map{beside}: there is nothing to tell apart'
 
 
 def suffixes_in(folder: str | Path, most: int = 3) -> str:

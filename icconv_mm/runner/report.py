@@ -18,7 +18,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from icconv_mm.errors import printable
-from icconv_mm.evaluation import IOU, REPORT, Evaluation, Record, stored_thresholds
+from icconv_mm.evaluation import REPORT, Evaluation, Record, metric_name, stored_thresholds
 from icconv_mm.files import atomic_write, write_json
 from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.hooks.logs import logged_curves
@@ -40,21 +40,6 @@ _LINES = 20  # most classes that are printed
 _SIDE = 420  # pixels of the longer side of an image
 _CROP = 220
 _QUALITY = 80  # of a JPEG
-# names that mmdet and mmpose give to metrics, and those of the field
-_METRICS = (
-    (re.compile(r'bbox_mAP(?:_(50|75|s|m|l))?'), r'box AP\1'),
-    (re.compile(r'segm_mAP(?:_(50|75|s|m|l))?'), r'mask AP\1'),
-    (re.compile(r'AP \.5'), 'AP50'),
-    (re.compile(r'AP \.75'), 'AP75'),
-    (re.compile(r'(.+)_precision'), r'\1 AP'),
-)
-
-
-def metric_name(key: str) -> str:
-    """Returns the usual name of a logged metric: ``coco/bbox_mAP_50`` is box AP50, ``coco/RBC_precision`` is RBC AP."""
-    task, slash, name = key.replace('coco/', '', 1).rpartition('/')
-    own = next((pattern.sub(usual, name) for pattern, usual in _METRICS if pattern.fullmatch(name)), name)
-    return f'{task}{slash}{own}'
 
 
 def write_report(
@@ -94,6 +79,8 @@ def write_report(
     evaluations = hook.evaluations(thresholds)
     if not evaluations and not is_test:
         notes = [*notes, _without_results(hook, folder)]
+    if hook.fault is not None:
+        notes = [*notes, f'The classes of the dataset are unknown: {hook.fault}.']
     config = _config_text(runner)
     content = dict(
         title=f'{Path(name).stem}: {"test" if is_test else "training"}',
@@ -128,8 +115,6 @@ def _rendered(content: Mapping[str, Any]) -> str:
 
 
 def _without_results(hook: EvaluationHook, folder: Path) -> str:
-    if hook.fault is not None:
-        return f'Predictions were not evaluated by class: {hook.fault}.'
     if (folder / REPORT).is_file() and hook.checkpoint is not None:
         return (
             f'The best checkpoint, {Path(hook.checkpoint).name}, is of an earlier part of the run: its test has more.'
@@ -210,8 +195,13 @@ def _commands(name: str, checkpoint: str, runner: Runner, is_test: bool) -> Iter
 
 def _lines(task: str, made: Evaluation) -> Iterator[str]:
     """Yields the lines that are printed: metrics of all classes, then of each."""
-    overall = ', '.join(f'{key} {_percent(value)}' for key, value in made.overall.items())
-    yield f'{task or made.kind}: {overall} ({made.images} images)'
+    chosen = {key: _percent(value) for key, value in made.overall.items() if not _is_detail(key, made)}
+    overall = ', '.join(f'{key} {value}' for key, value in (chosen | _as_they_are(made)).items())
+    yield f'{task or made.kind or "metrics"}: {overall} ({made.images} images)'
+    if made.left_out:
+        yield f'  {made.left_out}'
+    if not made.tables:
+        return
     table = made.tables[-1 if made.kind == 'pose' else 0]
     columns, rows = table.columns, table.rows[made.kind != 'classification' :]  # without the line of all
     for row in rows[:_LINES]:
@@ -223,6 +213,16 @@ def _lines(task: str, made: Evaluation) -> Iterator[str]:
         yield f'  {row[0]}: {", ".join(shown)}'
     if len(rows) > _LINES:
         yield f'  and {len(rows) - _LINES} more in the report'
+
+
+def _is_detail(key: str, made: Evaluation) -> bool:
+    """Returns whether a number is of one class or one size, which the tables have, or a recall beside an AP."""
+    name = key.rpartition('/')[2]
+    return bool(made.tables) and re.search(r'^AP of |AP[sml]$|\([MLEH]\)$|\bAR\b', name) is not None
+
+
+def _as_they_are(made: Evaluation) -> dict[str, str]:
+    return {key: '-' if value is None else f'{value:.4g}' for key, value in made.others.items()}
 
 
 def _printed(key: str, value: Any) -> str:
@@ -246,10 +246,12 @@ def _section(task: str, made: Evaluation, hook: EvaluationHook, is_test: bool, i
         f'Annotations on the left, predictions on the right; {unit.get(made.kind, "F1 of the image")} in the caption.'
     )
     return SimpleNamespace(
-        title=(task or made.kind).capitalize(),
+        title=(task or made.kind or 'metrics').capitalize(),
         prefix=f'{task} ' if task else '',
         subtitle=f'{images}, {classes}',
         overall=made.overall,
+        others=_as_they_are(made),
+        left_out=made.left_out,
         tables=[
             SimpleNamespace(**vars(each), is_fraction=not each.title.startswith('keypoints')) for each in made.tables
         ],
@@ -269,7 +271,7 @@ def _section(task: str, made: Evaluation, hook: EvaluationHook, is_test: bool, i
 def _threshold_note(made: Evaluation, is_test: bool, is_given: bool) -> str:
     if not made.used:
         return ''
-    what = f'largest F1 at {"OKS" if made.kind == "pose" else "IoU"} {IOU}'
+    what = f'largest F1 at {"OKS" if made.kind == "pose" else "IoU"} {made.iou:g}'
     if is_test:
         source = 'The validation of the training chose the thresholds of the matrix' if is_given else what.capitalize()
         return f'Threshold: {what} on these images. ' + (f'{source}.' if is_given else '')
@@ -296,7 +298,7 @@ def _confusion(made: Evaluation) -> SimpleNamespace:
             if len(limits) == 1
             else f'the threshold of each class, {limits[0]:.2f} to {limits[-1]:.2f}'
         )
-        note += f'Predictions with a score of at least {at}; boxes are matched at IoU {IOU}. '
+        note += f'Predictions with a score of at least {at}; boxes are matched at IoU {made.iou:g}. '
     if len(kept) < len(there):
         note += f'The {len(kept)} classes with the most mistakes of {len(there)}.'
     rows = [(names[i], [(float(shares[i, k]), int(counts[i, k])) for k in kept]) for i in kept]

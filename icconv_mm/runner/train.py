@@ -18,7 +18,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from icconv_mm.config_tree import kind_of, texts_in
+from icconv_mm.config_tree import kind_of, texts_in, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, set_aside
 from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
@@ -229,6 +229,8 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
     check_marks(cfg)
     if cfg.filename is not None and (copy := Path(cfg.work_dir, Path(cfg.filename).name)).is_symlink():
         copy.unlink()  # otherwise mmengine would write to the link's target
+    metrics = [node for split in ('val', 'test') for node in walk_dicts(cfg.get(f'{split}_evaluator'))]
+    of_task = run.adapter.hooks(cfg.get('model') or {}, metrics)
     logging.disable(logging.INFO)  # drops hundreds of mmengine's lines: environment, whole config, order of hooks
     try:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -247,7 +249,7 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
     progress.checkpoint = checkpoint
     network = [kind for part in (cfg.model, cfg.model.get('backbone') or {}) if (kind := kind_of(part))]
     match = CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter)
-    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook()]
+    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook(), *of_task]
     if cfg.get('train_cfg'):
         if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
             hooks.append(ResumableRandomnessHook())

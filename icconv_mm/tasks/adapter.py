@@ -4,12 +4,13 @@ Each library's folder has a subclass of :class:`TaskAdapter`, ``Adapter``.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
+from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 
 from icconv_mm.annotations.checks import DatasetError
@@ -17,6 +18,7 @@ from icconv_mm.annotations.dataset import read_keypoints
 from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.config_tree import DatasetAt, leaf_datasets, with_pipeline
 from icconv_mm.errors import ArgumentError, InputError, naming
+from icconv_mm.evaluation import ObservedMetric
 from icconv_mm.files import require_file
 from icconv_mm_runtime.coco import coco_records
 from icconv_mm_runtime.drawing import Drawing, drawing_of, palette
@@ -74,6 +76,7 @@ class TaskAdapter:
         visualization_hook: Config of the hook that shows predictions.
         shown_dir: The hook's argument for the folder of the images that it writes.
         coco_datasets: Dataset classes that read annotation files in COCO format.
+        observers: What reads the library's metrics for the report.
         other_heads: Names or types of heads whose ``num_classes`` is not the dataset's number of classes.
     """
 
@@ -84,6 +87,7 @@ class TaskAdapter:
     visualization_hook: Mapping[str, Any] = dict(type='VisualizationHook', enable=True, interval=1)
     shown_dir: str = 'out_dir'
     coco_datasets: tuple[type, ...] = ()
+    observers: tuple[type[ObservedMetric], ...] = ()
     other_heads: tuple[str, ...] = ()
 
     # --- tests ---
@@ -201,6 +205,15 @@ class TaskAdapter:
         """Returns the class names of a dataset config: from its ``metainfo``, else those of its type."""
         return tuple(metainfo_of(self.dataset_class(dataset_cfg['type']), dataset_cfg).get('classes') or ())
 
+    def hooks(
+        self, model_cfg: Mapping[str, Any], metrics: Sequence[MutableMapping[str, Any]], task: str = ''
+    ) -> list[Hook]:
+        """Returns hooks that a run needs, for configs of a model and its metrics, changed in place.
+
+        ``task`` is the name in a network of several.
+        """
+        return []
+
     # --- inference ---
 
     def dataset_meta(self, checkpoint: Any, datasets: Mapping[str, Sequence[DatasetAt]] | None = None) -> dict:
@@ -251,25 +264,9 @@ class TaskAdapter:
         """Returns a model's predictions as a drawing, from ``score_thr`` up; None for the threshold of each class."""
         return drawing_of(self.described(dataset_meta), self.predictions(sample), score_thr)
 
-    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """Returns the annotations of an evaluated image as :class:`icconv_mm.evaluation.Record` has them.
-
-        Args:
-            sample: The model's result, with the annotations that the test pipeline loaded.
-            info: What :meth:`annotated_datasets` lists for the image, if it does.
-
-        Returns:
-            None if the image has no annotations for the task.
-        """
-        return None
-
-    def annotated_datasets(self, dataset: Any) -> Iterator[tuple[str, Any]]:
-        """Yields the name of the task ('' for a single one) and each dataset whose infos hold annotations."""
-        return (('', leaf) for _, leaf in leaf_datasets(dataset, ''))
-
-    def evaluated(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a task's description for its evaluation: that of an exported file, and what metrics need."""
-        return self.described(dataset_meta)
+    def observed(self, metric: Any) -> tuple[str, ObservedMetric | None]:
+        """Returns a metric's task ('' for a single one), and the metric if the report can read what it compares."""
+        return '', next((kind(metric) for kind in self.observers if kind.observes(metric)), None)
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """Returns the annotations in a packed item of a dataset as a drawing on its image."""

@@ -6,19 +6,19 @@ import re
 from types import SimpleNamespace
 
 import cv2
+import measured
 import numpy as np
 import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from icconv_mm import evaluation
-from icconv_mm.evaluation import best_threshold, evaluate, record_of, stored_thresholds
+from icconv_mm.evaluation import best_threshold, stored_thresholds
 from icconv_mm.hooks import logs
 from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.runner import report
 from icconv_mm.runner.config import as_run
 from icconv_mm.runner.train import train
-from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm.tasks.detection import adapter
 from icconv_mm_runtime.drawing import drawing_of
 from icconv_mm_runtime.thresholds import DEFAULT_SCORE
 from icconv_workshop import browser as driver
@@ -30,16 +30,6 @@ BALLS = {'kind': 'detection', 'classes': ['ball', 'box'], 'palette': None}
 
 def objects(boxes, labels, **more):
     return {'boxes': np.array(boxes, float).reshape(-1, 4), 'labels': np.array(labels, int), **more}
-
-
-def truth(boxes, labels, ignored=None):
-    found = objects(boxes, labels, ignored=np.array([False] * len(labels) if ignored is None else ignored, bool))
-    return {**found, 'areas': (found['boxes'][:, 2:] - found['boxes'][:, :2]).prod(1)}
-
-
-def record(found, told, path='a.jpg'):
-    boxes, labels, scores = found
-    return record_of(path, (100, 100), objects(boxes, labels, scores=np.array(scores, float)), truth(*told))
 
 
 def test_thresholds_have_the_largest_f1():
@@ -62,205 +52,35 @@ def test_a_threshold_keeps_what_it_was_measured_by(scores):
     assert precision == 1 and (np.array(scores) >= threshold).tolist() == [True, False, False]
 
 
-@pytest.mark.parametrize('is_first', [True, False])
-def test_an_object_is_found_once(is_first):
-    """Wherever it stands in the file, and whatever lies far away."""
-    own, far = ([10, 10, 30, 30], 0), ([60, 60, 90, 90], 1)
-    boxes, labels = zip(*([own, far] if is_first else [far, own]))
-    found = record(([own[0]] * 3, [0, 0, 1], [0.9, 0.8, 0.7]), (boxes, labels))
-    made = evaluate(BALLS, [found], [0.5, 0.5])
-    assert made.confusion.tolist() == [[1, 0, 0], [0, 0, 1], [1, 1, 0]] and found.score == pytest.approx(0.4)
-
-
 def test_a_class_may_be_called_all():
-    task = {**BALLS, 'classes': ['all', 'dog']}
-    made = evaluate(task, [record(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))])
+    sample = measured.objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))
+    _, made = measured.boxes_of([sample], meta={'classes': ['all', 'dog']})
     _, *lines = report._lines('', made)
     assert [line.partition(':')[0].strip() for line in lines] == ['all', 'dog'] and 'objects 1' in lines[0]
 
 
-@pytest.mark.parametrize('kinds', [1, 2])
-def test_an_image_of_many_objects(kinds):
-    """AP counts 100 boxes of a class, as COCO's does; thresholds and confusions are of all."""
-    boxes = [[x, y, x + 4, y + 4] for x in range(0, 90, 6) for y in range(0, 60, 6)]
-    labels = [number % kinds for number in range(len(boxes))]
-    made = evaluate(BALLS, [record((boxes, labels, [0.9] * len(boxes)), (boxes, labels))])
-    (_, ball, box), most = made.tables[0].rows, len(boxes) // kinds
-    assert ball[1] == most == 150 // kinds and ball[2] == pytest.approx(min(1, 100 / most), abs=0.01)
-    assert ball[-3:] == [1.0, 1.0, 1.0] and made.confusion.diagonal().tolist() == [most, 150 - most, 0]
-    assert (box[2] is None) == (kinds == 1)
-
-
-def test_metrics_equal_those_of_coco_evaluation(tmp_path):
-    """Those of mmdet's metric, over random boxes of three sizes with a crowd."""
-    metrics = pytest.importorskip('mmdet.evaluation')
-    rng = np.random.default_rng(0)
-    records, entries, results = [], [], []
-    for number in range(1, 13):
-        low = rng.uniform(0, 150, (6, 2))
-        boxes = np.hstack([low, low + rng.choice([12, 50, 120], (6, 1)) * rng.uniform(0.8, 1.2, (6, 2))])
-        labels, ignored = rng.integers(0, 2, 6), rng.random(6) < 0.15
-        near = boxes + rng.normal(0, 4, boxes.shape)
-        found = objects(near, labels, scores=rng.random(6))
-        records.append(record_of(f'{number}.jpg', (300, 300), found, truth(boxes, labels, ignored)))
-        for box, label, crowd in zip(boxes, labels, ignored):
-            x, y, right, bottom = box.tolist()
-            sizes = {'bbox': [x, y, right - x, bottom - y], 'area': (right - x) * (bottom - y)}
-            ids = {'id': len(entries) + 1, 'image_id': number, 'category_id': int(label) + 1}
-            entries.append({**ids, 'iscrowd': int(crowd), **sizes})
-        results.append((number, found))
-    images = [{'id': number, 'width': 300, 'height': 300, 'file_name': f'{number}.jpg'} for number, _ in results]
-    categories = [{'id': i, 'name': name} for i, name in enumerate(BALLS['classes'], 1)]
-    file = tmp_path / 'a.json'
-    file.write_text(json.dumps({'images': images, 'annotations': entries, 'categories': categories}))
-    metric = metrics.CocoMetric(str(file), proposal_nums=(1, 10, 100), classwise=True, format_only=False)
-    metric.dataset_meta = {'classes': BALLS['classes']}
-    metric.results = [
-        (
-            {'img_id': number},
-            {'img_id': number, 'bboxes': found['boxes'], 'scores': found['scores'], 'labels': found['labels']},
-        )
-        for number, found in results
-    ]
-    expected = metric.compute_metrics(metric.results)
-    made = evaluate(BALLS, records)
-    table = made.tables[0]
-    assert table.columns[:8] == ['class', 'objects', 'AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large']
-    names = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75', 'bbox_mAP_s', 'bbox_mAP_m', 'bbox_mAP_l')
-    np.testing.assert_allclose(table.rows[0][2:8], [expected[name] for name in names], atol=6e-4)  # rounded
-    assert [row[2] for row in table.rows[1:]] == pytest.approx(
-        [expected[f'{name}_precision'] for name in BALLS['classes']], abs=6e-4
+def test_numbers_of_classes_and_sizes_are_printed_once():
+    sample = measured.objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))
+    _, made = measured.boxes_of([sample], classwise=True)
+    first, *_ = report._lines('', made)
+    assert first == 'detection: box AP 100.0, box AP50 100.0, box AP75 100.0 (1 images)'
+    assert {'box APs', 'AP of ball', 'AP of box'} < made.overall.keys() and len(made.as_json()['metrics']) == len(
+        made.overall
     )
-    assert table.rows[0][1] == sum(not entry['iscrowd'] for entry in entries)
 
 
-@pytest.mark.parametrize(
-    ('boxes', 'told', 'counts', 'score'),
-    [
-        # an object found, and a prediction on a difficult one: right
-        ([[10, 10, 30, 30], [50, 50, 80, 80]], ([[10, 10, 30, 30], [50, 50, 80, 80]], [0, 0], [0, 1]), (1, 0), 1.0),
-        # a small prediction inside a large crowd, of which it covers little
-        ([[10, 10, 30, 30], [50, 50, 55, 55]], ([[10, 10, 30, 30], [40, 40, 90, 90]], [0, 0], [0, 1]), (1, 0), 1.0),
-        # less than half of the prediction is in the crowd
-        ([[10, 10, 30, 30], [50, 50, 80, 80]], ([[10, 10, 30, 30], [70, 50, 160, 80]], [0, 0], [0, 1]), (1, 1), 2 / 3),
-        # what is of an object counts as such, though a crowd lies over it
-        ([[10, 10, 30, 30]], ([[10, 10, 30, 30], [0, 0, 60, 60]], [0, 0], [0, 1]), (1, 0), 1.0),
-        # only a crowd
-        ([[10, 10, 30, 30]], ([[0, 0, 60, 60]], [0], [1]), (0, 0), 1.0),
-    ],
-)
-def test_predictions_on_ignored_objects_count_neither_way(boxes, told, counts, score):
-    counted = np.zeros((2, 2), int)
-    own = record((boxes, [0] * len(boxes), np.linspace(0.9, 0.5, len(boxes))), told)
-    assert evaluation._compare_objects(own, [0.3], counted, []) == pytest.approx(score)
-    assert (counted[0, 0], counted[1, 0]) == counts and counted[0, 1] == 0
-
-
-def test_a_prediction_far_from_every_annotation_is_listed():
-    """Not the one beside an object that it misses, and not the one in a crowd."""
-    boxes = [[10, 10, 30, 30], [60, 60, 80, 80], [22, 10, 42, 30], [90, 0, 99, 9]]
-    own = record((boxes, [0, 1, 0, 0], [0.9, 0.8, 0.7, 0.6]), ([[10, 10, 30, 30], [85, 0, 100, 15]], [0, 0], [0, 1]))
-    made = evaluate(BALLS, [own], [0.3, 0.3])
-    assert [index for _, index in made.unannotated] == [1]
-    assert evaluate(BALLS, [own], [0.3, 0.85]).unannotated == []
-    assert made.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
-
-
-def test_seg_maps_of_large_images():
-    """The map of an image that was read reduced is compared with the labels of the whole; 255 is ignored."""
-    labels = np.zeros((80, 120), np.uint8)
-    labels[:, 60:] = 1
-    own = record_of('a.png', (80, 120), {'seg_map': labels[::2, ::2]}, {'seg_map': labels})
-    assert own.score == 1.0 and own.pixels.tolist() == [[0, 0, 4800], [1, 1, 4800]]
-    labels[:40] = 255
-    wrong = record_of('b.png', (80, 120), {'seg_map': np.zeros((80, 120), np.uint8)}, {'seg_map': labels})
-    made = evaluate({'kind': 'semantic', 'classes': ['road', 'sky', 'sea']}, [own, wrong])
-    assert made.confusion.tolist() == [[7200, 0, 0], [2400, 4800, 0], [0, 0, 0]]
-    assert [row[2] for row in made.tables[0].rows] == pytest.approx([(0.75 + 2 / 3) / 2, 0.75, 2 / 3, None])
-
-
-def test_only_the_worst_maps_are_kept():
-    labels = np.zeros((4, 4), np.uint8)
-    records = []
-    for wrong in range(10):
-        found = labels.copy()
-        found.flat[:wrong] = 1
-        records.append(record_of(f'{wrong}', (4, 4), {'seg_map': found}, {'seg_map': labels}))
-    evaluation.without_surplus_maps(records)
-    assert [each.path for each in records if each.truth] == ['4', '5', '6', '7', '8', '9']
-    assert sum(each.pixels[:, 2].sum() for each in records) == 160
-
-
-def person(points, shift=0.0):
-    points = np.array(points, float) + shift
-    return points, np.array([*points.min(0), *points.max(0)])
-
-
-def test_keypoints_have_a_line_and_an_error_in_pixels():
-    points, box = person([[10, 10], [10, 60], [40, 60]])
-    told = {
-        'keypoints': np.stack([points, points + 30]), 'visible': np.array([[2, 2, 0], [2, 2, 2]]),
-        'areas': np.full(2, 1500.0), 'boxes': np.stack([box, box + 30]), 'ignored': np.array([False, True]),
-    }  # fmt: skip
-    found = points.copy()
-    found[0] += 3, 4  # five pixels, as much as counts as near
-    found[1] += 0, 2
-    own = record_of('a.jpg', (100, 100), {'keypoints': found[None], 'scores': np.array([0.7])}, told)
-    task = {'kind': 'pose', 'classes': ['person'], 'keypoints': ['nose', HOSTILE, 'tail'], 'sigmas': [0.1] * 3}
-    made = evaluate(task, [own])
-    assert made.tables[1].rows == [
-        ['all', 2, 0.5, '3.5 px'],
-        ['nose', 1, 0.0, '5.0 px'],
-        [HOSTILE, 1, 1.0, '2.0 px'],
-        ['tail', 0, None, None],
-    ]
-    assert own.score == 0.5 and made.confusion is None  # the crowd is not missed
-
-
-def test_people_without_a_labelled_keypoint_are_not_missed():
-    points, box = person([[10, 10], [10, 60], [40, 60]])
-    told = {
-        'keypoints': np.stack([points, points + 30]), 'visible': np.array([[2, 2, 2], [0, 0, 0]]),
-        'areas': np.full(2, 1500.0), 'boxes': np.stack([box, box + 30]), 'ignored': np.zeros(2, bool),
-    }  # fmt: skip
-    task = {'kind': 'pose', 'classes': ['person'], 'keypoints': ['nose', 'ear', 'tail'], 'sigmas': [0.1] * 3}
-    own = record_of('a.jpg', (100, 100), {'keypoints': points[None], 'scores': np.array([0.7])}, told)
-    (row,) = evaluate(task, [own]).tables[0].rows
-    assert row[1:3] == [1, pytest.approx(1)] and row[-2] == 1
-
-
-def test_a_crowded_image_of_people():
-    people, boxes = zip(*(person([[0, 0], [0, 8], [6, 8]], 9.0 * number) for number in range(30)))
-    told = {
-        'keypoints': np.stack(people), 'visible': np.full((30, 3), 2), 'areas': np.full(30, 40.0),
-        'boxes': np.stack(boxes), 'ignored': np.zeros(30, bool),
-    }  # fmt: skip
-    task = {'kind': 'pose', 'classes': ['person'], 'keypoints': ['nose', 'ear', 'tail'], 'sigmas': [0.1] * 3}
-    found = {'keypoints': np.stack(people), 'scores': np.full(30, 0.9)}
-    (row,) = evaluate(task, [record_of('a.jpg', (400, 400), found, told)]).tables[0].rows
-    assert row[2] == pytest.approx(2 / 3, abs=0.01) and row[-3:] == [1.0, 1.0, 1.0]  # AP is of 20, as COCO's
-
-
-def test_whole_images():
-    scores = np.array([[0.8, 0.2], [0.9, 0.1], [0.3, 0.7]])
-    records = [
-        record_of(str(i), (4, 4), {'scores': each}, {'label': label})
-        for i, (each, label) in enumerate(zip(scores, (0, 1, 1)))
-    ]
-    made = evaluate({'kind': 'classification', 'classes': ['cat', 'dog']}, records)
-    assert made.confusion.tolist() == [[1, 0], [1, 1]] and made.overall == {'accuracy': pytest.approx(2 / 3)}
-    assert made.tables[0].rows == [
-        ['cat', 1, 0.5, 1.0, pytest.approx(2 / 3)],
-        ['dog', 2, 1.0, 0.5, pytest.approx(2 / 3)],
-    ]
-    assert [(own.path, index) for own, index in made.unannotated] == [('1', 0)]
+def test_what_is_left_out_is_told():
+    sample = measured.objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))
+    _, made = measured.boxes_of([sample], metric='proposal')
+    numbers, told = report._lines('', made)
+    assert numbers.startswith('detection: AR@100 100.0, ') and 'CocoMetric: COCOeval was not run by class' in told
 
 
 @pytest.mark.parametrize(
     ('key', 'name'),
     [
         ('coco/bbox_mAP', 'box AP'), ('coco/bbox_mAP_50', 'box AP50'),
-        ('instance/coco/segm_mAP_s', 'instance/mask APs'), ('coco/RBC_precision', 'RBC AP'),
+        ('instance/coco/segm_mAP_s', 'instance/mask APs'), ('coco/RBC_precision', 'AP of RBC'),
         ('pose/coco/AP .5', 'pose/AP50'), ('coco/AP', 'AP'), ('mIoU', 'mIoU'),
     ],
 )  # fmt: skip
@@ -338,9 +158,21 @@ def test_each_class_is_drawn_from_its_own_threshold():
 # --- the page ---
 
 
-def hook_of(task, records, **speeds):
-    hook = EvaluationHook(TaskAdapter())
-    hook._tasks, hook._kept, hook.speeds = {'': task}, [{'': each} for each in records], speeds
+def hook_of(samples, meta, **speeds):
+    """Returns a hook with the evaluation of some boxes."""
+    from mmdet.evaluation import CocoMetric
+    from mmengine.evaluator import Evaluator
+
+    hook = EvaluationHook(adapter.Adapter())
+    dataset = SimpleNamespace(metainfo=meta)
+    evaluator = Evaluator([CocoMetric()])
+    evaluator.dataset_meta = meta
+    loop = SimpleNamespace(evaluator=evaluator, dataloader=SimpleNamespace(dataset=dataset))
+    hook.before_val_epoch(SimpleNamespace(val_loop=loop))
+    evaluator.process(samples)
+    metrics = evaluator.evaluate(len(samples))
+    hook._end(SimpleNamespace(_train_loop=None, hooks=[]), 'validation', len(samples), metrics)
+    hook.speeds = speeds
     return hook
 
 
@@ -364,12 +196,12 @@ def written(tmp_path_factory):
     cv2.imwrite(str(path), image)
     names = [HOSTILE, FORMULA, 'n' * 300]
     found = ([[10, 10, 30, 30], [60, 60, 90, 90], [0, 0, 9, 9]], [0, 1, 2], [0.9, 0.8, 0.2])
-    own = record(found, ([[10, 10, 30, 30], [40, 10, 60, 30]], [0, 2]), str(path))
+    own = measured.objects(found, ([[10, 10, 30, 30], [40, 10, 60, 30]], [0, 2]), path=str(path))
     log(folder, '1', (10, 20, 30))
     (folder / 'last_checkpoint').write_text(str(folder / f'{HOSTILE.replace("/", "")}.pth'))
     said = []
-    task = {**BALLS, 'classes': names}
-    page = report.write_report(runner_of(folder), hook_of(task, [own], training=3.0), f'{HOSTILE}.py', say=said.append)
+    hook = hook_of([own], {'classes': names}, training=3.0)
+    page = report.write_report(runner_of(folder), hook, f'{HOSTILE}.py', say=said.append)
     return SimpleNamespace(page=page, text=page.read_text(), said=said, folder=folder)
 
 
@@ -470,7 +302,9 @@ def test_an_interrupted_training_has_a_page(cfg, tmp_path):
 
 
 def test_a_network_of_an_unknown_task_has_a_page(cfg, tmp_path):
-    """Which says why there are no results by class."""
+    """With the numbers of its metric, and why there are no results by class."""
     train(as_run(cfg(default_scope='mmdet', train_cfg__max_iters=1)))
-    assert 'Predictions were not evaluated by class: AttributeError' in (tmp_path / 'report.html').read_text()
-    assert not (tmp_path / 'report.json').exists()
+    page = (tmp_path / 'report.html').read_text()
+    assert 'images are left out: no metric of the config is one that tells what it has compared' in page
+    stored = json.loads((tmp_path / 'report.json').read_text())['tasks']['']
+    assert stored['metrics'] == {} and 'score' in stored['other_metrics'] and stored['thresholds'] == []

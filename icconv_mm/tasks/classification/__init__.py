@@ -11,6 +11,7 @@ from icconv_mm.annotations.checks import check_order
 from icconv_mm.errors import InputError
 from icconv_mm.registry import MODELS
 from icconv_mm.tasks.adapter import TaskAdapter
+from icconv_mm.tasks.classification.evaluation import ObservedLabels
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 
@@ -58,6 +59,7 @@ class Adapter(TaskAdapter):
 
     library = 'mmpretrain'
     kind = 'classification'
+    observers = (ObservedLabels,)
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
         """Checks labels by name if classes are folders: mmpretrain numbers folders alphabetically."""
@@ -65,10 +67,6 @@ class Adapter(TaskAdapter):
         folders = getattr(dataset, 'folder_to_idx', None) or {}
         labels = {name: label for name, label in folders.items() if name in classes}
         check_order(classes, labels, where, 'the order of folders')
-
-    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        labels = sample.gt_label.tolist() if 'gt_label' in sample else []
-        return {'label': labels[0]} if len(labels) == 1 else None  # of images with several, no class is the right one
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         labels = sample.gt_label.tolist() if 'gt_label' in sample else []

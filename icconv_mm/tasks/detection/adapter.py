@@ -15,7 +15,6 @@ from mmdet.visualization import get_palette
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
-from pycocotools.mask import area, frPyObjects, merge
 from torch import nn
 
 from icconv_mm.annotations import checks
@@ -26,6 +25,7 @@ from icconv_mm.errors import ArgumentError, naming
 from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
+from icconv_mm.tasks.detection.evaluation import ObservedCoco, ObservedVoc
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import distinct_boxes
@@ -42,6 +42,7 @@ class Adapter(TaskAdapter):
     shown_dir = 'test_out_dir'
     coco_datasets = (CocoDataset,)
     other_heads = ('rpn_head', 'semantic_head')  # object or background; labels of another kind
+    observers = (ObservedCoco, ObservedVoc)
     labels_of_file = False  # whether the last checked dataset has labels in pixels of the file
 
     def enable_tta(self, cfg: Config) -> None:
@@ -144,25 +145,6 @@ class Adapter(TaskAdapter):
 
     def set_tracks(self, sample: Any, tracks: np.ndarray) -> None:
         sample.pred_instances.tracks = tracks
-
-    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        if info is None or 'instances' not in info:
-            return None
-        objects = info['instances']
-        boxes = np.array([each['bbox'] for each in objects], dtype=float).reshape(-1, 4)
-        found = {
-            'boxes': boxes,
-            'labels': np.array([each['bbox_label'] for each in objects], dtype=int),
-            'ignored': np.array([bool(each['ignore_flag']) for each in objects]),
-            'areas': (boxes[:, 2:] - boxes[:, :2]).prod(1),
-        }
-        own, size = [each.get('mask') for each in objects], tuple(map(int, sample.ori_shape[:2]))
-        has_masks = 'masks' in sample.pred_instances  # else nothing has read them
-        if all(own) and (has_masks or first_defect((None, each, *size) for each in own) is None):
-            masks = [_encoded(each, size) for each in own]
-            found['areas'] = area(masks) if masks else np.zeros(0)  # as COCO's
-            found |= {'masks': masks} if has_masks else {}
-        return found
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """Returns boxes and masks as a drawing; for panoptic data also the segmentation map."""
@@ -282,10 +264,3 @@ def _xml_folder(dataset: XMLDataset) -> Path:
 
 def _xml_files(dataset: XMLDataset) -> list[Path]:
     return [_xml_folder(dataset) / f'{name}.xml' for name in list_from_file(dataset.ann_file)]
-
-
-def _encoded(mask: Any, size: Sequence[int]) -> dict:
-    """Returns the mask of an annotation, polygons or an RLE, as a compressed RLE."""
-    if isinstance(mask, list):
-        return merge(frPyObjects(mask, *size))
-    return frPyObjects(mask, *size) if isinstance(mask['counts'], list) else dict(mask)

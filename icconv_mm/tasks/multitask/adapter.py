@@ -1,18 +1,20 @@
 """The adapter of a network for several tasks, which delegates each task to its library's adapter."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.dist import master_only
+from mmengine.hooks import Hook
 from mmengine.registry import DATASETS, MODELS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of, mapping, meta_of
 from icconv_mm.config_tree import DatasetAt, datasets_in, kind_of, leaf_datasets
+from icconv_mm.evaluation import ObservedMetric
 from icconv_mm.registry import VISUALIZERS
 from icconv_mm.tasks.adapter import PHASES_TO_NAME, NotSupportedError, TaskAdapter, metainfo_of
 from icconv_mm.tasks.libraries import adapter_of, library_of, registered_class
@@ -90,6 +92,15 @@ class Adapter(TaskAdapter):
                 for node in joined:
                     self.tasks[name].prepare_loader(node.get(name) or {}, leaf, model_cfg['tasks'][name])
 
+    def hooks(
+        self, model_cfg: Mapping[str, Any], metrics: Sequence[MutableMapping[str, Any]], task: str = ''
+    ) -> list[Hook]:
+        found = []
+        for name, adapter in self.tasks.items():
+            own = [node['metric'] for node in metrics if kind_of(node) == 'TaskMetric' and node.get('task') == name]
+            found += adapter.hooks(model_cfg['tasks'][name], own, name)
+        return found
+
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         if library := library_of(registered_class(DATASETS, dataset_cfg.get('type'), where)):
             adapter_of(library).explain_data(dataset_cfg, where, empty=empty)
@@ -128,10 +139,10 @@ class Adapter(TaskAdapter):
     def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float | None) -> Drawing:
         return _found(sample, dataset_meta, score_thr)
 
-    def annotated_datasets(self, dataset: Any) -> Iterator[tuple[str, Any]]:
-        for _, each in datasets_in(dataset, ''):
-            for name, own in each.datasets.items() if isinstance(each, MultiTaskDataset) else ():
-                yield from ((name, leaf) for _, leaf in leaf_datasets(own, ''))
+    def observed(self, metric: Any) -> tuple[str, ObservedMetric | None]:
+        if not isinstance(metric, TaskMetric) or metric.task not in self.tasks:
+            return '', None
+        return metric.task, self.tasks[metric.task].observed(metric.metric)[1]
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         return _labels(sample, dataset_meta)

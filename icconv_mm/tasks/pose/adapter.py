@@ -18,6 +18,7 @@ from icconv_mm.errors import naming
 from icconv_mm.tasks.adapter import NotSupportedError, TaskAdapter
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
+from icconv_mm.tasks.pose.evaluation import ObservedPoses
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.thresholds import KEYPOINT_SCORE
@@ -32,6 +33,7 @@ class Adapter(TaskAdapter):
     kind = 'pose'
     visualization_hook = dict(type='PoseVisualizationHook', enable=True, interval=1, kpt_thr=KEYPOINT_SCORE)
     coco_datasets = (BaseCocoStyleDataset,)
+    observers = (ObservedPoses,)
 
     def enable_tta(self, cfg: Config) -> None:
         """Enables the published multi-scale test: scales 2, 1 and 0.5, each with the flipped image."""
@@ -106,25 +108,6 @@ class Adapter(TaskAdapter):
         links = [tuple(map(int, link)) for link in meta.get('skeleton_links') or ()]
         names = [meta['keypoint_id2name'][k] for k in range(meta['num_keypoints'])]
         return {**super().described(dataset_meta), 'keypoints': names, 'skeleton': links}
-
-    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        raw = sample.get('raw_ann_info')  # a test's annotations in pixels of the file, one or a list
-        if raw is None and info is None:
-            return None
-        people = [each for each in ([raw] if isinstance(raw, Mapping) else raw or ()) if each.get('keypoints')]
-        triples = np.array([each['keypoints'] for each in people], dtype=float)
-        triples = triples.reshape(len(people), -1, 3) if people else np.zeros((0, 0, 3))
-        boxes = np.array([each['bbox'] for each in people], dtype=float).reshape(-1, 4)
-        return {
-            'keypoints': triples[..., :2],
-            'visible': triples[..., 2],
-            'boxes': np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
-            'areas': np.array([each.get('area', box[2] * box[3]) for each, box in zip(people, boxes)]),
-            'ignored': np.array([bool(each.get('iscrowd')) for each in people]),
-        }
-
-    def evaluated(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
-        return {**self.described(dataset_meta), 'sigmas': list(map(float, _parsed(dict(dataset_meta))['sigmas']))}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         people = sample.gt_instances

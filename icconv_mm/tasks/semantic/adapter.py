@@ -1,21 +1,24 @@
 """The adapter of mmseg."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.structures import PixelData
 
 from icconv_mm.annotations import seg_maps
 from icconv_mm.annotations.checks import DatasetError
-from icconv_mm.config_tree import as_list, join_root, kind_of
+from icconv_mm.config_tree import join_root, kind_of
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.adapter import TaskAdapter
 from icconv_mm.tasks.semantic.data import LoadSegMap
+from icconv_mm.tasks.semantic.evaluation import ObservedIoU
+from icconv_mm.tasks.semantic.ignored import OTHER_HEADS, ignore_index, ignoring_hooks
 from icconv_mm_runtime.drawing import Drawing, drawing_of
 from icconv_mm_runtime.results import Predictions
 from icconv_mm_runtime.tiling import joined_maps
@@ -28,7 +31,8 @@ class Adapter(TaskAdapter):
 
     library = 'mmseg'
     kind = 'semantic'
-    other_heads = ('STDCHead', 'SideAdapterCLIPHead')  # borders of objects; words as classes
+    observers = (ObservedIoU,)
+    other_heads = OTHER_HEADS
 
     def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
         cfg.default_hooks.visualization = dict(
@@ -74,9 +78,9 @@ class Adapter(TaskAdapter):
                 for info in _infos(dataset, max(1, len(dataset) // step) if step else 1):
                     labels = seg_maps.labels_in(seg_maps.read_seg_map(info['seg_map_path']))
                     found |= seg_maps.learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
-                    if seg_maps.nothing_to_learn(found, loader.num_classes) is None:
+                    if seg_maps.nothing_to_learn(found, loader.num_classes, loader.ignored) is None:
                         return
-        if found and (problem := seg_maps.nothing_to_learn(found, loader.num_classes)):
+        if found and (problem := seg_maps.nothing_to_learn(found, loader.num_classes, loader.ignored)):
             raise DatasetError(problem)
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
@@ -95,11 +99,14 @@ class Adapter(TaskAdapter):
         is_ours = kind_of(node) == LoadSegMap.__name__  # in a config written by a run
         if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
             return
-        heads = [head for key in ('decode_head', 'auxiliary_head') for head in as_list(model_cfg.get(key) or [])]
-        ignored = [{head.get('ignore_index', seg_maps.IGNORED)} for head in heads] or [{seg_maps.IGNORED}]
         node['type'] = scoped(LoadSegMap)
         node['num_classes'] = len(self.classes(dataset_cfg)) or None
-        node['ignored'] = sorted(set.intersection(*ignored))
+        node['ignored'] = sorted({ignore_index(model_cfg), seg_maps.IGNORED})
+
+    def hooks(
+        self, model_cfg: Mapping[str, Any], metrics: Sequence[MutableMapping[str, Any]], task: str = ''
+    ) -> list[Hook]:
+        return ignoring_hooks(task, model_cfg, metrics)
 
     # --- inference ---
 
@@ -113,9 +120,6 @@ class Adapter(TaskAdapter):
             return float(1 - (2 * logits - 1).abs().mean())
         best = logits.softmax(0).topk(2, dim=0).values
         return float(1 - (best[0] - best[1]).mean())
-
-    def truth(self, sample: Any, info: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        return {'seg_map': sample.gt_sem_seg.data[0].cpu().numpy()} if 'gt_sem_seg' in sample else None
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         labels = {'seg_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}

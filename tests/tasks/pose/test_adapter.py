@@ -102,12 +102,3 @@ def test_a_dataset_names_its_classes_like_a_checkpoint(adapter):
     categories = [dict(id=1, name='mouse')]
     assert adapter.class_names({'CLASSES': categories}) == adapter.class_names({'classes': categories}) == ('mouse',)
     assert adapter.class_names({}) == ('person',)
-
-
-def test_images_without_people_are_annotated(adapter):
-    """mmpose gives no annotations for them, but the entry of the dataset: a person found there is wrong."""
-    from mmpose.structures import PoseDataSample
-
-    told = adapter.truth(PoseDataSample(), {'img_id': 1})
-    assert told['keypoints'].shape[0] == len(told['boxes']) == len(told['ignored']) == 0
-    assert adapter.truth(PoseDataSample(), None) is None
