@@ -10,6 +10,39 @@ PACKAGES = ('icconv_mm', 'icconv_mm_runtime')
 
 OWNERS = [
     Owner(
+        'draws on images',
+        # the other one fills the pixels of lines and points of LabelMe's masks
+        ['icconv_mm_runtime.drawing', 'icconv_mm.annotations.readers.labelme'],
+        [
+            'cv2.rectangle',
+            'cv2.putText',
+            'cv2.polylines',
+            'cv2.drawContours',
+            'cv2.fillPoly',
+            'cv2.circle',
+            'cv2.line',
+            'cv2.addWeighted',
+            'PIL.ImageDraw',
+            'PIL.ImageDraw.Draw',
+            'matplotlib.patches.Rectangle',
+        ],
+        'from cv2 import rectangle as r\nr(image, (0, 0), (1, 1), (0, 0, 0))',
+    ),
+    Owner(
+        'finds boxes that show one object, in several tiles',
+        # the others: boxes of a video's frame, and what a network itself suppresses
+        ['icconv_mm_runtime.tiling', 'icconv_mm.runner.tracking', 'icconv_mm.export.'],
+        [
+            'mmcv.ops.batched_nms',
+            'mmcv.ops.nms',
+            'torchvision.ops.nms',
+            'torchvision.ops.batched_nms',
+            'cv2.dnn.NMSBoxes',
+            '.with_nms',
+        ],
+        'from mmcv.ops import batched_nms as n\nn(boxes, scores, labels, {})',
+    ),
+    Owner(
         'decides which predictions are shown',
         # the others: what a network itself suppresses, and segmentation maps of one class
         ['icconv_mm_runtime.thresholds', 'icconv_mm.export.', 'icconv_mm_runtime.results'],
@@ -75,7 +108,7 @@ OWNERS = [
         'writes a file under its name',
         # the others: lines that are appended, a lock's file, and a compiler's script before anything is installed
         ['icconv_mm_runtime.files', 'icconv_mm_runtime.records', 'icconv_mm.files', 'icconv_mm.install_openmmlab'],
-        ['tempfile.mkstemp', '.write_bytes', '.write_text', 'os.fdopen', 'open(w)'],
+        ['tempfile.mkstemp', '.write_bytes', '.write_text', 'os.fdopen', 'open(w)', '.imwrite'],
         'with open("a.json", mode="w") as file:\n    file.write("")',
     ),
     Owner(

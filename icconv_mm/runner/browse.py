@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
@@ -12,6 +11,7 @@ from mmengine.visualization import Visualizer
 from icconv_mm.errors import InputError
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import boundary
+from icconv_mm.runner.images import write_image
 from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime.drawing import draw
 
@@ -69,7 +69,7 @@ def browse(
         name = f'{i:05d}_{Path(sample.img_path).stem}.jpg'
         if out_dir is not None:
             written.append(Path(out_dir, name))
-            mmcv.imwrite(drawn[..., ::-1], str(written[-1]))
+            write_image(drawn[..., ::-1], written[-1])
         if window is not None:
             window.show(drawn, win_name=name, wait_time=wait_time)
     return written

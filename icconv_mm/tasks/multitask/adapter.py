@@ -2,9 +2,9 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.dist import master_only
@@ -22,7 +22,8 @@ from icconv_mm.tasks.multitask.checks import check_model
 from icconv_mm.tasks.multitask.data import MultiTaskDataset, TaskMetric
 from icconv_mm.tasks.multitask.model import LABELS_OF_FILE, MultiTaskModel
 from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations
-from icconv_mm_runtime.drawing import Drawing, draw, joined
+from icconv_mm_runtime.drawing import Drawing, draw, encoded, joined
+from icconv_mm_runtime.files import write_bytes
 
 
 class Adapter(TaskAdapter):
@@ -186,7 +187,7 @@ class MultiTaskVisualizer(Visualizer):
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
         if out_file is not None:
-            mmcv.imwrite(image[..., ::-1], out_file)
+            write_bytes(out_file, encoded(image, Path(out_file).suffix))
         else:
             self.add_image(name, image, step)
 
