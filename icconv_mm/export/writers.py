@@ -153,7 +153,7 @@ def _use_contiguous_maps(graph: torch.fx.Graph) -> None:
     for node in graph.nodes:
         if node.target is aten.clone.default and node.kwargs.get('memory_format') in formats:
             node.replace_all_uses_with(node.args[0])
-        elif node.target is aten.view.default:  # some are of permuted maps: views in channels_last alone
+        elif node.target in (aten.view.default, aten._unsafe_view.default):  # some are of permuted maps, now no views
             node.target = aten.reshape.default
 
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from icconv_mm import backbones
-from icconv_mm.compat import library_default
 from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.registry import SCOPE
 
 
 def _own_backbones(cfg: Config) -> Iterator[dict]:
     """Yields the configs of this package's ResNets in a model."""
+    from icconv_mm import backbones  # which the help of a tool does not need
+
     for node in walk_dicts(cfg.get('model')):
         kind = getattr(backbones, kind_of(node), None)
         is_own = str(node.get('type')).startswith(f'{SCOPE}.') or node.get('type') is kind
@@ -45,6 +45,8 @@ def keep_former_defaults(cfg: Config) -> None:
 
 def write_defaults(cfg: Config) -> None:
     """Writes the defaults that a config has now into the config of a training."""
+    from icconv_mm.compat import library_default
+
     for node in _own_backbones(cfg):
         with DefaultScope.overwrite_default_scope(node.get('_scope_') or cfg.get('default_scope') or 'mmengine'):
             node.setdefault('norm_eval', library_default('norm_eval', False))

@@ -99,7 +99,7 @@ def test_a_full_disk_at_last_checkpoint(tmp_path, monkeypatch, number):
     flush, count = os.fsync, []
 
     def full(descriptor):
-        if '.last_checkpoint.' in os.readlink(f'/proc/self/fd/{descriptor}'):
+        if '.icconv_' in os.readlink(f'/proc/self/fd/{descriptor}'):
             count.append(1)
             if len(count) == number:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -359,7 +359,7 @@ def unusual(path, change):
         (lambda state: state.pop('decode_head.conv_seg.bias'), 'does not fit EncoderDecoder, nothing was loaded'),
         (
             lambda state: state['decode_head.conv_seg.bias'].fill_(float('nan')),
-            'the output logits .*is not finite',
+            r'decode_head\.conv_seg\.bias has values that are not finite',
         ),
     ],
     ids=['missing', 'not finite'],
