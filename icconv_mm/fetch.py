@@ -2,7 +2,6 @@
 
 import hashlib
 import http.client
-import re
 import threading
 import time
 import urllib.request
@@ -14,7 +13,6 @@ from icconv_mm.errors import InputError, UserError
 from icconv_mm_runtime.files import open_atomic
 
 _CHUNK = 1 << 16
-_HASH = re.compile(r'-[0-9a-f]{8,64}\.\w+')  # the end of a name that torch and OpenMMLab give a file of weights
 _HEADERS = {'User-Agent': 'Mozilla/5.0'}  # some servers refuse Python's
 
 
@@ -31,13 +29,8 @@ class FetchError(InputError):
 
 
 def cached_name(address: str) -> str:
-    """Returns the name of an address's file in a cache; addresses that differ anywhere have different names.
-
-    A name that ends in a hash of its content, such as ``resnet50-0676ba61.pth``, stays, as torch keeps it.
-    """
+    """Returns the name of an address's file in a cache; addresses that differ anywhere have different names."""
     name = address.split('?')[0].rpartition('/')[2]
-    if _HASH.search(name) and '?' not in address:
-        return name
     return f'{hashlib.sha256(address.encode()).hexdigest()[:16]}_{name[-100:]}'
 
 

@@ -22,6 +22,7 @@ from icconv_mm_runtime.coco import coco_records, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
 from icconv_mm_runtime.files import write_bytes
+from icconv_mm_runtime.images import is_stream
 from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
 from icconv_mm_runtime.session import Prediction, Session
 
@@ -112,7 +113,7 @@ def predict_files(args: argparse.Namespace) -> None:
     faults: list[str] = []
     number, tried = 0, session.try_predict(args.images, args.batch_size, args.tile)
     log = ResultLog(out, [args.file, *args.images])
-    with _until_interrupted():
+    with _until_interrupted() as state:
         for number, (path, prediction) in enumerate(itertools.islice(tried, args.max_images), start=1):
             try:
                 if isinstance(prediction, RuntimeInputError):
@@ -137,6 +138,8 @@ def predict_files(args: argparse.Namespace) -> None:
     log.discard()
     for path in written.values():
         print(escaped(path))
+    if state['is_interrupted'] and not any(map(is_stream, args.images)):  # which has no other end
+        sys.exit(130)
     if not is_used:
         sys.exit('error: ' + ('\n  '.join([f'all {number} images failed:', *faults]) if number > 1 else faults[0]))
     if faults:
@@ -145,12 +148,14 @@ def predict_files(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _until_interrupted() -> Iterator[None]:
+def _until_interrupted() -> Iterator[dict[str, bool]]:
     """Ends the work at Ctrl-C, which is how a user ends a stream, or at SIGTERM."""
+    state = {'is_interrupted': False}
     try:
         with ended_by_sigterm():
-            yield
+            yield state
     except KeyboardInterrupt:
+        state['is_interrupted'] = True
         print('interrupted: only the results until now are written', file=sys.stderr)
 
 

@@ -148,7 +148,7 @@ def _core(kind: Callable[[], Any]) -> Any:
 
 
 def _is_weight(values: np.ndarray) -> bool:
-    return values.dtype.kind == 'f' and values.size > 1
+    return values.dtype.kind == 'f'
 
 
 def _require_finite(file: Path, weights: Iterable[tuple[str, np.ndarray]]) -> None:

@@ -4,6 +4,7 @@ Standard library alone. Files get the permissions that the user's umask leaves, 
 so that what has a valid name can be written.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -102,6 +103,9 @@ def _move(source: Path, target: Path, entries: Collection[str], is_flushed: bool
             with open(source / name, 'rb') as file:
                 os.fsync(file.fileno())
         (target / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in names:  # nothing is removed before all can be replaced
+        if (target / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target / name))
     last = [name for name in names if name in entries]
     if len(names) > 1:
         for name in last:

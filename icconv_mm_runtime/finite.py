@@ -8,8 +8,8 @@ import numpy as np
 
 ADVICE = 'has values that are not finite, as after a training that diverged: such a network predicts nothing'
 _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64, 16: np.uint16}  # ONNX's types of tensors; 16 is bfloat16
-_GRAPH, _INITIALIZER = 7, 5  # fields of ONNX's messages
-_TYPE, _FLOAT_DATA, _NAME, _RAW_DATA, _DOUBLE_DATA = 2, 4, 8, 9, 10
+_GRAPH, _NODE, _INITIALIZER, _OUTPUT, _ATTRIBUTE, _TENSOR = 7, 1, 5, 2, 5, 5  # fields of ONNX's messages
+_TYPE, _FLOAT_DATA, _INT32_DATA, _NAME, _RAW_DATA, _DOUBLE_DATA = 2, 4, 5, 8, 9, 10
 
 
 def is_finite(values: np.ndarray) -> bool:
@@ -18,34 +18,70 @@ def is_finite(values: np.ndarray) -> bool:
 
 
 def first_not_finite(weights: Iterable[tuple[str, np.ndarray]]) -> str | None:
-    """Returns the name of the first array with NaN or infinite values; None if there is none."""
-    return next((name for name, values in weights if not is_finite(values)), None)
+    """Returns the name of the first array of an exported network that is not finite; None if there is none.
+
+    Scalars and masks, arrays of one finite number and infinite ones, may be infinite: a network compares with them.
+    """
+    for name, values in weights:
+        if not is_finite(values):
+            finite = values[np.isfinite(values)]
+            if np.isnan(values).any() or (values.size > 1 and len(np.unique(finite)) != 1):
+                return name
+    return None
 
 
 def weights_of_onnx(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields names and values of the weights of a network in ONNX's format, without a library of it.
+    """Yields names and values of the weights and constants of a network in ONNX's format, without a library of it.
 
-    Scalars are left out: a network may compare with an infinite one. What is not in ONNX's format yields nothing.
+    What is not in ONNX's format yields nothing, and neither do weights in other files.
     """
     content = np.memmap(file, np.uint8, 'r') if file.stat().st_size else np.zeros(0, np.uint8)
     for number, graph in _fields(content):
         if number != _GRAPH or isinstance(graph, int):
             continue
-        for part, tensor in _fields(graph):
-            if part == _INITIALIZER and not isinstance(tensor, int):
-                fields = dict(_fields(tensor))
-                kind, values = _FLOATS.get(fields.get(_TYPE)), fields.get(_RAW_DATA)
-                if kind is None or fields.get(_NAME) is None:
-                    continue
-                for key, own in ((_FLOAT_DATA, np.float32), (_DOUBLE_DATA, np.float64)):
-                    if values is None and not isinstance(fields.get(key, 0), int):
-                        kind, values = own, fields[key]
-                if values is None or len(values) % np.dtype(kind).itemsize or len(values) == np.dtype(kind).itemsize:
-                    continue
-                values = np.frombuffer(values.tobytes(), kind)
-                if kind is np.uint16:
-                    values = (values.astype(np.uint32) << 16).view(np.float32)
-                yield fields[_NAME].tobytes().decode(errors='replace'), values
+        for part, message in _fields(graph):
+            if part == _INITIALIZER:
+                yield from _values(message, '')
+            elif part == _NODE and not isinstance(message, int):
+                fields = list(_fields(message))
+                name = next((each for key, each in fields if key == _OUTPUT), np.zeros(0, np.uint8))
+                attributes = (each for key, each in fields if key == _ATTRIBUTE and not isinstance(each, int))
+                for attribute in attributes:
+                    for key, tensor in _fields(attribute):
+                        if key == _TENSOR:
+                            yield from _values(tensor, name.tobytes().decode(errors='replace'))
+
+
+def _values(tensor: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the name and the values of a tensor of floats."""
+    if isinstance(tensor, int):
+        return
+    fields = dict(_fields(tensor))
+    kind, values = _FLOATS.get(fields.get(_TYPE)), fields.get(_RAW_DATA)
+    own_name = fields.get(_NAME, np.zeros(0, np.uint8)).tobytes().decode(errors='replace')
+    if kind is None:
+        return
+    for key, own in ((_FLOAT_DATA, np.float32), (_DOUBLE_DATA, np.float64)):
+        if values is None and not isinstance(fields.get(key, 0), int):
+            kind, values = own, fields[key]
+    if values is None and not isinstance(fields.get(_INT32_DATA, 0), int):  # of 16 bits, each as a number of its own
+        values = np.array(list(_varints(fields[_INT32_DATA])), np.uint16).view(np.uint8)
+    if values is None or len(values) % np.dtype(kind).itemsize:
+        return
+    values = np.frombuffer(values.tobytes(), kind)
+    if kind is np.uint16:
+        values = (values.astype(np.uint32) << 16).view(np.float32)
+    yield own_name or name, values
+
+
+def _varints(message: np.ndarray) -> Iterator[int]:
+    value = shift = 0
+    for byte in message.tolist():
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            yield value & 0xFFFF
+            value = shift = 0
 
 
 def _fields(message: np.ndarray) -> Iterator[tuple[int, Any]]:

@@ -67,7 +67,7 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
             yield _attempt(name, _decoded_bytes, content, name)
         elif each == '':  # Path would read the working directory
             yield '', RuntimeInputError('images: a name is empty')
-        elif _is_stream(each):
+        elif is_stream(each):
             yield from _frames(each)
         elif isinstance(each, (str, Path)):
             yield from _try_read(Path(each))
@@ -79,7 +79,7 @@ def _is_pair(given: Any) -> bool:
     return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
 
 
-def _is_stream(given: Any) -> bool:
+def is_stream(given: Any) -> bool:
     """Returns whether an input is a URL or the number of a camera, unless a file has this name."""
     is_one = isinstance(given, str) and ('://' in given or (given.isdecimal() and len(given) < 10))
     return is_one and not Path(given).exists()

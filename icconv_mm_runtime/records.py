@@ -7,6 +7,7 @@ import secrets
 import shutil
 import signal
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.files import dump_json, locked
 
 _FOLDER = '.results'  # in the folder of the results, until all are there
+_BLOCK = 1 << 16  # bytes
 
 
 class ResultLog:
@@ -29,6 +31,10 @@ class ResultLog:
         paths: All images. The results of one are not read if its file has another size in bytes by then.
         shard: The number of this process, from 1, and how many there are.
         resume: Whether to keep what a former process of this number has left.
+
+    Attributes:
+        done: Paths of the images that are kept.
+        has_others: Whether processes with other settings have left results.
 
     Raises:
         RuntimeInputError: The number is not one of 1 to N, or another process of this number is at work.
@@ -57,11 +63,12 @@ class ResultLog:
         if self._closing.enter_context(locked(own)) is False:
             self._closing.close()
             raise RuntimeInputError(f'{out}: another process predicts the same images into it')
-        kept = [line for number, line in self._lines(self.number) if number < len(self._sizes)] if resume else []
+        kept = [line for _, line in self._lines(self.number) if self._is_same(json.loads(line))] if resume else []
         self._file.truncate(0)
         self._file.writelines(kept)
         self._file.flush()
         self.done = {json.loads(line)['path'] for line in kept}
+        self.has_others = any(each.name.split('.')[0] != key for each in self.folder.parent.iterdir())
         (self.folder / f'{self.number}.json').unlink(missing_ok=True)
 
     def share(self, number: int | None = None) -> Sequence[Path]:
@@ -78,7 +85,8 @@ class ResultLog:
             row: ``image``, its entry in the list of images; ``records`` of each task; and what else is joined.
         """
         size = self._sizes[number] if number < len(self._sizes) else 0
-        line = json.dumps({'number': number, 'path': str(path), 'bytes': size, **row})
+        mark = _mark_of(self.share()[number]) if number < len(self._sizes) else 0
+        line = json.dumps({'number': number, 'path': str(path), 'bytes': size, 'mark': mark, **row})
         self._file.write(line.encode() + b'\n')
         self._file.flush()
 
@@ -151,6 +159,11 @@ class ResultLog:
                 file.seek(start)
                 yield place, file.readline()
 
+    def _is_same(self, row: dict) -> bool:
+        """Returns whether the image of a row is as it was."""
+        place = row['number']
+        return place < len(self._sizes) and row.get('mark') == _mark_of(self.share()[place])
+
     def _mark(self, number: int) -> dict | None:
         try:
             return json.loads((self.folder / f'{number}.json').read_bytes())
@@ -166,6 +179,17 @@ class ResultLog:
 def _size(path: Path) -> int:
     """Returns the bytes of a file, 0 without it; processes may have copies of other times on their own disks."""
     return path.stat().st_size if path.is_file() else 0
+
+
+def _mark_of(path: Path) -> int:
+    """Returns a checksum of the beginning, the middle and the end of a file, 0 without it."""
+    size, mark = _size(path), 0
+    if size:
+        with open(path, 'rb') as file:
+            for place in (0, size // 2, max(0, size - _BLOCK)):
+                file.seek(place)
+                mark = zlib.crc32(file.read(_BLOCK), mark)
+    return mark
 
 
 @contextmanager

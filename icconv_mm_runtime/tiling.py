@@ -71,11 +71,12 @@ def distinct_boxes(
     boxes, numbers, labels = boxes[order].astype(np.float64), numbers[order], labels[order]
     earlier, later, overlaps = _repeated(boxes, numbers, labels, edges, width)
     kept, replaced = np.ones(len(order), bool), set()
-    best_first = np.lexsort((-overlaps, later))
+    best_first = np.lexsort((earlier, later, -overlaps))
     for one, other in zip(earlier[best_first].tolist(), later[best_first].tolist()):
-        if kept[one] and kept[other] and (one, numbers[other]) not in replaced:
+        pairs = {(one, numbers[other]), (other, numbers[one])}
+        if kept[one] and kept[other] and not replaced & pairs:
             kept[other] = False
-            replaced.add((one, numbers[other]))
+            replaced |= pairs
     chosen = order[kept]
     return chosen[np.argsort(-scores[chosen], kind='stable')]
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 _WORDS = (
     *(('left', 'right'), ('links', 'rechts'), ('gauche', 'droite'), ('izquierd', 'derech'), ('sinistr', 'destr')),
-    *(('лев', 'прав'), ('左', '右')),
+    *(('esquerd', 'direit'), ('_izq', '_der'), ('_sx', '_dx'), ('lew', 'praw'), ('linker', 'rechter')),
+    *(('лев', 'прав'), ('左', '右'), ('왼', '오른')),
 )
 _SIDES = [tuple(map(case, pair)) for case in (str.lower, str.title, str.upper) for pair in _WORDS] + [*zip('Ll', 'Rr')]
 _TOKEN = re.compile(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+')

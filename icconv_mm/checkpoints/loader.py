@@ -94,32 +94,46 @@ def fetch_weights(address: str, timeout: float = 30) -> Path:
         FetchError: There is no whole answer. CheckpointError: It is no checkpoint.
     """
     path = cached_weights(address)
-    if not path.is_file():
-        bars = []
+    if path.is_file() and not _defect(path, address):
+        return path
+    bars = []
 
-        def show(count: int, total: int | None) -> None:
-            bars[:] = bars or [torch.hub.tqdm(total=total, disable=not os.isatty(2), unit='B', unit_scale=True)]
-            bars[0].update(count)
+    def show(count: int, total: int | None) -> None:
+        bars[:] = bars or [torch.hub.tqdm(total=total, disable=not os.isatty(2), unit='B', unit_scale=True)]
+        bars[0].update(count)
 
-        def check(part: Path) -> None:
-            if address.endswith('.safetensors'):
-                with naming(address, Exception):
-                    reading.safetensors().load_file(part)
-            else:
-                with open(part, 'rb') as file:
-                    reading.read_stream(file, address)
-            known = re.search(r'-([0-9a-f]{8,})\.\w+$', address) if address.startswith(_HASHED) else None
-            found = hashlib.sha256(part.read_bytes()).hexdigest()
-            if known and not found.startswith(known[1]):
-                raise reading.CheckpointError(f'{address}: has the SHA-256 {found}, not the one in its name')
+    def check(part: Path) -> None:
+        if address.endswith('.safetensors'):
+            with naming(address, Exception):
+                reading.safetensors().load_file(part)
+        else:
+            with open(part, 'rb') as file:
+                reading.read_stream(file, address)
+        if defect := _defect(part, address):
+            raise reading.CheckpointError(f'{address}: {defect}')
 
-        fetch(address, path, most=_MOST_BYTES, limit=_LIMIT, timeout=timeout, check=check, progress=show)
-    return path
+    return fetch(address, path, most=_MOST_BYTES, limit=_LIMIT, timeout=timeout, check=check, progress=show)
+
+
+def _defect(file: Path, address: str) -> str:
+    """Returns how a file differs from the hash in the name of a publisher who writes one; else ''."""
+    known = _hash_of(address)
+    found = hashlib.sha256(file.read_bytes()).hexdigest() if known else ''
+    return '' if found.startswith(known) else f'has the SHA-256 {found}, not the one in its name'
+
+
+def _hash_of(address: str) -> str:
+    found = re.search(r'-([0-9a-f]{8,64})\.\w+$', address) if address.startswith(_HASHED) else None
+    return found[1] if found else ''
 
 
 def cached_weights(address: str) -> Path:
-    """Returns where the weights of an address lie in torch's hub folder once they are fetched."""
-    return Path(torch.hub.get_dir(), 'checkpoints', cached_name(address))
+    """Returns where the weights of an address lie in torch's hub folder once they are fetched.
+
+    torch's own name stays where the publisher writes the content's hash into it.
+    """
+    name = address.rpartition('/')[2] if _hash_of(address) else cached_name(address)
+    return Path(torch.hub.get_dir(), 'checkpoints', name)
 
 
 def load_from_any(file: Any, map_location: Any = None, weights_only: bool | None = None) -> Any:

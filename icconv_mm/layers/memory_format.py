@@ -62,9 +62,19 @@ def set_memory_format(network: nn.Module, memory_format: str) -> None:
         for module in network.modules()
         if isinstance(module, nn.Conv2d)
     )
-    for module in _foreign_layers(network) if memory_format != 'preserve' else ():
+    if memory_format != 'preserve':
+        _guard(network)
+
+
+def _guard(network: nn.Module) -> None:
+    """Gives layers of others contiguous maps; a later call looks at layers that were replaced since."""
+    layers = tuple(map(id, network.modules()))
+    if network.__dict__.get('guarded_layers') == layers:
+        return
+    for module in _foreign_layers(network):
         if _contiguous not in module._forward_pre_hooks.values():
             module.register_forward_pre_hook(_contiguous, with_kwargs=True)
+    network.guarded_layers = layers
 
 
 def entering(x: Tensor, network: nn.Module) -> Tensor:
@@ -78,6 +88,8 @@ def entering(x: Tensor, network: nn.Module) -> Tensor:
         return x
     if network.memory_format == 'auto' and not (on_cpu and x.dtype in _FAST_ON_CPU):
         return x
+    if not is_compiling():
+        _guard(network)
     return x.contiguous(memory_format=torch.channels_last)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import logging
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -371,6 +372,9 @@ def infer(
         settings = [*drawing, json_score_thr, ann_file, tile, batch_size, *_settings_of(cfg, checkpoint, ann_file)]
         with naming(str(out), OSError, RuntimeInputError):
             log = ResultLog(out, settings, paths, shard or (1, 1), resume)
+        if resume and not log.done and log.has_others:
+            what = 'what an earlier run left there was of other images, weights or options: this one begins anew'
+            print_log(f'{out / ".results"}: {what}', 'current', logging.WARNING)
         run = _ImageRun(predictor, parts, log, out, names if draw else {}, score_thr, json_score_thr, folders, pick)
         with ended_by_sigterm():
             failures = run.predict(paths, tile, batch_size, workers, progress)
@@ -415,7 +419,9 @@ class _ImageRun:
                 if isinstance(sample, Exception):
                     failures[path] = sample
                 else:
-                    self.log.add(places[path], path, self._row(path, sample))
+                    row = self._row(path, sample)
+                    with naming(str(self.out), OSError):
+                        self.log.add(places[path], path, row)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and self.log.count == 1 and any(self.log.rows()):
                 write_parts(self.out, self.parts, self.log.rows)

@@ -1,5 +1,6 @@
 """Reading checkpoints runs no code from them, whatever they hold."""
 
+import hashlib
 import io
 import os
 import pathlib
@@ -135,13 +136,22 @@ def test_weights_of_an_address(tmp_path, checkpoint, monkeypatch):
         ):
             put(path, number)
             assert loader.load_from_http(address + path)['value'] == number
-        put('/net-0123abcd.pth', 5)
-        assert loader.load_from_http(f'{address}/net-0123abcd.pth')['value'] == 5
-        assert (tmp_path / 'checkpoints/net-0123abcd.pth').is_file()
-        (tmp_path / 'checkpoints/net-0123abcd.pth').unlink()
+        for number, path in enumerate(('/a/best-20240131.pth', '/b/best-20240131.pth')):  # a date is no hash
+            put(path, number)
+            assert loader.load_from_http(address + path)['value'] == number
         monkeypatch.setattr(loader, '_HASHED', (address,))  # who publishes the hash in the name
+        put('/net-0123abcd.pth', 5)
         with pytest.raises(reading.CheckpointError, match=r'net-0123abcd\.pth: has the SHA-256 [0-9a-f]{64}, not'):
             loader.load_from_http(f'{address}/net-0123abcd.pth')
+        path = f'/net-{hashlib.sha256(answers["/net-0123abcd.pth"]["content"]).hexdigest()[:8]}.pth'
+        answers[path] = answers['/net-0123abcd.pth']
+        kept = tmp_path / 'checkpoints' / path[1:]  # as torch calls it
+        kept.write_bytes(b'of a mirror')
+        for _ in range(2):
+            assert loader.load_from_http(address + path)['value'] == 5
+            assert kept.read_bytes() == answers[path]['content']
+        answers.clear()
+        assert loader.load_from_http(address + path)['value'] == 5  # it is there
 
 
 def test_onedl_mmengine_reads_storage_backends_through_it(tmp_path, checkpoint, monkeypatch):

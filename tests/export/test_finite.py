@@ -49,7 +49,7 @@ def weight(values, kind, raw):
 
 
 KINDS = [(getattr(onnx.TensorProto, name), True) for name in ('FLOAT', 'FLOAT16', 'DOUBLE', 'BFLOAT16')]
-KINDS += [(getattr(onnx.TensorProto, name), False) for name in ('FLOAT', 'DOUBLE')]
+KINDS += [(getattr(onnx.TensorProto, name), False) for name in ('FLOAT', 'DOUBLE', 'FLOAT16', 'BFLOAT16')]
 
 
 @pytest.mark.parametrize(('kind', 'raw'), KINDS)
@@ -65,8 +65,22 @@ def test_weights_of_onnx(tmp_path, kind, raw, bad):
         Session(broken)
 
 
-def test_an_infinite_scalar_is_no_weight(tmp_path):
-    Session(network(tmp_path / 'a.onnx', weight([-np.inf], onnx.TensorProto.FLOAT, True)))
+@pytest.mark.parametrize('values', [[-np.inf], [[0, -np.inf], [0, 0]], [[-np.inf, -np.inf, 1]]])
+def test_a_network_may_compare_with_infinite_numbers(tmp_path, values):
+    """In a scalar or a mask."""
+    Session(network(tmp_path / 'a.onnx', weight(values, onnx.TensorProto.FLOAT, True)))
+
+
+def test_a_scalar_and_a_constant_that_are_no_number(tmp_path):
+    with pytest.raises(RuntimeInputError, match=r'layer\.weight has values that are not finite'):
+        Session(network(tmp_path / 'a.onnx', weight([np.nan], onnx.TensorProto.FLOAT, True)))
+    model = onnx.load(network(tmp_path / 'b.onnx'))
+    constant = onnx.helper.make_node('Constant', [], ['shift'], value=weight([1, np.nan], onnx.TensorProto.FLOAT, True))
+    constant.attribute[0].t.name = ''
+    model.graph.node.insert(0, constant)
+    onnx.save(model, tmp_path / 'b.onnx')
+    with pytest.raises(RuntimeInputError, match=r'shift has values that are not finite'):
+        Session(tmp_path / 'b.onnx')
 
 
 def test_openvino(tmp_path):

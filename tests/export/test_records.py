@@ -91,6 +91,23 @@ def test_the_order_is_that_of_the_images(tmp_path, paths):
     assert ResultLog(tmp_path, [], paths).done == set()
 
 
+def test_a_resumed_process_predicts_an_image_of_other_content_and_equal_size_again(tmp_path, paths):
+    log = ResultLog(tmp_path, [], paths)
+    for place in (8, 9):
+        log.add(place, paths[place], {})
+    log.close(is_written=False)
+    paths[9].write_bytes(b'x' * 9)
+    assert ResultLog(tmp_path, [], paths, resume=True).done == {str(paths[8])}
+
+
+def test_results_of_other_settings_are_seen(tmp_path, paths):
+    ResultLog(tmp_path, [1], paths).close(is_written=False)
+    log = ResultLog(tmp_path, [2], paths, resume=True)
+    assert log.has_others and not log.done
+    log.discard()
+    assert not ResultLog(tmp_path, [1], paths).has_others
+
+
 def test_two_processes_of_one_number(tmp_path, paths):
     log = ResultLog(tmp_path, [], paths)
     with pytest.raises(RuntimeInputError, match='another process predicts the same images into it'):

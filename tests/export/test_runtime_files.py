@@ -96,6 +96,15 @@ def test_a_full_disk_leaves_the_former_pair(tmp_path, monkeypatch):
     }
 
 
+def test_a_folder_in_the_place_of_a_file_leaves_the_former_ones(tmp_path):
+    (tmp_path / 'predictions.json').mkdir()
+    (tmp_path / 'images.json').write_text('old')
+    with pytest.raises(IsADirectoryError), files.write_together(tmp_path, ['images.json']) as folder:
+        for name in ('images.json', 'predictions.json'):
+            (folder / name).write_text('new')
+    assert (tmp_path / 'images.json').read_text() == 'old'
+
+
 def test_leftovers_of_killed_processes_are_removed_and_those_of_running_ones_stay(tmp_path):
     (tmp_path / files.temporary_name()).mkdir()
     (tmp_path / files.temporary_name()).write_text('half')

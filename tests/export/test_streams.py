@@ -201,6 +201,31 @@ def test_objects_do_not_depend_on_the_tiles(seed):
     assert joined_boxes(empty, corners, size, tile)['boxes'].shape == (0, 4)
 
 
+@pytest.mark.parametrize('seed', range(20))
+def test_crowds_whose_scores_differ_between_tiles(seed):
+    """Objects that overlap by up to two thirds are counted once each."""
+    random = np.random.default_rng(seed)
+    tile, size, boxes = 160, (300, 420), np.zeros((0, 4))
+    while len(boxes) < 60:
+        sides = random.integers(8, 30, 2)
+        start = random.integers(0, np.array(size[::-1]) - sides)
+        box = np.concatenate([start, start + sides])[None].astype(float)
+        if not len(boxes) or _iou(box, boxes).max() < 0.65:
+            boxes = np.concatenate([boxes, box])
+    scores, labels = random.uniform(0.5, 0.8, len(boxes)), np.zeros(len(boxes), int)
+    corners = tile_corners(size, tile)
+    parts = [seen_in(tile, corner, size, boxes, scores, labels) for corner in corners]
+    for part in parts:
+        part['scores'] = (part['scores'] + random.uniform(-0.1, 0.1, len(part['scores']))).astype('f4')
+    found = joined_boxes(parts, corners, size, tile)['boxes']
+    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, boxes.tolist()))
+
+
+def _iou(box, others):
+    common = (np.minimum(box[:, 2:], others[:, 2:]) - np.maximum(box[:, :2], others[:, :2])).clip(0).prod(1)
+    return common / ((box[:, 2:] - box[:, :2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - common)
+
+
 def test_boxes_that_a_network_told_apart_in_one_tile_stay():
     boxes = np.float32([[10, 10, 30, 30], [12, 10, 32, 30]])  # an IoU of 0.8
     part = {'boxes': boxes, 'scores': np.float32([0.9, 0.8]), 'labels': np.int64([0, 0])}

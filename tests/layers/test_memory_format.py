@@ -260,3 +260,23 @@ def test_gradients_of_operators_of_others():
         loss = ops.roi_align(net(torch.randn(1, 3, 64, 64))[0], ROIS, 7, 1 / 8, 2).square().sum()
         gradients.append(torch.autograd.grad(loss, net.conv1.weight)[0])
     assert (gradients[0] - gradients[1]).norm() <= 1e-4 * gradients[1].norm()
+
+
+def test_a_layer_of_others_that_is_put_in_later_gets_contiguous_maps():
+    """As a deformable convolution that replaces one of a built backbone."""
+
+    class Reading(nn.Conv2d):
+        seen = []
+
+        def forward(self, x):
+            self.seen.append(x.is_contiguous())
+            return super().forward(x)
+
+    network = ICResNet(18, 'geometric_d4').eval()
+    network(torch.randn(1, 3, 64, 64))
+    layer = network.layer2[0]
+    Reading.__module__ = 'another.package'
+    layer.conv2 = Reading(128, 128, 3, padding=1)
+    for _ in range(2):
+        network(torch.randn(1, 3, 64, 64))
+    assert Reading.seen == [True, True]
