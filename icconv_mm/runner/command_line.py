@@ -3,7 +3,6 @@
 This module imports neither torch nor OpenMMLab until the options are read: help and completion take a moment.
 """
 
-import _thread
 import argparse
 import difflib
 import errno
@@ -12,7 +11,6 @@ import inspect
 import os
 import re
 import sys
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,6 +20,7 @@ from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
 from icconv_mm.files import checkpoint_of, require_file, require_path
 from icconv_mm.versions import command_of
+from icconv_mm_runtime.process import ending
 
 if TYPE_CHECKING:
     from icconv_mm.runner.config import TaskRun
@@ -315,24 +314,6 @@ def saying_how_to_go_on(run: 'TaskRun', time: str | None = None) -> Iterator[Non
 
 
 @contextmanager
-def _keeping_interrupts() -> Iterator[None]:
-    """Interrupts again after a Ctrl-C that Python prints and ignores, as while a loader's process is started."""
-    before = sys.unraisablehook
-
-    def hook(ignored: Any) -> None:
-        if issubclass(ignored.exc_type, KeyboardInterrupt):
-            threading.Timer(0.1, _thread.interrupt_main).start()  # here it would be ignored as well
-        else:
-            before(ignored)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-@contextmanager
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
     """Prints an error that the user can fix as one message and exits with status 1; after Ctrl-C, with 130.
 
@@ -345,7 +326,7 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         interrupted: Message after Ctrl-C.
     """
     try:
-        with _keeping_interrupts():
+        with ending(interrupted):
             yield
     except UserError as error:
         if debug:
@@ -358,6 +339,3 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
             raise
         where = f'{error.filename}: ' if error.filename else ''
         sys.exit(f'error: {where}{os.strerror(error.errno)}\n{after}'.rstrip())
-    except KeyboardInterrupt:
-        print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
-        sys.exit(130)
