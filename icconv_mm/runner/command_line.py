@@ -25,6 +25,7 @@ from icconv_mm_runtime.process import ending
 if TYPE_CHECKING:
     from icconv_mm.runner.config import TaskRun
 
+_OPTION = re.compile(r'--?[A-Za-z]')  # the beginning of an option, unlike that of a negative number
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose option has another name
 
 # Errors of the user's disk, which are no fault of the program.
@@ -76,17 +77,24 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
+        is_missing = message.startswith('the following arguments are required')
+        if is_missing and (misspelt := next(filter(self._is_unknown, self._words), None)):
+            is_missing, message = False, f'unrecognized arguments: {misspelt}'  # it may stand for what is required
         text, _, given = message.partition('unrecognized arguments: ')
-        unknown = next((each.partition('=')[0] for each in given.split() if each.startswith('--')), None)
+        unknown = next((each.partition('=')[0] for each in given.split() if _OPTION.match(each)), None)
         options = [option for option in self._option_string_actions if option.startswith('--')]
         near = difflib.get_close_matches(unknown, options, n=1, cutoff=0.7) if unknown and not text else []
         if not text and not unknown and given and all(os.path.exists(each) for each in given.split()):
             message += "; write a pattern of files in quotes, such as 'DIR/*.jpg'"  # else the shell gives its files
-        if message.startswith('the following arguments are required') and len(sys.argv) > 2:
+        elif is_missing and len(sys.argv) > 2:
             message += ' (give them first: some options take all words that follow)'
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             near = difflib.get_close_matches(wrong[1], re.findall(r"[^', ]+", wrong[2]), n=1)
         super().error(message + (f'; did you mean {near[0]}?' if near else ''))
+
+    def _is_unknown(self, word: str) -> bool:
+        """Returns whether a word of the command line is an option that the parser has not."""
+        return bool(_OPTION.match(word)) and word.partition('=')[0] not in self._option_string_actions
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
