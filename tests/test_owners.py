@@ -60,6 +60,21 @@ OWNERS = [
         'from signal import SIGINT as ctrl_c, signal\nsignal(ctrl_c, print)',
     ),
     Owner(
+        "shows text by Rich, which takes '[/]' and ':smile:' in names for markup",
+        # the other shows numbers in a bar, and log lines above it
+        ['icconv_mm.runner.tables', 'icconv_mm.hooks.progress'],
+        [
+            'rich.console.Console',
+            'rich.table.Table',
+            'rich.print',
+            'rich.markup.escape',
+            'rich.progress.track',
+            'rich.progress.Progress',
+            'rich.text.Text',
+        ],
+        'from rich import print as show\nshow(name)',
+    ),
+    Owner(
         'escapes control characters',
         ['icconv_mm_runtime.errors'],
         ['unicodedata.category'],

@@ -299,10 +299,9 @@ def require_device(name: str) -> None:
 
 def progress(items: Iterable, description: str) -> Iterable:
     """Yields the items with a progress bar on stderr; stdout stays for results."""
-    from rich.console import Console  # an extra (`tools`) that not every tool needs
-    from rich.progress import track
+    from icconv_mm.runner import tables  # they need an extra (`tools`) that not every tool needs
 
-    return track(items, description, getattr(items, 'frames', None), console=Console(stderr=True))
+    return tables.progress(items, description, getattr(items, 'frames', None), tables.console(stderr=True))
 
 
 @contextmanager
