@@ -45,8 +45,7 @@ OWN_COMMAND = _own_command()
 
 def is_tool() -> bool:
     """Returns whether this process is a script of the folder ``tools``."""
-    script = sys.orig_argv[1:2]
-    return bool(script) and script[0].endswith('.py') and _PACKAGE.parent / 'tools' in Path(script[0]).resolve().parents
+    return sys.argv[0].endswith('.py') and _PACKAGE.parent / 'tools' in Path(sys.argv[0]).resolve().parents
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -71,8 +71,9 @@ def command() -> Iterator[None]:
     try:
         with ending():
             yield
-    except SystemExit as end:
-        if not end.code:
+    except BaseException as error:  # SystemExit as well, whose message is printed after what the command has printed
+        sys.stdout.flush()
+        if isinstance(error, SystemExit) and not error.code:
             _check_outputs()
         raise
     _finish()
@@ -82,7 +83,8 @@ def command() -> Iterator[None]:
 def _check_outputs() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-        if error := getattr(getattr(getattr(stream, 'buffer', None), 'raw', None), 'error', None):
+        buffer = getattr(stream, 'buffer', None)
+        if error := getattr(getattr(buffer, 'raw', buffer), 'error', None):
             sys.exit(_PIPE_CLOSED if error.errno == errno.EPIPE else f'error: the output: {os.strerror(error.errno)}')
 
 
@@ -163,6 +165,8 @@ class _Text(io.TextIOWrapper):
 
 
 def _open_outputs() -> None:
+    if os.name == 'nt':  # its console takes text, and no file
+        return
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # else a file that is opened gets the number of an output
         pass
     os.close(number)
@@ -173,7 +177,8 @@ def _open_outputs() -> None:
         encoding = 'utf-8' if former is None else former.encoding
         is_direct = former is not None and former.write_through
         lines = number == 2 or (former is not None and former.line_buffering)
-        buffer = io.BufferedWriter(_Output(number, 'w', closefd=False))
+        file = _Output(number, 'w', closefd=False)
+        buffer = file if is_direct else io.BufferedWriter(file)  # as Python does: PYTHONUNBUFFERED
         setattr(sys, name, _Text(buffer, encoding, 'backslashreplace', None, lines, is_direct))
 
 

@@ -86,10 +86,19 @@ def test_names_of_files_are_utf8_in_any_locale():
     ('redirection', 'status', 'error'),
     [('| head -c 1', 141, ''), ('>&-', 0, ''), ('>/dev/full', 1, 'error: the output: No space left on device\n')],
 )
-def test_an_output_that_cannot_be_written_does_not_end_the_work(redirection, status, error, tmp_path):
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_an_output_that_cannot_be_written_does_not_end_the_work(redirection, status, error, unbuffered, tmp_path):
     lines = f'print("x" * 100_000)\nprint("y", flush=True)\nopen({str(tmp_path / "done")!r}, "w").close()'
-    ended = program(lines, shell=f'"$@" {redirection}')
+    ended = program(lines, shell=f'"$@" {redirection}', PYTHONUNBUFFERED=unbuffered)
     assert (ended.returncode, ended.stderr.decode()) == (status, error) and (tmp_path / 'done').exists()
+
+
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_what_is_printed_comes_before_the_message_of_the_error(unbuffered):
+    ended = program(
+        'import sys\nprint("done: 1")\nsys.exit("error: 2")', shell='"$@" 2>&1', PYTHONUNBUFFERED=unbuffered
+    )
+    assert (ended.returncode, ended.stdout) == (1, b'done: 1\nerror: 2\n')
 
 
 def test_a_name_sends_a_terminal_no_command():
