@@ -301,7 +301,7 @@ def progress(items: Iterable, description: str) -> Iterable:
     """Yields the items with a progress bar on stderr; stdout stays for results."""
     from icconv_mm.runner import tables  # they need an extra (`tools`) that not every tool needs
 
-    return tables.progress(items, description, getattr(items, 'frames', None), tables.console(stderr=True))
+    return tables.progress_bar(items, description, getattr(items, 'frames', None), tables.console(stderr=True))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def plain(text: str, style: str = '') -> Text:
     return Text(printable(text), style)
 
 
-def progress(items: Iterable, description: str, total: int | None, shown_on: Console) -> Iterator:
+def progress_bar(items: Iterable, description: str, total: int | None, shown_on: Console) -> Iterator:
     """Yields the items with a progress bar."""
     columns = TextColumn('{task.description}', markup=False), BarColumn(), TaskProgressColumn()
     with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=shown_on) as bar:

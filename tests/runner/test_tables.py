@@ -41,7 +41,7 @@ def test_names_in_titles_heads_and_cells_are_shown_as_they_are(name, console):
 def test_names_in_lines_and_progress_bars_are_shown_as_they_are(name, console):
     with console.status(tables.plain(f'measuring {name}')):
         console.print(f'image {name}', highlight=False)
-    assert list(tables.progress([3, 4], f'images of {name}', None, console)) == [3, 4]
+    assert list(tables.progress_bar([3, 4], f'images of {name}', None, console)) == [3, 4]
     shown = console.file.getvalue()
     assert all(f'{what} {name}' in shown for what in ('measuring', 'image', 'images of'))
 
