@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from icconv_mm_runtime.errors import printable
 
 _INTERRUPTED = 130  # the status of shells for a command that Ctrl-C ends
 _PIPE_CLOSED = 141  # and for one whose reader has ended, as in `icconv data FOLDER | head`
+_WAIT = 2  # seconds for loading processes, which Ctrl-C ends as well
 _STYLE = re.compile(r'(\x1b\[[0-9;?]*[A-Za-z])')  # of progress bars and coloured logs
 _process = SimpleNamespace(pid=None, is_interrupted=False, is_told=False)  # what `begin` prepared
 
@@ -98,6 +100,10 @@ def _end_interrupted(what: str = '') -> NoReturn:
         _process.is_told = _process.pid is not None
         print(f'\ninterrupted; {what}'.rstrip('; '), file=sys.stderr)
     _finish()
+    if processes := sys.modules.get('multiprocessing'):  # else they are killed at once, and leave temporary folders
+        latest = time.monotonic() + _WAIT
+        for process in processes.active_children():
+            process.join(max(0, latest - time.monotonic()))
     raise SystemExit(_INTERRUPTED) from None
 
 
