@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from icconv_mm import errors, versions
 from icconv_mm._version import __version__
+from icconv_mm_runtime import process
 
 # The names of __getattr__ again: type checkers read imports and a literal __all__, and compute neither.
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ def _is_own_command() -> bool:
     return is_installer or versions.OWN_COMMAND is not None
 
 
+if versions.OWN_COMMAND is not None or versions.is_tool():
+    process.begin()
 if not _is_own_command():
     extend_mmengine()
 

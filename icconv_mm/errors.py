@@ -1,13 +1,14 @@
 """Errors that the user can fix: their classes, and the functions that add a location or shorten a message.
 
-Uses the standard library only. The classes are public; the functions are for this package and its tools.
+Imports no other library. The classes are public; the functions are for this package and its tools.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from icconv_mm_runtime.errors import printable
 
 __all__ = [
     'ArgumentError',
@@ -17,10 +18,6 @@ __all__ = [
     'MissingLibraryError',
     'UserError',
 ]
-
-
-# Control characters for the text direction: after one of them, a terminal shows the text in another order.
-_OF_DIRECTION = '\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069'
 
 
 class UserError(Exception):
@@ -91,21 +88,6 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
         raise InputError(f'{where}: {error.strerror if is_named else message_of(error)}') from error
 
 
-def printable(text: str, kept: str = '') -> str:
-    """Returns the text with escapes for control characters and lone surrogates, safe for a terminal. Internal.
-
-    Args:
-        text: Any text, such as a file name.
-        kept: Control characters that are not escaped.
-    """
-    if text.isprintable():
-        return text
-    return ''.join(
-        each if each in kept or not _is_control(each) else each.encode('unicode_escape', 'surrogatepass').decode()
-        for each in text
-    )
-
-
 def name_defect(name: str) -> str | None:
     """Returns why a name in the user's data is unsafe in a text file or a config; None if it is safe. Internal.
 
@@ -130,12 +112,7 @@ def check_names(names: Iterable[str], what: str) -> None:
 
 def is_unprintable(text: str) -> bool:
     """Returns whether the text has a control character, or is a path that is not UTF-8. Internal."""
-    return not text.isprintable() and any(map(_is_control, text))
-
-
-def _is_control(character: str) -> bool:
-    is_no_character = ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF  # XML has none of them
-    return is_no_character or unicodedata.category(character) in ('Cc', 'Cs', 'Zl', 'Zp') or character in _OF_DIRECTION
+    return printable(text) != text
 
 
 def message_of(error: BaseException) -> str:

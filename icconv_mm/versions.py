@@ -1,6 +1,5 @@
 """The libraries that the package requires: supported versions, their check, and the commands of the tools."""
 
-import importlib.metadata
 import importlib.util
 import itertools
 import os
@@ -44,6 +43,11 @@ def _own_command() -> str | None:
 OWN_COMMAND = _own_command()
 
 
+def is_tool() -> bool:
+    """Returns whether this process is a script of the folder ``tools``."""
+    return sys.argv[0].endswith('.py') and _PACKAGE.parent / 'tools' in Path(sys.argv[0]).resolve().parents
+
+
 def _release(version: str) -> tuple[int, ...]:
     """Returns the numeric release of a version string: ``'2.11.0+cu130'`` -> ``(2, 11, 0)``."""
     match = re.match(r'\d+(\.\d+)*', version)
@@ -52,10 +56,13 @@ def _release(version: str) -> tuple[int, ...]:
 
 def installed(name: str) -> tuple[str, str] | None:
     """Returns the distribution and version that provide an import name; None if it is not installed."""
+    # imported here: it takes as long as all else that `icconv --help` needs
+    from importlib.metadata import PackageNotFoundError, version
+
     for distribution in SUPPORTED[name][0]:
         try:
-            return distribution, importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
+            return distribution, version(distribution)
+        except PackageNotFoundError:
             continue
     return None
 
@@ -109,9 +116,11 @@ def explaining_imports(what: str) -> Iterator[None]:
     except TypeError as error:  # mmpretrain derives from what it did not find in transformers
         if 'NoneType takes no arguments' not in str(error) or not is_installed('transformers'):
             raise
+        from importlib.metadata import version
+
         raise MissingLibraryError(
             f'{what} fails in the import of mmpretrain, which does not work beside transformers '
-            f'{importlib.metadata.version("transformers")}: `pip install "transformers<4.49"`, or uninstall either'
+            f'{version("transformers")}: `pip install "transformers<4.49"`, or uninstall either'
         ) from error
 
 

@@ -7,6 +7,11 @@ Examples:
   python -m icconv_mm_runtime network.onnx --web page --serve
 """
 
+from icconv_mm_runtime import process
+
+if __name__ == '__main__':
+    process.begin()
+
 import argparse
 import itertools
 import math
@@ -20,7 +25,7 @@ import numpy as np
 from icconv_mm_runtime import web
 from icconv_mm_runtime.coco import coco_records, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
-from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
+from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
 from icconv_mm_runtime.files import write_bytes
 from icconv_mm_runtime.images import is_stream
 from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
@@ -66,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error('images and --out-dir are required, or --web or --benchmark')
     if args.max_images is not None and args.max_images < 1:
         parser.error('--max-images must be 1 or more')
+    with process.command():
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     try:
         if args.web:
             web.write_and_serve(args)
@@ -77,10 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except RuntimeInputError as error:
         sys.exit(f'error: {error}')
     except OSError as error:
-        sys.exit(f'error: {escaped(f"{error.filename}: {error.strerror}" if error.filename else error)}')
-    except KeyboardInterrupt:
-        print('interrupted', file=sys.stderr)
-        sys.exit(130)
+        sys.exit(f'error: {printable(f"{error.filename}: {error.strerror}" if error.filename else error)}')
 
 
 def _score(text: str) -> float:
@@ -137,13 +144,13 @@ def predict_files(args: argparse.Namespace) -> None:
     written = write_results(out, session.tasks, log.rows) if is_used else {}  # results of a former run stay
     log.discard()
     for path in written.values():
-        print(escaped(path))
+        print(printable(path))
     if state['is_interrupted'] and not any(map(is_stream, args.images)):  # which has no other end
         sys.exit(130)
     if not is_used:
         sys.exit('error: ' + ('\n  '.join([f'all {number} images failed:', *faults]) if number > 1 else faults[0]))
     if faults:
-        many = f'{len(faults)} of {number} images failed; the results of the others are in {escaped(out)}:'
+        many = f'{len(faults)} of {number} images failed; the results of the others are in {printable(out)}:'
         sys.exit('error: ' + '\n  '.join([many, *faults]))
 
 

@@ -1,20 +1,41 @@
 """Errors that a user can fix, with one-line messages that are safe for a terminal."""
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+# Control characters for the text direction: after one of them, a terminal shows the text in another order.
+_OF_DIRECTION = '\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069'
 
 
 class RuntimeInputError(ValueError):
     """A file, an image or an option cannot be used; the message says which one, and why."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(escaped(message))
+        super().__init__(printable(message))
 
 
-def escaped(text: Any) -> str:
-    """Returns a text as one line: line breaks and terminal control characters become escapes such as ``\\x1b``."""
-    return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(text))
+def printable(text: Any, kept: str = '') -> str:
+    """Returns the text with escapes such as ``\\x1b`` for control characters and lone surrogates, safe for a terminal.
+
+    Args:
+        text: Any text, such as a file name.
+        kept: Control characters that are not printable.
+    """
+    if (text := str(text)).isprintable():
+        return text
+    return ''.join(
+        letter
+        if letter in kept or not _is_control(letter)
+        else letter.encode('unicode_escape', 'surrogatepass').decode()
+        for letter in text
+    )
+
+
+def _is_control(letter: str) -> bool:
+    is_no_character = ord(letter) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(letter) <= 0xFDEF  # XML has none of them
+    return is_no_character or unicodedata.category(letter) in ('Cc', 'Cs', 'Zl', 'Zp') or letter in _OF_DIRECTION
 
 
 def is_utf8(text: Any) -> bool:

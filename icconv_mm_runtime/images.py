@@ -11,7 +11,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.decoding import ImageDefect, decode_image, open_video
-from icconv_mm_runtime.errors import RuntimeInputError, escaped, refusing
+from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
 from icconv_mm_runtime.warping import warp, warp_matrix
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -87,7 +87,7 @@ def is_stream(given: Any) -> bool:
 
 def _wrong_kind(given: Any) -> RuntimeInputError:
     return RuntimeInputError(
-        f'images: expected files, folders, videos, streams or arrays, got {escaped(repr(given))[:60]}'
+        f'images: expected files, folders, videos, streams or arrays, got {printable(repr(given))[:60]}'
     )
 
 

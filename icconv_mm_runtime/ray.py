@@ -148,9 +148,9 @@ class _Worker:
         contents = table['bytes'].to_pylist() if 'bytes' in table.column_names else [None] * len(paths)
         for path, content in zip(paths, contents):
             try:
-                images.append((path, self._read(path) if content is None else content))
+                images.append((path, self._content(path, content)))
             except RuntimeInputError as error:
-                rows.append({'path': path, 'error': str(error)})
+                rows.append({'path': None if path is None else str(path), 'error': str(error)})
         for path, found in self.session.try_predict(images, self.batch_size):
             try:
                 if isinstance(found, RuntimeInputError):
@@ -161,7 +161,13 @@ class _Worker:
                 rows.append({'path': path, 'error': str(error)})
         return pa.Table.from_pylist(rows, ROW_SCHEMA)
 
-    def _read(self, path: str) -> bytes:
+    def _content(self, path: Any, content: Any) -> bytes:
+        if not isinstance(path, str):
+            raise RuntimeInputError(f'path: expected the name of an image, got {path!r:.60}')
+        if content is not None:
+            if not isinstance(content, bytes):
+                raise RuntimeInputError(f'{path}: expected bytes, got {content!r:.60}')
+            return content
         with refusing(path), self.filesystem.open_input_file(path) as file:
             if (size := file.size()) > limits.MAX_IMAGE_BYTES:
                 raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')

@@ -43,6 +43,44 @@ OWNERS = [
         'from mmcv.ops import batched_nms as n\nn(boxes, scores, labels, {})',
     ),
     Owner(
+        'decides how a process answers Ctrl-C and what its output does with an error',
+        ['icconv_mm_runtime.process'],
+        [
+            'signal.SIGINT',
+            'signal.SIGPIPE',
+            'signal.default_int_handler',
+            'sys.excepthook',
+            'sys.unraisablehook',
+            'threading.excepthook',
+            'BrokenPipeError',
+            '.reconfigure',
+            'logging.setLogRecordFactory',
+            'warnings.formatwarning',
+        ],
+        'from signal import SIGINT as ctrl_c, signal\nsignal(ctrl_c, print)',
+    ),
+    Owner(
+        "shows text by Rich, which takes '[/]' and ':smile:' in names for markup",
+        # the other shows numbers in a bar, and log lines above it
+        ['icconv_mm.runner.tables', 'icconv_mm.hooks.progress'],
+        [
+            'rich.console.Console',
+            'rich.table.Table',
+            'rich.print',
+            'rich.markup.escape',
+            'rich.progress.track',
+            'rich.progress.Progress',
+            'rich.text.Text',
+        ],
+        'from rich import print as show\nshow(name)',
+    ),
+    Owner(
+        'escapes control characters',
+        ['icconv_mm_runtime.errors'],
+        ['unicodedata.category'],
+        'from unicodedata import category as kind\nkind("a") == "Cc"',
+    ),
+    Owner(
         'decides which predictions are shown',
         # the others: what a network itself suppresses, and segmentation maps of one class
         ['icconv_mm_runtime.thresholds', 'icconv_mm.export.', 'icconv_mm_runtime.results'],

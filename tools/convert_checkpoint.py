@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -21,7 +20,7 @@ from icconv_mm.checkpoints import SOURCES, Conversion, UnmatchedKeysError, conve
 from icconv_mm.checkpoints.alignment import AlignedLayer, patterns_in
 from icconv_mm.checkpoints.convert import OWN, group_keys, mask_numbers
 from icconv_mm.errors import InputError
-from icconv_mm.runner import command_line
+from icconv_mm.runner import command_line, tables
 
 IMAGES = 32  # on which changes are measured
 
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f'--source {OWN}: such a file loads as it is; it is for --align')
     if args.align is not None and not (args.pattern or args.config):
         parser.error('--align needs --pattern, or a --config with a pattern')
-    console = Console()
+    console = tables.console()
     given = ('backbone_prefix', 'pattern', 'weights')
     options = {name: value for name in given if (value := getattr(args, name)) is not None}
     images = []
@@ -71,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             images = list(itertools.islice(read_images(args.images, load_config(args.config)), IMAGES))
         try:
-            with Console(stderr=True).status(f'Converting {args.input}'):
+            with tables.console(stderr=True).status(tables.plain(f'Converting {args.input}')):
                 conversion = convert_file(
                     args.input,
                     args.output,
@@ -89,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(left_table(conversion))
     if conversion.aligned:
         console.print(aligned_table(conversion.aligned, args.align))
-        console.print(f'pattern: {Path(args.output).with_suffix(".json")}', markup=False)
-    console.print(f'{len(conversion.state_dict)} tensors written to {args.output}', markup=False)
+        console.print(f'pattern: {Path(args.output).with_suffix(".json")}')
+    console.print(f'{len(conversion.state_dict)} tensors written to {args.output}')
     if images:
         with command_line.reporting(args.debug):
             for number, change in enumerate(map_changes(options['model'], conversion, images)):
@@ -114,8 +113,6 @@ def _options_of(config: str, source: str) -> dict[str, Any]:
 
 def moves_table(conversion: Conversion) -> Table:
     """One row per kind of module: its name with indices masked, how many keys became how many, and what was done."""
-    from icconv_mm.runner.tables import table
-
     counted: dict[tuple[str, str, str], list[int]] = {}
     for move in conversion.moves:
         new = '-' if move.new is None else _module(move.new)
@@ -125,7 +122,7 @@ def moves_table(conversion: Conversion) -> Table:
     rows = [('from', 'to', 'keys', 'what')]
     for (old, new, how), (before, after) in counted.items():
         rows.append((old, new, str(after) if before == after else f'{before} -> {after}', how))
-    return table(f'layout: {conversion.layout}', rows, {'from', 'to', 'what'})
+    return tables.table(f'layout: {conversion.layout}', rows, {'from', 'to', 'what'})
 
 
 def _module(key: str) -> str:
@@ -134,12 +131,10 @@ def _module(key: str) -> str:
 
 def left_table(conversion: Conversion) -> Table:
     """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
-    from icconv_mm.runner.tables import table
-
     shapes = {mask_numbers(key): list(value.shape) for key, value in reversed(conversion.left.items())}
     rows = [(name, str(count), str(shapes[name])) for name, count in group_keys(conversion.left)]
     titles = ('key', 'keys', 'first shape')
-    return table(f'{len(conversion.left)} keys left out', [titles, *rows], {'key', 'first shape'})
+    return tables.table(f'{len(conversion.left)} keys left out', [titles, *rows], {'key', 'first shape'})
 
 
 @torch.no_grad()
@@ -162,15 +157,13 @@ def map_changes(model: nn.Module, conversion: Conversion, images: Sequence[Tenso
 
 def aligned_table(layers: Sequence[AlignedLayer], block: int) -> Table:
     """One row per inception convolution: its channels, how many have another dilation now, and its runs."""
-    from icconv_mm.runner.tables import table
-
     rows = [('layer', 'channels', 'moved', 'of the norm', 'runs')]
     for layer in layers:
         counts = layer.pattern.out_channels, layer.moved, f'{layer.share:.0%}', len(layer.pattern)
         rows.append((layer.name, *map(str, counts)))
     total, moved = (sum(each) for each in zip(*((layer.pattern.out_channels, layer.moved) for layer in layers)))
     title = f'blocks of {block}: {moved} of {total} channels have another dilation'
-    return table(title, rows, {'layer'})
+    return tables.table(title, rows, {'layer'})
 
 
 if __name__ == '__main__':

@@ -9,11 +9,10 @@ Examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from icconv_mm.apis import load_config
 from icconv_mm.patterns.search import CRITERIA
 from icconv_mm.runner import command_line
+from icconv_mm.runner.tables import console
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if Path(args.config).resolve() == CONFIG:
             ensure_miniature(config.data_root)
         options = {name: getattr(args, name) for name in ('seeds', 'iters', 'variants', 'criterion', 'align', 'metric')}
-        pipeline = SearchPipeline(config, args.work_dir, **options, show=Console().print)
+        pipeline = SearchPipeline(config, args.work_dir, **options, show=console().print)
         report = pipeline.run(args.count)
     if report is None:
         print('trainings are left: the same command goes on')

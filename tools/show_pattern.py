@@ -84,6 +84,7 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
     from icconv_mm.checkpoints import reading
     from icconv_mm.checkpoints.matching import check_fits, state_dict_of
     from icconv_mm.patterns.receptive_field import effective_receptive_field, randomize
+    from icconv_mm.runner.tables import plain
 
     dense, inception = build(network, 'dense'), build(network, args.pattern)
     if args.checkpoint:
@@ -94,7 +95,7 @@ def measure_fields(args: argparse.Namespace, network: str, console: Console) -> 
     dense.load_state_dict(inception.state_dict())
     fields = {}
     for name, net in ((network, dense), (args.pattern, inception)):
-        with console.status(f'effective receptive field of {name}'):
+        with console.status(plain(f'effective receptive field of {name}')):
             fields[name] = effective_receptive_field(net, args.size, args.count)
         extents = f'{fields[name].extent_h:.1f} x {fields[name].extent_w:.1f} pixels'
         meaning = '(height x width, root mean square distance from the centre)'
@@ -220,7 +221,9 @@ def _draw_fields(figure, axes, fields: Mapping[str, 'ReceptiveField']) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with command_line.reporting(args.debug):
-        show(args, Console())
+        from icconv_mm.runner.tables import console
+
+        show(args, console())
 
 
 if __name__ == '__main__':

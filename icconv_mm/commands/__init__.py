@@ -11,6 +11,7 @@ from types import ModuleType
 import icconv_mm
 from icconv_mm.commands import data, export, predict, search, test, train
 from icconv_mm.runner import command_line
+from icconv_mm_runtime import process
 
 COMMANDS = {'train': train, 'test': test, 'predict': predict, 'export': export, 'data': data, 'search': search}
 
@@ -27,6 +28,11 @@ def icconv_parser() -> ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs ``icconv`` with the words of the command line."""
+    with process.command():
+        _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> None:
     parser = icconv_parser()
     if '_ARGCOMPLETE' in os.environ:  # a shell completes the line
         import argcomplete
@@ -41,8 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_tool(command: ModuleType, doc: str, argv: Sequence[str] | None = None) -> None:
     """Runs a command as a script of ``tools``, whose help is ``doc``."""
-    parser = command_line.parser(doc)
-    command.add_arguments(parser, is_tool=True)
-    args = parser.parse_args(argv)
-    command_line.find_files(args)
-    command.run(args)
+    with process.command():
+        parser = command_line.parser(doc)
+        command.add_arguments(parser, is_tool=True)
+        args = parser.parse_args(argv)
+        command_line.find_files(args)
+        command.run(args)

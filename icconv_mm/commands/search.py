@@ -51,24 +51,20 @@ def _convert_rf_next(args: Namespace) -> None:
         if getattr(args, option) is not None:
             args.refuse(f'--{option.replace("_", "-")} is of a supernet, not of a .json of RFSearchHook')
     with command_line.reporting(args.debug, after='Nothing was written.'):
-        from rich.console import Console
-
         from icconv_mm.apis import convert_rf_next
-        from icconv_mm.runner.tables import table
+        from icconv_mm.runner.tables import console, table
 
         patterns = convert_rf_next(args.checkpoint, args.config, args.out, args.filter)
     rows = [(name, str(layer.out_channels), str(tuple(layer.entries[0][1:]))) for name, layer in patterns.items()]
-    Console().print(table('Dilations per layer', [('layer', 'channels', '(h, w)'), *rows], {'layer'}))
+    console().print(table('Dilations per layer', [('layer', 'channels', '(h, w)'), *rows], {'layer'}))
 
 
 def _search(args: Namespace) -> None:
     if args.d_max is None:
         args.refuse('--d-max is needed: the largest dilation that the supernet was built with')
     with command_line.reporting(args.debug, after='Nothing was written.'):
-        from rich.console import Console
-
         from icconv_mm.apis import load_config, read_images, search_checkpoint
-        from icconv_mm.runner.tables import results_table
+        from icconv_mm.runner.tables import console, results_table
 
         config = load_config(args.config) if args.config else None
         images = None
@@ -87,4 +83,4 @@ def _search(args: Namespace) -> None:
             images=images,
             align=args.align,
         )
-    Console().print(results_table(results))
+    console().print(results_table(results))

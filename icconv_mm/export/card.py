@@ -9,7 +9,7 @@ from typing import Any
 
 from icconv_mm.errors import naming
 from icconv_mm.export.writers import pixels_of
-from icconv_mm_runtime.errors import escaped
+from icconv_mm_runtime.errors import printable
 from icconv_mm_runtime.files import write_bytes
 
 _PIPELINES = {
@@ -68,7 +68,7 @@ def _is_ours(path: Path, file: Path) -> bool:
 
 
 def _name(file: Path) -> str:
-    return escaped(file.name).replace('--', '__')  # two dashes end a comment
+    return printable(file.name).replace('--', '__')  # two dashes end a comment
 
 
 def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[str, Any], data: str) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[
     if 'metrics' in report:
         yield 'Layers compute in 8 bits, the last ones and the decoding in float32.'
     if to in ('onnx', 'openvino'):
-        command = f'python -m icconv_mm_runtime {shlex.quote(escaped(file.name))} images/ --out-dir predictions'
+        command = f'python -m icconv_mm_runtime {shlex.quote(printable(file.name))} images/ --out-dir predictions'
         yield from ('Preprocessing and decoding are in `icconv_mm_runtime`:', '', '```bash', command, '```')
     yield from ('', '## Sizes', '', *_table(['', ''], _sizes(report)), '')
     yield from _checks(report)
@@ -101,7 +101,7 @@ def _lines(file: Path, to: str, description: Mapping[str, Any], report: Mapping[
 
 def _cell(text: Any) -> str:
     """Returns a text as the content of a cell: in one line, without markup."""
-    return re.sub(r'([\\`*_{}\[\]<>|#~&$])', r'\\\1', escaped(text))
+    return re.sub(r'([\\`*_{}\[\]<>|#~&$])', r'\\\1', printable(text))
 
 
 def _table(header: Sequence[str], rows: Any) -> list[str]:

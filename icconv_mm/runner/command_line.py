@@ -3,7 +3,6 @@
 This module imports neither torch nor OpenMMLab until the options are read: help and completion take a moment.
 """
 
-import _thread
 import argparse
 import difflib
 import errno
@@ -12,7 +11,6 @@ import inspect
 import os
 import re
 import sys
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,10 +20,12 @@ from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
 from icconv_mm.files import checkpoint_of, require_file, require_path
 from icconv_mm.versions import command_of
+from icconv_mm_runtime.process import ending
 
 if TYPE_CHECKING:
     from icconv_mm.runner.config import TaskRun
 
+_OPTION = re.compile(r'--?[A-Za-z]')  # the beginning of an option, unlike that of a negative number
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose option has another name
 
 # Errors of the user's disk, which are no fault of the program.
@@ -70,23 +70,31 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self._words = sys.argv[1:] if args is None else list(args)
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:  # refused here, where the options are known, not by the parser above
             self.error(f'unrecognized arguments: {" ".join(unknown)}')
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
+        is_missing = message.startswith('the following arguments are required')
+        if is_missing and (misspelt := next(filter(self._is_unknown, self._words), None)):
+            is_missing, message = False, f'unrecognized arguments: {misspelt}'  # it may stand for what is required
         text, _, given = message.partition('unrecognized arguments: ')
-        unknown = next((each.partition('=')[0] for each in given.split() if each.startswith('--')), None)
+        unknown = next((each.partition('=')[0] for each in given.split() if _OPTION.match(each)), None)
         options = [option for option in self._option_string_actions if option.startswith('--')]
         near = difflib.get_close_matches(unknown, options, n=1, cutoff=0.7) if unknown and not text else []
         if not text and not unknown and given and all(os.path.exists(each) for each in given.split()):
             message += "; write a pattern of files in quotes, such as 'DIR/*.jpg'"  # else the shell gives its files
-        if message.startswith('the following arguments are required') and len(sys.argv) > 2:
+        elif is_missing and len(sys.argv) > 2:
             message += ' (give them first: some options take all words that follow)'
         if wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
             near = difflib.get_close_matches(wrong[1], re.findall(r"[^', ]+", wrong[2]), n=1)
         super().error(message + (f'; did you mean {near[0]}?' if near else ''))
+
+    def _is_unknown(self, word: str) -> bool:
+        """Returns whether a word of the command line is an option that the parser has not."""
+        return bool(_OPTION.match(word)) and word.partition('=')[0] not in self._option_string_actions
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -291,10 +299,9 @@ def require_device(name: str) -> None:
 
 def progress(items: Iterable, description: str) -> Iterable:
     """Yields the items with a progress bar on stderr; stdout stays for results."""
-    from rich.console import Console  # an extra (`tools`) that not every tool needs
-    from rich.progress import track
+    from icconv_mm.runner import tables  # they need an extra (`tools`) that not every tool needs
 
-    return track(items, description, getattr(items, 'frames', None), console=Console(stderr=True))
+    return tables.progress_bar(items, description, getattr(items, 'frames', None), tables.console(stderr=True))
 
 
 @contextmanager
@@ -315,24 +322,6 @@ def saying_how_to_go_on(run: 'TaskRun', time: str | None = None) -> Iterator[Non
 
 
 @contextmanager
-def _keeping_interrupts() -> Iterator[None]:
-    """Interrupts again after a Ctrl-C that Python prints and ignores, as while a loader's process is started."""
-    before = sys.unraisablehook
-
-    def hook(ignored: Any) -> None:
-        if issubclass(ignored.exc_type, KeyboardInterrupt):
-            threading.Timer(0.1, _thread.interrupt_main).start()  # here it would be ignored as well
-        else:
-            before(ignored)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
-@contextmanager
 def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> Iterator[None]:
     """Prints an error that the user can fix as one message and exits with status 1; after Ctrl-C, with 130.
 
@@ -345,7 +334,7 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
         interrupted: Message after Ctrl-C.
     """
     try:
-        with _keeping_interrupts():
+        with ending(interrupted):
             yield
     except UserError as error:
         if debug:
@@ -358,6 +347,3 @@ def reporting(debug: bool = False, after: str = '', interrupted: str = '') -> It
             raise
         where = f'{error.filename}: ' if error.filename else ''
         sys.exit(f'error: {where}{os.strerror(error.errno)}\n{after}'.rstrip())
-    except KeyboardInterrupt:
-        print(f'\ninterrupted; {interrupted}'.rstrip('; '), file=sys.stderr)
-        sys.exit(130)

@@ -1,16 +1,38 @@
-"""Makes tables of results for the terminal and for Markdown files; of both the first row holds the titles."""
+"""Shows text, progress and tables on a terminal as they are, and makes tables for Markdown files.
 
-from collections.abc import Collection, Sequence
+The first row of a table holds the titles.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.markup import escape
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from icconv_mm.errors import printable
 
 if TYPE_CHECKING:
     from icconv_mm.patterns.search import LayerResult
+
+
+def console(**options: Any) -> Console:
+    """Returns a console that shows text as it is; ``options`` are those of ``rich.console.Console``."""
+    return Console(markup=False, emoji=False, **options)
+
+
+def plain(text: str, style: str = '') -> Text:
+    """Returns text, such as the name of a layer, that Rich shows as it is, with control characters escaped."""
+    return Text(printable(text), style)
+
+
+def progress_bar(items: Iterable, description: str, total: int | None, shown_on: Console) -> Iterator:
+    """Yields the items with a progress bar."""
+    columns = TextColumn('{task.description}', markup=False), BarColumn(), TaskProgressColumn()
+    with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=shown_on) as bar:
+        yield from bar.track(items, total, description=printable(description))
 
 
 def table(title: str, rows: Sequence[Sequence[str]], words: Collection[str], **options: Any) -> Table:
@@ -19,12 +41,12 @@ def table(title: str, rows: Sequence[Sequence[str]], words: Collection[str], **o
     ``options`` are those of ``rich.table.Table``.
     """
     titles, *rows = rows
-    made = Table(title=title, title_justify='left', **options)
+    made = Table(title=plain(title, 'table.title'), title_justify='left', **options)
     for name in titles:
         is_text = name in words
-        made.add_column(name, justify='left' if is_text else 'right', no_wrap=not is_text, overflow='fold')
+        made.add_column(plain(name), justify='left' if is_text else 'right', no_wrap=not is_text, overflow='fold')
     for row in rows:
-        made.add_row(*map(escape, row))
+        made.add_row(*map(plain, row))
     return made
 
 

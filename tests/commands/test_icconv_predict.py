@@ -416,3 +416,14 @@ def test_sigterm_ends_as_ctrl_c_does(folder, tmp_path):
     ended = subprocess.run([sys.executable, '-c', code, *words], capture_output=True, text=True)
     assert ended.returncode == 130 and 'Traceback' not in ended.stderr
     assert len(json.loads((tmp_path / 'images.boxes.json').read_text())['images']) == 3
+
+
+@pytest.mark.parametrize('levels', [3, 70, 200])
+def test_images_in_deep_folders_are_written_for_other_tools(levels, folder, tmp_path):
+    deep = tmp_path.joinpath(*(f'd{level}' for level in range(levels)))
+    deep.mkdir(parents=True)
+    for number in range(2):
+        shutil.copy(folder / f'images/{number}.png', deep)
+    words = ['--to', 'coco', '--no-draw', '--out-dir', str(tmp_path / 'out')]
+    commands.main(['predict', str(folder / 'network.onnx'), str(deep), *words])
+    assert sorted(path.name for path in (tmp_path / 'out/coco.boxes').rglob('*.png')) == ['0.png', '1.png']

@@ -19,6 +19,7 @@ pytest.importorskip('onnxruntime')
 pytest.importorskip('pyarrow')
 pytest.importorskip('ray')
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 import ray
 
@@ -131,6 +132,18 @@ def test_a_dataset_of_paths(local, images, network):
     rows = rows_of(predict(paths, network))
     assert len(rows) == 5 + 2
     assert 'absent.png' in rows[str(images / 'absent.png'), None]['error']
+
+
+@pytest.mark.parametrize('has_bytes', [False, True])
+def test_a_row_without_a_path_has_an_error_and_the_others_are_done(has_bytes, local, images, network):
+    path = str(images / '00.png')
+    columns = {'path': pa.array([None, path, None], pa.string())}
+    if has_bytes:
+        columns['bytes'] = pa.array([Path(path).read_bytes()] * 3, pa.binary())
+    rows = predict(ray.data.from_arrow(pa.table(columns)), network).take_all()
+    errors = [row['error'] for row in rows if row['path'] is None]
+    assert errors == ['path: expected the name of an image, got None'] * 2
+    assert len([row for row in rows if row['path'] == path and row['error'] is None]) == 5
 
 
 def test_arguments_that_cannot_be_used(images, network, tmp_path):

@@ -371,4 +371,4 @@ def test_an_interruption_has_no_traceback(arguments, monkeypatch, capsys):
     monkeypatch.setattr(command, 'Session', interrupted)
     with pytest.raises(SystemExit) as end:
         command.main(['net.onnx', *arguments])
-    assert end.value.code == 130 and capsys.readouterr().err == 'interrupted\n'
+    assert end.value.code == 130 and capsys.readouterr().err == '\ninterrupted\n'

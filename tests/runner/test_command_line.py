@@ -3,8 +3,6 @@
 import errno
 import functools
 import os
-import signal
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -132,24 +130,6 @@ def test_a_config_is_no_name_of_a_file():
 
     with pytest.raises(ArgumentError, match='path: expected the name of a config file, got Config'):
         load_config(Config({}))
-
-
-def test_an_interrupt_that_python_ignores_ends_the_tool(capsys):
-    """One that comes in a callback, such as logging's at a fork, is printed and lost."""
-
-    class Interrupted:
-        def __del__(self):
-            raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    try:
-        with pytest.raises(SystemExit) as ended, reporting():
-            Interrupted()
-            for _ in range(1000):
-                time.sleep(0.001)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert ended.value.code == 130 and capsys.readouterr().err == '\ninterrupted\n'
 
 
 @pytest.mark.parametrize('duration', [None, '10m'])

@@ -22,7 +22,7 @@ from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
 from icconv_mm.runner.config import TaskRun, as_run, set_length
 from icconv_mm.runner.search import search_checkpoint
-from icconv_mm.runner.tables import markdown, results_table, table
+from icconv_mm.runner.tables import markdown, plain, results_table, table
 from icconv_tools.recorded_runs import digest, find_result, train_once
 
 # What a network is evaluated by, by the library of its config.
@@ -118,7 +118,7 @@ class SearchPipeline:
             if not done and limit is not None and started >= limit:
                 return None
             note = ' (finished before)' if done else ''
-            self.show(Rule(f'training {number} of {total}: {stage.folder.name}{note}'))
+            self.show(Rule(plain(f'training {number} of {total}: {stage.folder.name}{note}')))
             if not done:
                 run_stage(stage)
                 started += 1

@@ -16,6 +16,7 @@ from rich.progress import track
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import alone_in
+from icconv_mm.runner import tables
 from icconv_mm.runner.command_line import require_device
 from icconv_mm.versions import command_of
 from icconv_mm_runtime import RuntimeInputError, web
@@ -74,7 +75,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         InputError: A task, backbone, neck or device does not exist.
         ToolError: A training or test ended with an error.
     """
-    console = console or Console()
+    console = console or tables.console()
     known = {task.name: task for task in (MULTITASK, *SEPARATE)}
     if not options.tasks:
         raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
@@ -150,7 +151,7 @@ def _export(options: DemoOptions, results: Sequence[Result], console: Console) -
     try:
         web.write_page(file, options.work_dir / WEB.parent, single_file=True)
     except RuntimeInputError as error:
-        console.print(f'the network in the browser: {error}', highlight=False, markup=False, soft_wrap=True)
+        console.print(f'the network in the browser: {error}', highlight=False, soft_wrap=True)
     console.print(*notes_on_file(results, options.work_dir), highlight=False, soft_wrap=True)
 
 
