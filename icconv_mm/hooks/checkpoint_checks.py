@@ -145,8 +145,11 @@ def _check_resumable(runner: Runner, checkpoint: dict) -> None:
             'processes): other images follow than without the interruption, and the learning rate and its schedule '
             'stay as they were planned before'
         )
-    outs = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
-    for path in metadata.check_message_hub(checkpoint, [Path(folder) for folder in (runner.work_dir, *outs)]):
+    folder = Path(runner.work_dir)
+    outs = [
+        Path(hook.out_dir, folder.name) for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir
+    ]
+    for path in metadata.check_message_hub(checkpoint, [folder, *outs]):
         runner.logger.warning(f'the best checkpoint so far, {path}, is not of this work folder: it stays where it is')
 
 

@@ -26,8 +26,8 @@ from icconv_mm.files import write_json
 from icconv_mm.hooks.lengths import scale_running
 from icconv_mm.hooks.schedules import checked_schedulers, replay, stretch
 from icconv_mm.hooks.workers import end_workers
+from icconv_mm.run_folder import last_checkpoint
 from icconv_mm.runner.config import TaskRun, set_length
-from icconv_mm.runner.prepare import latest_checkpoint
 
 _SPENT = 'time.json'  # in the folder of a run: the seconds that it has taken
 _WARM, _TIMED = 3, 10  # first steps, which start workers and fill caches, and those that are timed
@@ -217,7 +217,7 @@ def _smaller(size: int, share: float) -> int:
 
 def _done(cfg: Config, resume: str | bool, by_epoch: bool) -> int:
     """Returns the epochs or iterations of the checkpoint that a training resumes."""
-    path = latest_checkpoint(cfg.work_dir) if resume in (True, 'auto') else resume
+    path = last_checkpoint(cfg.work_dir) if resume in (True, 'auto') else resume
     if not path or not Path(path).is_file():
         return 0
     return int(meta_of(reading.read(path)).get('epoch' if by_epoch else 'iter') or 0)

@@ -14,7 +14,6 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
 from mmengine.dist import is_main_process
-from mmengine.runner import find_latest_checkpoint
 
 from icconv_mm.annotations.checks import MissingDataError
 from icconv_mm.annotations.loading import LoadImageFromFile
@@ -28,6 +27,7 @@ from icconv_mm.hooks.saving import AtomicCheckpointHook
 from icconv_mm.layers import DeformConv2d, ModulatedDeformConv2d
 from icconv_mm.patterns.load import own_file
 from icconv_mm.registry import LIBRARIES, scoped
+from icconv_mm.run_folder import last_checkpoint
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
 from icconv_mm.runner.backbone_defaults import write_defaults
 from icconv_mm.runner.config import TaskRun
@@ -224,7 +224,7 @@ def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
 
 def _resume(cfg: Config, resume: str | bool) -> None:
     """Sets the checkpoint to resume, and its seed if the config has none (samplers are built before it is loaded)."""
-    path = latest_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
+    path = last_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
     if path is None:
         if is_main_process():
             print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
@@ -243,19 +243,3 @@ def _resume(cfg: Config, resume: str | bool) -> None:
 def _require_checkpoint(path: str, name: str) -> None:
     if not Path(path).is_dir():  # strategies that shard a model save a folder
         require_file(path, name)
-
-
-def latest_checkpoint(work_dir: str) -> str | None:
-    """Returns the checkpoint that ``last_checkpoint`` names; None without that file.
-
-    Raises:
-        ArgumentError: The checkpoint does not exist; the message names the newest existing one.
-    """
-    named = find_latest_checkpoint(work_dir) if Path(work_dir, 'last_checkpoint').is_file() else None
-    if named and named.startswith(('http://', 'https://')):  # no run saves its checkpoints there
-        raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named}: give it yourself')
-    if named is None or '://' in named or (named and Path(named).exists()):
-        return named
-    there = sorted(Path(work_dir).glob('*.pth'), key=lambda path: path.stat().st_mtime)
-    newest = f'the newest one there is: {there[-1]}' if there else 'there is no other'
-    raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named or "nothing"}, which is gone; {newest}')
