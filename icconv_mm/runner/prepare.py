@@ -24,6 +24,7 @@ from icconv_mm.config_tree import as_list, join_root, kind_of, walk, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file, require_folder, require_writable
 from icconv_mm.hooks.saving import AtomicCheckpointHook
+from icconv_mm.hooks.workers import fit_workers
 from icconv_mm.layers import DeformConv2d, ModulatedDeformConv2d
 from icconv_mm.patterns.load import own_file
 from icconv_mm.registry import LIBRARIES, scoped
@@ -74,6 +75,8 @@ def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
             with naming(location, TypeError):  # a number instead of a path
                 _require_data(location, node)
     run.adapter.prepare_loaders(datasets, cfg.get('model') or {})
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    fit_workers(cfg, [part for part in loaders if part in parts])
     # mmengine shares visualisers by name in a process; without a name, each run has its own, in its own folder.
     (cfg.get('visualizer') or {}).pop('name', None)
 
