@@ -241,6 +241,7 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
 
     Raises:
         ArgumentError: Another process holds the lock.
+        InputError: The lock file is a link, a folder or a pipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not versions.is_installed('fcntl'):  # as on Windows
@@ -249,7 +250,10 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
     import fcntl
 
     # does not follow a link that another user has put there, and does not change the existing content
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    path = folder / name
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise InputError(f'{path} is no plain file, and cannot be locked: remove it')
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     with open(descriptor, 'r+') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends

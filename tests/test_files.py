@@ -8,8 +8,9 @@ import pytest
 
 from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, MissingDataError
-from icconv_mm.errors import ArgumentError, MissingFileError
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm.files import (
+    alone_in,
     atomic_write,
     new_folder,
     owned_folder,
@@ -183,3 +184,14 @@ def test_after_an_exception_nothing_is_there(tmp_path, write, is_there):
         assert os.readlink(folder / 'images' / 'a') == str(tmp_path)
         with pytest.raises(ArgumentError, match=r'out: .* is not an empty folder: choose another'), write(folder):
             pass
+
+
+def test_a_lock_that_is_no_plain_file_is_told(tmp_path):
+    (tmp_path / 'link').symlink_to('/nowhere')
+    (tmp_path / 'folder').mkdir()
+    os.mkfifo(tmp_path / 'pipe')
+    for name in ('link', 'folder', 'pipe'):
+        with pytest.raises(InputError, match=rf'{name} is no plain file'), alone_in(tmp_path, 'a run is at work', name):
+            pass
+    with alone_in(tmp_path, 'a run is at work', 'lock'):
+        assert (tmp_path / 'lock').is_file()

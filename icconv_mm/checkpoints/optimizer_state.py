@@ -21,7 +21,7 @@ from icconv_mm.checkpoints.metadata import mapping
 from icconv_mm.errors import InputError, short
 from icconv_mm_runtime.finite import is_finite
 
-_OF_KERNELS = ('params', 'initial_lr', 'param_names', 'fused', 'foreach', 'capturable', 'differentiable')
+_OF_KERNELS = ('params', 'param_names', 'fused', 'foreach', 'capturable', 'differentiable')
 
 
 def match_optimizer(
@@ -82,13 +82,16 @@ def _take_options(
         former = group.get(key, value)
         if key == 'params':
             continue
-        if key in scheduled:
+        if key.removeprefix('initial_') in scheduled:
             numbers = former if isinstance(former, (list, tuple)) else [former]
             if not all(type(each) in (int, float) and math.isfinite(each) and each >= 0 for each in numbers):
                 raise InputError(f'{location}.{key} is {short(former)}, expected a finite number from 0 on')
             if type(former) not in (int, float) and len(numbers) != len(value):
                 raise InputError(f'{location}.{key} is {short(former)}, expected {len(value)} numbers')
             group[key] = former
+            if key.startswith('initial_') and former != value:
+                what = f'{key.removeprefix("initial_")} scheduled from {short(former)}'
+                changed.append(f'{what}, as in the checkpoint (the config has {short(value)})')
             continue
         group[key] = value
         if key not in _OF_KERNELS and not _is_equal(former, value):

@@ -176,7 +176,7 @@ def _match_optimizers(runner: Runner, checkpoint: dict) -> None:
         scheduled |= {'betas'} if 'momentum' in scheduled else set()
         state, location = (states[name], f'optimizer.{name}') if name else (states, 'optimizer')
         if changed := match_optimizer(wrapper, state, scheduled, location):
-            runner.logger.warning(f'{location}: the options of the config are used: {"; ".join(changed)}')
+            runner.logger.warning(f'{location} goes on with {"; ".join(changed)}')
 
 
 def _batch_size(runner: Runner) -> int | None:

@@ -13,7 +13,8 @@ from icconv_mm.config_tree import walk_dicts
 
 _SHARED = '/dev/shm'  # where processes hand over their images; docker gives it 64 MB
 _SIZES = ('scale', 'size', 'crop_size', 'img_scale', 'input_size', 'img_shape')  # in transforms, in pixels
-_USUAL = (1333, 800)
+_USUAL = 1333 * 800
+_IN_USE = 2  # batches of a loader that the training has, beside those that wait
 _PER_PIXEL = 2 * 3  # bytes: three channels, and as much for masks, maps and rotated corners
 
 
@@ -32,36 +33,40 @@ def fit_workers(cfg: MutableMapping[str, Any], names: Iterable[str]) -> None:
         return
     free = found.f_bavail * found.f_frsize / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     loaders = {name: cfg[name] for name in names if isinstance(cfg.get(name), Mapping)}
-    needed = sum(map(_bytes_of_batches, loaders.values()))
-    if needed <= free:
-        return
-    for name, loader in loaders.items():
-        if not (former := loader.get('num_workers') or 0):
+    counts = {name: loader.get('num_workers') or 0 for name, loader in loaders.items()}
+
+    def needed(name: str) -> float:
+        loader, count = loaders[name], counts[name]
+        batches = count * (loader.get('prefetch_factor') or 2) + _IN_USE if count else 0
+        return batches * (loader.get('batch_size') or 1) * _pixels_of(loader) * _PER_PIXEL
+
+    while sum(map(needed, counts)) > free and any(counts.values()):
+        counts[max(counts, key=needed)] -= 1
+    for name, count in counts.items():
+        if count == (former := loaders[name].get('num_workers') or 0):
             continue
-        loader['num_workers'] = count = int(former * free / needed)
+        loaders[name]['num_workers'] = count
         if not count:
-            loader['persistent_workers'] = False
-            loader.pop('prefetch_factor', None)
+            loaders[name]['persistent_workers'] = False
+            loaders[name].pop('prefetch_factor', None)
         if is_main_process():
             print(
-                f'{name}.num_workers = {count} instead of {former}: {_SHARED} has {free / 1e6:.3g} MB left, batches '
-                f'may take {needed / 1e6:.3g} MB (docker run --shm-size=8g gives more)',
+                f'{name}.num_workers = {count} instead of {former}: {_SHARED} has {free / 1e6:.3g} MB left, too few '
+                'for the batches of more processes (docker run --shm-size=8g gives more)',
                 file=sys.stderr,
             )
 
 
-def _bytes_of_batches(loader: Mapping[str, Any]) -> float:
-    """Returns the bytes of the batches that wait for their use, by the largest image in the loader's transforms."""
-    areas = [_USUAL[0] * _USUAL[1]]
+def _pixels_of(loader: Mapping[str, Any]) -> float:
+    """Returns the pixels of the largest image in a loader's transforms, or of a usual one."""
     values = [node[key] for node in walk_dicts(loader.get('dataset')) for key in _SIZES if key in node]
     pairs = [(value, value) if isinstance(value, (int, float)) else value for value in values]
     areas = [
         pair[0] * pair[1]
         for pair in pairs
         if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(side) in (int, float) for side in pair)
-    ] or areas
-    workers, ahead = loader.get('num_workers') or 0, loader.get('prefetch_factor') or 2
-    return workers * ahead * (loader.get('batch_size') or 1) * max(areas) * _PER_PIXEL
+    ]
+    return max(areas, default=_USUAL)
 
 
 class WorkersHook(Hook):

@@ -21,7 +21,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import meta_of
 from icconv_mm.config_tree import kind_of, walk_dicts
-from icconv_mm.errors import ArgumentError
+from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import write_json
 from icconv_mm.hooks.lengths import scale_running
 from icconv_mm.hooks.schedules import checked_schedulers, replay, stretch
@@ -139,9 +139,17 @@ class Budget:
 
         Raises:
             ArgumentError: They have taken all.
+            InputError: The file with them is damaged.
         """
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            self.before = max(0.0, float(json.loads(Path(work_dir, _SPENT).read_bytes())['seconds']))
+        file = Path(work_dir, _SPENT)
+        with suppress(FileNotFoundError):
+            try:
+                self.before = float(json.loads(file.read_bytes())['seconds'])
+                if not 0 <= self.before < math.inf:
+                    raise ValueError('expected seconds from 0 on')
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError, IsADirectoryError) as error:
+                what = 'the time that earlier runs have taken is unknown'
+                raise InputError(f'{file} is damaged, {what}: delete it, and the time starts anew') from error
         if self.left <= 0:
             raise ArgumentError('time', f'{work_dir} has taken {duration(self.before)} of {self.given}: give more')
 

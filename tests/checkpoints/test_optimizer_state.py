@@ -96,6 +96,10 @@ def test_the_options_of_the_run_are_used_and_told_but_for_a_scheduled_rate():
     assert told == ["betas = (0.9, 0.999) ((2, 'x') in the checkpoint)", 'weight_decay = 0.5 (0.25 in the checkpoint)']
     own.load_state_dict(state)
     assert [own.param_groups[0][key] for key in ('lr', 'betas', 'weight_decay')] == [0.01, (0.9, 0.999), 0.5]
+    own, state = wrapper(), saved()
+    own.param_groups[0]['initial_lr'], state['param_groups'][0]['initial_lr'] = 0.1, 0.2
+    told = ['lr scheduled from 0.2, as in the checkpoint (the config has 0.1)']
+    assert match_optimizer(own, state, {'lr'}) == told
     state = saved()
     state['param_groups'][0]['lr'] = 0.01  # and no schedule
     assert match_optimizer(wrapper(), state, ()) == ['lr = 0.1 (0.01 in the checkpoint)']
