@@ -26,7 +26,7 @@ _KNOWN = {ast.dump(ast.parse(text, mode='eval').body) for text in (BESIDE, IMAGE
 _CALLS = {'dict', 'list', 'tuple', 'set', 'float'}
 
 
-def own_file(named: str, folders: Iterable[str | Path]) -> Path | None:
+def same_name_in(named: str, folders: Iterable[str | Path]) -> Path | None:
     """Returns the file that has the name of ``named``, a path of any system, in the first of ``folders`` with one."""
     if '://' in named:
         return None
@@ -61,7 +61,7 @@ def last_checkpoint(folder: str | Path) -> str | None:
         raise ArgumentError('resume', f'{file} names {text:.200}: give it yourself')
     if '://' in text:
         return text
-    if own := own_file(text, [folder]):
+    if own := same_name_in(text, [folder]):
         return os.path.abspath(own)
     if os.path.exists(text) and os.path.basename(text) not in ('', '.', '..'):
         return text
@@ -81,7 +81,7 @@ def checkpoint_of(path: str | Path) -> str:
     found = [*folder.glob('best_*.pth')]
     with suppress(ArgumentError):
         last = None if found else last_checkpoint(folder)
-        found = found or [folder / Path(last).name] if last and own_file(last, [folder]) else found
+        found = found or [folder / Path(last).name] if last and same_name_in(last, [folder]) else found
     found = found or [*folder.glob('*.pth')]
     if not found:
         below = sorted({str(each.parent) for each in folder.glob('*/*.pth')})

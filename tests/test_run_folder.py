@@ -11,7 +11,7 @@ from icconv_mm.run_folder import (
     checkpoint_of,
     configs_beside,
     last_checkpoint,
-    own_file,
+    same_name_in,
     set_aside,
     write_last,
 )
@@ -39,7 +39,7 @@ def test_a_copied_folder_goes_on_from_its_own_checkpoint_and_one_of_another_fold
     assert last_checkpoint(tmp_path / 'b') == str(tmp_path / 'b/iter_3.pth')
     write_last(tmp_path / 'b', 's3://bucket/iter_3.pth')
     assert last_checkpoint(tmp_path / 'b') == 's3://bucket/iter_3.pth'
-    assert own_file('s3://bucket/iter_3.pth', [tmp_path / 'a']) is None
+    assert same_name_in('s3://bucket/iter_3.pth', [tmp_path / 'a']) is None
 
 
 @pytest.mark.parametrize(

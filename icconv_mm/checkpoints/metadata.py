@@ -14,7 +14,7 @@ import numpy as np
 from icconv_mm.checkpoints.matching import in_words
 from icconv_mm.checkpoints.reading import HistoryBuffer
 from icconv_mm.errors import InputError, check_names, short
-from icconv_mm.run_folder import own_file
+from icconv_mm.run_folder import same_name_in
 
 _MAX_SEED = 2**32 - 1
 
@@ -120,7 +120,7 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
             continue
         if not isinstance(value, str):
             raise InputError(f'message_hub.runtime_info.{key} is {short(value)}, expected a path')
-        if own := own_file(value, folders):
+        if own := same_name_in(value, folders):
             info[key] = str(own)
         else:
             del info[key]

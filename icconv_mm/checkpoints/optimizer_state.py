@@ -5,7 +5,6 @@ ones read and write past the end, and takes every option from the file.
 """
 
 import copy
-import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -84,7 +83,7 @@ def _take_options(
             continue
         if key.removeprefix('initial_') in scheduled:
             numbers = former if isinstance(former, (list, tuple)) else [former]
-            if not all(type(each) in (int, float) and math.isfinite(each) and each >= 0 for each in numbers):
+            if not all(type(each) in (int, float) and is_finite(each) and each >= 0 for each in numbers):
                 raise InputError(f'{location}.{key} is {short(former)}, expected a finite number from 0 on')
             if type(former) not in (int, float) and len(numbers) != len(value):
                 raise InputError(f'{location}.{key} is {short(former)}, expected {len(value)} numbers')
