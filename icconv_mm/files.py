@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -17,7 +16,6 @@ from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming
 from icconv_mm_runtime import files
 
 MAX_BYTES = 10_000_000  # the largest published pattern has 26 kB
-RUN_LOCK = '.run.lock'  # in the folder of a run, held by the process that writes there
 _IMAGES = 'images.json'  # in a folder of annotations
 _OWN_FILES = '.icconv_files.json'  # the list of the files that a command has written to a folder, with their SHA-256
 _PACKAGE = Path(__file__).resolve().parent
@@ -165,61 +163,6 @@ def is_exported(file: str | Path) -> bool:
     return Path(file).suffix.lower() in ('.onnx', '.ort', '.xml')
 
 
-def checkpoint_of(path: str | Path) -> str:
-    """Returns the path of a checkpoint; of the folder of a training, its newest best one, or else its last one.
-
-    Raises:
-        MissingFileError: It does not exist, or the folder has none.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        require_file(path, 'checkpoint')
-        return str(path)
-    found = [*folder.glob('best_*.pth')]
-    with suppress(OSError, ValueError):  # what it names may have been moved with the folder
-        last = folder / Path((folder / 'last_checkpoint').read_text().strip()).name
-        found = found or [last][: last.is_file()]
-    found = found or [*folder.glob('*.pth')]
-    if not found:
-        below = sorted({str(each.parent) for each in folder.glob('*/*.pth')})
-        more = f'; folders in it have some: {", ".join(below[:8])}' if below else ''
-        raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}{more}')
-    return str(max(found, key=lambda file: file.stat().st_mtime_ns))
-
-
-def set_aside(folder: Path, config: str) -> Path | None:
-    """Moves the checkpoints and the report of a training into a new folder in its own, and returns that.
-
-    It is a folder of a training like the first, with copies of the config and what that reads.
-
-    Args:
-        folder: The folder of the training.
-        config: Name of mmengine's copy of its config.
-
-    Returns:
-        The new folder; None if there is no checkpoint.
-    """
-    checkpoints = [path for name in ('best_*', 'epoch_*', 'iter_*') for path in folder.glob(f'{name}.pth')]
-    if not checkpoints:
-        return None
-    earlier = next(path for number in itertools.count(1) if not (path := folder / f'earlier_{number}').exists())
-    earlier.mkdir()
-    if (copy := folder / config).is_file():
-        shutil.copyfile(copy, earlier / config)  # it may be what is trained now
-        text = copy.read_text(errors='replace')
-        for each in folder.glob('annotations_*'):
-            if each.name in text:
-                copy_annotations(each, earlier / each.name)
-        for each in folder.glob('*.json'):
-            if f"'/{each.name}'" in text:  # a pattern
-                shutil.copyfile(each, earlier / each.name)
-    others = ('last_checkpoint', 'report.html', 'report.json', 'time.json')
-    for path in (*checkpoints, *(folder / name for name in others)):
-        if path.is_file():
-            path.rename(earlier / path.name)
-    return earlier
-
-
 def copy_annotations(source: str | Path, target: Path) -> None:
     """Copies a folder of annotations; segmentation maps are linked, because there are many and they are not edited."""
 
@@ -298,6 +241,7 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
 
     Raises:
         ArgumentError: Another process holds the lock.
+        InputError: The lock file is a link, a folder or a pipe.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not versions.is_installed('fcntl'):  # as on Windows
@@ -306,7 +250,10 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
     import fcntl
 
     # does not follow a link that another user has put there, and does not change the existing content
-    descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    path = folder / name
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise InputError(f'{path} is no plain file, and cannot be locked: remove it')
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     with open(descriptor, 'r+') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
@@ -325,3 +272,8 @@ def configs_folder() -> Path:
     """Returns the folder of the configs: beside the package in a checkout, inside it in an installation."""
     beside = _PACKAGE.parent / 'configs'
     return beside if (beside / '_base_').is_dir() else (_PACKAGE / '.mim' / 'configs').resolve()
+
+
+def base_config(name: str) -> str:
+    """Returns the path of a file of ``configs/_base_``, wherever the package lies; written configs call it."""
+    return str(configs_folder() / '_base_' / name)

@@ -8,16 +8,15 @@ import pytest
 
 from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, MissingDataError
-from icconv_mm.errors import ArgumentError, MissingFileError
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm.files import (
+    alone_in,
     atomic_write,
-    checkpoint_of,
     new_folder,
     owned_folder,
     read_small,
     require_file,
     require_folder,
-    set_aside,
 )
 from icconv_mm.versions import command_of
 
@@ -62,53 +61,6 @@ def test_the_error_says_what_is_missing_and_where_it_was_looked_for(tmp_path, mo
         require_file(Path('http://a.py'), 'config')
     with pytest.raises(MissingFileError, match=rf'^pattern file: no such file: {tmp_path}$'):  # a folder
         read_small(tmp_path, 'pattern file')
-
-
-def test_a_folder_stands_for_its_newest_best_checkpoint(tmp_path):
-    with pytest.raises(MissingFileError, match=r'^checkpoint: none \(\*\.pth\) in the folder'):
-        checkpoint_of(tmp_path)
-    (tmp_path / 'run').mkdir()
-    (tmp_path / 'run/a.pth').touch()
-    with pytest.raises(MissingFileError, match=rf'; folders in it have some: {tmp_path}/run$'):
-        checkpoint_of(tmp_path)
-    for age, name in enumerate(('best_new.pth', 'best_old.pth', 'epoch_9.pth', 'epoch_8.pth')):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, (9 - age, 9 - age))
-    assert checkpoint_of(tmp_path) == str(tmp_path / 'best_new.pth')
-    for path in tmp_path.glob('best_*'):
-        path.unlink()
-    assert checkpoint_of(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
-    (tmp_path / 'last_checkpoint').write_text('/where/it/was/epoch_8.pth')
-    assert checkpoint_of(str(tmp_path)) == str(tmp_path / 'epoch_8.pth')
-    (tmp_path / 'last_checkpoint').write_text('epoch_7.pth')
-    assert checkpoint_of(str(tmp_path)) == str(tmp_path / 'epoch_9.pth')
-    assert checkpoint_of(tmp_path / 'epoch_8.pth') == str(tmp_path / 'epoch_8.pth')
-    assert checkpoint_of('https://host/a.pth') == 'https://host/a.pth'
-    with pytest.raises(MissingFileError, match=r'^checkpoint: no such file: a\.pth'):
-        checkpoint_of('a.pth')
-
-
-def test_an_earlier_training_is_set_aside_whole(tmp_path):
-    assert set_aside(tmp_path, 'run.py') is None
-    own = tmp_path / 'annotations_0123456789ab'
-    own.mkdir()
-    (own / 'a.json').touch()
-    (tmp_path / 'mine.txt').touch()
-    (tmp_path / 'mine.pth').touch()
-    for number in (1, 2):
-        (tmp_path / 'run.py').write_text(f"a = here + '/{own.name}'; b = here + '/pattern.json'; c = {number}")
-        (tmp_path / 'pattern.json').write_text(f'[{number}]')
-        for name in ('epoch_1.pth', 'best_AP_epoch_1.pth', 'last_checkpoint', 'report.json'):
-            (tmp_path / name).write_text(f'{number}')
-        moved = set_aside(tmp_path, 'run.py')
-        assert moved == tmp_path / f'earlier_{number}' and (moved / own.name / 'a.json').is_file()
-        assert (moved / 'pattern.json').read_text() == f'[{number}]' and f'c = {number}' in (
-            moved / 'run.py'
-        ).read_text()
-        assert (moved / 'report.json').read_text() == (moved / 'epoch_1.pth').read_text() == f'{number}'
-        assert checkpoint_of(moved) == str(moved / 'best_AP_epoch_1.pth')
-    left = {'mine.txt', 'mine.pth', 'run.py', 'pattern.json', own.name, 'earlier_1', 'earlier_2'}
-    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_missing_data_is_an_error_of_the_dataset_and_a_missing_file(tmp_path):
@@ -232,3 +184,14 @@ def test_after_an_exception_nothing_is_there(tmp_path, write, is_there):
         assert os.readlink(folder / 'images' / 'a') == str(tmp_path)
         with pytest.raises(ArgumentError, match=r'out: .* is not an empty folder: choose another'), write(folder):
             pass
+
+
+def test_a_lock_that_is_no_plain_file_is_told(tmp_path):
+    (tmp_path / 'link').symlink_to('/nowhere')
+    (tmp_path / 'folder').mkdir()
+    os.mkfifo(tmp_path / 'pipe')
+    for name in ('link', 'folder', 'pipe'):
+        with pytest.raises(InputError, match=rf'{name} is no plain file'), alone_in(tmp_path, 'a run is at work', name):
+            pass
+    with alone_in(tmp_path, 'a run is at work', 'lock'):
+        assert (tmp_path / 'lock').is_file()

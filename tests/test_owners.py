@@ -150,6 +150,17 @@ OWNERS = [
         'with open("a.json", mode="w") as file:\n    file.write("")',
     ),
     Owner(
+        'finds the checkpoint and the config of a training in its folder',
+        ['icconv_mm.run_folder', 'icconv_mm.runner.own_data'],  # the second one lists the package's own backbones
+        [
+            'text(last_checkpoint)',
+            'text(*.py)',
+            'mmengine.runner.find_latest_checkpoint',
+            'mmengine.runner.checkpoint.find_latest_checkpoint',
+        ],
+        'from mmengine.runner import find_latest_checkpoint as latest\nlatest(".")',
+    ),
+    Owner(
         'unpickles',
         ['icconv_mm.checkpoints.reading'],
         ['torch.load', 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.jit.load', 'joblib.load', 'dill.load'],

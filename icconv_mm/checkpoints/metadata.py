@@ -4,6 +4,7 @@ mmengine sets counters, logs and file names to the values in the file of a resum
 delete any file, as the former best checkpoint, or make the run wait for iteration 10**12.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from icconv_mm.checkpoints.matching import in_words
 from icconv_mm.checkpoints.reading import HistoryBuffer
 from icconv_mm.errors import InputError, check_names, short
+from icconv_mm.run_folder import same_name_in
 
 _MAX_SEED = 2**32 - 1
 
@@ -92,14 +94,14 @@ def check_progress(checkpoint: Any, max_epochs: int | None, max_iters: int | Non
 
 
 def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) -> list[str]:
-    """Raises InputError for wrong types in the message hub; removes best checkpoints of other folders from it.
+    """Raises InputError for wrong types in the message hub; checkpoints of this run get their paths in it.
 
     Args:
         checkpoint: The content of the checkpoint file; changed in place.
         folders: Folders of this run, where mmengine may delete the best checkpoint so far when there is a better one.
 
     Returns:
-        The removed paths, which mmengine would otherwise delete.
+        The best checkpoints that are in none of the folders; mmengine, which would delete them, does not know them.
     """
     hub = mapping(checkpoint.get('message_hub'), 'message_hub')
     for key, value in mapping(hub.get('log_scalars'), 'message_hub.log_scalars').items():
@@ -112,16 +114,18 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
     kept = info.get('keep_ckpt_ids', [])
     if not isinstance(kept, list) or any(type(each) is not int for each in kept):
         raise InputError(f'message_hub.runtime_info.keep_ckpt_ids is {short(kept)}, expected a list of integers')
-    roots = [folder.resolve() for folder in folders]
-    best = {key: value for key, value in info.items() if isinstance(key, str) and key.startswith('best_ckpt')}
-    for key, value in list(best.items()):
+    removed = []
+    for key, value in list(info.items()):
+        if not isinstance(key, str) or not key.startswith(('best_ckpt', 'last_ckpt')):
+            continue
         if not isinstance(value, str):
             raise InputError(f'message_hub.runtime_info.{key} is {short(value)}, expected a path')
-        if any(Path(value).resolve().is_relative_to(root) for root in roots):
-            del best[key]
-    for key in best:
-        del info[key]
-    return list(best.values())
+        if own := same_name_in(value, folders):
+            info[key] = str(own)
+        else:
+            del info[key]
+            removed += [value] * (key.startswith('best_ckpt') and os.path.exists(value))
+    return removed
 
 
 def _number(value: Any, name: str, most: int) -> int:

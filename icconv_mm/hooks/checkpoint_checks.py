@@ -8,12 +8,14 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapperDict, _ParamScheduler
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.checkpoints import metadata, reading
 from icconv_mm.checkpoints.matching import check_covers, check_fits
+from icconv_mm.checkpoints.optimizer_state import match_optimizer
 from icconv_mm.deployment import deploy
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
@@ -131,6 +133,8 @@ def _check_resumable(runner: Runner, checkpoint: dict) -> None:
     epochs = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else None
     iters = getattr(loop, 'max_iters', None) if epochs is None else None
     metadata.check_progress(checkpoint, epochs, iters)
+    if not isinstance(runner.model, FullyShardedDataParallel):  # whose state is gathered and cut again
+        _match_optimizers(runner, checkpoint)
     meta = checkpoint['meta']
     if epochs is not None and meta['iter'] != meta['epoch'] * len(loop.dataloader):
         runner.logger.warning(
@@ -145,9 +149,34 @@ def _check_resumable(runner: Runner, checkpoint: dict) -> None:
             'processes): other images follow than without the interruption, and the learning rate and its schedule '
             'stay as they were planned before'
         )
-    outs = [hook.out_dir for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir]
-    for path in metadata.check_message_hub(checkpoint, [Path(folder) for folder in (runner.work_dir, *outs)]):
+    folder = Path(runner.work_dir)
+    outs = [
+        Path(hook.out_dir, folder.name) for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.out_dir
+    ]
+    for path in metadata.check_message_hub(checkpoint, [folder, *outs]):
         runner.logger.warning(f'the best checkpoint so far, {path}, is not of this work folder: it stays where it is')
+
+
+def _match_optimizers(runner: Runner, checkpoint: dict) -> None:
+    """Checks the state of the optimizers, and says which options of the config replace those of the checkpoint."""
+    if 'optimizer' not in checkpoint:
+        runner.logger.warning('the checkpoint has no state of the optimizer, which starts anew')
+        return
+    own, states, schedulers = runner.optim_wrapper, checkpoint['optimizer'], runner.param_schedulers
+    wrappers = {'': own}
+    if isinstance(own, OptimWrapperDict):
+        wrappers, states = dict(own.items()), metadata.mapping(states, 'optimizer')
+        if states.keys() != wrappers.keys():
+            raise InputError(f'optimizer has {", ".join(map(str, states))}, expected {", ".join(wrappers)}')
+    for name, wrapper in wrappers.items():
+        if not isinstance(getattr(wrapper, 'optimizer', None), torch.optim.Optimizer):
+            continue
+        of_it = schedulers.get(name) if isinstance(schedulers, Mapping) and name else schedulers
+        scheduled = {each.param_name for each in of_it or () if isinstance(each, _ParamScheduler)}
+        scheduled |= {'betas'} if 'momentum' in scheduled else set()
+        state, location = (states[name], f'optimizer.{name}') if name else (states, 'optimizer')
+        if changed := match_optimizer(wrapper, state, scheduled, location):
+            runner.logger.warning(f'{location} goes on with {"; ".join(changed)}')
 
 
 def _batch_size(runner: Runner) -> int | None:

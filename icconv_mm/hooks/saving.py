@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from icconv_mm.errors import naming
 from icconv_mm.files import atomic_write, copy_annotations, write_folder_of_images
 from icconv_mm.registry import HOOKS
+from icconv_mm.run_folder import BESIDE, IMAGES, write_last
 
 
 @HOOKS.register_module()
@@ -52,8 +53,7 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         if not is_main_process():
             return
-        with atomic_write(Path(runner.work_dir, 'last_checkpoint')) as file:
-            file.write(self.last_ckpt.encode())
+        write_last(runner.work_dir, self.last_ckpt)
         for old in surplus:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):
@@ -142,11 +142,6 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-# Path of the config file that runs the expression; mmengine compiles a config under its own file name.
-HERE = '(lambda: None).__code__.co_filename'
-# The folder of the images in a config: mmengine parses a config with an import statement differently.
-IMAGES = "images = __import__('icconv_mm.files').files.folder_of_images(annotations)"
-
 UNFINISHED = '.icconv_mm_'  # prefix of unfinished folders inside the folder of a run
 
 
@@ -176,7 +171,7 @@ class CopyAnnotationsHook(Hook):
         start = repr(folder)[:-1]  # with the quotes that repr chose
         text = config.read_text().replace(f'annotations = {folder!r}\n', '')
         text = text.replace(f'{start}/', f'annotations + {start[0]}/')
-        lines = [f"annotations = __import__('os').path.dirname({HERE}) + '/{name}'"]
+        lines = [f"annotations = {BESIDE} + '/{name}'"]
         if images := runner.cfg.get('images'):
             text = text.replace(f'images = {images!r}\n', '').replace(repr(images), 'images')
             lines.append(IMAGES)
@@ -184,7 +179,7 @@ class CopyAnnotationsHook(Hook):
         if isinstance(pattern, str) and Path(pattern).is_absolute():  # a file of the user's
             with suppress(shutil.SameFileError):
                 shutil.copyfile(pattern, work_dir / Path(pattern).name)
-            text = text.replace(repr(pattern), f"__import__('os').path.dirname({HERE}) + {f'/{Path(pattern).name}'!r}")
+            text = text.replace(repr(pattern), f'{BESIDE} + {f"/{Path(pattern).name}"!r}')
         text = text.replace('{{', '{\\x7b')  # in a path, which mmengine would replace
         text = '\n'.join([*lines, text])
         with atomic_write(config) as file:

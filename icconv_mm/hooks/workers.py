@@ -1,7 +1,72 @@
-"""Hook that ends the processes that load images, when a run ends."""
+"""Processes that load images: as many as the shared memory holds, and a hook that ends them when a run ends."""
 
+import os
+import sys
+from collections.abc import Iterable, Mapping, MutableMapping
+from typing import Any
+
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+
+from icconv_mm.config_tree import walk_dicts
+
+_SHARED = '/dev/shm'  # where processes hand over their images; docker gives it 64 MB
+_SIZES = ('scale', 'size', 'crop_size', 'img_scale', 'input_size', 'img_shape')  # in transforms, in pixels
+_USUAL = 1333 * 800
+_IN_USE = 2  # batches of a loader that the training has, beside those that wait
+_PER_PIXEL = 2 * 3  # bytes: three channels, and as much for masks, maps and rotated corners
+
+
+def fit_workers(cfg: MutableMapping[str, Any], names: Iterable[str]) -> None:
+    """Lowers ``num_workers`` of the data loaders whose images would not fit into the machine's shared memory.
+
+    A process that cannot hand over a batch there is killed, or the run waits for it for ever.
+
+    Args:
+        cfg: The config; changed in place.
+        names: The loaders that run, such as ``'train_dataloader'``.
+    """
+    try:
+        found = os.statvfs(_SHARED)
+    except (OSError, AttributeError):  # a system without it
+        return
+    free = found.f_bavail * found.f_frsize / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    loaders = {name: cfg[name] for name in names if isinstance(cfg.get(name), Mapping)}
+    counts = {name: loader.get('num_workers') or 0 for name, loader in loaders.items()}
+
+    def needed(name: str) -> float:
+        loader, count = loaders[name], counts[name]
+        batches = count * (loader.get('prefetch_factor') or 2) + _IN_USE if count else 0
+        return batches * (loader.get('batch_size') or 1) * _pixels_of(loader) * _PER_PIXEL
+
+    while sum(map(needed, counts)) > free and any(counts.values()):
+        counts[max(counts, key=needed)] -= 1
+    for name, count in counts.items():
+        if count == (former := loaders[name].get('num_workers') or 0):
+            continue
+        loaders[name]['num_workers'] = count
+        if not count:
+            loaders[name]['persistent_workers'] = False
+            loaders[name].pop('prefetch_factor', None)
+        if is_main_process():
+            print(
+                f'{name}.num_workers = {count} instead of {former}: {_SHARED} has {free / 1e6:.3g} MB left, too few '
+                'for the batches of more processes (docker run --shm-size=8g gives more)',
+                file=sys.stderr,
+            )
+
+
+def _pixels_of(loader: Mapping[str, Any]) -> float:
+    """Returns the pixels of the largest image in a loader's transforms, or of a usual one."""
+    values = [node[key] for node in walk_dicts(loader.get('dataset')) for key in _SIZES if key in node]
+    pairs = [(value, value) if isinstance(value, (int, float)) else value for value in values]
+    areas = [
+        pair[0] * pair[1]
+        for pair in pairs
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(side) in (int, float) for side in pair)
+    ]
+    return max(areas, default=_USUAL)
 
 
 class WorkersHook(Hook):

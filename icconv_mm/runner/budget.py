@@ -21,13 +21,13 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import meta_of
 from icconv_mm.config_tree import kind_of, walk_dicts
-from icconv_mm.errors import ArgumentError
+from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import write_json
 from icconv_mm.hooks.lengths import scale_running
 from icconv_mm.hooks.schedules import checked_schedulers, replay, stretch
 from icconv_mm.hooks.workers import end_workers
+from icconv_mm.run_folder import last_checkpoint
 from icconv_mm.runner.config import TaskRun, set_length
-from icconv_mm.runner.prepare import latest_checkpoint
 
 _SPENT = 'time.json'  # in the folder of a run: the seconds that it has taken
 _WARM, _TIMED = 3, 10  # first steps, which start workers and fill caches, and those that are timed
@@ -139,9 +139,17 @@ class Budget:
 
         Raises:
             ArgumentError: They have taken all.
+            InputError: The file with them is damaged.
         """
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            self.before = max(0.0, float(json.loads(Path(work_dir, _SPENT).read_bytes())['seconds']))
+        file = Path(work_dir, _SPENT)
+        with suppress(FileNotFoundError):
+            try:
+                self.before = float(json.loads(file.read_bytes())['seconds'])
+                if not 0 <= self.before < math.inf:
+                    raise ValueError('expected seconds from 0 on')
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError, IsADirectoryError) as error:
+                what = 'the time that earlier runs have taken is unknown'
+                raise InputError(f'{file} is damaged, {what}: delete it, and the time starts anew') from error
         if self.left <= 0:
             raise ArgumentError('time', f'{work_dir} has taken {duration(self.before)} of {self.given}: give more')
 
@@ -217,7 +225,7 @@ def _smaller(size: int, share: float) -> int:
 
 def _done(cfg: Config, resume: str | bool, by_epoch: bool) -> int:
     """Returns the epochs or iterations of the checkpoint that a training resumes."""
-    path = latest_checkpoint(cfg.work_dir) if resume in (True, 'auto') else resume
+    path = last_checkpoint(cfg.work_dir) if resume in (True, 'auto') else resume
     if not path or not Path(path).is_file():
         return 0
     return int(meta_of(reading.read(path)).get('epoch' if by_epoch else 'iter') or 0)

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from icconv_mm.annotations import TASKS
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of
-from icconv_mm.files import checkpoint_of, require_file, require_path
+from icconv_mm.files import require_file, require_path
+from icconv_mm.run_folder import checkpoint_of, last_checkpoint
 from icconv_mm.versions import command_of
 from icconv_mm_runtime.process import ending
 
@@ -201,7 +202,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 def find_files(args: argparse.Namespace) -> None:
     """Finds the files among the arguments before the libraries are imported, which takes seconds.
 
-    A folder given as the checkpoint is replaced by what :func:`icconv_mm.files.checkpoint_of` returns.
+    A folder given as the checkpoint is replaced by what :func:`icconv_mm.run_folder.checkpoint_of` returns.
     """
     given = vars(args)
     with reporting(args.debug):
@@ -310,10 +311,8 @@ def saying_how_to_go_on(run: 'TaskRun', time: str | None = None) -> Iterator[Non
     try:
         yield
     except KeyboardInterrupt:
-        from icconv_mm.runner.prepare import latest_checkpoint
-
         with suppress(ArgumentError):  # the checkpoint is gone
-            saved = latest_checkpoint(run.cfg.work_dir)
+            saved = last_checkpoint(run.cfg.work_dir)
             within = ('--time', time) if time else ()
             command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), *within, '--resume')
             going = f'{saved} is saved; {command} goes on from there' if saved else 'nothing is saved yet'

@@ -12,10 +12,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from icconv_mm.config_tree import DatasetAt, as_list, datasets_of, entries, kind_of, walk_dicts
+from icconv_mm.config_tree import DatasetAt, datasets_of, entries, kind_of, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm.registry import SCOPE
+from icconv_mm.run_folder import configs_beside
 from icconv_mm.runner.backbone_defaults import keep_former_defaults
 from icconv_mm.tasks.adapter import TTA_KEYS, TaskAdapter
 from icconv_mm.tasks.choose import scope_and_adapter
@@ -112,13 +113,15 @@ def config_beside(checkpoint: str | Path) -> Path:
 
     Raises:
         MissingFileError: The checkpoint does not exist.
-        ArgumentError: The folder has no config, or several.
+        ArgumentError: The folder has no config that a training wrote, or several.
     """
     require_file(checkpoint, 'checkpoint')
-    found = sorted(Path(checkpoint).absolute().parent.glob('*.py'))
+    found, others = configs_beside(checkpoint)
     if len(found) != 1:
         names = f'several configs beside it: {", ".join(path.name for path in found)}' if found else 'none beside it'
-        raise ArgumentError('config', f'{checkpoint}: {names}; say which')
+        scripts = ', '.join(path.name for path in others[:4])
+        why = f' ({scripts}: not written by a training, and not run unless you give it)' if others else ''
+        raise ArgumentError('config', f'{checkpoint}: {names}{why}; say which')
     print_log(f'config: {found[0]}', 'current')
     return found[0]
 
@@ -138,7 +141,7 @@ def check_variables(cfg: Config, path: str | Path) -> None:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     read = _read_keys(cfg)
     idle = [name for name in given - used - {*read, '_base_', 'custom_imports'} if name in cfg]
-    bases = [Config.fromfile(base, format_python_code=False) for base in _bases_of(tree, path)] if idle else []
+    bases = [Config.fromfile(base, format_python_code=False) for base in _bases_of(path)] if idle else []
     for name in sorted(idle) if bases else ():  # a saved config has the variables of all its bases
         former = next((base[name] for base in bases if name in base), None)
         if former is not None and former != cfg[name]:
@@ -150,16 +153,9 @@ def check_variables(cfg: Config, path: str | Path) -> None:
             raise InputError(f'{path}: nothing reads {name!r}; did you mean {close[0]!r}?')
 
 
-def _bases_of(tree: ast.Module, path: str | Path) -> list[str]:
+def _bases_of(path: str | Path) -> list[str]:
     """Returns the files that a config inherits from; bases of other packages are given by scope."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
-            try:
-                bases = as_list(ast.literal_eval(node.value))
-            except ValueError:  # not a literal
-                return []
-            return [Config._get_cfg_path(base, str(path))[0] for base in bases]
-    return []
+    return [Config._get_cfg_path(base, str(path))[0] for base in Config._get_base_files(str(path))]
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import re
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -14,7 +14,8 @@ from mmengine.runner import Runner
 from icconv_mm import versions
 from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures, explain_coco
 from icconv_mm.config_tree import join_root, kind_of, walk
-from icconv_mm.errors import InputError, UserError, message_of, naming
+from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
+from icconv_mm.run_folder import last_checkpoint
 from icconv_mm.runner.config import TaskRun
 
 # The part of a config that each of mmengine's methods builds. They are found in the traceback; without them, the user
@@ -38,6 +39,11 @@ _NO_MEMORY = "can't allocate memory"
 _GONE = re.compile(
     r'[Tt]imed out|[Tt]imeout|[Cc]onnection (?:closed|reset|refused)|Broken pipe|[Rr]emote (?:process|rank)'
 )
+
+
+# torch raises the first ones where a process of a data loader has ended, the others in one without shared memory.
+_KILLED = re.compile(r'DataLoader worker .*(?:is killed by signal|exited unexpectedly)', re.DOTALL)
+_NO_SHARED_MEMORY = re.compile(r'unable to (?:write to file|mmap|open shared memory|allocate shared memory)|Bus error')
 
 
 class ProcessGoneError(UserError, RuntimeError):
@@ -96,6 +102,7 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
                 f'process {get_rank()} of {get_world_size()}: another process of this run has ended or does not answer '
                 f'({message_of(error).splitlines()[0]:.200})'
             ) from error
+        _explain_loading(run, progress, error)
         if isinstance(error, torch.cuda.OutOfMemoryError) or (
             isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
         ):
@@ -122,6 +129,30 @@ def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
             raise
         with naming(': '.join(filter(None, (progress.location, part))), Exception), versions.explaining_imports('this'):
             raise
+
+
+def _explain_loading(run: TaskRun, progress: Progress, error: Exception) -> None:
+    """Raises InputError if a process that loads images was killed, or had no memory."""
+    text = str(error)
+    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and _KILLED.search(text)):
+        return
+    loops = [type(frame.f_locals.get('self')).__name__ for frame, _ in traceback.walk_tb(error.__traceback__)]
+    phase = next((each for each in ('val', 'test') if any(f'{each.title()}Loop' in name for name in loops)), 'train')
+    workers = (run.cfg.get(f'{phase}_dataloader') or {}).get('num_workers') or 0
+    if isinstance(error, MemoryError):
+        what = f'the memory does not suffice to load an image ({message_of(error).splitlines()[-1]:.160})'
+    elif _NO_SHARED_MEMORY.search(text):
+        what = 'a process that loads images was killed: the shared memory (/dev/shm) is full'
+    else:
+        what = 'a process that loads images was killed, as the system does when the memory is full'
+    with suppress(ArgumentError):
+        if (saved := last_checkpoint(run.cfg.work_dir)) and progress.begun:
+            what += f'; {saved} is saved, and --resume goes on from there'
+    raise InputError(
+        f'{progress.location}: {what}: give smaller images, or fewer processes by --cfg-options '
+        f'{phase}_dataloader.num_workers={workers // 2} (now {workers})'
+        + (f' {phase}_dataloader.persistent_workers=False' if workers == 1 else '')
+    ) from error
 
 
 def _explain_data(run: TaskRun, phase: str, error: Exception) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from icconv_mm.arguments import check_scores
 from icconv_mm.errors import ArgumentError, MissingLibraryError, naming
-from icconv_mm.files import checkpoint_of, is_exported, require_file
+from icconv_mm.files import is_exported, require_file
+from icconv_mm.run_folder import checkpoint_of
 from icconv_mm.versions import is_installed
 
 if TYPE_CHECKING:

@@ -29,7 +29,6 @@ from icconv_mm.checkpoints.matching import state_dict_of
 from icconv_mm.errors import ArgumentError, MissingLibraryError, UserError, name_defect, printable
 from icconv_mm.fetch import FetchError
 from icconv_mm.files import (
-    RUN_LOCK,
     alone_in,
     atomic_write,
     configs_folder,
@@ -39,6 +38,7 @@ from icconv_mm.files import (
 )
 from icconv_mm.hooks.saving import UNFINISHED
 from icconv_mm.registry import LIBRARIES
+from icconv_mm.run_folder import RUN_LOCK
 from icconv_mm.runner import memory
 from icconv_mm.runner.config import load_config
 from icconv_mm.runner.own_data_text import (

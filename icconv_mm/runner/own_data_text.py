@@ -19,7 +19,7 @@ import numpy as np
 from icconv_mm.annotations.dataset import KEYPOINTS_FILE, SPLITS, Converted
 from icconv_mm.errors import InputError
 from icconv_mm.files import configs_folder
-from icconv_mm.hooks.saving import HERE, IMAGES
+from icconv_mm.run_folder import HERE, IMAGES
 from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and at most a tenth of the training
@@ -98,7 +98,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
     variables = [*_files(chosen, converted), *(_literal(*each) for each in _numbers(chosen, converted))]
     rest = [
         f'# {", ".join(converted)}. Edit it; tools/browse_dataset.py shows what is learned, tools/train.py trains.',
-        _literal('_base_', str(base / f'{chosen.task}.py')),
+        f"_base_ = __import__('icconv_mm.files').files.base_config('own_data/{chosen.task}.py')",
         '',
         '# The folder is in one of the name of this file, which holds the run, too: move all together.',
         f"annotations = {HERE}[:-3] + '/{annotations}'",

@@ -14,7 +14,6 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device, is_cuda_available
 from mmengine.dist import is_main_process
-from mmengine.runner import find_latest_checkpoint
 
 from icconv_mm.annotations.checks import MissingDataError
 from icconv_mm.annotations.loading import LoadImageFromFile
@@ -25,9 +24,11 @@ from icconv_mm.config_tree import as_list, join_root, kind_of, walk, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm.files import require_file, require_folder, require_writable
 from icconv_mm.hooks.saving import AtomicCheckpointHook
+from icconv_mm.hooks.workers import fit_workers
 from icconv_mm.layers import DeformConv2d, ModulatedDeformConv2d
 from icconv_mm.patterns.load import own_file
 from icconv_mm.registry import LIBRARIES, scoped
+from icconv_mm.run_folder import last_checkpoint
 from icconv_mm.runner.amp import CPUAmpOptimWrapper
 from icconv_mm.runner.backbone_defaults import write_defaults
 from icconv_mm.runner.config import TaskRun
@@ -74,6 +75,8 @@ def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
             with naming(location, TypeError):  # a number instead of a path
                 _require_data(location, node)
     run.adapter.prepare_loaders(datasets, cfg.get('model') or {})
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    fit_workers(cfg, [part for part in loaders if part in parts])
     # mmengine shares visualisers by name in a process; without a name, each run has its own, in its own folder.
     (cfg.get('visualizer') or {}).pop('name', None)
 
@@ -224,7 +227,7 @@ def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
 
 def _resume(cfg: Config, resume: str | bool) -> None:
     """Sets the checkpoint to resume, and its seed if the config has none (samplers are built before it is loaded)."""
-    path = latest_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
+    path = last_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
     if path is None:
         if is_main_process():
             print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
@@ -243,19 +246,3 @@ def _resume(cfg: Config, resume: str | bool) -> None:
 def _require_checkpoint(path: str, name: str) -> None:
     if not Path(path).is_dir():  # strategies that shard a model save a folder
         require_file(path, name)
-
-
-def latest_checkpoint(work_dir: str) -> str | None:
-    """Returns the checkpoint that ``last_checkpoint`` names; None without that file.
-
-    Raises:
-        ArgumentError: The checkpoint does not exist; the message names the newest existing one.
-    """
-    named = find_latest_checkpoint(work_dir) if Path(work_dir, 'last_checkpoint').is_file() else None
-    if named and named.startswith(('http://', 'https://')):  # no run saves its checkpoints there
-        raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named}: give it yourself')
-    if named is None or '://' in named or (named and Path(named).exists()):
-        return named
-    there = sorted(Path(work_dir).glob('*.pth'), key=lambda path: path.stat().st_mtime)
-    newest = f'the newest one there is: {there[-1]}' if there else 'there is no other'
-    raise ArgumentError('resume', f'{work_dir}/last_checkpoint names {named or "nothing"}, which is gone; {newest}')

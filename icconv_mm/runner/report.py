@@ -22,6 +22,7 @@ from icconv_mm.evaluation import REPORT, Evaluation, Record, metric_name, stored
 from icconv_mm.files import atomic_write, write_json
 from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.hooks.logs import logged_curves
+from icconv_mm.run_folder import configs_beside, last_checkpoint
 from icconv_mm.runner.budget import BudgetHook
 from icconv_mm.runner.images import read_image
 from icconv_mm.versions import OWN_COMMAND, command_of, is_installed
@@ -71,7 +72,7 @@ def write_report(
         return None
     folder = folder or Path(runner.work_dir)
     is_test = checkpoint is not None
-    checkpoint = checkpoint or hook.checkpoint or _last(runner)
+    checkpoint = checkpoint or hook.checkpoint or last_checkpoint(runner.work_dir)
     thresholds = {
         task: stored_thresholds(checkpoint, task, own['classes']) if is_test else None
         for task, own in hook.tasks.items()
@@ -122,11 +123,6 @@ def _without_results(hook: EvaluationHook, folder: Path) -> str:
     return 'No validation image with annotations was predicted: there are no results by class.'
 
 
-def _last(runner: Runner) -> str | None:
-    last = Path(runner.work_dir, 'last_checkpoint')
-    return last.read_text().strip() if last.is_file() else None
-
-
 def _config_text(runner: Runner) -> str:
     saved = Path(runner.work_dir, Path(runner.cfg.filename or '').name)
     return saved.read_text(errors='replace') if saved.is_file() else runner.cfg.pretty_text
@@ -174,7 +170,7 @@ def _commands(name: str, checkpoint: str, runner: Runner, is_test: bool) -> Iter
     """Yields what a user does next, and its command."""
     before, after = (name,), ()  # the config, which icconv finds beside the checkpoint if it is the only one
     if is_own := OWN_COMMAND is not None:
-        before, after = (), () if len(list(Path(checkpoint).parent.glob('*.py'))) == 1 else ('--config', name)
+        before, after = (), () if len(configs_beside(checkpoint)[0]) == 1 else ('--config', name)
     predicted = (*before, checkpoint, 'IMAGES', '--out-dir', 'predictions', *after)
     calls = [
         ('Predict images, videos or a camera:', 'infer', predicted),

@@ -20,7 +20,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.config_tree import kind_of, texts_in, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError
-from icconv_mm.files import RUN_LOCK, alone_in, atomic_write, set_aside
+from icconv_mm.files import alone_in, atomic_write
 from icconv_mm.hooks.checkpoint_checks import CheckpointMatchHook, DeployHook, ImageCheckHook
 from icconv_mm.hooks.evaluation import EvaluationHook
 from icconv_mm.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
@@ -29,6 +29,7 @@ from icconv_mm.hooks.randomness import ResumableRandomnessHook
 from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
 from icconv_mm.hooks.unsaved_state import UnsavedStateHook
 from icconv_mm.hooks.workers import WorkersHook
+from icconv_mm.run_folder import LAST, RUN_LOCK, set_aside
 from icconv_mm.runner.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
 from icconv_mm.runner.config import TaskRun, as_run
 from icconv_mm.runner.explain_errors import Progress, boundary
@@ -135,7 +136,7 @@ def _keeping_what_is_there(cfg: Config, resume: str | bool) -> Iterator[None]:
         with alone_in(folder, 'another run is at work', RUN_LOCK):
             if (moved := set_aside(folder, Path(cfg.filename or '').name)) is not None:
                 print_log(f'the earlier training in {folder} is in {moved} now', 'current')
-    config, last = folder / Path(cfg.filename or 'config.py').name, folder / 'last_checkpoint'
+    config, last = folder / Path(cfg.filename or 'config.py').name, folder / LAST
     before = [each.read_bytes() if each.is_file() else None for each in (config, last)]
     try:
         yield

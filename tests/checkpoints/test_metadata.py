@@ -1,5 +1,7 @@
 """What a checkpoint says beside its weights is used, or refused in one message; a run that continues harms nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
@@ -75,10 +77,15 @@ def hub(**info):
 
 
 def test_best_checkpoints_of_other_folders_are_not_deleted(tmp_path):
-    inside, outside = str(tmp_path / 'best_a.pth'), str(tmp_path.parent / 'thesis.pth')
-    checkpoint = {'message_hub': hub(best_ckpt=outside, best_ckpt_AP=inside, keep_ckpt_ids=[3], cfg='text')}
-    assert metadata.check_message_hub(checkpoint, [tmp_path]) == [outside]
-    assert checkpoint['message_hub']['runtime_info'] == {'best_ckpt_AP': inside, 'keep_ckpt_ids': [3], 'cfg': 'text'}
+    work, copied = tmp_path / 'work', str(tmp_path / 'gone/best_b.pth')
+    work.mkdir()
+    inside, outside = str(work / 'best_a.pth'), str(tmp_path / 'thesis.pth')
+    for path in (inside, outside, work / 'best_b.pth'):
+        Path(path).touch()
+    checkpoint = {'message_hub': hub(best_ckpt=outside, best_ckpt_AP=inside, best_ckpt_AR=copied, cfg='text')}
+    assert metadata.check_message_hub(checkpoint, [work]) == [outside]
+    expected = {'best_ckpt_AP': inside, 'best_ckpt_AR': str(work / 'best_b.pth'), 'cfg': 'text'}
+    assert checkpoint['message_hub']['runtime_info'] == expected
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from saving import run
 from icconv_mm.checkpoints import reading
 from icconv_mm.errors import InputError
 from icconv_mm.hooks.saving import AtomicCheckpointHook
-from icconv_mm.runner.prepare import latest_checkpoint
+from icconv_mm.run_folder import last_checkpoint
 
 
 def files(folder: Path) -> list[str]:
@@ -117,17 +117,17 @@ def test_a_full_disk_at_last_checkpoint(tmp_path, monkeypatch, number):
 
 
 def test_a_dangling_last_checkpoint(tmp_path):
-    assert latest_checkpoint(str(tmp_path)) is None
+    assert last_checkpoint(str(tmp_path)) is None
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_9.pth'))
     with pytest.raises(InputError, match=r'names .*iter_9\.pth, which is gone; there is no other'):
-        latest_checkpoint(str(tmp_path))
+        last_checkpoint(str(tmp_path))
     for age, name in enumerate(('iter_12.pth', 'iter_3.pth')):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     for text, said in ((str(tmp_path / 'iter_9.pth'), r'.*iter_9\.pth'), ('', 'nothing')):
         (tmp_path / 'last_checkpoint').write_text(text)
         with pytest.raises(InputError, match=rf'names {said}, which is gone; the newest one there is: .*iter_12\.pth$'):
-            latest_checkpoint(str(tmp_path))
+            last_checkpoint(str(tmp_path))
 
 
 @pytest.mark.slow

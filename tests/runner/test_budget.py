@@ -10,7 +10,7 @@ import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from icconv_mm.errors import ArgumentError
+from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.hooks import lengths
 from icconv_mm.runner import budget, command_line, report
 from icconv_mm.runner.budget import Budget, BudgetHook, Costs, choose_length, duration, seconds_of
@@ -254,3 +254,12 @@ def test_several_processes_have_no_budget(ticking, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(ArgumentError, match='time: the length is chosen by the steps of one process'):
         train(as_run(ticking()), time='12m')
+
+
+@pytest.mark.parametrize(
+    'text', ['{"seconds": Infinity}', '{"seconds": NaN}', '{"seconds": -1}', '{"seconds": "x"}', '[' * 5000]
+)
+def test_a_damaged_time_is_told(tmp_path, text):
+    (tmp_path / 'time.json').write_text(text)
+    with pytest.raises(InputError, match=r'time\.json is damaged, .*: delete it'):
+        Budget('1m').resume(str(tmp_path))

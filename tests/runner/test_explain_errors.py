@@ -122,3 +122,25 @@ def test_memory_that_does_not_suffice(cfg, error):
         with pytest.raises(InputError, match=message), boundary(made) as progress:
             progress.begun = begun
             raise error
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        (RuntimeError('DataLoader worker (pid(s) 7) exited unexpectedly'), 'was killed, as the system does when'),
+        (
+            RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '),
+            'was killed, as the system does when',
+        ),
+        (RuntimeError('DataLoader worker (pid 7) is killed by signal: Bus error. It is'), r'\(/dev/shm\) is full'),
+        (MemoryError('Unable to allocate 3 GiB'), r'does not suffice to load an image \(Unable to allocate 3 GiB\)'),
+    ],
+)
+def test_a_loading_process_that_is_gone(cfg, error, message, tmp_path):
+    made = cfg(work_dir=str(tmp_path))
+    (tmp_path / 'iter_3.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text('iter_3.pth')
+    given = f'{message}.*; {tmp_path}/iter_3.pth is saved.*train_dataloader.num_workers=0'
+    with pytest.raises(InputError, match=given), boundary(as_run(made)) as progress:
+        progress.begun = True
+        raise error

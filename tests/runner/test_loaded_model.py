@@ -144,9 +144,12 @@ def test_the_config_beside_a_checkpoint(tmp_path, caplog):
     checkpoint.touch()
     with pytest.raises(ArgumentError, match=r'config: .*none beside it; say which'):
         icconv_mm.load(checkpoint)
-    (tmp_path / 'a.py').touch()
+    (tmp_path / 'notes.py').write_text('model = print(1)')
+    with pytest.raises(ArgumentError, match=r'none beside it \(notes\.py: not written by a training'):
+        config_beside(checkpoint)
+    (tmp_path / 'a.py').write_text("model = dict(type='A')")
     assert config_beside(checkpoint) == tmp_path / 'a.py'
-    (tmp_path / 'b.py').touch()
+    (tmp_path / 'b.py').write_text("model = dict(type='A')")
     with pytest.raises(ArgumentError, match=r'several configs beside it: a\.py, b\.py'):
         config_beside(checkpoint)
 

@@ -216,7 +216,8 @@ def _stopped(*args, **kwargs):
 
 def test_two_calls_at_once(tmp_path):
     pytest.importorskip('mmdet')
-    from icconv_mm.files import RUN_LOCK, alone_in
+    from icconv_mm.files import alone_in
+    from icconv_mm.run_folder import RUN_LOCK
 
     data = labelled.yolo(tmp_path / 'data')
     refused = pytest.raises(ArgumentError, match=r'work_dir: another run is at work in .*run; choose another')

@@ -19,7 +19,8 @@ class Owner:
     Attributes:
         truth: What they do.
         modules: Their dotted names; one that ends with a dot stands for a package and what is in it.
-        names: Functions by dotted name (``cv2.imdecode``), methods of any object (``.write_bytes``), :data:`WRITES`.
+        names: Functions by dotted name (``cv2.imdecode``), methods of any object (``.write_bytes``), :data:`WRITES`,
+            a text in the source (``text(last_checkpoint)``).
         planted: Lines of a module that does the owner's work under another name.
     """
 
@@ -69,6 +70,8 @@ def uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
             continue
         if isinstance(node, ast.Attribute):
             yield _dotted(node, known), node.lineno
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield f'text({node.value})', node.lineno
         elif isinstance(node, ast.Name) and node.id in known:
             yield known[node.id], node.lineno
         elif isinstance(node, ast.Call) and _writes(node):

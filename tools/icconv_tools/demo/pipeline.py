@@ -16,6 +16,7 @@ from rich.progress import track
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import alone_in
+from icconv_mm.run_folder import last_checkpoint
 from icconv_mm.runner import tables
 from icconv_mm.runner.command_line import require_device
 from icconv_mm.versions import command_of
@@ -173,7 +174,7 @@ def earlier_results(folder: Path, options: DemoOptions) -> list[Result]:
 
 def _checkpoint(folder: Path) -> Path:
     """What the training of a network has left."""
-    return Path((folder / 'train/last_checkpoint').read_text().strip())
+    return Path(last_checkpoint(folder / 'train'))
 
 
 def _run_task(

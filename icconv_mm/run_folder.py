@@ -1,0 +1,164 @@
+"""The folder of a training: what is the checkpoint to go on from, the best one, and the config, wherever it now lies.
+
+Files of a folder name each other by absolute paths, as mmengine writes them. A folder that was copied or moved reads
+its own files: a name stands for the file of that name in this folder, and only without one for the path as written.
+"""
+
+import ast
+import itertools
+import os
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path, PureWindowsPath
+
+from icconv_mm.errors import ArgumentError, MissingFileError, UserError
+from icconv_mm.files import atomic_write, copy_annotations, read_small, require_file
+
+RUN_LOCK = '.run.lock'  # held by the process that writes into the folder
+LAST = 'last_checkpoint'  # holds the path of a checkpoint; mmengine reads it as well
+# Path of the config file that runs the expression; mmengine compiles a config under its own file name.
+HERE = '(lambda: None).__code__.co_filename'
+# The folder of the images in a config: mmengine parses a config with an import statement differently.
+IMAGES = "images = __import__('icconv_mm.files').files.folder_of_images(annotations)"
+BESIDE = f"__import__('os').path.dirname({HERE})"  # the folder of the config
+_KNOWN = {ast.dump(ast.parse(text, mode='eval').body) for text in (BESIDE, IMAGES.partition(' = ')[2])}
+_CALLS = {'dict', 'list', 'tuple', 'set', 'float'}
+
+
+def same_name_in(named: str, folders: Iterable[str | Path]) -> Path | None:
+    """Returns the file that has the name of ``named``, a path of any system, in the first of ``folders`` with one."""
+    if '://' in named:
+        return None
+    names = dict.fromkeys([Path(named).name, PureWindowsPath(named).name])
+    found = (Path(folder, name) for folder in folders for name in names if name not in ('', '..'))
+    return next(filter(os.path.exists, found), None)  # False for what is no path
+
+
+def write_last(folder: str | Path, checkpoint: str) -> None:
+    """Writes atomically which checkpoint a training of this folder goes on from."""
+    with atomic_write(Path(folder, LAST)) as file:
+        file.write(os.fsencode(checkpoint))
+
+
+def last_checkpoint(folder: str | Path) -> str | None:
+    """Returns the checkpoint that a training of this folder goes on from; None if it has saved none.
+
+    Raises:
+        ArgumentError: ``last_checkpoint`` holds no path, or the checkpoint does not exist; the message names the newest
+            existing one.
+    """
+    file = Path(folder, LAST)
+    if not os.path.lexists(file):
+        return None
+    there = sorted(Path(folder).glob('*.pth'), key=lambda path: path.stat().st_mtime)
+    newest = f'the newest one there is: {there[-1]}' if there else 'there is no other'
+    try:
+        text = os.fsdecode(read_small(file, LAST)).strip()
+    except UserError as error:
+        raise ArgumentError('resume', f'{error}; {newest}') from error
+    if text.startswith(('http://', 'https://')):  # no run saves its checkpoints there
+        raise ArgumentError('resume', f'{file} names {text:.200}: give it yourself')
+    if '://' in text:
+        return text
+    if own := same_name_in(text, [folder]):
+        return os.path.abspath(own)
+    if os.path.exists(text) and os.path.basename(text) not in ('', '.', '..'):
+        return text
+    raise ArgumentError('resume', f'{file} names {text[:200] or "nothing"}, which is gone; {newest}')
+
+
+def checkpoint_of(path: str | Path) -> str:
+    """Returns the path of a checkpoint; of the folder of a training, its newest best one, or else its last one.
+
+    Raises:
+        MissingFileError: It does not exist, or the folder has none.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        require_file(path, 'checkpoint')
+        return str(path)
+    found = [*folder.glob('best_*.pth')]
+    with suppress(ArgumentError):
+        last = None if found else last_checkpoint(folder)
+        found = found or [folder / Path(last).name] if last and same_name_in(last, [folder]) else found
+    found = found or [*folder.glob('*.pth')]
+    if not found:
+        below = sorted({str(each.parent) for each in folder.glob('*/*.pth')})
+        more = f'; folders in it have some: {", ".join(below[:8])}' if below else ''
+        raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}{more}')
+    return str(max(found, key=lambda file: file.stat().st_mtime_ns))
+
+
+def set_aside(folder: Path, config: str) -> Path | None:
+    """Moves the checkpoints and the report of a training into a new folder in its own, and returns that.
+
+    It is a folder of a training like the first, with copies of the config and what that reads.
+
+    Args:
+        folder: The folder of the training.
+        config: Name of mmengine's copy of its config.
+
+    Returns:
+        The new folder; None if there is no checkpoint.
+    """
+    checkpoints = [path for name in ('best_*', 'epoch_*', 'iter_*') for path in folder.glob(f'{name}.pth')]
+    if not checkpoints:
+        return None
+    earlier = next(path for number in itertools.count(1) if not (path := folder / f'earlier_{number}').exists())
+    earlier.mkdir()
+    if (copy := folder / config).is_file():
+        shutil.copyfile(copy, earlier / config)  # it may be what is trained now
+        text = copy.read_text(errors='replace')
+        for each in folder.glob('annotations_*'):
+            if each.name in text:
+                copy_annotations(each, earlier / each.name)
+        for each in folder.glob('*.json'):
+            if f"'/{each.name}'" in text:  # a pattern
+                shutil.copyfile(each, earlier / each.name)
+    others = (LAST, 'report.html', 'report.json', 'time.json')
+    for path in (*checkpoints, *(folder / name for name in others)):
+        if path.is_file():
+            path.rename(earlier / path.name)
+    return earlier
+
+
+def configs_beside(checkpoint: str | Path) -> tuple[list[Path], list[Path]]:
+    """Returns the configs beside a checkpoint that a training wrote, and the other files ``*.py``.
+
+    The former are data, of which nothing runs but what finds files. A script that happens to lie there is none of them,
+    and nor is a config with a ``_base_``.
+    """
+    files = sorted(Path(checkpoint).absolute().parent.glob('*.py'))
+    written = [path for path in files if _is_written(path)]
+    return written, [path for path in files if path not in written]
+
+
+def _is_written(path: Path) -> bool:
+    try:
+        tree = ast.parse(read_small(path, 'config'))
+        names: set[str] = set()
+        for node in tree.body:
+            if not isinstance(node, ast.Assign) or not all(isinstance(each, ast.Name) for each in node.targets):
+                return False
+            if not _is_data(node.value, names):
+                return False
+            names.update(each.id for each in node.targets)
+    except (UserError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return 'model' in names and '_base_' not in names and names.isdisjoint(_CALLS)
+
+
+def _is_data(node: ast.expr, names: set[str]) -> bool:
+    """Returns whether an expression is one of those in the configs that mmengine and this package write."""
+    if isinstance(node, ast.Constant) or ast.dump(node) in _KNOWN:
+        return True
+    if isinstance(node, ast.Name):
+        return node.id in names
+    if isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name) or node.func.id not in _CALLS:
+            return False
+    elif not isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword, ast.BinOp, ast.UnaryOp)):
+        return False
+    parts = [each for each in ast.iter_child_nodes(node) if isinstance(each, (ast.expr, ast.keyword))]
+    return all(_is_data(each, names) for each in parts if each is not getattr(node, 'func', None))

@@ -1,0 +1,105 @@
+"""The state of an optimizer in a checkpoint fits that of the run, whose options are used."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from icconv_mm.checkpoints.optimizer_state import match_optimizer
+from icconv_mm.errors import InputError
+
+KINDS = {
+    'SGD': lambda params, **options: torch.optim.SGD(params, 0.1, momentum=0.9, **options),
+    'AdamW': lambda params, **options: torch.optim.AdamW(params, 0.1, **options),
+    'amsgrad': lambda params, **options: torch.optim.Adam(params, 0.1, amsgrad=True, **options),
+    'RMSprop': lambda params, **options: torch.optim.RMSprop(params, 0.1, momentum=0.1, **options),
+    'Adagrad': lambda params, **options: torch.optim.Adagrad(params, 0.1, **options),
+}
+
+
+def wrapper(kind='AdamW', **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
+    own = OptimWrapper(KINDS[kind]([dict(params=[*each.parameters()]) for each in model], **options))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    return own
+
+
+def saved(kind='AdamW', **options):
+    own = wrapper(kind, **options)
+    own.optimizer.step()
+    return copy.deepcopy(own.state_dict())
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_its_own_state_is_unchanged(kind):
+    own, state = wrapper(kind), saved(kind)
+    before, at_first = copy.deepcopy(state), repr(own.optimizer.state_dict())
+    assert match_optimizer(own, state, {'lr'}) == []
+    assert repr(state) == repr(before)
+    assert repr(own.optimizer.state_dict()) == at_first  # nothing was done to it
+    own.load_state_dict(state)
+    own.optimizer.step()
+
+
+def states(function):
+    def change(state):
+        for each in state['state'].values():
+            each.update({key: function(value) for key, value in each.items() if value.dim()})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (states(lambda value: torch.ones((1,) * value.dim())), r'state\[0\]\.exp_avg is torch\.float32 \[1, 1, 1, 1\]'),
+        (states(lambda value: value[:1]), r'expected torch\.float32 \[4, 3, 3, 3\]'),
+        (states(lambda value: value * float('nan')), r'state\[0\]\.exp_avg has NaN'),
+        (states(lambda value: value.long()), r'exp_avg is torch\.int64'),
+        (
+            lambda state: state['state'][0].pop('exp_avg_sq'),
+            r'state\[0\] has no exp_avg_sq: it is of another optimizer',
+        ),
+        (lambda state: state['state'].update({1: 'x'}), r'state\[1\] is .*expected a dict'),
+        (lambda state: state['param_groups'].pop(), r'param_groups is 1 groups, the optimizer of this run has 2'),
+        (lambda state: state.update(param_groups='x'), 'param_groups is a str'),
+        (lambda state: state['param_groups'][0].update(params='abc'), r'param_groups\[0\]\.params is a str'),
+        (lambda state: state['param_groups'][0]['params'].pop(), r'has 1 parameters, that of this run has 2'),
+        (lambda state: state['param_groups'][1].update(lr=float('nan')), r'param_groups\[1\]\.lr is nan'),
+        (lambda state: state['param_groups'][1].update(lr=-1.0), r'lr is -1\.0'),
+        (lambda state: state['param_groups'][1].update(lr='high'), r"lr is 'high'"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(change, message):
+    state = saved()
+    change(state)
+    with pytest.raises(InputError, match=message):
+        match_optimizer(wrapper(), state, {'lr'})
+
+
+def test_a_state_of_another_optimizer_is_refused():
+    with pytest.raises(InputError, match='has no step'):
+        match_optimizer(wrapper(), saved('SGD'), {'lr'})
+    with pytest.raises(InputError, match='optimizer is a list'):
+        match_optimizer(wrapper(), [1], {'lr'})
+
+
+def test_the_options_of_the_run_are_used_and_told_but_for_a_scheduled_rate():
+    own, state = wrapper(weight_decay=0.5), saved(weight_decay=0.25)
+    for group in state['param_groups']:
+        group.update(lr=0.01, betas=(2, 'x'), fused=False)
+    told = match_optimizer(own, state, {'lr'})
+    assert told == ["betas = (0.9, 0.999) ((2, 'x') in the checkpoint)", 'weight_decay = 0.5 (0.25 in the checkpoint)']
+    own.load_state_dict(state)
+    assert [own.param_groups[0][key] for key in ('lr', 'betas', 'weight_decay')] == [0.01, (0.9, 0.999), 0.5]
+    own, state = wrapper(), saved()
+    own.param_groups[0]['initial_lr'], state['param_groups'][0]['initial_lr'] = 0.1, 0.2
+    told = ['lr scheduled from 0.2, as in the checkpoint (the config has 0.1)']
+    assert match_optimizer(own, state, {'lr'}) == told
+    state = saved()
+    state['param_groups'][0]['lr'] = 0.01  # and no schedule
+    assert match_optimizer(wrapper(), state, ()) == ['lr = 0.1 (0.01 in the checkpoint)']
