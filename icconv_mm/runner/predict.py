@@ -95,6 +95,7 @@ class Predictor:
         with naming(checkpoint):
             self.dataset_meta = self.task.dataset_meta(content, run.datasets)
         for name, (adapter, meta) in self.task.parts(self.dataset_meta).items():
+            adapter.check_names(self.model.tasks[name] if name else self.model, meta, checkpoint)
             if thresholds := stored_thresholds(checkpoint, name, adapter.class_names(meta)):
                 meta['thresholds'] = thresholds
         if palette is not None:

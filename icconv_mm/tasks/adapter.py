@@ -172,6 +172,17 @@ class TaskAdapter:
             if count and isinstance(found, int) and found != count:
                 raise InputError(f'{name}.{path}.num_keypoints is {found}, but {where} has {count} keypoints')
 
+    def check_names(self, network: 'nn.Module', meta: Mapping[str, Any], where: str) -> None:
+        """Raises InputError if ``meta``, of ``where``, has fewer class names than a head of the network has classes."""
+        names = self.class_names(meta)
+        if self.kind == 'pose' or hasattr(network, 'language_model'):  # of one class; of which words are the classes
+            return
+        for path, module in network.named_modules():
+            own, count = path.rpartition('.')[2], getattr(module, 'num_classes', None)
+            is_other = {own, type(module).__name__} & set(self.other_heads)
+            if own.endswith('head') and not is_other and isinstance(count, int) and count > len(names):
+                raise InputError(f'{where} names {len(names)} classes, but {path} of the model has {count}')
+
     def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
         """Raises DatasetError if the annotations read by a metric do not match the dataset or lack a required field."""
 

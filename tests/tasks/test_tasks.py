@@ -127,3 +127,19 @@ def test_a_type_of_a_library_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(versions, 'is_installed', lambda name: name != 'mmpose' and known(name))
     with pytest.raises(InputError, match=r"^model\.type: no registered 'icconv_mm\.Nothing'; .*: mmpose"):
         registered_class(registry.MODELS, 'icconv_mm.Nothing', 'model.type')
+
+
+def test_fewer_class_names_than_a_head_has():
+    """More are no fault, and heads of other numbers do not count."""
+    import torch
+
+    adapter, network = adapter_of('mmdet'), torch.nn.Module()
+    network.bbox_head, network.rpn_head = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    network.bbox_head.num_classes, network.rpn_head.num_classes = 2, 9
+    for names in (('a', 'b'), ('a', 'b', 'c')):
+        adapter.check_names(network, dict(classes=names), 'net.pth')
+    for names in ((), ('a',)):
+        with pytest.raises(
+            InputError, match=rf'^net\.pth names {len(names)} classes, but bbox_head of the model has 2'
+        ):
+            adapter.check_names(network, dict(classes=names), 'net.pth')
