@@ -1,6 +1,7 @@
 """Writes ``report.html`` after a run: one file that needs no server, no network and no script."""
 
 import base64
+import contextlib
 import io
 import re
 import time
@@ -17,7 +18,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from icconv_mm.errors import printable
+from icconv_mm.errors import UserError, printable
 from icconv_mm.evaluation import REPORT, Evaluation, Record, metric_name, stored_thresholds
 from icconv_mm.files import atomic_write, write_json
 from icconv_mm.hooks.evaluation import EvaluationHook
@@ -72,7 +73,9 @@ def write_report(
         return None
     folder = folder or Path(runner.work_dir)
     is_test = checkpoint is not None
-    checkpoint = checkpoint or hook.checkpoint or last_checkpoint(runner.work_dir)
+    checkpoint = checkpoint or hook.checkpoint
+    with contextlib.suppress(UserError):  # a report needs no checkpoint
+        checkpoint = checkpoint or last_checkpoint(runner.work_dir)
     thresholds = {
         task: stored_thresholds(checkpoint, task, own['classes']) if is_test else None
         for task, own in hook.tasks.items()

@@ -198,7 +198,9 @@ def written(tmp_path_factory):
     found = ([[10, 10, 30, 30], [60, 60, 90, 90], [0, 0, 9, 9]], [0, 1, 2], [0.9, 0.8, 0.2])
     own = measured.objects(found, ([[10, 10, 30, 30], [40, 10, 60, 30]], [0, 2]), path=str(path))
     log(folder, '1', (10, 20, 30))
-    (folder / 'last_checkpoint').write_text(str(folder / f'{HOSTILE.replace("/", "")}.pth'))
+    checkpoint = folder / f'{HOSTILE.replace("/", "")}.pth'
+    checkpoint.touch()
+    (folder / 'last_checkpoint').write_text(str(checkpoint))
     said = []
     hook = hook_of([own], {'classes': names}, training=3.0)
     page = report.write_report(runner_of(folder), hook, f'{HOSTILE}.py', say=said.append)

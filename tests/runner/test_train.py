@@ -156,7 +156,7 @@ def test_a_lock_that_is_a_link(small, tmp_path):
     """Put there by another user of the folder: what it leads to stays as it is."""
     (tmp_path / 'precious').write_text('text')
     (tmp_path / '.run.lock').symlink_to(tmp_path / 'precious')
-    with pytest.raises(InputError, match=r'Too many levels of symbolic links: .*\.run\.lock'):
+    with pytest.raises(InputError, match=r'\.run\.lock is no plain file, and cannot be locked: remove it'):
         train(small())
     assert (tmp_path / 'precious').read_text() == 'text'
 
