@@ -60,7 +60,10 @@ def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys)
     assert read_patterns(tmp_path / 'pattern.json')[-1].out_channels == 64
     inherited = torch.load(tmp_path / 'inherited.pth', weights_only=True)['state_dict']
     backbone = {k.removeprefix('backbone.'): v for k, v in inherited.items() if k.startswith('backbone.')}
-    ICResNet(18, base_channels=8, pattern=tmp_path / 'inherited.json').load_state_dict(backbone, strict=True)
+    network = ICResNet(
+        18, base_channels=8, stem_channels=backbone['conv1.weight'].shape[0], pattern=tmp_path / 'inherited.json'
+    )
+    network.load_state_dict(backbone, strict=True)
 
     assert next(pipeline(iters=3).stages()).result() is None  # another budget is another experiment
 
