@@ -169,10 +169,10 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
 
 def _require_finite(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:
     """Raises InputError for weights that are not finite where the model's own are."""
-    own = model.state_dict()
-    for key, value in weights.items():
-        values = float_array(value) if key in own else None
-        if values is not None and not is_finite(values) and is_finite(float_array(own[key])):
+    bad = [key for key, value in weights.items() if (own := float_array(value)) is not None and not is_finite(own)]
+    own = model.state_dict() if bad else {}  # of a sharded model, all processes must ask for it as often
+    for key in bad:
+        if (values := float_array(own.get(key))) is not None and is_finite(values):
             raise InputError(f'{name}: {key} {ADVICE}; take an earlier checkpoint')
 
 
