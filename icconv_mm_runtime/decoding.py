@@ -77,7 +77,7 @@ def require_one_page(file: BinaryIO) -> None:
 def count_pages(file: BinaryIO) -> int:
     """Returns the number of pages of a TIFF, or of frames of a PNG, a WebP or a GIF; 1 for other formats.
 
-    Thumbnails and reduced copies of a TIFF are none, nor the second picture of a JPEG, which is one of the same.
+    Thumbnails and reduced copies of a TIFF are none, nor the second image of a JPEG, which shows the same.
     """
     file.seek(0)
     start = file.read(12)

@@ -56,7 +56,8 @@ class ResultLog:
         self.folder = out / _FOLDER / key
         self._restore()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._sizes = [_size(path) for path in self.share()]  # before they are read
+        self._own = self.share()
+        self._sizes = [_size(path) for path in self._own]  # before they are read
         own, self._closing = self.folder / f'{self.number}.jsonl', ExitStack()
         self._file = own.open('ab')
         self._closing.callback(self._file.close)
@@ -85,7 +86,7 @@ class ResultLog:
             row: ``image``, its entry in the list of images; ``records`` of each task; and what else is joined.
         """
         size = self._sizes[number] if number < len(self._sizes) else 0
-        mark = _mark_of(self.share()[number]) if number < len(self._sizes) else 0
+        mark = _mark_of(self._own[number]) if number < len(self._sizes) else 0
         line = json.dumps({'number': number, 'path': str(path), 'bytes': size, 'mark': mark, **row})
         self._file.write(line.encode() + b'\n')
         self._file.flush()
@@ -162,7 +163,7 @@ class ResultLog:
     def _is_same(self, row: dict) -> bool:
         """Returns whether the image of a row is as it was."""
         place = row['number']
-        return place < len(self._sizes) and row.get('mark') == _mark_of(self.share()[place])
+        return place < len(self._sizes) and row.get('mark') == _mark_of(self._own[place])
 
     def _mark(self, number: int) -> dict | None:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -483,7 +484,7 @@ class _ImageRun:
             written |= write_picks(self.out, [(path, unsure[path][0]) for path in chosen], drawings)
             picked = {str(path): place for place, path in enumerate(chosen)}
             kept = sorted((row for row in rows() if row['path'] in picked), key=lambda row: picked[row['path']])
-            rows = lambda: kept  # noqa: E731
+            rows = partial(iter, kept)
         for part in self.parts:
             folder = self.folders.get(part.name)
             if folder is not None and write_pre_annotations(to, part, rows, folder, copy):
