@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,9 +28,6 @@ from icconv_mm.runner.budget import BudgetHook
 from icconv_mm.runner.images import read_image
 from icconv_mm.versions import OWN_COMMAND, command_of, is_installed
 from icconv_mm_runtime.drawing import Drawing, color_of, draw, drawing_of
-
-if TYPE_CHECKING:
-    pass
 
 _PAGE = 'report.html'
 _INK = '#010203'  # becomes the page's colour of text
