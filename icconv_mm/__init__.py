@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from icconv_mm import annotations, backbones, checkpoints, deployment, layers, models, necks, ops, patterns, tasks
     from icconv_mm import apis as apis
     from icconv_mm import registry as registry
-    from icconv_mm import runner as runner
+    from icconv_mm.app.prediction.model import load
     from icconv_mm.backbones import (
         ICBackbone,
         ICResNet,
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from icconv_mm.layers import DeformConv2d, ICConv2d, ModulatedDeformConv2d, PyConv2d
     from icconv_mm.models import create_model, from_timm, list_models
     from icconv_mm.necks import FPT, SEPC, PConv, SequenceNeck, UnscathedPyramid
-    from icconv_mm.runner.model import load
 
 
 def extend_mmengine() -> None:
@@ -50,6 +49,7 @@ def extend_mmengine() -> None:
 
         loader.patch_with_runner()
         registry.find_forks()
+        registry.keep_former_names()
 
 
 def _is_own_command() -> bool:
@@ -69,7 +69,7 @@ if not _is_own_command():
 
 _FUNCTIONS = {
     'create_model': 'models', 'deploy': 'deployment', 'from_timm': 'models', 'list_models': 'models',
-    'load': 'runner.model',
+    'load': 'app.prediction.model',
 }  # fmt: skip
 # The modules of all registered types. mmpose's registry of codecs finds AECodec here by its name: it has no root
 # registry that this package could extend.
@@ -80,13 +80,15 @@ _TYPES = {
     ),
     'layers': ('DeformConv2d', 'ICConv2d', 'ModulatedDeformConv2d', 'PyConv2d'),
     'necks': ('FPT', 'PConv', 'SEPC', 'SequenceNeck', 'UnscathedPyramid'),
-    'annotations.loading': ('LoadImageFromFile',),
-    'runner.amp': ('CPUAmpOptimWrapper',),
-    'runner.optimizers': ('FusedAdamW',),
-    'hooks.checkpoint_checks': ('CheckpointMatchHook', 'DeployHook'),
-    'hooks.pipelines': ('LastEpochsHook',),
-    'hooks.randomness': ('ResumableRandomnessHook',),
-    'hooks.saving': ('AtomicCheckpointHook', 'CopyAnnotationsHook'),
+    'datasets.loading': ('LoadImageFromFile',),
+    'engine.amp': ('CPUAmpOptimWrapper',),
+    'engine.optimizers': ('FusedAdamW',),
+    'engine.deploy_hook': ('DeployHook',),
+    'engine.pipelines': ('LastEpochsHook',),
+    'engine.randomness': ('ResumableRandomnessHook',),
+    'engine.saving': ('AtomicCheckpointHook', 'CopyAnnotationsHook'),
+    'app.training.hooks.checkpoint_checks': ('CheckpointMatchHook',),
+    'app.adapters.multitask': ('MultiTaskVisualizer',),
     'tasks.classification': ('DropoutLinearClsHead', 'MixedClassifier'),
     'tasks.detection': (
         'CPURoIExtractor', 'EODAnchorGenerator', 'EODBBoxCoder', 'EODCascadeRoIHead', 'EODRoIExtractor',
@@ -94,7 +96,7 @@ _TYPES = {
     ),
     'tasks.multitask': (
         'LoadTaskAnnotations', 'MultiTaskConcatDataset', 'MultiTaskDataPreprocessor', 'MultiTaskDataset',
-        'MultiTaskModel', 'MultiTaskVisualizer', 'PackTaskInputs', 'SharedFeatures', 'TaskMetric', 'WarpPeople',
+        'MultiTaskModel', 'PackTaskInputs', 'SharedFeatures', 'TaskMetric', 'WarpPeople',
     ),
     'tasks.pose': (
         'AECodec', 'AEHead', 'AEPoseEstimator', 'BottomupAffine', 'BottomupCocoDataset', 'BottomupCrowdPoseDataset',
@@ -148,7 +150,7 @@ __all__ = [
     'versions',
 ]  # fmt: skip
 # The subpackages in that list, and those that need further libraries.
-_SUBPACKAGES = {*__all__} - _HOMES.keys() - {'__version__', 'errors', 'versions'} | {'apis', 'registry', 'runner'}
+_SUBPACKAGES = {*__all__} - _HOMES.keys() - {'__version__', 'errors', 'versions'} | {'apis', 'registry'}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,18 +9,18 @@ versions.check_versions()  # the libraries that all tools need; the error names 
 
 # Imported on first use: each imports mmengine's runner, which takes longer than the rest of the package.
 _HOMES = {
-    'Predictor': 'predict',
-    'browse': 'browse',
-    'config_for': 'own_data',
-    'convert_rf_next': 'search',
-    'export': 'export',
-    'infer': 'predict',
-    'load_config': 'config',
-    'load_run': 'config',
-    'read_images': 'search',
-    'search_checkpoint': 'search',
-    'test': 'train',
-    'train': 'train',
+    'Predictor': 'prediction.predict',
+    'browse': 'prediction.browse',
+    'config_for': 'training.own_data',
+    'convert_rf_next': 'training.search',
+    'export': 'export.export',
+    'infer': 'prediction.predict',
+    'load_config': 'runs.config',
+    'load_run': 'runs.config',
+    'read_images': 'training.search',
+    'search_checkpoint': 'training.search',
+    'test': 'training.train',
+    'train': 'training.train',
 }
 
 __all__ = sorted(_HOMES)
@@ -28,5 +28,5 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f'icconv_mm.runner.{_HOMES[name]}'), name)
+        return getattr(importlib.import_module(f'icconv_mm.app.{_HOMES[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -8,7 +8,10 @@ imported only if a config needs it.
 
 import importlib
 import sys
+import warnings
 from contextlib import suppress
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from icconv_mm import versions
@@ -68,16 +71,58 @@ _MULTITASK = ('icconv_mm.tasks.multitask',) if _MMCV else ()  # its transforms d
 
 MODELS = _child(root.MODELS, 'icconv_mm.backbones', 'icconv_mm.necks', *_MULTITASK)
 DATASETS = _child(root.DATASETS, *_MULTITASK)
-TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.annotations.loading', *_MULTITASK)
+TRANSFORMS = _child(root.TRANSFORMS, 'icconv_mm.datasets.loading', *_MULTITASK)
 TASK_UTILS = _child(root.TASK_UTILS)
 METRICS = _child(root.METRICS, *_MULTITASK)
 HOOKS = _child(
     root.HOOKS,
-    *(f'icconv_mm.hooks.{name}' for name in ('checkpoint_checks', 'pipelines', 'randomness', 'saving')),
+    *(f'icconv_mm.engine.{name}' for name in ('deploy_hook', 'pipelines', 'randomness', 'saving')),
+    'icconv_mm.app.training.hooks.checkpoint_checks',
 )
-OPTIMIZERS = _child(root.OPTIMIZERS, 'icconv_mm.runner.optimizers')
-OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.runner.amp')
-VISUALIZERS = _child(root.VISUALIZERS, *_MULTITASK)
+OPTIMIZERS = _child(root.OPTIMIZERS, 'icconv_mm.engine.optimizers')
+OPTIM_WRAPPERS = _child(root.OPTIM_WRAPPERS, 'icconv_mm.engine.amp')
+VISUALIZERS = _child(root.VISUALIZERS, *(('icconv_mm.app.adapters.multitask',) if _MMCV else ()))
+
+
+# Modules that pages or configs may name by their former path -> where they are; until version 0.2.
+FORMER_NAMES = {
+    **{f'icconv_mm.annotations.{name}': f'icconv_mm.datasets.{name}' for name in ('checks', 'loading')},
+    **{f'icconv_mm.annotations.{name}': f'icconv_mm.app.annotations.{name}' for name in ('dataset', 'door')},
+    **{
+        f'icconv_mm.annotations.writers.{name}': f'icconv_mm.app.annotations.writers.{name}'
+        for name in ('coco', 'cvat', 'label_studio', 'yolo')
+    },
+    'icconv_mm.export.operators': 'icconv_mm.app.export.operators',
+    'icconv_mm.hooks.checkpoint_checks': 'icconv_mm.app.training.hooks.checkpoint_checks',
+    **{f'icconv_mm.hooks.{name}': f'icconv_mm.engine.{name}' for name in ('pipelines', 'randomness', 'saving')},
+    **{f'icconv_mm.runner.{name}': f'icconv_mm.engine.{name}' for name in ('amp', 'optimizers')},
+    **{f'icconv_mm.runner.{name}': f'icconv_mm.app.prediction.{name}' for name in ('model', 'predict')},
+    **{f'icconv_mm.runner.{name}': f'icconv_mm.app.runs.{name}' for name in ('explain_errors', 'prepare')},
+    'icconv_mm.tasks.adapter': 'icconv_mm.app.adapters.base',
+}
+_FORMER_PACKAGES = {name.rpartition('.')[0] for name in FORMER_NAMES}
+
+
+class _FormerNames(MetaPathFinder, Loader):
+    """Imports a module by its former name, with a DeprecationWarning."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        is_package = name in _FORMER_PACKAGES
+        return ModuleSpec(name, self, is_package=is_package) if is_package or name in FORMER_NAMES else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leaves it to the import system."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        if new := FORMER_NAMES.get(module.__name__):
+            warnings.warn(f'{module.__name__} is {new} now', DeprecationWarning, stacklevel=2)
+            sys.modules[module.__name__] = importlib.import_module(new)
+
+
+def keep_former_names() -> None:
+    """Lets the modules of :data:`FORMER_NAMES` be imported by their former names."""
+    if not any(isinstance(finder, _FormerNames) for finder in sys.meta_path):
+        sys.meta_path.append(_FormerNames())
 
 
 def scoped(cls: type) -> str:

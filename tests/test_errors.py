@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.arguments import check_all_positive, check_not_negative, check_positive, check_probability
+from icconv_mm.datasets.loading import ImageFileError
 from icconv_mm.errors import (
     ArgumentError,
     InputError,

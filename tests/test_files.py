@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from icconv_mm import versions
-from icconv_mm.annotations.checks import DatasetError, MissingDataError
+from icconv_mm.datasets.checks import DatasetError, MissingDataError
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm.files import (
     alone_in,

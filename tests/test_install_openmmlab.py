@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from icconv_mm import install_openmmlab as installer
 from icconv_mm import versions
+from icconv_mm.app import install_openmmlab as installer
 
 PINS = installer.read_pins((installer.constraints_folder() / 'common.txt').read_text())
 

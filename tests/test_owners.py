@@ -12,7 +12,7 @@ OWNERS = [
     Owner(
         'draws on images',
         # the other one fills the pixels of lines and points of LabelMe's masks
-        ['icconv_mm_runtime.drawing', 'icconv_mm.annotations.readers.labelme'],
+        ['icconv_mm_runtime.drawing', 'icconv_mm.app.annotations.readers.labelme'],
         [
             'cv2.rectangle',
             'cv2.putText',
@@ -31,7 +31,7 @@ OWNERS = [
     Owner(
         'finds boxes that show one object, in several tiles',
         # the others: boxes of a video's frame, and what a network itself suppresses
-        ['icconv_mm_runtime.tiling', 'icconv_mm.runner.tracking', 'icconv_mm.export.'],
+        ['icconv_mm_runtime.tiling', 'icconv_mm.app.prediction.tracking', 'icconv_mm.app.export.'],
         [
             'mmcv.ops.batched_nms',
             'mmcv.ops.nms',
@@ -62,7 +62,7 @@ OWNERS = [
     Owner(
         "shows text by Rich, which takes '[/]' and ':smile:' in names for markup",
         # the other shows numbers in a bar, and log lines above it
-        ['icconv_mm.runner.tables', 'icconv_mm.hooks.progress'],
+        ['icconv_mm.app.commands.tables', 'icconv_mm.app.training.hooks.progress'],
         [
             'rich.console.Console',
             'rich.table.Table',
@@ -83,7 +83,7 @@ OWNERS = [
     Owner(
         'decides which predictions are shown',
         # the others: what a network itself suppresses, and segmentation maps of one class
-        ['icconv_mm_runtime.thresholds', 'icconv_mm.export.', 'icconv_mm_runtime.results'],
+        ['icconv_mm_runtime.thresholds', 'icconv_mm.app.export.', 'icconv_mm_runtime.results'],
         [SHOWS],
         'from numpy import asarray as a\nkept = a(found["scores"]) >= score_thr',
     ),
@@ -93,8 +93,8 @@ OWNERS = [
         [
             'icconv_mm_runtime.finite',
             'icconv_mm_runtime.outputs',
-            'icconv_mm.evaluation',
-            'icconv_mm.hooks.logs',
+            'icconv_mm.app.evaluation.evaluate',
+            'icconv_mm.app.training.hooks.logs',
             'icconv_mm.patterns.',
             'icconv_mm.tasks.',
             'icconv_mm.annotations.',
@@ -106,7 +106,7 @@ OWNERS = [
     Owner(
         'decodes images and opens videos',
         # the second one hands out what Pillow knows of a file: its size, orientation, palette and stored values
-        ['icconv_mm_runtime.decoding', 'icconv_mm.annotations.images_on_disk'],
+        ['icconv_mm_runtime.decoding', 'icconv_mm.app.annotations.images_on_disk'],
         [
             'cv2.imdecode',
             'cv2.imread',
@@ -145,13 +145,13 @@ OWNERS = [
     Owner(
         'writes a file under its name',
         # the others: lines that are appended, a lock's file, and a compiler's script before anything is installed
-        ['icconv_mm_runtime.files', 'icconv_mm_runtime.records', 'icconv_mm.files', 'icconv_mm.install_openmmlab'],
+        ['icconv_mm_runtime.files', 'icconv_mm_runtime.records', 'icconv_mm.files', 'icconv_mm.app.install_openmmlab'],
         ['tempfile.mkstemp', '.write_bytes', '.write_text', 'os.fdopen', 'open(w)', '.imwrite'],
         'with open("a.json", mode="w") as file:\n    file.write("")',
     ),
     Owner(
         'finds the checkpoint and the config of a training in its folder',
-        ['icconv_mm.run_folder', 'icconv_mm.runner.own_data'],  # the second one lists the package's own backbones
+        ['icconv_mm.run_folder', 'icconv_mm.app.training.own_data'],  # the second one lists the package's own backbones
         [
             'text(last_checkpoint)',
             'text(*.py)',
@@ -173,7 +173,7 @@ OWNERS = [
             'icconv_mm.layers.fast_eval',
             'icconv_mm.ops.tensors',
             'icconv_mm.deployment.deploy',
-            'icconv_mm.export.',
+            'icconv_mm.app.export.',
         ],
         ['torch.channels_last', 'torch.nn.modules.module.register_module_module_registration_hook'],
         'from torch import channels_last as fast\nx = x.contiguous(memory_format=fast)',
@@ -186,20 +186,20 @@ OWNERS = [
     ),
     Owner(
         'checks names and paths that a reader of annotations returns',
-        ['icconv_mm.annotations.schema'],
+        ['icconv_mm.app.annotations.schema'],
         ['icconv_mm.errors.is_unprintable'],
         'from icconv_mm.errors import is_unprintable as bad\nbad(image.path)',
     ),
     Owner(
         'finds the folder of the names in a file of annotations',
-        ['icconv_mm.annotations.images_on_disk'],
-        ['icconv_mm.annotations.roots.files_of_names'],
-        'from icconv_mm.annotations import roots as r\nr.files_of_names(names, near, listed)',
+        ['icconv_mm.app.annotations.images_on_disk'],
+        ['icconv_mm.app.annotations.roots.files_of_names'],
+        'from icconv_mm.app.annotations import roots as r\nr.files_of_names(names, near, listed)',
     ),
     Owner(
         'reads what metrics have compared',
         [
-            'icconv_mm.evaluation',
+            'icconv_mm.app.evaluation.evaluate',
             *(f'icconv_mm.tasks.{task}.evaluation' for task in ('classification', 'detection', 'pose', 'semantic')),
         ],
         [

@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 from functools import partial
 
-from icconv_mm.runner import command_line
+from icconv_mm.app.commands import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -16,11 +16,11 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
+from icconv_mm.app.commands import command_line, tables
 from icconv_mm.checkpoints import SOURCES, Conversion, UnmatchedKeysError, convert_file, load_rules
 from icconv_mm.checkpoints.alignment import AlignedLayer, patterns_in
 from icconv_mm.checkpoints.convert import OWN, group_keys, mask_numbers
 from icconv_mm.errors import InputError
-from icconv_mm.runner import command_line, tables
 
 IMAGES = 32  # on which changes are measured
 
@@ -99,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _options_of(config: str, source: str) -> dict[str, Any]:
     """The model of a config and, of IC-Conv and own files, the pattern: what the converted file must fit."""
-    from icconv_mm.runner.build import build_model
-    from icconv_mm.runner.config import load_run
+    from icconv_mm.app.runs.build import build_model
+    from icconv_mm.app.runs.config import load_run
 
     run = load_run(config)
     model = build_model(run)

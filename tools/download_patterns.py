@@ -12,9 +12,9 @@ Examples:
 from collections.abc import Sequence
 from functools import partial
 
+from icconv_mm.app.commands import command_line
 from icconv_mm.patterns import PUBLISHED, cache_folder
 from icconv_mm.patterns.download import PUBLISHED_AT, download_patterns
-from icconv_mm.runner import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.commands import export, run_tool
+from icconv_mm.app.commands import export, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> None:

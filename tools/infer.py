@@ -7,7 +7,7 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.commands import predict, run_tool
+from icconv_mm.app.commands import predict, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from icconv_mm.runner import command_line
+from icconv_mm.app.commands import command_line
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -8,7 +8,7 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.commands import data, run_tool
+from icconv_mm.app.commands import data, run_tool
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,7 +9,7 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.commands import run_tool, search
+from icconv_mm.app.commands import run_tool, search
 
 
 def main(argv: Sequence[str] | None = None) -> None:

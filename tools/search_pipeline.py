@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm.apis import load_config
+from icconv_mm.app.commands import command_line
+from icconv_mm.app.commands.tables import console
 from icconv_mm.patterns.search import CRITERIA
-from icconv_mm.runner import command_line
-from icconv_mm.runner.tables import console
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs/semantic_segmentation/fpn_ic-r18-supernet_miniature.py'
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from icconv_mm.app.commands import command_line
 from icconv_mm.errors import InputError, naming
 from icconv_mm.patterns import DilationPattern, load_pattern
 from icconv_mm.patterns.load import is_analytic
-from icconv_mm.runner import command_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,10 +81,10 @@ def fitting_network(pattern: str) -> str | None:
 
 def measure_fields(args: argparse.Namespace, network: str, console: Console) -> dict:
     """The effective receptive fields of the dense network and of this one, with the same weights."""
+    from icconv_mm.app.commands.tables import plain
     from icconv_mm.checkpoints import reading
     from icconv_mm.checkpoints.matching import check_fits, state_dict_of
     from icconv_mm.patterns.receptive_field import effective_receptive_field, randomize
-    from icconv_mm.runner.tables import plain
 
     dense, inception = build(network, 'dense'), build(network, args.pattern)
     if args.checkpoint:
@@ -155,7 +155,7 @@ def pattern_table(patterns: Sequence[DilationPattern], title: str, names: Sequen
 
     ``names`` are those of the layers; without them they are numbered.
     """
-    from icconv_mm.runner.tables import table
+    from icconv_mm.app.commands.tables import table
 
     rows = [('layer', 'channels', 'runs', 'mean d_h', 'mean d_w', 'max', 'undilated')]
     for name, pattern in zip(names or map(str, range(len(patterns))), patterns):
@@ -221,7 +221,7 @@ def _draw_fields(figure, axes, fields: Mapping[str, 'ReceptiveField']) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     with command_line.reporting(args.debug):
-        from icconv_mm.runner.tables import console
+        from icconv_mm.app.commands.tables import console
 
         show(args, console())
 

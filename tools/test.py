@@ -7,7 +7,7 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.commands import run_tool, test
+from icconv_mm.app.commands import run_tool, test
 
 
 def main(argv: Sequence[str] | None = None) -> None:

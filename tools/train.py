@@ -12,7 +12,7 @@ Examples:
 
 from collections.abc import Sequence
 
-from icconv_mm.commands import run_tool, train
+from icconv_mm.app.commands import run_tool, train
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,9 +6,8 @@ from typing import Any
 from mmengine.registry import Registry
 
 from icconv_mm import versions
-from icconv_mm.errors import InputError, MissingLibraryError, naming
+from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.registry import LIBRARIES, SCOPE, import_task
-from icconv_mm.tasks.adapter import TaskAdapter
 
 NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types name their libraries
 
@@ -20,39 +19,6 @@ def scope_of(cfg: Mapping[str, Any]) -> str | None:
         kind = (cfg.get('model') or {}).get('type')
         return kind.split('.')[0] if isinstance(kind, str) and '.' in kind else scope
     return scope
-
-
-def require_library(scope: str | None, name: str = 'the config') -> None:
-    """Raises MissingLibraryError if the library of a config, given by :func:`scope_of`, is not installed."""
-    if scope in NO_LIBRARY:
-        return
-    known = versions.SUPPORTED.get(scope)
-    if not versions.is_installed(scope):
-        hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
-        raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
-    if known:
-        with naming(name):
-            versions.check_versions((scope,))
-
-
-def adapter_of(library: str) -> TaskAdapter:
-    """Imports a library, given by its import name, and returns its adapter.
-
-    Raises:
-        KeyError: The library is not in :data:`icconv_mm.registry.LIBRARIES`.
-    """
-    with versions.explaining_imports(library):
-        if library == 'mmdet':
-            from icconv_mm.tasks.detection.adapter import Adapter
-        elif library == 'mmseg':
-            from icconv_mm.tasks.semantic.adapter import Adapter
-        elif library == 'mmpose':
-            from icconv_mm.tasks.pose.adapter import Adapter
-        elif library == 'mmpretrain':
-            from icconv_mm.tasks.classification import Adapter
-        else:
-            raise KeyError(library)
-    return Adapter()
 
 
 def library_of(cls: type) -> str | None:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
-from icconv_mm.annotations.checks import DatasetError, check_coco_file, check_measures
-from icconv_mm.annotations.loading import ImageFileError, LoadImageFromFile
+from icconv_mm.app.runs.config import check_options
+from icconv_mm.datasets.checks import DatasetError, check_coco_file, check_measures
+from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile
 from icconv_mm.errors import InputError
 from icconv_mm.layers import ICConv2d
 from icconv_mm.ops import use_backend
 from icconv_mm.patterns import load_pattern, write_patterns
-from icconv_mm.runner.config import check_options
 
 NUMBERS = st.one_of(st.integers(-3, 20), st.sampled_from([2**31, 2**62, 2**63 - 2, 2**63, 10**30, -1, 0]), st.floats())
 VALUES = st.recursive(

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools.coco import COCO
 
-from icconv_mm.annotations.convert import convert_dataset
-from icconv_mm.annotations.find import read_datasets
+from icconv_mm.app.annotations.convert import convert_dataset
+from icconv_mm.app.annotations.find import read_datasets
 from icconv_mm.errors import UserError
 
 # of names, encodings and forms that an independent reader does not know

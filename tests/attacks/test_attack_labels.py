@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from icconv_mm.annotations.loading import ImageFileError, LoadImageFromFile
-from icconv_mm.annotations.seg_maps import learned
-from icconv_mm.annotations.segmentations import segmentation_defect
+from icconv_mm.datasets.loading import ImageFileError, LoadImageFromFile
+from icconv_mm.datasets.seg_maps import learned
+from icconv_mm.datasets.segmentations import segmentation_defect
 
 mask = pytest.importorskip('pycocotools.mask')
 SIDES = st.integers(1, 20)

@@ -32,7 +32,7 @@ def packed(cfg, folder, size=(150, 100)):
 
 @pytest.mark.parametrize('path', MULTI_SCALE, ids=lambda path: path.stem)
 def test_multi_scale_config_is_its_recipe_with_tta(path):
-    from icconv_mm.tasks.pose.adapter import Adapter
+    from icconv_mm.app.adapters.pose import Adapter
 
     multi_scale, recipe = read_config(path), read_config(path.with_name(path.name.replace('_ms-test', '')))
     for cfg in (multi_scale, recipe):

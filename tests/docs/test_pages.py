@@ -9,7 +9,7 @@ import pytest
 import torch
 from pages import REPO, pages
 
-from icconv_mm.commands import COMMANDS
+from icconv_mm.app.commands import COMMANDS
 
 EVERY_PAGE = pytest.mark.parametrize('page', [str(page.relative_to(REPO)) for page in pages()])
 
@@ -75,7 +75,7 @@ def exists(names: list[str]) -> bool:
 @EVERY_PAGE
 def test_options_of_the_tools_exist(page):
     text = commands_of_today(page).replace('\\\n', ' ')
-    shared = ''.join(path.read_text() for path in (REPO / 'icconv_mm/runner').rglob('*.py'))
+    shared = ''.join(path.read_text() for path in (REPO / 'icconv_mm/app').rglob('*.py'))
     missing = []
     tools = rf'(python tools/(?:dev/)?\w+\.py|icconv (?:{"|".join(COMMANDS)}))((?:[^\n`#;]|`\n)*)'
     for tool, options in re.findall(tools, text):

@@ -9,7 +9,7 @@ import labelled
 import pytest
 from pages import REPO
 
-from icconv_mm.commands import main
+from icconv_mm.app.commands import main
 
 pytestmark = pytest.mark.slow
 

@@ -24,15 +24,15 @@ if not EXPORTS:
 
 import icconv_mm
 from icconv_mm import apis
+from icconv_mm.app.export import export as exporting
+from icconv_mm.app.export.check import check_file, is_tie
+from icconv_mm.app.export.comparison import LIMITS, compared, is_close
+from icconv_mm.app.export.description import describe
+from icconv_mm.app.export.export import compare_metrics
+from icconv_mm.app.export.networks import Exported
+from icconv_mm.app.runs.build import build_model, inference_transforms
+from icconv_mm.app.runs.prepare import prepare
 from icconv_mm.errors import InputError, MissingLibraryError
-from icconv_mm.export.check import check_file, is_tie
-from icconv_mm.export.comparison import LIMITS, compared, is_close
-from icconv_mm.export.description import describe
-from icconv_mm.export.networks import Exported
-from icconv_mm.runner import export as exporting
-from icconv_mm.runner.build import build_model, inference_transforms
-from icconv_mm.runner.export import compare_metrics
-from icconv_mm.runner.prepare import prepare
 from icconv_mm_runtime import Session
 from icconv_mm_runtime.metadata import KEY, check_metadata
 
@@ -289,7 +289,7 @@ def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
 
 def test_a_file_that_differs_is_not_written(workspace, weights, tmp_path, monkeypatch):
     """A segmentor whose file is given other weights than the model."""
-    from icconv_mm.export import run as module
+    from icconv_mm.app.export import run as module
 
     captured = module.capture
 

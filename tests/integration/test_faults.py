@@ -8,7 +8,7 @@ import pytest
 from saving import run
 from workspaces import SEMANTIC, short
 
-from icconv_mm.hooks.saving import AtomicCheckpointHook
+from icconv_mm.engine.saving import AtomicCheckpointHook
 
 pytestmark = pytest.mark.slow
 TIMEOUT = 15

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from workspaces import DETECTION, SEMANTIC, short
 
 from icconv_mm.apis import config_for
-from icconv_mm.install_openmmlab import installed_here
+from icconv_mm.app.install_openmmlab import installed_here
 
 pytestmark = pytest.mark.slow
 

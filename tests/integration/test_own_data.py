@@ -187,7 +187,7 @@ def test_videos_and_tiles(workspace, detector, tmp_path):
 
     import cv2
 
-    from icconv_mm.runner.images import Video, VideoWriter, read_image
+    from icconv_mm.app.runs.images import Video, VideoWriter, read_image
 
     config = workspace.config('detection/faster-rcnn_ic-r18_fpn_miniature.py')
     images = sorted((workspace.root / 'data/miniature/val').glob('*.jpg'))

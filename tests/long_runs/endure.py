@@ -21,7 +21,7 @@ sys.path[:0] = [str(REPO), str(REPO / 'tests/support')]
 
 from saving import run  # noqa: E402
 
-from icconv_mm.hooks.saving import AtomicCheckpointHook  # noqa: E402
+from icconv_mm.engine.saving import AtomicCheckpointHook  # noqa: E402
 from icconv_mm.layers import ICConv2d  # noqa: E402
 
 

@@ -4,14 +4,15 @@ import numpy as np
 import torch
 from mmengine.evaluator import Evaluator
 
-from icconv_mm.evaluation import evaluation_of
+from icconv_mm.app.evaluation.evaluate import evaluation_of
+from icconv_mm.app.evaluation.observers import observer_of
 
 BALLS = {'classes': ['ball', 'box'], 'palette': None}
 
 
 def measured(adapter, metric, meta, samples, given=None):
     """Runs a metric on samples; returns what it returned, and the report's evaluation."""
-    name, observed = adapter.observed(metric)
+    name, observed = observer_of(adapter, metric)
     evaluator = Evaluator([metric])
     evaluator.dataset_meta = meta
     if observed is not None:
@@ -58,7 +59,7 @@ def boxes_of(samples, given=None, meta=BALLS, **options):
     """Returns what mmdet's ``CocoMetric`` returns for samples, and the report's evaluation."""
     from mmdet.evaluation import CocoMetric
 
-    from icconv_mm.tasks.detection.adapter import Adapter
+    from icconv_mm.app.adapters.detection import Adapter
 
     return measured(Adapter(), CocoMetric(**options), meta, samples, given)
 

@@ -9,8 +9,8 @@ from mmengine.hooks import ParamSchedulerHook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
+from icconv_mm.app.runs.schedules import ScheduleHook, checked_schedulers
 from icconv_mm.checkpoints import reading
-from icconv_mm.hooks.schedules import ScheduleHook, checked_schedulers
 
 RATE = 0.5
 

@@ -8,7 +8,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import DATASETS, METRICS, MODELS
 from saving import Model, Numbers, Score
 
-from icconv_mm.annotations.loading import ImageFileError
+from icconv_mm.datasets.loading import ImageFileError
 
 NUMBERS = itertools.count()
 ERRORS = {kind.__name__: kind for kind in (ImageFileError, RuntimeError, KeyError)}

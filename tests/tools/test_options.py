@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from icconv_mm.app.commands.command_line import reporting
 from icconv_mm.errors import ArgumentError, InputError, naming
-from icconv_mm.runner.command_line import reporting
 
 TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from icconv_mm.annotations.loading import ImageFileError
 from icconv_mm.apis import read_images
 from icconv_mm.backbones import ICResNet, ICResNeXt
+from icconv_mm.datasets.loading import ImageFileError
 from icconv_mm.patterns import read_patterns
 from icconv_mm.patterns.search import edo_search
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from icconv_mm.app.commands import command_line
 from icconv_mm.errors import InputError
-from icconv_mm.runner import command_line
 from icconv_workshop import benchmark
 from icconv_workshop.benchmark.report import print_figures, write_figures
 

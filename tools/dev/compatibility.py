@@ -14,10 +14,10 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor
 
 from icconv_mm import versions
+from icconv_mm.app.commands import command_line
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import message_of
 from icconv_mm.registry import LIBRARIES
-from icconv_mm.runner import command_line
 
 PAGE = Path(__file__).resolve().parents[2] / 'docs/compatibility.md'
 MARK = '<!-- made by tools/dev/compatibility.py from here on -->\n'

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.runner import command_line
+from icconv_mm.app.commands import command_line
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:

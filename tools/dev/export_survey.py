@@ -19,14 +19,14 @@ import torch
 from torch import nn
 
 from icconv_mm import apis
+from icconv_mm.app.commands import command_line
+from icconv_mm.app.export.writers import FORMATS
+from icconv_mm.app.runs.build import build_model, inference_transforms
+from icconv_mm.app.runs.config import TaskRun
+from icconv_mm.app.runs.prepare import prepare
 from icconv_mm.backbones import ResNet
 from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import UserError, message_of
-from icconv_mm.export.writers import FORMATS
-from icconv_mm.runner import command_line
-from icconv_mm.runner.build import build_model, inference_transforms
-from icconv_mm.runner.config import TaskRun
-from icconv_mm.runner.prepare import prepare
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SIZE = 480, 288  # of images, in place of what a recipe resizes to; SEPC needs 257 pixels a side

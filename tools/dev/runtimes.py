@@ -70,8 +70,8 @@ def _make_family(stem: Path, family: str, image: np.ndarray) -> None:
 
     from export_survey import CONFIGS, make_small, save_random
     from icconv_mm import apis
+    from icconv_mm.app.runs.build import inference_transforms
     from icconv_mm.config_tree import kind_of
-    from icconv_mm.runner.build import inference_transforms
     from icconv_mm_runtime import Session
 
     run = apis.load_run(CONFIGS / f'{FAMILIES[family]}.py')

@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from icconv_mm.runner.train import train
+from icconv_mm.app.training.train import train
 
 # variables of config files that only help to write them are not settings
 _SETTINGS = inspect.signature(Runner).parameters.keys() - {'work_dir'}

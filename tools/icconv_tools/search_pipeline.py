@@ -16,13 +16,13 @@ from mmengine.config import Config
 from rich.console import RenderableType
 from rich.rule import Rule
 
+from icconv_mm.app.commands.tables import markdown, plain, results_table, table
+from icconv_mm.app.runs.config import TaskRun, as_run, set_length
+from icconv_mm.app.training.search import search_checkpoint
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import write_json
 from icconv_mm.patterns import read_patterns, write_patterns
-from icconv_mm.runner.config import TaskRun, as_run, set_length
-from icconv_mm.runner.search import search_checkpoint
-from icconv_mm.runner.tables import markdown, plain, results_table, table
 from icconv_tools.recorded_runs import digest, find_result, train_once
 
 # What a network is evaluated by, by the library of its config.

@@ -3,7 +3,6 @@
 No module here imports a task library: the types in a config name the required ones.
 """
 
-from icconv_mm.tasks.multitask.adapter import MultiTaskVisualizer
 from icconv_mm.tasks.multitask.data import (
     MultiTaskConcatDataset,
     MultiTaskDataPreprocessor,
@@ -15,5 +14,5 @@ from icconv_mm.tasks.multitask.transforms import LoadTaskAnnotations, PackTaskIn
 
 __all__ = [
     'LoadTaskAnnotations', 'MultiTaskConcatDataset', 'MultiTaskDataPreprocessor', 'MultiTaskDataset', 'MultiTaskModel',
-    'MultiTaskSample', 'MultiTaskVisualizer', 'PackTaskInputs', 'SharedFeatures', 'TaskMetric', 'WarpPeople',
+    'MultiTaskSample', 'PackTaskInputs', 'SharedFeatures', 'TaskMetric', 'WarpPeople',
 ]  # fmt: skip

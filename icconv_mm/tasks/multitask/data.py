@@ -16,8 +16,8 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import Tensor
 from torch.nn.functional import pad
 
-from icconv_mm.annotations.reading import no_garbage_search
 from icconv_mm.config_tree import datasets_in
+from icconv_mm.datasets.reading import no_garbage_search
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, METRICS, MODELS
 from icconv_mm.tasks.libraries import library_of, registered_class

@@ -11,10 +11,10 @@ from mmpose.datasets.transforms.formatting import image_to_tensor
 from mmpose.models.data_preprocessors import PoseDataPreprocessor
 from torch import Tensor
 
-from icconv_mm.annotations.checks import check_once, location_of, pose_defect, warn_of_lost_people
-from icconv_mm.annotations.dataset import keypoint_metainfo, read_keypoints
-from icconv_mm.annotations.reading import no_garbage_search
-from icconv_mm.annotations.segmentations import segmentation_defect
+from icconv_mm.datasets.checks import check_once, location_of, pose_defect, warn_of_lost_people
+from icconv_mm.datasets.keypoints import keypoint_metainfo, read_keypoints
+from icconv_mm.datasets.reading import no_garbage_search
+from icconv_mm.datasets.segmentations import segmentation_defect
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, MODELS, TRANSFORMS
 from icconv_mm.tasks.pose.multiscale import check_scales, check_source, image_pyramid

@@ -15,9 +15,9 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.visualization import SegLocalVisualizer
 from torch import Tensor, nn
 
-from icconv_mm.annotations.images_on_disk import opened
-from icconv_mm.annotations.loading import ImageFileError, unrotated_labels_hint
-from icconv_mm.annotations.seg_maps import IGNORED, labels_defect, labels_in, read_seg_map, seg_map_defect
+from icconv_mm.datasets.image_files import opened
+from icconv_mm.datasets.loading import ImageFileError, unrotated_labels_hint
+from icconv_mm.datasets.seg_maps import IGNORED, labels_defect, labels_in, read_seg_map, seg_map_defect
 from icconv_mm.errors import InputError, naming
 from icconv_mm.registry import DATASETS, MODELS, TRANSFORMS, VISUALIZERS
 

@@ -261,7 +261,7 @@ def test_masks_for_some_boxes_only(joint_cfg):
     ids=lambda each: each['type'] if isinstance(each, dict) else str(each),
 )
 def test_transforms_that_leave_labels_behind(joint_cfg, joint_model, transform, behind):
-    from icconv_mm.tasks.multitask.checks import check_model
+    from icconv_mm.app.adapters.multitask_checks import check_model
 
     def check(names):
         settings = copy.deepcopy(joint_cfg.train_dataloader.dataset)
@@ -296,7 +296,7 @@ def test_padding_of_a_test_pipeline_is_no_part_of_the_image(joint_cfg):
 
 
 def test_keypoint_file_of_another_version(joint_cfg, miniature, tmp_path):
-    from icconv_mm.tasks.multitask.checks import check_people_are_instances
+    from icconv_mm.app.adapters.multitask_checks import check_people_are_instances
 
     path = miniature / 'annotations/person_keypoints_train.json'
     content = json.loads(path.read_text())

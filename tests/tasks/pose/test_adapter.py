@@ -6,13 +6,13 @@ import pytest
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from icconv_mm.tasks.adapter import NotSupportedError
+from icconv_mm.app.adapters.base import NotSupportedError
 from icconv_mm_runtime.drawing import draw
 
 
 @pytest.fixture
 def adapter(mmpose):
-    from icconv_mm.tasks.pose.adapter import Adapter
+    from icconv_mm.app.adapters.pose import Adapter
 
     return Adapter()
 
@@ -87,7 +87,7 @@ def test_tta_is_the_published_multi_scale_test(adapter, repo):
 
 def test_images_without_people_before_those_with(mmpose):
     """mmpose's datasets of a test have nothing but the path for them."""
-    from icconv_mm.tasks.pose.adapter import _has_keypoints
+    from icconv_mm.app.adapters.pose import _has_keypoints
 
     class Images(list):
         get_data_info = list.__getitem__

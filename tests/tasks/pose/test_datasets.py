@@ -68,10 +68,10 @@ def test_what_would_drop_people_or_end_in_pycocotools_is_named(write):
 
 @pytest.mark.parametrize('kind', ['BottomupCocoDataset', 'mmpose.CocoDataset'])
 def test_people_of_no_image_are_counted(write, kind, monkeypatch):
-    from icconv_mm.tasks.libraries import adapter_of
+    from icconv_mm.app.adapters.libraries import adapter_of
 
     adapter, said = adapter_of('mmpose'), []
-    monkeypatch.setattr('icconv_mm.annotations.checks.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('icconv_mm.datasets.checks.print_log', lambda text, **_: said.append(text))
     adapter.check(None, write([{}, {}], kind=kind), 'd', training=True)
     assert not said
     dataset = write([{}, {'image_id': 7}], kind=kind)
@@ -80,7 +80,7 @@ def test_people_of_no_image_are_counted(write, kind, monkeypatch):
 
 
 def test_mmposes_own_dataset_is_looked_at(write):
-    from icconv_mm.tasks.libraries import adapter_of
+    from icconv_mm.app.adapters.libraries import adapter_of
 
     def check(person):
         adapter_of('mmpose').check(None, write([{}, person], kind='mmpose.CocoDataset'), 'd', training=True)
@@ -105,7 +105,7 @@ def test_mmposes_own_dataset_is_looked_at(write):
 def test_what_the_metric_needs(write, tmp_path, settings, missing, message):
     from mmengine.registry import METRICS
 
-    from icconv_mm.tasks.libraries import adapter_of
+    from icconv_mm.app.adapters.libraries import adapter_of
 
     write([{}, {missing: ...}], kind='mmpose.CocoDataset', test_mode=True)
     metric = METRICS.build(dict(type='mmpose.CocoMetric', ann_file=str(tmp_path / 'people.json'), **settings))

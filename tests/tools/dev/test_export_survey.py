@@ -10,9 +10,9 @@ if not EXPORTS:
 
 from export_survey import make_small, short_backbones
 from icconv_mm import apis
+from icconv_mm.app.runs.build import build_model
+from icconv_mm.app.runs.prepare import prepare
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
-from icconv_mm.runner.build import build_model
-from icconv_mm.runner.prepare import prepare
 
 
 @pytest.mark.parametrize('name', ['fpn_ic-r18_miniature', 'fpn_ic-r18-supernet_miniature'])

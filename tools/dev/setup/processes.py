@@ -20,7 +20,7 @@ FREE_GB = {'venv': 10, 'cache': 2}
 
 def _installer() -> ModuleType:
     """The package's installer, without the package around it, which refuses to be imported before torch is there."""
-    spec = importlib.util.spec_from_file_location('install_openmmlab', ROOT / 'icconv_mm/install_openmmlab.py')
+    spec = importlib.util.spec_from_file_location('install_openmmlab', ROOT / 'icconv_mm/app/install_openmmlab.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from icconv_mm.app.runs.config import move_data, set_length
 from icconv_mm.backbones import ResNet
 from icconv_mm.errors import InputError
-from icconv_mm.runner.config import move_data, set_length
 from icconv_tools import HOME
 from icconv_tools.demo.tasks import DemoTask
 

@@ -13,12 +13,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from icconv_mm.app.commands import tables
+from icconv_mm.app.commands.command_line import require_device
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import alone_in
 from icconv_mm.run_folder import last_checkpoint
-from icconv_mm.runner import tables
-from icconv_mm.runner.command_line import require_device
 from icconv_mm.versions import command_of
 from icconv_mm_runtime import RuntimeInputError, web
 from icconv_tools import HOME

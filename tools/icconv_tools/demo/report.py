@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from icconv_mm.app.commands.tables import as_markdown, markdown, table
 from icconv_mm.files import write_json
-from icconv_mm.runner.tables import as_markdown, markdown, table
 from icconv_tools.demo.tasks import MULTITASK, SEPARATE
 
 TITLE = 'icconv_mm on the miniature dataset'

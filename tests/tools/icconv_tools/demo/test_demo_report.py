@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from icconv_mm.runner.tables import markdown, table
+from icconv_mm.app.commands.tables import markdown, table
 from icconv_tools.demo.html_report import WEB, _table, write_page
 from icconv_tools.demo.report import Result, rows_of_both
 

@@ -63,7 +63,7 @@ def print_figures(figures: Sequence[Figure], device: str) -> None:
     """A table on the terminal: medians (and minima) in milliseconds or megabytes, and the ratio of the medians."""
     from rich.console import Console  # a machine with a GPU may lack it
 
-    from icconv_mm.runner.tables import table
+    from icconv_mm.app.commands.tables import table
 
     rows = [('suite', 'figure', 'median (min)', 'baseline (min)', 'ratio', 'limit', 'notes')]
     for figure in figures:

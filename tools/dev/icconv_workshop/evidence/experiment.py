@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from icconv_mm.app.commands.command_line import require_device
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import alone_in
-from icconv_mm.runner.command_line import require_device
 from icconv_tools.processes import Children, Ended
 from icconv_workshop.evidence.arms import ARMS, RATE_KEY, Arm
 from icconv_workshop.evidence.comparisons import COMPARISONS, groups_of

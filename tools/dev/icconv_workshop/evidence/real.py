@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from icconv_mm.annotations.find import read_datasets
 from icconv_mm.apis import config_for
+from icconv_mm.app.annotations.find import read_datasets
 from icconv_mm.errors import InputError
 from icconv_mm.files import atomic_write, write_json
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 from rich.console import Console
 
+from icconv_mm.app.commands.tables import markdown, table
 from icconv_mm.files import write_json
-from icconv_mm.runner.tables import markdown, table
 from icconv_workshop.evidence.arms import ARMS
 from icconv_workshop.evidence.comparisons import Comparison, Row
 from icconv_workshop.evidence.differences import Difference, paired

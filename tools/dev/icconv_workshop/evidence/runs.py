@@ -10,10 +10,10 @@ from pathlib import Path
 from mmengine.config import Config
 
 from icconv_mm.apis import load_config
+from icconv_mm.app.runs.config import move_data, set_length
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
-from icconv_mm.runner.config import move_data, set_length
 from icconv_tools.recorded_runs import digest, find_result
 from icconv_workshop.evidence.arms import ARMS, DATA, PATTERN_KEY, RATE_KEY, Arm
 from icconv_workshop.evidence.real import REAL, config_file, labels_digest

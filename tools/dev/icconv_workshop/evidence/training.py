@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from icconv_mm.apis import test
+from icconv_mm.app.training.hooks.checkpoint_checks import unwrapped
+from icconv_mm.app.training.search import search_checkpoint
 from icconv_mm.files import write_json
-from icconv_mm.hooks.checkpoint_checks import unwrapped
 from icconv_mm.patterns import write_patterns
-from icconv_mm.runner.search import search_checkpoint
 from icconv_tools.miniature import ensure_miniature
 from icconv_tools.recorded_runs import train_once
 from icconv_workshop.evidence.arms import ARMS, D_MAX

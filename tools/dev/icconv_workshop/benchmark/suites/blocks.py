@@ -11,11 +11,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.app.export import writers
+from icconv_mm.app.export.onnx_files import count_convolutions
+from icconv_mm.app.export.quantization import by_nncf, by_onnxruntime, predictors
 from icconv_mm.backbones import ICResNet
 from icconv_mm.deployment import deploy
-from icconv_mm.export import writers
-from icconv_mm.export.onnx_files import count_convolutions
-from icconv_mm.export.quantization import by_nncf, by_onnxruntime, predictors
 from icconv_mm.patterns.receptive_field import randomize
 from icconv_workshop.benchmark.harness import check_equal, of_norm
 from icconv_workshop.benchmark.patterns import find_pattern

@@ -12,10 +12,10 @@ import openvino
 import torch
 from torch import Tensor, nn
 
+from icconv_mm.app.export.onnx_files import count_convolutions, to_onnx
+from icconv_mm.app.export.writers import compile_pt2, standard_module
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.deployment import deploy
-from icconv_mm.export.onnx_files import count_convolutions, to_onnx
-from icconv_mm.export.writers import compile_pt2, standard_module
 from icconv_mm.patterns.receptive_field import randomize
 from icconv_workshop.benchmark.harness import check_equal, of_maximum
 from icconv_workshop.benchmark.patterns import find_pattern

@@ -1,0 +1,1 @@
+"""The application: what the command ``icconv`` does. Nothing outside imports it, but the faces."""

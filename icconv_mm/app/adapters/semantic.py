@@ -1,0 +1,145 @@
+"""The adapter of mmseg."""
+
+import time
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.structures import PixelData
+
+from icconv_mm.app.adapters.base import TaskAdapter
+from icconv_mm.app.adapters.ignored import OTHER_HEADS, ignore_index, ignoring_hooks
+from icconv_mm.config_tree import join_root, kind_of
+from icconv_mm.datasets import seg_maps
+from icconv_mm.datasets.checks import DatasetError
+from icconv_mm.registry import scoped
+from icconv_mm.tasks.semantic.data import LoadSegMap
+from icconv_mm_runtime.drawing import Drawing, drawing_of
+from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.tiling import joined_maps
+
+_MAPS, _SECONDS = 32, 1.0  # segmentation maps and time for checks before training, per dataset
+
+
+class Adapter(TaskAdapter):
+    """Adapter for semantic segmentors of mmseg."""
+
+    library = 'mmseg'
+    kind = 'semantic'
+    other_heads = OTHER_HEADS
+
+    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
+        cfg.default_hooks.visualization = dict(
+            type='SegVisualizationHook', draw=True, interval=1, show=show, wait_time=wait_time
+        )
+        if out_dir:
+            cfg.visualizer.save_dir = out_dir
+
+    # --- datasets ---
+
+    def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
+        """Checks some segmentation maps, spread over the dataset; every map is checked again when it is read."""
+        if (loader := _label_loader(loaders)) is None:
+            return
+        until = time.monotonic() + _SECONDS
+        for info in _infos(dataset, max(1, len(dataset) // _MAPS)):
+            if time.monotonic() > until:
+                return
+            path = info['seg_map_path']
+            if not Path(path).is_file():
+                suffix = f'seg_map_suffix {dataset.seg_map_suffix!r}' if hasattr(dataset, 'seg_map_suffix') else 'it'
+                there = seg_maps.suffixes_in(Path(path).parent) if Path(path).parent.is_dir() else 'no such folder'
+                raise DatasetError(
+                    f'{where}: no segmentation map {path} of {info["img_path"]}: see {suffix}; the folder has {there}'
+                )
+            labels = seg_maps.read_seg_map(path)
+            defect = seg_maps.seg_map_defect(labels, 1 << 32)  # checks the format only: training sees other labels
+            if defect is None and loader.num_classes:
+                reduced = info.get('reduce_zero_label', False)
+                found = seg_maps.learned(seg_maps.labels_in(labels), reduced, info.get('label_map'))
+                defect = seg_maps.labels_defect(sorted(found), loader.num_classes, loader.ignored, reduced)
+            if defect:
+                raise DatasetError(f'{where}: {path}: {defect}')
+
+    def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
+        """Raises DatasetError if fewer than two classes occur; all maps are read if a sample of them has fewer."""
+        found: set[int] = set()
+        loader = None
+        for step in (_MAPS, None):
+            for dataset, loaders in datasets:
+                if (loader := _label_loader(loaders) or loader) is None or not loader.num_classes:
+                    return
+                for info in _infos(dataset, max(1, len(dataset) // step) if step else 1):
+                    labels = seg_maps.labels_in(seg_maps.read_seg_map(info['seg_map_path']))
+                    found |= seg_maps.learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
+                    if seg_maps.nothing_to_learn(found, loader.num_classes, loader.ignored) is None:
+                        return
+        if found and (problem := seg_maps.nothing_to_learn(found, loader.num_classes, loader.ignored)):
+            raise DatasetError(problem)
+
+    def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
+        """Raises DatasetError if the image folder has only files with another suffix."""
+        kind = self.dataset_class(dataset_cfg['type'])
+        suffix = dataset_cfg.get('img_suffix', '.jpg')
+        prefix = (dataset_cfg.get('data_prefix') or {}).get('img_path', '')
+        folder = Path(join_root(dataset_cfg.get('data_root') or '', prefix))
+        if empty and kind is not None and folder.is_dir() and not any(folder.rglob(f'*{suffix}')):
+            there = seg_maps.suffixes_in(folder)
+            raise DatasetError(
+                f'{where}: no file in {folder} ends in {suffix!r}, its img_suffix; the folder has {there}'
+            )
+
+    def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
+        is_ours = kind_of(node) == LoadSegMap.__name__  # in a config written by a run
+        if not is_ours and (kind_of(node) != 'LoadAnnotations' or str(node['type']).startswith('mmdet.')):
+            return
+        node['type'] = scoped(LoadSegMap)
+        node['num_classes'] = len(self.classes(dataset_cfg)) or None
+        node['ignored'] = sorted({ignore_index(model_cfg), seg_maps.IGNORED})
+
+    def hooks(
+        self, model_cfg: Mapping[str, Any], metrics: Sequence[MutableMapping[str, Any]], task: str = ''
+    ) -> list[Hook]:
+        return ignoring_hooks(task, model_cfg, metrics)
+
+    # --- inference ---
+
+    def predictions(self, sample: Any) -> Predictions:
+        return {'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()}
+
+    def uncertainty(self, sample: Any) -> float:
+        """Returns the mean over all pixels of 1 minus the margin between the two best classes."""
+        logits = sample.seg_logits.data.float()
+        if len(logits) == 1:  # of a sigmoid, which mmseg has applied
+            return float(1 - (2 * logits - 1).abs().mean())
+        best = logits.softmax(0).topk(2, dim=0).values
+        return float(1 - (best[0] - best[1]).mean())
+
+    def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
+        labels = {'seg_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
+        return drawing_of(self.described(dataset_meta), labels)
+
+    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int], tile: int) -> Any:
+        """Joins the labels of all tiles in one map; where two overlap, each fills the half farther from its edge."""
+        whole = parts[0][0].clone()
+        maps = [{'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()} for sample, _ in parts]
+        labels = joined_maps(maps, [corner for _, corner in parts], size, tile)['seg_map']
+        whole.pred_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
+        whole.set_metainfo(dict(ori_shape=size))
+        return whole
+
+
+def _label_loader(loaders: Sequence[Any]) -> LoadSegMap | None:
+    return next((each for each in loaders if isinstance(each, LoadSegMap)), None)
+
+
+def _infos(dataset: Any, step: int) -> Iterator[dict]:
+    """Yields the info of every ``step``-th image, if its segmentation map is on this machine."""
+    for i in range(0, len(dataset), step):
+        info = dataset.get_data_info(i)
+        if info.get('seg_map_path') and '://' not in info['seg_map_path']:
+            yield info

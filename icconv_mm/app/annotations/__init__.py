@@ -1,0 +1,1 @@
+"""Annotations of images: reads any format, checks and converts what was read."""

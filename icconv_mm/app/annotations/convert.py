@@ -1,0 +1,414 @@
+"""Converts a dataset for training: COCO JSON files and index PNGs in the run's folder, and a list of warnings."""
+
+import hashlib
+import itertools
+import os
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icconv_mm.app.annotations.dataset import SPLITS, AnnotatedImage, Annotation, Converted, Dataset, assign_splits
+from icconv_mm.app.annotations.map_conversion import convert_seg_maps
+from icconv_mm.app.annotations.report import check_left_out
+from icconv_mm.app.annotations.segmentations import is_outside, measure
+from icconv_mm.arguments import require_known
+from icconv_mm.datasets import limits
+from icconv_mm.datasets.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
+from icconv_mm.datasets.image_files import loaded_shape, opened
+from icconv_mm.datasets.keypoints import KEYPOINTS_FILE, sigmas_of
+from icconv_mm.datasets.reading import DatasetError, head, read_bytes
+from icconv_mm.errors import check_names, message_of
+from icconv_mm.files import atomic_write, write_json
+
+_DECODING = 4  # images decoded in parallel
+_PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
+
+
+def convert_dataset(
+    dataset: Dataset,
+    task: str,
+    folder: Path,
+    *,
+    classes: Sequence[str] | None = None,
+    ignore_index: Sequence[int] = (),
+    thorough: bool = False,
+    shared: bool = False,
+    root: Path | None = None,
+) -> Converted:
+    """Checks the annotations of a dataset for a task and writes them to a folder.
+
+    Args:
+        dataset: The dataset that a reader returned; its ``warnings`` grow.
+        task: One of :data:`icconv_mm.datasets.kinds.TASKS`.
+        folder: Receives ``TASK_SPLIT.json``, the names of classes or keypoints and, for segmentation maps that networks
+            cannot read as they are, ``maps``.
+        classes: The class names to train on, in their order; for segmentation maps without names, the name of each
+            value from 0.
+        ignore_index: Values of segmentation maps that are ignored.
+        thorough: Whether every segmentation map is read, and every image compared with the others.
+        shared: Whether several tasks share the splits: they are kept, and the caller runs :func:`fill_splits` next.
+        root: The folder that the paths of images in the files are relative to; by default the deepest one that contains
+            all of them.
+
+    Raises:
+        DatasetError: No annotation is left for training, or too many are skipped.
+        InputError: A class is not in the data, or the name of a class or a keypoint cannot be written to a file.
+    """
+    check_names(classes or (), 'classes: the class')
+    images = dataset.labelled(task)
+    made = Converted(task, root or root_of(images), notes=list(dataset.notes))
+    given = {image.path: image.split for image in images}
+    if not shared and (note := assign_splits(images)):
+        made.notes.append(note)
+    images = _readable(dataset, images, thorough, given)
+    _say_duplicates(dataset, made, images, thorough)
+    if task == 'semantic':
+        images = convert_seg_maps(
+            dataset, made, images, folder, classes, {*ignore_index, *dataset.ignore_index}, thorough
+        )
+    elif task == 'classification':
+        names = require_known(classes, dataset.labels(), 'classes: no class') if classes else dataset.labels()
+        labels = {image.path: image.label_among(names) for image in images}
+        images = [replace(image, labels=[labels[image.path]]) for image in images if labels[image.path]]
+        counts = Counter(labels.values())
+        made.classes = names if classes else [name for name in names if counts[name]]
+        made.counts = {name: counts[name] for name in made.classes} if images else {}
+    else:
+        images = _convert_annotations(dataset, made, images, classes)
+    values = {value: color for color, value in dataset.colors.items()}
+    made.colors = {name: values[value] for value, name in dataset.seg_map_classes.items() if value in values}
+    if not images or (not made.counts and task != 'semantic'):
+        raise nothing_left(dataset, f'no image is left with labels for {task!r}')
+    check_left_out(dataset)
+    made.sizes = np.array([image.size for image in images])
+    _write_names(made, folder)
+    for split in SPLITS:
+        own = [image for image in images if image.split == split]
+        if own:
+            made.splits[split], made.paths[split] = len(own), [image.path for image in own]
+            made.annotations[split] = sum(len(image.annotations or ()) for image in own)
+            path = folder / f'{task}_{split}.{"txt" if task == "classification" else "json"}'
+            made.files[split] = _write(made, own, path)
+    if not shared:
+        fill_splits([made])
+    return made
+
+
+def root_of(images: Iterable[AnnotatedImage]) -> Path:
+    """Returns the deepest folder that contains all images; the current one if there are none."""
+    folders = [image.path.parent for image in images]
+    return Path(os.path.commonpath(folders)) if folders else Path()
+
+
+def fill_splits(converted: Collection[Converted]) -> None:
+    """Substitutes another split for one that has no images in any task.
+
+    If some tasks have images in a split, the other tasks get no such split.
+    """
+    for missing, instead, note in (
+        ('val', 'test', 'no split for validation: the test split serves'),
+        ('val', 'train', 'what trains also validates: its figures say nothing of other images'),
+        ('test', 'val', ''),
+        ('train', 'val', 'no image for training is left'),
+    ):
+        if any(missing in made.files for made in converted):
+            continue
+        for made in converted:
+            if instead in made.files:
+                for each in (made.files, made.paths, made.annotations):
+                    each[missing] = each[instead]
+                if note and note not in made.notes:
+                    made.notes.append(note)
+
+
+def nothing_left(dataset: Dataset, what: str) -> DatasetError:
+    """Returns the error that a dataset has nothing to train on, with its first warning."""
+    first = (
+        f'; of {len(dataset.warnings)} problems the first: {": ".join(dataset.warnings[0])}' if dataset.warnings else ''
+    )
+    return DatasetError(f'{dataset.location}: {what}{first}')
+
+
+def _readable(
+    dataset: Dataset, images: Sequence[AnnotatedImage], thorough: bool, splits: Mapping[Path, str]
+) -> list[AnnotatedImage]:
+    """Returns the images whose header can be read; if ``thorough``, those that can be decoded in full.
+
+    Args:
+        dataset: Records a warning for each of the other images.
+        images: The images of a task.
+        thorough: Whether the images are decoded.
+        splits: The split of each image as the dataset gives it.
+    """
+    known = set(dataset.warnings)  # warnings of another task
+    whole = [image for image in images if min(image.size) > 0]  # reading the size of the others records their problem
+    if thorough:
+        with ThreadPoolExecutor(_DECODING) as pool:
+            for image, defect in zip(whole, pool.map(_defect_of, whole)):
+                image.problem = defect or image.problem
+    for image in images:
+        if image.problem and (str(image.path), f'{image.problem}: left out') not in known:
+            dataset.leave_out(image.path, image.problem, image.path, splits[image.path])
+    return [image for image in images if not image.problem]
+
+
+def _defect_of(image: AnnotatedImage) -> str:
+    """Returns why an image cannot be decoded in training; '' if it can."""
+    width, height = image.size
+    try:
+        content = read_bytes(image.path, limits.IMAGE_BYTES)
+        with opened(content) as image:
+            image.load()  # OpenCV loads some truncated files
+        shape = loaded_shape(content)
+    except Exception as error:  # whatever a decoder raises, the file is damaged
+        return f'cannot be read ({message_of(error)})'
+    loaded = ' x '.join(map(str, shape)) or 'nothing'
+    return '' if shape == (height, width, 3) else f'OpenCV loads it as {loaded}, expected {height} x {width} x 3'
+
+
+def _equal_images(images: Sequence[AnnotatedImage]) -> list[list[AnnotatedImage]]:
+    """Returns the groups of images of equal content; whole files are read only if sizes and beginnings are equal."""
+    groups = [list(images)]
+    for key in (
+        lambda image: image.path.stat().st_size,
+        lambda image: head(image.path),
+        lambda image: hashlib.sha256(image.path.read_bytes()).digest(),
+    ):
+        by_key: dict[Any, list[AnnotatedImage]] = defaultdict(list)
+        for number, group in enumerate(groups):
+            for image in group:
+                by_key[number, key(image)].append(image)
+        groups = [group for group in by_key.values() if len(group) > 1]
+    return groups
+
+
+def _say_duplicates(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage], thorough: bool) -> None:
+    """Adds a note if splits share images; if ``thorough``, records a warning for each group of equal images."""
+    groups = _equal_images(images)
+    shared = [same for same in groups if len({image.split for image in same}) > 1]
+    if shared:
+        names = ' and '.join(str(image.path) for image in shared[0][:2])
+        what = f'{len(shared)} images are in several splits under other names, the first: {names}'
+        made.notes.append(f'{what}: the evaluation is too good')
+    for same in groups if thorough else ():
+        splits = sorted({image.split for image in same})
+        others = ', '.join(str(image.path) for image in same[1:])
+        across = f'the splits {" and ".join(splits)} share it' if len(splits) > 1 else 'of the same split'
+        dataset.warn(same[0].path, f'has the content of {others}: {across}')
+
+
+# --- objects ---
+
+
+def _convert_annotations(
+    dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage], classes: Sequence[str] | None
+) -> list[AnnotatedImage]:
+    """Returns copies of the images with only the annotations of this task; other tasks train on other annotations."""
+    check_annotations(dataset, images)
+    known, what = list(dataset.classes), 'classes: no class'
+    if made.task == 'pose':
+        known, what = _posed(dataset, made, images), 'classes: no class with keypoints is called'
+    names = require_known(classes, known, what) if classes else known
+    if made.task == 'pose':
+        made.keypoints, made.skeleton = dataset.keypoints_of(*names)
+        made.flip_pairs = _flips(dataset, made)
+        fits = len(dataset.sigmas) == len(made.keypoints)
+        made.sigmas = dataset.sigmas if fits else sigmas_of(made.keypoints)
+    learned, wanted = [], set(names)
+    for image in images:
+        annotations = [annotation for annotation in image.annotations if annotation.name in wanted]
+        if made.task == 'instance':
+            annotations = [annotation for annotation in annotations if _has_mask(dataset, annotation)]
+        learned.append(replace(image, annotations=annotations))
+    made.classes = names if made.task != 'pose' or len(names) == 1 else ['object']
+    _count_annotations(made, learned)
+    _say_crowds(dataset, made, learned)
+    return learned
+
+
+def _say_crowds(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> None:
+    """Adds a note on each class of which most objects are crowds, as some tools write for every mask.
+
+    Raises:
+        DatasetError: All objects are crowds.
+    """
+    crowds = Counter(annotation.name for image in images for annotation in image.annotations if annotation.crowd)
+    names = Counter(annotation.name for image in images for annotation in image.annotations)
+    if crowds and crowds == names:
+        what = f'all {crowds.total()} objects are crowds or ignored (iscrowd, difficult), which are not learned'
+        raise DatasetError(f'{dataset.location}: {what}; if each is one object, use --crowd-as-objects')
+    for name in made.classes:
+        if 2 * crowds[name] > names[name]:
+            what = f'{crowds[name]} of {names[name]} {name!r} are crowds or ignored (iscrowd, difficult): not learned'
+            made.notes.append(f'{what}; if each is one object, use --crowd-as-objects')
+
+
+def _posed(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> list[str]:
+    """Returns the classes with keypoints; the loss would ignore regions of others, as of people without keypoints."""
+    there = {annotation.name for image in images for annotation in image.annotations}
+    posed = {
+        annotation.name for image in images for annotation in image.annotations if annotation.keypoints is not None
+    }
+    if there - posed:
+        made.notes.append(f'never with a keypoint, left out: {", ".join(sorted(there - posed))}')
+    return [name for name in dataset.classes if name in posed]
+
+
+def _has_mask(dataset: Dataset, annotation: Annotation) -> bool:
+    if annotation.segmentation is None and not annotation.crowd:
+        dataset.warn(annotation.location, 'has no mask: left out')
+        return False
+    return True
+
+
+def check_annotations(dataset: Dataset, images: Sequence[AnnotatedImage]) -> None:
+    """Removes annotations without a usable box and clips boxes to the image."""
+    for image in images:
+        kept, size = [], image.size
+        for annotation in image.annotations:
+            problem, is_kept = _settle(annotation, size)
+            if is_kept:
+                kept.append(annotation)
+                dataset.warn(annotation.location, problem) if problem else None
+            else:
+                dataset.leave_out(annotation.location, problem, image.path, image.split)
+        image.annotations = kept
+
+
+def _settle(annotation: Annotation, size: tuple[int, int]) -> tuple[str, bool]:
+    """Sets box and area of an annotation, inside its image; returns a problem or '', and whether it is usable."""
+    outside = '' if annotation.keypoints is None else _leave_outside(annotation, size)
+    if annotation.box is None and annotation.segmentation is None:
+        return f'{annotation.name}: {outside or "no box"}', False
+    problem = measure(annotation, size)
+    x, y, w, h = annotation.box
+    if x >= 0 and y >= 0 and 0 < w <= size[0] - x and 0 < h <= size[1] - y:  # most boxes
+        return problem or (outside and f'{annotation.name}: {outside}'), True
+    if w <= 0 or h <= 0:
+        return f'{annotation.name}: the box has {w:g} x {h:g} pixels', False
+    left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, size[0]), min(y + h, size[1])
+    if right <= left or bottom <= top:
+        return f'{annotation.name}: the box is outside the image of {size[0]} x {size[1]}', False
+    annotation.box = [left, top, right - left, bottom - top]
+    beyond = max(-x, -y, x + w - size[0], y + h - size[1])
+    if beyond > 1.5:
+        problem = problem or f'{annotation.name}: the box goes {beyond:.1f} pixels beyond the image: cut'
+    return problem or (outside and f'{annotation.name}: {outside}'), True
+
+
+def _leave_outside(annotation: Annotation, size: tuple[int, int]) -> str:
+    """Takes keypoints outside the image as unlabelled; returns a message about them, or ''."""
+    points = np.array(annotation.keypoints, dtype=float).reshape(-1, 3)
+    outside = (points[:, 2] > 0) & is_outside(points, size)
+    if not outside.any():
+        return ''
+    first = ', '.join(f'{value:g}' for value in points[outside][0, :2])
+    points[outside] = 0
+    annotation.keypoints = points.ravel().tolist() if points.any() else None
+    return f'{outside.sum()} keypoints outside the image of {size[0]} x {size[1]}, the first at ({first}): not learned'
+
+
+def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> None:
+    annotations = [(annotation, max(image.size)) for image in images for annotation in image.annotations]
+    names = Counter(annotation.name for annotation, _ in annotations)
+    if made.task == 'pose':
+        count = sum(annotation.keypoints is not None for annotation, _ in annotations)
+        made.counts = {made.classes[0]: count} if count else {}
+    else:
+        made.counts = {name: names[name] for name in made.classes} if names else {}
+    boxes = [(annotation.box[2] / longer, annotation.box[3] / longer) for annotation, longer in annotations]
+    made.boxes = np.array(boxes).reshape(-1, 2)
+    made.most = max((len(image.annotations) for image in images), default=0)
+
+
+def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
+    """Returns the keypoint pairs swapped by a flip: from the file, else by name; None if neither tells."""
+    names, flips = made.keypoints, dataset.flip_indices
+    if flips:
+        if (pairs := pairs_of_indices(names, flips)) is not None:
+            return pairs
+        expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
+        dataset.warn(dataset.location, f'flip_idx is {flips}, {expected}: not used')
+    pairs = find_flip_pairs(names)
+    what = f'(see flip_pairs in {KEYPOINTS_FILE} and flip_prob in the config)'
+    if unknown := why_not_flipped(names, pairs):
+        made.notes.append(
+            f'nothing says which keypoints a flip swaps with these, whose names have a side or an order: {unknown}: '
+            f'images are not flipped {what}'
+        )
+        return None
+    alone = [name for name in names if not any(name in pair for pair in pairs)]
+    if alone:
+        made.notes.append(
+            'half of the training images are flipped, in which these keep their names, having no partner: '
+            f'{", ".join(alone[:8])}{", ..." if len(alone) > 8 else ""} {what}'
+        )
+    return pairs
+
+
+# --- writing ---
+
+
+def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path) -> Path:
+    """Writes the annotations of one split; the user's images and segmentation maps are relative to ``made.root``."""
+    names = [str(each.path.relative_to(made.root)) for each in images]
+    labels = {name: label for label, name in enumerate(made.classes)}
+    if made.task == 'classification':
+        lines = [f'{name} {labels[image.label]}\n' for name, image in zip(names, images)]
+        _write_text(path, ''.join(lines))
+        return path
+    entries, annotations, numbers = [], [], itertools.count(1)
+    for number, (name, image) in enumerate(zip(names, images), 1):
+        width, height = image.size
+        entries.append({'id': number, 'file_name': name, 'width': width, 'height': height})
+        if made.task == 'semantic':
+            if image.seg_map.is_relative_to(path.parent.absolute()):
+                entries[-1]['seg_map'] = str(image.seg_map.relative_to(path.parent.absolute()))
+            else:
+                entries[-1]['seg_map_file_name'] = os.path.relpath(image.seg_map, made.root)
+            continue
+        for annotation in image.annotations:
+            annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, annotation, labels)})
+    categories: list[dict[str, Any]] = [{'id': i, 'name': name} for i, name in enumerate(made.classes, 1)]
+    if made.task == 'pose':
+        skeleton = [[a + 1, b + 1] for a, b in made.skeleton]
+        categories[0] |= {'keypoints': made.keypoints, 'skeleton': skeleton}
+    write_json(path, {'images': entries, 'annotations': annotations, 'categories': categories})
+    return path
+
+
+def _write_names(made: Converted, folder: Path) -> None:
+    """Writes the class names, one per line, or for poses the keypoints file, which a config names as ``metainfo``."""
+    if made.task != 'pose':
+        _write_text(folder / f'{made.task}_classes.txt', ''.join(f'{name}\n' for name in made.classes))
+        return
+    pairs = made.flip_pairs or []
+    own = dict(keypoints=made.keypoints, skeleton=made.skeleton, flip_pairs=pairs, sigmas=made.sigmas)
+    write_json(folder / KEYPOINTS_FILE, {'classes': made.classes[:1], **own}, indent=1)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def _entry(made: Converted, annotation: Annotation, labels: Mapping[str, int]) -> dict:
+    entry: dict[str, Any] = {'bbox': [round(value, 3) for value in annotation.box], 'area': round(annotation.area, 3)}
+    entry['category_id'] = 1 if made.task == 'pose' else labels[annotation.name] + 1
+    entry['iscrowd'] = int(annotation.crowd)
+    if annotation.segmentation is not None:
+        entry['segmentation'] = annotation.segmentation
+    elif made.task == 'instance':  # a crowd without a segmentation
+        x, y, w, h = annotation.box
+        entry['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+    if made.task == 'pose':
+        entry['area'] *= _PERSON if annotation.guessed else 1
+        none = [0] * (3 * len(made.keypoints))
+        entry['keypoints'] = [round(float(value), 3) for value in annotation.keypoints or none]
+        entry['num_keypoints'] = sum(v > 0 for v in entry['keypoints'][2::3])
+    return entry

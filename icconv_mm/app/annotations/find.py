@@ -1,0 +1,202 @@
+"""Finds the datasets of folders and annotation files, whatever their formats, and reads them."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from icconv_mm.app.annotations.dataset import Dataset
+from icconv_mm.app.annotations.images_on_disk import ANNOTATION_SUFFIXES, Files, followed_folder
+from icconv_mm.app.annotations.readers.class_folders import class_folder_sources
+from icconv_mm.app.annotations.readers.coco import coco_sources
+from icconv_mm.app.annotations.readers.cvat import cvat_sources
+from icconv_mm.app.annotations.readers.deeplabcut import deeplabcut_sources
+from icconv_mm.app.annotations.readers.label_studio import label_studio_sources
+from icconv_mm.app.annotations.readers.labelme import labelme_sources
+from icconv_mm.app.annotations.readers.seg_maps import seg_map_sources
+from icconv_mm.app.annotations.readers.sleap import sleap_sources
+from icconv_mm.app.annotations.readers.unsupported import refuse_unsupported
+from icconv_mm.app.annotations.readers.voc import voc_sources
+from icconv_mm.app.annotations.readers.yolo import yolo_sources
+from icconv_mm.app.annotations.report import check_left_out
+from icconv_mm.app.annotations.schema import check_dataset
+from icconv_mm.datasets.kinds import TASKS
+from icconv_mm.datasets.reading import DatasetError, fault_of, no_garbage_search
+from icconv_mm.errors import ArgumentError, UserError
+from icconv_mm_runtime.images import IMAGE_SUFFIXES
+
+_READERS = (
+    *(coco_sources, yolo_sources, voc_sources, cvat_sources, seg_map_sources),
+    *(deeplabcut_sources, labelme_sources, label_studio_sources, sleap_sources),
+)
+_OF_KEYPOINTS = ('DeepLabCut', 'SLEAP')  # their boxes are made from the keypoints
+_COMMON = ('data', 'annotations')  # file names that many datasets use
+_NO_OBJECTS = ('__ignore__', '__background__', '_background_')  # of LabelMe, ISAT and others
+_FORMATS = (
+    "COCO's JSON, YOLO, Pascal VOC, CVAT, LabelMe, Label Studio's JSON, segmentation maps beside images, a mask PNG "
+    'per instance, DeepLabCut, SLEAP, folders of classes'
+)
+
+
+@no_garbage_search()
+def read_datasets(
+    *locations: str | Path, strict: bool = False, crowd_as_objects: bool = False, voc_from: int | None = None
+) -> list[Dataset]:
+    """Reads all annotations in folders or annotation files.
+
+    Args:
+        locations: Folders and files.
+        strict: Whether a dataset with skipped annotations is refused, here or at its conversion.
+        crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
+        voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
+
+    Raises:
+        MissingFileError: A location does not exist.
+        ArgumentError: ``voc_from`` is another number.
+        DatasetError: A location has no annotations in a supported format; a file that holds a whole split cannot be
+            read; or too many annotations are skipped (:func:`icconv_mm.app.annotations.report.check_left_out`).
+    """
+    if voc_from not in (None, 0, 1):
+        raise ArgumentError('voc_from', f'expected 0 or 1, got {voc_from!r}')
+    datasets: list[Dataset] = []
+    followed_folder.cache_clear()
+    for location in map(Path, locations):
+        files = Files(location.absolute())
+        files.voc_from = voc_from
+        own = [_read(*source) for reader in _READERS for source in _sources(reader, files)]
+        unreadable = [each for each in files.warnings if each[0].lower().endswith(ANNOTATION_SUFFIXES)]
+        if not own and not any(what.endswith('left out') for _, what in unreadable):
+            refuse_unsupported(files)
+            own = [_read(*source) for source in class_folder_sources(files) if files.only is None]
+        labelled = [each for each in own if each.tasks()]
+        if not labelled:
+            for file, what in [problem for each in own for problem in each.warnings] + files.warnings:
+                raise DatasetError(f'{location}: none of its labels can be used, the first: {file}: {what}')
+            missing = [name for each in own for name in each.missing]
+            if missing:
+                what = f'none of the {len(missing)} images that its annotations name is there, the first: {missing[0]}'
+                raise DatasetError(f'{location}: {what}: give a folder that has both')
+            images = len(files.ending(*IMAGE_SUFFIXES))
+            hint = f'; there are {images} images: give a folder that holds their annotations, too' if images else ''
+            raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}{hint}')
+        empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
+        labelled[0].warnings = files.warnings + labelled[0].warnings + [each for one in empty for each in one.warnings]
+        labelled[0].missing += [each for one in empty for each in one.missing]
+        for each in labelled:
+            each.strict = strict
+            _remove_background(each)
+            for _, annotation in each.annotations() if crowd_as_objects else ():
+                annotation.crowd = False
+            _say_several_labels(each)
+            _say_outside(each, files)
+            check_left_out(each)
+        datasets += labelled
+    return datasets
+
+
+def _remove_background(dataset: Dataset) -> None:
+    """Removes objects of a class that tools use for pixels of no object, as ISAT does for holes, with a warning."""
+    for name in [each for each in dataset.classes if each in _NO_OBJECTS and len(dataset.classes) > 1]:
+        removed = 0
+        for image in dataset.images.values():
+            kept = [each for each in image.annotations or () if each.name != name]
+            if len(kept) < len(image.annotations or ()):
+                removed += len(image.annotations) - len(kept)
+                image.annotations = kept
+        dataset.classes.remove(name)
+        if removed:
+            dataset.warn(dataset.location, f'{removed} objects of {name!r}, which is no class: not learned')
+
+
+def _say_several_labels(dataset: Dataset) -> None:
+    """Adds a note if images have several classes, as answers to several questions."""
+    several = [image for image in dataset if len(set(image.labels)) > 1]
+    if several:
+        first = f'{several[0].path} has {", ".join(several[0].labels)}'
+        what = f'{len(several)} images have several classes, of which a network learns one, the first: {first}'
+        dataset.notes.append(f'{what}: classification leaves them out, unless --classes names one of each')
+
+
+def _say_outside(dataset: Dataset, files: Files) -> None:
+    """Records a warning for images and segmentation maps in use that lie outside the searched folders."""
+    roots = [os.path.join(os.path.realpath(root), '') for root in (files.root, files.root.parent / 'images')]
+    used = {str(p.path): None for p in dataset.images.values()}
+    used |= {os.path.realpath(p.seg_map): None for p in dataset.images.values() if p.seg_map is not None}
+    outside = [path for path in used if not path.startswith(tuple(roots))]
+    if outside:  # except through links inside the folder
+        linked = set(map(os.path.realpath, files.ending(*IMAGE_SUFFIXES)))
+        outside = [path for path in outside if path not in linked]
+    if outside:
+        dataset.warn(files.root, f'{len(outside)} files lie outside the folder, the first: {outside[0]}')
+
+
+def _sources(reader: Callable[[Files], Iterable[tuple]], files: Files) -> list[tuple[str, Path, Callable[[], Dataset]]]:
+    """Returns the sources that a reader recognises; any error but a UserError becomes a DatasetError of the folder."""
+    try:
+        return list(reader(files))
+    except UserError:
+        raise
+    except Exception as error:
+        raise DatasetError(f'{files.root}: {fault_of(error)}') from error
+
+
+def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
+    """Returns the dataset of a reader; any error but a UserError becomes a DatasetError of the file's format."""
+    try:
+        dataset = read()
+    except UserError:
+        raise
+    except Exception as error:
+        raise DatasetError(f'{location}: not read as {kind}: {fault_of(error)}') from error
+    check_dataset(dataset)
+    return dataset
+
+
+def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
+    """Returns the dataset with annotations for a task: among several, the one with the fewest other tasks.
+
+    Raises:
+        ArgumentError: No dataset has annotations for the task, or several fit equally.
+    """
+    fitting = [each for each in datasets if task in each.tasks()]
+    if not fitting:
+        there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
+        raise ArgumentError('task', f'no labels for {task!r}: {there}')
+    least = min(len(each.tasks()) for each in fitting)
+    best = [each for each in fitting if len(each.tasks()) == least]
+    if len(best) > 1:
+        names = ', '.join(str(each.location) for each in best)
+        raise ArgumentError('data', f'{len(best)} sets have labels for {task!r}: name one of {names}')
+    return best[0]
+
+
+def name_of(location: str | Path) -> str:
+    """Returns the name for runs on a dataset: its folder's, or its file's unless many datasets use that file name."""
+    path = Path(os.path.abspath(location))
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.stem in _COMMON else path.stem
+
+
+def all_tasks(datasets: Sequence[Dataset]) -> list[str]:
+    """Returns the tasks that one network can train on with these datasets: boxes only if no dataset has masks."""
+    there = {task for each in datasets for task in each.tasks()}
+    return [
+        task
+        for task in TASKS
+        if task in there and task != 'classification' and not (task == 'detection' and 'instance' in there)
+    ]
+
+
+def only_task(datasets: Sequence[Dataset]) -> str:
+    """Returns the only task that datasets have annotations for; of formats of keypoints alone, poses.
+
+    Raises:
+        ArgumentError: They have annotations for several tasks, or for none.
+    """
+    tasks = [task for task in TASKS if any(task in each.tasks() for each in datasets)]
+    if 'pose' in tasks and all(each.format in _OF_KEYPOINTS for each in datasets):
+        return 'pose'
+    if len(tasks) != 1:
+        several = f'there are annotations for {" and ".join(tasks)}: choose one' if tasks else 'nothing is annotated'
+        raise ArgumentError('task', several + (', or all' if len(tasks) > 1 else ''))
+    return tasks[0]

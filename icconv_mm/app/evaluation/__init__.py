@@ -1,0 +1,1 @@
+"""Evaluation by the metrics of the libraries, and its report."""

@@ -1,0 +1,149 @@
+"""What mmpose's metric has compared."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+from mmpose.evaluation.metrics import CocoMetric
+from xtcocotools.cocoeval import COCOeval
+
+from icconv_mm.app.evaluation.evaluate import (
+    CocoTables,
+    Evaluation,
+    LeftOutError,
+    MetricTable,
+    ObservedMetric,
+    Reading,
+    Record,
+    chosen,
+    coco_tables,
+    watched_coco,
+    worst_of,
+)
+
+NEAR = 0.1  # of an object's larger side: the distance at which a keypoint counts as found
+
+
+class ObservedPoses(ObservedMetric):
+    """Reads the evaluations of mmpose's ``CocoMetric``, of the poses that its NMS leaves.
+
+    Thresholds are those of the predicted scores, from which drawings choose, whatever ``score_mode`` sorts by.
+    """
+
+    kinds = (CocoMetric,)
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__(metric)
+        self._kept: Mapping[Any, list[dict]] = {}
+        self._own_write, metric.results2json = metric.results2json, self._write
+
+    def _write(self, keypoints: Mapping[Any, list[dict]], *args: Any, **options: Any) -> Any:
+        self._kept = keypoints
+        return self._own_write(keypoints, *args, **options)
+
+    def watched(self) -> AbstractContextManager[list]:
+        return watched_coco(COCOeval)
+
+    def read(self, results: list, seen: list) -> tuple[CocoTables, Mapping[Any, list[dict]]]:
+        if not seen:
+            raise LeftOutError('format_only compares nothing')
+        people, kept = [each for own in self._kept.values() for each in own], self._kept
+        entries = seen[0].cocoDt.dataset['annotations']
+        scores = {entry['id']: float(one['bbox_score']) for entry, one in zip(entries, people, strict=True)}
+        self._kept = {}
+        return coco_tables(seen[0], 'keypoint AP (OKS)', scores), kept
+
+    def number(self, key: str, value: float) -> tuple[str, float] | None:
+        found = super().number(key, value)
+        start, slash, name = found[0].rpartition('/') if found else ('', '', '')
+        return found and (f'{start}{slash}keypoint {name}', value)
+
+    def fill(self, made: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
+        own, kept = reading.own
+        overall, *rows = own.table.rows
+        if len(rows) == 1:  # one class, whose name the file may have otherwise
+            ((_, matches),), ((_, curve),) = own.matches.items(), own.curves.items() or [('', None)]
+            own.matches, own.curves = {made.names[0]: matches}, {} if curve is None else {made.names[0]: curve}
+            own.table.rows = [overall, [made.names[0], *overall[1:]]]
+        people = own.with_thresholds(chosen(made, own.matches, given))
+        people.rows = people.rows[len(rows) == 1 :]
+        made.curves, made.iou = own.curves, own.iou
+        made.tables = [people]
+        if self.metric.gt_converter is None and self.metric.pred_converter is None:
+            _add_keypoints(made, task['keypoints'], _records(reading, kept, own.truth))
+        else:
+            made.left_out = 'The table of keypoints and images are left out: CocoMetric compares converted keypoints.'
+
+
+def _records(reading: Reading, kept: Mapping[Any, list[dict]], truth: Any) -> list[Record]:
+    """Returns an entry for each image, with its annotated people and those that the metric compared."""
+    notes = {pred['img_id']: note for (pred, _), note in zip(reading.results, reading.notes)}
+    records = []
+    for number, note in notes.items():
+        told = [each for each in truth.imgToAnns.get(number, ()) if each.get('keypoints')]
+        triples = np.array([each['keypoints'] for each in told], dtype=float)
+        triples = triples.reshape(len(told), -1, 3) if told else np.zeros((0, 0, 3))
+        boxes = np.array([each['bbox'] for each in told], dtype=float).reshape(-1, 4)
+        own = kept.get(number, ())
+        found = np.array([one['keypoints'] for one in own]).reshape(len(own), -1, 3) if own else np.zeros((0, 0, 3))
+        sides = (
+            {
+                'keypoints': found[..., :2],
+                'keypoint_scores': found[..., 2],
+                'scores': np.array([one['bbox_score'] for one in own], dtype=float),
+            },
+            {
+                'keypoints': triples[..., :2],
+                'visible': triples[..., 2],
+                'boxes': np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
+                'ignored': np.array([bool(each.get('iscrowd')) for each in told], dtype=bool),
+            },
+        )
+        records.append(Record(*note, *sides))
+    return records
+
+
+def _add_keypoints(made: Evaluation, names: Sequence[str], records: Sequence[Record]) -> None:
+    """Adds the table of keypoints, the share of those that are near, and the worst images."""
+    errors: list[list[float]] = [[] for _ in names]
+    near = np.zeros((len(errors), 2), dtype=int)  # found, annotated
+    for record in records:
+        record.score = compare_people(record, errors, near)
+    rows = []
+    for k, name in enumerate(names):
+        share = float(near[k, 0] / near[k, 1]) if near[k, 1] else None
+        median = float(np.median(errors[k])) if errors[k] else None
+        rows.append([name, int(near[k, 1]), share, None if median is None else f'{median:.1f} px'])
+    seen = [each for own in errors for each in own]
+    total = near.sum(0)
+    made.overall[f'PCK@{NEAR:g}'] = float(total[0] / total[1]) if total[1] else None
+    columns = ['keypoint', 'annotated', f'PCK@{NEAR:g}', 'median error']
+    median = f'{np.median(seen):.1f} px' if seen else None
+    rows.insert(0, ['all', int(total[1]), made.overall[f'PCK@{NEAR:g}'], median])
+    made.tables.append(MetricTable("keypoints; near is 10 % of an object's larger side", columns, rows))
+    made.worst = worst_of(records)
+
+
+def compare_people(record: Record, errors: list[list[float]], near: np.ndarray) -> float:
+    """Returns the fraction of annotated keypoints that are near those of the best prediction for their person."""
+    truth, found = record.truth, np.asarray(record.found['keypoints'], dtype=float)
+    hits = total = 0
+    for points, visible, box, is_ignored in zip(
+        *(truth[each] for each in ('keypoints', 'visible', 'boxes', 'ignored'))
+    ):
+        seen = np.flatnonzero(np.asarray(visible) > 0)
+        if is_ignored or not len(seen):
+            continue
+        total += len(seen)
+        near[seen, 1] += 1
+        if not len(found):
+            continue
+        distances = np.linalg.norm(found[:, seen] - np.asarray(points)[seen], axis=2)
+        best = distances[distances.mean(1).argmin()]
+        is_near = best < NEAR * max(box[2] - box[0], box[3] - box[1])
+        near[seen[is_near], 0] += 1
+        hits += int(is_near.sum())
+        for k, distance in zip(seen, best):
+            errors[k].append(float(distance))
+    return hits / total if total else 1.0

@@ -1,0 +1,450 @@
+"""Writes ``report.html`` after a run: one file that needs no server, no network and no script."""
+
+import base64
+import contextlib
+import io
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from icconv_mm.app.evaluation.curves import logged_curves
+from icconv_mm.app.evaluation.evaluate import Evaluation, Record, metric_name
+from icconv_mm.app.evaluation.hook import EvaluationHook
+from icconv_mm.app.runs.images import read_image
+from icconv_mm.app.runs.thresholds import REPORT, stored_thresholds
+from icconv_mm.errors import UserError, printable
+from icconv_mm.files import atomic_write, write_json
+from icconv_mm.run_folder import configs_beside, last_checkpoint
+from icconv_mm.versions import OWN_COMMAND, command_of, is_installed
+from icconv_mm_runtime.drawing import Drawing, color_of, draw, drawing_of
+
+_PAGE = 'report.html'
+_INK = '#010203'  # becomes the page's colour of text
+_NAMES = 12  # most curves of a plot
+_LETTERS = 28  # of a name in a plot
+_POINTS = 400  # most points of a curve
+_ROWS = 30  # most classes of a confusion matrix
+_LINES = 20  # most classes that are printed
+_SIDE = 420  # pixels of the longer side of an image
+_CROP = 220
+_QUALITY = 80  # of a JPEG
+
+
+def write_report(
+    runner: Runner,
+    hook: EvaluationHook,
+    name: str,
+    *,
+    folder: Path | None = None,
+    checkpoint: str | None = None,
+    budget: float | str | None = None,
+    notes: Sequence[str] = (),
+    say: Callable[[str], None] = print,
+) -> Path | None:
+    """Writes ``report.html`` and ``report.json`` after a run, and prints the results of each class.
+
+    Args:
+        runner: The runner.
+        hook: The hook that has kept its predictions.
+        name: The config's file.
+        folder: Folder of the files; by default that of the run.
+        checkpoint: The tested checkpoint, whose training has chosen the thresholds if it has a report; None after a
+            training.
+        budget: The time that the training may take, as given; None for one of a fixed length.
+        notes: Sentences for the top of the page.
+        say: Called with each line.
+
+    Returns:
+        The page; None in a process that is not the main one.
+    """
+    if not is_main_process():
+        return None
+    folder = folder or Path(runner.work_dir)
+    is_test = checkpoint is not None
+    checkpoint = checkpoint or hook.checkpoint
+    with contextlib.suppress(UserError):  # a report needs no checkpoint
+        checkpoint = checkpoint or last_checkpoint(runner.work_dir)
+    thresholds = {
+        task: stored_thresholds(checkpoint, task, own['classes']) if is_test else None
+        for task, own in hook.tasks.items()
+    }
+    evaluations = hook.evaluations(thresholds)
+    if not evaluations and not is_test:
+        notes = [*notes, _without_results(hook, folder)]
+    if hook.fault is not None:
+        notes = [*notes, f'The classes of the dataset are unknown: {hook.fault}.']
+    config = _config_text(runner)
+    content = dict(
+        title=f'{Path(name).stem}: {"test" if is_test else "training"}',
+        subtitle=f'{runner.work_dir}, {time.strftime("%Y-%m-%d %H:%M")}',
+        notes=[note for note in notes if note],
+        summary=_summary(runner, hook, name, checkpoint, is_test),
+        commands=[] if checkpoint is None else list(_commands(name, checkpoint, runner, is_test, budget)),
+        curves=[] if is_test else _training_curves(runner),
+        tasks=[_section(task, each, hook, is_test, bool(thresholds[task])) for task, each in evaluations.items()],
+        config_name=Path(name).name,
+        config=config,
+    )
+    page = folder / _PAGE
+    with atomic_write(page) as file:
+        file.write(_rendered(content).encode(errors='replace'))
+    if evaluations:
+        tasks = {task: each.as_json() for task, each in evaluations.items()}
+        numbers = {'config': name, 'checkpoint': checkpoint, 'images': 'test' if is_test else 'validation'}
+        write_json(folder / REPORT, {**numbers, 'images_per_second': hook.speeds, 'tasks': tasks}, indent=1)
+    for task, each in evaluations.items():
+        for line in _lines(task, each):
+            say(printable(line))
+    say(printable(f'report: {page} ({page.stat().st_size / 1e6:.1f} MB)'))
+    return page
+
+
+def _rendered(content: Mapping[str, Any]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(Path(__file__).with_suffix('.html').read_text()).render(content)
+
+
+def _without_results(hook: EvaluationHook, folder: Path) -> str:
+    if (folder / REPORT).is_file() and hook.checkpoint is not None:
+        return (
+            f'The best checkpoint, {Path(hook.checkpoint).name}, is of an earlier part of the run: its test has more.'
+        )
+    return 'No validation image with annotations was predicted: there are no results by class.'
+
+
+def _config_text(runner: Runner) -> str:
+    saved = Path(runner.work_dir, Path(runner.cfg.filename or '').name)
+    return saved.read_text(errors='replace') if saved.is_file() else runner.cfg.pretty_text
+
+
+def _summary(runner: Runner, hook: EvaluationHook, name: str, checkpoint: str | None, is_test: bool) -> dict[str, str]:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    backbone = (runner.cfg.model.get('backbone') or {}).get('type')
+    network = ', '.join(str(each).rpartition('.')[2] for each in (runner.cfg.model.get('type'), backbone) if each)
+    count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    device = next((str(parameter.device) for parameter in model.parameters()), 'cpu')
+    found = {'config': name, 'network': f'{network}, {count:.1f} million parameters'}
+    if not is_test:
+        loop = runner.train_loop
+        epochs = f'{loop.epoch} of {loop.max_epochs} epochs, ' if isinstance(loop, EpochBasedTrainLoop) else ''
+        batch = loop.dataloader.batch_size or 'several'
+        found['training'] = (
+            f'{len(loop.dataloader.dataset)} images, batches of {batch}, {epochs}{loop.iter} of {loop.max_iters} '
+            f'iterations, {_duration(time.perf_counter() - hook.started)}'
+        )
+    if size := runner.cfg.get('size'):
+        found['image size'] = f'{size} pixels'
+    if hook.speeds:
+        found['speed'] = '; '.join(f'{what}: {value:.3g} images/s' for what, value in hook.speeds.items())
+    if checkpoint and Path(checkpoint).is_file():
+        kind = 'checkpoint' if is_test else 'best checkpoint' if hook.checkpoint else 'last checkpoint'
+        found[kind] = f'{checkpoint}, {Path(checkpoint).stat().st_size / 1e6:.1f} MB'
+    threads = f', {torch.get_num_threads()} threads' if device == 'cpu' else ''
+    found['machine'] = f'{device}{threads}, {get_world_size()} processes, torch {torch.__version__}, seed {runner.seed}'
+    return found
+
+
+def _tests_on_validation(cfg: Config) -> bool:
+    """Returns whether the images of the test are those of the validation, as where there is no test split."""
+    sets = [(cfg.get(f'{split}_dataloader') or {}).get('dataset') for split in ('test', 'val')]
+    return None not in sets and sets[0] == sets[1]
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f'{minutes // 60} h {minutes % 60} min' if minutes >= 60 else f'{minutes} min {seconds} s'
+
+
+def _commands(
+    name: str, checkpoint: str, runner: Runner, is_test: bool, budget: float | str | None
+) -> Iterator[tuple[str, str]]:
+    """Yields what a user does next, and its command."""
+    before, after = (name,), ()  # the config, which icconv finds beside the checkpoint if it is the only one
+    if is_own := OWN_COMMAND is not None:
+        before, after = (), () if len(configs_beside(checkpoint)[0]) == 1 else ('--config', name)
+    predicted = (*before, checkpoint, 'IMAGES', '--out-dir', 'predictions', *after)
+    calls = [
+        ('Predict images, videos or a camera:', 'infer', predicted),
+        ('Export as one file that runs without torch:', 'export', (*before, checkpoint, '--out', 'model.onnx', *after)),
+    ]
+    if not is_test:
+        folder = ('--work-dir', runner.work_dir)
+        if not _tests_on_validation(runner.cfg):
+            tested = (*before, checkpoint, *(after if is_own else folder))
+            calls.append(('Evaluate on the test images:', 'test', tested))
+        if runner.train_loop.iter < runner.train_loop.max_iters:
+            within = ('--time', budget if isinstance(budget, str) else f'{budget:.1f}s') if budget else ()
+            calls.append(('Continue this training:', 'train', (name, *folder, *within, '--resume')))
+    for title, tool, arguments in calls:
+        yield title, command_of(tool, *arguments).strip('`')
+
+
+def _lines(task: str, made: Evaluation) -> Iterator[str]:
+    """Yields the lines that are printed: metrics of all classes, then of each."""
+    chosen = {key: _percent(value) for key, value in made.overall.items() if not _is_detail(key, made)}
+    overall = ', '.join(f'{key} {value}' for key, value in (chosen | _as_they_are(made)).items())
+    yield f'{task or made.kind or "metrics"}: {overall} ({made.images} images)'
+    if made.left_out:
+        yield f'  {made.left_out}'
+    if not made.tables:
+        return
+    table = made.tables[-1 if made.kind == 'pose' else 0]
+    columns, rows = table.columns, table.rows[made.kind != 'classification' :]  # without the line of all
+    for row in rows[:_LINES]:
+        shown = [
+            f'{key} {_printed(key, value)}'
+            for key, value in zip(columns[1:], row[1:])
+            if value is not None and not key.startswith('AP ')
+        ]
+        yield f'  {row[0]}: {", ".join(shown)}'
+    if len(rows) > _LINES:
+        yield f'  and {len(rows) - _LINES} more in the report'
+
+
+def _is_detail(key: str, made: Evaluation) -> bool:
+    """Returns whether a number is of one class or one size, which the tables have, or a recall beside an AP."""
+    name = key.rpartition('/')[2]
+    return bool(made.tables) and re.search(r'^AP of |AP[sml]$|\([MLEH]\)$|\bAR\b', name) is not None
+
+
+def _as_they_are(made: Evaluation) -> dict[str, str]:
+    return {key: '-' if value is None else f'{value:.4g}' for key, value in made.others.items()}
+
+
+def _printed(key: str, value: Any) -> str:
+    return str(value) if isinstance(value, (int, str)) else f'{value:.2f}' if key == 'threshold' else _percent(value)
+
+
+def _percent(value: float | None) -> str:
+    return '-' if value is None else f'{100 * value:.1f}'
+
+
+# --- sections of the page ---
+
+
+def _section(task: str, made: Evaluation, hook: EvaluationHook, is_test: bool, is_given: bool) -> SimpleNamespace:
+    described = {**hook.tasks[task], 'thresholds': made.used}
+    images = f'{made.images} {"test" if is_test else "validation"} image{"" if made.images == 1 else "s"}'
+    classes = f'{len(made.names)} class{"" if len(made.names) == 1 else "es"}'
+    is_of_objects = made.kind in ('detection', 'instance')
+    unit = {'pose': 'keypoints near their place', 'semantic': 'pixels right', 'classification': 'score of its class'}
+    note = (
+        f'Annotations on the left, predictions on the right; {unit.get(made.kind, "F1 of the image")} in the caption.'
+    )
+    return SimpleNamespace(
+        title=(task or made.kind or 'metrics').capitalize(),
+        prefix=f'{task} ' if task else '',
+        subtitle=f'{images}, {classes}',
+        overall=made.overall,
+        others=_as_they_are(made),
+        left_out=made.left_out,
+        tables=[
+            SimpleNamespace(**vars(each), is_fraction=not each.title.startswith('keypoints')) for each in made.tables
+        ],
+        threshold_note=_threshold_note(made, is_test, is_given),
+        curve=_precision_recall(made) if made.curves else None,
+        confusion=_confusion(made) if made.confusion is not None and made.confusion.any() else None,
+        worst=list(_worst(made, described)),
+        worst_note=note,
+        unannotated=list(_unannotated(made, described)),
+        unannotated_title='Annotations that look missing' if is_of_objects else 'Labels that look wrong',
+        unannotated_note='The predictions with the highest scores that no annotation is near.'
+        if is_of_objects
+        else 'The wrong predictions with the highest scores.',
+    )
+
+
+def _threshold_note(made: Evaluation, is_test: bool, is_given: bool) -> str:
+    if not made.used:
+        return ''
+    what = f'largest F1 at {"OKS" if made.kind == "pose" else "IoU"} {made.iou:g}'
+    if is_test:
+        source = 'The validation of the training chose the thresholds of the matrix' if is_given else what.capitalize()
+        return f'Threshold: {what} on these images. ' + (f'{source}.' if is_given else '')
+    return (
+        f'Threshold: {what} on these images. Drawings and exported files use it by default; metrics and '
+        'predictions.json keep all scores.'
+    )
+
+
+def _confusion(made: Evaluation) -> SimpleNamespace:
+    """Returns the shares of each row; of many classes, those with the most mistakes."""
+    counts = made.confusion
+    told, found = counts.sum(1), counts.sum(0)
+    there = np.flatnonzero(told + found)
+    mistakes = (told + found - 2 * counts.diagonal())[there]
+    kept = np.sort(there[np.argsort(-mistakes, kind='stable')[:_ROWS]])
+    shares = counts / np.maximum(told[:, None], 1)
+    names = made.labels
+    note = 'Shares of each row, in %. '
+    if made.used:
+        limits = sorted({round(each, 2) for each in made.used})
+        at = (
+            f'{limits[0]:.2f}'
+            if len(limits) == 1
+            else f'the threshold of each class, {limits[0]:.2f} to {limits[-1]:.2f}'
+        )
+        note += f'Predictions with a score of at least {at}; boxes are matched at IoU {made.iou:g}. '
+    if len(kept) < len(there):
+        note += f'The {len(kept)} classes with the most mistakes of {len(there)}.'
+    rows = [(names[i], [(float(shares[i, k]), int(counts[i, k])) for k in kept]) for i in kept]
+    return SimpleNamespace(names=[names[k] for k in kept], rows=rows, note=note)
+
+
+def _worst(made: Evaluation, described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for record in made.worst:
+        if record.score >= 1 or not record.truth:
+            continue
+        image = _image(record)
+        if image is not None:
+            halves = [
+                draw(_enlarged(image, _SIDE), _sized(drawing, record), _SIDE)
+                for drawing in (_truth(described, record), drawing_of(described, _decoded(record.found)))
+            ]
+            gap = np.full((halves[0].shape[0], 6, 3), 128, np.uint8)
+            yield _uri(np.hstack([halves[0], gap, halves[1]])), f'{Path(record.path).name}: {record.score:.0%}'
+
+
+def _unannotated(made: Evaluation, described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for record, i in made.unannotated:
+        if (image := _image(record)) is None:
+            continue
+        if made.kind == 'classification':
+            score, label = float(record.found['scores'][i]), int(record.truth['label'])
+            words = f'{made.names[i]} {score:.2f}, labelled {made.names[label]}'
+            yield _uri(draw(image, Drawing(), _CROP)), f'{Path(record.path).name}: {words}'
+            continue
+        one = {key: values[i : i + 1] for key, values in record.found.items() if key in ('boxes', 'scores', 'labels')}
+        label, score = int(one['labels'][0]), float(one['scores'][0])
+        drawing = drawing_of(described, one, 0.0)
+        drawing.objects[0].text = ''
+        shown = draw(_enlarged(image, 800), _sized(drawing, record))
+        uri = _uri(_cropped(shown, one['boxes'][0] * (shown.shape[1] / record.size[1])))
+        yield uri, f'{made.names[label]} {score:.2f}, {Path(record.path).name}'
+
+
+def _image(record: Record) -> np.ndarray | None:
+    try:
+        return read_image(Path(record.path), 1600)[..., ::-1]
+    except (OSError, ValueError):  # it is gone
+        return None
+
+
+def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    """Returns an image whose longer side has at least so many pixels, as text would hide a smaller one."""
+    scale = side / max(image.shape[:2])
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else image
+
+
+def _sized(drawing: Drawing, record: Record) -> Drawing:
+    drawing.size = record.size
+    return drawing
+
+
+def _cropped(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Returns the square around a box with as much around it, of a fixed size."""
+    center, side = (box[:2] + box[2:]) / 2, max(2 * float((box[2:] - box[:2]).max()), 32.0)
+    side = min(side, float(min(image.shape[:2])))
+    low = np.clip(center - side / 2, 0, np.array(image.shape[1::-1]) - side).round().astype(int)
+    part = image[low[1] : low[1] + max(1, round(side)), low[0] : low[0] + max(1, round(side))]
+    return cv2.resize(part, (_CROP, _CROP), interpolation=cv2.INTER_AREA if side > _CROP else cv2.INTER_CUBIC)
+
+
+def _decoded(side: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns predictions or annotations with masks of pixels."""
+    if 'masks' not in side:
+        return dict(side)
+    from pycocotools.mask import decode
+
+    return {**side, 'masks': [decode(mask).astype(bool) for mask in side['masks']]}
+
+
+def _truth(described: Mapping[str, Any], record: Record) -> Drawing:
+    truth = _decoded(record.truth)
+    if 'label' in truth:
+        truth['labels'] = [truth['label']]
+    if 'visible' in truth:
+        truth['keypoint_scores'] = (np.asarray(truth['visible']) > 0).astype(float)
+        truth['labels'] = np.zeros(len(truth['visible']), int)
+        del truth['boxes']
+    drawing = drawing_of(described, truth)
+    for item, is_ignored in zip(drawing.objects, truth.get('ignored', ())):
+        item.is_hatched = bool(is_ignored) and item.keypoints is None
+    return drawing
+
+
+def _uri(image: np.ndarray) -> str:
+    _, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
+
+
+# --- plots ---
+
+
+def _training_curves(runner: Runner) -> list[Any]:
+    loop = runner.train_loop
+    steps = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else 1
+    plots = []
+    for title, group in logged_curves(Path(runner.work_dir), steps).items():
+        named = {metric_name(key) if title == 'metric' else key: values for key, values in group.items()}
+        chosen = sorted(named.items(), key=lambda item: (len(item[0]), item[0]))[:_NAMES]
+        curves = {key: np.array(sorted(values.items())).T for key, values in chosen}
+        plots.append(_plot(title, curves, 'iteration'))
+    return [each for each in plots if each is not None]
+
+
+def _precision_recall(made: Evaluation) -> Any:
+    """Plots the classes with the most room for improvement, if there are many."""
+    chosen = sorted(made.curves.items(), key=lambda item: item[1][1].mean())[:_NAMES]
+    title = 'precision against recall' + (f', the {_NAMES} worst classes' if len(made.curves) > _NAMES else '')
+    return _plot(title, dict(chosen), 'recall', square=True)
+
+
+def _plot(title: str, curves: Mapping[str, np.ndarray], x: str, square: bool = False) -> Any:
+    """Returns an SVG whose text has the colour and font of the page; None without matplotlib."""
+    if not is_installed('matplotlib'):
+        return None
+    import matplotlib
+    from markupsafe import Markup
+    from matplotlib.figure import Figure
+
+    colors = dict.fromkeys(('text.color', 'axes.edgecolor', 'axes.labelcolor', 'xtick.color', 'ytick.color'), _INK)
+    fonts = {'svg.fonttype': 'none', 'svg.hashsalt': title, 'font.family': 'sans-serif', 'font.size': 9}
+    with matplotlib.rc_context({**colors, **fonts, 'text.parse_math': False, 'text.usetex': False}):
+        figure: Figure = Figure(figsize=(4.6, 3.4), layout='constrained', facecolor='none')
+        axis = figure.subplots()
+        axis.set_facecolor('none')
+        for number, (key, points) in enumerate(curves.items()):
+            points = points[:, np.unique(np.linspace(0, points.shape[1] - 1, _POINTS).round().astype(int))]
+            marker = '.' if points.shape[1] < 30 else None
+            axis.plot(*points, label=_shortened(key), color=np.array(color_of(number)) / 255, marker=marker, lw=1.4)
+        axis.set(xlabel=x, title=title)
+        if square:
+            axis.set(xlim=(0, 1.01), ylim=(0, 1.02), ylabel='precision')
+        axis.grid(alpha=0.25)
+        axis.spines[['top', 'right']].set_visible(False)
+        figure.legend(loc='outside lower center', ncols=2, fontsize=7.5, frameon=False)
+        out = io.StringIO()
+        figure.savefig(out, format='svg', metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
+    svg = re.sub(
+        r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>', '', out.getvalue(), flags=re.DOTALL
+    )  # no addresses
+    svg = svg.replace(_INK, 'currentColor')
+    return Markup(svg[svg.index('<svg') :].replace('<svg', f'<svg role="img" aria-label="{Markup.escape(title)}"', 1))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LETTERS else f'{name[: _LETTERS - 1]}…'

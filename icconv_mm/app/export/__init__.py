@@ -1,0 +1,1 @@
+"""Export of trained networks: files that need neither torch nor OpenMMLab."""

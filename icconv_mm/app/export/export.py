@@ -1,0 +1,186 @@
+"""Exports a trained network as one file that runs without this package, after a comparison with the model."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model.base_model import data_preprocessor
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from icconv_mm.app.export import comparison
+from icconv_mm.app.export.card import write_card
+from icconv_mm.app.export.check import ComparedModel, check_file, images_to_check
+from icconv_mm.app.export.description import describe, write_description
+from icconv_mm.app.export.run import file_of, open_session, refusals, write_network
+from icconv_mm.app.prediction.predict import Predictor
+from icconv_mm.app.runs.build import inference_transforms
+from icconv_mm.app.runs.config import TaskRun, as_run
+from icconv_mm.app.runs.explain_errors import boundary
+from icconv_mm.app.runs.images import InputImage, is_large, read_image
+from icconv_mm.app.runs.prepare import prepare_test
+from icconv_mm.app.training.train import build_runner
+from icconv_mm.config_tree import kind_of
+from icconv_mm.datasets.loading import find_images
+from icconv_mm.errors import UserError, message_of, naming
+from icconv_mm_runtime import Session
+from icconv_mm_runtime import metadata as metadata_schema
+from icconv_mm_runtime.files import write_together
+
+
+def export(
+    cfg: TaskRun | Config | str | Path,
+    checkpoint: str,
+    to: str = 'onnx',
+    out: str | Path | None = None,
+    *,
+    images: str | Path | None = None,
+    fixed: Sequence[int] | None = None,
+    int8: str | Path | None = None,
+    half: bool = False,
+    operator: bool = False,
+    deform_conv: bool = False,
+) -> dict[str, Any]:
+    """Exports a trained network as one file.
+
+    The file maps pixels to the tensors that :mod:`icconv_mm_runtime` decodes to boxes, masks, segmentation maps, poses
+    or classes. Before it is written, :class:`Predictor` and the file predict the same images; if the results differ by
+    more than :data:`icconv_mm.app.export.comparison.LIMITS`, nothing is written.
+
+    Args:
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
+        checkpoint: File with the weights of the model.
+        to: 'onnx' (ONNX Runtime, OpenVINO and others), 'openvino' (``.xml`` and ``.bin``), 'pt2' (AOTInductor, which
+            needs torch) or 'program' (``torch.export.save``, which converters for phones read).
+        out: The file; by default the checkpoint's name with another suffix.
+        images: Images for the comparison: a file, a folder or a pattern; by default some of the config's test dataset.
+        fixed: Height and width of every input; or (1, height, width): a batch has one image, and all sizes in the file
+            are constants, which some runtimes require. Free by default.
+        int8: Images for measuring activations, to compute in 8-bit integers. The results then differ and are not
+            limited; the report has both metrics, measured on the config's whole test dataset.
+        half: Whether layers compute in float16, for GPUs; predictions are decoded in float32. The results may differ by
+            :data:`icconv_mm.app.export.comparison.HALF_LIMITS`.
+        operator: With 'pt2' alone, whether to keep this package's own convolution; the file then requires the package.
+        deform_conv: With 'onnx' alone, whether deformable convolutions are ONNX's own operator, faster where a runtime
+            has it (ONNX Runtime from 1.25); else they are steps that every runtime has.
+
+    Returns:
+        The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
+        model), ``check`` (the largest differences, by kind), ``milliseconds`` from an image's file to its results, of
+        the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``; of a
+        file of ``half`` also ``float32_layers``, the number of layers whose results float16 cannot hold; of a
+        program also ``operators``, those of this package that it needs, instead of ``convolutions``. ``card`` is the
+        model card beside the file; None if it would have replaced the files of others.
+
+    Raises:
+        InputError: A part of the network cannot be exported, an image cannot be used, or the results differ; the
+            message names the part, or the largest difference.
+        MissingLibraryError: A library that writes or runs such a file is not installed.
+    """
+    out = file_of(to, out, checkpoint, int8=int8, half=half, operator=operator, deform_conv=deform_conv)
+    run = as_run(cfg)
+    transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
+    predictor = Predictor(run, checkpoint, device='cpu')
+    datasets = [*run.datasets['test'], *run.datasets['val']]
+    paths = find_images(images) if images is not None else images_to_check(datasets, run.name)
+    with naming(run.name):
+        known = predictor.task.parts(predictor.dataset_meta)
+        network, description = describe(predictor.model, known, transforms, fixed, checkpoint)
+    with refusals(), naming(str(out.parent), OSError), write_together(out.parent, [out.name]) as folder:
+        metadata_schema.check_metadata(description, str(out))
+        file = folder / out.name
+        report = write_network(network, description, to, file, int8, paths if half else (), operator, deform_conv)
+        session = open_session(network, description, to, file)
+        model = compared_model(predictor, description['batch'])
+        limits = None if int8 is not None else comparison.HALF_LIMITS if half else comparison.LIMITS
+        report['check'], report['milliseconds'] = check_file(model, session, paths, limits)
+        if int8 is not None:
+            try:
+                report['metrics'] = compare_metrics(run, checkpoint, session)
+            except UserError as error:
+                report['metrics'] = f'not measured: {message_of(error)}'
+        write_description(to, file, {**description, 'check': report['check']})
+    report = {'file': str(out), 'bytes': out.stat().st_size, **report}
+    card = write_card(out, to, description, report, _origin_of(run))
+    return {**report, 'card': card and str(card)}
+
+
+def _origin_of(run: TaskRun) -> str:
+    """Returns the names of a run's config and of its training datasets, as the end of a sentence."""
+    leaves = [dataset.cfg for dataset in run.datasets['train'] if dataset.is_leaf]
+    names = [f'{kind_of(cfg)} ({Path(file).name})' if (file := cfg.get('ann_file')) else kind_of(cfg) for cfg in leaves]
+    data = f', whose training data are {", ".join(dict.fromkeys(names))}' if names else ''
+    return f'config {Path(run.name).name}{data}'
+
+
+def compared_model(predictor: Predictor, batch: Mapping[str, Any] | None = None) -> ComparedModel:
+    """Returns the model of a predictor for the comparison with its file; ``batch`` is how the file pads its inputs."""
+    size = batch['fixed'] if batch and batch['sized'] else None
+
+    def predict(batch: Sequence[Path]) -> list[Any]:
+        # the runtime never reduces large images
+        whole = [InputImage(path, read_image(path)) if is_large(path) else path for path in batch]
+        with _padded_to(size, predictor.model.data_preprocessor) if size else nullcontext():
+            return [sample for _, sample in predictor.predict(whole, len(batch))]
+
+    known = predictor.task.parts(predictor.dataset_meta)
+    return ComparedModel(predictor.model, {name: adapter for name, (adapter, _) in known.items()}, predict)
+
+
+@contextmanager
+def _padded_to(size: Sequence[int], preprocessor: nn.Module) -> Iterator[None]:
+    """Pads images to ``size`` (height, width), as their file does: padding moves what a network finds beside it."""
+    if hasattr(preprocessor, 'test_cfg'):  # mmseg's, which stacks images in a way of its own
+        place, name, value = preprocessor, 'test_cfg', dict(size=tuple(size))
+    else:
+        place, name, value = data_preprocessor, 'stack_batch', partial(_stacked, tuple(size))
+    before = getattr(place, name)
+    setattr(place, name, value)
+    try:
+        yield
+    finally:
+        setattr(place, name, before)
+
+
+def _stacked(size: tuple[int, int], tensors: Sequence[Tensor], divisor: int, value: float) -> Tensor:
+    return torch.stack(
+        [pad(each, (0, size[1] - each.shape[-1], 0, size[0] - each.shape[-2]), value=value) for each in tensors]
+    )
+
+
+def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
+    """Evaluates a model, then its file, on the test dataset; returns the values of ``model`` and ``file``, by metric.
+
+    ``cfg`` is changed in place.
+
+    Raises:
+        MissingFileError: The test dataset does not exist.
+        InputError, DatasetError: As :func:`icconv_mm.apis.test`.
+    """
+    run = as_run(cfg)
+    with tempfile.TemporaryDirectory() as folder, boundary(run) as progress:
+        run.cfg.work_dir = folder
+        prepare_test(run, checkpoint)
+        runner = build_runner(run, progress)
+        model = runner.test()
+        # replaces the model alone: loop, metrics and hooks stay the test's; without it, int8's loss would be unknown
+        runner.model.test_step = partial(_found, runner.model, session)
+        file = runner.test()
+    return {name: {'model': model.get(name, 0.0), 'file': file.get(name, 0.0)} for name in sorted({**model, **file})}
+
+
+def _found(model: nn.Module, session: Session, data: dict) -> list[Any]:
+    """Returns the result of the model's ``test_step`` for a batch, with the file's predictions."""
+    samples = model.data_preprocessor(data, False)['data_samples']
+    paths = [sample.img_path for sample in samples]
+    for sample, prediction in zip(samples, session.predict(paths), strict=True):
+        for name, task in session.tasks.items():
+            own = sample.get(name) if name else sample
+            if own is not None:  # an image may have no annotations for a task
+                comparison.put_into(own, task, prediction.tasks[name])
+    return list(samples)

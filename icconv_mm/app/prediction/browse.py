@@ -1,0 +1,75 @@
+"""Shows a dataset as the model sees it: images after the config's transforms, with their annotations."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.visualization import Visualizer
+
+from icconv_mm.app.runs.config import TaskRun, as_run
+from icconv_mm.app.runs.explain_errors import boundary
+from icconv_mm.app.runs.images import write_image
+from icconv_mm.app.runs.prepare import prepare
+from icconv_mm.errors import InputError
+from icconv_mm_runtime.drawing import draw
+
+_LEAST = 512  # pixels of a drawn image: on a smaller one, text would cover the objects
+
+
+def browse(
+    cfg: TaskRun | Config | str | Path,
+    out_dir: str | None = None,
+    *,
+    phase: str = 'train',
+    count: int | None = None,
+    show: bool = False,
+    wait_time: float = 2.0,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> list[Path]:
+    """Draws the annotations of a dataset on its images.
+
+    Args:
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config, changed in place, or its file.
+        out_dir: Folder for the images; None writes none.
+        phase: The dataset to show: ``'train'``, ``'val'`` or ``'test'``.
+        count: Number of images; all by default.
+        show: Whether to show them on screen, each for ``wait_time`` seconds.
+        wait_time: Seconds per image.
+        progress: Wraps the sequence of indices, as ``rich.progress.track`` does.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError, DatasetError, ImageFileError: Bad input, named in the message.
+    """
+    run, where = as_run(cfg), f'{phase}_dataloader'
+    with boundary(run):
+        if not run.datasets[phase]:
+            raise InputError(f'{run.name}: no {where}')
+        prepare(run, where)
+    task = run.adapter
+    init_default_scope(task.library)
+    with boundary(run, where):
+        dataset = DATASETS.build(run.datasets[phase][0].cfg)
+    task.check(None, dataset, f'{where}.dataset', training=False)
+    window = Visualizer() if show else None
+    written = []
+    for i in progress(range(len(dataset) if count is None else min(count, len(dataset)))):
+        item = dataset[i]
+        sample = item['data_samples']
+        inputs = item['inputs'][0] if isinstance(item['inputs'], list) else item['inputs']  # several test scales
+        bgr = inputs.permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
+        image, content = np.ascontiguousarray(bgr[..., ::-1]), task.annotations(sample, dataset.metainfo)
+        content.size = content.size or image.shape[:2]
+        factor = -(-_LEAST // max(image.shape[:2]))
+        drawn = draw(image.repeat(factor, 0).repeat(factor, 1), content)
+        name = f'{i:05d}_{Path(sample.img_path).stem}.jpg'
+        if out_dir is not None:
+            written.append(Path(out_dir, name))
+            write_image(drawn[..., ::-1], written[-1])
+        if window is not None:
+            window.show(drawn, win_name=name, wait_time=wait_time)
+    return written

@@ -1,0 +1,248 @@
+"""Prepares a config for a run, and checks that the files that the run needs exist.
+
+Each function takes a run and changes its config in place; the adapter of its task makes the changes that differ between
+tasks (``show_predictions``, ``enable_tta``).
+"""
+
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device, is_cuda_available
+from mmengine.dist import is_main_process
+
+from icconv_mm.app.runs.backbone_defaults import write_defaults
+from icconv_mm.app.runs.config import TaskRun
+from icconv_mm.app.runs.workers import fit_workers
+from icconv_mm.arguments import require_known
+from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.metadata import seed_of
+from icconv_mm.config_tree import as_list, join_root, kind_of, walk, walk_dicts
+from icconv_mm.datasets.checks import MissingDataError
+from icconv_mm.datasets.loading import LoadImageFromFile
+from icconv_mm.engine.amp import CPUAmpOptimWrapper
+from icconv_mm.engine.saving import AtomicCheckpointHook
+from icconv_mm.errors import ArgumentError, InputError, naming
+from icconv_mm.files import require_file, require_folder, require_writable
+from icconv_mm.layers import DeformConv2d, ModulatedDeformConv2d
+from icconv_mm.patterns.load import own_file
+from icconv_mm.registry import LIBRARIES, scoped
+from icconv_mm.run_folder import last_checkpoint
+
+_DEFORMABLE = {'DCN': DeformConv2d, 'DCNv2': ModulatedDeformConv2d}  # mmcv's names, and the layers of the same keys
+
+
+class UnknownTaskError(InputError):
+    """Raised if a config is not for a known task."""
+
+
+def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
+    """Prepares a config for any run, in one pass.
+
+    Images are checked when they are read, a CPU gets plain batch norm and this package's deformable convolutions, each
+    run gets its own visualiser, and the files in some parts of the config must exist.
+
+    Args:
+        run: The run.
+        parts: The parts of the config whose files must all exist, such as ``'train_dataloader'``.
+        skip_bad_images: Whether to train without images that cannot be read.
+
+    Raises:
+        UnknownTaskError: The config is not for a known task.
+        MissingFileError: A file does not exist.
+    """
+    if not run.adapter.library:
+        raise UnknownTaskError(f'{run.name}: default_scope = {run.scope!r}, expected one of {", ".join(LIBRARIES)}')
+    cfg, datasets = run.cfg, run.datasets
+    on_cpu = get_device() == 'cpu'
+    for location, node in walk(cfg):
+        part, kind = location.split('.')[0], kind_of(node)
+        if kind in ('LoadImageFromFile', 'LoadImage'):
+            node['type'] = scoped(LoadImageFromFile)
+            if skip_bad_images and part in ('train_dataloader', 'custom_hooks'):  # hooks change the pipeline
+                node['skip_bad'] = True
+        elif node.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
+            node['type'] = 'BN'
+        elif kind in _DEFORMABLE and on_cpu:  # a small part of the time of mmcv's operator
+            node['type'] = scoped(_DEFORMABLE[kind])
+        elif part in parts:
+            if kind == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
+                require_file(Path(path).expanduser(), f'{location}.checkpoint')
+            with naming(location, TypeError):  # a number instead of a path
+                _require_data(location, node)
+    run.adapter.prepare_loaders(datasets, cfg.get('model') or {})
+    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+    fit_workers(cfg, [part for part in loaders if part in parts])
+    # mmengine shares visualisers by name in a process; without a name, each run has its own, in its own folder.
+    (cfg.get('visualizer') or {}).pop('name', None)
+
+
+def _require_data(location: str, node: Mapping[str, Any]) -> None:
+    """Raises MissingFileError for the first path of a dataset or a metric that does not exist.
+
+    Paths with a scheme (``s3://``) are not checked, except for a folder of segmentation maps without ``ann_file``: HTTP
+    cannot list it.
+    """
+    root, ann_file, prefixes = node.get('data_root') or '', node.get('ann_file'), node.get('data_prefix')
+    prefixes = prefixes if isinstance(prefixes, Mapping) else {}
+    maps = join_root(str(root), prefixes.get('seg_map_path') or '')
+    if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
+        raise InputError(f'{maps} is no folder that can be listed: give ann_file, the names without their suffix')
+    if '://' in str(root):
+        return
+    if root:
+        require_folder(root, f'{location}.data_root', MissingDataError)
+    if ann_file and '://' not in str(ann_file):
+        require_file(join_root(root, ann_file), f'{location}.ann_file', MissingDataError)
+    for key, prefix in prefixes.items():
+        if prefix and '://' not in str(prefix):
+            require_folder(join_root(root, prefix), f"{location}.data_prefix['{key}']", MissingDataError)
+
+
+def prepare_training(
+    run: TaskRun,
+    resume: str | bool = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    launcher: str = 'none',
+    validate: bool = True,
+    skip_bad_images: bool = False,
+) -> None:
+    """Prepares the config for a training, with the arguments and errors of :func:`icconv_mm.apis.train`."""
+    cfg = run.cfg
+    if not validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    _distribute(cfg, launcher)
+    prepare(run, 'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', skip_bad_images=skip_bad_images)
+    write_defaults(cfg)
+    for node in walk_dicts(cfg.get('model')):  # the network is to be built in any folder
+        if file := own_file(node.get('pattern')):
+            node['pattern'] = str(file.absolute())
+    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
+        saving['type'] = scoped(AtomicCheckpointHook)
+    if amp:
+        _use_amp(cfg, run.adapter.autocast_modules)
+    if auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise ArgumentError('auto_scale_lr', f'{cfg.filename} has no auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if resume:
+        _resume(cfg, resume)
+    elif cfg.get('load_from'):
+        _require_checkpoint(cfg.load_from, 'load_from')
+
+
+def prepare_test(
+    run: TaskRun,
+    checkpoint: str,
+    out: str | None = None,
+    out_item: str = 'pred',
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    launcher: str = 'none',
+) -> None:
+    """Prepares the config for a test, with the arguments and errors of :func:`icconv_mm.apis.test`."""
+    cfg = run.cfg
+    _distribute(cfg, launcher)
+    prepare(run, 'test_dataloader', 'test_evaluator')
+    require_file(checkpoint, 'checkpoint')
+    cfg.load_from, cfg.resume = checkpoint, False
+    if show or show_dir:
+        run.adapter.show_predictions(cfg, show, show_dir and str(Path(show_dir).absolute()), wait_time)
+    if tta:
+        run.adapter.enable_tta(cfg)
+    require_known([out_item], ('pred', 'metrics'), 'out_item: nothing is called')
+    if out is not None:
+        endings = ('.json',) if out_item == 'metrics' else ('.pkl', '.pickle')
+        if not out.endswith(endings):
+            raise ArgumentError('out', f'expected a name that ends in {endings[0]}, got {out}')
+        require_writable(Path(out), 'out')  # it is written after the test
+    if out is not None and out_item == 'pred':
+        cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': run.adapter.dump_metric, 'out_file_path': out}]
+
+
+def _distribute(cfg: Config, launcher: str) -> None:
+    """Sets ``cfg.launcher``; without an accelerator, distributed runs use gloo."""
+    cfg.launcher = launcher
+    strategy = cfg.get('strategy') or {}
+    is_sharded = strategy.get('type') == 'FSDPStrategy'
+    if is_sharded and strategy.setdefault('state_dict_cfg', 'full') == 'local':  # mmengine's default
+        raise InputError(
+            "strategy.state_dict_cfg: 'local' writes the shards of each process, which are no plain tensors, and no "
+            "run could resume from them: give 'full'"
+        )
+    if get_device() != 'cpu' or launcher == 'none':
+        return
+    # mmengine would call torch.cuda.set_device for any backend; it keeps an existing process group.
+    timeout = ((cfg.get('env_cfg') or {}).get('dist_cfg') or {}).get('timeout')
+    if launcher == 'pytorch' and not torch.distributed.is_initialized():
+        try:
+            options = {} if timeout is None else {'timeout': timedelta(seconds=timeout)}  # torch 2.1 takes no None
+            torch.distributed.init_process_group('gloo', **options)
+        except ValueError as error:  # the environment has no RANK, WORLD_SIZE, ...
+            raise ArgumentError('launcher', f'pytorch: the process was not started by torchrun ({error})') from None
+    cfg.setdefault('env_cfg', {})['dist_cfg'] = {'backend': 'gloo'}
+    wrapper = {
+        'type': 'MMDistributedDataParallel',
+        'device_ids': None,  # required on CPU
+        'broadcast_buffers': False,
+        'find_unused_parameters': cfg.get('find_unused_parameters', False),
+    }
+    if 'runner_type' not in cfg:
+        cfg.setdefault('model_wrapper_cfg', wrapper)
+    elif strategy.get('type') == 'DDPStrategy':
+        strategy.setdefault('model_wrapper', wrapper)
+    elif is_sharded:
+        strategy.setdefault('model_wrapper', {'type': 'MMFullyShardedDataParallel'}).setdefault('device_id', 'cpu')
+        if strategy.state_dict_cfg == 'full':  # mmengine's moves shards to the CPU; torch 2.11 crashes if they are
+            strategy.state_dict_cfg = {
+                'state_dict_type': 'FULL_STATE_DICT',
+                'state_dict_config': {'type': 'FullStateDictConfig'},
+                'optim_state_dict_config': {'type': 'FullOptimStateDictConfig'},
+            }
+
+
+def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
+    """Sets mixed precision for this machine; on a CPU only for the children ``modules`` of the model, None for all."""
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', scoped(CPUAmpOptimWrapper)):
+        raise ArgumentError('amp', f'optim_wrapper.type is {kind!r}, expected OptimWrapper')
+    if is_cuda_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        for option in ('loss_scale', 'dtype', 'use_fsdp'):  # only for AmpOptimWrapper
+            wrapper.pop(option, None)
+        wrapper.type = scoped(CPUAmpOptimWrapper)
+        wrapper.setdefault('modules', modules)
+
+
+def _resume(cfg: Config, resume: str | bool) -> None:
+    """Sets the checkpoint to resume, and its seed if the config has none (samplers are built before it is loaded)."""
+    path = last_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
+    if path is None:
+        if is_main_process():
+            print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
+        if cfg.get('load_from'):
+            _require_checkpoint(cfg.load_from, 'load_from')
+        return
+    cfg.resume, cfg.load_from = True, path
+    _require_checkpoint(path, 'resume')
+    if cfg.get('randomness', {}).get('seed') is None and Path(path).is_file():
+        content = reading.read(path)
+        with naming(path):
+            seed = seed_of(content)
+        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
+
+
+def _require_checkpoint(path: str, name: str) -> None:
+    if not Path(path).is_dir():  # strategies that shard a model save a folder
+        require_file(path, name)

@@ -1,0 +1,1 @@
+"""Hooks that the command adds to a training."""

@@ -1,0 +1,454 @@
+"""Writes a config for the user's own images: it detects their annotations, and is short and meant for editing."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from icconv_mm import models
+from icconv_mm.app.annotations.convert import convert_dataset, fill_splits, nothing_left, root_of
+from icconv_mm.app.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
+from icconv_mm.app.annotations.find import all_tasks, choose_dataset, name_of, only_task, read_datasets
+from icconv_mm.app.annotations.images_on_disk import LOCATIONS
+from icconv_mm.app.annotations.report import problem_lines, split_counts, write_warnings
+from icconv_mm.app.runs.config import load_config
+from icconv_mm.app.training import memory
+from icconv_mm.app.training.own_data_text import (
+    Choices,
+    annotations_in,
+    backbone_in,
+    batch_in,
+    config_text,
+    crop_of,
+    is_unedited,
+    size_in,
+)
+from icconv_mm.arguments import check_positive, require_known
+from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.loader import cached_weights, fetch_weights
+from icconv_mm.checkpoints.matching import state_dict_of
+from icconv_mm.datasets.kinds import TASKS
+from icconv_mm.engine.saving import UNFINISHED
+from icconv_mm.errors import ArgumentError, MissingLibraryError, UserError, name_defect, printable
+from icconv_mm.fetch import FetchError
+from icconv_mm.files import (
+    alone_in,
+    atomic_write,
+    configs_folder,
+    require_file,
+    write_folder_of_images,
+    write_json,
+)
+from icconv_mm.registry import LIBRARIES
+from icconv_mm.run_folder import RUN_LOCK
+from icconv_mm.versions import command_of, is_installed
+
+LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
+_SEEN = 30_000  # images that a training sees: 500 images 60 times
+_EPOCHS = (12, 300)
+_STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one gets smaller batches
+_SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
+_FINE, _LEAST = 1024, 10
+_STRIDE = 32
+_LEAST_BATCH = 2  # batch norm learns little of one image
+_WIDE = 64  # channels of a usual network's first stage
+_TRIES = 5  # seconds to reach the server of the weights
+_WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
+
+
+def config_for(
+    data: str | Path | Sequence[str | Path],
+    task: str | None = None,
+    backbone: str | None = None,
+    size: int | None = None,
+    epochs: int | None = None,
+    *,
+    work_dir: str | Path | None = None,
+    classes: Sequence[str] | None = None,
+    ignore_index: Sequence[int] = (),
+    pretrained: str = 'auto',
+    patience: int | None = None,
+    strict: bool = False,
+    crowd_as_objects: bool = False,
+    voc_from: int | None = None,
+    resume: bool = False,
+    say: Any = None,
+) -> Config:
+    """Writes a config that trains a network on the user's images, with the annotations that it reads beside it.
+
+    The folder of the annotations is named after their content. The config, which names that folder, is written last: an
+    interrupted call leaves the former config and its annotations unchanged.
+
+    Args:
+        data: A folder, a ``data.yaml``, a COCO file, ... or several, for ``task='all'``: any format that
+            ``tools/prepare_data.py`` reads.
+        task: ``'detection'``, ``'instance'``, ``'semantic'``, ``'pose'``, ``'classification'``, or ``'all'`` for one
+            network that learns all annotated tasks but ``'classification'``; by default the only annotated one.
+        backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``, such as
+            ``'small'``; by default that of the config that is there, else on a CPU ``'small'``, but for
+            classification and on GPUs ``'ic_resnet50'``.
+        size: Pixels of the longer side that images are resized to; by default chosen from the images and objects.
+        epochs: Length of the training; by default 30,000 images are seen.
+        work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
+        classes: Classes to learn, in this order; for several tasks, those of the segmentation maps.
+        ignore_index: Values of segmentation maps that are ignored.
+        pretrained: ``'auto'`` takes torchvision's weights for a network of their shape if they can be downloaded,
+            ``'none'`` random ones; else a file, or any checkpoint that mmengine loads.
+        patience: Validations without improvement after which the training ends.
+        strict: Whether to refuse datasets of which anything would be left out.
+        crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
+        voc_from: The number of the first pixel in boxes of Pascal VOC, 0 or 1; None decides by the boxes.
+        resume: Whether the config is for going on with a training: images per step are those of the config that is
+            there, and by default ``size``.
+        say: Called with each line about the dataset and the choices; by default they are printed.
+
+    Returns:
+        The config, whose ``filename`` is the written file.
+
+    Raises:
+        MissingFileError: A file or a folder does not exist.
+        MissingLibraryError: The library of the task is not installed.
+        DatasetError: The dataset cannot be read, or nothing is left of it.
+        ArgumentError, InputError: Another argument cannot be used.
+    """
+    locations = [data] if isinstance(data, (str, Path)) else list(data)
+    if task not in (None, *TASKS, 'all'):
+        raise ArgumentError('task', f'expected one of {", ".join((*TASKS, "all"))}, got {task!r}')
+    options = dict(strict=strict, crowd_as_objects=crowd_as_objects, voc_from=voc_from)
+    datasets = read_datasets(*locations, **options) if task is None else None
+    if datasets is not None:
+        task = only_task(datasets)
+    numbers = {'size': size, 'epochs': epochs, 'patience': patience}
+    check_positive(**{name: value for name, value in numbers.items() if value is not None})
+    if twice := [name for name, count in Counter(classes or ()).items() if count > 1]:
+        raise ArgumentError('classes', f'{twice[0]} is named twice')
+    if ignore_index and task not in ('semantic', 'all'):
+        raise ArgumentError('ignore_index', f'is of segmentation maps, and the task is {task}')
+    say = say or (lambda line: print(printable(line)))
+    folder = Path(work_dir or Path('work_dirs', f'{name_of(locations[0])}_{task}'))
+    if (defect := name_defect(os.path.abspath(folder))) is not None:  # mmengine writes the path into the config
+        raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
+    path = Path(f'{folder}.py')  # inside the folder, the runner would overwrite it with the whole config
+    if backbone is None:  # that of the config that is there, which another machine may have written
+        backbone = (backbone_in(path.read_text()) if path.is_file() else '') or default_backbone(task)
+        say(f'backbone: {backbone}, as none is named')
+    network = backbone_of(backbone)
+    batch = None
+    if resume and path.is_file():
+        batch = batch_in(path.read_text())  # its schedule counts steps of this length
+        size = size or size_in(path.read_text())
+    given = [os.path.abspath(location) for location in locations]
+    with alone_in(folder, 'another run is at work', RUN_LOCK):
+        _check_unedited(path, folder, given)
+        for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
+            datasets = datasets or read_datasets(*locations, **options)
+            converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
+            write_json(Path(temporary, 'new', LOCATIONS), given)
+            images = next(iter(converted.values())).root
+            write_folder_of_images(Path(temporary, 'new'), images, folder / 'annotations')
+            init = weights_of(backbone, pretrained, say)
+            chosen = _choose(task, converted, network, init, size, epochs, batch, patience, say)
+            annotations = _name_of_content(Path(temporary, 'new'))
+            text = config_text(chosen, converted, annotations, backbone)
+            location = folder / annotations
+            if location.is_symlink() or not location.is_dir() or _name_of_content(location) != annotations:
+                if os.path.lexists(location):  # not written by this function
+                    os.replace(location, Path(temporary, 'former'))
+                os.replace(Path(temporary, 'new'), location)
+        with atomic_write(path) as file:
+            file.write(text.encode())
+        _remove_unread(folder, path)
+    size_text = f'{chosen.shape[0]} x {chosen.shape[1]} pixels, {chosen.epochs} epochs, batches of {chosen.batch}'
+    size_text += chosen.reason
+    command = command_of('train', str(path), '--work-dir', str(folder))
+    say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name: {command}')
+    return load_config(path, work_dir=str(folder))
+
+
+def _name_of_content(folder: Path) -> str:
+    """Returns the name of a folder of annotations: the SHA-256 of all its files, with their names."""
+    whole = hashlib.sha256()
+    for path in sorted(each for each in folder.rglob('*') if each.is_file()):
+        whole.update(f'{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n'.encode())
+    return f'annotations_{whole.hexdigest()[:12]}'
+
+
+def _remove_unread(folder: Path, path: Path) -> None:
+    """Removes unedited folders of annotations that neither the config nor mmengine's copy of it reads."""
+    configs = ''.join(each.read_text() for each in (path, folder / path.name) if each.is_file())
+    for each in folder.glob('annotations_' + '[0-9a-f]' * 12):
+        if each.name not in configs and not each.is_symlink() and _name_of_content(each) == each.name:
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
+    """Raises ArgumentError if the config or its annotations were edited, or are of other sources.
+
+    The edits, or the annotations of a run on other images, would be lost.
+    """
+    if not path.is_file():
+        return
+    text = path.read_text()
+    annotations = folder / annotations_in(text)
+    if not is_unedited(text) or (annotations.is_dir() and _name_of_content(annotations) != annotations.name):
+        command = command_of('train', str(path), '--work-dir', str(folder))
+        what = 'has been edited, or is of a former version'
+        raise ArgumentError('work_dir', f'{path} {what}: train it by its name, {command}, or choose another')
+    before = json.loads((annotations / LOCATIONS).read_bytes()) if annotations.is_dir() else locations
+    if before != locations:
+        raise ArgumentError(
+            'work_dir', f'{path} is of {", ".join(before)}, not of {", ".join(locations)}: choose another'
+        )
+
+
+def _prepared(
+    datasets: Sequence[Dataset],
+    task: str,
+    folder: Path,
+    classes: Sequence[str] | None,
+    ignore_index: Sequence[int],
+    say: Any,
+) -> dict[str, Converted]:
+    """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
+    tasks = all_tasks(datasets) if task == 'all' else [task]
+    if not tasks:
+        raise ArgumentError('task', 'only whole images have labels: use --task classification')
+    for each in tasks:
+        if not is_installed(LIBRARY[each]):
+            raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
+    sets = {each: choose_dataset(datasets, each) for each in tasks}
+    named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, only maps may lack class names
+    if classes and len(sets) > 1:
+        if named != 'semantic':
+            together = f'{" and ".join(tasks)} are learned together'
+            raise ArgumentError('classes', f'{together}: name those of segmentation maps, or of one task by itself')
+        say('classes: names of segmentation maps; the other tasks have all of theirs')
+    for line in _not_learned(datasets, sets, TASKS if task == 'all' else tasks):
+        say(line)
+    if len(sets) > 1:
+        for note in _share_splits(sets):
+            say(note)
+    root = root_of(image for name, own in sets.items() for image in own.labelled(name))
+    options = dict(ignore_index=ignore_index, shared=len(sets) > 1, root=root)
+    converted = {
+        name: convert_dataset(own, name, folder, classes=classes if name == named else None, **options)
+        for name, own in sets.items()
+    }
+    for name, made in converted.items():
+        if 'train' not in made.splits:
+            raise nothing_left(sets[name], f'no image for training has labels for {name!r} that can be used')
+    if len(sets) > 1:
+        fill_splits(converted.values())
+    for line in _report(sets, converted):
+        say(line)
+    write_warnings(folder / 'warnings.json', {id(own): own for own in sets.values()}.values())
+    return converted
+
+
+def _not_learned(datasets: Sequence[Dataset], sets: dict[str, Dataset], tasks: Sequence[str]) -> Iterator[str]:
+    """Yields a line for each annotated task of a dataset that is not learned from it."""
+    for own in datasets:
+        for task in own.tasks():
+            used = sets.get(task) or (sets.get('instance') if task == 'detection' else None)
+            if task in tasks and used is not own:
+                instead = f'but from {used.location}' if used else 'as no other task is learned beside it'
+                yield f'{own.location}: {own.format}: {task} not learned from it, {instead}'
+
+
+def _share_splits(sets: dict[str, Dataset]) -> Iterator[str]:
+    """Gives each image one split for all tasks, that of the first dataset with a split; yields lines about changes."""
+    shared: dict[Path, AnnotatedImage] = {}
+    differing = []
+    for task, own in sets.items():
+        for image in own.labelled(task):
+            first = shared.setdefault(image.path, image)
+            if first.split and image.split and first.split != image.split:
+                differing.append(f'{image.path}: {first.split}, not {image.split} as {own.location} says')
+            first.split = first.split or image.split
+    if differing:
+        yield f'{len(differing)} images have two splits, of which the first counts: {differing[0]}'
+    if note := assign_splits(list(shared.values())):
+        yield note
+    for own in sets.values():
+        for path, image in own.images.items():
+            image.split = shared[path].split if path in shared else image.split
+
+
+def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterator[str]:
+    """Yields lines about the annotations of each task, then about the problems of each dataset."""
+    splits = {split for made in converted.values() for split in made.splits}
+    for task, made in converted.items():
+        own = sets[task]
+        yield f'{own.location}: {own.format}, {task}: {len(made.classes)} classes ({split_counts(made)})'
+        yield from (f'  {note}' for note in made.notes)
+        if absent := ' or '.join(split for split in SPLITS if split in splits - made.splits.keys()):
+            yield f'  no labels for {task} in the split {absent}: not evaluated there'
+    for own in {id(own): own for own in sets.values()}.values():
+        yield from problem_lines(own, most=5)
+
+
+# --- the network ---
+
+
+def default_backbone(task: str) -> str:
+    """Returns the name of the backbone for who names none: on a CPU a small one, which learns more in the same time."""
+    return 'ic_resnet50' if get_device() != 'cpu' or task == 'classification' else 'small'
+
+
+def backbone_of(name: str) -> dict:
+    """Returns the config of a backbone by its name.
+
+    Raises:
+        InputError: The backbone does not exist.
+    """
+    files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
+    if name in files:
+        return Config.fromfile(files[name]).backbone.to_dict() | dict(norm_eval=False)
+    require_known([name], sorted({*files, *models.list_models()}), 'backbone: nothing is called')
+    kind, options = models.backbone_options(name)
+    pattern = dict(pattern='geometric_d4') if kind.startswith('IC') else {}
+    return dict(type=f'icconv_mm.{kind}', **options, **pattern, norm_eval=False)
+
+
+def weights_of(backbone: str, weights: str, say: Any) -> dict | None:
+    """Returns the backbone's initial weights as an ``init_cfg``, or None; calls ``say`` with the choice or its cost.
+
+    Raises:
+        MissingFileError, CheckpointError: ``weights`` (``pretrained``) is a file that is missing or cannot be read.
+    """
+    if weights in ('auto', 'none') and backbone_of(backbone).get('base_channels', _WIDE) < _WIDE:
+        say(f'weights: {backbone} starts from random numbers, as is usual for a network of its size')
+        return None
+    if weights == 'none':
+        say(f'weights: {backbone} starts from random numbers, {_COST}')
+        return None
+    if weights == 'auto':
+        known = _WEIGHTS.fullmatch(re.sub(r'_k\d+(_seg)?$', '', backbone))
+        if known is None:
+            say(f'weights: none are published for {backbone} in this form: it starts from random numbers, {_COST}')
+            return None
+        weights = f'torchvision://resnet{known.group(1)}'
+        if (problem := _fetched(f'resnet{known.group(1)}')) is not None:
+            say(f'weights: {weights} cannot be fetched ({problem}): {backbone} starts from random numbers, {_COST}')
+            return None
+        say(f'weights: {weights}, trained on ImageNet with dense convolutions')
+    if '://' in weights:
+        return dict(type='Pretrained', checkpoint=weights)
+    require_file(weights, 'pretrained')
+    keys = state_dict_of(reading.read(weights))
+    prefix = dict(prefix='backbone.') if any(key.startswith('backbone.') for key in keys) else {}
+    return dict(type='Pretrained', checkpoint=str(Path(weights).absolute()), **prefix)
+
+
+_COST = 'which takes several times the images and epochs; --pretrained FILE gives others'
+
+
+def _fetched(name: str) -> str | None:
+    """Downloads torchvision's weights; returns why it fails, or None."""
+    from mmengine.runner.checkpoint import get_torchvision_models
+
+    if not is_installed('torchvision'):
+        return 'torchvision is not installed'
+    address = get_torchvision_models()[name]
+    if not cached_weights(address).is_file() and os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
+        return 'ICCONV_MM_OFFLINE is set'
+    try:
+        fetch_weights(address, timeout=_TRIES)
+    except FetchError as error:
+        return error.reason
+    except UserError as error:  # an answer that is no checkpoint, such as a portal's page
+        return str(error)
+    return None
+
+
+def _choose(
+    task: str,
+    converted: dict[str, Converted],
+    network: dict,
+    init: dict | None,
+    size: int | None,
+    epochs: int | None,
+    batch: int | None,
+    patience: int | None,
+    say: Any,
+) -> Choices:
+    sizes = np.concatenate([made.sizes for made in converted.values()])
+    boxes = np.concatenate([made.boxes for made in converted.values()])
+    size = default_size(sizes, boxes, task) if size is None else size
+    if size < _STRIDE:
+        raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
+    count = max(made.splits.get('train', 1) for made in converted.values())
+    base, is_deep = network.get('base_channels', _WIDE), network.get('depth', 50) >= 50
+    is_narrow = base < _WIDE
+    epochs = epochs or int(np.clip(round(_SEEN / count), *_EPOCHS))
+    most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
+    shape, reason = shape_of(sizes, size), ''
+    if batch is None:
+        usual = min(most, max(_LEAST_BATCH, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
+        seen = crop_of(shape) if task == 'semantic' else (size, size) if task == 'classification' else shape
+        batch = fitting_batch(network, seen, usual, say)
+        if batch < usual:
+            reason = f' instead of {usual}, which would not fit the memory'
+        elif batch < most:
+            reason = f' instead of {most}, for more steps'
+    rate = 2e-4 if init else 5e-4 if is_deep else 2e-3 if is_narrow else 1e-3
+    rate = float(f'{rate * (batch / most) ** 0.5:.2g}')
+    return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, init, patience, reason)
+
+
+def fitting_batch(backbone: dict, shape: tuple[int, int], batch: int, say: Any) -> int:
+    """Returns ``batch``, or on a CPU the fewer images, 2 at least, that fit the memory; calls ``say`` if 2 do not.
+
+    Args:
+        backbone: Its config.
+        shape: Width and height of the images.
+        batch: The most images.
+        say: Called with a line.
+    """
+    free = memory.free_memory()
+    if free is None:
+        return batch
+    process, image = memory.training_memory(backbone, shape)
+    fitting = min(batch, max(_LEAST_BATCH, int((free - process) // image)))
+    if (needed := process + fitting * image) > free:
+        say(
+            f'memory: {fitting} images of {shape[0]} x {shape[1]} pixels may take {needed / 1e9:.1f} GB, of which '
+            f'{free / 1e9:.1f} are free: if the training is killed, give a smaller --size or --backbone'
+        )
+    return fitting
+
+
+def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
+    """Returns the pixels of the longer side: that of most images, within limits; more if objects would be too small.
+
+    Args:
+        sizes: Width and height of images, [n, 2].
+        boxes: Width and height of objects as fractions of the longer side, [m, 2].
+        task: The task.
+    """
+    if task == 'classification':
+        return 224
+    own = float(np.median(sizes.max(1)))
+    low, high = _SIDES
+    if len(boxes) and (least := float(np.percentile(np.sqrt(boxes.prod(1)), 5))) > 0:
+        high = int(np.clip(_LEAST / least, high, _FINE))
+    return int(-(-np.clip(own, low, high) // _STRIDE) * _STRIDE)
+
+
+def shape_of(sizes: np.ndarray, size: int) -> tuple[int, int]:
+    """Returns width and height in the images' proportion, multiples of 32; the longer is at least ``size``."""
+    ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))
+    sides = (size, size / ratio) if ratio >= 1 else (size * ratio, size)
+    return tuple(int(-(-max(side, _STRIDE) // _STRIDE) * _STRIDE) for side in sides)

@@ -1,0 +1,301 @@
+"""The text of a config for the user's own images: editable variables on top, then the files of ``own_data/written``.
+
+It has no name and no path of the dataset, not even in a literal, because mmengine replaces template marks in a
+config's text before it parses it. They are in the folder of annotations, which the config finds relative to itself.
+"""
+
+# mmengine's Config.dump replaces names by values: editing size or epochs on top would change nothing.
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pprint import pformat
+from typing import Any
+
+import numpy as np
+
+from icconv_mm.app.annotations.dataset import SPLITS, Converted
+from icconv_mm.datasets.keypoints import KEYPOINTS_FILE
+from icconv_mm.errors import InputError
+from icconv_mm.files import configs_folder
+from icconv_mm.run_folder import HERE, IMAGES
+from icconv_mm_runtime.drawing import palette
+
+_WARM_UP = 200  # iterations, and at most a tenth of the training
+_LEAST_CROP = 256  # pixels
+_LEAST_OF_MOSAIC = 40  # images: a process puts none together before its fifth
+_WORKERS = 8  # at most: each takes some hundred megabytes
+_WHOLE = 5300  # images that the last epochs see; a mosaic before them helps, in their place it harms
+_SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
+_FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
+_BACKBONE = re.compile(r'^# backbone: (\w+)$', re.MULTILINE)
+_SIZE = re.compile(r'^(?:size|shape) = \(?(\d+)(?:, (\d+))?', re.MULTILINE)
+_BATCH = re.compile(r'^batch_size = (\d+)', re.MULTILINE)
+_SECTION = re.compile(r'# --- (.+) ---')
+BEST = {
+    'detection': 'coco/bbox_mAP',
+    'instance': 'coco/segm_mAP',
+    'semantic': 'mIoU',
+    'pose': 'coco/AP',
+    'classification': 'accuracy/top1',
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices in a written config, apart from its annotations.
+
+    Attributes:
+        task, epochs: As in :func:`icconv_mm.apis.config_for`.
+        size: Pixels of the longer side that images are resized to.
+        shape: Width and height of training images, multiples of 32, in the proportion of the images.
+        backbone: Its config.
+        base_channels: Channels of its first stage, 64 in usual networks.
+        is_deep: Whether it has bottlenecks: four times the channels.
+        batch: Images per step.
+        rate: Learning rate.
+        weights: ``init_cfg`` of the backbone, or None.
+        patience: Validations without improvement that end the training; None for no limit.
+        reason: Why the batch is smaller than usual, as the end of a sentence, or ''.
+    """
+
+    task: str
+    epochs: int
+    size: int
+    shape: tuple[int, int]
+    backbone: dict
+    base_channels: int
+    is_deep: bool
+    batch: int
+    rate: float
+    weights: dict | None
+    patience: int | None
+    reason: str
+
+
+def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str, backbone: str) -> str:
+    """Returns the text of the config: variables with the choices, and below them the settings that follow from these.
+
+    ``annotations`` is the name of their folder, inside the folder that is named like the config; ``backbone`` is what
+    the backbone was called.
+
+    Raises:
+        InputError: A path, such as that of weights, has a template mark that mmengine would replace.
+    """
+    base = configs_folder() / '_base_' / 'own_data'
+    written = base / 'written'
+    name = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
+    is_small = chosen.task == 'detection' and chosen.base_channels < 64  # others were not measured
+    is_mosaic = is_small and _most_images(converted) >= _LEAST_OF_MOSAIC
+    body = [
+        *_kept((written / f'{name}.py').read_text(), {*converted, *(['mosaic'] if is_mosaic else [])}),
+        '',
+        *(written / 'end.py').read_text().splitlines(),
+        *_stopping(chosen, converted, is_mosaic),
+    ]
+    used = set(re.findall(r'\w+', '\n'.join(body)))
+    variables = [*_files(chosen, converted), *(_literal(*each) for each in _numbers(chosen, converted))]
+    rest = [
+        f'# {", ".join(converted)}. Edit it; tools/browse_dataset.py shows what is learned, tools/train.py trains.',
+        f"_base_ = __import__('icconv_mm.files').files.base_config('own_data/{chosen.task}.py')",
+        '',
+        '# The folder is in one of the name of this file, which holds the run, too: move all together.',
+        f"annotations = {HERE}[:-3] + '/{annotations}'",
+        IMAGES,
+        f'# backbone: {backbone}',
+        *(line for line in variables if re.search(r'^\w+', line, re.MULTILINE)[0] in used),
+        '',
+        *body,
+    ]
+    text = '\n'.join(rest) + '\n'
+    return f'# sha256 of the rest: {hashlib.sha256(text.encode()).hexdigest()}\n{text}'
+
+
+def is_unedited(text: str) -> bool:
+    """Returns whether a config is unedited."""
+    head = _SUM.match(text)
+    return bool(head) and head[1] == hashlib.sha256(text[head.end() :].encode()).hexdigest()
+
+
+def annotations_in(text: str) -> str:
+    """Returns the name of the folder of annotations in a written config; '' if it has none."""
+    return found[1] if (found := _FOLDER.search(text)) else ''
+
+
+def backbone_in(text: str) -> str:
+    """Returns what the backbone of a written config was called; '' if the config does not say it."""
+    return found[1] if (found := _BACKBONE.search(text)) else ''
+
+
+def size_in(text: str) -> int | None:
+    """Returns the pixels of the longer side that images of a written config are brought to; None if it has none."""
+    return max(map(int, filter(None, found.groups()))) if (found := _SIZE.search(text)) else None
+
+
+def batch_in(text: str) -> int | None:
+    """Returns the images per step of a written config; None if it has none."""
+    return int(found[1]) if (found := _BATCH.search(text)) else None
+
+
+def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
+    """Returns scale and ratios of anchors on strides 4 to 64.
+
+    Args:
+        boxes: Width and height of objects as fractions of the longer side of their images, [m, 2].
+        size: Pixels of the longer side.
+    """
+    if not len(boxes):
+        return dict(scales=[8], ratios=[0.5, 1.0, 2.0])
+    least = float(np.percentile(np.sqrt(boxes.prod(1)) * size, 5))
+    scale = next((scale for scale in (8, 4) if 4 * scale <= 1.3 * least), 2)
+    low, high = np.percentile(boxes[:, 1] / boxes[:, 0], [5, 95])
+    ratios = [0.5, 1.0, 2.0]
+    if low < 0.3:
+        ratios.insert(0, round(float(max(low, 0.1)), 2))
+    if high > 3.3:
+        ratios.append(round(float(min(high, 10)), 2))
+    return dict(scales=[scale], ratios=ratios)
+
+
+def crop_of(shape: tuple[int, int]) -> tuple[int, int]:
+    """Returns width and height of the training crop of a segmentation map: 2/3 of a side, at least 256 pixels."""
+    return tuple(min(side, max(_LEAST_CROP, round(side * 2 / 3 / 32) * 32)) for side in shape)
+
+
+def class_weights(shares: Sequence[float]) -> list[float]:
+    """Returns class weights by shares of the pixels, 1 for the mean pixel (ENet, https://arxiv.org/abs/1606.02147)."""
+    weights = [1 / math.log(1.02 + share) for share in shares]
+    mean = sum(share * weight for share, weight in zip(shares, weights)) / (sum(shares) or 1)
+    return [round(weight / mean, 2) for weight in weights]
+
+
+def _kept(text: str, names: Set[str]) -> Iterator[str]:
+    """Yields the lines of a file without the sections, ``# --- NAME, NAME ---``, of other names."""
+    is_kept = True
+    for line in text.splitlines():
+        if heading := _SECTION.fullmatch(line):
+            is_kept = heading[1] == 'all' or not names.isdisjoint(heading[1].split(', '))
+        elif is_kept:
+            yield line
+
+
+def _literal(name: str, value: Any, comment: str = '') -> str:
+    """Returns ``name = value  # comment`` in lines of at most 120 characters; a dict becomes a call of ``dict``."""
+    text = repr(value)
+    if '{{' in text:
+        raise InputError(f'{name}: {text:.200} has {{{{, which mmengine replaces in a config: rename it')
+    if isinstance(value, dict):
+        members = [f'{key}={each!r}' for key, each in value.items()]
+        text = f'dict({", ".join(members)})'
+    line = f'{name} = {text}{f"  # {comment}" if comment else ""}'
+    if len(line) <= 120:
+        return line
+    if isinstance(value, dict):
+        members = [_literal(key, each).replace(' = ', '=', 1).replace('\n', '\n    ') for key, each in value.items()]
+        text = ''.join(['dict(\n', *(f'    {member},\n' for member in members), ')'])
+    else:
+        text = pformat(value, width=112 - len(name), compact=True).replace('\n', '\n' + ' ' * (len(name) + 3))
+    return f'# {comment}\n{name} = {text}' if comment else f'{name} = {text}'
+
+
+def _files(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
+    """Yields lines with the files and class counts of each task; beside objects, the variables end in the task."""
+    for task, made in converted.items():
+        end = f'_{task}' if chosen.task == 'all' and task in ('semantic', 'pose') else ''
+        for split in SPLITS:
+            file = made.files.get(split)
+            value = f"annotations + '/{file.name}'" if file else 'None  # no image of this split has any'
+            yield f'{split}_ann_file{end} = {value}'
+        if task == 'pose':
+            yield f"keypoints{end} = annotations + '/{KEYPOINTS_FILE}'  # names, skeleton, flip_pairs, sigmas"
+            yield f'num_keypoints{end} = {len(made.keypoints)}'
+        else:
+            yield f"classes{end} = annotations + '/{task}_classes.txt'  # a name in each line"
+            yield f'num_classes{end} = {len(made.classes)}'
+            colors = zip(made.classes, palette(len(made.classes)))
+            yield _literal(f'palette{end}', [made.colors.get(name, color) for name, color in colors])
+
+
+def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple[str, Any, str]]:
+    """Yields the choices: name, value and comment."""
+    most = _most_images(converted)
+    steps = -(-most // chosen.batch) * chosen.epochs
+    objects_task = next((task for task in ('instance', 'detection') if task in converted), None)
+    yield 'objects_task', objects_task, ''
+    groups = {split: _groups(converted, split) for split in SPLITS}
+    yield 'same_images', groups, 'tasks whose annotations are of the same images'
+    yield 'size', chosen.size, 'pixels of the longer side that images are brought to'
+    yield 'shape', chosen.shape, 'width and height of what is trained on, multiples of 32'
+    yield 'crop', crop_of(chosen.shape), 'width and height of the part of an image that a step sees'
+    if chosen.task == 'semantic':
+        yield 'class_weight', class_weights(list(converted['semantic'].counts.values())), 'rare classes count more'
+    if objects_task is not None:
+        yield 'anchors', anchors(converted[objects_task].boxes, chosen.size), 'on strides 4 to 64'
+        is_narrow = chosen.base_channels < 64
+        yield (
+            'proposals',
+            200 if is_narrow else 300 if chosen.task == 'all' else 500,
+            'boxes of an image that the first stage passes on in training',
+        )
+        yield 'samples', 128, 'of them that the second stage learns from'
+        fullest = converted[objects_task].most
+        if chosen.task != 'all':
+            passed = int(np.clip(3 * fullest, 100 if is_narrow else 500, 1000))
+            yield 'test_proposals', passed, f'the same in tests; the fullest image has {fullest} objects'
+        yield 'detections', max(100, -(-3 * fullest // 2)), 'boxes that a prediction of an image has at most'
+    is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None
+    yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
+    yield 'batch_size', chosen.batch, ''
+    yield 'workers', min(_WORKERS, _cores()), 'processes that load images, by the cores of the machine that wrote this'
+    is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1
+    yield 'whole_epochs', -(-_WHOLE // most), 'the last ones, which see whole images; the others parts of four'
+    yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small image'
+    yield 'epochs', chosen.epochs, ''
+    yield 'learning_rate', chosen.rate, ''
+    yield 'warm_up', min(_WARM_UP, steps // 10), 'iterations; none with less than 2'
+    yield 'backbone', {**chosen.backbone, **({'init_cfg': chosen.weights} if chosen.weights else {})}, ''
+    first = chosen.base_channels * (4 if chosen.is_deep else 1)
+    yield 'levels', [first, 2 * first, 4 * first, 8 * first], 'channels of its stages'
+    yield 'width', first if chosen.is_deep else 2 * first, 'channels of what stands on them'
+
+
+def _most_images(converted: dict[str, Converted]) -> int:
+    """Returns the number of training images of the task that has most."""
+    return max(made.splits.get('train', 1) for made in converted.values())
+
+
+def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:
+    """Returns groups of tasks that annotate the same images of a split, without tasks that have none there."""
+    groups: list[list[str]] = []
+    for name, made in converted.items():
+        if split in made.files:
+            group = next((each for each in groups if _is_joined(converted, each, name, split)), None)
+            groups.append([name]) if group is None else group.append(name)
+    return groups
+
+
+def _cores() -> int:
+    """Returns the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str, split: str) -> bool:
+    """Returns whether a task shares images with the first of a group and has no more people than the group has objects.
+
+    A joined dataset matches people to some of the objects, by the numbers of their annotations.
+    """
+    is_shared = not set(converted[group[0]].paths[split]).isdisjoint(converted[name].paths[split])
+    counts = [converted[each].annotations[split] for each in (*group, name) if each != 'semantic']
+    return is_shared and counts == sorted(counts, reverse=True)
+
+
+def _stopping(chosen: Choices, converted: dict[str, Converted], is_mosaic: bool) -> Iterator[str]:
+    first = next(task for task, made in converted.items() if 'val' in made.files)
+    best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
+    if chosen.task == 'all':
+        yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'
+    if chosen.patience is not None:
+        rule = f"type='EarlyStoppingHook', monitor={best!r}, rule='greater', min_delta=0, patience={chosen.patience}"
+        yield f'custom_hooks {"+=" if is_mosaic else "="} [dict({rule})]'

@@ -1,0 +1,309 @@
+"""Trains and tests any task by its config: prepares it, builds the runner, runs it, and explains its errors."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config
+from mmengine.config import config as mmengine_config
+from mmengine.dist import is_main_process, master_only
+from mmengine.fileio import dump
+from mmengine.hooks import LoggerHook
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from icconv_mm.app.evaluation.hook import EvaluationHook
+from icconv_mm.app.runs.config import TaskRun, as_run
+from icconv_mm.app.runs.explain_errors import Progress, boundary
+from icconv_mm.app.runs.prepare import prepare_test, prepare_training
+from icconv_mm.app.runs.schedules import ScheduleHook, checked_schedulers
+from icconv_mm.app.runs.workers import WorkersHook
+from icconv_mm.app.training.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
+from icconv_mm.app.training.hooks.checkpoint_checks import CheckpointMatchHook, ImageCheckHook
+from icconv_mm.app.training.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
+from icconv_mm.app.training.hooks.progress import ProgressBarHook
+from icconv_mm.app.training.hooks.unsaved_state import UnsavedStateHook
+from icconv_mm.config_tree import kind_of, texts_in, walk_dicts
+from icconv_mm.engine.deploy_hook import DeployHook
+from icconv_mm.engine.randomness import ResumableRandomnessHook
+from icconv_mm.errors import ArgumentError, InputError
+from icconv_mm.files import alone_in, atomic_write
+from icconv_mm.run_folder import LAST, RUN_LOCK, set_aside
+
+if TYPE_CHECKING:  # imports every strategy, and most runs use none
+    from mmengine._strategy import BaseStrategy
+
+
+def _formatting_once(format_code: Callable[..., tuple]) -> Callable[..., tuple]:
+    """Keeps the last text: a run has that of its config formatted four times, by yapf, which takes a second or two."""
+    last = {}
+
+    def formatted(text: str, **options) -> tuple:
+        if text not in last:
+            made = format_code(text, **options)
+            last.clear()
+            last[text] = made
+        return last[text]
+
+    return formatted
+
+
+mmengine_config.FormatCode = _formatting_once(mmengine_config.FormatCode)
+
+
+def train(
+    cfg: TaskRun | Config | str | Path,
+    *,
+    resume: str | bool = False,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    launcher: str = 'none',
+    validate: bool = True,
+    skip_bad_images: bool = False,
+    allow_mismatch: Sequence[str] = (),
+    keep_going: bool = False,
+    time: str | float | Budget | None = None,
+) -> Runner:
+    """Trains a model like the task library's own tool, with separate errors for bad input.
+
+    Args:
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config with ``work_dir`` set, changed in place, or its file.
+        resume: Checkpoint to resume from; True or ``'auto'`` for the latest one in ``cfg.work_dir``, if any.
+        amp: Mixed precision: float16 on a GPU, bfloat16 on a CPU.
+        auto_scale_lr: Whether to scale the learning rate by the batch size, as in ``cfg.auto_scale_lr``.
+        launcher: Launcher of the processes: ``'none'``, ``'pytorch'`` (torchrun), ``'slurm'`` or ``'mpi'``.
+        validate: Whether to validate during the training, as the config says.
+        skip_bad_images: Whether to warn about unreadable images and train without them.
+        allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
+        keep_going: Whether to continue after a loss that is not finite, which otherwise ends the run.
+        time: Time of the training, its validations and report included, such as ``'12m'``: ten steps are timed, and the
+            length is chosen. A resumed run has what earlier ones left.
+
+    Returns:
+        The runner, after training. Its folder has ``report.html``.
+
+    Raises:
+        MissingFileError: A named file does not exist.
+        InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
+    """
+    run = as_run(cfg)
+    budget = Budget(time) if isinstance(time, (str, int, float)) else time
+    if budget is not None:
+        costs = _choose_length(run, budget, resume, amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch)
+    with boundary(run) as progress, _keeping_what_is_there(run.cfg, resume):
+        prepare_training(run, resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
+        runner = build_runner(run, progress, allow_mismatch=allow_mismatch)
+        if budget is not None:
+            runner.register_hook(BudgetHook(budget, costs, run.cfg.get('param_scheduler')))
+        if not keep_going:
+            runner.register_hook(FiniteLossHook())
+        evaluation, bar = EvaluationHook(run.adapter), ProgressBarHook()
+        runner.register_hook(evaluation)
+        runner.register_hook(bar)
+        with _alone(Path(runner.work_dir)):
+            try:
+                with bar.shown(runner):
+                    train_runner(runner)
+            except KeyboardInterrupt:
+                _report(runner, evaluation, run, notes=['The training was interrupted.'])
+                raise
+            else:
+                _report(runner, evaluation, run)
+            finally:
+                if budget is not None:
+                    budget.store(runner.work_dir)
+    return runner
+
+
+@contextmanager
+def _keeping_what_is_there(cfg: Config, resume: str | bool) -> Iterator[None]:
+    """Keeps the config of a folder of a run with its checkpoints.
+
+    A new training moves those of an earlier one into a folder of their own. A training that goes on, and ends before
+    it has saved anything, as where the checkpoint does not fit, leaves the config as it was.
+    """
+    folder, rank = Path(cfg.work_dir), os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+    if rank != '0' or not folder.is_dir():
+        yield
+        return
+    goes_on = resume or cfg.get('resume') or folder.resolve() in Path(cfg.get('load_from') or '/').resolve().parents
+    if not goes_on:
+        with alone_in(folder, 'another run is at work', RUN_LOCK):
+            if (moved := set_aside(folder, Path(cfg.filename or '').name)) is not None:
+                print_log(f'the earlier training in {folder} is in {moved} now', 'current')
+    config, last = folder / Path(cfg.filename or 'config.py').name, folder / LAST
+    before = [each.read_bytes() if each.is_file() else None for each in (config, last)]
+    try:
+        yield
+    except BaseException:
+        if before[0] is not None and (last.read_bytes() if last.is_file() else None) == before[1]:
+            with atomic_write(config) as file:
+                file.write(before[0])
+        raise
+
+
+def _choose_length(run: TaskRun, budget: Budget, resume: str | bool, *preparation: Any) -> Costs:
+    """Times a few steps, and changes the config so that the training takes what is left of a budget."""
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
+    if resume:
+        budget.resume(run.cfg.work_dir)
+    amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch = preparation
+    with trial(run) as timed, boundary(timed) as progress:
+        prepare_training(timed, False, amp, auto_scale_lr, 'none', validate, skip_bad_images)
+        costs = step_costs(build_runner(timed, progress, allow_mismatch=allow_mismatch), train_runner, budget.clock)
+    choose_length(run, budget, costs, resume)
+    return costs
+
+
+def _report(runner: Runner, evaluation: EvaluationHook, run: TaskRun, **options: Any) -> None:
+    """Writes the report of a run, which does not fail for it."""
+    with warning_after_run('writing its report'):
+        from icconv_mm.app.evaluation.report import write_report
+
+        budget = next((hook.budget.given for hook in runner.hooks if isinstance(hook, BudgetHook)), None)
+        write_report(runner, evaluation, run.name, budget=budget, **options)
+
+
+def test(
+    cfg: TaskRun | Config | str | Path,
+    checkpoint: str,
+    *,
+    out: str | None = None,
+    out_item: str = 'pred',
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2.0,
+    tta: bool = False,
+    deploy: bool = False,
+    launcher: str = 'none',
+) -> dict[str, float]:
+    """Evaluates a checkpoint with the metrics of the config.
+
+    Args:
+        cfg: A run (:func:`icconv_mm.apis.load_run`) or a config with ``work_dir`` set, changed in place, or its file.
+        checkpoint: The checkpoint, which must fit the model in every key.
+        out: File for the output that ``out_item`` selects.
+        out_item: ``'pred'``, the predictions as a pickle file, or ``'metrics'``, the returned metrics as a JSON file.
+        show: Whether to show predictions on screen, each for ``wait_time`` seconds.
+        show_dir: Folder for images with predictions.
+        wait_time: Seconds per image.
+        tta: Whether to average over augmented copies of each image.
+        deploy: Whether to test the deployed model (:func:`icconv_mm.deploy`).
+        launcher: As for :func:`icconv_mm.apis.train`.
+
+    Returns:
+        Metric names and values. mmdet's ``CocoMetric`` gives none if nothing is detected.
+
+    Raises:
+        MissingFileError: A named file does not exist.
+        InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
+    """
+    run = as_run(cfg)
+    with boundary(run) as progress:
+        prepare_test(run, checkpoint, out, out_item, show, show_dir, wait_time, tta, launcher)
+        runner = build_runner(run, progress)
+        if deploy:
+            runner.register_hook(DeployHook())
+        evaluation = EvaluationHook(run.adapter)
+        runner.register_hook(evaluation)
+        metrics = runner.test()
+        _report(runner, evaluation, run, folder=Path(runner.log_dir, 'report'), checkpoint=checkpoint)
+    if out is not None and out_item == 'metrics':
+        master_only(dump)(metrics, out)
+    return metrics
+
+
+def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[str] = ()) -> Runner:
+    """Builds the runner of a prepared run, with the hooks that every run of the tools has.
+
+    The hooks are not added to the config, so that the runner writes the user's config.
+
+    Raises:
+        InputError: mmengine would read its copy of the config differently.
+    """
+    cfg = run.cfg
+    check_marks(cfg)
+    if cfg.filename is not None and (copy := Path(cfg.work_dir, Path(cfg.filename).name)).is_symlink():
+        copy.unlink()  # otherwise mmengine would write to the link's target
+    metrics = [node for split in ('val', 'test') for node in walk_dicts(cfg.get(f'{split}_evaluator'))]
+    of_task = run.adapter.hooks(cfg.get('model') or {}, metrics)
+    logging.disable(logging.INFO)  # drops hundreds of mmengine's lines: environment, whole config, order of hooks
+    try:
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    finally:
+        logging.disable(logging.NOTSET)
+    runner.logger.setLevel(runner.logger.level)  # clears the cache of disabled levels
+    runner.logger.addFilter(_is_for_users)
+    if cfg.get('strategy', {}).get('type') == 'FSDPStrategy':
+        # without it, the optimiser of a training with FSDP cannot be resumed
+        runner.strategy.load_optim_state_dict = partial(_load_shards, runner.strategy)
+    for hook in runner.hooks:
+        # without it, all processes of a test would write the same file of metrics at once
+        if isinstance(hook, LoggerHook):
+            hook.after_test_epoch = master_only(hook.after_test_epoch)
+    checkpoint, resume = str(cfg.get('load_from') or 'the checkpoint'), bool(cfg.get('resume'))
+    progress.checkpoint = checkpoint
+    network = [kind for part in (cfg.model, cfg.model.get('backbone') or {}) if (kind := kind_of(part))]
+    match = CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter)
+    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook(), *of_task]
+    if cfg.get('train_cfg'):
+        if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
+            hooks.append(ResumableRandomnessHook())
+        hooks += [ScheduleHook(resume, checkpoint), UnmeasuredHook(), UnsavedStateHook(resume)]
+    for hook in hooks:
+        runner.register_hook(hook)
+    return runner
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    """Returns whether a message is not one of those that mmengine writes to authors of libraries in every run."""
+    known = (
+        *('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'The prefix is not set in metric class'),
+        'Resumed iteration number is not divisible',  # UnsavedStateHook has the gradients, or says so
+    )
+    return not record.getMessage().startswith(known)
+
+
+def check_marks(cfg: Config) -> None:
+    """Raises InputError for text in a config that mmengine would replace when it reads its copy of the config.
+
+    Such text comes from outside: the path of a checkpoint, a folder that was moved.
+    """
+    for name, text in texts_in(cfg._cfg_dict):
+        if '{{' in text:
+            what = 'has the template mark {{, which mmengine replaces when it reads its copy of the config'
+            raise InputError(f'{name}: {text!r:.200} {what}: rename it')
+
+
+def train_runner(runner: Runner) -> None:
+    """Trains with schedules that fit the length of an epoch, which is known when the training loop is built."""
+    if runner.param_schedulers is not None and runner.train_loop is not None:
+        runner.param_schedulers = checked_schedulers(runner, runner.param_schedulers)
+    runner.train()
+
+
+def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
+    """Replaces mmengine's ``load_optim_state_dict``, which passes the arguments in the order of torch 2.0."""
+    wrapper = strategy.optim_wrapper
+    wrapper.load_state_dict(
+        FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, wrapper.optimizer, state_dict)
+    )
+
+
+@contextmanager
+def _alone(work_dir: Path) -> Iterator[None]:
+    """Locks the folder of a run against other runs, which would mix their checkpoints."""
+    if not is_main_process():
+        yield
+        return
+    with alone_in(work_dir, 'another run is at work', RUN_LOCK):
+        for left in work_dir.glob('.*.part'):  # of a run that was killed while it saved
+            left.unlink() if left.is_file() else None
+        yield

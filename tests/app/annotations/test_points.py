@@ -1,0 +1,88 @@
+"""Whose keypoints are: the same rule for every format that writes each point by itself or by name."""
+
+import csv
+import json
+
+import labelled
+import pytest
+from test_reading_datasets import draw
+
+from icconv_mm.app.annotations.find import read_datasets
+
+pytest.importorskip('pycocotools')
+
+TWO = [('nose', 2, 2), ('tail', 4, 2), ('nose', 12, 9), ('tail', 14, 9)]
+ONE = TWO[:2]
+_LEFT_OUT, _LAST = 'which says whose they are: left out', "has 2 points 'nose': the last is taken"
+
+
+def _of_label_studio(root, images):
+    """Images of points and, with a name, a box that the points may have as parent."""
+    tasks = []
+    for number, (box, parent, points) in enumerate(images):
+        draw(root, f'{number}.jpg', size=(20, 10))
+        size = dict(original_width=20, original_height=10)
+        value = dict(x=5, y=10, width=90, height=80, rectanglelabels=['mouse'])
+        result = [dict(size, id=box, type='rectanglelabels', value=value)] if box else []
+        for name, x, y in points:
+            value = dict(x=5 * x, y=10 * y, width=1, keypointlabels=[name])
+            result.append(dict(size, type='keypointlabels', parentID=parent, value=value))
+        tasks.append(dict(data=dict(image=f'{number}.jpg'), annotations=[dict(was_cancelled=False, result=result)]))
+    (root / 'tasks.json').write_text(json.dumps(tasks))
+
+
+def _of_labelme(root, images):
+    for number, (box, parent, points) in enumerate(images):
+        draw(root, f'{number}.jpg', size=(20, 10))
+        shapes = [dict(label=name, shape_type='point', points=[[x, y]], group_id=parent) for name, x, y in points]
+        if box:
+            shapes.append(dict(label='mouse', shape_type='rectangle', points=[[1, 1], [19, 9]], group_id=box))
+        (root / f'{number}.json').write_text(json.dumps(dict(shapes=shapes, imagePath=f'{number}.jpg')))
+
+
+@pytest.mark.parametrize('write', [_of_label_studio, _of_labelme])
+@pytest.mark.parametrize(
+    ('image', 'keypoints', 'warning'),
+    [
+        ((None, None, TWO), None, _LEFT_OUT),  # left out as a whole: it is not empty
+        (('b', 'b', TWO), [[12, 9, 2, 14, 9, 2]], _LAST),
+        (('b', None, TWO), [None], _LEFT_OUT),
+        (('b', None, ONE), [[2, 2, 2, 4, 2, 2]], ''),
+        (('b', 'b', ONE), [[2, 2, 2, 4, 2, 2]], ''),
+        ((None, 'c', ONE), [[2, 2, 2, 4, 2, 2]], ''),
+    ],
+)
+def test_points_that_each_stand_by_themselves(tmp_path, write, image, keypoints, warning):
+    write(tmp_path, [image, (None, None, ONE)])
+    (dataset,) = read_datasets(tmp_path)
+    first = dataset.images[tmp_path / '0.jpg'].annotations
+    assert (first and [each.keypoints for each in first]) == keypoints
+    assert len(dataset.warnings) == (2 if warning == _LAST else bool(warning))
+    assert all(warning in what or "'tail'" in what for _, what in dataset.warnings)
+
+
+@pytest.mark.parametrize('write', [_of_label_studio, _of_labelme])
+def test_points_of_the_only_name_are_objects(tmp_path, write):
+    write(tmp_path, [(None, None, [('cell', 2, 2), ('cell', 9, 5)])])
+    (dataset,) = read_datasets(tmp_path)
+    assert [each.keypoints for _, each in dataset.annotations()] == [[2, 2, 2], [9, 5, 2]] and not dataset.warnings
+
+
+def test_a_label_twice_in_a_skeleton_of_cvat(tmp_path):
+    draw(tmp_path, '0.jpg', size=(20, 10))
+    points = ''.join(f'<points label="{name}" points="{x},{y}"/>' for name, x, y in TWO[:3])
+    skeleton = f'<image name="0.jpg" width="20" height="10"><skeleton label="mouse">{points}</skeleton></image>'
+    (tmp_path / 'a.xml').write_text(f'<annotations>{skeleton}</annotations>')
+    (dataset,) = read_datasets(tmp_path)
+    assert [each.keypoints for _, each in dataset.annotations()] == [[12, 9, 2, 4, 2, 2]]
+    ((where, what),) = dataset.warnings
+    assert what == _LAST and 'skeleton 1' in where
+
+
+def test_a_body_part_twice_in_a_table_of_deeplabcut(tmp_path):
+    (table,) = labelled.deeplabcut(tmp_path).rglob('*.csv')
+    rows = list(csv.reader(table.read_text().splitlines()))
+    rows[1][1:] = ['nose', 'nose', 'tail', 'tail', 'nose', 'nose']
+    table.write_text('\n'.join(map(','.join, rows)) + '\n')
+    with pytest.raises(Exception, match="two columns are called 'nose x'"):
+        read_datasets(tmp_path)

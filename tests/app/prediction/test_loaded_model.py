@@ -1,0 +1,193 @@
+"""``icconv_mm.load``: a network from its file, and the results that it returns."""
+
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import icconv_mm
+from icconv_mm.app.prediction.model import Result
+from icconv_mm.app.prediction.predict import resized_labels
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError, MissingLibraryError
+
+
+@pytest.fixture(scope='module')
+def image():
+    return np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+
+
+@pytest.fixture(scope='module')
+def network(tmp_path_factory):
+    pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    from small_network import write_network
+
+    return write_network(tmp_path_factory.mktemp('network') / 'network.onnx')
+
+
+@pytest.fixture(scope='module')
+def found(network, image):
+    return icconv_mm.load(network)(image, score_thr=0)
+
+
+def test_a_result_has_the_arrays_of_each_task(found):
+    assert (found.path, found.image.shape, found.classes) == ('array', (48, 64, 3), ('ball', 'box', 'cup'))
+    assert found.names == tuple(found.classes[label] for label in found.labels)
+    shapes = {name: getattr(found, name).shape for name in ('boxes', 'scores', 'labels', 'masks', 'seg_map', 'probs')}
+    assert shapes == dict(boxes=(3, 4), scores=(3,), labels=(3,), masks=(3, 48, 64), seg_map=(48, 64), probs=(3,))
+    assert found.keypoints.shape == (3, 2, 3) and found.keypoint_names == ('nose', 'tail')
+    for task, name, values in (('pose', 'keypoint_scores', found.keypoints[..., 2]), ('masks', 'boxes', found.boxes)):
+        best_first = np.argsort(-found.tasks[task]['scores'], kind='stable')
+        np.testing.assert_array_equal(values, found.tasks[task][name][best_first])
+
+
+@pytest.mark.parametrize(
+    ('task', 'there'),
+    [
+        ('boxes', {'boxes', 'scores', 'labels'}),
+        ('map', {'seg_map'}),
+        ('pose', {'keypoints', 'scores'}),
+        ('class', {'probs'}),
+    ],
+)
+def test_arrays_that_a_task_does_not_have_are_none(found, task, there):
+    own, names = found.one(task), {'boxes', 'scores', 'labels', 'masks', 'seg_map', 'keypoints', 'probs'}
+    assert {name for name in names if getattr(own, name) is not None} == there
+
+
+def test_images_are_given_as_a_file_as_pixels_or_several(network, image, tmp_path):
+    path = tmp_path / 'image.png'
+    cv2.imwrite(str(path), image)
+    model = icconv_mm.load(str(network), device='cpu')
+    one, (first, second) = model(str(path)), model([path, image], batch_size=2)
+    for other in (first, second, model(image)):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+    assert (one.path, first.path, second.path) == (str(path), str(path), 'array')
+    assert model([]) == []
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ('none.jpg', 'image: no such file: none.jpg'),
+        ('.', r'images: \. is a folder: give its files'),
+        (np.zeros((4, 4), np.uint8), r'images: expected .*, got uint8 \[4, 4\]'),
+        (np.zeros((4, 4, 3)), r'images: expected .*, got float64 \[4, 4, 3\]'),
+        ([3], 'images: expected .*, got int'),
+        (None, 'images: expected .*, got NoneType'),
+    ],
+    ids=str,
+)
+def test_what_is_no_image(network, given, message):
+    with pytest.raises(InputError, match=message):
+        icconv_mm.load(network)(given)
+
+
+def test_a_damaged_image(network, tmp_path):
+    path = tmp_path / 'a.png'
+    path.write_bytes(b'no image')
+    with pytest.raises(InputError, match=r'a\.png'):
+        icconv_mm.load(network)(path)
+
+
+def test_an_image_is_drawn_with_what_scores_enough(found, image):
+    without, drawn = found.one('boxes').plot(2.0), found.one('boxes').plot(0.0)
+    np.testing.assert_array_equal(without, image)
+    assert drawn.shape == image.shape and (drawn != image).any()
+
+
+def test_records_of_coco(found):
+    records = found.one('boxes').to_coco(7, [3, 5, 9])
+    assert [record['category_id'] for record in records] == [3, 5, 9] and {each['image_id'] for each in records} == {7}
+    x1, y1, x2, y2 = found.tasks['boxes']['boxes'][0]
+    np.testing.assert_allclose(records[0]['bbox'], [x1, y1, x2 - x1, y2 - y1], atol=1e-3)
+    assert len(found.to_coco()) > len(records)
+
+
+def test_detections_of_supervision(found):
+    supervision = pytest.importorskip('supervision')
+    detections = found.to_supervision()
+    assert isinstance(detections, supervision.Detections) and len(detections) == 3
+    np.testing.assert_array_equal(detections.xyxy, found.boxes)
+    np.testing.assert_array_equal(detections.mask, found.masks)
+    assert list(detections['class_name']) == [found.classes[label] for label in detections.class_id]
+    with pytest.raises(ArgumentError, match='a network for semantic has no boxes'):
+        found.one('map').to_supervision()
+
+
+def test_supervision_is_not_installed(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'supervision', None)
+    monkeypatch.setattr('icconv_mm.app.prediction.model.is_installed', lambda _: False)
+    with pytest.raises(MissingLibraryError, match='pip install supervision'):
+        found.to_supervision()
+
+
+def test_files_that_cannot_be_loaded(network, tmp_path):
+    with pytest.raises(MissingFileError, match='checkpoint: no such file'):
+        icconv_mm.load(tmp_path / 'none.onnx')
+    with pytest.raises(ArgumentError, match=r'config: .* is an exported file, which has no config'):
+        icconv_mm.load(network, 'config.py')
+    (tmp_path / 'a.onnx').write_bytes(b'nothing')
+    with pytest.raises(InputError, match=r'a\.onnx'):
+        icconv_mm.load(tmp_path / 'a.onnx')
+
+
+def test_the_config_beside_a_checkpoint(tmp_path, caplog):
+    pytest.importorskip('mmengine')
+    from icconv_mm.app.runs.config import config_beside
+
+    checkpoint = tmp_path / 'iter_3.pth'
+    with pytest.raises(MissingFileError):
+        config_beside(checkpoint)
+    checkpoint.touch()
+    with pytest.raises(ArgumentError, match=r'config: .*none beside it; say which'):
+        icconv_mm.load(checkpoint)
+    (tmp_path / 'notes.py').write_text('model = print(1)')
+    with pytest.raises(ArgumentError, match=r'none beside it \(notes\.py: not written by a training'):
+        config_beside(checkpoint)
+    (tmp_path / 'a.py').write_text("model = dict(type='A')")
+    assert config_beside(checkpoint) == tmp_path / 'a.py'
+    (tmp_path / 'b.py').write_text("model = dict(type='A')")
+    with pytest.raises(ArgumentError, match=r'several configs beside it: a\.py, b\.py'):
+        config_beside(checkpoint)
+
+
+def test_labels_of_a_reduced_image_are_those_of_the_nearest_pixels():
+    labels = np.arange(6).reshape(2, 3)
+    expected = cv2.resize(labels.astype(np.uint8), (7, 5), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(resized_labels(labels, (5, 7)), expected)
+    np.testing.assert_array_equal(resized_labels(np.stack([labels, labels]), (5, 7)), np.stack([expected] * 2))
+    assert resized_labels(labels, (2, 3)) is labels
+
+
+def test_a_result_of_boxes_and_people_has_those_of_the_boxes(image):
+    people = dict(keypoints=np.zeros((1, 2, 2)), keypoint_scores=np.ones((1, 2)), scores=np.ones(1))
+    boxes = dict(boxes=np.zeros((2, 4)), scores=np.zeros(2), labels=np.zeros(2, int))
+    described = {'people': dict(kind='pose', classes=['person']), 'things': dict(kind='detection', classes=['a'])}
+    result = Result('array', image, {'people': people, 'things': boxes}, described, score_thr=0)
+    assert len(result.scores) == 2 and result.names == ('a', 'a') and len(result.keypoints) == 1
+    assert len(result.one('people').scores) == 1
+
+
+def test_a_result_has_the_objects_from_the_threshold_up(network, image):
+    """Those of each class by default, of all with 0; COCO results have all."""
+    scores = np.float32([0.9, 0.6, 0.4, 0.2])
+    boxes = dict(boxes=np.arange(16.0).reshape(4, 4), scores=scores, labels=np.int64([0, 1, 7, 1]))
+    task = {'': dict(kind='detection', classes=['a', 'b'], thresholds=[0.95, 0.5])}
+    counted = {}
+    for score_thr in (None, 0, 0.5):
+        result = Result('array', image, {'': boxes}, task, score_thr)
+        counted[score_thr] = list(zip(result.boxes[:, 0].tolist(), result.scores.tolist(), result.names, strict=True))
+        assert len(result.to_coco()) == 4 and len(result.tasks['']['scores']) == 4
+    every = list(zip([0, 4, 8, 12], scores.tolist(), ['a', 'b', '7', 'b']))
+    assert counted == {None: every[1:3], 0: every, 0.5: every[:2]}
+    model = icconv_mm.load(network)
+    assert (
+        len(model(image, score_thr=1).scores) == 0 < len(model(image).scores) <= len(model(image, score_thr=0).scores)
+    )
+    assert model(image).plot().shape == image.shape
+    for wrong in (-0.1, 1.1, 'a'):
+        with pytest.raises(ArgumentError, match='score_thr: expected a score from 0 to 1'):
+            model(image, score_thr=wrong)

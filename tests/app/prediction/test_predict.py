@@ -1,0 +1,160 @@
+import itertools
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from icconv_mm.app.prediction import predict as module
+from icconv_mm.app.prediction.coco_results import match_images
+from icconv_mm.app.prediction.predict import Predictor, _ahead, _device
+from icconv_mm.app.runs.images import drawn_names
+from icconv_mm.errors import ArgumentError, InputError
+
+
+def test_images_of_equal_names_get_different_ones():
+    paths = [Path('x/a.jpg'), Path('x/a_2.jpg'), Path('y/a.jpg'), Path('z/a.jpg')]
+    names = drawn_names(paths)
+    assert names[paths[0]] == 'a.jpg' and names[paths[1]] == 'a_2.jpg'
+    assert len(set(names.values())) == len(paths)
+
+
+def test_drawn_images_have_names_that_can_be_written():
+    given = [b'a.heic', b'fa\xe7ade.png', b'x.\xe9', b'v' * 251 + b'.png', b'v' * 250 + b'w.png']
+    names = drawn_names([Path('x', os.fsdecode(name)) for name in given])
+    wanted = [b'a.heic.jpg', b'fa\xe7ade.png', b'x.\xe9.jpg', b'v' * 196 + b'.png', b'v' * 196 + b'_2.png']
+    assert list(names.values()) == list(map(os.fsdecode, wanted))
+
+
+def test_a_image_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch):
+    image, suffixes = np.zeros((8, 9, 3), np.uint8), []
+    image[..., 0] = 200  # blue
+    known = cv2.imencode
+
+    def encode(suffix, *given):
+        suffixes.append(suffix.encode())  # OpenCV would crash where this fails
+        return known(suffix, *given)
+
+    monkeypatch.setattr(cv2, 'imencode', encode)
+    predictor = SimpleNamespace(drawn=lambda *_: image)
+    path = tmp_path / os.fsdecode(b'\xe9') / 'a.PNG'
+    Predictor.draw(predictor, 'a.jpg', None, path)
+    np.testing.assert_array_equal(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), image)
+    with pytest.raises(InputError, match=r"b\.\\udce9: no image is written as '\.\\udce9', but as \.jpg, "):
+        Predictor.draw(predictor, 'a.jpg', None, tmp_path / os.fsdecode(b'b.\xe9'))
+    assert suffixes == [b'.png']
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, workers):
+    class Drawing:
+        task, dataset_meta = None, {}
+
+        def __init__(self, *_, **__):
+            pass
+
+        def try_predict(self, paths, batch_size, workers):
+            return ((str(path), SimpleNamespace(ori_shape=(8, 9))) for path in paths)
+
+        def draw(self, path, sample, out_file, score_thr):
+            if path.stem == 'b':
+                raise ValueError('too thin')
+            out_file.parent.mkdir(parents=True, exist_ok=True)
+            out_file.touch()
+
+    for name in 'abc':
+        (tmp_path / f'{name}.png').touch()
+    results = module.CocoResults('', SimpleNamespace(coco_records=lambda *_: []), {'classes': ()}, {}, [])
+    results.image_ids.update((tmp_path / f'{name}.png', number) for number, name in enumerate('abc', start=1))
+    monkeypatch.setattr(module, 'Predictor', Drawing)
+    monkeypatch.setattr(module, 'results_of', lambda *_: [results])
+    with pytest.raises(module.FailedImagesError, match=r'1 of 3 images failed.*\n.*b\.png: too thin'):
+        module.infer(None, 'net.pth', str(tmp_path), str(tmp_path / 'out'), workers=workers)
+    assert sorted(path.name for path in (tmp_path / 'out' / 'vis').iterdir()) == ['a.png', 'c.png']
+    assert '"id": 2' not in (tmp_path / 'out' / 'images.json').read_text()
+
+
+@pytest.mark.parametrize('method', [Predictor.predict, Predictor.try_predict])
+def test_the_batch_size_is_named_as_the_argument_that_it_is(method):
+    with pytest.raises(ArgumentError, match=r'^batch_size: expected 1 or more, got 0$'):
+        next(method(None, ['a.jpg'], batch_size=0))
+
+
+def test_a_device_that_is_not_there():
+    assert _device('cpu') == torch.device('cpu')
+    for name in ('cuda:99', 'gpu'):
+        with pytest.raises(ArgumentError, match=f'^device: {name}: '):
+            _device(name)
+
+
+def test_a_palette_that_mmdet_does_not_have():
+    pytest.importorskip('mmdet')
+    from icconv_mm.app.adapters.detection import Adapter
+
+    meta = {'classes': ('cat', 'dog'), 'palette': 'coco'}
+    assert len(Adapter().colors(meta)) >= 2
+    for named, classes in (('foo', 2), ('voc', 99)):
+        with pytest.raises(ArgumentError, match=f"^palette: mmdet has no palette '{named}' for these classes"):
+            Adapter().colors({'classes': ('cat',) * classes, 'palette': named})
+
+
+def _entries(*names):
+    return [{'id': 10 + i, 'file_name': name} for i, name in enumerate(names)]
+
+
+def test_images_match_annotations_by_name_or_by_folder():
+    images = _entries('a/1.jpg', 'b/1.jpg', '2.jpg')
+    paths = [Path('set/b/1.jpg'), Path('set/a/1.jpg'), Path('elsewhere/2.jpg')]
+    assert match_images(paths, images, 'x.json') == {paths[0]: 11, paths[1]: 10, paths[2]: 12}
+
+
+@pytest.mark.parametrize(
+    ('names', 'paths', 'message'),
+    [
+        (['2.jpg'], ['1.jpg'], "^ann_file: x.json: no image '1.jpg'"),
+        (['a/1.jpg', 'b/1.jpg'], ['c/1.jpg'], "no image '1.jpg'"),
+        (['cam1/1.jpg'], ['cam2/1.jpg'], "no image '1.jpg' for cam2/1.jpg, only 'cam1/1.jpg'"),
+        (['1.jpg', '1.jpg'], ['c/1.jpg'], "2 images '1.jpg'"),
+        (['1.jpg'], ['a/1.jpg', 'b/1.jpg'], 'fits several images: a/1.jpg, b/1.jpg'),
+    ],
+)
+def test_ambiguous_annotations_are_refused(names, paths, message):
+    with pytest.raises(ArgumentError, match=message):
+        match_images([Path(path) for path in paths], _entries(*names), 'x.json')
+
+
+def test_images_that_are_links_match_by_their_own_names(tmp_path):
+    (tmp_path / 'stored').touch()
+    (tmp_path / 'a.png').symlink_to(tmp_path / 'stored')
+    assert match_images([tmp_path / 'a.png'], [{'id': 7, 'file_name': 'a.png'}], 'a.json') == {tmp_path / 'a.png': 7}
+
+
+def test_threads_work_ahead_and_keep_the_order():
+    """The second image is begun before the first one is asked for, and no more than a few are."""
+    begun, both = [], threading.Barrier(2, timeout=20)
+
+    def load(number):
+        begun.append(number)
+        if number < 2:
+            both.wait()  # for the other: one thread alone would never get on
+        if number == 30:
+            raise KeyError('30')
+        return number
+
+    found = _ahead(load, itertools.count(), 2)
+    assert [next(found) for _ in range(3)] == [0, 1, 2] and len(begun) < 10
+    with pytest.raises(KeyError, match='30'):
+        list(found)
+    begun.clear()
+    one = _ahead(begun.append, range(9), 0)
+    next(one)
+    assert begun == [0]
+
+
+def test_the_number_of_threads_is_named_as_the_argument_that_it_is():
+    with pytest.raises(ArgumentError, match=r'^workers: expected 0 or more, got -1$'):
+        next(_ahead(print, [1], -1))

@@ -1,0 +1,267 @@
+"""A training of a given time, by a clock that its hooks advance."""
+
+import argparse
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from icconv_mm.app.commands import command_line
+from icconv_mm.app.evaluation import report
+from icconv_mm.app.runs import lengths
+from icconv_mm.app.runs.config import as_run
+from icconv_mm.app.training import budget
+from icconv_mm.app.training.budget import Budget, BudgetHook, Costs, choose_length, duration, seconds_of
+from icconv_mm.app.training.train import train
+from icconv_mm.errors import ArgumentError, InputError
+
+pytest.importorskip('mmdet')
+
+
+class Clock:
+    """Seconds of all steps and validations until now."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+@HOOKS.register_module(force=True)
+class TickingHook(Hook):
+    """Advances the clock with each iteration; after the first ``count`` ones, a step takes ``later`` seconds."""
+
+    priority = 'HIGHEST'
+    rates: list[float] = []
+
+    def __init__(self, step, val, later=None, count=0):
+        self.step, self.val, self.later, self.count = step, val, later, count
+
+    def before_train(self, runner):
+        type(self).rates = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        is_later = self.later is not None and 'timing' not in runner.experiment_name and runner.iter >= self.count
+        CLOCK.now += self.later if is_later else self.step
+        self.rates.append(runner.optim_wrapper.get_lr()['lr'][0])
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        CLOCK.now += self.val
+
+
+@HOOKS.register_module('HalfwayHook', force=True)
+class PipelineSwitchHook(Hook):
+    """Has an epoch and the name of mmdet's ``PipelineSwitchHook``."""
+
+    def __init__(self, switch_epoch):
+        self.switch_epoch = switch_epoch
+
+
+@pytest.fixture
+def ticking(cfg, monkeypatch):
+    """The config of a run by epochs of three steps, whose validation takes three batches."""
+    monkeypatch.setattr('mmengine.runner.runner.collect_env', dict)  # it starts several compilers
+    monkeypatch.setattr('os.fsync', lambda file: None)  # of each checkpoint, on a busy disk
+    monkeypatch.setattr(budget, '_validation', lambda runner, clock: 3 * runner.cfg.custom_hooks[0].val)
+    saving = {'type': 'CheckpointHook', 'interval': 1, 'max_keep_ckpts': 1}
+    schedule = {
+        'type': 'CosineAnnealingLR',
+        'T_max': 10,
+        'eta_min': 0.0,
+        'by_epoch': True,
+        'convert_to_iter_based': True,
+    }
+
+    def make(by_epoch=True, **changes):
+        length = {'by_epoch': True, 'max_epochs': 10} if by_epoch else {'by_epoch': False, 'max_iters': 30}
+        own = (
+            {**schedule} if by_epoch else {'type': 'CosineAnnealingLR', 'T_max': 30, 'eta_min': 0.0, 'by_epoch': False}
+        )
+        hook = {'type': 'TickingHook', 'step': 1.0, 'val': 2.0, **changes}
+        made = cfg(default_scope='mmdet', train_cfg__by_epoch=by_epoch, param_scheduler=[own], custom_hooks=[hook],
+                   default_hooks={'checkpoint': {**saving, 'by_epoch': by_epoch}})  # fmt: skip
+        made.train_cfg = {**length, 'val_interval': 1}
+        made.optim_wrapper.optimizer.lr = 1e-3
+        made.default_hooks.logger = {'type': 'LoggerHook', 'log_metric_by_epoch': by_epoch}
+        if not by_epoch:
+            made.train_dataloader.sampler.type = 'InfiniteSampler'
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('text', 'seconds'), [('90s', 90), ('12m', 720), ('1h30m', 5400), ('1.5h', 5400), ('1h1m1s', 3661), (7, 7.0)]
+)
+def test_durations(text, seconds):
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize('text', ['', '12', 'm', '-3m', '3m2h', '0s', '1e9m', 'inf', 0, -1, float('nan'), float('inf')])
+def test_what_is_no_duration(text):
+    with pytest.raises(ArgumentError, match='time: expected a duration such as 90s, 12m or 1h30m'):
+        seconds_of(text)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'), [(0.314, '0.31 s'), (41.2, '41 s'), (720, '12 min'), (5400, '1 h 30 min')]
+)
+def test_durations_in_words(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize('validation', [None, 0.5, 20.0, 150.0])
+@pytest.mark.parametrize('seconds', [200.0, 720.0, 36000.0])
+def test_a_plan_fits_and_leaves_less_than_an_epoch(validation, seconds):
+    costs = Costs(0.1, 50, validation, saving=0.2)
+    epochs, interval = costs.plan(seconds)
+    count = -(-epochs // interval)
+    used = epochs * 5 + count * costs.evaluation + costs.report
+    assert count <= 20 and used <= seconds
+    assert count * costs.evaluation <= max(0.2 * seconds, costs.evaluation)
+    assert seconds - used < 5 + 20 * costs.evaluation + interval * 5
+
+
+@pytest.mark.parametrize(('given', 'text'), [('10m', '10m'), (600, '600.0s')])
+def test_the_report_of_an_interrupted_run_goes_on_in_its_time(given, text):
+    hooks = [BudgetHook(Budget(given, CLOCK), Costs(0.5, 100, 10.0), None)]
+    loop = SimpleNamespace(iter=3, max_iters=9)
+    runner = SimpleNamespace(hooks=hooks, train_loop=loop, work_dir='run', cfg={})
+    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
+    assert commands['Continue this training:'].endswith(f'train.py c.py --work-dir run --time {text} --resume')
+    assert seconds_of(text) == 600
+
+
+@pytest.mark.parametrize('split', ['a', 'b'])
+def test_images_that_validate_are_not_called_test_images(split):
+    cfg = {f'{part}_dataloader': {'dataset': {'ann_file': file}} for part, file in (('val', 'a'), ('test', split))}
+    runner = SimpleNamespace(hooks=[], train_loop=SimpleNamespace(iter=9, max_iters=9), work_dir='run', cfg=cfg)
+    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
+    assert ('Evaluate on the test images:' in commands) == (split == 'b')
+
+
+@pytest.mark.parametrize('sides', [{'size': 416}, {'shape': (416, 320)}])
+def test_a_smaller_size_is_offered(ticking, sides):
+    run, said = as_run(ticking()), []
+    run.cfg.update(sides)
+    choose_length(run, Budget('12m', CLOCK), Costs(0.5, 100, 10.0), False, said.append)
+    assert run.cfg.train_cfg.max_epochs == 11 and run.cfg.train_cfg.val_interval == 1
+    assert said[0].startswith('--time 12m: 11 epochs at 416 pixels (0.5 s a step, 10 s a validation')
+    assert said[1].startswith('  --size 288 would give about 2') and len(said) == 2
+    run = as_run(ticking())
+    run.cfg.update(sides)
+    choose_length(run, Budget('3m', CLOCK), Costs(0.5, 100, 10.0), False, said.append)
+    assert said[-1].startswith('  200 iterations teach a network little')
+    with pytest.raises(ArgumentError, match=r'time: 1 min|time: .*--size 208|--size'):
+        choose_length(run, Budget('60s', CLOCK), Costs(0.5, 100, 10.0), False)
+
+
+@pytest.mark.parametrize('seed', range(60))
+def test_plans_that_change_keep_to_the_time(seed, tmp_path):
+    """With validations of any share of it, each of which a change of the length may add."""
+    random = np.random.default_rng(seed)
+    seconds, step = float(random.choice([300, 900, 1800])), random.uniform(0.05, 0.6)
+    steps, val = int(random.integers(5, 200)), random.uniform(1, 0.2 * seconds)
+    clock = Clock()
+    own = Budget(seconds, clock)
+    clock.now += 10
+    measured = random.choice([0.9, 1, 1.1])
+    costs = Costs(measured * step, steps, measured * val, 0.5)
+    length, interval = costs.plan(0.95 * own.left)
+    loop = SimpleNamespace(_max_epochs=length, _max_iters=0, val_interval=interval, dataloader=range(steps))
+    runner = SimpleNamespace(
+        hooks=[], _val_loop=1, train_loop=loop, iter=0, epoch=0, max_epochs=length, work_dir=str(tmp_path),
+        logger=logging.getLogger('plans'), param_schedulers=None,
+    )  # fmt: skip
+    hook = BudgetHook(own, costs, None)
+    hook.before_train(runner)
+    while runner.epoch < loop._max_epochs:
+        clock.now += step * steps
+        runner.iter += steps
+        hook.after_train_epoch(runner)
+        runner.epoch += 1
+        if runner.epoch % interval == 0 or runner.epoch == loop._max_epochs:
+            hook.before_val(runner)
+            clock.now += val
+            hook.after_val(runner)
+            clock.now += 0.5
+    assert own.spent + costs.report < 1.05 * seconds
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {},
+        {'later': 2.0},  # slower than measured from its first step
+        {'later': 3.0, 'count': 60},
+        {'later': 0.5},  # faster
+    ],
+)
+def test_a_training_keeps_to_its_time(ticking, tmp_path, monkeypatch, by_epoch, changes):
+    """It validates and saves at its end, to which the learning rate has fallen; a pipeline switches on the way."""
+    monkeypatch.setitem(lengths.COUNTED, 'HalfwayHook', {'switch_epoch': None})
+    given, run = Budget('300s', CLOCK), as_run(ticking(by_epoch, **changes))
+    half = run.cfg.train_cfg['max_epochs' if by_epoch else 'max_iters'] // 2
+    switch = dict(type='HalfwayHook', switch_epoch=half)
+    run.cfg.custom_hooks = [*run.cfg.get('custom_hooks', ()), switch]
+    runner = train(run, time=given)
+    (switched,) = (hook.switch_epoch for hook in runner.hooks if isinstance(hook, PipelineSwitchHook))
+    assert 0.75 * 300 < given.spent <= 300
+    done = runner.epoch if by_epoch else runner.iter
+    assert done == (runner.max_epochs if by_epoch else runner.max_iters)
+    if changes.get('count') == 60:  # it had switched before the training became shorter
+        assert done / 2 < switched < done
+    else:
+        assert switched == pytest.approx(done / 2, rel=0.05)
+    name = f'{"epoch" if by_epoch else "iter"}_{done}.pth'
+    assert (tmp_path / 'last_checkpoint').read_text().endswith(name) and (tmp_path / name).is_file()
+    rates = TickingHook.rates
+    assert len(rates) == runner.iter and rates[0] == pytest.approx(1e-3) and rates[-1] < 0.01 * rates[0]
+    ((log,),) = [list(tmp_path.glob('*/vis_data/scalars.json'))]
+    steps = [entry['step'] for entry in map(json.loads, log.read_text().splitlines()) if 'lr' not in entry]
+    assert steps[-1] == done and len(steps) <= 25
+
+
+def test_a_resumed_training_has_what_is_left(ticking, tmp_path):
+    first = Budget('100s', CLOCK)
+    runner = train(as_run(ticking()), time=first)
+    spent = json.loads((tmp_path / 'time.json').read_text())['seconds']
+    assert spent == pytest.approx(first.spent, abs=0.1)
+    second = Budget('300s', CLOCK)
+    resumed = train(as_run(ticking()), time=second, resume=True)
+    assert second.before == spent and 0.75 * 300 < second.spent <= 300
+    assert resumed.epoch == resumed.max_epochs > runner.epoch
+    with pytest.raises(ArgumentError, match=r'time: .* has taken .* of 100s: give more'):
+        train(as_run(ticking()), time=Budget('100s', CLOCK), resume=True)
+
+
+@pytest.mark.parametrize('other', ['epochs', 'iters'])
+def test_one_length(other, tmp_path):
+    args = argparse.Namespace(config=[str(tmp_path / 'c.py')], epochs=None, iters=None, time='12m')
+    setattr(args, other, 3)
+    with pytest.raises(ArgumentError, match=f'time: the length is given by --{other} as well'):
+        command_line.read_training(args)
+
+
+def test_several_processes_have_no_budget(ticking, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(ArgumentError, match='time: the length is chosen by the steps of one process'):
+        train(as_run(ticking()), time='12m')
+
+
+@pytest.mark.parametrize(
+    'text', ['{"seconds": Infinity}', '{"seconds": NaN}', '{"seconds": -1}', '{"seconds": "x"}', '[' * 5000]
+)
+def test_a_damaged_time_is_told(tmp_path, text):
+    (tmp_path / 'time.json').write_text(text)
+    with pytest.raises(InputError, match=r'time\.json is damaged, .*: delete it'):
+        Budget('1m').resume(str(tmp_path))
