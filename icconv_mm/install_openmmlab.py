@@ -1,4 +1,4 @@
-"""Runs :mod:`icconv_mm.app.install_openmmlab`: ``python -m icconv_mm.install_openmmlab``, the standard library alone."""
+"""Runs :mod:`icconv_mm.app.install_openmmlab`, which needs the standard library alone."""
 
 import sys
 

@@ -1,8 +1,8 @@
 """Set up the development environment: virtual environment, pinned libraries, mmcv wheel, this package.
 
-Run by ``make``; needs only the standard library. What is installed stands in
-icconv_mm/app/install_openmmlab.py. Every step leaves a stamp when it is complete, so that an interrupted set-up
-continues where it stopped and a finished one costs nothing. The mmcv wheel is built once for each combination of Python, torch, mmcv and device and kept in the cache
+Run by ``make``; needs only the standard library. What is installed stands in icconv_mm/app/install_openmmlab.py. Every
+step leaves a stamp when it is complete, so that an interrupted set-up continues where it stopped and a finished one
+costs nothing. The mmcv wheel is built once for each combination of Python, torch, mmcv and device and kept in the cache
 folder (ICCONV_MM_CACHE, else $XDG_CACHE_HOME/icconv_mm, else ~/.cache/icconv_mm).
 """
 
