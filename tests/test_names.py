@@ -67,7 +67,7 @@ def test_checkers_of_types_see_what_star_import_gives():
         if isinstance(each, ast.If) and getattr(each.test, 'id', '') == 'TYPE_CHECKING'
     )  # fmt: skip
     seen = {name.name: node.module for node in checked.body for name in node.names}
-    assert seen.keys() == {*icconv_mm.__all__, 'apis', 'registry', 'runner'} - {'__version__', 'errors', 'versions'}
+    assert seen.keys() == {*icconv_mm.__all__, 'apis', 'registry'} - {'__version__', 'errors', 'versions'}
     for name, module in seen.items():
         assert getattr(importlib.import_module(module), name) is getattr(icconv_mm, name)
     core = [name for home in ('backbones', 'layers', 'necks') for name in icconv_mm._TYPES[home]]

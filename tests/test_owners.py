@@ -93,11 +93,12 @@ OWNERS = [
         [
             'icconv_mm_runtime.finite',
             'icconv_mm_runtime.outputs',
-            'icconv_mm.app.evaluation.evaluate',
             'icconv_mm.app.training.hooks.logs',
             'icconv_mm.patterns.',
             'icconv_mm.tasks.',
-            'icconv_mm.annotations.',
+            'icconv_mm.app.annotations.',
+            'icconv_mm.app.evaluation.',
+            'icconv_mm.datasets.',
             'icconv_mm.checkpoints.convert',
         ],
         ['numpy.isfinite', 'torch.isfinite', '.isfinite', 'numpy.isnan', 'torch.isnan'],
@@ -106,7 +107,7 @@ OWNERS = [
     Owner(
         'decodes images and opens videos',
         # the second one hands out what Pillow knows of a file: its size, orientation, palette and stored values
-        ['icconv_mm_runtime.decoding', 'icconv_mm.app.annotations.images_on_disk'],
+        ['icconv_mm_runtime.decoding', 'icconv_mm.datasets.image_files'],
         [
             'cv2.imdecode',
             'cv2.imread',
@@ -199,8 +200,7 @@ OWNERS = [
     Owner(
         'reads what metrics have compared',
         [
-            'icconv_mm.app.evaluation.evaluate',
-            *(f'icconv_mm.tasks.{task}.evaluation' for task in ('classification', 'detection', 'pose', 'semantic')),
+            'icconv_mm.app.evaluation.',
         ],
         [
             'pycocotools.cocoeval.COCOeval',

@@ -140,7 +140,7 @@ def test_kills_at_random_moments(tmp_path, ends):
     code = textwrap.dedent("""
         import sys
         from saving import run
-        from icconv_mm.hooks.saving import (AtomicCheckpointHook)
+        from icconv_mm.engine.saving import AtomicCheckpointHook
         options = dict(max_keep_ckpts=1, save_best='score', rule='greater', hooks=[dict(type='EMAHook')])
         losses = run(sys.argv[1], 120, AtomicCheckpointHook, resume=True, **options)
         print(repr(losses[-1]))

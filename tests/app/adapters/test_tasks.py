@@ -71,7 +71,7 @@ def test_mmcv_without_operators():
         import sys
         sys.modules['mmcv._ext'] = None
         from icconv_mm import errors, registry
-        from icconv_mm.tasks.libraries import adapter_of
+        from icconv_mm.app.adapters.libraries import adapter_of
         from mmengine.registry import DefaultScope
         for library, kind in ('mmseg', 'PyConvHead'), ('mmdet', 'PANetBBoxHead'):
             DefaultScope.get_instance(library, scope_name=library)

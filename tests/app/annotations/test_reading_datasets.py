@@ -16,7 +16,7 @@ from icconv_mm.app.annotations.dataset import AnnotatedImage, Dataset, assign_sp
 from icconv_mm.app.annotations.find import read_datasets
 from icconv_mm.app.annotations.images_on_disk import ByEnd, Files, followed, located, split_of
 from icconv_mm.app.annotations.readers import lists
-from icconv_mm.datasets import limits
+from icconv_mm.datasets import image_files, limits
 from icconv_mm.datasets.reading import DatasetError, read_yaml
 from icconv_mm.errors import InputError
 
@@ -401,7 +401,7 @@ def test_images_are_decoded_as_training_does(tmp_path, monkeypatch):
     draw(tmp_path, *(f'{number}.jpg' for number in range(4)))
     coco(tmp_path / 'a.json', [f'{number}.jpg' for number in range(4)])
     (tmp_path / '0.jpg').write_bytes(encoded('JPEG', turn=6))
-    monkeypatch.setattr(images_on_disk, '_turn_of', lambda image: 1)
+    monkeypatch.setattr(image_files, '_turn_of', lambda image: 1)
     (found,) = read_datasets(tmp_path)
     made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
     assert sum(made.splits.values()) == 3

@@ -132,10 +132,9 @@ def test_a_plan_fits_and_leaves_less_than_an_epoch(validation, seconds):
 
 @pytest.mark.parametrize(('given', 'text'), [('10m', '10m'), (600, '600.0s')])
 def test_the_report_of_an_interrupted_run_goes_on_in_its_time(given, text):
-    hooks = [BudgetHook(Budget(given, CLOCK), Costs(0.5, 100, 10.0), None)]
     loop = SimpleNamespace(iter=3, max_iters=9)
-    runner = SimpleNamespace(hooks=hooks, train_loop=loop, work_dir='run', cfg={})
-    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
+    runner = SimpleNamespace(train_loop=loop, work_dir='run', cfg={})
+    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False, given))
     assert commands['Continue this training:'].endswith(f'train.py c.py --work-dir run --time {text} --resume')
     assert seconds_of(text) == 600
 
@@ -143,8 +142,8 @@ def test_the_report_of_an_interrupted_run_goes_on_in_its_time(given, text):
 @pytest.mark.parametrize('split', ['a', 'b'])
 def test_images_that_validate_are_not_called_test_images(split):
     cfg = {f'{part}_dataloader': {'dataset': {'ann_file': file}} for part, file in (('val', 'a'), ('test', split))}
-    runner = SimpleNamespace(hooks=[], train_loop=SimpleNamespace(iter=9, max_iters=9), work_dir='run', cfg=cfg)
-    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False))
+    runner = SimpleNamespace(train_loop=SimpleNamespace(iter=9, max_iters=9), work_dir='run', cfg=cfg)
+    commands = dict(report._commands('c.py', 'run/epoch_1.pth', runner, False, None))
     assert ('Evaluate on the test images:' in commands) == (split == 'b')
 
 

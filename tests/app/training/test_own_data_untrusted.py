@@ -192,8 +192,8 @@ def test_a_call_that_is_stopped_leaves_the_config_and_its_annotations(tmp_path, 
         return Path(cfg.filename).read_text(), {path: path.read_bytes() for path in files}
 
     before = content(cfg := write('sky', 'road', 'car'))
-    for name in ('seg_maps.atomic_write', 'convert.write_json'):
-        monkeypatch.setattr(f'icconv_mm.annotations.{name}', _stopped)
+    for name in ('map_conversion.atomic_write', 'convert.write_json'):
+        monkeypatch.setattr(f'icconv_mm.app.annotations.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
         monkeypatch.undo()
