@@ -97,7 +97,7 @@ def test_an_interrupted_training_is_resumed_within_its_time(tmp_path, monkeypatc
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('icconv_mm.apis.train', interrupted)
+    monkeypatch.setattr('icconv_mm.app.training.train.train', interrupted)
     config = str(Path(icconv_mm.__file__).parents[1] / 'configs/detection/faster-rcnn_ic-r18_fpn_miniature.py')
     with pytest.raises(SystemExit, match='130'):
         commands.main(['train', config, '--time', '10m', '--work-dir', str(tmp_path)])
