@@ -61,7 +61,7 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
         assert f'icconv_mm/.mim/{wanted}' in names  # for openmim
         assert f'icconv_mm-{__version__}.dist-info/.mim/{wanted}' in names  # for onedl-mim
     assert 'icconv_mm/py.typed' in names
-    assert 'icconv = icconv_mm.app.commands:main' in text_of(next(tmp_path.glob('*.whl')), 'entry_points.txt')
+    assert 'icconv = icconv_mm.__main__:main' in text_of(next(tmp_path.glob('*.whl')), 'entry_points.txt')
     page = {f'icconv_mm_runtime/page/{path.name}' for path in (tree / 'icconv_mm_runtime/page').iterdir()}
     assert page and page <= set(names)
     assert [name for name in names if name.endswith('.dist-info/licenses/LICENSE')]
