@@ -31,7 +31,7 @@ from icconv_mm.checkpoints.convert import write_checkpoint
 from icconv_mm.checkpoints.reading import read
 from icconv_mm.compat import init_weights
 from icconv_mm.errors import ArgumentError, InputError
-from icconv_mm.files import alone_in, base_config
+from icconv_mm.files import alone_in, base_config, require_file
 from icconv_mm.models import ImageClassifier
 from icconv_mm.runner import command_line
 from icconv_mm.runner.optimizers import FusedAdamW
@@ -83,8 +83,9 @@ class Pretraining:
         if not self.steps:
             raise ArgumentError('batch', f'expected at most {len(train.labels)}, the number of images')
         torch.manual_seed(recipe.seed)
-        backbone = Config.fromfile(base_config(f'backbones/{recipe.backbone}.py')).backbone.to_dict()
-        self.network = ImageClassifier(MODELS.build(backbone), len(train.classes))
+        config = base_config(f'backbones/{recipe.backbone}.py')
+        require_file(config, 'backbone')
+        self.network = ImageClassifier(MODELS.build(Config.fromfile(config).backbone), len(train.classes))
         init_weights(self.network.backbone)
         self.optimizer = _optimizer(self.network)
         self.step, self.loss, self.seconds = 0, 0.0, 0.0  # the loss is the sum of an epoch's
@@ -108,8 +109,8 @@ class Pretraining:
                     self._save(out / 'state.pth')
                     saved = time.monotonic()
             self._end_epoch()
+            self._write(out / 'classifier.pth')  # first: a call that finds the last state has nothing left to write
             self._save(out / 'state.pth')
-            self._write(out / 'classifier.pth')
             saved = time.monotonic()
 
     def learning_rate(self) -> float:

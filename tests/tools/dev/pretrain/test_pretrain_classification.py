@@ -10,6 +10,7 @@ import torch
 
 pytest.importorskip('mmengine')
 
+from icconv_mm.backbones import ICResNet
 from icconv_mm.checkpoints.reading import read
 from icconv_mm.models import create_model
 
@@ -70,9 +71,35 @@ def test_it_learns_and_its_weights_load(train, tiny, tmp_path, capsys):
     assert content['meta']['history'][-1]['top1'] > 60  # three classes
     assert re.search(r'epoch 12: loss \d\.\d{4}, top-1 \d+\.\d\d %, \d+ s', capsys.readouterr().out)
     assert content['meta']['dataset_meta']['classes'] == ['goldfish', 'bullfrog', 'n03']
-    options = dict(base_channels=24, pattern='geometric_d4', align=16, num_classes=3)
-    network = create_model('ic_resnet18', checkpoint_path=str(tmp_path / 'it' / 'classifier.pth'), **options)
+    options = dict(base_channels=24, stem_channels=24, pattern='geometric_d4', align=16)
+    file = str(tmp_path / 'it' / 'classifier.pth')
+    network = create_model('ic_resnet18', checkpoint_path=file, num_classes=3, **options)
     assert torch.equal(network.state_dict()['head.fc.bias'], content['state_dict']['head.fc.bias'])
+    backbone = ICResNet(18, **options, init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.'))
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, content['state_dict'][f'backbone.{key}']), key
+
+
+def test_a_call_ended_before_the_last_state_was_saved_writes_the_weights_again(train, recipe, tmp_path, monkeypatch):
+    whole, write = train('whole'), recipe.write_checkpoint
+
+    def failing(content, path):
+        if 'network' in content and content['step'] == 10:
+            raise KeyboardInterrupt
+        write(content, path)
+
+    monkeypatch.setattr(recipe, 'write_checkpoint', failing)
+    with pytest.raises(SystemExit):
+        train('part')
+    (tmp_path / 'part' / 'classifier.pth').unlink()
+    monkeypatch.setattr(recipe, 'write_checkpoint', write)
+    assert_same(whole, train('part'))
+
+
+def test_a_backbone_that_is_not_there(train):
+    with pytest.raises(SystemExit, match=r'^error: backbone: no such file: .*backbones/smal.py'):
+        train('it', '--backbone', 'smal')
 
 
 def test_a_folder_of_another_recipe_is_refused(train):
