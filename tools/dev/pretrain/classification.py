@@ -26,15 +26,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 import icconv_mm
+from icconv_mm.app.commands import command_line
 from icconv_mm.arguments import check_positive
 from icconv_mm.checkpoints.convert import write_checkpoint
 from icconv_mm.checkpoints.reading import read
 from icconv_mm.compat import init_weights
+from icconv_mm.engine.optimizers import FusedAdamW
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import alone_in, base_config, require_file
 from icconv_mm.models import ImageClassifier
-from icconv_mm.runner import command_line
-from icconv_mm.runner.optimizers import FusedAdamW
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, as the configs of all tasks
 WEIGHT_DECAY, SMOOTHING = 0.05, 0.1

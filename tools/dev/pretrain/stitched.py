@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import tiny_imagenet
 
-from icconv_mm.annotations.dataset import Annotation, Dataset
-from icconv_mm.annotations.writers.coco import write_coco
+from icconv_mm.app.annotations.dataset import Annotation, Dataset
+from icconv_mm.app.annotations.writers.coco import write_coco
+from icconv_mm.app.commands import command_line
 from icconv_mm.arguments import check_not_negative, check_positive
 from icconv_mm.errors import ArgumentError
-from icconv_mm.runner import command_line
 from icconv_mm_runtime.drawing import encoded
 from icconv_mm_runtime.files import write_bytes
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from icconv_mm.app.commands import command_line
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import new_folder, require_file, require_folder, write_json
-from icconv_mm.runner import command_line
 from icconv_mm_runtime.decoding import decode_image
 
 PARTS = ('train', 'val')
