@@ -16,6 +16,7 @@ from icconv_mm.errors import ArgumentError, MissingFileError, UserError
 from icconv_mm.files import atomic_write, copy_annotations, read_small, require_file
 
 RUN_LOCK = '.run.lock'  # held by the process that writes into the folder
+CHOICES = '.choices.json'  # suffix of the file beside a written config, in place of '.py'
 LAST = 'last_checkpoint'  # holds the path of a checkpoint; mmengine reads it as well
 # Path of the config file that runs the expression; mmengine compiles a config under its own file name.
 HERE = '(lambda: None).__code__.co_filename'

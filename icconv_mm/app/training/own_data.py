@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,10 @@ from icconv_mm.app.runs.config import load_config
 from icconv_mm.app.training import memory
 from icconv_mm.app.training.own_data_text import (
     Choices,
-    annotations_in,
-    backbone_in,
-    batch_in,
+    choices_text,
     config_text,
     crop_of,
-    is_unedited,
-    size_in,
+    written_choices,
 )
 from icconv_mm.arguments import check_positive, require_known
 from icconv_mm.checkpoints import reading
@@ -50,8 +47,9 @@ from icconv_mm.files import (
     write_json,
 )
 from icconv_mm.registry import LIBRARIES
-from icconv_mm.run_folder import RUN_LOCK
+from icconv_mm.run_folder import CHOICES, RUN_LOCK
 from icconv_mm.versions import command_of, is_installed
+from icconv_mm_runtime.files import write_together
 
 LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
 _SEEN = 30_000  # images that a training sees: 500 images 60 times
@@ -139,17 +137,16 @@ def config_for(
     if (defect := name_defect(os.path.abspath(folder))) is not None:  # mmengine writes the path into the config
         raise ArgumentError('work_dir', f'{os.path.abspath(folder)!r} {defect}: choose another')
     path = Path(f'{folder}.py')  # inside the folder, the runner would overwrite it with the whole config
+    before = written_choices(path)
     if backbone is None:  # that of the config that is there, which another machine may have written
-        backbone = (backbone_in(path.read_text()) if path.is_file() else '') or default_backbone(task)
+        backbone = before['backbone'] or default_backbone(task)
         say(f'backbone: {backbone}, as none is named')
     network = backbone_of(backbone)
-    batch = None
-    if resume and path.is_file():
-        batch = batch_in(path.read_text())  # its schedule counts steps of this length
-        size = size or size_in(path.read_text())
+    batch = before['batch'] if resume else None  # its schedule counts steps of this length
+    size = size or (before['size'] if resume else None)
     given = [os.path.abspath(location) for location in locations]
     with alone_in(folder, 'another run is at work', RUN_LOCK):
-        _check_unedited(path, folder, given)
+        _check_unedited(path, before, folder, given)
         for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
@@ -161,14 +158,18 @@ def config_for(
             init = weights_of(backbone, pretrained, say)
             chosen = _choose(task, converted, network, init, size, epochs, batch, patience, say)
             annotations = _name_of_content(Path(temporary, 'new'))
-            text = config_text(chosen, converted, annotations, backbone)
+            text = config_text(chosen, converted, annotations)
             location = folder / annotations
             if location.is_symlink() or not location.is_dir() or _name_of_content(location) != annotations:
                 if os.path.lexists(location):  # not written by this function
                     os.replace(location, Path(temporary, 'former'))
                 os.replace(Path(temporary, 'new'), location)
-        with atomic_write(path) as file:
-            file.write(text.encode())
+        with write_together(path.parent, [path.name]) as new:
+            write_json(
+                new / path.with_suffix(CHOICES).name, choices_text(chosen, annotations, backbone, text), indent=1
+            )
+            with atomic_write(new / path.name) as file:
+                file.write(text.encode())
         _remove_unread(folder, path)
     size_text = f'{chosen.shape[0]} x {chosen.shape[1]} pixels, {chosen.epochs} epochs, batches of {chosen.batch}'
     size_text += chosen.reason
@@ -193,16 +194,15 @@ def _remove_unread(folder: Path, path: Path) -> None:
             shutil.rmtree(each, ignore_errors=True)
 
 
-def _check_unedited(path: Path, folder: Path, locations: Sequence[str]) -> None:
+def _check_unedited(path: Path, before: Mapping[str, Any], folder: Path, locations: Sequence[str]) -> None:
     """Raises ArgumentError if the config or its annotations were edited, or are of other sources.
 
     The edits, or the annotations of a run on other images, would be lost.
     """
     if not path.is_file():
         return
-    text = path.read_text()
-    annotations = folder / annotations_in(text)
-    if not is_unedited(text) or (annotations.is_dir() and _name_of_content(annotations) != annotations.name):
+    annotations = folder / (before['annotations'] or '')
+    if not before['is_unedited'] or (annotations.is_dir() and _name_of_content(annotations) != annotations.name):
         command = command_of('train', str(path), '--work-dir', str(folder))
         what = 'has been edited, or is of a former version'
         raise ArgumentError('work_dir', f'{path} {what}: train it by its name, {command}, or choose another')

@@ -5,22 +5,27 @@ config's text before it parses it. They are in the folder of annotations, which 
 """
 
 # mmengine's Config.dump replaces names by values: editing size or epochs on top would change nothing.
+import ast
 import hashlib
+import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from pprint import pformat
 from typing import Any
 
+import jinja2
 import numpy as np
 
 from icconv_mm.app.annotations.dataset import SPLITS, Converted
 from icconv_mm.datasets.keypoints import KEYPOINTS_FILE
 from icconv_mm.errors import InputError
 from icconv_mm.files import configs_folder
-from icconv_mm.run_folder import HERE, IMAGES
+from icconv_mm.run_folder import CHOICES, HERE, IMAGES
 from icconv_mm_runtime.drawing import palette
 
 _WARM_UP = 200  # iterations, and at most a tenth of the training
@@ -28,12 +33,6 @@ _LEAST_CROP = 256  # pixels
 _LEAST_OF_MOSAIC = 40  # images: a process puts none together before its fifth
 _WORKERS = 8  # at most: each takes some hundred megabytes
 _WHOLE = 5300  # images that the last epochs see; a mosaic before them helps, in their place it harms
-_SUM = re.compile(r'# sha256 of the rest: (\w+)\n')
-_FOLDER = re.compile(r"^annotations = .* \+ '/(annotations_\w+)'", re.MULTILINE)
-_BACKBONE = re.compile(r'^# backbone: (\w+)$', re.MULTILINE)
-_SIZE = re.compile(r'^(?:size|shape) = \(?(\d+)(?:, (\d+))?', re.MULTILINE)
-_BATCH = re.compile(r'^batch_size = (\d+)', re.MULTILINE)
-_SECTION = re.compile(r'# --- (.+) ---')
 BEST = {
     'detection': 'coco/bbox_mAP',
     'instance': 'coco/segm_mAP',
@@ -75,68 +74,91 @@ class Choices:
     reason: str
 
 
-def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str, backbone: str) -> str:
+def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str) -> str:
     """Returns the text of the config: variables with the choices, and below them the settings that follow from these.
 
-    ``annotations`` is the name of their folder, inside the folder that is named like the config; ``backbone`` is what
-    the backbone was called.
+    ``annotations`` is the name of their folder, inside the folder that is named like the config.
 
     Raises:
         InputError: A path, such as that of weights, has a template mark that mmengine would replace.
     """
-    base = configs_folder() / '_base_' / 'own_data'
-    written = base / 'written'
-    name = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(configs_folder() / '_base_' / 'own_data' / 'written'),
+        block_start_string='# {%',  # comments of Python, so that the files can be linted
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
     is_small = chosen.task == 'detection' and chosen.base_channels < 64  # others were not measured
-    is_mosaic = is_small and _most_images(converted) >= _LEAST_OF_MOSAIC
-    body = [
-        *_kept((written / f'{name}.py').read_text(), {*converted, *(['mosaic'] if is_mosaic else [])}),
-        '',
-        *(written / 'end.py').read_text().splitlines(),
-        *_stopping(chosen, converted, is_mosaic),
-    ]
-    used = set(re.findall(r'\w+', '\n'.join(body)))
+    first = next(task for task, made in converted.items() if 'val' in made.files)
+    values = dict(
+        task=chosen.task,
+        tasks=list(converted),
+        mosaic=is_small and _most_images(converted) >= _LEAST_OF_MOSAIC,
+        best=repr(BEST.get(chosen.task) or f'{first}/{BEST[first]}'),
+        patience=chosen.patience,
+    )
+    settings = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
+    body = '\n'.join(templates.get_template(f'{name}.py').render(values) for name in (settings, 'end'))
+    used = set(re.findall(r'\w+', body))
     variables = [*_files(chosen, converted), *(_literal(*each) for each in _numbers(chosen, converted))]
-    rest = [
-        f'# {", ".join(converted)}. Edit it; tools/browse_dataset.py shows what is learned, tools/train.py trains.',
-        f"_base_ = __import__('icconv_mm.files').files.base_config('own_data/{chosen.task}.py')",
-        '',
-        '# The folder is in one of the name of this file, which holds the run, too: move all together.',
-        f"annotations = {HERE}[:-3] + '/{annotations}'",
-        IMAGES,
-        f'# backbone: {backbone}',
-        *(line for line in variables if re.search(r'^\w+', line, re.MULTILINE)[0] in used),
-        '',
-        *body,
-    ]
-    text = '\n'.join(rest) + '\n'
-    return f'# sha256 of the rest: {hashlib.sha256(text.encode()).hexdigest()}\n{text}'
+    values |= dict(
+        here=HERE,
+        annotations=annotations,
+        images=IMAGES,
+        variables='\n'.join(line for line in variables if re.search(r'^\w+', line, re.MULTILINE)[0] in used),
+        body=body.rstrip(),
+    )
+    return templates.get_template('config.jinja').render(values)
 
 
-def is_unedited(text: str) -> bool:
-    """Returns whether a config is unedited."""
-    head = _SUM.match(text)
-    return bool(head) and head[1] == hashlib.sha256(text[head.end() :].encode()).hexdigest()
+def choices_text(chosen: Choices, annotations: str, backbone: str, text: str) -> dict[str, Any]:
+    """Returns what the file beside a config has: its choices, as :func:`written_choices` reads them.
+
+    ``backbone`` is what the backbone was called, ``text`` the config's.
+    """
+    return {
+        **{name: value for name, value in vars(chosen).items() if name not in ('is_deep', 'base_channels', 'reason')},
+        'backbone': backbone,
+        'annotations': annotations,
+        'sha256': hashlib.sha256(text.encode()).hexdigest(),
+    }
 
 
-def annotations_in(text: str) -> str:
-    """Returns the name of the folder of annotations in a written config; '' if it has none."""
-    return found[1] if (found := _FOLDER.search(text)) else ''
+def written_choices(config: Path) -> dict[str, Any]:
+    """Returns ``backbone``, ``size``, ``batch``, ``annotations`` (names) and ``is_unedited`` of a written config.
+
+    They are in the file beside it, in a config of an earlier version in its text. Without a config, or one that names
+    them, they are None.
+    """
+    found = dict.fromkeys(('backbone', 'size', 'batch', 'annotations'))
+    with suppress(FileNotFoundError, ValueError, AttributeError, RecursionError, SyntaxError):
+        text = config.read_text()
+        file = config.with_suffix(CHOICES)
+        own = json.loads(file.read_bytes()) if file.is_file() else _former_choices(text)
+        for name, kind in (('backbone', str), ('size', int), ('batch', int), ('annotations', str)):
+            found[name] = own[name] if isinstance(own.get(name), kind) else None
+        head, _, rest = text.partition('\n')
+        hashed = rest if head == f'# sha256 of the rest: {own.get("sha256")}' else text
+        found['is_unedited'] = own.get('sha256') == hashlib.sha256(hashed.encode()).hexdigest()
+    return {'is_unedited': False, **found}
 
 
-def backbone_in(text: str) -> str:
-    """Returns what the backbone of a written config was called; '' if the config does not say it."""
-    return found[1] if (found := _BACKBONE.search(text)) else ''
-
-
-def size_in(text: str) -> int | None:
-    """Returns the pixels of the longer side that images of a written config are brought to; None if it has none."""
-    return max(map(int, filter(None, found.groups()))) if (found := _SIZE.search(text)) else None
-
-
-def batch_in(text: str) -> int | None:
-    """Returns the images per step of a written config; None if it has none."""
-    return int(found[1]) if (found := _BATCH.search(text)) else None
+def _former_choices(text: str) -> dict[str, Any]:
+    """Returns the choices that configs of earlier versions have in their text."""
+    nodes = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    values = {node.targets[0].id: node.value for node in nodes if isinstance(node.targets[0], ast.Name)}
+    sides = [getattr(side, 'value', None) for side in getattr(values.get('shape'), 'elts', [values.get('size')])]
+    marks = dict(
+        line[2:].split(': ', 1) for line in text.splitlines() if line.startswith(('# sha256 of', '# backbone: '))
+    )
+    return {
+        'backbone': marks.get('backbone'),
+        'size': max(filter(None, sides), default=None),
+        'batch': getattr(values.get('batch_size'), 'value', None),
+        'annotations': getattr(getattr(values.get('annotations'), 'right', None), 'value', '').strip('/'),
+        'sha256': marks.get('sha256 of the rest'),
+    }
 
 
 def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
@@ -169,16 +191,6 @@ def class_weights(shares: Sequence[float]) -> list[float]:
     weights = [1 / math.log(1.02 + share) for share in shares]
     mean = sum(share * weight for share, weight in zip(shares, weights)) / (sum(shares) or 1)
     return [round(weight / mean, 2) for weight in weights]
-
-
-def _kept(text: str, names: Set[str]) -> Iterator[str]:
-    """Yields the lines of a file without the sections, ``# --- NAME, NAME ---``, of other names."""
-    is_kept = True
-    for line in text.splitlines():
-        if heading := _SECTION.fullmatch(line):
-            is_kept = heading[1] == 'all' or not names.isdisjoint(heading[1].split(', '))
-        elif is_kept:
-            yield line
 
 
 def _literal(name: str, value: Any, comment: str = '') -> str:
@@ -289,13 +301,3 @@ def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str,
     is_shared = not set(converted[group[0]].paths[split]).isdisjoint(converted[name].paths[split])
     counts = [converted[each].annotations[split] for each in (*group, name) if each != 'semantic']
     return is_shared and counts == sorted(counts, reverse=True)
-
-
-def _stopping(chosen: Choices, converted: dict[str, Converted], is_mosaic: bool) -> Iterator[str]:
-    first = next(task for task, made in converted.items() if 'val' in made.files)
-    best = BEST.get(chosen.task) or f'{first}/{BEST[first]}'
-    if chosen.task == 'all':
-        yield f'default_hooks = dict(checkpoint=dict(save_best={best!r}))'
-    if chosen.patience is not None:
-        rule = f"type='EarlyStoppingHook', monitor={best!r}, rule='greater', min_delta=0, patience={chosen.patience}"
-        yield f'custom_hooks {"+=" if is_mosaic else "="} [dict({rule})]'

@@ -1,5 +1,6 @@
 """Configs for images as they lie: what is chosen from the data, and what is written."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from icconv_mm.app.training.own_data import (
     shape_of,
     weights_of,
 )
-from icconv_mm.app.training.own_data_text import Choices, anchors, class_weights, crop_of
+from icconv_mm.app.training.own_data_text import Choices, anchors, class_weights, crop_of, written_choices
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.errors import ArgumentError, InputError
@@ -59,6 +60,40 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     init_default_scope(library)
     lengths = [len(DATASETS.build(cfg[f'{phase}_dataloader'].dataset)) for phase in ('train', 'val')]
     assert lengths == ([6, 2] if task == 'classification' else [2, 1])
+
+
+def test_a_config_of_an_earlier_version(tmp_path):
+    """It has its choices in its text: a training goes on with them; an edited one is not written again."""
+    pytest.importorskip('mmdet')
+    options = dict(work_dir=tmp_path / 'run', **QUICK)
+    cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', size=96, epochs=7, **options)
+    file, beside = Path(cfg.filename), tmp_path / 'run.choices.json'
+    images = '.folder_of_images(annotations)\n'
+    text = file.read_text().replace(images, f'{images}# backbone: ic_resnet18\n')
+    for edited in (False, True):
+        head = f'# sha256 of the rest: {hashlib.sha256(text.encode()).hexdigest()}\n'
+        file.write_text(head + text + edited * '# mine\n')
+        beside.unlink()
+        found = written_choices(file)
+        assert found == dict(
+            backbone='ic_resnet18', size=96, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
+            is_unedited=not edited,
+        )  # fmt: skip
+        if not edited:
+            again = config_for(tmp_path / 'data', 'detection', epochs=9, resume=True, **options)
+            assert (again.size, again.batch_size, again.epochs) == (96, cfg.batch_size, 9) and beside.is_file()
+    with pytest.raises(ArgumentError, match='has been edited'):
+        config_for(tmp_path / 'data', 'detection', **options)
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"batch": "x", "sha256": 3}', '[' * 5000])
+def test_damaged_choices_are_those_of_an_edited_config(tmp_path, content):
+    pytest.importorskip('mmdet')
+    options = dict(work_dir=tmp_path / 'run', **QUICK)
+    config_for(labelled.voc(tmp_path / 'data'), 'detection', size=64, epochs=7, **options)
+    (tmp_path / 'run.choices.json').write_text(content)
+    with pytest.raises(ArgumentError, match='has been edited'):
+        config_for(tmp_path / 'data', 'detection', **options)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@ heads, train_sets, val_sets, test_sets = _base_.heads, {}, {}, {}
 val_evaluator, test_evaluator = [], []
 load = dict(type='icconv_mm.LoadTaskAnnotations')
 pack = train_pack = dict(type='icconv_mm.PackTaskInputs')
-# --- detection, instance ---
+# {% if 'detection' in tasks or 'instance' in tasks %}
 
 head = heads[objects_task]
 head.rpn_head.update(in_channels=width, feat_channels=width)
@@ -23,12 +23,14 @@ metric = dict(type='mmdet.CocoMetric', ann_file=val_ann_file, metric=['bbox'])
 test_metric = dict(metric, ann_file=test_ann_file)
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task=objects_task, metric=metric))
 test_evaluator.append(dict(type='icconv_mm.TaskMetric', task=objects_task, metric=test_metric))
-# --- instance ---
+# {% endif %}
+# {% if 'instance' in tasks %}
 head.roi_head.mask_roi_extractor.out_channels = width
 head.roi_head.mask_head.update(in_channels=width, conv_out_channels=width, num_classes=num_classes)
 load[objects_task]['with_mask'] = True
 metric['metric'].append('segm')
-# --- semantic ---
+# {% endif %}
+# {% if 'semantic' in tasks %}
 
 heads.semantic.decode_head.update(in_channels=[width] * 4, num_classes=num_classes_semantic)
 load['semantic'] = dict(type='mmseg.LoadAnnotations')
@@ -44,7 +46,8 @@ test_sets['semantic'] = dict(data, ann_file=test_ann_file_semantic)
 metric = dict(type='mmseg.IoUMetric', iou_metrics=['mIoU'])
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='semantic', metric=metric))
 test_evaluator.append(val_evaluator[-1])
-# --- pose ---
+# {% endif %}
+# {% if 'pose' in tasks %}
 
 codec = dict(
     type='icconv_mm.AECodec',
@@ -65,7 +68,7 @@ metric = dict(type='mmpose.CocoMetric', ann_file=val_ann_file_pose, score_mode='
 test_metric = dict(metric, ann_file=test_ann_file_pose)
 val_evaluator.append(dict(type='icconv_mm.TaskMetric', task='pose', metric=metric))
 test_evaluator.append(dict(type='icconv_mm.TaskMetric', task='pose', metric=test_metric))
-# --- all ---
+# {% endif %}
 
 model = dict(
     backbone=backbone,

@@ -16,7 +16,7 @@ model = dict(
 )
 load = dict(type='LoadAnnotations', with_bbox=True)
 metric = ['bbox']
-# --- instance ---
+# {% if 'instance' in tasks %}
 model['test_cfg']['rcnn'].pop('nms')  # a soft suppression gives three times as many boxes, and masks gain little
 model['roi_head'].update(
     mask_roi_extractor=dict(out_channels=width),
@@ -24,7 +24,7 @@ model['roi_head'].update(
 )
 load['with_mask'] = True
 metric.append('segm')
-# --- all ---
+# {% endif %}
 
 varied = [
     dict(type='RandomFlip', prob=0.5),
@@ -51,7 +51,7 @@ test_set = dict(val_set, ann_file=test_ann_file)
 val_batch_size = 1
 val_evaluator = dict(type='CocoMetric', ann_file=val_ann_file, metric=metric, classwise=num_classes > 1)
 test_evaluator = dict(val_evaluator, ann_file=test_ann_file)
-# --- mosaic ---
+# {% if mosaic %}
 
 mosaic_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -65,3 +65,4 @@ mosaic_pipeline = [
 ]
 train_set['pipeline'] = mosaic_pipeline
 custom_hooks = [dict(type='icconv_mm.LastEpochsHook', epochs=whole_epochs, pipeline=train_pipeline)]
+# {% endif %}
