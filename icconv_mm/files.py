@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from icconv_mm import versions
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError, naming
 from icconv_mm_runtime import files
 
@@ -243,29 +242,22 @@ def alone_in(folder: Path, at_work: str, name: str = '.lock') -> Iterator[None]:
         ArgumentError: Another process holds the lock.
         InputError: The lock file is a link, a folder or a pipe.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if not versions.is_installed('fcntl'):  # as on Windows
-        yield
-        return
-    import fcntl
+    import filelock
 
-    # does not follow a link that another user has put there, and does not change the existing content
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise InputError(f'{path} is no plain file, and cannot be locked: remove it')
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    with open(descriptor, 'r+') as file:
+    lock = filelock.FileLock(path, thread_local=False)  # released when the process ends, however it ends
+    with suppress(OSError, NotImplementedError):  # a file system without locks
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except BlockingIOError:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
             raise ArgumentError('work_dir', f'{at_work} in {folder}; choose another') from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        finally:  # forked workers hold the file, too
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def configs_folder() -> Path:
