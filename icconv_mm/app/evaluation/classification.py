@@ -6,16 +6,8 @@ from typing import Any
 import numpy as np
 from mmpretrain.evaluation import Accuracy, SingleLabelMetric
 
-from icconv_mm.app.evaluation.evaluate import (
-    Evaluation,
-    LeftOutError,
-    MetricTable,
-    ObservedMetric,
-    Reading,
-    Record,
-    surest,
-    worst_of,
-)
+from icconv_mm.app.evaluation.evaluate import LeftOutError, ObservedMetric, Reading
+from icconv_mm.app.evaluation.results import Evaluation, MetricTable, Record, surest, worst_of
 
 
 class ObservedLabels(ObservedMetric):

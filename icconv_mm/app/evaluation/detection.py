@@ -11,20 +11,9 @@ from mmdet.evaluation.metrics import voc_metric
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou
 
-from icconv_mm.app.evaluation.evaluate import (
-    CocoTables,
-    Evaluation,
-    LeftOutError,
-    MetricTable,
-    ObservedMetric,
-    Reading,
-    Record,
-    chosen,
-    coco_tables,
-    surest,
-    watched_coco,
-    worst_of,
-)
+from icconv_mm.app.evaluation.coco import CocoTables, coco_tables, watched_coco
+from icconv_mm.app.evaluation.evaluate import LeftOutError, ObservedMetric, Reading
+from icconv_mm.app.evaluation.results import Evaluation, MetricTable, Record, chosen, surest, worst_of
 from icconv_mm_runtime.thresholds import reaches
 
 _APART = 0.1  # IoU with any annotation below which a prediction has none

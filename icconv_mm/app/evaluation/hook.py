@@ -11,8 +11,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, Runner
 
 from icconv_mm.app.adapters.base import TaskAdapter
-from icconv_mm.app.evaluation.evaluate import Evaluation, ObservedMetric, Reading, evaluation_of, first_line_of
+from icconv_mm.app.evaluation.evaluate import ObservedMetric, Reading, evaluation_of, first_line_of
 from icconv_mm.app.evaluation.observers import observer_of
+from icconv_mm.app.evaluation.results import Evaluation
 
 
 class EvaluationHook(Hook):

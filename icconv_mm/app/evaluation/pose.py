@@ -8,19 +8,9 @@ import numpy as np
 from mmpose.evaluation.metrics import CocoMetric
 from xtcocotools.cocoeval import COCOeval
 
-from icconv_mm.app.evaluation.evaluate import (
-    CocoTables,
-    Evaluation,
-    LeftOutError,
-    MetricTable,
-    ObservedMetric,
-    Reading,
-    Record,
-    chosen,
-    coco_tables,
-    watched_coco,
-    worst_of,
-)
+from icconv_mm.app.evaluation.coco import CocoTables, coco_tables, watched_coco
+from icconv_mm.app.evaluation.evaluate import LeftOutError, ObservedMetric, Reading
+from icconv_mm.app.evaluation.results import Evaluation, MetricTable, Record, chosen, worst_of
 
 NEAR = 0.1  # of an object's larger side: the distance at which a keypoint counts as found
 

@@ -19,8 +19,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from icconv_mm.app.evaluation.curves import logged_curves
-from icconv_mm.app.evaluation.evaluate import Evaluation, Record, metric_name
+from icconv_mm.app.evaluation.evaluate import metric_name
 from icconv_mm.app.evaluation.hook import EvaluationHook
+from icconv_mm.app.evaluation.results import Evaluation, Record
 from icconv_mm.app.runs.images import read_image
 from icconv_mm.app.runs.thresholds import REPORT, stored_thresholds
 from icconv_mm.errors import UserError, printable

@@ -10,15 +10,8 @@ import torch
 from mmseg.evaluation import IoUMetric
 from torch import Tensor
 
-from icconv_mm.app.evaluation.evaluate import (
-    WORST,
-    Evaluation,
-    LeftOutError,
-    MetricTable,
-    ObservedMetric,
-    Reading,
-    Record,
-)
+from icconv_mm.app.evaluation.evaluate import LeftOutError, ObservedMetric, Reading
+from icconv_mm.app.evaluation.results import WORST, Evaluation, MetricTable, Record
 
 _NAMES = {'Acc': 'accuracy', 'Fscore': 'F score', 'Precision': 'precision', 'Recall': 'recall'}
 

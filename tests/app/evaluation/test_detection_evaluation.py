@@ -14,8 +14,9 @@ from pycocotools.mask import area
 
 from icconv_mm.app.adapters.detection import Adapter
 from icconv_mm.app.evaluation.detection import compare_objects
-from icconv_mm.app.evaluation.evaluate import Record, evaluation_of, metric_name
+from icconv_mm.app.evaluation.evaluate import evaluation_of, metric_name
 from icconv_mm.app.evaluation.observers import observer_of
+from icconv_mm.app.evaluation.results import Record
 
 
 def agrees(numbers, made):

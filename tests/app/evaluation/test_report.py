@@ -14,8 +14,8 @@ from mmengine.registry import HOOKS
 
 from icconv_mm.app.adapters import detection as adapter
 from icconv_mm.app.evaluation import curves, report
-from icconv_mm.app.evaluation.evaluate import best_threshold
 from icconv_mm.app.evaluation.hook import EvaluationHook
+from icconv_mm.app.evaluation.results import best_threshold
 from icconv_mm.app.runs.config import as_run
 from icconv_mm.app.runs.thresholds import stored_thresholds
 from icconv_mm.app.training.hooks import logs

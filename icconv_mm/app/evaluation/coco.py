@@ -1,0 +1,133 @@
+"""What an evaluation of COCO's, which mmdet and mmpose run, has found by class."""
+
+import contextlib
+import copy
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from icconv_mm.app.evaluation.results import MetricTable
+
+
+@contextlib.contextmanager
+def watched_coco(kind: type) -> Iterator[list]:
+    """Yields a list that gets each evaluation of a COCOeval class that is accumulated meanwhile."""
+    seen: list = []
+    accumulate = kind.accumulate
+
+    def watching(self: Any, *args: Any, **options: Any) -> Any:
+        seen.append(self)
+        return accumulate(self, *args, **options)
+
+    kind.accumulate = watching
+    try:
+        yield seen
+    finally:
+        kind.accumulate = accumulate
+
+
+@dataclass
+class CocoTables:
+    """What an evaluation of COCO's has found.
+
+    Attributes:
+        kind: ``bbox``, ``segm``, ``keypoints``, ...
+        table: AP by class and size; the first line is of all classes.
+        matches: By class: scores of the predictions, whether each is right at the first IoU, and the number of objects.
+        curves: Recall and interpolated precision at the first IoU of each class with objects.
+        iou: The first IoU.
+        truth: The annotations.
+    """
+
+    kind: str
+    table: MetricTable
+    matches: dict[str, tuple[np.ndarray, np.ndarray, int]]
+    curves: dict[str, np.ndarray]
+    iou: float
+    truth: Any
+
+    def with_thresholds(self, points: Mapping[str, Sequence[float] | None]) -> MetricTable:
+        """Returns the table with the threshold of each class and what it gives, of :func:`best_threshold`."""
+        columns = [*self.table.columns, 'threshold', 'precision', 'recall', 'F1']
+        first, *rows = self.table.rows
+        filled = [[*first, *[None] * 4], *([*row, *(points.get(row[0]) or [None] * 4)] for row in rows)]
+        return MetricTable(self.table.title, columns, filled)
+
+
+def coco_tables(own: Any, title: str, scores: Mapping[int, float] | None = None) -> CocoTables:
+    """Returns the results of a COCOeval that has accumulated and summarized.
+
+    Args:
+        own: It.
+        title: Title of the table.
+        scores: Scores of the predictions by id, if thresholds are not of those that the evaluation sorts by.
+    """
+    params = own.params
+    names = [own.cocoGt.cats[number]['name'] for number in params.catIds]
+    precision = own.eval['precision'][..., -1]  # IoU, recall, class, area; mmdet's values of classes are of the last
+    which = [np.isclose(params.iouThrs, level) for level in (0.5, 0.75)]
+    areas = range(1, precision.shape[3])
+    columns = ['class', 'objects', 'AP', 'AP50', 'AP75', *(f'AP {params.areaRngLbl[area]}' for area in areas)]
+    unmatched = -1 if type(own).__module__.startswith('xtcocotools') else 0
+    matches = {name: _matches(found, scores, unmatched) for name, found in zip(names, _matched(own))}
+    stats = list(own.stats[: 3 if own.params.iouType == 'keypoints_crowd' else len(columns) - 2])  # its own are others
+    stats += [-1] * (len(columns) - 2 - len(stats))
+    rows = [
+        [
+            'all',
+            sum(total for *_, total in matches.values()),
+            *(float(value) if value > -1 else None for value in stats),
+        ]
+    ]
+    for k, name in enumerate(names):
+        values = precision[:, :, k]
+        chosen = [values[..., 0], *(values[each][..., 0] for each in which), *(values[..., area] for area in areas)]
+        rows.append([name, matches[name][2], *map(_mean, chosen)])
+    first = precision[0, :, :, 0]
+    curves = {name: np.stack([params.recThrs, first[:, k]]) for k, name in enumerate(names) if first[0, k] > -1}
+    table = MetricTable(title, columns, rows)
+    return CocoTables(params.iouType, table, matches, curves, float(params.iouThrs[0]), own.cocoGt)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    values = values[values > -1]
+    return float(values.mean()) if values.size else None
+
+
+def _matched(own: Any) -> list[list[dict]]:
+    """Returns the matches of each class and image, of all predictions.
+
+    An evaluation drops those beyond its last ``maxDets``, 20 people, say. Images with more are matched again.
+    """
+    params = own.params
+    count, areas, most = len(params.imgIds), len(params.areaRng), params.maxDets[-1]
+    starts = range(0, len(params.catIds) * areas * count, areas * count)
+    found = [[each for each in own.evalImgs[start : start + count] if each is not None] for start in starts]
+    cut = sorted({each['image_id'] for images in found for each in images if len(each['dtScores']) >= most})
+    if cut:
+        again = copy.copy(own)
+        again.params = copy.deepcopy(params)
+        again.params.imgIds, again.params.areaRng = cut, params.areaRng[:1]
+        again.params.iouThrs = params.iouThrs[:1]
+        again.params.maxDets = [max(most, *(len(own.cocoDt.imgToAnns[number]) for number in cut))]
+        with contextlib.redirect_stdout(io.StringIO()):
+            again.evaluate()
+        for k, images in enumerate(found):
+            whole = again.evalImgs[k * len(cut) : (k + 1) * len(cut)]
+            images[:] = [each for each in images if each['image_id'] not in cut] + [e for e in whole if e is not None]
+    return found
+
+
+def _matches(
+    found: Sequence[dict], scores: Mapping[int, float] | None, unmatched: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    if not found:
+        return np.zeros(0), np.zeros(0, bool), 0
+    own = [[scores[i] for i in each['dtIds']] for each in found] if scores else [each['dtScores'] for each in found]
+    hits = np.concatenate([each['dtMatches'][0] > unmatched for each in found])
+    counted = ~np.concatenate([np.asarray(each['dtIgnore'][0], dtype=bool) for each in found])
+    total = int(sum((np.asarray(each['gtIgnore']) == 0).sum() for each in found))
+    return np.concatenate(own)[counted], hits[counted], total
