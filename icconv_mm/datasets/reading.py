@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from icconv_mm.datasets import limits
@@ -18,6 +18,38 @@ from icconv_mm.errors import InputError, UserError, message_of, short
 
 class DatasetError(InputError):
     """A dataset cannot be used: a path is missing, a file has another format, or no image is left."""
+
+
+class Problem(NamedTuple):
+    """What is wrong with a file of a dataset, or at a location in it.
+
+    Attributes:
+        file: The file, and the location in it.
+        text: The defect, and what comes of it.
+        is_left_out: Whether something of the dataset is not used for it.
+    """
+
+    file: str
+    text: str
+    is_left_out: bool = False
+
+    def __str__(self) -> str:
+        return f'{self.file}: {self.text}'
+
+
+class Problems(list[Problem]):
+    """Problems in the order in which they were found."""
+
+    def warn(self, file: str | Path, what: str, is_left_out: bool = False) -> None:
+        """Records a problem; ``what`` may begin with the file."""
+        text = what.removeprefix(f'{file}: ') + ': left out' * is_left_out
+        self.append(Problem(str(file), text, is_left_out))
+
+    def warn_once(self, file: str | Path, what: str, is_left_out: bool = False) -> None:
+        """Records a problem, unless it is the same as an earlier one."""
+        self.warn(file, what, is_left_out)
+        if self[-1] in self[:-1]:
+            self.pop()
 
 
 @contextmanager

@@ -364,7 +364,7 @@ def outcome(root: Path, out: Path, count) -> str:
         counts = written(made, task)
         said = [*own.warnings, *own.missing]
         if said:
-            assert all(str(root) in str(file) for file, _ in own.warnings)
+            assert all(str(root) in str(file) for file, *_ in own.warnings)
         elif count is not None and len(found) == 1 and task in ('detection', 'instance', 'classification'):
             try:
                 expected = count(root)

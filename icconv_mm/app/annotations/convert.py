@@ -128,9 +128,7 @@ def fill_splits(converted: Collection[Converted]) -> None:
 
 def nothing_left(dataset: Dataset, what: str) -> DatasetError:
     """Returns the error that a dataset has nothing to train on, with its first warning."""
-    first = (
-        f'; of {len(dataset.warnings)} problems the first: {": ".join(dataset.warnings[0])}' if dataset.warnings else ''
-    )
+    first = f'; of {len(dataset.warnings)} problems the first: {dataset.warnings[0]}' if dataset.warnings else ''
     return DatasetError(f'{dataset.location}: {what}{first}')
 
 
@@ -145,14 +143,14 @@ def _readable(
         thorough: Whether the images are decoded.
         splits: The split of each image as the dataset gives it.
     """
-    known = set(dataset.warnings)  # warnings of another task
+    known = {str(problem) for problem in dataset.warnings}  # warnings of another task
     whole = [image for image in images if min(image.size) > 0]  # reading the size of the others records their problem
     if thorough:
         with ThreadPoolExecutor(_DECODING) as pool:
             for image, defect in zip(whole, pool.map(_defect_of, whole)):
                 image.problem = defect or image.problem
     for image in images:
-        if image.problem and (str(image.path), f'{image.problem}: left out') not in known:
+        if image.problem and f'{image.path}: {image.problem}: left out' not in known:
             dataset.leave_out(image.path, image.problem, image.path, splits[image.path])
     return [image for image in images if not image.problem]
 
@@ -261,7 +259,7 @@ def _posed(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) 
 
 def _has_mask(dataset: Dataset, annotation: Annotation) -> bool:
     if annotation.segmentation is None and not annotation.crowd:
-        dataset.warn(annotation.location, 'has no mask: left out')
+        dataset.warn(annotation.location, 'has no mask', is_left_out=True)
         return False
     return True
 

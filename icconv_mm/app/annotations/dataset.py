@@ -15,7 +15,7 @@ import numpy as np
 
 from icconv_mm.datasets.image_files import oriented_size
 from icconv_mm.datasets.kinds import TASKS
-from icconv_mm.datasets.reading import fault_of
+from icconv_mm.datasets.reading import Problems, fault_of
 from icconv_mm.errors import ArgumentError, InputError
 
 SPLITS = ('train', 'val', 'test')
@@ -112,7 +112,7 @@ class Dataset:
         seg_map_classes: Class name of each value of the segmentation maps; empty if the dataset names none.
         colors: Value of each colour (R, G, B) of coloured segmentation maps.
         ignore_index: Values of the segmentation maps that are ignored.
-        warnings: File and message of each defect.
+        warnings: The problems that were found.
         notes: Messages about choices made while reading.
         missing: Images that are named in annotations but do not exist.
         strict: Whether the dataset is refused if anything is skipped.
@@ -131,7 +131,7 @@ class Dataset:
     seg_map_classes: dict[int, str] = field(default_factory=dict)
     colors: dict[tuple[int, int, int], int] = field(default_factory=dict)
     ignore_index: set[int] = field(default_factory=set)
-    warnings: list[tuple[str, str]] = field(default_factory=list)
+    warnings: Problems = field(default_factory=Problems)
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     strict: bool = False
@@ -157,9 +157,9 @@ class Dataset:
         made.split = made.split or split
         return made
 
-    def warn(self, file: str | Path, what: str) -> None:
+    def warn(self, file: str | Path, what: str, is_left_out: bool = False) -> None:
         """Records a warning."""
-        self.warnings.append((str(file), what))
+        self.warnings.warn(file, what, is_left_out)
 
     def leave_out(self, file: str | Path, what: str, image: str | Path | None = None, split: str = '') -> None:
         """Records a warning for damaged annotations, which are skipped.
@@ -170,7 +170,7 @@ class Dataset:
             image: The image that loses the annotations; if None, the file is counted in its place.
             split: The split of the image.
         """
-        self.warn(file, f'{what.removeprefix(f"{file}: ")}: left out')
+        self.warn(file, what, is_left_out=True)
         self.lost.setdefault(str(file) if image is None else os.path.realpath(image), split)
 
     @contextmanager
@@ -188,7 +188,7 @@ class Dataset:
     def is_first(self, image: AnnotatedImage, file: str | Path) -> bool:
         """Returns whether an image has no annotations yet; else records a warning for this second annotation file."""
         if image.annotations is not None:
-            self.warn(file, f'other labels of {image.path} were read before: left out')
+            self.warn(file, f'other labels of {image.path} were read before', is_left_out=True)
         return image.annotations is None
 
     def add_class(self, name: str) -> str:

@@ -63,14 +63,14 @@ def read_datasets(
         files = Files(location.absolute())
         files.voc_from = voc_from
         own = [_read(*source) for reader in _READERS for source in _sources(reader, files)]
-        unreadable = [each for each in files.warnings if each[0].lower().endswith(ANNOTATION_SUFFIXES)]
-        if not own and not any(what.endswith('left out') for _, what in unreadable):
+        unreadable = [each for each in files.warnings if each.file.lower().endswith(ANNOTATION_SUFFIXES)]
+        if not own and not any(problem.is_left_out for problem in unreadable):
             refuse_unsupported(files)
             own = [_read(*source) for source in class_folder_sources(files) if files.only is None]
         labelled = [each for each in own if each.tasks()]
         if not labelled:
-            for file, what in [problem for each in own for problem in each.warnings] + files.warnings:
-                raise DatasetError(f'{location}: none of its labels can be used, the first: {file}: {what}')
+            for problem in [problem for each in own for problem in each.warnings] + files.warnings:
+                raise DatasetError(f'{location}: none of its labels can be used, the first: {problem}')
             missing = [name for each in own for name in each.missing]
             if missing:
                 what = f'none of the {len(missing)} images that its annotations name is there, the first: {missing[0]}'
@@ -79,7 +79,8 @@ def read_datasets(
             hint = f'; there are {images} images: give a folder that holds their annotations, too' if images else ''
             raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}{hint}')
         empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
-        labelled[0].warnings = files.warnings + labelled[0].warnings + [each for one in empty for each in one.warnings]
+        labelled[0].warnings[:0] = files.warnings
+        labelled[0].warnings += [problem for dataset in empty for problem in dataset.warnings]
         labelled[0].missing += [each for one in empty for each in one.missing]
         for each in labelled:
             each.strict = strict

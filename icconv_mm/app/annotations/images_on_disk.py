@@ -12,7 +12,7 @@ from typing import Any
 from icconv_mm.app.annotations.roots import files_of_names
 from icconv_mm.datasets import limits
 from icconv_mm.datasets.image_files import AnyPath
-from icconv_mm.datasets.reading import DatasetError, fault_of, head, read_text
+from icconv_mm.datasets.reading import DatasetError, Problems, fault_of, head, read_text
 from icconv_mm.errors import InputError
 from icconv_mm.files import require_file
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
@@ -145,7 +145,7 @@ class Files:
         beside = location.parent.parent if location.parent.name.lower() in _FOLDERS_OF_LABELS else location.parent
         self.root = location if self.only is None else beside
         self.by_folder: dict[Path, list[str]] = {}
-        self.warnings: list[tuple[str, str]] = []
+        self.warnings = Problems()
         self.kinds: dict[Path, str] = {}  # of JSON and XML files that were inspected
         self.contents: dict[Path, Any] = {}
         self.voc_from: int | None = None
@@ -181,7 +181,7 @@ class Files:
             try:
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             except OSError as error:
-                self.warnings.append((str(folder), f'cannot be read ({error.strerror}): left out'))
+                self.warnings.warn(folder, f'cannot be read ({error.strerror})', is_left_out=True)
                 continue
             left_out = {_RUNS, *([_DRAWN] if _has_predictions([each.name for each in entries]) else [])}
             for entry in entries:
@@ -189,17 +189,17 @@ class Files:
                     continue
                 if not is_text(entry.name):
                     shown = os.fsencode(entry.path).decode(errors='backslashreplace')
-                    self.warnings.append((shown, 'its name is not UTF-8: left out'))
+                    self.warnings.warn(shown, 'its name is not UTF-8', is_left_out=True)
                 elif _is(entry.is_dir):
                     if not entry.name.startswith('__MACOSX') and entry.name not in left_out and not _is_of_run(entry):
                         (links if entry.is_symlink() else waiting).append(Path(entry.path))
                     if entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
-                        self.warnings.append((entry.path, 'is a folder, called like a file: not read'))
+                        self.warnings.warn(entry.path, 'is a folder, called like a file: not read')
                 elif _is(entry.is_file):
                     names.append(entry.name)
                 elif entry.name.lower().endswith(IMAGE_SUFFIXES + ANNOTATION_SUFFIXES):
                     what = 'leads to no file (of DVC or git-annex, fetch it)' if entry.is_symlink() else 'is no file'
-                    self.warnings.append((entry.path, f'{what}: left out'))
+                    self.warnings.warn(entry.path, what, is_left_out=True)
         return links
 
     def has_images(self, folder: Path) -> bool:
@@ -224,8 +224,7 @@ class Files:
         try:
             return read_text(path)
         except DatasetError as error:
-            problem = (str(path), f'{fault_of(error).removeprefix(f"{path}: ")}: left out')
-            self.warnings += [problem] if problem not in self.warnings else []
+            self.warnings.warn_once(path, fault_of(error), is_left_out=True)
             return ''
 
     def labels(self, *suffixes: str) -> list[Path]:

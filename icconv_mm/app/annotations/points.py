@@ -73,7 +73,7 @@ def assign_points(
             what = f'{len(own)} points {which}, which says whose they are'
             if not objects:
                 raise DatasetError(what)
-            dataset.warn(where, f'{what}: left out')
+            dataset.warn(where, what, is_left_out=True)
         else:
             keypoints = keypoints_of_points(dataset, own, dataset.keypoints, where, f'{owner} {named}' if named else '')
             yield (fitting[0] if fitting else None), keypoints

@@ -95,7 +95,7 @@ def problem_lines(dataset: Dataset, most: int = _MOST) -> list[str]:
         lines.append(f'  {len(dataset.missing)} images are named and not there, the first: {dataset.missing[0]}')
     if dataset.warnings:
         lines.append(f'  warnings, {len(dataset.warnings)}:')
-    lines += [f'    {file}: {what}' for file, what in dataset.warnings[:most]]
+    lines += [f'    {problem}' for problem in dataset.warnings[:most]]
     if len(dataset.warnings) > most:
         lines.append(f'    ... and {len(dataset.warnings) - most} more')
     return lines
@@ -162,7 +162,7 @@ def check_left_out(dataset: Dataset) -> None:
     Too many are a whole split, or annotations of more than a tenth of the images and more than three; with ``strict``,
     any.
     """
-    left_out = [f'{file}: {what}' for file, what in dataset.warnings if what.endswith('left out')]
+    left_out = [str(problem) for problem in dataset.warnings if problem.is_left_out]
     if dataset.strict and (left_out or dataset.missing):
         raise DatasetError(f'strict: {left_out[0] if left_out else f"{dataset.missing[0]}: the image is not there"}')
     kept = {
@@ -188,6 +188,6 @@ def write_warnings(path: Path, datasets: Iterable[Dataset]) -> None:
     """Writes all warnings of some datasets to a JSON list: ``file``, ``problem`` and whether it was ``left_out``."""
     made = []
     for each in datasets:
-        made += [dict(file=file, problem=what, left_out=what.endswith('left out')) for file, what in each.warnings]
+        made += [dict(file=file, problem=text, left_out=is_left_out) for file, text, is_left_out in each.warnings]
         made += [dict(file=name, problem='the image is not there', left_out=True) for name in each.missing]
     write_json(path, made, indent=1)

@@ -58,7 +58,7 @@ def write_pre_annotations(
         written = write_parts(Path(temporary), [part], lambda: map(_as_drawn, drawn()), whole_paths=True)
         dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
         getattr(dataset, f'to_{to}')(folder, copy=copy)
-    for _, message in dataset.warnings:
+    for _, message, _ in dataset.warnings:
         print_log(f'{folder}: {message}', 'current', logging.WARNING)
     return True
 

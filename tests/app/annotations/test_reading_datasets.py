@@ -68,7 +68,7 @@ def splits(root, task):
 
 
 def said(found):
-    return '\n'.join(f'{file}: {what}' for file, what in found.warnings)
+    return '\n'.join(f'{file}: {what}' for file, what, _ in found.warnings)
 
 
 def test_splits_in_names_of_folders():
@@ -214,7 +214,7 @@ def test_voc_finds_images_by_the_names_of_its_files(tmp_path):
         'more/images/1.JPG': 'one',
         'more/images/2.jpg': 'two',
     }
-    ((file, what),) = found.warnings
+    ((file, what, _),) = found.warnings
     assert file.endswith('annotations/0.xml') and 'other labels of' in what and '2.jpg' in what
 
 
@@ -238,7 +238,7 @@ def test_images_of_twelve_bits_are_left_out(tmp_path):
     coco(tmp_path / 'coco.json', ['0.png', '1.png'])
     (found,) = read_datasets(tmp_path)
     convert_dataset(found, 'detection', tmp_path / 'out')
-    assert [what for _, what in found.warnings] == [
+    assert [what for _, what, _ in found.warnings] == [
         'cannot be read (pixels go up to 4095 of 65535, which are loaded as 15 of 255: save it with 8 bits): left out'
     ]
 
@@ -415,7 +415,7 @@ def test_images_without_objects_are_read_as_well(tmp_path, thorough):
     write(tmp_path, {'data.yaml': 'names: [a]\ntrain: images\n', 'images/3.jpg': ''})
     (found,) = read_datasets(tmp_path)
     assert sum(convert_dataset(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
-    ((file, what),) = found.warnings
+    ((file, what, _),) = found.warnings
     assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
 
 

@@ -25,10 +25,10 @@ def class_folder_sources(files: Files) -> Iterator[tuple]:
 def _read_folders(groups: dict[str, list[Path]], unlabelled: list[Path], files: Files) -> Dataset:
     dataset = Dataset('folders of classes', files.root)
     for folder in unlabelled:
-        dataset.warn(folder, 'its images are in no folder of a class: left out')
+        dataset.warn(folder, 'its images are in no folder of a class', is_left_out=True)
     for name, folders in sorted(groups.items()):
         if not name.strip():
-            dataset.warn(folders[0], 'has a blank name, which would be that of a class: left out')
+            dataset.warn(folders[0], 'has a blank name, which would be that of a class', is_left_out=True)
             continue
         for folder in folders:
             for file in files.by_folder[folder]:

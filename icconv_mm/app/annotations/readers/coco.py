@@ -60,9 +60,7 @@ def coco_sources(files: Files) -> Iterator[tuple]:
     for (kind, folder, plain), paths in groups.items():
         beside = groups.get((kind, folder, re.sub(f'^({"|".join(_BESIDE_INSTANCES)})', 'instances', plain)))
         if beside not in (None, paths):
-            files.warnings.append(
-                (str(paths[0]), f'not read, as {beside[0].name} is beside it: name the file to read it')
-            )
+            files.warnings.warn(paths[0], f'not read, as {beside[0].name} is beside it: name the file to read it')
             continue
         location = paths[0] if len(paths) == 1 else folder
         yield kind, location, partial(_all, read=_READERS[kind], kind=kind, paths=paths, files=files, location=location)
@@ -97,14 +95,14 @@ def _kind_of_json(path: Path, files: Files) -> str:
             return 'COCO'
         problem = str(error).removeprefix(f'{path}: ')
         if mentions(text, *_LISTS):
-            files.warnings.append((str(path), f'looks like annotations, and cannot be used: {problem}: left out'))
+            files.warnings.warn(path, f'looks like annotations, and cannot be used: {problem}', is_left_out=True)
         else:  # from another program
-            files.warnings.append((str(path), f'{problem}: not read'))
+            files.warnings.warn(path, f'{problem}: not read')
         return ''
     missing = [key for key in _LISTS if not (isinstance(content, dict) and key in content)]
     # captions lack categories, and lists of test images lack annotations
     if len(missing) == 1 and not path.name.startswith('images.'):
-        files.warnings.append((str(path), f'has no list {missing[0]!r}, as COCO has: not read'))
+        files.warnings.warn(path, f'has no list {missing[0]!r}, as COCO has: not read')
     if missing:
         return ''  # captions, results
     annotations = content['annotations'][:10] if isinstance(content['annotations'], list) else []
@@ -260,7 +258,7 @@ def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]
     for i, category in categories:
         others = parents - ({'none'} if category.get('supercategory') == 'none' else set())
         if not category['name'].strip():
-            dataset.warn(f'{path}: categories[{i}]', 'has a blank name: left out')
+            dataset.warn(f'{path}: categories[{i}]', 'has a blank name', is_left_out=True)
         elif others == {category['name']} and len(categories) > 1 and not _is_used(category['id'], content):
             what = 'the supercategory of all others, as Roboflow writes for a project, and has no object: no class'
             dataset.warn(f'{path}: categories[{i}]', f'{category["name"]!r} is {what}')
@@ -424,7 +422,7 @@ def _panoptic(dataset: Dataset, path: Path, files: Files) -> None:
     names = {}
     for i, category in categories.items():
         if not category['name'].strip():
-            dataset.warn(f'{path}: categories[{i}]', 'has a blank name: left out')
+            dataset.warn(f'{path}: categories[{i}]', 'has a blank name', is_left_out=True)
             continue
         names[category['id']] = category
         dataset.seg_map_classes[category['id']] = category['name']

@@ -118,7 +118,7 @@ def _read_labels(dataset: Dataset, roots: Mapping[Path, Element]) -> set[str]:
         for each in root.iterfind('.//labels/label'):
             name, kind, parent = ((each.findtext(tag) or '').strip() for tag in ('name', 'type', 'parent'))
             if not name:
-                dataset.warn(path, 'a label has a blank name: left out')
+                dataset.warn(path, 'a label has a blank name', is_left_out=True)
             elif parent:
                 points.setdefault(parent, {})[name] = None
             elif kind != 'tag':
@@ -320,7 +320,7 @@ def _read_shapes(
                 image.labels.append(shape.label)
             elif shape.element.tag not in _SHAPES:
                 what = f'{shape.element.tag} is no {", ".join(_SHAPES[:-1])} or {_SHAPES[-1]}'
-                dataset.warn(shape.where, f'{what}: left out')
+                dataset.warn(shape.where, what, is_left_out=True)
             elif (annotation := _annotation(dataset, shape, image, size, shape.label in oriented)) is not None:
                 dataset.add_class(shape.label)
                 counts['rotated'] += shape.element.tag == 'box' and annotation.segmentation is not None
@@ -333,7 +333,7 @@ def _read_shapes(
             if annotation.box is None and annotation.segmentation is None:
                 annotation.box = box_of_keypoints(annotation.keypoints, size)
             if annotation.box is None and annotation.segmentation is None:
-                dataset.warn(annotation.location, 'all points are outside: left out')
+                dataset.warn(annotation.location, 'all points are outside', is_left_out=True)
                 continue
             if annotation.keypoints is not None and not any(annotation.keypoints[2::3]):
                 annotation.keypoints = None

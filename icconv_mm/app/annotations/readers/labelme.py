@@ -182,7 +182,7 @@ def _labelme_annotation(
             drawn = _decoded_mask(shape, size) if kind == 'mask' else _drawn(given, size)
             mask = drawn if mask is None else mask | drawn
         elif kind in ('rectangle', 'circle', 'polygon', 'line', 'linestrip'):
-            dataset.warn(where, f'a {kind} of {len(given)} points: left out')
+            dataset.warn(where, f'a {kind} of {len(given)} points', is_left_out=True)
         else:
             dataset.leave_out(where, f'a shape of the type {kind!r}', image.path, image.split)
     if mask is None and not (polygons or box or keypoints):

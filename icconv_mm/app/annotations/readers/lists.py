@@ -53,7 +53,7 @@ def splits_of(
     for path in paths:
         own, of_folder = claims.get(path, set()), files.split_of(path)
         if not own and say_training and not of_folder:
-            dataset.warn(path, 'is in none of the lists (train.txt, val.txt, ...): left out')
+            dataset.warn(path, 'is in none of the lists (train.txt, val.txt, ...)', is_left_out=True)
             continue
         splits[path] = held_out_first(own or {''}) or of_folder
         if len(own - {''}) > 1:

@@ -40,7 +40,7 @@ def read_mpii(dataset: Dataset, path: Path, files: Files) -> None:
             keypoints = [value for (x, y), v in zip(points, seen) for value in ((x, y, 2) if v else (0, 0, 0))]
             image.annotations = image.annotations or []
             if (box := box_of_keypoints(keypoints, image.size)) is None:
-                dataset.warn(where, 'no joint is visible: left out')
+                dataset.warn(where, 'no joint is visible', is_left_out=True)
             else:
                 image.annotations.append(Annotation(person, box, keypoints=keypoints, location=where))
 

@@ -50,9 +50,8 @@ def _with_colors(table: Table, path: Path, files: Files) -> Table:
     """Returns a table of colours that datumaro wrote without colours, with those that it paints: Pascal VOC's."""
     names = [name for name, _ in table.values()]
     names = names if 'background' in names else ['background', *names]
-    warning = str(path), 'has names without colours: those of Pascal VOC are taken, in the order of the names'
-    if warning not in files.warnings:
-        files.warnings.append(warning)
+    what = 'has names without colours: those of Pascal VOC are taken, in the order of the names'
+    files.warnings.warn_once(path, what)
     return {value: (name, _voc_color(value)) for value, name in enumerate(names)}
 
 
@@ -82,9 +81,8 @@ def take_names(dataset: Dataset, table: Table, names: Iterable[str]) -> None:
         if name.strip():
             dataset.seg_map_classes[value] = name
         else:
-            dataset.warn(
-                dataset.location, f'value {value} of segmentation maps has a blank name in their table: left out'
-            )
+            what = f'value {value} of segmentation maps has a blank name in their table'
+            dataset.warn(dataset.location, what, is_left_out=True)
         if color is not None:
             dataset.colors[color] = value
     if not table and all(re.search('_gt(Fine|Coarse)_label(Train)?Ids', name) for name in names):

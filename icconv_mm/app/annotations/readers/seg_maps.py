@@ -236,7 +236,7 @@ def _maps(pairs: dict[Path, list[_Map]], table: Table, location: Path, files: Fi
     labelled = {path.parent for path in pairs}
     for path in files.ending(*IMAGE_SUFFIXES):
         if path.parent in labelled and path not in pairs and path not in maps:
-            dataset.warn(path, 'has no segmentation map: left out')
+            dataset.warn(path, 'has no segmentation map', is_left_out=True)
     return dataset
 
 
@@ -260,7 +260,7 @@ def _listed_in_yaml(path: Path, content: dict) -> Dataset:
         if isinstance(name, (str, int)) and str(name).strip():
             dataset.seg_map_classes[value] = str(name)
         else:
-            dataset.warn(path, f'classes[{value}] is {short(entry, 40)}, no name: left out')
+            dataset.warn(path, f'classes[{value}] is {short(entry, 40)}, no name', is_left_out=True)
     ignored = content.get('ignore_classes') or []
     if not (isinstance(ignored, list) and all(isinstance(value, int) for value in ignored)):
         raise DatasetError(f'{path}: ignore_classes is {short(ignored, 40)}, expected a list of values')
@@ -279,5 +279,5 @@ def _listed_in_yaml(path: Path, content: dict) -> Dataset:
             if image.suffix.lower() in IMAGE_SUFFIXES and image.stem in own:
                 dataset.image(image, split).seg_map = own[image.stem]
             elif image.suffix.lower() in IMAGE_SUFFIXES:
-                dataset.warn(image, f'has no segmentation map in {masks}: left out')
+                dataset.warn(image, f'has no segmentation map in {masks}', is_left_out=True)
     return dataset

@@ -27,7 +27,7 @@ def sleap_sources(files: Files) -> Iterator[tuple]:
         what = f"{paths[0]}: needs sleap-io, which is not installed: pip install 'icconv_mm[sleap]'"
         if files.only is not None:
             raise MissingLibraryError(what)
-        files.warnings.append((str(paths[0]), f'{what.removeprefix(f"{paths[0]}: ")}: not read'))
+        files.warnings.warn(paths[0], f'{what.removeprefix(f"{paths[0]}: ")}: not read')
         return
     packages = {path.name.removesuffix('.pkg.slp') for path in paths if path.name.endswith('.pkg.slp')}
     for path in paths:

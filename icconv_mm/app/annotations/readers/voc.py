@@ -49,7 +49,7 @@ def voc_sources(files: Files) -> Iterator[tuple]:
         if path.parent in folders or path == files.only:
             voc.append(path)
         elif '<annotation' in head(path):
-            files.warnings.append((str(path), 'looks like annotations, and is not XML: left out'))
+            files.warnings.warn(path, 'looks like annotations, and is not XML', is_left_out=True)
     if voc:
         yield 'Pascal VOC', files.root, partial(_voc, voc, files)
 
@@ -114,7 +114,7 @@ def _say_unlabelled(dataset: Dataset, stems: set[str], lists: Sequence[tuple[str
         if (there := files.beside(stem, *near)) is None:
             dataset.missing.append(f'ImageSets: {line}')
         else:
-            dataset.warn(there, 'is listed in ImageSets, and has no XML file: left out')
+            dataset.warn(there, 'is listed in ImageSets, and has no XML file', is_left_out=True)
     if not lists:
         folders = {path.parent for path in images}
         alone = [path for path in files.ending(*IMAGE_SUFFIXES) if path.parent in folders and path not in images]

@@ -104,9 +104,8 @@ def yaml_of(path: Path, files: Files, *keys: str) -> dict:
             raise
         splits = [key for own in _KEYS.values() for key in own]
         looks_so = all(re.search(rf'^["\']?(?:{"|".join(own)})["\']?\s*:', start, re.M) for own in (keys, splits))
-        problem = (str(path), f'{fault_of(error).removeprefix(f"{path}: ")}: left out')
-        if looks_so and problem not in files.warnings:
-            files.warnings.append(problem)
+        if looks_so:
+            files.warnings.warn_once(path, fault_of(error), is_left_out=True)
         return {}
 
 
@@ -131,7 +130,7 @@ def _read_set(path: Path, content: dict, splits: Mapping[str, list]) -> Dataset:
         if isinstance(name, (str, int, float)) and str(name).strip():
             known[int(key)] = dataset.add_class(str(name))
         else:
-            dataset.warn(path, f'names[{key}] is {short(name, 40)}, no name: left out')
+            dataset.warn(path, f'names[{key}] is {short(name, 40)}, no name', is_left_out=True)
     shape = content.get('kpt_shape')
     if shape is not None:
         most = limits.KEYPOINTS
@@ -217,8 +216,7 @@ def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]
     real = followed(target)
     if real.is_dir():
         below = Files(real)
-        for file, what in below.warnings:
-            dataset.warn(file, what)
+        dataset.warnings += below.warnings
         for path in below.ending(*IMAGE_SUFFIXES):
             yield target / path.relative_to(real)
         return

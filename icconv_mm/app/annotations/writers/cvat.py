@@ -9,7 +9,7 @@ import numpy as np
 
 from icconv_mm.app.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.app.annotations.segmentations import mask_of
-from icconv_mm.app.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
+from icconv_mm.app.annotations.writers.images import into_new_folder, place_images, usable_images, warn_of_losses
 from icconv_mm.files import atomic_write
 
 
@@ -47,13 +47,12 @@ def write_cvat(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
         with atomic_write(folder / f'{split or "annotations"}.xml') as file:
             file.write(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
     own = [annotation for image in images for annotation in image.annotations or ()]
-    say_lost(
-        dataset,
-        'CVAT',
-        crowds_or_ignored_objects_are_written_as_objects=sum(each.crowd for each in own),
-        segmentation_maps=sum(image.seg_map is not None for image in images),
-        scores=sum(each.score is not None for each in own),
-    )
+    losses = [
+        (sum(each.crowd for each in own), 'crowds and ignored objects', 'written as objects'),
+        (sum(image.seg_map is not None for image in images), 'segmentation maps', 'not written'),
+        (sum(each.score is not None for each in own), 'scores', 'not written'),
+    ]
+    warn_of_losses(dataset, 'CVAT', losses)
     return folder
 
 

@@ -3,7 +3,7 @@
 import errno
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 
@@ -50,11 +50,17 @@ def usable_images(dataset: Dataset, form: str, *tasks: str) -> list[AnnotatedIma
     return images
 
 
-def say_lost(dataset: Dataset, form: str, **counts: int) -> None:
-    """Records a warning for what a format cannot hold: names with underscores, and how often it occurs."""
-    for what, count in counts.items():
+def warn_of_losses(dataset: Dataset, form: str, losses: Iterable[tuple[int, str, str]]) -> None:
+    """Records a warning for what a format cannot hold.
+
+    Args:
+        dataset: The dataset.
+        form: The format.
+        losses: How often each occurs, its name, and what happens to it, as ``'is left out'``.
+    """
+    for count, name, what in losses:
         if count:
-            dataset.warn(dataset.location, f'{count} {what.replace("_", " ")}, which {form} cannot hold')
+            dataset.warn(dataset.location, f'{form} cannot hold {name}: {count} in the dataset, {what}')
 
 
 def place_images(

@@ -12,7 +12,7 @@ import numpy as np
 from icconv_mm.app.annotations.brush import encode_brush
 from icconv_mm.app.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.app.annotations.segmentations import mask_of
-from icconv_mm.app.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
+from icconv_mm.app.annotations.writers.images import into_new_folder, place_images, usable_images, warn_of_losses
 from icconv_mm.files import atomic_write, write_json
 
 
@@ -47,13 +47,13 @@ def write_label_studio(dataset: Dataset, folder: Path, copy: bool = False) -> Pa
         tasks.append(task)
     write_json(folder / 'tasks.json', tasks, indent=1)
     own = [annotation for image in images for annotation in image.annotations or ()]
-    say_lost(
-        dataset,
-        'Label Studio',
-        crowds_or_ignored_objects_are_written_as_objects=sum(each.crowd for each in own),
-        hidden_keypoints_are_written_as_visible=sum((each.keypoints or [])[2::3].count(1) for each in own),
-        segmentation_maps=sum(image.seg_map is not None for image in images),
-    )
+    hidden = sum((each.keypoints or [])[2::3].count(1) for each in own)
+    losses = [
+        (sum(each.crowd for each in own), 'crowds and ignored objects', 'written as objects'),
+        (hidden, 'hidden keypoints', 'written as visible'),
+        (sum(image.seg_map is not None for image in images), 'segmentation maps', 'not written'),
+    ]
+    warn_of_losses(dataset, 'Label Studio', losses)
     with atomic_write(folder / 'labeling_config.xml') as file:
         file.write(_config(dataset).encode())
     return folder

@@ -10,7 +10,7 @@ import yaml
 
 from icconv_mm.app.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits
 from icconv_mm.app.annotations.segmentations import mask_of
-from icconv_mm.app.annotations.writers.images import into_new_folder, place_images, say_lost, usable_images
+from icconv_mm.app.annotations.writers.images import into_new_folder, place_images, usable_images, warn_of_losses
 from icconv_mm.datasets.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
 from icconv_mm.files import atomic_write
 
@@ -59,14 +59,14 @@ def write_yolo(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
             file.write(''.join(f'{line}\n' for line in lines if line).encode())
     own = [annotation for image in images for annotation in image.annotations]
     masks = [each.segmentation for each in own if each.segmentation is not None]
-    say_lost(
-        dataset,
-        'YOLO',
-        masks_beside_keypoints=len(masks) if kind == 'pose' else 0,
-        masks_of_several_pieces_or_with_holes=sum(map(_is_changed, masks)) if kind == 'instance' else 0,
-        segmentation_maps=sum(image.seg_map is not None for image in dataset),
-        scores=sum(each.score is not None for each in own),
-    )
+    changed = sum(map(_is_changed, masks)) if kind == 'instance' else 0
+    losses = [
+        (len(masks) if kind == 'pose' else 0, 'masks beside keypoints', 'not written'),
+        (changed, 'masks of several pieces or with holes', 'written as one outline'),
+        (sum(image.seg_map is not None for image in dataset), 'segmentation maps', 'not written'),
+        (sum(each.score is not None for each in own), 'scores', 'not written'),
+    ]
+    warn_of_losses(dataset, 'YOLO', losses)
     with atomic_write(folder / 'data.yaml') as file:
         file.write(yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode())
     return folder
