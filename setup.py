@@ -210,7 +210,7 @@ class EditableWheel(_editable_wheel):
 
 
 setup(
-    packages=find_packages(include=['icconv_mm', 'icconv_mm.*', 'icconv_mm_runtime']),
+    packages=find_packages(include=['icconv_mm', 'icconv_mm.*', 'icconv_mm_runtime', 'icconv_mm_runtime.*']),
     ext_modules=extension_modules(),
     options=options(),
     cmdclass={'bdist_wheel': BdistWheel, 'editable_wheel': EditableWheel, **extension_command()},

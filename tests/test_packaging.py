@@ -38,6 +38,14 @@ def names_of(wheel):
         return archive.namelist()
 
 
+def sources_of_the_runtime(tree):
+    folder = tree / 'icconv_mm_runtime'
+    sources = [*folder.rglob('*.py'), *folder.glob('extra/page/*')]
+    sources = {str(path.relative_to(tree)) for path in sources if 'build' not in path.relative_to(folder).parts}
+    assert {f'icconv_mm_runtime/extra/{name}' for name in ('web.py', 'ray.py', 'page/index.html')} <= sources
+    return sources
+
+
 def text_of(wheel, name):
     with zipfile.ZipFile(wheel) as archive:
         return archive.read(f'icconv_mm-{__version__}.dist-info/{name}').decode()
@@ -62,18 +70,26 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
         assert f'icconv_mm-{__version__}.dist-info/.mim/{wanted}' in names  # for onedl-mim
     assert 'icconv_mm/py.typed' in names
     assert 'icconv = icconv_mm.__main__:main' in text_of(next(tmp_path.glob('*.whl')), 'entry_points.txt')
-    page = {f'icconv_mm_runtime/page/{path.name}' for path in (tree / 'icconv_mm_runtime/page').iterdir()}
-    assert page and page <= set(names)
+    assert sources_of_the_runtime(tree) <= set(names)
     assert [name for name in names if name.endswith('.dist-info/licenses/LICENSE')]
     assert not [name for name in names if name.startswith('tests/') or '/tools/dev/' in name or name.endswith('.so')]
 
 
-def test_the_wheel_of_the_runtime_has_the_page(tree, tmp_path):
-    folder = tree / 'icconv_mm_runtime'
-    sources = {str(path.relative_to(tree)) for path in (*folder.glob('*.py'), *folder.glob('page/*'))}
-    done = build(folder, tmp_path, 'build_wheel')
+def test_the_wheel_of_the_runtime_has_all_its_files(tree, tmp_path):
+    done = build(tree / 'icconv_mm_runtime', tmp_path, 'build_wheel')
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sources <= set(names_of(next(tmp_path.glob('*.whl'))))
+    (wheel,) = tmp_path.glob('*.whl')
+    names = {name for name in names_of(wheel) if '.dist-info/' not in name}
+    assert names == sources_of_the_runtime(tree)
+    site = tmp_path / 'site'
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        f'import sys; sys.path.insert(0, {str(site)!r}); from icconv_mm_runtime import web\n'
+        f'print(web.__file__.startswith({str(site)!r}), web.library_version())'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith('True ') and done.stdout.split()[1], done.stderr
 
 
 def test_broken_compiler_leaves_a_working_package(tree, tmp_path):

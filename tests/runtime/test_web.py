@@ -13,7 +13,8 @@ import pytest
 from described import RULE, described, random_image
 from shown_cases import CASES
 
-from icconv_mm_runtime import RuntimeInputError, Session, limits, web
+from icconv_mm_runtime import RuntimeInputError, Session, limits
+from icconv_mm_runtime.extra import web
 from icconv_mm_runtime.images import Sample, arrays_of, preprocess
 from icconv_mm_runtime.results import decode
 from icconv_workshop import browser as driver

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from icconv_mm_runtime import Session, web
+from icconv_mm_runtime import Session
+from icconv_mm_runtime.extra import web
 from icconv_workshop import browser
 
 # Runs the network in a Worker, as the page does.

@@ -92,7 +92,7 @@ class Environment:
             say(notice)
 
     def fetch_browser_runtime(self) -> None:
-        command = [self.python, '-c', 'from icconv_mm_runtime import web; web.package()']
+        command = [self.python, '-c', 'from icconv_mm_runtime.extra import web; web.package()']
         processes.run(command, 'onnxruntime-web', self.stamps / 'onnxruntime-web.log', cwd=ROOT)
 
     def own_package(self) -> None:
