@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from icconv_mm_runtime.extra import web
 from icconv_mm_runtime.coco import coco_records, write_results
 from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
 from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
+from icconv_mm_runtime.extra import web
 from icconv_mm_runtime.files import write_bytes
 from icconv_mm_runtime.images import is_stream
 from icconv_mm_runtime.records import ResultLog, ended_by_sigterm

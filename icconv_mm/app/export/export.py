@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from icconv_mm.app.export import comparison
-from icconv_mm.app.export.card import write_card
 from icconv_mm.app.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.app.export.description import describe, write_description
 from icconv_mm.app.export.run import file_of, open_session, refusals, write_network
@@ -25,7 +24,6 @@ from icconv_mm.app.runs.explain_errors import boundary
 from icconv_mm.app.runs.images import InputImage, is_large, read_image
 from icconv_mm.app.runs.prepare import prepare_test
 from icconv_mm.app.training.train import build_runner
-from icconv_mm.config_tree import kind_of
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.errors import UserError, message_of, naming
 from icconv_mm_runtime import Session
@@ -74,8 +72,7 @@ def export(
         model), ``check`` (the largest differences, by kind), ``milliseconds`` from an image's file to its results, of
         the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``; of a
         file of ``half`` also ``float32_layers``, the number of layers whose results float16 cannot hold; of a
-        program also ``operators``, those of this package that it needs, instead of ``convolutions``. ``card`` is the
-        model card beside the file; None if it would have replaced the files of others.
+        program also ``operators``, those of this package that it needs, instead of ``convolutions``.
 
     Raises:
         InputError: A part of the network cannot be exported, an image cannot be used, or the results differ; the
@@ -105,17 +102,7 @@ def export(
             except UserError as error:
                 report['metrics'] = f'not measured: {message_of(error)}'
         write_description(to, file, {**description, 'check': report['check']})
-    report = {'file': str(out), 'bytes': out.stat().st_size, **report}
-    card = write_card(out, to, description, report, _origin_of(run))
-    return {**report, 'card': card and str(card)}
-
-
-def _origin_of(run: TaskRun) -> str:
-    """Returns the names of a run's config and of its training datasets, as the end of a sentence."""
-    leaves = [dataset.cfg for dataset in run.datasets['train'] if dataset.is_leaf]
-    names = [f'{kind_of(cfg)} ({Path(file).name})' if (file := cfg.get('ann_file')) else kind_of(cfg) for cfg in leaves]
-    data = f', whose training data are {", ".join(dict.fromkeys(names))}' if names else ''
-    return f'config {Path(run.name).name}{data}'
+    return {'file': str(out), 'bytes': out.stat().st_size, **report}
 
 
 def compared_model(predictor: Predictor, batch: Mapping[str, Any] | None = None) -> ComparedModel:
