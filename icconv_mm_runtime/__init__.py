@@ -4,8 +4,8 @@ Example::
 
     from icconv_mm_runtime import Session
 
-    for prediction in Session('network.onnx').predict('images/'):
-        print(prediction.path, prediction.tasks[''])
+    for result in Session('network.onnx').predict('images/'):
+        print(result.path, result.boxes, result.names)
 """
 
 from importlib import import_module
@@ -14,12 +14,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icconv_mm_runtime.benchmark import Benchmark
     from icconv_mm_runtime.errors import RuntimeInputError
-    from icconv_mm_runtime.session import Prediction, Session
+    from icconv_mm_runtime.results import Result
+    from icconv_mm_runtime.results import Result as Prediction
+    from icconv_mm_runtime.session import Session
 
-__all__ = ['Benchmark', 'Prediction', 'RuntimeInputError', 'Session']
+__all__ = ['Benchmark', 'Prediction', 'Result', 'RuntimeInputError', 'Session']
 __version__ = '0.1.0'
 
-_MODULES = {'Benchmark': 'benchmark', 'Prediction': 'session', 'RuntimeInputError': 'errors', 'Session': 'session'}
+_MODULES = {
+    'Benchmark': 'benchmark',
+    'Prediction': 'results',  # the former name of Result
+    'Result': 'results',
+    'RuntimeInputError': 'errors',
+    'Session': 'session',
+}
 
 
 def __getattr__(name: str) -> Any:

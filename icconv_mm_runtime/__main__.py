@@ -20,16 +20,14 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
-from icconv_mm_runtime.coco import coco_records, write_results
-from icconv_mm_runtime.drawing import draw, drawing_of, encoded, file_name, joined
+from icconv_mm_runtime.coco import write_results
+from icconv_mm_runtime.drawing import encoded, file_name
 from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
 from icconv_mm_runtime.extra import web
 from icconv_mm_runtime.files import write_bytes
 from icconv_mm_runtime.images import is_stream
 from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
-from icconv_mm_runtime.session import Prediction, Session
+from icconv_mm_runtime.session import Session
 
 _RUN = ('file', 'images', 'batch_size', 'threads', 'device')
 # The arguments that each of the three uses of the command reads; others would have no effect.
@@ -115,31 +113,31 @@ def predict_files(args: argparse.Namespace) -> None:
         SystemExit: Some images cannot be used; the predictions for the others are written.
     """
     session, out = Session(args.file, args.threads, args.device), Path(args.out_dir)
+    ids = {name: range(1, len(task['classes']) + 1) or None for name, task in session.tasks.items()}
     (out / 'vis' if args.draw else out).mkdir(parents=True, exist_ok=True)
     drawn: set[str] = set()
     faults: list[str] = []
     number, tried = 0, session.try_predict(args.images, args.batch_size, args.tile)
     log = ResultLog(out, [args.file, *args.images])
     with _until_interrupted() as state:
-        for number, (path, prediction) in enumerate(itertools.islice(tried, args.max_images), start=1):
+        for number, (path, result) in enumerate(itertools.islice(tried, args.max_images), start=1):
             try:
-                if isinstance(prediction, RuntimeInputError):
-                    raise prediction
+                if isinstance(result, RuntimeInputError):
+                    raise result
                 with refusing(path):
-                    own = _records(session, prediction, number, args.json_score_thr)
+                    records = {name: result.one(name).to_coco(number, ids[name], args.json_score_thr) for name in ids}
                     if args.draw:
                         name = _unused(file_name(Path(path).name), number, drawn)
-                        image = _drawn(session, prediction, args.score_thr)
-                        content = encoded(image, Path(name).suffix)
+                        content = encoded(result.plot(args.score_thr), Path(name).suffix)
                         with refusing(str(out / 'vis' / name)):
                             write_bytes(out / 'vis' / name, content, is_flushed=False)
                         drawn.add(name)
             except RuntimeInputError as error:
                 faults.append(str(error))
                 continue
-            height, width = prediction.image.shape[:2]
+            height, width = result.image.shape[:2]
             image = {'id': number, 'file_name': path, 'width': width, 'height': height}
-            log.add(number, path, {'image': image, 'records': own})
+            log.add(number, path, {'image': image, 'records': records})
     is_used = number > len(faults) or not faults
     written = write_results(out, session.tasks, log.rows) if is_used else {}  # results of a former run stay
     log.discard()
@@ -166,25 +164,10 @@ def _until_interrupted() -> Iterator[dict[str, bool]]:
         print('interrupted: only the results until now are written', file=sys.stderr)
 
 
-def _records(session: Session, prediction: Prediction, number: int, score_thr: float) -> dict[str, list[dict]]:
-    """Returns the image's COCO results of each task, for the classes that the file names."""
-    ids = {name: range(1, len(task['classes']) + 1) or None for name, task in session.tasks.items()}
-    return {
-        name: coco_records(session.tasks[name], found, number, score_thr, ids[name])
-        for name, found in prediction.tasks.items()
-    }
-
-
 def _unused(name: str, number: int, drawn: Container[str]) -> str:
     """Returns the name; with a number before it if an image of another folder already uses it."""
     numbered = (f'{count}_{name}' for count in itertools.count(number))
     return next(each for each in itertools.chain([name], numbered) if each not in drawn)
-
-
-def _drawn(session: Session, prediction: Prediction, score_thr: float | None) -> np.ndarray:
-    """Returns the image [h, w, 3], RGB, with the predictions of all tasks, at most 4096 pixels per side."""
-    parts = [drawing_of(session.tasks[name], found, score_thr) for name, found in prediction.tasks.items()]
-    return draw(prediction.image[..., ::-1], joined(parts))
 
 
 if __name__ == '__main__':

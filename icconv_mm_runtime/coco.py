@@ -1,4 +1,4 @@
-"""Predictions as COCO results: records of an image, RLE of masks, and the result files."""
+"""Arrays as COCO results: records of an image, RLE of masks, and the result files."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from icconv_mm_runtime.files import open_atomic, write_together
-from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.results import Arrays
 from icconv_mm_runtime.thresholds import reaches
 
 
@@ -29,11 +29,11 @@ def listed_names(paths: Sequence[str]) -> list[str]:
 
 def coco_records(
     task: Mapping[str, Any],
-    found: Predictions,
+    found: Arrays,
     image_id: int,
     score_thr: float = 0.0,
     category_ids: Sequence[int] | None = None,
-    size: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
 ) -> list[dict]:
     """Returns the COCO results of an image: objects, people, classes, or one mask per class of a segmentation map.
 
@@ -41,9 +41,9 @@ def coco_records(
         task: The task's description; its ``kind`` is used.
         found: The predictions.
         image_id: Id of the image.
-        score_thr: Predictions with lower scores are skipped.
+        score_thr: Arrays with lower scores are skipped.
         category_ids: The category of each label; by default the label plus 1.
-        size: Height and width to which masks are resized; by default they keep theirs.
+        shape: Height and width to which masks are resized; by default they keep theirs.
     """
     entry = {'image_id': image_id}
 
@@ -54,7 +54,7 @@ def coco_records(
         labels = np.flatnonzero(np.bincount(found['seg_map'].ravel()))
         if category_ids is not None:
             labels = labels[labels < len(category_ids)]
-        masks = ((category(label), encode_rle(found['seg_map'] == label, size)) for label in labels)
+        masks = ((category(label), encode_rle(found['seg_map'] == label, shape)) for label in labels)
         return [{**entry, 'category_id': number, 'segmentation': mask} for number, mask in masks]
     scores = found['scores']
     rounded = [round(float(score), 5) for score in scores]
@@ -75,18 +75,18 @@ def coco_records(
         box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
         record = {**entry, 'category_id': category(found['labels'][i]), 'bbox': box, 'score': rounded[i]}
         if 'masks' in found:
-            record['segmentation'] = encode_rle(found['masks'][i], size)
+            record['segmentation'] = encode_rle(found['masks'][i], shape)
         if 'tracks' in found and found['tracks'][i]:
             record['track_id'] = int(found['tracks'][i])
         records.append(record)
     return records
 
 
-def encode_rle(mask: np.ndarray, size: Sequence[int] | None = None) -> dict:
-    """Encodes a mask ``[H, W]``, resized to ``size`` if given, as COCO's compressed RLE, which JSON can hold."""
+def encode_rle(mask: np.ndarray, shape: Sequence[int] | None = None) -> dict:
+    """Encodes a mask ``[H, W]``, resized to ``shape`` if given, as COCO's compressed RLE, which JSON can hold."""
     columns = cv2.transpose(np.asarray(mask, bool).view(np.uint8))  # faster than numpy
-    if size is not None and mask.shape != tuple(size[:2]):
-        columns = cv2.resize(columns, tuple(int(side) for side in size[:2]), interpolation=cv2.INTER_NEAREST)
+    if shape is not None and mask.shape != tuple(shape[:2]):
+        columns = cv2.resize(columns, tuple(int(side) for side in shape[:2]), interpolation=cv2.INTER_NEAREST)
     try:
         from pycocotools.mask import encode  # several times as fast, on noise twenty times
     except ImportError:

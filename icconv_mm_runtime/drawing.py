@@ -58,7 +58,8 @@ class Drawing:
         seg_map: Class of each pixel, of any size; pixels of 255 are not coloured, or have ``ignored_color``.
         names: Class names of the segmentation map; ``colors``, (R, G, B) of each, by default :func:`color_of`.
         title: Text in the corner.
-        size: Height and width of the image that the objects' pixels refer to; by default the one drawn on.
+        shape: Height and width of the image that the objects' pixels refer to; by default the one drawn on.
+        ignored_color: R, G and B.
     """
 
     objects: list[DrawnObject] = field(default_factory=list)
@@ -66,7 +67,7 @@ class Drawing:
     names: Sequence[str] = ()
     colors: Sequence[Sequence[int]] = ()
     title: str = ''
-    size: tuple[int, int] | None = None
+    shape: tuple[int, int] | None = None
     ignored_color: tuple[int, int, int] | None = None
 
 
@@ -74,6 +75,10 @@ def color_of(label: int) -> tuple[int, int, int]:
     """Returns a class's colour (R, G, B): neighbouring labels differ widely in hue, more distant ones in lightness."""
     lightness = (0.5, 0.36, 0.66)[(label // 8) % 3]
     return tuple(round(255 * value) for value in colorsys.hls_to_rgb((0.02 + label * _GOLDEN) % 1, lightness, 0.9))
+
+
+def _bgr(color: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(value) for value in color[::-1])
 
 
 def palette(count: int) -> list[tuple[int, int, int]]:
@@ -94,16 +99,16 @@ def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndar
     """Returns a copy of an image with, in this order, regions, masks, boxes, skeletons and text drawn on it.
 
     Args:
-        image: [H, W, 3], RGB.
+        image: [H, W, 3], uint8, BGR.
         drawing: What to draw.
         longest: Largest side of the result in pixels.
 
     Returns:
-        [h, w, 3], RGB, reduced in proportion.
+        [h, w, 3], uint8, BGR, reduced in proportion.
     """
     canvas, scale = reduced(image, longest)
     height, width = canvas.shape[:2]
-    scale = width / drawing.size[1] if drawing.size else scale
+    scale = width / drawing.shape[1] if drawing.shape else scale
     unit = max(1.0, (height * width) ** 0.5 / 600)  # one pixel wide at 600 x 600
     words: list[tuple[str, float, float, tuple[int, int, int]]] = []
     if drawing.seg_map is not None:
@@ -116,7 +121,7 @@ def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndar
         if item.is_hatched:
             _hatch(canvas, item, scale, unit)
         if item.box is not None:
-            color = tuple(int(value) for value in item.color)
+            color = _bgr(item.color)
             x1, y1, x2, y2 = _pixels(item.box, scale)
             cv2.rectangle(canvas, (x1, y1), (x2, y2), color, max(1, round(1.5 * unit)), cv2.LINE_AA)
             if item.text:
@@ -140,12 +145,12 @@ def _pixels(places: Any, scale: float) -> list:
 
 def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[tuple]:
     """Colours the regions; returns the name of each class and the centre of its largest region."""
-    names, own = drawing.names, [tuple(color) for color in drawing.colors]
-    table = np.array([own[i] if i < len(own) else color_of(i) for i in range(256)], dtype=np.uint8)
+    names, own = drawing.names, drawing.colors
+    table = np.array([_bgr(own[i] if i < len(own) else color_of(i)) for i in range(256)], dtype=np.uint8)
     known = labels != 255
     _blend(canvas, table[labels], known, _MAP)
     if drawing.ignored_color is not None:
-        _blend(canvas, np.full_like(canvas, drawing.ignored_color), ~known, _IGNORED)
+        _blend(canvas, np.full_like(canvas, _bgr(drawing.ignored_color)), ~known, _IGNORED)
     words = []
     for label in np.unique(labels[known]).tolist():
         if label >= len(names):
@@ -161,10 +166,8 @@ def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[
 def _draw_mask(canvas: np.ndarray, item: DrawnObject, unit: float, filled: bool) -> None:
     """Draws a mask in its colour, or as a white contour on a segmentation map, which would hide it."""
     height, width = canvas.shape[:2]
-    mask = item.mask.astype(np.uint8)
-    if mask.shape != (height, width):
-        mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
-    color = tuple(int(value) for value in item.color) if filled else (255, 255, 255)
+    mask = cv2.resize(item.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    color = _bgr(item.color) if filled else (255, 255, 255)
     if filled:
         x, y, w, h = cv2.boundingRect(mask)
         part = canvas[y : y + h, x : x + w]
@@ -184,7 +187,7 @@ def _hatch(canvas: np.ndarray, item: DrawnObject, scale: float, unit: float) -> 
         where[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = True
     rows, columns = np.ogrid[:height, :width]
     lines = (rows + columns) % max(4, round(8 * unit)) < max(2, round(2 * unit))
-    _blend(canvas, np.full_like(canvas, tuple(int(value) for value in item.color)), where & lines, 1)
+    _blend(canvas, np.full_like(canvas, _bgr(item.color)), where & lines, 1)
 
 
 def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: float) -> None:
@@ -196,15 +199,14 @@ def _blend(canvas: np.ndarray, colors: np.ndarray, where: np.ndarray, share: flo
 def _draw_skeleton(canvas: np.ndarray, item: DrawnObject, scale: float, unit: float) -> None:
     """Draws the shown keypoints, and the lines between two of them."""
     points = np.array(_pixels(item.keypoints, scale))
-    shown = _shown(item)
-    color = tuple(int(value) for value in item.color)
+    shown, color = _shown(item), _bgr(item.color)
     for a, b in item.skeleton:
         if shown[a] and shown[b]:
             cv2.line(canvas, points[a].tolist(), points[b].tolist(), color, round(2 * unit), cv2.LINE_AA)
     for number in np.flatnonzero(shown):
         center = points[number].tolist()
         cv2.circle(canvas, center, round(3.2 * unit), (255, 255, 255), -1, cv2.LINE_AA)
-        cv2.circle(canvas, center, round(2.4 * unit), color_of(number), -1, cv2.LINE_AA)
+        cv2.circle(canvas, center, round(2.4 * unit), _bgr(color_of(number)), -1, cv2.LINE_AA)
 
 
 def _shown(item: DrawnObject) -> np.ndarray:
@@ -224,7 +226,7 @@ def _write(canvas: np.ndarray, text: str, x: float, y: float, color: tuple, unit
     left = int(np.clip(x, 0, max(0, width - w - 2 * pad)))
     bottom = int(np.clip(y, h + base + 2 * pad, height))
     cv2.rectangle(canvas, (left, bottom - h - base - 2 * pad), (left + w + 2 * pad, bottom), color, -1)
-    light = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2]
+    light = 0.114 * color[0] + 0.587 * color[1] + 0.299 * color[2]
     ink = (0, 0, 0) if light > 130 else (255, 255, 255)
     cv2.putText(canvas, text, (left + pad, bottom - base - pad), _FONT, size, ink, thick, cv2.LINE_AA)
 
@@ -240,13 +242,13 @@ def file_name(name: str) -> str:
 
 
 def encoded(image: np.ndarray, suffix: str) -> bytes:
-    """Encodes an image [h, w, 3], RGB, as the content of an image file.
+    """Encodes an image [h, w, 3], BGR, as the content of an image file.
 
     Raises:
         ValueError: The suffix is not one of :data:`IMAGE_SUFFIXES`, or OpenCV cannot encode the image.
     """
     known = next((each for each in IMAGE_SUFFIXES if each == suffix.lower()), None)
-    is_encoded, buffer = cv2.imencode(known, image[..., ::-1]) if known else (False, None)
+    is_encoded, buffer = cv2.imencode(known, image) if known else (False, None)
     if not is_encoded:
         raise ValueError(f'no image is written as {suffix!r}, but as {", ".join(IMAGE_SUFFIXES)}')
     return buffer.tobytes()
@@ -270,7 +272,7 @@ def tiles(images: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np
 
 
 def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float | None = None) -> Drawing:
-    """Converts a task's predictions, as :func:`icconv_mm_runtime.results.decode` returns them; the best come on top.
+    """Converts a task's predictions, as :func:`icconv_mm_runtime.outputs.decode` returns them; the best come on top.
 
     Args:
         task: Its ``kind`` and ``classes``, and optionally ``palette`` (R, G, B), ``skeleton`` and ``thresholds``.

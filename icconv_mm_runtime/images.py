@@ -25,8 +25,8 @@ class Sample:
     path: str  # or a name for an array or a frame
     image: np.ndarray  # [H, W, 3], uint8, BGR
     levels: list[np.ndarray] = field(default_factory=list)  # inputs of the network, one for each test scale
-    valid: tuple[int, int] = (0, 0)  # height and width of the first level without the padding of the batch
-    input_size: tuple[int, int] = (0, 0)  # and with the padding
+    valid_shape: tuple[int, int] = (0, 0)  # height and width of the first level without the padding of the batch
+    input_shape: tuple[int, int] = (0, 0)  # and with the padding
     scale: tuple[float, float] = (1.0, 1.0)  # factors (x, y) from the image to the first level
     region: tuple | None = None  # for poses: size at scale 1, centre and extent of the shown region, all (x, y)
 
@@ -205,8 +205,8 @@ def preprocess(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:
         options = dict(step)
         with refusing(sample.path):
             _STEPS[options.pop('op')](sample, **options)
-    if sample.valid == (0, 0):
-        sample.valid = sample.levels[0].shape[:2]
+    if sample.valid_shape == (0, 0):
+        sample.valid_shape = sample.levels[0].shape[:2]
     return sample
 
 
@@ -316,33 +316,35 @@ def batch_key(sample: Sample, batch: Mapping[str, Any]) -> object:
 
 def arrays_of(samples: Sequence[Sample], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the network inputs for a batch, by name."""
-    sizes = [_input_size(levels, samples[0].path, batch) for levels in zip(*(each.levels for each in samples))]
-    if (pixels := len(samples) * sum(map(math.prod, sizes))) > limits.MAX_INPUT_PIXELS:
+    shapes = [_input_shape(levels, samples[0].path, batch) for levels in zip(*(each.levels for each in samples))]
+    if (pixels := len(samples) * sum(map(math.prod, shapes))) > limits.MAX_INPUT_PIXELS:
         raise RuntimeInputError(
             f'{samples[0].path}: an input of {pixels} pixels is too large, at most {limits.MAX_INPUT_PIXELS} are given '
             'to a network; try fewer images in a batch'
         )
     arrays = {}
-    for number, size in enumerate(sizes):
-        stack = np.zeros((len(samples), 3, *size), np.uint8)
+    for number, shape in enumerate(shapes):
+        stack = np.zeros((len(samples), 3, *shape), np.uint8)
         for row, sample in zip(stack, samples):
             level = sample.levels[number]
             row[:, : level.shape[0], : level.shape[1]] = level.transpose(2, 0, 1)
         arrays[f'image_{number}' if number else 'image'] = stack
     for sample in samples:
-        sample.input_size = tuple(sizes[0])
+        sample.input_shape = tuple(shapes[0])
     if batch['sized']:
         # the inverse of the scale, as libraries multiply boxes by it
-        scales = [(*sample.valid, *(1 / factor for factor in sample.scale)) for sample in samples]
+        scales = [(*sample.valid_shape, *(1 / factor for factor in sample.scale)) for sample in samples]
         arrays['size'] = np.array(scales, np.float32)
     return arrays
 
 
-def _input_size(levels: Sequence[np.ndarray], path: str, batch: Mapping[str, Any]) -> Sequence[int]:
+def _input_shape(levels: Sequence[np.ndarray], path: str, batch: Mapping[str, Any]) -> Sequence[int]:
     """Returns height and width of the input for these levels."""
-    size = [-(-max(level.shape[axis] for level in levels) // batch['divisor']) * batch['divisor'] for axis in (0, 1)]
+    shape = [-(-max(level.shape[axis] for level in levels) // batch['divisor']) * batch['divisor'] for axis in (0, 1)]
     fixed = batch.get('fixed')
     # without the input 'size', a network would treat the padding as part of the image
-    if fixed and any(side > most or (side < most and not batch['sized']) for side, most in zip(size, fixed)):
-        raise RuntimeInputError(f'{path}: needs an input of {size[0]}x{size[1]}, the file allows {fixed[0]}x{fixed[1]}')
-    return fixed or size
+    if fixed and any(side > most or (side < most and not batch['sized']) for side, most in zip(shape, fixed)):
+        raise RuntimeInputError(
+            f'{path}: needs an input of {shape[0]}x{shape[1]}, the file allows {fixed[0]}x{fixed[1]}'
+        )
+    return fixed or shape

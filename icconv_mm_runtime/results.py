@@ -1,145 +1,181 @@
-"""Decodes network outputs to boxes, masks, segmentation maps, poses and classes in the image."""
+"""The result of a network for an image: arrays of each task, drawn or as records of COCO. Needs numpy alone."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from icconv_mm_runtime import limits
-from icconv_mm_runtime.grouping import group_people
-from icconv_mm_runtime.images import Sample
-from icconv_mm_runtime.outputs import form_of
+from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime.thresholds import shown
 
-Predictions = dict[str, np.ndarray]
+if TYPE_CHECKING:
+    from supervision import Detections
+
+Arrays = dict[str, np.ndarray]  # the predictions of one task for an image
+Predictions = Arrays  # its former name
+_FIRST = ('instance', 'detection', 'pose', 'semantic', 'classification')  # of several tasks, whose arrays a result has
 
 
-def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """Returns a task's predictions for the image at index ``row`` of a batch.
+@dataclass(frozen=True)
+class Result:
+    """The predictions of a network for an image; arrays that its tasks do not have are None.
 
-    Raises:
-        ValueError: The predictions would exceed :mod:`icconv_mm_runtime.limits`.
+    Attributes:
+        path: The image file; ``'array'`` for pixels.
+        image: [H, W, 3], uint8, BGR.
+        tasks: The predictions of each task by name, arrays by name; '' is the name of a single task. Boxes: ``boxes``
+            [n, 4], ``scores``, ``labels``, for some ``masks`` [n, H, W]; segmentation maps: ``seg_map`` [H, W]; poses:
+            ``keypoints`` [n, K, 2], ``keypoint_scores``, ``scores``; classes: ``scores`` [C].
+        descriptions: Kind, class names and colours of each task, as in the metadata of an exported file.
+        score_thr: Lowest score of the objects and people below; None for the best of each class on the validation
+            images, else 0.3; 0 for all.
+
+    ``boxes``, ``scores``, ``labels``, ``names`` and ``masks`` are those of one task: of objects, else of people. The
+    others of a network for several tasks are in ``one(name)``. ``tasks`` and :meth:`to_coco` have all of any score.
     """
-    return _DECODERS[form_of(task)](task, outputs, row, sample)
+
+    path: str
+    image: np.ndarray
+    tasks: Mapping[str, Arrays]
+    descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    score_thr: float | None = None
+
+    def one(self, name: str) -> 'Result':
+        """Returns the result of one task alone."""
+        own = {name: self.tasks[name]}, {name: self.descriptions[name]}
+        return Result(self.path, self.image, *own, self.score_thr)
+
+    get = one  # the name of OpenMMLab's data samples, as that of the next
+
+    @property
+    def ori_shape(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.image.shape[:2]
+
+    @property
+    def boxes(self) -> np.ndarray | None:
+        """Corners x1, y1, x2, y2 in pixels, [n, 4]; the best score first."""
+        return self._main.get('boxes')
+
+    @property
+    def scores(self) -> np.ndarray | None:
+        """Scores of objects or people, [n]."""
+        return None if self._kind == 'classification' else self._main.get('scores')
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """Classes of objects, [n], as indices of ``classes``."""
+        return self._main.get('labels')
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class name of each object or person, n; none of segmentation maps and of classes of whole images."""
+        count = 0 if self.scores is None else len(self.scores)
+        labels = self._main.get('labels', np.zeros(count, int))
+        return tuple(self.classes[label] if label < len(self.classes) else str(label) for label in labels.tolist())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """All class names of the network's task."""
+        return tuple(self.descriptions[self._first]['classes'])
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """Masks of objects, [n, H, W], bool."""
+        return self._main.get('masks')
+
+    @property
+    def seg_map(self) -> np.ndarray | None:
+        """The class of each pixel, [H, W]."""
+        return self._any('seg_map')
+
+    @property
+    def keypoints(self) -> np.ndarray | None:
+        """Keypoints of people, [n, K, 3]: x, y in pixels, score."""
+        points, scores = self._any('keypoints'), self._any('keypoint_scores')
+        return None if points is None else np.concatenate([points, scores[..., None]], -1)
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...] | None:
+        """Names of the K keypoints."""
+        kinds = {task['kind']: task for task in self.descriptions.values()}
+        return tuple(kinds['pose'].get('keypoints') or ()) if 'pose' in kinds else None
+
+    @property
+    def probs(self) -> np.ndarray | None:
+        """Score of each class for the whole image, [C]."""
+        kinds = {task['kind']: name for name, task in self.descriptions.items()}
+        return self.tasks[kinds['classification']]['scores'] if 'classification' in kinds else None
+
+    def plot(self, score_thr: float | None = None) -> np.ndarray:
+        """Returns the image with its predictions, [h, w, 3], BGR, at most 4096 pixels per side.
+
+        Args:
+            score_thr: Lowest score that is drawn; by default the result's own.
+        """
+        from icconv_mm_runtime.drawing import draw, drawing_of, joined
+
+        score_thr = self.score_thr if score_thr is None else score_thr
+        parts = [drawing_of(self.descriptions[name], found, score_thr) for name, found in self.tasks.items()]
+        return draw(self.image, joined(parts))
+
+    def to_coco(
+        self, image_id: int = 1, category_ids: Sequence[int] | None = None, score_thr: float = 0.0
+    ) -> list[dict]:
+        """Returns the predictions, by default of any score, as entries of COCO results.
+
+        Args:
+            image_id: Id of the image.
+            category_ids: The category of each label; by default the label plus 1.
+            score_thr: Lowest score.
+        """
+        from icconv_mm_runtime.coco import coco_records
+
+        return [
+            record
+            for name, found in self.tasks.items()
+            for record in coco_records(self.descriptions[name], found, image_id, score_thr, category_ids)
+        ]
+
+    def to_supervision(self) -> 'Detections':
+        """Returns the objects as detections of the library supervision.
+
+        Raises:
+            RuntimeInputError: The library is not installed, or the network has no task with boxes.
+        """
+        if self.boxes is None:
+            raise RuntimeInputError(f'result: a network for {self._kind} has no boxes')
+        try:
+            from supervision import Detections
+        except ImportError:
+            raise RuntimeInputError('to_supervision needs supervision: pip install supervision') from None
+
+        names = {'class_name': np.array(self.names)} if self.classes else {}
+        return Detections(self.boxes, self.masks, self.scores, self.labels, data=names)
+
+    @property
+    def _first(self) -> str:
+        return min(self.tasks, key=lambda name: _FIRST.index(self.descriptions[name]['kind']))
+
+    @property
+    def _kind(self) -> str:
+        return self.descriptions[self._first]['kind']
+
+    @property
+    def _main(self) -> Arrays:
+        return self._shown(self._first)
+
+    def _shown(self, name: str) -> Arrays:
+        """Returns the predictions of a task whose scores are high enough."""
+        found, task = self.tasks[name], self.descriptions[name]
+        if task['kind'] in ('semantic', 'classification'):
+            return found
+        kept = shown(task, found, self.score_thr)
+        return {key: values[kept] for key, values in found.items()}
+
+    def _any(self, name: str) -> np.ndarray | None:
+        return next((self._shown(task)[name] for task, found in self.tasks.items() if name in found), None)
 
 
-def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """Returns ``boxes`` [n, 4] as corners, ``scores``, ``labels``, best first, and for some ``masks`` [n, H, W]."""
-    found = outputs['scores'][row] > 0
-    result = {name: outputs[name][row][found] for name in ('boxes', 'scores', 'labels')}
-    if 'masks' in outputs:
-        masks = outputs['masks'][row][found]
-        size = sample.image.shape[:2]
-        if (pixels := len(masks) * size[0] * size[1]) > limits.MAX_MASK_PIXELS:
-            raise ValueError(f'the masks have {pixels} pixels, at most {limits.MAX_MASK_PIXELS} are drawn')
-        result['masks'] = np.zeros((len(masks), *size), bool)
-        for whole, mask, box in zip(result['masks'], masks, result['boxes']):
-            whole[:] = paste(mask, box, size, task['mask_threshold'])
-    return result
-
-
-def paste(mask: np.ndarray, box: np.ndarray, size: Sequence[int], threshold: float) -> np.ndarray:
-    """Pastes the probabilities ``[h, w]`` of a box into a mask of the image; it is False outside the box."""
-    low = np.clip(np.floor(box[:2]) - 1, 0, size[::-1]).astype(int)
-    high = np.clip(np.ceil(box[2:]) + 1, 0, size[::-1]).astype(int)
-    whole = np.zeros(size, bool)
-    if (high > low).all():
-        values = np.zeros((1, mask.shape[0] + 2, mask.shape[1] + 2), mask.dtype)  # with a border of zeros
-        values[0, 1:-1, 1:-1] = mask
-        for axis in (0, 1):
-            centers, count = np.arange(low[axis], high[axis], dtype=np.float32) + 0.5, mask.shape[1 - axis]
-            extent = box[axis + 2] - box[axis]
-            cells = ((centers - box[axis]) / extent * 2 - 1 + 1) * count / 2 - 0.5 if extent else (count - 1) / 2
-            cells = np.broadcast_to(np.clip(cells + 1, 0, count + 1), centers.shape)
-            values = _between(values, 2 - axis, _pairs(cells, count + 2))
-        whole[low[1] : high[1], low[0] : high[0]] = values[0] >= threshold
-    return whole
-
-
-def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """Returns ``seg_map`` [H, W], the class of each pixel."""
-    height, width = sample.valid
-    logits = outputs['logits'][row][:, :height, :width]
-    size = sample.image.shape[:2]
-    if len(logits) == 1 and task['threshold'] is None:
-        raise ValueError('logits of one class need a threshold, which the metadata do not have')
-    if (values := len(logits) * size[1]) > limits.MAX_LOGITS:
-        raise ValueError(f'{values} logits of a row of pixels are too many, at most {limits.MAX_LOGITS} are kept')
-    rows, columns = (_neighbours(*sides, task['align_corners']) for sides in zip(logits.shape[1:], size))
-    seg_map = np.empty(size, np.uint8 if len(logits) <= 256 else np.int32)
-    step = min(64, max(1, limits.MAX_LOGITS // values))
-    for start in range(0, size[0], step):  # the logits of the whole image would take too much memory
-        first, second, share = (each[start : start + step] for each in rows)
-        wide = _between(logits[:, first[0] : second[-1] + 1], 2, columns)
-        scores = _between(wide, 1, (first - first[0], second - first[0], share))
-        if len(logits) > 1:
-            seg_map[start : start + step] = scores.argmax(0)
-        else:
-            seg_map[start : start + step] = 1 / (1 + np.exp(-scores[0])) > task['threshold']
-    return {'seg_map': seg_map}
-
-
-def _neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns for each of ``target`` pixels two of ``source``, and the weight of the second, as in torch."""
-    pixels = np.arange(target, dtype=np.float32)
-    if align_corners:
-        places = pixels * np.float32((source - 1) / (target - 1) if target > 1 else 0)
-    else:
-        places = np.maximum((pixels + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5), 0)
-    return _pairs(places, source)
-
-
-def _pairs(places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    first = np.minimum(places.astype(int), count - 1)
-    return first, np.minimum(first + 1, count - 1), (places - first).astype(np.float32)
-
-
-def _between(maps: np.ndarray, axis: int, neighbours: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-    first, second, share = neighbours
-    if np.array_equal(first, np.arange(maps.shape[axis])) and not share.any():
-        return maps
-    share = share.reshape(-1, *[1] * (2 - axis))
-    return maps.take(first, axis) * (1 - share) + maps.take(second, axis) * share
-
-
-def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """Returns ``keypoints`` [n, K, 2] in pixels of the image, ``keypoint_scores`` [n, K], ``scores`` [n]."""
-    heatmaps, tags = outputs['heatmaps'][row], outputs['tags'][row]
-    people, scores = group_people(heatmaps, tags, **task['grouping'])
-    size, center, extent = sample.region or _region(sample)
-    keypoints = people[..., :2] * np.divide(size, heatmaps.shape[:0:-1]).astype(np.float32)
-    keypoints = keypoints / np.array(size) * extent + center - 0.5 * extent
-    return {'keypoints': keypoints, 'keypoint_scores': people[..., 2], 'scores': scores}
-
-
-def _region(sample: Sample) -> tuple:
-    """Returns size, centre and extent of the region shown by a resized and padded input; pixels are their centres."""
-    size, scale = sample.input_size[::-1], np.array(sample.scale, np.float64)
-    extent = np.array(size, np.float64) / scale
-    center = extent / 2 + (0.5 / scale - 0.5)
-    return tuple(size), center.astype(np.float32), extent.astype(np.float32)
-
-
-def _keypoints(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Predictions:
-    """Returns the same as :func:`_pose`, for a network that groups keypoints itself."""
-    found = outputs['scores'][row] > 0
-    size, center, extent = sample.region
-    keypoints = outputs['keypoints'][row][found] / np.array(size) * extent + center - 0.5 * extent
-    scores = {name: outputs[name][row][found] for name in ('keypoint_scores', 'scores')}
-    return {'keypoints': keypoints, **scores}
-
-
-def _classification(
-    task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample
-) -> Predictions:
-    """Returns ``scores`` [C] of the classes."""
-    return {'scores': outputs['scores'][row]}
-
-
-_DECODERS: dict[str, Callable[..., Predictions]] = {
-    'detection': _boxes,
-    'instance': _boxes,
-    'semantic': _semantic,
-    'pose': _pose,
-    'keypoints': _keypoints,
-    'classification': _classification,
-}
+Prediction = Result  # its former name

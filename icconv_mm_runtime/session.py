@@ -15,26 +15,12 @@ from icconv_mm_runtime.engines import RunFunction, open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 from icconv_mm_runtime.images import Sample, arrays_of, batch_key, preprocess, read_all, try_read_all
 from icconv_mm_runtime.metadata import check_metadata
-from icconv_mm_runtime.outputs import check_outputs
-from icconv_mm_runtime.results import Predictions, decode
+from icconv_mm_runtime.outputs import check_outputs, decode
+from icconv_mm_runtime.results import Arrays, Result
 from icconv_mm_runtime.tiling import JOINED, tile_corners
 
 _AHEAD = 8  # batches of images that may wait for others of their size
 _TIMED = 16  # images that a benchmark keeps in memory
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Predictions for one image: its path, its pixels ``[H, W, 3]`` (uint8, BGR), and the arrays of each task.
-
-    The task of a network for one task is called ''. Boxes: ``boxes`` [n, 4], ``scores``, ``labels``, for some ``masks``
-    [n, H, W]; segmentation maps: ``seg_map`` [H, W]; poses: ``keypoints`` [n, K, 2], ``keypoint_scores``, ``scores``;
-    classes: ``scores`` [C].
-    """
-
-    path: str
-    image: np.ndarray
-    tasks: dict[str, Predictions]
 
 
 def check_count(name: str, value: Any, most: int) -> None:
@@ -49,7 +35,7 @@ class _Waiting:
 
     path: str
     sample: Sample | None = None
-    found: Prediction | RuntimeInputError | None = None
+    found: Result | RuntimeInputError | None = None
 
 
 class Session:
@@ -93,7 +79,7 @@ class Session:
         session.tasks = {task['name']: task for task in metadata['tasks']}
         return session
 
-    def predict(self, images: Any, batch_size: int = 1, tile: int | None = None) -> Iterator[Prediction]:
+    def predict(self, images: Any, batch_size: int = 1, tile: int | None = None) -> Iterator[Result]:
         """Yields the predictions, image by image.
 
         Args:
@@ -114,7 +100,7 @@ class Session:
 
     def try_predict(
         self, images: Any, batch_size: int = 1, tile: int | None = None
-    ) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
+    ) -> Iterator[tuple[str, Result | RuntimeInputError]]:
         """Like :meth:`predict`, but yields the path and the prediction or, if the image fails, the error.
 
         Raises:
@@ -152,7 +138,7 @@ class Session:
 
     def _results(
         self, images: Any, batch_size: int, tile: int | None, retries: bool
-    ) -> Iterator[tuple[str, Prediction | RuntimeInputError]]:
+    ) -> Iterator[tuple[str, Result | RuntimeInputError]]:
         """Yields each image's path, and its prediction or error, in order."""
         batch_size = self._batch_size(batch_size)
         if tile is not None:
@@ -212,7 +198,7 @@ class Session:
 
     def _of_tiles(
         self, path: str, image: np.ndarray | RuntimeInputError, tile: int, batch_size: int
-    ) -> Prediction | RuntimeInputError:
+    ) -> Result | RuntimeInputError:
         if isinstance(image, RuntimeInputError):
             return image
         corners = tile_corners(image.shape[:2], tile)
@@ -223,14 +209,14 @@ class Session:
             found = [each.tasks for batch in batches for each in self._found(batch)]
         except RuntimeInputError as error:
             return error
-        size = image.shape[:2]
+        shape = image.shape[:2]
         tasks = {
-            name: JOINED[task['kind']]([each[name] for each in found], corners, size, tile)
+            name: JOINED[task['kind']]([each[name] for each in found], corners, shape, tile)
             for name, task in self.tasks.items()
         }
-        return Prediction(path, image, tasks)
+        return Result(path, image, tasks, self.tasks)
 
-    def _found(self, batch: Sequence[Sample]) -> list[Prediction]:
+    def _found(self, batch: Sequence[Sample]) -> list[Result]:
         """Returns the predictions for a batch."""
         return self._decoded(batch, self._outputs(batch, self._arrays(batch)))
 
@@ -243,11 +229,11 @@ class Session:
         with refusing(f'{self.file}: does not run on {batch[0].path} ({sizes})'):
             return dict(self.run(arrays))
 
-    def _decoded(self, batch: Sequence[Sample], outputs: Mapping[str, np.ndarray]) -> list[Prediction]:
-        found: list[dict[str, Predictions]] = [{} for _ in batch]
+    def _decoded(self, batch: Sequence[Sample], outputs: Mapping[str, np.ndarray]) -> list[Result]:
+        found: list[dict[str, Arrays]] = [{} for _ in batch]
         with refusing(f'{self.file}: on {batch[0].path}'), np.errstate(all='ignore'):
             for name, task in self.tasks.items():
-                own = check_outputs(task, outputs, len(batch), batch[0].input_size)
+                own = check_outputs(task, outputs, len(batch), batch[0].input_shape)
                 for row, sample in enumerate(batch):
                     found[row][name] = decode(task, own, row, sample)
-        return [Prediction(sample.path, sample.image, tasks) for sample, tasks in zip(batch, found)]
+        return [Result(sample.path, sample.image, tasks, self.tasks) for sample, tasks in zip(batch, found)]

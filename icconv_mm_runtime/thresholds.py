@@ -25,7 +25,7 @@ def shown(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: f
 
     Args:
         task: Its description, optionally with ``thresholds`` of the classes.
-        found: ``scores`` [n], and ``labels`` [n] of objects, as :func:`icconv_mm_runtime.results.decode` returns them.
+        found: ``scores`` [n], and ``labels`` [n] of objects, as :func:`icconv_mm_runtime.outputs.decode` returns them.
         score_thr: Lowest score; None for that of each class (:func:`threshold_of`), 0 for all.
     """
     scores = np.asarray(found['scores'])

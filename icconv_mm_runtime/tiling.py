@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.results import Arrays
 
 _IOU = 0.5  # boxes of one class in different tiles that overlap more are one object
 _NEAR = 1.0  # pixels from the edge of a tile that cuts a box
@@ -13,7 +13,7 @@ _PAIRS = 1 << 22  # of boxes that are compared at once
 Corner = tuple[int, int]
 
 
-def tile_corners(size: Sequence[int], tile: int, overlap: float = 0.2) -> list[Corner]:
+def tile_corners(shape: Sequence[int], tile: int, overlap: float = 0.2) -> list[Corner]:
     """Returns top and left of squares of ``tile`` pixels that cover an image and overlap by at least a fraction."""
 
     def starts(length: int) -> list[int]:
@@ -22,17 +22,15 @@ def tile_corners(size: Sequence[int], tile: int, overlap: float = 0.2) -> list[C
         count = math.ceil((length - tile) / (tile * (1 - overlap))) + 1
         return [round(i * (length - tile) / (count - 1)) for i in range(count)]
 
-    return [(top, left) for top in starts(size[0]) for left in starts(size[1])]
+    return [(top, left) for top in starts(shape[0]) for left in starts(shape[1])]
 
 
-def joined_boxes(
-    parts: Sequence[Predictions], corners: Sequence[Corner], size: Sequence[int], tile: int
-) -> Predictions:
+def joined_boxes(parts: Sequence[Arrays], corners: Sequence[Corner], shape: Sequence[int], tile: int) -> Arrays:
     """Joins the boxes of all tiles, the best score first: an object that several tiles show is there once."""
     moved = [{**part, 'boxes': part['boxes'] + np.float32([x, y, x, y])} for part, (y, x) in zip(parts, corners)]
     whole = {name: np.concatenate([part[name] for part in moved]) for name in ('boxes', 'scores', 'labels')}
     counts = [len(part['boxes']) for part in parts]
-    kept = distinct_boxes(whole['boxes'], whole['scores'], whole['labels'], counts, corners, size, tile)
+    kept = distinct_boxes(whole['boxes'], whole['scores'], whole['labels'], counts, corners, shape, tile)
     return {name: values[kept] for name, values in whole.items()}
 
 
@@ -42,7 +40,7 @@ def distinct_boxes(
     labels: np.ndarray,
     counts: Sequence[int],
     corners: Sequence[Corner],
-    size: Sequence[int],
+    shape: Sequence[int],
     tile: int,
 ) -> np.ndarray:
     """Returns the indices of boxes that show different objects, the best score first.
@@ -58,10 +56,10 @@ def distinct_boxes(
         labels: Their classes [n].
         counts: Number of boxes of each tile.
         corners: Top and left of each tile.
-        size: Height and width of the image.
+        shape: Height and width of the image.
         tile: Side of the tiles.
     """
-    height, width = size
+    height, width = shape
     edges = np.array([[x, y, min(x + tile, width), min(y + tile, height)] for y, x in corners], np.float64)
     numbers = np.repeat(np.arange(len(counts)), counts)
     inner = np.where(edges == [0, 0, width, height], [-np.inf, -np.inf, np.inf, np.inf], edges)[numbers]
@@ -115,9 +113,9 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     return common / np.maximum(areas[0] + areas[1] - common, np.finfo(np.float32).tiny)
 
 
-def joined_maps(parts: Sequence[Predictions], corners: Sequence[Corner], size: Sequence[int], tile: int) -> Predictions:
+def joined_maps(parts: Sequence[Arrays], corners: Sequence[Corner], shape: Sequence[int], tile: int) -> Arrays:
     """Joins the segmentation maps of all tiles; where two overlap, each fills the half farther from its edge."""
-    whole = np.zeros(size, parts[0]['seg_map'].dtype)
+    whole = np.zeros(shape, parts[0]['seg_map'].dtype)
     tops, lefts = (sorted({corner[axis] for corner in corners}) for axis in (0, 1))
     for part, (top, left) in zip(parts, corners):
         own = part['seg_map']
@@ -132,7 +130,7 @@ def _seam(starts: Sequence[int], start: int, length: int) -> int:
     return (starts[place - 1] + length - start) // 2 if place else 0
 
 
-JOINED: dict[str, Callable[[Sequence[Predictions], Sequence[Corner], Sequence[int], int], Predictions]] = {
+JOINED: dict[str, Callable[[Sequence[Arrays], Sequence[Corner], Sequence[int], int], Arrays]] = {
     'detection': joined_boxes,
     'semantic': joined_maps,
 }

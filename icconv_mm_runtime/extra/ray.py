@@ -17,8 +17,8 @@ from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 from icconv_mm_runtime.files import write_bytes
 from icconv_mm_runtime.images import IMAGE_SUFFIXES
-from icconv_mm_runtime.results import Predictions
-from icconv_mm_runtime.session import Prediction, Session, check_count
+from icconv_mm_runtime.results import Arrays, Result
+from icconv_mm_runtime.session import Session, check_count
 
 _BOX = pa.struct([(name, pa.float32()) for name in ('x1', 'y1', 'x2', 'y2')])
 _RLE = pa.struct([('size', pa.list_(pa.int32())), ('counts', pa.string())])
@@ -173,13 +173,13 @@ class _Worker:
                 raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
             return file.read()
 
-    def _rows(self, prediction: Prediction) -> list[dict]:
+    def _rows(self, prediction: Result) -> list[dict]:
         height, width = prediction.image.shape[:2]
         about = {'path': prediction.path, 'height': height, 'width': width}
         return [{**about, 'task': name, **_columns(found)} for name, found in prediction.tasks.items()]
 
 
-def _columns(found: Predictions) -> dict[str, Any]:
+def _columns(found: Arrays) -> dict[str, Any]:
     """Returns the predictions of a task as values of the columns."""
     if 'seg_map' in found:
         labels = np.unique(found['seg_map'])

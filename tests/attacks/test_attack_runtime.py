@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icconv_mm_runtime import RuntimeInputError, Session, limits
-from icconv_mm_runtime.__main__ import _drawn
 from icconv_mm_runtime.coco import coco_records
 
 GROUPING = dict(max_num_people=3, nms_kernel=3, detection_threshold=0.5, tag_threshold=1.0, keypoint_order=[1, 0])
@@ -118,7 +117,7 @@ def assert_used_or_refused(make, batch_size, name='net'):
             for key, task in session.tasks.items():
                 assert all(np.isfinite(values).all() for values in found.tasks[key].values())
                 json.dumps(coco_records(task, found.tasks[key], 1), allow_nan=False)
-            assert _drawn(session, found, 0.3).shape == found.image.shape
+            assert found.plot(0.3).shape == found.image.shape
     except RuntimeInputError as error:
         assert str(error).startswith((name, 'array')) and str(error).isprintable() and len(str(error)) < 1000
     finally:

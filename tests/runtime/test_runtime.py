@@ -13,7 +13,7 @@ from icconv_mm_runtime import RuntimeInputError, Session, limits
 from icconv_mm_runtime.coco import coco_records, encode_rle
 from icconv_mm_runtime.grouping import assignment
 from icconv_mm_runtime.images import Sample, preprocess
-from icconv_mm_runtime.results import decode, paste
+from icconv_mm_runtime.outputs import decode, paste
 
 
 def test_it_imports_neither_torch_nor_openmmlab_nor_scipy(repo):
@@ -103,7 +103,7 @@ def test_logits_are_enlarged_as_torch_enlarges_them(align_corners):
     logits = torch.randn(1, 5, 24, 32)
     cut = torch.nn.functional.interpolate(logits[..., :21, :], (100, 130), mode='bilinear', align_corners=align_corners)
     task = {'kind': 'semantic', 'align_corners': align_corners, 'threshold': None}
-    found = decode(task, {'logits': logits.numpy()}, 0, Sample('', random_image(100, 130), valid=(21, 32)))
+    found = decode(task, {'logits': logits.numpy()}, 0, Sample('', random_image(100, 130), valid_shape=(21, 32)))
     assert (found['seg_map'] != cut.argmax(1)[0].numpy()).mean() <= 1e-4
 
 

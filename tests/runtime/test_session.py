@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from described import RULE, TASK, described, random_image
 
-from icconv_mm_runtime import RuntimeInputError, Session, limits
+from icconv_mm_runtime import RuntimeInputError, Session, drawing, limits
 
 
 def classified(**changes):
@@ -156,16 +156,14 @@ def test_no_drawn_image_replaces_another(tmp_path, predicted):
 
 
 def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, predicted, monkeypatch):
-    from icconv_mm_runtime import __main__ as command
-
     for name in 'abc':
         cv2.imwrite(str(tmp_path / f'{name}.png'), random_image(20, 31 if name == 'b' else 30))
-    known = command.draw
+    known = drawing.draw
 
     def draw(image, content):
         return known(image, content) if image.shape[1] == 30 else cv2.resize(image, (0, 0))
 
-    monkeypatch.setattr(command, 'draw', draw)
+    monkeypatch.setattr(drawing, 'draw', draw)
     lines, shown, about = predicted(tmp_path)
     assert len(lines) == 2 and lines[0].startswith('error: 1 of 3 images failed') and 'b.png: OpenCV' in lines[1]
     assert shown == ['a.png', 'c.png'] and [image['id'] for image in about['images']] == [1, 3]

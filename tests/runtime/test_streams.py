@@ -10,7 +10,7 @@ import pytest
 from described import TASK, described, random_image
 from small_network import write_network
 
-from icconv_mm_runtime import RuntimeInputError, Session
+from icconv_mm_runtime import RuntimeInputError, Session, drawing
 from icconv_mm_runtime import __main__ as command
 from icconv_mm_runtime.tiling import joined_boxes, joined_maps, tile_corners
 
@@ -92,7 +92,7 @@ def test_the_command_ends_a_stream(capture, tmp_path, monkeypatch, capsys):
     """After a number of frames, or at Ctrl-C; the results until then are written."""
     session, calls = means(), []
     monkeypatch.setattr(command, 'Session', lambda *_: session)
-    known = command.draw
+    known = drawing.draw
 
     def draw(*given):
         calls.append(given)
@@ -100,7 +100,7 @@ def test_the_command_ends_a_stream(capture, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return known(*given)
 
-    monkeypatch.setattr(command, 'draw', draw)
+    monkeypatch.setattr(drawing, 'draw', draw)
     for out, options, count in (('a', ['--max-images', '2'], 2), ('b', [], 1)):
         command.main(['net.onnx', 'rtsp://host/a', '--out-dir', str(tmp_path / out), *options])
         images = json.loads((tmp_path / out / 'images.json').read_text())['images']

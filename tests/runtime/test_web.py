@@ -16,7 +16,7 @@ from shown_cases import CASES
 from icconv_mm_runtime import RuntimeInputError, Session, limits
 from icconv_mm_runtime.extra import web
 from icconv_mm_runtime.images import Sample, arrays_of, preprocess
-from icconv_mm_runtime.results import decode
+from icconv_mm_runtime.outputs import decode
 from icconv_workshop import browser as driver
 
 HOSTILE = '<img src=x onerror="document.title=1">'

@@ -154,7 +154,7 @@ class Adapter(TaskAdapter):
         if 'gt_sem_seg' in sample:
             found['seg_map'] = np.asarray(sample.gt_sem_seg.sem_seg[0])
         content = drawing_of(self.described(dataset_meta), found)
-        content.size = tuple(sample.ori_shape[:2]) if self.labels_of_file else None
+        content.shape = tuple(sample.ori_shape[:2]) if self.labels_of_file else None
         return content
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:

@@ -177,13 +177,14 @@ class MultiTaskVisualizer(Visualizer):
             shown.append(_labels(sample, meta))
         if draw_pred:
             shown.append(_found(sample, meta, pred_score_thr))
-        image = np.concatenate([draw(image, content) for content in shown or [Drawing()]], axis=1)
+        image = np.concatenate([draw(image[..., ::-1], content) for content in shown or [Drawing()]], axis=1)
+        if out_file is not None:
+            write_bytes(out_file, encoded(image, Path(out_file).suffix))
+        image = np.ascontiguousarray(image[..., ::-1])  # mmengine shows and keeps RGB
         self.set_image(image)
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            write_bytes(out_file, encoded(image, Path(out_file).suffix))
-        else:
+        if out_file is None:
             self.add_image(name, image, step)
 
 
@@ -196,7 +197,7 @@ def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
     """Returns the annotations of all tasks as a drawing; in pixels of the file if the image was resized before them."""
     parts = _parts(sample, dataset_meta, 'gt_')
     content = joined(adapter.annotations(own, meta) for adapter, own, meta in parts)
-    content.size = tuple(sample.ori_shape[:2]) if sample.get(LABELS_OF_FILE) else None
+    content.shape = tuple(sample.ori_shape[:2]) if sample.get(LABELS_OF_FILE) else None
     return content
 
 

@@ -111,14 +111,14 @@ class Adapter(TaskAdapter):
         people = sample.gt_instances
         if 'keypoints' not in people:
             return Drawing()
-        points, size = np.asarray(people.keypoints), None
+        points, shape = np.asarray(people.keypoints), None
         if 'input_scale' in sample:
             # Test pipelines resize the image but leave the annotations in pixels of the file, of which the image shows
             # a part.
-            points, size = points - (sample.input_center - sample.input_scale / 2), tuple(sample.input_scale[::-1])
+            points, shape = points - (sample.input_center - sample.input_scale / 2), tuple(sample.input_scale[::-1])
         found = {'keypoints': points, 'keypoint_scores': np.asarray(people.keypoints_visible)}
         content = drawing_of(self.described(dataset_meta), found)
-        content.size = size
+        content.shape = shape
         return content
 
     def predictions(self, sample: Any) -> Predictions:

@@ -119,7 +119,7 @@ def draw_page(dataset: Dataset, converted: Sequence[Converted], path: Path, coun
 
 def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedImage) -> np.ndarray:
     """Draws an image: crowds hatched in grey, ignored pixels grey, and the names of the largest object's keypoints."""
-    pixels = decode_image(image.path.read_bytes())[..., ::-1]
+    pixels = decode_image(image.path.read_bytes())
     by_task = {task.task: task for task in converted}
     classes = next((t.classes for name, t in by_task.items() if name in ('detection', 'instance')), dataset.classes)
     objects = []
@@ -146,7 +146,7 @@ def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedIma
         values = read_class_ids(image.seg_map, image.segments)
         seg_map, names = values if values.ndim == 2 else None, by_task['semantic'].classes
     title = f'{image.split}: {image.path.name}' + ''.join(f' {label}' for label in image.labels)
-    drawing = Drawing(objects, seg_map, names, title=title, size=pixels.shape[:2], ignored_color=_GREY)
+    drawing = Drawing(objects, seg_map, names, title=title, shape=pixels.shape[:2], ignored_color=_GREY)
     if (times := _SIDE // max(pixels.shape)) > 1:  # so that a small image is larger than the words on it
         pixels = pixels.repeat(times, 0).repeat(times, 1)
     return draw(pixels, drawing, longest=1200)

@@ -339,7 +339,7 @@ def _unannotated(made: Evaluation, described: Mapping[str, Any]) -> Iterator[tup
 
 def _image(record: Record) -> np.ndarray | None:
     try:
-        return read_image(Path(record.path), 1600)[..., ::-1]
+        return read_image(Path(record.path), 1600)
     except (OSError, ValueError):  # it is gone
         return None
 
@@ -351,7 +351,7 @@ def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _sized(drawing: Drawing, record: Record) -> Drawing:
-    drawing.size = record.size
+    drawing.shape = record.size
     return drawing
 
 
@@ -388,7 +388,7 @@ def _truth(described: Mapping[str, Any], record: Record) -> Drawing:
 
 
 def _uri(image: np.ndarray) -> str:
-    _, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
 
 

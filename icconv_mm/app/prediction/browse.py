@@ -61,15 +61,15 @@ def browse(
         item = dataset[i]
         sample = item['data_samples']
         inputs = item['inputs'][0] if isinstance(item['inputs'], list) else item['inputs']  # several test scales
-        bgr = inputs.permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
-        image, content = np.ascontiguousarray(bgr[..., ::-1]), task.annotations(sample, dataset.metainfo)
-        content.size = content.size or image.shape[:2]
+        image = inputs.permute(1, 2, 0).numpy().clip(0, 255).astype(np.uint8)
+        content = task.annotations(sample, dataset.metainfo)
+        content.shape = content.shape or image.shape[:2]
         factor = -(-_LEAST // max(image.shape[:2]))
         drawn = draw(image.repeat(factor, 0).repeat(factor, 1), content)
         name = f'{i:05d}_{Path(sample.img_path).stem}.jpg'
         if out_dir is not None:
             written.append(Path(out_dir, name))
-            write_image(drawn[..., ::-1], written[-1])
+            write_image(drawn, written[-1])
         if window is not None:
-            window.show(drawn, win_name=name, wait_time=wait_time)
+            window.show(np.ascontiguousarray(drawn[..., ::-1]), win_name=name, wait_time=wait_time)
     return written

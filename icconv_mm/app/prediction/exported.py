@@ -1,7 +1,6 @@
 """Predicts with an exported file where :class:`icconv_mm.app.prediction.predict.Predictor` does with a checkpoint."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +8,9 @@ import numpy as np
 
 from icconv_mm.app.runs.images import HEIC_SUFFIXES, InputImage, read_image, write_image
 from icconv_mm.errors import InputError, naming
-from icconv_mm_runtime import Prediction, RuntimeInputError, Session
+from icconv_mm_runtime import Result, RuntimeInputError, Session
 from icconv_mm_runtime.coco import coco_records
-from icconv_mm_runtime.drawing import draw, drawing_of, joined
-from icconv_mm_runtime.results import Predictions
-
-
-@dataclass(frozen=True)
-class ExportedSample:
-    """The predictions for an image, of a task: what a data sample is for a checkpoint."""
-
-    found: Prediction
-    task: str = ''
-
-    def get(self, task: str) -> 'ExportedSample':
-        """Returns the predictions of a task."""
-        return ExportedSample(self.found, task)
-
-    @property
-    def ori_shape(self) -> tuple[int, ...]:
-        """Height and width of the image."""
-        return self.found.image.shape[:2]
+from icconv_mm_runtime.results import Arrays
 
 
 class ExportedTask:
@@ -42,17 +23,15 @@ class ExportedTask:
         """Returns the task's description."""
         return self.description
 
-    def predictions(self, sample: ExportedSample) -> Predictions:
+    def predictions(self, sample: Result) -> Arrays:
         """Returns the arrays for an image."""
-        return sample.found.tasks[sample.task]
+        return sample.tasks[self.description['name']]
 
-    def set_tracks(self, sample: ExportedSample, tracks: np.ndarray) -> None:
+    def set_tracks(self, sample: Result, tracks: np.ndarray) -> None:
         """Adds the number of each object's track, [n]."""
         self.predictions(sample)['tracks'] = tracks
 
-    def coco_records(
-        self, sample: ExportedSample, image_id: int, category_ids: Sequence[int], score_thr: float
-    ) -> list[dict]:
+    def coco_records(self, sample: Result, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
         """Returns the predictions for one image as entries of a COCO results file, from the score ``score_thr`` up."""
         return coco_records(self.description, self.predictions(sample), image_id, score_thr, category_ids or None)
 
@@ -79,7 +58,7 @@ class ExportedPredictor:
         """Returns the tasks by name; '' is the name of a single task."""
         return {name: (ExportedTask(task), {}) for name, task in self.session.tasks.items()}
 
-    def predict(self, images: Iterable[Path | InputImage], batch_size: int = 1) -> Iterator[tuple[str, ExportedSample]]:
+    def predict(self, images: Iterable[Path | InputImage], batch_size: int = 1) -> Iterator[tuple[str, Result]]:
         """Yields each path and its predictions.
 
         Raises:
@@ -92,22 +71,21 @@ class ExportedPredictor:
 
     def try_predict(
         self, images: Iterable[Path | InputImage], batch_size: int = 1, workers: int = 0
-    ) -> Iterator[tuple[str, ExportedSample | InputError]]:
+    ) -> Iterator[tuple[str, Result | InputError]]:
         """Yields the same as :meth:`predict`, but an error in place of the predictions if an image fails."""
         for path, found in self.session.try_predict(map(_readable, images), batch_size):
-            yield path, InputError(str(found)) if isinstance(found, RuntimeInputError) else ExportedSample(found)
+            yield path, InputError(str(found)) if isinstance(found, RuntimeInputError) else found
 
-    def predict_tiles(self, path: Path, tile: int) -> ExportedSample:
+    def predict_tiles(self, path: Path, tile: int) -> Result:
         """Returns the predictions for an image that is cut into overlapping squares of ``tile`` pixels."""
         with naming(str(path), RuntimeInputError):
-            return ExportedSample(next(self.session.predict([_readable(path)], tile=tile)))
+            return next(self.session.predict([_readable(path)], tile=tile))
 
-    def drawn(self, given: Path | InputImage, sample: ExportedSample, score_thr: float | None = None) -> np.ndarray:
+    def drawn(self, given: Path | InputImage, sample: Result, score_thr: float | None = None) -> np.ndarray:
         """Returns the image with its predictions [h, w, 3], BGR, with a longer side of at most 4096 pixels."""
-        parts = (drawing_of(self.session.tasks[name], found, score_thr) for name, found in sample.found.tasks.items())
-        return draw(sample.found.image[..., ::-1], joined(parts))[..., ::-1]
+        return sample.plot(score_thr)
 
-    def draw(self, path: Path, sample: ExportedSample, out_file: Path, score_thr: float | None = None) -> None:
+    def draw(self, path: Path, sample: Result, out_file: Path, score_thr: float | None = None) -> None:
         """Writes the image with its predictions."""
         write_image(self.drawn(path, sample, score_thr), out_file)
 

@@ -205,8 +205,8 @@ class Predictor:
         """Returns the image with its predictions [h, w, 3], BGR, with a longer side of at most 4096 pixels."""
         image = self.pixels(given, LONGEST)
         content = self.task.drawing(sample, self.dataset_meta, score_thr)
-        content.size = tuple(sample.ori_shape[:2])
-        return draw(image[..., ::-1], content)[..., ::-1]
+        content.shape = tuple(sample.ori_shape[:2])
+        return draw(image, content)
 
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float | None = None) -> None:
         """Writes the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""

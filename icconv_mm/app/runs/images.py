@@ -118,7 +118,7 @@ def read_image(path: Path, longest: int | None = None, oriented: bool = True) ->
 def write_image(image: np.ndarray, path: Path) -> None:
     """Writes an image [H, W, 3], BGR: JPEG, PNG, BMP, TIFF or WebP, as the suffix says."""
     with naming(str(path), ValueError):
-        content = encoded(image[..., ::-1], path.suffix)
+        content = encoded(image, path.suffix)
     with atomic_write(path, is_flushed=False) as file:
         file.write(content)
 

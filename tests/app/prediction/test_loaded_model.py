@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import icconv_mm
-from icconv_mm.app.prediction.model import Result
 from icconv_mm.app.prediction.predict import resized_labels
-from icconv_mm.errors import ArgumentError, InputError, MissingFileError, MissingLibraryError
+from icconv_mm.errors import ArgumentError, InputError, MissingFileError
+from icconv_mm_runtime import Result, RuntimeInputError
 
 
 @pytest.fixture(scope='module')
@@ -113,14 +113,13 @@ def test_detections_of_supervision(found):
     np.testing.assert_array_equal(detections.xyxy, found.boxes)
     np.testing.assert_array_equal(detections.mask, found.masks)
     assert list(detections['class_name']) == [found.classes[label] for label in detections.class_id]
-    with pytest.raises(ArgumentError, match='a network for semantic has no boxes'):
+    with pytest.raises(RuntimeInputError, match='a network for semantic has no boxes'):
         found.one('map').to_supervision()
 
 
 def test_supervision_is_not_installed(found, monkeypatch):
     monkeypatch.setitem(sys.modules, 'supervision', None)
-    monkeypatch.setattr('icconv_mm.app.prediction.model.is_installed', lambda _: False)
-    with pytest.raises(MissingLibraryError, match='pip install supervision'):
+    with pytest.raises(RuntimeInputError, match='pip install supervision'):
         found.to_supervision()
 
 

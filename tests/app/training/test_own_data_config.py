@@ -556,4 +556,4 @@ def test_labels_are_drawn_where_they_are(tmp_path, task):
         dataset = _build(cfg, split)
         adapter.check(None, dataset, split, training=False)
         content = adapter.annotations(dataset[0]['data_samples'], dataset.metainfo)
-        assert content.size == size and len(content.objects) == 2
+        assert content.shape == size and len(content.objects) == 2

@@ -77,7 +77,7 @@ def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco:
     """A scene enlarged to a tile, with its segmentation map, masks, boxes with names, and keypoints."""
     factor = _TILE / scene.shape[1]
     tile = cv2.resize(scene, (_TILE, round(factor * scene.shape[0])), interpolation=cv2.INTER_CUBIC)
-    drawing = Drawing(colors=SEMANTIC_PALETTE, size=scene.shape[:2])
+    drawing = Drawing(colors=SEMANTIC_PALETTE, shape=scene.shape[:2])
     if LABELS in sources:
         drawing.seg_map = sources[LABELS](image)
     for kind in (MASKS, KEYPOINTS, BOXES):
@@ -94,7 +94,7 @@ def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco:
                 x, y, width, height = each['bbox']
                 item.box, item.text = (x, y, x + width, y + height), CLASSES[each['category_id'] - 1]
             drawing.objects.append(item)
-    return draw(tile[..., ::-1], drawing)[..., ::-1]
+    return draw(tile, drawing)
 
 
 def _text(text: str, width: int) -> np.ndarray:
