@@ -10,7 +10,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
-from icconv_mm_runtime.finite import ADVICE, first_not_finite, weights_of_onnx
+from icconv_mm_runtime.finite import ADVICE, first_not_finite, weights_of_onnx, weights_of_ort
 from icconv_mm_runtime.metadata import KEY, parsed
 
 RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -82,8 +82,7 @@ def _onnxruntime(file: Path, threads: int | None, device: str | None) -> tuple[d
     if device is not None and providers[0][0] not in session.get_providers():  # of which ONNX Runtime only warns
         raise _NoDevice({*_names(available)} - {'cuda', 'tensorrt', device}, 'its libraries do not load')
     metadata = parsed(session.get_modelmeta().custom_metadata_map.get(KEY), str(file))
-    if file.suffix == '.onnx':
-        _require_finite(file, weights_of_onnx(file))
+    _require_finite(file, (weights_of_onnx if file.suffix == '.onnx' else weights_of_ort)(file))
     names = [output.name for output in session.get_outputs()]
     return metadata, lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
 

@@ -83,6 +83,42 @@ def test_a_scalar_and_a_constant_that_are_no_number(tmp_path):
         Session(tmp_path / 'b.onnx')
 
 
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_weights_in_another_file(tmp_path, bad):
+    """They are checked as those in the file, whatever other tensors stand before them."""
+    pytest.importorskip('onnxruntime')
+    for name, last in (('good', 3.0), ('bad', bad)):
+        model = onnx.load(network(tmp_path / 'a.onnx', weight([[1, -2], [last, 0]], onnx.TensorProto.FLOAT, True)))
+        other = onnx.helper.make_tensor('other', onnx.TensorProto.FLOAT, [600], np.ones(600, 'f4').tobytes(), raw=True)
+        model.graph.initializer.insert(0, other)
+        options = {'save_as_external_data': True, 'location': f'{name}.data', 'size_threshold': 0}
+        onnx.save(model, tmp_path / f'{name}.onnx', **options)
+    weights = dict(finite.weights_of_onnx(tmp_path / 'good.onnx'))
+    assert weights['layer.weight'].tolist() == [1, -2, 3, 0] and weights['other'].sum() == 600
+    Session(tmp_path / 'good.onnx')
+    with pytest.raises(RuntimeInputError, match=r'bad\.onnx: layer\.weight has values that are not finite'):
+        Session(tmp_path / 'bad.onnx')
+
+
+@pytest.mark.parametrize(('kind', 'raw'), KINDS)
+def test_the_format_of_onnxruntime(tmp_path, kind, raw):
+    """The weight is a second output, as ONNX Runtime drops what no output needs."""
+    onnxruntime = pytest.importorskip('onnxruntime')
+    for name, last in (('good', 3.0), ('bad', np.nan)):
+        model = onnx.load(network(tmp_path / f'{name}.onnx', weight([[1, -2], [last, 0]], kind, raw)))
+        model.graph.node.append(onnx.helper.make_node('Identity', ['layer.weight'], ['same']))
+        model.graph.output.append(onnx.helper.make_tensor_value_info('same', kind, [2, 2]))
+        onnx.save(model, tmp_path / f'{name}.onnx')
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(tmp_path / f'{name}.ort')
+        options.add_session_config_entry('session.save_model_format', 'ORT')
+        onnxruntime.InferenceSession(str(tmp_path / f'{name}.onnx'), options, providers=['CPUExecutionProvider'])
+    assert [1, -2, 3, 0] in [values.tolist() for _, values in finite.weights_of_ort(tmp_path / 'good.ort')]
+    Session(tmp_path / 'good.ort')
+    with pytest.raises(RuntimeInputError, match=r'bad\.ort: \S+ has values that are not finite'):
+        Session(tmp_path / 'bad.ort')
+
+
 def test_openvino(tmp_path):
     openvino = pytest.importorskip('openvino')
     file = network(tmp_path / 'a.onnx')
