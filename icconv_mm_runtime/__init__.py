@@ -8,9 +8,7 @@ Example::
         print(result.path, result.boxes, result.names)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing's, without its import: this file comes before a command hears Ctrl-C
 if TYPE_CHECKING:
     from icconv_mm_runtime.benchmark import Benchmark
     from icconv_mm_runtime.errors import RuntimeInputError
@@ -30,8 +28,10 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Imports a class on its first use: files, limits and thresholds are used where OpenCV is not installed."""
     if name not in _MODULES:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+
     return getattr(import_module(f'{__name__}.{_MODULES[name]}'), name)

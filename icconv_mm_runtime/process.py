@@ -5,7 +5,6 @@ import atexit
 import contextlib
 import errno
 import io
-import logging
 import os
 import re
 import signal
@@ -45,6 +44,8 @@ def begin() -> None:
         _quiet(hook) for hook in (sys.excepthook, sys.unraisablehook, threading.excepthook)
     )
     _open_outputs()
+    import logging  # takes most of what this module's import would, before Ctrl-C is heard
+
     factory, show = logging.getLogRecordFactory(), warnings.formatwarning
     logging.setLogRecordFactory(lambda *args, **options: _printable_record(factory(*args, **options)))
     warnings.formatwarning = lambda *args, **options: printable(show(*args, **options), '\n\t')
@@ -188,7 +189,7 @@ def _open_outputs() -> None:
         setattr(sys, name, _Text(buffer, encoding, 'backslashreplace', None, lines, is_direct))
 
 
-def _printable_record(record: logging.LogRecord) -> logging.LogRecord:
+def _printable_record(record: Any) -> Any:
     with contextlib.suppress(Exception):  # logging itself tells of a message that does not fit its arguments
         message = record.getMessage()
         if not message.isprintable() and (shown := printable(message, '\n\t')) != message:

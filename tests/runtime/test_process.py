@@ -39,6 +39,16 @@ def test_an_interrupt_in_an_import_is_one_line(words, tmp_path):
     assert (ended.returncode, ended.stderr) == (130, b'\ninterrupted\n')
 
 
+@pytest.mark.parametrize('name', ['logging', 'argparse'])
+def test_ctrl_c_is_heard_before_the_first_import_that_takes_long(name, tmp_path):
+    """The package itself imports nothing, as it comes before the command."""
+    (tmp_path / f'{name}.py').write_text(INTERRUPT)
+    ended = run('-m', 'icconv_mm_runtime', PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stderr) == (130, b'\ninterrupted\n')
+    code = 'import sys; known = set(sys.modules); import icconv_mm_runtime; print(*set(sys.modules) - known)'
+    assert run('-c', code).stdout == b'icconv_mm_runtime\n'
+
+
 @pytest.mark.parametrize(
     'lines',
     [
