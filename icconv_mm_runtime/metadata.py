@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -17,7 +16,7 @@ Check = Callable[[Any, str], None]  # checks a value; raises RuntimeInputError w
 
 
 def parsed(text: str | None, file: str) -> dict[str, Any]:
-    """Returns the metadata of a file, as described by :class:`Metadata`.
+    """Returns the metadata of a file, as described by :data:`METADATA`.
 
     Raises:
         RuntimeInputError: The metadata are missing or not usable by this version; the message names the field.
@@ -37,14 +36,14 @@ def parsed(text: str | None, file: str) -> dict[str, Any]:
 
 
 def check_metadata(metadata: Any, file: str) -> None:
-    """Raises RuntimeInputError, with the file and the field, if the metadata do not match :class:`Metadata`."""
+    """Raises RuntimeInputError, with the file and the field, if the metadata do not match :data:`METADATA`."""
     where = f'{file}: its metadata'
     schema = metadata.get('schema') if isinstance(metadata, Mapping) else None
     if isinstance(schema, Integral) and schema > SCHEMA:
         raise RuntimeInputError(
             f'{where} have schema {schema}, this icconv_mm_runtime reads up to {SCHEMA}: install a newer one'
         )
-    record(Metadata)(metadata, where)
+    METADATA(metadata, where)
     names = [task['name'] for task in metadata['tasks']]
     if len(set(names)) < len(names) or ('' in names and len(names) > 1):
         raise RuntimeInputError(f'{where}: tasks: expected a name for each, got {names!r:.100}')
@@ -145,32 +144,32 @@ def size(value: Any, where: str) -> None:
         raise _wrong(where, f'at most {limits.MAX_LEVEL_PIXELS} pixels', value)
 
 
-def record(schema: type, closed: bool = False) -> Check:
-    """Returns a check for a mapping with the fields of a dataclass and, if ``closed``, no others."""
+def record(required: Mapping[str, Check], others: Mapping[str, Check] | None = None, closed: bool = False) -> Check:
+    """Returns a check for a mapping with the required fields, some of the others and, if ``closed``, no more."""
+    known = {**required, **(others or {})}
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
             raise _wrong(where, 'fields and values', value)
-        known = {each.name: each for each in fields(schema)}
-        for name, each in known.items():
+        for name, kind in known.items():
             if name in value:
-                each.metadata['check'](value[name], _field_of(where, name))
-            elif each.default is MISSING:
+                kind(value[name], _field_of(where, name))
+            elif name in required:
                 raise RuntimeInputError(f'{_field_of(where, name)} is missing')
-        if closed and (others := [name for name in value if name not in known]):
-            raise _wrong(where, f'the fields {", ".join(known)}', others)
+        if closed and (more := [name for name in value if name not in known]):
+            raise _wrong(where, f'the fields {", ".join(known)}', more)
 
     return check
 
 
-def one_record(key: str, schemas: Mapping[str, type], closed: bool = False) -> Check:
-    """Returns a check for a mapping with the fields of the dataclass that its field ``key`` names."""
+def one_record(key: str, schemas: Mapping[str, Check]) -> Check:
+    """Returns a check for a mapping that passes the check which its field ``key`` names."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
             raise _wrong(where, 'fields and values', value)
         one_of(*schemas)(value.get(key), _field_of(where, key))
-        record(schemas[value[key]], closed)(value, where)
+        schemas[value[key]](value, where)
 
     return check
 
@@ -179,171 +178,71 @@ def _field_of(where: str, name: str) -> str:
     return f'{where}{": " if where.endswith("metadata") else "."}{name}'
 
 
-def of(check: Check, **default: Any) -> Any:
-    """Returns a dataclass field whose value must pass the check."""
-    return field(metadata={'check': check}, **default)
+# --- the schema. Sizes are (width, height).
 
-
-# --- the schema: steps from an image to the input
-
+SIDE = integer(1, limits.MAX_SIDE)
 COLOR = several(real(0, 255), 3, 3)
-
-
-@dataclass
-class ResizeStep:
-    """Resizes to (width, height), or to fit inside it with ``keep_ratio``."""
-
-    op: str = of(text)
-    scale: Sequence[int] = of(size)
-    keep_ratio: bool = of(flag)
-
-
-@dataclass
-class ResizeEdgeStep:
-    """Resizes one edge to ``scale``."""
-
-    op: str = of(text)
-    scale: int = of(integer(1, limits.MAX_SIDE))
-    edge: str = of(one_of('short', 'long', 'width', 'height'))
-
-
-@dataclass
-class CenterCropStep:
-    """Crops the middle of (width, height)."""
-
-    op: str = of(text)
-    size: Sequence[int] = of(size)
-
-
-@dataclass
-class PadStep:
-    """Pads up to (width, height)."""
-
-    op: str = of(text)
-    size: Sequence[int] = of(size)
-    value: Sequence[float] = of(COLOR)
-
-
-@dataclass
-class PyramidStep:
-    """Computes levels at ``scales`` of an input of (width, height)."""
-
-    op: str = of(text)
-    input_size: Sequence[int] = of(size)
-    scales: Sequence[float] = of(several(real(1 / limits.MAX_SCALE, limits.MAX_SCALE), 1, limits.MAX_LEVELS))
-    size_divisor: int = of(integer(1, limits.MAX_SIDE))
-    stride: int = of(integer(1, limits.MAX_SIDE))
-
-
-@dataclass
-class FitStep:
-    """Fits the whole image into the middle of (width, height)."""
-
-    op: str = of(text)
-    input_size: Sequence[int] = of(size)
-    value: Sequence[float] = of(COLOR)
-
-
-STEPS = {
-    'resize': ResizeStep,
-    'resize_edge': ResizeEdgeStep,
-    'center_crop': CenterCropStep,
-    'pad': PadStep,
-    'pyramid': PyramidStep,
-    'fit': FitStep,
-}
+PLACE = integer(0, limits.MAX_KEYPOINTS - 1)
+SCORE = real(-1e6, 1e6)
+SCALES = several(real(1 / limits.MAX_SCALE, limits.MAX_SCALE), 1, limits.MAX_LEVELS)
 ENDS = ('pyramid', 'fit')  # steps that set the image region of the input
 
 
-@dataclass
-class Batch:
-    """Pads to multiples of ``divisor``, or to (height, width); batches images of several sizes if it ``pads``.
-
-    ``count`` is the number of images in a batch where it is fixed.
-    """
-
-    divisor: int = of(integer(1, limits.MAX_SIDE))
-    pads: bool = of(flag)
-    sized: bool = of(flag)
-    fixed: Sequence[int] | None = of(optional(size), default=None)
-    count: int | None = of(optional(integer(1, 1)), default=None)
+def _step(**options: Check) -> Check:
+    return record({'op': text, **options}, closed=True)
 
 
-# --- the schema: tasks
-
-PLACE = integer(0, limits.MAX_KEYPOINTS - 1)
-SCORE = real(-1e6, 1e6)
-
-
-@dataclass
-class Task:
-    """Description of a task, with the fields of all kinds."""
-
-    name: str = of(part_of_file_name)
-    kind: str = of(text)
-    outputs: Sequence[str] = of(several(text, 1, 4))
-    classes: Sequence[str] = of(several(text, 0, limits.MAX_CLASSES))
-    palette: Sequence | None = of(
-        optional(several(several(integer(0, 255), 3, 3), 0, limits.MAX_CLASSES)), default=None
-    )
-    keypoints: Sequence[str] | None = of(optional(several(text, 0, limits.MAX_KEYPOINTS)), default=None)
-    skeleton: Sequence | None = of(optional(several(several(PLACE, 2, 2), 0, limits.MAX_KEYPOINTS**2)), default=None)
-    thresholds: Sequence[float | None] | None = of(  # lowest score of each class's drawn objects
-        optional(several(optional(real(0, 1)), 0, limits.MAX_CLASSES)), default=None
-    )
-
-
-@dataclass
-class Instances(Task):
-    """Predicts boxes with masks."""
-
-    mask_threshold: float = of(SCORE, kw_only=True)
-
-
-@dataclass
-class Semantic(Task):
-    """Predicts a class for every pixel; ``threshold`` separates a single class from the rest."""
-
-    align_corners: bool = of(flag, kw_only=True)
-    threshold: float | None = of(optional(SCORE), kw_only=True)
-
-
-@dataclass
-class Grouping:
-    """Arguments of :func:`icconv_mm_runtime.grouping.group_people`."""
-
-    max_num_people: int = of(integer(1, limits.MAX_PEOPLE))
-    nms_kernel: int = of(integer(1, limits.MAX_KERNEL))
-    detection_threshold: float = of(SCORE)
-    tag_threshold: float = of(SCORE)
-    ignore_too_much: bool = of(flag)
-    adjust: bool = of(flag)
-    refine: bool = of(flag)
-    keypoint_order: Sequence[int] | None = of(optional(several(PLACE, 1, limits.MAX_KEYPOINTS)), default=None)
-
-
-@dataclass
-class Pose(Task):
-    """Predicts people; ``grouping`` has the arguments that build them from heatmaps and tags."""
-
-    grouping: Mapping[str, Any] | None = of(optional(record(Grouping, closed=True)), default=None)
-
-
-KINDS = {
-    'detection': Task,
-    'instance': Instances,
-    'semantic': Semantic,
-    'pose': Pose,
-    'classification': Task,
+STEPS = {  # from an image to the input
+    'resize': _step(scale=size, keep_ratio=flag),  # to the scale, or to fit inside it
+    'resize_edge': _step(scale=SIDE, edge=one_of('short', 'long', 'width', 'height')),
+    'center_crop': _step(size=size),
+    'pad': _step(size=size, value=COLOR),  # up to the size
+    'pyramid': _step(input_size=size, scales=SCALES, size_divisor=SIDE, stride=SIDE),  # levels at scales of an input
+    'fit': _step(input_size=size, value=COLOR),  # the whole image in the middle
 }
-
-
-@dataclass
-class Metadata:
-    """Metadata that the runtime uses; a file has more, for its readers."""
-
-    schema: int = of(integer(1, SCHEMA))
-    steps: Sequence[Mapping] = of(several(one_record('op', STEPS, closed=True), 0, limits.MAX_STEPS))
-    batch: Mapping[str, Any] = of(record(Batch))
-    tasks: Sequence[Mapping] = of(several(one_record('kind', KINDS), 1, limits.MAX_TASKS))
-    weights_sha256: str | None = of(optional(text), default=None)
+# Pads to multiples of `divisor`, or to `fixed` (height, width); batches images of several sizes if it `pads`. `count`
+# is the number of images in a batch where it is fixed.
+BATCH = record(
+    {'divisor': SIDE, 'pads': flag, 'sized': flag}, {'fixed': optional(size), 'count': optional(integer(1, 1))}
+)
+GROUPING = record(  # arguments of icconv_mm_runtime.grouping.group_people
+    {
+        'max_num_people': integer(1, limits.MAX_PEOPLE),
+        'nms_kernel': integer(1, limits.MAX_KERNEL),
+        'detection_threshold': SCORE,
+        'tag_threshold': SCORE,
+        **dict.fromkeys(('ignore_too_much', 'adjust', 'refine'), flag),
+    },
+    {'keypoint_order': optional(several(PLACE, 1, limits.MAX_KEYPOINTS))},
+    closed=True,
+)
+_TASK = {
+    'name': part_of_file_name,
+    'kind': text,
+    'outputs': several(text, 1, 4),
+    'classes': several(text, 0, limits.MAX_CLASSES),
+}
+_OF_TASK = {
+    'palette': optional(several(several(integer(0, 255), 3, 3), 0, limits.MAX_CLASSES)),
+    'keypoints': optional(several(text, 0, limits.MAX_KEYPOINTS)),
+    'skeleton': optional(several(several(PLACE, 2, 2), 0, limits.MAX_KEYPOINTS**2)),
+    # lowest score of each class's drawn objects
+    'thresholds': optional(several(optional(real(0, 1)), 0, limits.MAX_CLASSES)),
+}
+KINDS = {
+    'detection': record(_TASK, _OF_TASK),
+    'instance': record({**_TASK, 'mask_threshold': SCORE}, _OF_TASK),
+    # the threshold separates a single class from the rest
+    'semantic': record({**_TASK, 'align_corners': flag, 'threshold': optional(SCORE)}, _OF_TASK),
+    'pose': record(_TASK, {**_OF_TASK, 'grouping': optional(GROUPING)}),  # none if the network groups keypoints
+    'classification': record(_TASK, _OF_TASK),
+}
+METADATA = record(  # what the runtime uses; a file has more, for its readers
+    {
+        'schema': integer(1, SCHEMA),
+        'steps': several(one_record('op', STEPS), 0, limits.MAX_STEPS),
+        'batch': BATCH,
+        'tasks': several(one_record('kind', KINDS), 1, limits.MAX_TASKS),
+    },
+    {'weights_sha256': optional(text)},
+)

@@ -83,7 +83,7 @@ OWNERS = [
     Owner(
         'decides which predictions are shown',
         # the others: what a network itself suppresses, and segmentation maps of one class
-        ['icconv_mm_runtime.thresholds', 'icconv_mm.app.export.', 'icconv_mm_runtime.results'],
+        ['icconv_mm_runtime.thresholds', 'icconv_mm.app.export.', 'icconv_mm_runtime.outputs'],
         [SHOWS],
         'from numpy import asarray as a\nkept = a(found["scores"]) >= score_thr',
     ),
