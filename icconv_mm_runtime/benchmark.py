@@ -37,8 +37,7 @@ class Benchmark:
     images_per_second: float
 
     def __str__(self) -> str:
-        steps = ((name, getattr(self, name)) for name in ('preprocess', 'network', 'postprocess'))
-        lines = [f'{name:12}{times}' for name, times in steps]
+        lines = [f'{name:12}{getattr(self, name)}' for name in ('preprocess', 'network', 'postprocess')]
         return '\n'.join([*lines, f'{self.images_per_second:.2f} images per second, {self.batch_size} in a batch'])
 
 

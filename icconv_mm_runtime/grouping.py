@@ -18,38 +18,40 @@ COCO_KEYPOINT_ORDER = (0, 1, 2, 3, 4, 5, 6, 11, 12, 7, 8, 9, 10, 13, 14, 15, 16)
 _BLOCK = 16  # side of the blocks that the search for missing keypoints can skip
 
 
-def group_people(
-    heatmaps: np.ndarray,
-    tags: np.ndarray,
-    *,
-    max_num_people: int,
-    nms_kernel: int,
-    detection_threshold: float,
-    tag_threshold: float,
-    ignore_too_much: bool,
-    adjust: bool,
-    refine: bool,
-    keypoint_order: Sequence[int] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
+class Grouping(NamedTuple):
+    """How people are grouped; the fields are those of ``icconv_mm.tasks.pose.group_keypoints``, which checks them."""
+
+    max_num_people: int
+    nms_kernel: int
+    detection_threshold: float
+    tag_threshold: float
+    ignore_too_much: bool
+    adjust: bool
+    refine: bool
+    keypoint_order: Sequence[int] | None = None
+
+
+def group_people(heatmaps: np.ndarray, tags: np.ndarray, rule: Grouping) -> tuple[np.ndarray, np.ndarray]:
     """Converts ``[K, H, W]`` and ``[L, K, H, W]`` to people ``[P, K, 3]``, as (x, y, score), and their scores ``[P]``.
 
-    The options are those of ``icconv_mm.tasks.pose.group_keypoints``, which checks its arguments and calls this.
+    Raises:
+        ValueError: There are more than ``limits.MAX_PEAKS`` peaks.
     """
-    count = len(heatmaps)
-    order = keypoint_order
+    count, order = len(heatmaps), rule.keypoint_order
     if order is None:
         order = COCO_KEYPOINT_ORDER if count == len(COCO_KEYPOINT_ORDER) else range(count)
-    peaks = [_peaks(heatmaps[k], tags[:, k], max_num_people, nms_kernel, detection_threshold) for k in range(count)]
+    options = rule.max_num_people, rule.nms_kernel, rule.detection_threshold
+    peaks = [_peaks(heatmaps[k], tags[:, k], *options) for k in range(count)]
     if (found := sum(len(scores) for _, scores, _ in peaks)) > limits.MAX_PEAKS:
         raise ValueError(
             f'{found} peaks are too many, at most {limits.MAX_PEAKS} are grouped; raise detection_threshold'
         )
-    people = assign_by_tag(peaks, order, tag_threshold, max_num_people if ignore_too_much else None)
+    people = assign_by_tag(peaks, order, rule.tag_threshold, rule.max_num_people if rule.ignore_too_much else None)
     scores = people[..., 2].mean(1) if len(people) else np.zeros(0, np.float32)
     found, pixels = people[..., 2] > 0, people[..., :2].astype(int)
-    if adjust:
+    if rule.adjust:
         people[..., :2] = np.where(found[..., None], _shifted(heatmaps, pixels), people[..., :2])
-    if refine and len(people):
+    if rule.refine and len(people):
         _fill(heatmaps, tags, people, pixels, found)
     return people, scores
 

@@ -205,7 +205,7 @@ STEPS = {  # from an image to the input
 BATCH = record(
     {'divisor': SIDE, 'pads': flag, 'sized': flag}, {'fixed': optional(size), 'count': optional(integer(1, 1))}
 )
-GROUPING = record(  # arguments of icconv_mm_runtime.grouping.group_people
+GROUPING = record(  # fields of icconv_mm_runtime.grouping.Grouping
     {
         'max_num_people': integer(1, limits.MAX_PEOPLE),
         'nms_kernel': integer(1, limits.MAX_KERNEL),

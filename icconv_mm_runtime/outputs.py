@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.grouping import group_people
+from icconv_mm_runtime.grouping import Grouping, group_people
 from icconv_mm_runtime.images import Sample
 from icconv_mm_runtime.results import Arrays
 
@@ -186,7 +186,7 @@ def _between(maps: np.ndarray, axis: int, neighbours: tuple[np.ndarray, np.ndarr
 def _pose(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Arrays:
     """Returns ``keypoints`` [n, K, 2] in pixels of the image, ``keypoint_scores`` [n, K], ``scores`` [n]."""
     heatmaps, tags = outputs['heatmaps'][row], outputs['tags'][row]
-    people, scores = group_people(heatmaps, tags, **task['grouping'])
+    people, scores = group_people(heatmaps, tags, Grouping(**task['grouping']))
     size, center, extent = sample.region or _region(sample)
     keypoints = people[..., :2] * np.divide(size, heatmaps.shape[:0:-1]).astype(np.float32)
     keypoints = keypoints / np.array(size) * extent + center - 0.5 * extent

@@ -131,10 +131,8 @@ class Session:
             samples = [preprocess(Sample('array', image), self.metadata['steps']) for _ in range(batch_size)]
             return samples, self._arrays(samples)
 
-        def run(given: tuple[list[Sample], dict[str, np.ndarray]]) -> tuple[list[Sample], dict[str, np.ndarray]]:
-            return given[0], self._outputs(*given)
-
-        return time_steps((prepared, run, lambda given: self._decoded(*given)), pixels, batch_size, runs)
+        steps = prepared, lambda given: (given[0], self._outputs(*given)), lambda given: self._decoded(*given)
+        return time_steps(steps, pixels, batch_size, runs)
 
     def _results(
         self, images: Any, batch_size: int, tile: int | None, retries: bool
@@ -143,23 +141,25 @@ class Session:
         batch_size = self._batch_size(batch_size)
         if tile is not None:
             check_count('tile', tile, limits.MAX_SIDE)
-            for task in self.tasks.values():
-                if task['kind'] not in JOINED:
-                    raise RuntimeInputError('tile: only boxes and segmentation maps are put together again')
-            for path, image in try_read_all(images):
-                yield path, self._of_tiles(path, image, tile, batch_size)
-            return
+            if any(task['kind'] not in JOINED for task in self.tasks.values()):
+                raise RuntimeInputError('tile: only boxes and segmentation maps are put together again')
         waiting: deque[_Waiting] = deque()
         groups: dict[object, list[_Waiting]] = {}  # of images that share a batch
-        for path, sample in self._prepared(images):
-            if isinstance(sample, RuntimeInputError):
-                waiting.append(_Waiting(path, found=sample))
-            else:
-                waiting.append(_Waiting(path, sample))
-                key = batch_key(sample, self.metadata['batch'])
-                groups.setdefault(key, []).append(waiting[-1])
-                if len(groups[key]) == batch_size:
-                    self._run_all(groups.pop(key), retries)
+        for path, image in try_read_all(images):
+            waiting.append(_Waiting(path))
+            try:
+                if isinstance(image, RuntimeInputError):
+                    raise image
+                if tile is not None:
+                    waiting[-1].found = self._of_tiles(path, image, tile, batch_size)
+                else:
+                    waiting[-1].sample = sample = preprocess(Sample(path, image), self.metadata['steps'])
+                    group = groups.setdefault(key := batch_key(sample, self.metadata['batch']), [])
+                    group.append(waiting[-1])
+                    if len(group) == batch_size:
+                        self._run_all(groups.pop(key), retries)
+            except RuntimeInputError as error:
+                waiting[-1].found = error
             if waiting[0].sample is not None and len(waiting) >= _AHEAD * batch_size:
                 self._run_all(groups.pop(batch_key(waiting[0].sample, self.metadata['batch'])), retries)
             while waiting and waiting[0].found is not None:
@@ -172,16 +172,6 @@ class Session:
         """Returns the size of batches: the given one, but for a file of a fixed batch."""
         check_count('batch_size', given, limits.MAX_BATCH)
         return self.metadata['batch'].get('count') or given
-
-    def _prepared(self, images: Any) -> Iterator[tuple[str, Sample | RuntimeInputError]]:
-        for path, image in try_read_all(images):
-            yield path, image if isinstance(image, RuntimeInputError) else self._preprocessed(path, image)
-
-    def _preprocessed(self, path: str, image: np.ndarray) -> Sample | RuntimeInputError:
-        try:
-            return preprocess(Sample(path, image), self.metadata['steps'])
-        except RuntimeInputError as error:
-            return error
 
     def _run_all(self, group: Sequence[_Waiting], retries: bool) -> None:
         """Runs samples as a batch; if that fails, each alone to find the failing one, or all fail."""
@@ -196,22 +186,15 @@ class Session:
         for own, each in zip(group, found):
             own.sample, own.found = None, each
 
-    def _of_tiles(
-        self, path: str, image: np.ndarray | RuntimeInputError, tile: int, batch_size: int
-    ) -> Result | RuntimeInputError:
-        if isinstance(image, RuntimeInputError):
-            return image
-        corners = tile_corners(image.shape[:2], tile)
-        pieces = (np.ascontiguousarray(image[top : top + tile, left : left + tile]) for top, left in corners)
-        try:
-            samples = (preprocess(Sample(path, piece), self.metadata['steps']) for piece in pieces)
-            batches = iter(lambda: list(islice(samples, batch_size)), [])
-            found = [each.tasks for batch in batches for each in self._found(batch)]
-        except RuntimeInputError as error:
-            return error
+    def _of_tiles(self, path: str, image: np.ndarray, tile: int, batch_size: int) -> Result:
         shape = image.shape[:2]
+        corners = tile_corners(shape, tile)
+        pieces = (np.ascontiguousarray(image[top : top + tile, left : left + tile]) for top, left in corners)
+        samples = (preprocess(Sample(path, piece), self.metadata['steps']) for piece in pieces)
+        batches = iter(lambda: list(islice(samples, batch_size)), [])
+        parts = [part.tasks for batch in batches for part in self._found(batch)]
         tasks = {
-            name: JOINED[task['kind']]([each[name] for each in found], corners, shape, tile)
+            name: JOINED[task['kind']]([part[name] for part in parts], corners, shape, tile)
             for name, task in self.tasks.items()
         }
         return Result(path, image, tasks, self.tasks)

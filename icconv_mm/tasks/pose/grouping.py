@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from icconv_mm.errors import InputError
-from icconv_mm_runtime.grouping import group_people
+from icconv_mm_runtime.grouping import Grouping, group_people
 
 
 def group_keypoints(
@@ -48,17 +48,17 @@ def group_keypoints(
     """
     _check(heatmaps, tags, max_num_people, nms_kernel, keypoint_order)
     maps = heatmaps.detach().float().cpu().numpy(), tags.detach().float().permute(3, 0, 1, 2).cpu().contiguous().numpy()
-    people = group_people(
-        *maps,
-        max_num_people=max_num_people,
-        nms_kernel=nms_kernel,
-        detection_threshold=detection_threshold,
-        tag_threshold=tag_threshold,
-        ignore_too_much=ignore_too_much,
-        adjust=adjust,
-        refine=refine,
-        keypoint_order=keypoint_order,
+    rule = Grouping(
+        max_num_people,
+        nms_kernel,
+        detection_threshold,
+        tag_threshold,
+        ignore_too_much,
+        adjust,
+        refine,
+        keypoint_order,
     )
+    people = group_people(*maps, rule)
     keypoints, scores = (torch.from_numpy(each).to(heatmaps.device) for each in people)
     return keypoints, scores
 
