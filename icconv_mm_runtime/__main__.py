@@ -16,8 +16,7 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from icconv_mm_runtime.coco import write_results
@@ -27,6 +26,7 @@ from icconv_mm_runtime.extra import web
 from icconv_mm_runtime.files import write_bytes
 from icconv_mm_runtime.images import is_stream
 from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
+from icconv_mm_runtime.results import Result
 from icconv_mm_runtime.session import Session
 
 _RUN = ('file', 'images', 'batch_size', 'threads', 'device')
@@ -117,33 +117,34 @@ def predict_files(args: argparse.Namespace) -> None:
     (out / 'vis' if args.draw else out).mkdir(parents=True, exist_ok=True)
     drawn: set[str] = set()
     faults: list[str] = []
-    number, tried = 0, session.try_predict(args.images, args.batch_size, args.tile)
-    log = ResultLog(out, [args.file, *args.images])
-    with _until_interrupted() as state:
-        for number, (path, result) in enumerate(itertools.islice(tried, args.max_images), start=1):
-            try:
-                if isinstance(result, RuntimeInputError):
-                    raise result
-                with refusing(path):
-                    records = {name: result.one(name).to_coco(number, ids[name], args.json_score_thr) for name in ids}
-                    if args.draw:
-                        name = _unused(file_name(Path(path).name), number, drawn)
-                        content = encoded(result.plot(args.score_thr), Path(name).suffix)
-                        with refusing(str(out / 'vis' / name)):
-                            write_bytes(out / 'vis' / name, content, is_flushed=False)
-                        drawn.add(name)
-            except RuntimeInputError as error:
-                faults.append(str(error))
-                continue
-            height, width = result.image.shape[:2]
-            image = {'id': number, 'file_name': path, 'width': width, 'height': height}
-            log.add(number, path, {'image': image, 'records': records})
+    number, is_interrupted = 0, False
+    tried = itertools.islice(session.try_predict(args.images, args.batch_size, args.tile), args.max_images)
+    log, least = ResultLog(out, [args.file, *args.images]), args.json_score_thr
+    try:
+        with ended_by_sigterm():
+            for number, (path, result) in enumerate(tried, start=1):
+                try:
+                    if isinstance(result, RuntimeInputError):
+                        raise result
+                    with refusing(path):
+                        records = {name: result.one(name).to_coco(number, ids[name], least) for name in ids}
+                        if args.draw:
+                            _draw(result, number, args.score_thr, out / 'vis', drawn)
+                except RuntimeInputError as error:
+                    faults.append(str(error))
+                    continue
+                height, width = result.image.shape[:2]
+                image = {'id': number, 'file_name': path, 'width': width, 'height': height}
+                log.add(number, path, {'image': image, 'records': records})
+    except KeyboardInterrupt:  # how a user ends a stream
+        is_interrupted = True
+        print('interrupted: only the results until now are written', file=sys.stderr)
     is_used = number > len(faults) or not faults
     written = write_results(out, session.tasks, log.rows) if is_used else {}  # results of a former run stay
     log.discard()
     for path in written.values():
         print(printable(path))
-    if state['is_interrupted'] and not any(map(is_stream, args.images)):  # which has no other end
+    if is_interrupted and not any(map(is_stream, args.images)):  # which has no other end
         sys.exit(130)
     if not is_used:
         sys.exit('error: ' + ('\n  '.join([f'all {number} images failed:', *faults]) if number > 1 else faults[0]))
@@ -152,22 +153,15 @@ def predict_files(args: argparse.Namespace) -> None:
         sys.exit('error: ' + '\n  '.join([many, *faults]))
 
 
-@contextmanager
-def _until_interrupted() -> Iterator[dict[str, bool]]:
-    """Ends the work at Ctrl-C, which is how a user ends a stream, or at SIGTERM."""
-    state = {'is_interrupted': False}
-    try:
-        with ended_by_sigterm():
-            yield state
-    except KeyboardInterrupt:
-        state['is_interrupted'] = True
-        print('interrupted: only the results until now are written', file=sys.stderr)
-
-
-def _unused(name: str, number: int, drawn: Container[str]) -> str:
-    """Returns the name; with a number before it if an image of another folder already uses it."""
-    numbered = (f'{count}_{name}' for count in itertools.count(number))
-    return next(each for each in itertools.chain([name], numbered) if each not in drawn)
+def _draw(result: Result, number: int, score_thr: float | None, folder: Path, drawn: set[str]) -> None:
+    """Writes the drawn image under its name; with a number before it if an image of another folder already uses it."""
+    own = file_name(Path(result.path).name)
+    numbered = (f'{count}_{own}' for count in itertools.count(number))
+    name = next(name for name in itertools.chain([own], numbered) if name not in drawn)
+    content = encoded(result.plot(score_thr), Path(name).suffix)
+    with refusing(str(folder / name)):
+        write_bytes(folder / name, content, is_flushed=False)
+    drawn.add(name)
 
 
 if __name__ == '__main__':

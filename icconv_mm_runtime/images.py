@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from icconv_mm_runtime import limits
-from icconv_mm_runtime.decoding import ImageDefect, decode_image, open_video
+from icconv_mm_runtime.decoding import decode_image, open_video
 from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
 from icconv_mm_runtime.warping import warp, warp_matrix
 
@@ -53,9 +53,8 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
         RuntimeInputError: An element has the wrong type.
     """
     if isinstance(images, np.ndarray):
-        yield _attempt('array', _checked, images)
-        return
-    if isinstance(images, (str, Path)):
+        images = [('array', images)]
+    elif isinstance(images, (str, Path)):
         images = [images]
     elif not isinstance(images, Iterable):
         raise _wrong_kind(images)
@@ -92,24 +91,17 @@ def _wrong_kind(given: Any) -> RuntimeInputError:
 
 
 def _try_read(path: Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:
-    name, files = _attempt(str(path), _files, path)
+    _, files = _attempt(str(path), lambda: images_among(path.iterdir()) if path.is_dir() else [path])
+    if not files:
+        files = RuntimeInputError(f'{path}: no image ({", ".join(IMAGE_SUFFIXES)}) in this folder')
     if isinstance(files, RuntimeInputError):
-        yield name, files
+        yield str(path), files
         return
     for file in files:
         if file.suffix.lower() in VIDEO_SUFFIXES:
             yield from _frames(file)
         else:
             yield _attempt(str(file), _decoded, file)
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = images_among(path.iterdir())
-    if not found:
-        raise RuntimeInputError(f'{path}: no image ({", ".join(IMAGE_SUFFIXES)}) in this folder')
-    return found
 
 
 def images_among(paths: Iterable[Path]) -> list[Path]:
@@ -139,26 +131,23 @@ def _checked(image: np.ndarray, name: str = 'an array') -> np.ndarray:
 def _decoded(path: Path) -> np.ndarray:
     if not path.is_file():
         raise RuntimeInputError(f'{path}: no such file')
-    if (size := path.stat().st_size) > limits.MAX_IMAGE_BYTES:
-        raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
+    check_bytes(path.stat().st_size, str(path))
     return _decoded_bytes(path.read_bytes(), str(path))
 
 
+def check_bytes(count: int, name: str) -> None:
+    """Raises RuntimeInputError if an image file is larger than :data:`limits.MAX_IMAGE_BYTES`."""
+    if count > limits.MAX_IMAGE_BYTES:
+        raise RuntimeInputError(f'{name}: has {count} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
+
+
 def _decoded_bytes(content: bytes, name: str) -> np.ndarray:
-    if len(content) > limits.MAX_IMAGE_BYTES:
-        raise RuntimeInputError(f'{name}: has {len(content)} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
-    try:
-        return _checked(decode_image(content), name)
-    except ImageDefect as error:
-        raise RuntimeInputError(f'{name}: {error}') from None
+    check_bytes(len(content), name)
+    return _checked(decode_image(content), name)
 
 
 def _opened(source: str | Path) -> cv2.VideoCapture:
-    is_camera = isinstance(source, str) and source.isdecimal()
-    try:
-        return open_video(int(source) if is_camera else source)
-    except ImageDefect as error:
-        raise RuntimeInputError(f'{source}: {error}') from None
+    return open_video(int(source) if isinstance(source, str) and source.isdecimal() else source)
 
 
 def _frames(source: str | Path) -> Iterator[tuple[str, np.ndarray | RuntimeInputError]]:

@@ -16,7 +16,7 @@ from icconv_mm_runtime import limits
 from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
 from icconv_mm_runtime.files import write_bytes
-from icconv_mm_runtime.images import IMAGE_SUFFIXES
+from icconv_mm_runtime.images import IMAGE_SUFFIXES, check_bytes
 from icconv_mm_runtime.results import Arrays, Result
 from icconv_mm_runtime.session import Session, check_count
 
@@ -169,8 +169,7 @@ class _Worker:
                 raise RuntimeInputError(f'{path}: expected bytes, got {content!r:.60}')
             return content
         with refusing(path), self.filesystem.open_input_file(path) as file:
-            if (size := file.size()) > limits.MAX_IMAGE_BYTES:
-                raise RuntimeInputError(f'{path}: has {size} bytes, at most {limits.MAX_IMAGE_BYTES} are read')
+            check_bytes(file.size(), path)
             return file.read()
 
     def _rows(self, prediction: Result) -> list[dict]:
