@@ -179,3 +179,12 @@ class Result:
 
 
 Prediction = Result  # its former name
+
+
+def __getattr__(name: str) -> Any:
+    """Imports the decoder of outputs, which was here in version 0.1.0."""
+    if name != 'decode':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from icconv_mm_runtime.outputs import decode
+
+    return decode

@@ -297,3 +297,12 @@ def test_images_of_a_second_run_replace_those_of_the_first(tmp_path):
         for _ in range(2):
             command.predict_files(arguments)
     assert sorted(file.name for file in (tmp_path / 'out' / 'vis').iterdir()) == ['2_x.png', 'x.png']
+
+
+def test_former_names_of_results():
+    """Code of earlier versions imports them."""
+    from icconv_mm_runtime import Prediction, Result, outputs, results
+
+    assert Prediction is Result is results.Result and results.decode is outputs.decode
+    with pytest.raises(AttributeError, match='has no attribute'):
+        _ = results.encode
