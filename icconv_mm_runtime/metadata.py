@@ -184,7 +184,7 @@ SIDE = integer(1, limits.MAX_SIDE)
 COLOR = several(real(0, 255), 3, 3)
 PLACE = integer(0, limits.MAX_KEYPOINTS - 1)
 SCORE = real(-1e6, 1e6)
-SCALES = several(real(1 / limits.MAX_SCALE, limits.MAX_SCALE), 1, limits.MAX_LEVELS)
+_SCALES = several(real(1 / limits.MAX_SCALE, limits.MAX_SCALE), 1, limits.MAX_LEVELS)
 ENDS = ('pyramid', 'fit')  # steps that set the image region of the input
 
 
@@ -197,7 +197,7 @@ STEPS = {  # from an image to the input
     'resize_edge': _step(scale=SIDE, edge=one_of('short', 'long', 'width', 'height')),
     'center_crop': _step(size=size),
     'pad': _step(size=size, value=COLOR),  # up to the size
-    'pyramid': _step(input_size=size, scales=SCALES, size_divisor=SIDE, stride=SIDE),  # levels at scales of an input
+    'pyramid': _step(input_size=size, scales=_SCALES, size_divisor=SIDE, stride=SIDE),  # levels at scales of an input
     'fit': _step(input_size=size, value=COLOR),  # the whole image in the middle
 }
 # Pads to multiples of `divisor`, or to `fixed` (height, width); batches images of several sizes if it `pads`. `count`
