@@ -238,7 +238,8 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
     (images / 'p0.png').write_bytes(b'no image')
     (images / 'p1.png').write_bytes((images / 'p1.png').read_bytes()[:60])
     quick = convert_dataset(found := _only(data), 'detection', tmp_path / 'out')
-    assert quick.splits == {'train': 1, 'val': 1} and [Path(problem.file).name for problem in found.warnings] == ['p0.png']
+    assert quick.splits == {'train': 1, 'val': 1}
+    assert [Path(problem.file).name for problem in found.warnings] == ['p0.png']
     lines = '\n'.join(summary(found, [quick]))
     assert 'p0.png: cannot be read (' in lines and draw_page(found, [quick], tmp_path / 'page.jpg').is_file()
     with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
