@@ -16,7 +16,7 @@ language = 'en'
 # The source folder is the root of the repository (sphinx-build -c docs . OUT), so that links lead where they do there.
 root_doc = 'docs/README'
 include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/**.md', 'configs/README.md',
-                    'configs/**/README.md', 'tools/README.md', 'tools/dev/README.md', 'tests/**README.md']  # fmt: skip
+                    'configs/**/README.md', 'tools/README.md', 'tools/dev/**README.md', 'tests/**README.md']  # fmt: skip
 
 exclude_patterns = ['configs/.mim']  # links for openmim, of an editable install
 
@@ -67,7 +67,8 @@ def list_pages(app, name: str, source: list[str]) -> None:
     pages |= {'API': ['api/*'], 'Recipes': ['../configs/README', '../configs/*/README'],
               'Measurements': ['measurements/README'],
               'Project': ['../README', '../CHANGELOG', '../CONTRIBUTING', '../SECURITY', '../tools/README',
-                          '../tools/dev/README', '../tests/README', '../tests/data/README']}  # fmt: skip
+                          '../tools/dev/README', '../tools/dev/*/README', '../tests/README',
+                          '../tests/data/README']}  # fmt: skip
     for title, entries in pages.items():
         if entries:
             source[0] += f'\n```{{toctree}}\n:hidden:\n:glob:\n:titlesonly:\n:caption: {title}\n\n'
