@@ -21,9 +21,8 @@ from torch import nn
 from icconv_mm import apis
 from icconv_mm.app.commands import command_line
 from icconv_mm.app.export.writers import FORMATS
-from icconv_mm.app.runs.build import build_model, inference_transforms
-from icconv_mm.app.runs.config import TaskRun
-from icconv_mm.app.runs.prepare import prepare
+from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.backbones import ResNet
 from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import UserError, message_of
@@ -70,7 +69,7 @@ def _outcome(path: Path, images: str, to: str) -> str:
     return ', '.join(f'{kind} {value:.2g}' for kind, value in check.items())
 
 
-def make_small(run: TaskRun, size: tuple[int, int]) -> None:
+def make_small(run: Run, size: tuple[int, int]) -> None:
     """Sets images of a size (width, height), patterns at hand, and thresholds that let random scores pass, in place."""
     for node in walk_dicts(run.cfg):
         for key, value in list(node.items()):
@@ -80,18 +79,18 @@ def make_small(run: TaskRun, size: tuple[int, int]) -> None:
                 node[key] = min(value, 100)
             elif key == 'pattern' and value is not None:
                 node[key] = 'geometric_d4'
-    for transform in inference_transforms(run):
+    for transform in run.inference_transforms():
         if kind_of(transform) == 'Resize':
             transform['scale'] = size
         elif kind_of(transform) in ('MultiScaleResize', 'BottomupResize'):
             transform['input_size'] = (size[1], size[1])
 
 
-def save_random(run: TaskRun, checkpoint: str) -> None:
+def save_random(run: Run, checkpoint: str) -> None:
     """A checkpoint whose scores are not all alike."""
-    prepare(run)
+    begin(run, purpose=Predicting())
     torch.manual_seed(0)
-    model = build_model(run)
+    model = run.build_model()
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)

@@ -24,7 +24,7 @@ from icconv_mm.versions import command_of
 from icconv_mm_runtime.process import ending
 
 if TYPE_CHECKING:
-    from icconv_mm.app.runs.config import TaskRun
+    from icconv_mm.app.runs.begin import Run
 
 _OPTION = re.compile(r'--?[A-Za-z]')  # the beginning of an option, unlike that of a negative number
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose option has another name
@@ -228,13 +228,14 @@ def find_files(args: argparse.Namespace) -> None:
             require_path(inputs, 'input')
 
 
-def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
+def read_run(args: argparse.Namespace) -> tuple['Run', dict[str, Any]]:
     """Returns the run of the config, changed by the arguments, and the launcher and the tool's own arguments.
 
     Raises:
         InputError: As :func:`icconv_mm.apis.load_run`.
     """
-    from icconv_mm.app.runs.config import config_beside, load_run
+    from icconv_mm.app.runs.begin import load_run
+    from icconv_mm.app.runs.config import config_beside
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
@@ -246,14 +247,14 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     return load_run(config, options, work_dir), rest
 
 
-def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
+def read_training(args: argparse.Namespace) -> tuple['Run', dict[str, Any]]:
     """Returns the same as :func:`read_run` for a training, whose config is written first if images are given.
 
     Raises:
         ArgumentError: An option for images without a config is used with a config, or the other way round.
         InputError: As :func:`icconv_mm.apis.config_for`.
     """
-    from icconv_mm.app.runs.config import set_length
+    from icconv_mm.app.runs.lengths import set_length
     from icconv_mm.app.training.own_data import config_for
 
     names = vars(args).keys() & inspect.signature(config_for).parameters.keys() - {'epochs', 'work_dir', 'resume'}
@@ -306,7 +307,7 @@ def progress(items: Iterable, description: str) -> Iterable:
 
 
 @contextmanager
-def saying_how_to_go_on(run: 'TaskRun', time: str | None = None) -> Iterator[None]:
+def saying_how_to_go_on(run: 'Run', time: str | None = None) -> Iterator[None]:
     """Says after Ctrl-C which checkpoint a training has saved, and how it goes on from there, within ``time``."""
     try:
         yield

@@ -8,8 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from icconv_mm.app.runs.build import build_model
-from icconv_mm.app.runs.config import TaskRun, as_run
+from icconv_mm.app.runs.begin import Run, begin
 from icconv_mm.checkpoints.convert import checked_weights, read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.datasets.loading import LoadImageFromFile, find_images
@@ -31,7 +30,7 @@ def search_checkpoint(
     filter: LayerFilter = None,
     groups: int = 1,
     model: nn.Module | None = None,
-    cfg: TaskRun | Config | str | Path | None = None,
+    cfg: Run | Config | str | Path | None = None,
     images: Iterable[Tensor] | None = None,
     align: int | None = None,
 ) -> list[LayerResult]:
@@ -63,7 +62,7 @@ def search_checkpoint(
     if model is not None and cfg is not None:
         raise InputError('search_checkpoint: model and cfg both say what the network is: give one')
     content = read_checkpoint(checkpoint)
-    model = model if cfg is None else build_model(as_run(cfg))
+    model = model if cfg is None else begin(cfg).build_model()
     with naming(str(checkpoint)):
         state = checked_weights(content)
         means = None
@@ -92,7 +91,7 @@ def search_checkpoint(
 
 
 def convert_rf_next(
-    structure: str | Path, cfg: TaskRun | Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
+    structure: str | Path, cfg: Run | Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
 ) -> dict[str, DilationPattern]:
     """Writes the result of mmcv's ``RFSearchHook`` as a pattern file.
 
@@ -109,7 +108,7 @@ def convert_rf_next(
         MissingFileError, InputError: As ``rf_next_patterns``, or the config's model cannot be built. Nothing is written
             then.
     """
-    patterns = rf_next_patterns(structure, build_model(as_run(cfg)), filter)
+    patterns = rf_next_patterns(structure, begin(cfg).build_model(), filter)
     _make_folder_of(pattern_out)
     write_patterns(list(patterns.values()), pattern_out)
     return patterns

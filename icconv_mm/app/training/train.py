@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,8 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.app.evaluation.hook import EvaluationHook
-from icconv_mm.app.runs.config import TaskRun, as_run
-from icconv_mm.app.runs.explain_errors import Progress, boundary
-from icconv_mm.app.runs.prepare import prepare_test, prepare_training
+from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.prepare import Testing, Training
 from icconv_mm.app.runs.schedules import ScheduleHook, checked_schedulers
 from icconv_mm.app.runs.workers import WorkersHook
 from icconv_mm.app.training.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
@@ -29,7 +29,7 @@ from icconv_mm.app.training.hooks.checkpoint_checks import CheckpointMatchHook, 
 from icconv_mm.app.training.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
 from icconv_mm.app.training.hooks.progress import ProgressBarHook
 from icconv_mm.app.training.hooks.unsaved_state import UnsavedStateHook
-from icconv_mm.config_tree import kind_of, texts_in, walk_dicts
+from icconv_mm.config_tree import Node
 from icconv_mm.engine.deploy_hook import DeployHook
 from icconv_mm.engine.randomness import ResumableRandomnessHook
 from icconv_mm.errors import ArgumentError, InputError
@@ -40,25 +40,8 @@ if TYPE_CHECKING:  # imports every strategy, and most runs use none
     from mmengine._strategy import BaseStrategy
 
 
-def _formatting_once(format_code: Callable[..., tuple]) -> Callable[..., tuple]:
-    """Keeps the last text: a run has that of its config formatted four times, by yapf, which takes a second or two."""
-    last = {}
-
-    def formatted(text: str, **options) -> tuple:
-        if text not in last:
-            made = format_code(text, **options)
-            last.clear()
-            last[text] = made
-        return last[text]
-
-    return formatted
-
-
-mmengine_config.FormatCode = _formatting_once(mmengine_config.FormatCode)
-
-
 def train(
-    cfg: TaskRun | Config | str | Path,
+    cfg: Run | Config | str | Path,
     *,
     resume: str | bool = False,
     amp: bool = False,
@@ -92,13 +75,13 @@ def train(
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    run = as_run(cfg)
+    run, purpose = begin(cfg), Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
     budget = Budget(time) if isinstance(time, (str, int, float)) else time
     if budget is not None:
-        costs = _choose_length(run, budget, resume, amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch)
-    with boundary(run) as progress, _keeping_what_is_there(run.cfg, resume):
-        prepare_training(run, resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
-        runner = build_runner(run, progress, allow_mismatch=allow_mismatch)
+        costs = _choose_length(run, budget, purpose, allow_mismatch)
+    run = begin(run, purpose=purpose)
+    with run.errors, _formatting_once(), _keeping_what_is_there(run.cfg, resume):
+        runner = build_runner(run, allow_mismatch)
         if budget is not None:
             runner.register_hook(BudgetHook(budget, costs, run.cfg.get('param_scheduler')))
         if not keep_going:
@@ -119,6 +102,25 @@ def train(
                 if budget is not None:
                     budget.store(runner.work_dir)
     return runner
+
+
+@contextmanager
+def _formatting_once() -> Iterator[None]:
+    """Lets mmengine keep the last text: a run has that of its config formatted four times, by yapf, which is slow."""
+    format_code, last = mmengine_config.FormatCode, {}
+
+    def formatted(text: str, **style: Any) -> tuple:
+        if text not in last:
+            result = format_code(text, **style)
+            last.clear()
+            last[text] = result
+        return last[text]
+
+    mmengine_config.FormatCode = formatted
+    try:
+        yield
+    finally:
+        mmengine_config.FormatCode = format_code
 
 
 @contextmanager
@@ -148,21 +150,21 @@ def _keeping_what_is_there(cfg: Config, resume: str | bool) -> Iterator[None]:
         raise
 
 
-def _choose_length(run: TaskRun, budget: Budget, resume: str | bool, *preparation: Any) -> Costs:
+def _choose_length(run: Run, budget: Budget, purpose: Training, allow_mismatch: Sequence[str]) -> Costs:
     """Times a few steps, and changes the config so that the training takes what is left of a budget."""
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
-    if resume:
+    if purpose.resume:
         budget.resume(run.cfg.work_dir)
-    amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch = preparation
-    with trial(run) as timed, boundary(timed) as progress:
-        prepare_training(timed, False, amp, auto_scale_lr, 'none', validate, skip_bad_images)
-        costs = step_costs(build_runner(timed, progress, allow_mismatch=allow_mismatch), train_runner, budget.clock)
-    choose_length(run, budget, costs, resume)
+    with trial(run) as timed:
+        timed = begin(timed, purpose=replace(purpose, resume=False, launcher='none'))
+        with timed.errors:
+            costs = step_costs(build_runner(timed, allow_mismatch), train_runner, budget.clock)
+    choose_length(run, budget, costs, purpose.resume)
     return costs
 
 
-def _report(runner: Runner, evaluation: EvaluationHook, run: TaskRun, **options: Any) -> None:
+def _report(runner: Runner, evaluation: EvaluationHook, run: Run, **options: Any) -> None:
     """Writes the report of a run, which does not fail for it."""
     with warning_after_run('writing its report'):
         from icconv_mm.app.evaluation.report import write_report
@@ -172,7 +174,7 @@ def _report(runner: Runner, evaluation: EvaluationHook, run: TaskRun, **options:
 
 
 def test(
-    cfg: TaskRun | Config | str | Path,
+    cfg: Run | Config | str | Path,
     checkpoint: str,
     *,
     out: str | None = None,
@@ -205,10 +207,9 @@ def test(
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    run = as_run(cfg)
-    with boundary(run) as progress:
-        prepare_test(run, checkpoint, out, out_item, show, show_dir, wait_time, tta, launcher)
-        runner = build_runner(run, progress)
+    run = begin(cfg, checkpoint, Testing(out, out_item, show, show_dir, wait_time, tta, launcher))
+    with run.errors, _formatting_once():
+        runner = build_runner(run)
         if deploy:
             runner.register_hook(DeployHook())
         evaluation = EvaluationHook(run.adapter)
@@ -220,7 +221,7 @@ def test(
     return metrics
 
 
-def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[str] = ()) -> Runner:
+def build_runner(run: Run, allow_mismatch: Sequence[str] = ()) -> Runner:
     """Builds the runner of a prepared run, with the hooks that every run of the tools has.
 
     The hooks are not added to the config, so that the runner writes the user's config.
@@ -229,10 +230,10 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
         InputError: mmengine would read its copy of the config differently.
     """
     cfg = run.cfg
-    check_marks(cfg)
+    check_marks(run.nodes)
     if cfg.filename is not None and (copy := Path(cfg.work_dir, Path(cfg.filename).name)).is_symlink():
         copy.unlink()  # otherwise mmengine would write to the link's target
-    metrics = [node for split in ('val', 'test') for node in walk_dicts(cfg.get(f'{split}_evaluator'))]
+    metrics = [node.cfg for node in run.nodes if node.part in ('val_evaluator', 'test_evaluator')]
     of_task = run.adapter.hooks(cfg.get('model') or {}, metrics)
     logging.disable(logging.INFO)  # drops hundreds of mmengine's lines: environment, whole config, order of hooks
     try:
@@ -249,10 +250,10 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
         if isinstance(hook, LoggerHook):
             hook.after_test_epoch = master_only(hook.after_test_epoch)
     checkpoint, resume = str(cfg.get('load_from') or 'the checkpoint'), bool(cfg.get('resume'))
-    progress.checkpoint = checkpoint
-    network = [kind for part in (cfg.model, cfg.model.get('backbone') or {}) if (kind := kind_of(part))]
+    run.errors.checkpoint = checkpoint
+    network = [node.kind for node in run.nodes if node.location in ('model', 'model.backbone') and node.kind]
     match = CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter)
-    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook(), *of_task]
+    hooks = [run.errors, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook(), *of_task]
     if cfg.get('train_cfg'):
         if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
             hooks.append(ResumableRandomnessHook())
@@ -271,12 +272,12 @@ def _is_for_users(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(known)
 
 
-def check_marks(cfg: Config) -> None:
+def check_marks(nodes: Sequence[Node]) -> None:
     """Raises InputError for text in a config that mmengine would replace when it reads its copy of the config.
 
     Such text comes from outside: the path of a checkpoint, a folder that was moved.
     """
-    for name, text in texts_in(cfg._cfg_dict):
+    for name, text in (text for node in nodes for text in node.texts):
         if '{{' in text:
             what = 'has the template mark {{, which mmengine replaces when it reads its copy of the config'
             raise InputError(f'{name}: {text!r:.200} {what}: rename it')
