@@ -1,5 +1,6 @@
 """Functions that walk a config and its nested datasets, as configs or built."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from torch.utils.data import Dataset
 
-from icconv_mm.errors import InputError
+from icconv_mm.errors import InputError, naming
 
 
 class Node(NamedTuple):
@@ -39,22 +40,25 @@ class Node(NamedTuple):
         Paths with a scheme (``s3://``) are left out.
 
         Raises:
-            InputError: A folder of segmentation maps without ``ann_file`` is to be read by HTTP, which cannot list it.
+            InputError: A path is a number; or segmentation maps are to be read by HTTP, which cannot list a folder,
+                without an ``ann_file``.
         """
-        root, ann_file, prefixes = (self.cfg.get(key) for key in ('data_root', 'ann_file', 'data_prefix'))
-        root, prefixes = root or '', prefixes if isinstance(prefixes, Mapping) else {}
-        maps = join_root(str(root), prefixes.get('seg_map_path') or '')
-        if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
-            raise InputError(f'{maps} is no folder that can be listed: give ann_file, the names without their suffix')
-        if '://' in str(root):
-            return []
-        own = [('data_root', root, True)] if root else []
-        if ann_file and '://' not in str(ann_file):
-            own.append(('ann_file', join_root(root, ann_file), False))
-        for key, prefix in prefixes.items():
-            if prefix and '://' not in str(prefix):
-                own.append((f"data_prefix['{key}']", join_root(root, prefix), True))
-        return [(f'{self.location}.{name}', path, is_folder) for name, path, is_folder in own]
+        ann_file, prefixes = self.cfg.get('ann_file'), self.cfg.get('data_prefix')
+        prefixes = prefixes if isinstance(prefixes, Mapping) else {}
+        with naming(self.location, TypeError):
+            root = os.fspath(self.cfg.get('data_root') or '')
+            maps = join_root(root, prefixes.get('seg_map_path') or '')
+            if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
+                raise InputError(f'{maps} is no folder that can be listed: give ann_file, names without their suffix')
+            if '://' in root:
+                return []
+            own = [('data_root', root, True)] if root else []
+            if ann_file and '://' not in str(ann_file):
+                own.append(('ann_file', join_root(root, ann_file), False))
+            for key, prefix in prefixes.items():
+                if prefix and '://' not in str(prefix):
+                    own.append((f"data_prefix['{key}']", join_root(root, prefix), True))
+            return [(f'{self.location}.{name}', path, is_folder) for name, path, is_folder in own]
 
 
 def entries(node: Any) -> dict[str, Any]:
@@ -113,13 +117,21 @@ class DatasetAt:
     cfg: Any  # the dataset's config
     is_leaf: bool  # whether the dataset reads files; otherwise it wraps other datasets
     pipeline: list  # the config's list of transforms; empty if it has none
-    transforms: tuple[dict, ...]  # all dicts in the pipeline, nested ones included
+    transforms: tuple[Node, ...]  # all dicts in the pipeline, nested ones included
 
     @property
     def ann_file(self) -> str:
         """Returns the path of its annotation file, as the dataset joins it; '' without one."""
         path = self.cfg.get('ann_file') if isinstance(self.cfg, Mapping) else None
         return join_root(self.cfg.get('data_root') or '', path) if path else ''
+
+    @property
+    def image_folder(self) -> str:
+        """Returns the folder of its images, as the dataset joins it; '' if the config names none."""
+        prefixes = self.cfg.get('data_prefix') or {}
+        folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
+        root = self.cfg.get('data_root') or ''
+        return join_root(root, folder or '') if root or folder else ''
 
 
 def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
@@ -130,7 +142,7 @@ def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
         found[phase] = ()
         for location, dataset in datasets_in(loader['dataset'], name) if loader else ():
             pipeline = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or []
-            transforms = tuple(walk_dicts(pipeline))
+            transforms = tuple(walk(pipeline, f'{location}.pipeline'))
             found[phase] += (DatasetAt(location, dataset, not _parts(dataset), pipeline, transforms),)
     return found
 

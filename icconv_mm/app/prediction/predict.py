@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import load_state_dict
@@ -79,14 +79,14 @@ class Predictor:
     def __init__(
         self, cfg: Run | Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
     ) -> None:
-        run = begin(cfg, checkpoint, Predicting())
+        purpose = Predicting()
+        run = begin(cfg, checkpoint, purpose)
         self.task = run.adapter
         content = reading.read(checkpoint)
         self.model = run.build_model()
         transforms = run.inference_transforms()
         self._oriented = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
-        with naming(run.name, Exception):
-            self.pipeline = Compose(transforms)
+        self.pipeline = run.build_pipeline()
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
         with naming(checkpoint):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
@@ -17,7 +18,7 @@ from icconv_mm.app.runs.backbone_defaults import keep_former_defaults
 from icconv_mm.app.runs.config import config_beside, read_config
 from icconv_mm.app.runs.explain_errors import ErrorExplainer
 from icconv_mm.config_tree import DatasetAt, Node, datasets_of, walk
-from icconv_mm.errors import ArgumentError, InputError, naming
+from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import require_file
 from icconv_mm.run_folder import checkpoint_of
 from icconv_mm.tasks.libraries import NO_LIBRARY
@@ -84,7 +85,7 @@ class Run:
         self.changed()
         if self.cfg.get('data_preprocessor'):  # mmpretrain's configs have it beside the model
             model.setdefault('data_preprocessor', self.cfg.data_preprocessor)
-        with naming(self.name, Exception):
+        with self.errors:
             return revert_sync_batchnorm(MODELS.build(model))
 
     def build_dataset(self, phase: str) -> Any:
@@ -92,6 +93,11 @@ class Run:
         init_default_scope(self.adapter.library)
         with self.errors:
             return DATASETS.build(self.datasets[phase][0].cfg)
+
+    def build_pipeline(self) -> Compose:
+        """Builds :meth:`inference_transforms`; raises InputError if one of them cannot be built."""
+        with self.errors:
+            return Compose(self.inference_transforms())
 
     def inference_transforms(self) -> list[dict]:
         """Returns the transforms of the test dataset without those that load annotations.
@@ -128,7 +134,14 @@ class Purpose:
         raise NotImplementedError
 
 
-def begin(given: Run | Config | str | Path, checkpoint: str | None = None, purpose: Purpose | None = None) -> Run:
+def begin(
+    given: Run | Config | str | Path,
+    checkpoint: str | None = None,
+    purpose: Purpose | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    work_dir: str | None = None,
+) -> Run:
     """Returns the run of a config, ready for a purpose.
 
     Args:
@@ -136,15 +149,28 @@ def begin(given: Run | Config | str | Path, checkpoint: str | None = None, purpo
             taken; or a run that has begun before.
         checkpoint: The checkpoint that the run begins from, if the purpose has one.
         purpose: What the run is for; by default it is only read.
+        options: As for :func:`load_run`, for a file or a folder.
+        work_dir: As for :func:`load_run`.
 
     Raises:
         MissingFileError, InputError, DatasetError, CheckpointError: Bad input, named in the message.
     """
-    if isinstance(given, (str, Path)) and Path(given).is_dir():
-        checkpoint = checkpoint or checkpoint_of(given)
-        given = config_beside(checkpoint)
-    run = given if isinstance(given, Run) else _run_of(given) if isinstance(given, Config) else load_run(given)
-    run.checkpoint = checkpoint or run.checkpoint
+    run = given
+    if not isinstance(given, (Run, Config)):
+        if not isinstance(given, (str, Path)):
+            raise ArgumentError('path', f'expected the name of a config file, got {type(given).__name__}')
+        if Path(given).is_dir():
+            checkpoint = checkpoint or checkpoint_of(given)
+            given = config_beside(checkpoint)
+        require_file(Path(given), 'config')
+        given = read_config(given, options, work_dir)
+    if isinstance(given, Config):
+        name = str(given.filename)
+        run = Run(given, *scope_and_adapter(given, name), name)
+        keep_former_defaults(run.nodes)
+    if checkpoint is not None:
+        require_file(Path(checkpoint).expanduser(), 'checkpoint')
+        run.checkpoint = str(checkpoint)
     if purpose is not None:
         run.changed()
         with run.errors:
@@ -158,7 +184,7 @@ def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_di
     """Reads a config file and applies ``options`` and ``work_dir``.
 
     Args:
-        path: The config file.
+        path: The config file, or the folder of a training, which holds one.
         options: Dotted keys and their values. A key that looks misspelt, or that nothing reads, is refused.
         work_dir: Folder of logs and checkpoints; by default the config's ``work_dir``, else
             ``work_dirs/<config name>``.
@@ -169,19 +195,9 @@ def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_di
         InputError: The file cannot be read, or an option does not exist.
         MissingLibraryError: The config is for a task library that is not installed.
     """
-    if not isinstance(path, (str, Path)):
-        raise ArgumentError('path', f'expected the name of a config file, got {type(path).__name__}')
-    require_file(Path(path), 'config')
-    return _run_of(read_config(path, options, work_dir))
+    return begin(path, options=options, work_dir=work_dir)
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
     """Returns the config of :func:`load_run`."""
     return load_run(path, options, work_dir).cfg
-
-
-def _run_of(cfg: Config) -> Run:
-    name = str(cfg.filename)
-    run = Run(cfg, *scope_and_adapter(cfg, name), name)
-    keep_former_defaults(run.nodes)
-    return run

@@ -19,10 +19,11 @@ from icconv_mm.datasets.checks import DatasetError, check_coco_file, check_measu
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.run_folder import last_checkpoint
 
-# The part of a config that each of mmengine's methods builds. They are found in the traceback; without them, the user
-# of a long config would not learn which part of it cannot be built.
+# The part of a config that each method of mmengine and of a run builds. They are found in the traceback; without them,
+# the user of a long config would not learn which part of it cannot be built.
 _BUILT = {
     'build_model': 'model',
+    'build_pipeline': 'test pipeline',
     'build_train_loop': 'train_dataloader',
     'build_val_loop': 'val_dataloader',
     'build_test_loop': 'test_dataloader',

@@ -65,13 +65,12 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     if given == former:
         return
     unknown = []
-    for node in walk(cfg):
+    nodes = tuple(walk(cfg))
+    for node in nodes:
         if node.location == 'train_cfg':
             _scale(node.cfg, dict.fromkeys(_LOOP), ratio)
         elif node.part == 'model' and isinstance(node.cfg.get('initial_epoch'), int):  # mmdet's TOOD
             _scale(node.cfg, {'initial_epoch': None}, ratio)
-        elif node.part == 'param_scheduler':
-            stretch(node.cfg, node.kind, ratio)
         elif node.part in ('default_hooks', 'custom_hooks') and node.location.count('.') == 1 and node.kind:
             kind = node.kind
             _scale(node.cfg, COUNTED.get(kind, {}), ratio)
@@ -80,6 +79,9 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     cfg.train_cfg[key] = given
     if (interval := cfg.train_cfg.get('val_interval', 1)) > 1:
         cfg.train_cfg.val_interval = min(interval, given)
+    for node in nodes:
+        if node.part == 'param_scheduler':
+            stretch(node.cfg, node.kind, ratio)
     if unknown:
         what = f'may count the {name} of a training of {former}, and stay as they are'
         print_log(f'{", ".join(unknown)} {what}: --cfg-options changes them', 'current')

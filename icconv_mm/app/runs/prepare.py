@@ -78,9 +78,8 @@ def _require_files(node: Node) -> None:
     """Raises MissingFileError for the first file of a dataset, a metric or pretrained weights that does not exist."""
     if node.kind == 'Pretrained' and '://' not in (path := node.cfg.get('checkpoint') or '://'):
         require_file(Path(path).expanduser(), f'{node.location}.checkpoint')
-    with naming(node.location, TypeError):  # a number instead of a path
-        for name, path, is_folder in node.data_paths:
-            (require_folder if is_folder else require_file)(path, name, MissingDataError)
+    for name, path, is_folder in node.data_paths:
+        (require_folder if is_folder else require_file)(path, name, MissingDataError)
 
 
 class Predicting(Purpose):
@@ -123,26 +122,31 @@ class Training(Purpose):
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
             run.changed()
         _distribute(cfg, self.launcher)
-        prepare(
-            run, 'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', skip_bad_images=self.skip_bad_images
-        )
-        write_defaults(run.nodes)
-        for node in run.nodes:  # the network is to be built in any folder
-            if node.part == 'model' and (file := own_file(node.cfg.get('pattern'))):
-                node.cfg['pattern'] = str(file.absolute())
-        saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
-            saving['type'] = scoped(AtomicCheckpointHook)
         if self.amp:
             _use_amp(cfg, run.adapter.autocast_modules)
         if self.auto_scale_lr:
             if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
                 raise ArgumentError('auto_scale_lr', f'{cfg.filename} has no auto_scale_lr.base_batch_size')
             cfg.auto_scale_lr.enable = True
-        if self.resume:
-            _resume(cfg, self.resume)
-        elif cfg.get('load_from'):
-            _require_checkpoint(cfg.load_from, 'load_from')
+        saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
+            saving['type'] = scoped(AtomicCheckpointHook)
+        parts = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator')
+        prepare(run, *parts, skip_bad_images=self.skip_bad_images)
+        write_defaults(run.nodes)
+        for node in run.nodes:  # the network is to be built in any folder
+            if node.part == 'model' and (file := own_file(node.cfg.get('pattern'))):
+                node.cfg['pattern'] = str(file.absolute())
+        last = last_checkpoint(cfg.work_dir) if self.resume in (True, 'auto') else self.resume
+        if last:
+            cfg.resume, cfg.load_from = True, str(last)
+        elif self.resume and is_main_process():
+            print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
+        path = cfg.get('load_from')
+        if path and not Path(path).is_dir():  # strategies that shard a model save a folder
+            require_file(path, 'resume' if last else 'load_from')
+        if last and cfg.get('randomness', {}).get('seed') is None and Path(last).is_file():
+            cfg.randomness = {**cfg.get('randomness', {}), 'seed': _seed_in(str(last))}
 
 
 @dataclass(frozen=True)
@@ -161,8 +165,7 @@ class Testing(Purpose):
         cfg, out = run.cfg, self.out
         _distribute(cfg, self.launcher)
         prepare(run, 'test_dataloader', 'test_evaluator')
-        require_file(run.checkpoint, 'checkpoint')
-        cfg.load_from, cfg.resume = run.checkpoint, False
+        cfg.load_from, cfg.resume = str(Path(run.checkpoint).expanduser()), False
         if self.show or self.show_dir:
             folder = self.show_dir and str(Path(self.show_dir).absolute())
             run.adapter.show_predictions(cfg, self.show, folder, self.wait_time)
@@ -236,24 +239,8 @@ def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
         wrapper.setdefault('modules', modules)
 
 
-def _resume(cfg: Config, resume: str | bool) -> None:
-    """Sets the checkpoint to resume, and its seed if the config has none (samplers are built before it is loaded)."""
-    path = last_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
-    if path is None:
-        if is_main_process():
-            print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
-        if cfg.get('load_from'):
-            _require_checkpoint(cfg.load_from, 'load_from')
-        return
-    cfg.resume, cfg.load_from = True, path
-    _require_checkpoint(path, 'resume')
-    if cfg.get('randomness', {}).get('seed') is None and Path(path).is_file():
-        content = reading.read(path)
-        with naming(path):
-            seed = seed_of(content)
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-
-
-def _require_checkpoint(path: str, name: str) -> None:
-    if not Path(path).is_dir():  # strategies that shard a model save a folder
-        require_file(path, name)
+def _seed_in(path: str) -> int | None:
+    """Returns the seed of a checkpoint's training: samplers are built before the checkpoint is loaded."""
+    content = reading.read(path)
+    with naming(path):
+        return seed_of(content)

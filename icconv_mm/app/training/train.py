@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ from mmengine.config import config as mmengine_config
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import dump
 from mmengine.hooks import LoggerHook
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -22,7 +21,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from icconv_mm.app.evaluation.hook import EvaluationHook
 from icconv_mm.app.runs.begin import Run, begin
 from icconv_mm.app.runs.prepare import Testing, Training
-from icconv_mm.app.runs.schedules import ScheduleHook, checked_schedulers
+from icconv_mm.app.runs.schedules import ScheduleHook, train_runner
 from icconv_mm.app.runs.workers import WorkersHook
 from icconv_mm.app.training.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
 from icconv_mm.app.training.hooks.checkpoint_checks import CheckpointMatchHook, ImageCheckHook
@@ -33,8 +32,7 @@ from icconv_mm.config_tree import Node
 from icconv_mm.engine.deploy_hook import DeployHook
 from icconv_mm.engine.randomness import ResumableRandomnessHook
 from icconv_mm.errors import ArgumentError, InputError
-from icconv_mm.files import alone_in, atomic_write
-from icconv_mm.run_folder import LAST, RUN_LOCK, set_aside
+from icconv_mm.run_folder import keeping_earlier_training, only_run_in
 
 if TYPE_CHECKING:  # imports every strategy, and most runs use none
     from mmengine._strategy import BaseStrategy
@@ -75,12 +73,16 @@ def train(
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    run, purpose = begin(cfg), Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
+    run = begin(cfg)
+    purpose = Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
     budget = Budget(time) if isinstance(time, (str, int, float)) else time
     if budget is not None:
         costs = _choose_length(run, budget, purpose, allow_mismatch)
     run = begin(run, purpose=purpose)
-    with run.errors, _formatting_once(), _keeping_what_is_there(run.cfg, resume):
+    folder, name = Path(run.cfg.work_dir), Path(run.cfg.filename or 'config.py').name
+    goes_on = bool(resume or run.cfg.get('resume'))
+    earlier = keeping_earlier_training(folder, name, run.cfg.get('load_from'), goes_on)
+    with run.errors, _formatting_once(), earlier:
         runner = build_runner(run, allow_mismatch)
         if budget is not None:
             runner.register_hook(BudgetHook(budget, costs, run.cfg.get('param_scheduler')))
@@ -89,18 +91,24 @@ def train(
         evaluation, bar = EvaluationHook(run.adapter), ProgressBarHook()
         runner.register_hook(evaluation)
         runner.register_hook(bar)
-        with _alone(Path(runner.work_dir)):
+        interrupted = None
+        with ExitStack() as ending:
+            if is_main_process():
+                ending.enter_context(only_run_in(Path(runner.work_dir)))
+            if budget is not None:
+                ending.callback(budget.store, runner.work_dir)
             try:
                 with bar.shown(runner):
                     train_runner(runner)
-            except KeyboardInterrupt:
-                _report(runner, evaluation, run, notes=['The training was interrupted.'])
-                raise
-            else:
-                _report(runner, evaluation, run)
-            finally:
-                if budget is not None:
-                    budget.store(runner.work_dir)
+            except KeyboardInterrupt as error:
+                interrupted = error
+            with warning_after_run('writing its report'):
+                from icconv_mm.app.evaluation.report import write_report
+
+                notes = ['The training was interrupted.'] if interrupted else []
+                write_report(runner, evaluation, run.name, budget=budget and budget.given, notes=notes)
+            if interrupted:
+                raise interrupted
     return runner
 
 
@@ -123,33 +131,6 @@ def _formatting_once() -> Iterator[None]:
         mmengine_config.FormatCode = format_code
 
 
-@contextmanager
-def _keeping_what_is_there(cfg: Config, resume: str | bool) -> Iterator[None]:
-    """Keeps the config of a folder of a run with its checkpoints.
-
-    A new training moves those of an earlier one into a folder of their own. A training that goes on, and ends before
-    it has saved anything, as where the checkpoint does not fit, leaves the config as it was.
-    """
-    folder, rank = Path(cfg.work_dir), os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
-    if rank != '0' or not folder.is_dir():
-        yield
-        return
-    goes_on = resume or cfg.get('resume') or folder.resolve() in Path(cfg.get('load_from') or '/').resolve().parents
-    if not goes_on:
-        with alone_in(folder, 'another run is at work', RUN_LOCK):
-            if (moved := set_aside(folder, Path(cfg.filename or '').name)) is not None:
-                print_log(f'the earlier training in {folder} is in {moved} now', 'current')
-    config, last = folder / Path(cfg.filename or 'config.py').name, folder / LAST
-    before = [each.read_bytes() if each.is_file() else None for each in (config, last)]
-    try:
-        yield
-    except BaseException:
-        if before[0] is not None and (last.read_bytes() if last.is_file() else None) == before[1]:
-            with atomic_write(config) as file:
-                file.write(before[0])
-        raise
-
-
 def _choose_length(run: Run, budget: Budget, purpose: Training, allow_mismatch: Sequence[str]) -> Costs:
     """Times a few steps, and changes the config so that the training takes what is left of a budget."""
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
@@ -162,15 +143,6 @@ def _choose_length(run: Run, budget: Budget, purpose: Training, allow_mismatch: 
             costs = step_costs(build_runner(timed, allow_mismatch), train_runner, budget.clock)
     choose_length(run, budget, costs, purpose.resume)
     return costs
-
-
-def _report(runner: Runner, evaluation: EvaluationHook, run: Run, **options: Any) -> None:
-    """Writes the report of a run, which does not fail for it."""
-    with warning_after_run('writing its report'):
-        from icconv_mm.app.evaluation.report import write_report
-
-        budget = next((hook.budget.given for hook in runner.hooks if isinstance(hook, BudgetHook)), None)
-        write_report(runner, evaluation, run.name, budget=budget, **options)
 
 
 def test(
@@ -207,7 +179,8 @@ def test(
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    run = begin(cfg, checkpoint, Testing(out, out_item, show, show_dir, wait_time, tta, launcher))
+    purpose = Testing(out, out_item, show, show_dir, wait_time, tta, launcher)
+    run = begin(cfg, checkpoint, purpose)
     with run.errors, _formatting_once():
         runner = build_runner(run)
         if deploy:
@@ -215,7 +188,11 @@ def test(
         evaluation = EvaluationHook(run.adapter)
         runner.register_hook(evaluation)
         metrics = runner.test()
-        _report(runner, evaluation, run, folder=Path(runner.log_dir, 'report'), checkpoint=checkpoint)
+        with warning_after_run('writing its report'):
+            from icconv_mm.app.evaluation.report import write_report
+
+            folder = Path(runner.log_dir, 'report')
+            write_report(runner, evaluation, run.name, folder=folder, checkpoint=checkpoint)
     if out is not None and out_item == 'metrics':
         master_only(dump)(metrics, out)
     return metrics
@@ -283,28 +260,9 @@ def check_marks(nodes: Sequence[Node]) -> None:
             raise InputError(f'{name}: {text!r:.200} {what}: rename it')
 
 
-def train_runner(runner: Runner) -> None:
-    """Trains with schedules that fit the length of an epoch, which is known when the training loop is built."""
-    if runner.param_schedulers is not None and runner.train_loop is not None:
-        runner.param_schedulers = checked_schedulers(runner, runner.param_schedulers)
-    runner.train()
-
-
 def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
     """Replaces mmengine's ``load_optim_state_dict``, which passes the arguments in the order of torch 2.0."""
     wrapper = strategy.optim_wrapper
     wrapper.load_state_dict(
         FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, wrapper.optimizer, state_dict)
     )
-
-
-@contextmanager
-def _alone(work_dir: Path) -> Iterator[None]:
-    """Locks the folder of a run against other runs, which would mix their checkpoints."""
-    if not is_main_process():
-        yield
-        return
-    with alone_in(work_dir, 'another run is at work', RUN_LOCK):
-        for left in work_dir.glob('.*.part'):  # of a run that was killed while it saved
-            left.unlink() if left.is_file() else None
-        yield

@@ -11,7 +11,8 @@ from small_runs import ERRORS, loader
 from icconv_mm.app.runs import explain_errors as home
 from icconv_mm.app.runs.begin import begin
 from icconv_mm.app.runs.explain_errors import ProcessGoneError
-from icconv_mm.app.training.train import build_runner, train_runner
+from icconv_mm.app.runs.schedules import train_runner
+from icconv_mm.app.training.train import build_runner
 from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.errors import InputError
 
