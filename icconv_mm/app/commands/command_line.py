@@ -306,19 +306,14 @@ def progress(items: Iterable, description: str) -> Iterable:
     return tables.progress_bar(items, description, getattr(items, 'frames', None), tables.console(stderr=True))
 
 
-@contextmanager
-def saying_how_to_go_on(run: 'Run', time: str | None = None) -> Iterator[None]:
-    """Says after Ctrl-C which checkpoint a training has saved, and how it goes on from there, within ``time``."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        with suppress(ArgumentError):  # the checkpoint is gone
-            saved = last_checkpoint(run.cfg.work_dir)
-            within = ('--time', time) if time else ()
-            command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), *within, '--resume')
-            going = f'{saved} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
-            print(f'\n{going}', file=sys.stderr)
-        raise
+def say_how_to_go_on(run: 'Run', time: str | None = None) -> None:
+    """Says which checkpoint an interrupted training has saved, and how it goes on from there, within ``time``."""
+    with suppress(ArgumentError):  # the checkpoint is gone
+        saved = last_checkpoint(run.cfg.work_dir)
+        within = ('--time', time) if time else ()
+        command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), *within, '--resume')
+        going = f'{saved} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
+        print(f'\n{going}', file=sys.stderr)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from icconv_mm.app.export import comparison
 from icconv_mm.app.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.app.export.description import describe, write_description
-from icconv_mm.app.export.run import file_of, open_session, refusals, write_network
+from icconv_mm.app.export.run import file_of, open_session, write_network
 from icconv_mm.app.prediction.predict import Predictor
 from icconv_mm.app.runs.begin import Run, begin
 from icconv_mm.app.runs.images import InputImage, is_large, read_image
@@ -26,6 +26,7 @@ from icconv_mm.datasets.loading import find_images
 from icconv_mm.errors import UserError, message_of, naming
 from icconv_mm_runtime import Session
 from icconv_mm_runtime import metadata as metadata_schema
+from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.files import write_together
 
 
@@ -86,7 +87,11 @@ def export(
     with naming(run.name):
         known = predictor.task.parts(predictor.dataset_meta)
         network, description = describe(predictor.model, known, transforms, fixed, checkpoint)
-    with refusals(), naming(str(out.parent), OSError), write_together(out.parent, [out.name]) as folder:
+    with (
+        naming('', RuntimeInputError),
+        naming(str(out.parent), OSError),
+        write_together(out.parent, [out.name]) as folder,
+    ):
         metadata_schema.check_metadata(description, str(out))
         file = folder / out.name
         report = write_network(network, description, to, file, int8, paths if half else (), operator, deform_conv)

@@ -149,11 +149,15 @@ def begin(
             taken; or a run that has begun before.
         checkpoint: The checkpoint that the run begins from, if the purpose has one.
         purpose: What the run is for; by default it is only read.
-        options: As for :func:`load_run`, for a file or a folder.
-        work_dir: As for :func:`load_run`.
+        options: Dotted keys of a file and their values. A key that looks misspelt, or that nothing reads, is refused.
+        work_dir: Folder of logs and checkpoints; by default the ``work_dir`` of the file, else
+            ``work_dirs/<config name>``.
 
     Raises:
-        MissingFileError, InputError, DatasetError, CheckpointError: Bad input, named in the message.
+        ArgumentError: ``given`` is no name of a file.
+        MissingFileError: The file, the checkpoint, or one that the purpose needs does not exist.
+        InputError: The file cannot be read, an option does not exist, or the config does not fit the purpose.
+        MissingLibraryError: The config is for a task library that is not installed.
     """
     run = given
     if not isinstance(given, (Run, Config)):
@@ -181,20 +185,9 @@ def begin(
 
 
 def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Run:
-    """Reads a config file and applies ``options`` and ``work_dir``.
-
-    Args:
-        path: The config file, or the folder of a training, which holds one.
-        options: Dotted keys and their values. A key that looks misspelt, or that nothing reads, is refused.
-        work_dir: Folder of logs and checkpoints; by default the config's ``work_dir``, else
-            ``work_dirs/<config name>``.
-
-    Raises:
-        ArgumentError: ``path`` is no name of a file.
-        MissingFileError: The file does not exist.
-        InputError: The file cannot be read, or an option does not exist.
-        MissingLibraryError: The config is for a task library that is not installed.
-    """
+    """Returns the run of a config file or of the folder of a training, as :func:`begin`, without a purpose."""
+    if isinstance(path, (Run, Config)):
+        raise ArgumentError('path', f'expected the name of a config file, got {type(path).__name__}')
     return begin(path, options=options, work_dir=work_dir)
 
 

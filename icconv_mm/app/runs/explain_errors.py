@@ -4,8 +4,9 @@ import re
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -52,6 +53,7 @@ class ProcessGoneError(UserError, RuntimeError):
     """Raised if another process of a run has ended, or does not answer within ``env_cfg.dist_cfg.timeout`` seconds."""
 
 
+@dataclass(eq=False)
 class ErrorExplainer(Hook):
     """A context that turns the exceptions of a run into errors that say where to look.
 
@@ -60,39 +62,24 @@ class ErrorExplainer(Hook):
     process that has ended. As a hook of the runner it records how far the run has come, and the file of an error: the
     config's, then the checkpoint's.
 
-    Args:
-        name: Name of the config.
-        work_dir: Folder of the run; None without one.
-        adapter: The adapter of the task.
-        loaders: The config of each phase's data loader.
-        datasets: The datasets of each phase.
-        metrics: The annotation files that COCO's metrics read, by the metric's name in the config.
-
-    Attributes:
-        building: The part of the config that is built, if no more is, such as ``'train_dataloader'``.
-        checkpoint: Name of the checkpoint, which is known when the runner is built.
-
     Raises:
         DatasetError: A dataset or metric cannot read an annotation file, or no image is left.
         ProcessGoneError: Communication with another process of the run fails.
         InputError: A part of the config cannot be built or loaded, or the memory does not suffice.
     """
 
-    priority = 'HIGHEST'
+    priority: ClassVar[str] = 'HIGHEST'
 
-    def __init__(
-        self,
-        name: str,
-        work_dir: str | None,
-        adapter: TaskAdapter,
-        loaders: Mapping[str, Mapping[str, Any]],
-        datasets: Mapping[str, Sequence[DatasetAt]],
-        metrics: Mapping[str, str],
-    ) -> None:
-        self.name, self.work_dir, self.adapter = name, work_dir, adapter
-        self.loaders, self.datasets, self.metrics = loaders, datasets, metrics
-        self.building = self.checkpoint = ''
-        self.location, self.begun = name, False
+    name: str  # of the config
+    work_dir: str | None
+    adapter: TaskAdapter
+    loaders: Mapping[str, Mapping[str, Any]]  # the config of each phase's data loader
+    datasets: Mapping[str, Sequence[DatasetAt]]  # of each phase
+    metrics: Mapping[str, str]  # the annotation files that COCO's metrics read, by the metric's name in the config
+    building: str = ''  # the part of the config that is built, if no more is, such as 'train_dataloader'
+    checkpoint: str = ''  # its name, which is known when the runner is built
+    location: str = ''
+    begun: bool = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self.location = self.checkpoint or self.location
@@ -119,7 +106,8 @@ class ErrorExplainer(Hook):
             self._explain_data(part.removesuffix('_dataloader'), error)
         if isinstance(error, UserError) and not part:  # from a check, which names its location
             return
-        with naming(': '.join(filter(None, (self.location, part))), Exception), versions.explaining_imports('this'):
+        with naming(': '.join(filter(None, (self.location, part))), Exception):
+            versions.explain_import(error, 'this')
             raise error
 
     def _explain_machine(self, error: Exception) -> None:
