@@ -29,9 +29,15 @@ class Node(NamedTuple):
         return self.location.partition('.')[0]
 
     @property
-    def texts(self) -> list[tuple[str, str]]:
-        """Returns the strings of the dict and of its lists with their dotted names, keys included."""
-        return list(_texts_in(self.cfg, self.location))
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yields the strings of the dict and of its lists with their dotted names, keys included."""
+        left = [(self.location, self.cfg)]
+        for name, value in left:
+            if isinstance(value, str):
+                yield name, value
+            elif value is self.cfg or isinstance(value, (list, tuple)):
+                yield from ((name, key) for key in entries(value))
+                left += [(f'{name}.{key}'.lstrip('.'), each) for key, each in entries(value).items()]
 
     @property
     def data_paths(self) -> list[tuple[str, str, bool]]:
@@ -79,16 +85,6 @@ def walk(cfg: Any, name: str = '') -> Iterator[Node]:
 def walk_dicts(cfg: Any) -> Iterator[dict]:
     """Yields the dicts of :func:`walk`."""
     return (node.cfg for node in walk(cfg))
-
-
-def _texts_in(node: Any, name: str) -> Iterator[tuple[str, str]]:
-    for key, value in entries(node).items():
-        below = f'{name}.{key}'.lstrip('.')
-        yield name, key
-        if isinstance(value, str):
-            yield below, value
-        elif isinstance(value, (list, tuple)):
-            yield from _texts_in(value, below)
 
 
 def kind_of(node: Mapping[str, Any]) -> str:

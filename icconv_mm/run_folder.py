@@ -129,14 +129,8 @@ def set_aside(folder: Path, config: str) -> Path | None:
 def keeping_earlier_training(folder: Path, config: str, start: str | None, goes_on: bool) -> Iterator[None]:
     """Keeps the checkpoints of an earlier training with their config while another one works in its folder.
 
-    A new training moves them into a folder of their own. A training that goes on, and ends before it has saved
-    anything, as where the checkpoint does not fit, leaves the config as it was.
-
-    Args:
-        folder: The folder, which may not exist yet.
-        config: Name of mmengine's copy of the config.
-        start: The checkpoint that the training begins from; one in the folder says that it goes on.
-        goes_on: Whether it resumes.
+    A new training moves them into a folder of their own. A training that goes on (it resumes, or ``start``, its first
+    checkpoint, lies in the folder) and ends before it has saved anything leaves ``config``, mmengine's copy, as it was.
     """
     rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
     if rank != '0' or not folder.is_dir():

@@ -28,11 +28,7 @@ def library_of(cls: type) -> str | None:
 
 
 def libraries_of_tasks(tasks: Any) -> dict[str, str | None]:
-    """Returns the library of each task by its name, from ``model.tasks`` of a config; None if its type has none.
-
-    Raises:
-        InputError, MissingLibraryError: As :func:`registered_class`.
-    """
+    """Returns the library of each task of ``model.tasks``, None of no known one; raises as :func:`registered_class`."""
     configs = tasks if isinstance(tasks, Mapping) else {}  # the model refuses any other type
     return {
         name: library_of(registered_class(MODELS, task.get('type'), f'model.tasks.{name}.type'))

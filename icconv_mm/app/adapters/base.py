@@ -84,10 +84,12 @@ class TaskAdapter:
 
     # --- tests ---
 
-    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
-        """Changes ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
-        hook = dict(self.visualization_hook, show=show, wait_time=wait_time)
-        cfg.default_hooks.visualization = hook | {self.shown_dir: out_dir}
+    def showing(self, show: bool, out_dir: str | None, wait_time: float) -> tuple[dict, str | None]:
+        """Returns the config of the hook that shows predictions on screen or writes them to ``out_dir``.
+
+        And the folder of the visualiser that it writes by, if it has no argument for that.
+        """
+        return dict(self.visualization_hook, show=show, wait_time=wait_time) | {self.shown_dir: out_dir}, None
 
     def enable_tta(self, cfg: Config) -> None:
         """Changes ``cfg`` so that testing averages over augmented copies of each image."""

@@ -1,6 +1,7 @@
 """The one beginning of a run: a config or a folder becomes what trains, tests, predicts, browses and searches take."""
 
 import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from icconv_mm.app.adapters.choose import scope_and_adapter
 from icconv_mm.app.runs.backbone_defaults import keep_former_defaults
 from icconv_mm.app.runs.config import config_beside, read_config
 from icconv_mm.app.runs.explain_errors import ErrorExplainer
-from icconv_mm.config_tree import DatasetAt, Node, datasets_of, walk
+from icconv_mm.config_tree import DatasetAt, Node, datasets_of, kind_of, walk
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import require_file
 from icconv_mm.run_folder import checkpoint_of
@@ -71,11 +72,7 @@ class Run:
             self.__dict__.pop(name, None)
 
     def build_model(self) -> nn.Module:
-        """Builds the model without weights; changes the config in place.
-
-        Raises:
-            InputError: A part of the config cannot be built.
-        """
+        """Builds the model without weights; changes the config in place. Raises InputError if a part is wrong."""
         init_default_scope('mmengine' if self.scope in NO_LIBRARY else self.scope)
         model = self.cfg.model
         model.pop('pretrained', None)  # a checkpoint holds all weights
@@ -91,6 +88,7 @@ class Run:
     def build_dataset(self, phase: str) -> Any:
         """Builds the dataset of a phase; raises DatasetError or InputError if its files or its config are wrong."""
         init_default_scope(self.adapter.library)
+        self.errors.building = f'{phase}_dataloader'
         with self.errors:
             return DATASETS.build(self.datasets[phase][0].cfg)
 
@@ -100,37 +98,21 @@ class Run:
             return Compose(self.inference_transforms())
 
     def inference_transforms(self) -> list[dict]:
-        """Returns the transforms of the test dataset without those that load annotations.
-
-        Raises:
-            InputError: The config has no test dataset, or it has no pipeline.
-        """
-        datasets = self.datasets['test'] or self.datasets['val']
+        """Returns the transforms of the test dataset, whose absence is an InputError, without those of annotations."""
+        datasets, labels = self.datasets['test'] or self.datasets['val'], re.compile('Load.*(Annotations|SegMap)')
         if not datasets:
             raise InputError(f'{self.name}: no test_dataloader, which says how images are prepared')
         transforms = next((dataset.pipeline for dataset in datasets if dataset.pipeline), None)
         if transforms is None:
             raise InputError(f'{self.name}: no pipeline in the dataset of the test_dataloader')
-        kinds = (Node('', transform).kind for transform in transforms)
-        labels = ('Annotations', 'SegMap')
-        return [t for t, kind in zip(transforms, kinds) if not (kind.startswith('Load') and kind.endswith(labels))]
+        return [transform for transform in transforms if not labels.fullmatch(kind_of(transform))]
 
 
 class Purpose:
-    """What a run is for: options, and how its config is prepared for it.
-
-    Attributes:
-        building: The part of the config that is built, if no more is, such as ``'train_dataloader'``.
-    """
-
-    building = ''
+    """What a run is for: a record of options that knows how a config is prepared for it, in place."""
 
     def prepare(self, run: Run) -> None:
-        """Changes the config of a run in place.
-
-        Raises:
-            MissingFileError, InputError: A file does not exist, or an option does not fit the config.
-        """
+        """Changes the config; raises MissingFileError or InputError if a file is missing or an option does not fit."""
         raise NotImplementedError
 
 
@@ -180,7 +162,6 @@ def begin(
         with run.errors:
             purpose.prepare(run)
         run.changed()
-        run.errors.building = purpose.building
     return run
 
 

@@ -83,7 +83,8 @@ def check_variables(cfg: Config, path: str | Path) -> None:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     read = _read_keys(cfg)
     idle = [name for name in given - used - {*read, '_base_', 'custom_imports'} if name in cfg]
-    bases = [Config.fromfile(base, format_python_code=False) for base in _bases_of(path)] if idle else []
+    files = Config._get_base_files(str(path)) if idle else []  # those of other packages are given by scope
+    bases = [Config.fromfile(Config._get_cfg_path(file, str(path))[0], format_python_code=False) for file in files]
     for name in sorted(idle) if bases else ():  # a saved config has the variables of all its bases
         former = next((base[name] for base in bases if name in base), None)
         if former is not None and former != cfg[name]:
@@ -93,11 +94,6 @@ def check_variables(cfg: Config, path: str | Path) -> None:
             )
         if former is None and (close := difflib.get_close_matches(name, read, n=1, cutoff=0.9)):
             raise InputError(f'{path}: nothing reads {name!r}; did you mean {close[0]!r}?')
-
-
-def _bases_of(path: str | Path) -> list[str]:
-    """Returns the files that a config inherits from; bases of other packages are given by scope."""
-    return [Config._get_cfg_path(base, str(path))[0] for base in Config._get_base_files(str(path))]
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:

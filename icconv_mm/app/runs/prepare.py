@@ -1,6 +1,6 @@
 """What a run is for: each purpose prepares a config, and checks that the files that the run needs exist.
 
-The adapter of the task makes the changes that differ between tasks (``show_predictions``, ``enable_tta``).
+The adapter of the task makes the changes that differ between tasks (``showing``, ``enable_tta``).
 """
 
 import sys
@@ -69,7 +69,6 @@ def prepare(run: Run, *parts: str, skip_bad_images: bool = False) -> None:
         elif part in parts:
             _require_files(node)
     run.adapter.prepare_loaders(run.datasets, run.cfg.get('model') or {})
-    fit_workers(run.nodes, [part for part in parts if part.endswith('_dataloader')])
     # mmengine shares visualisers by name in a process; without a name, each run has its own, in its own folder.
     (run.cfg.get('visualizer') or {}).pop('name', None)
 
@@ -95,14 +94,10 @@ class Browsing(Purpose):
 
     phase: str = 'train'
 
-    @property
-    def building(self) -> str:
-        return f'{self.phase}_dataloader'
-
     def prepare(self, run: Run) -> None:
         if not run.datasets[self.phase]:
-            raise InputError(f'{run.name}: no {self.building}')
-        prepare(run, self.building)
+            raise InputError(f'{run.name}: no {self.phase}_dataloader')
+        prepare(run, f'{self.phase}_dataloader')
 
 
 @dataclass(frozen=True)
@@ -133,6 +128,7 @@ class Training(Purpose):
             saving['type'] = scoped(AtomicCheckpointHook)
         parts = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator')
         prepare(run, *parts, skip_bad_images=self.skip_bad_images)
+        fit_workers(run.nodes, ('train_dataloader', 'val_dataloader'))
         write_defaults(run.nodes)
         for node in run.nodes:  # the network is to be built in any folder
             if node.part == 'model' and (file := own_file(node.cfg.get('pattern'))):
@@ -165,10 +161,13 @@ class Testing(Purpose):
         cfg, out = run.cfg, self.out
         _distribute(cfg, self.launcher)
         prepare(run, 'test_dataloader', 'test_evaluator')
+        fit_workers(run.nodes, ('test_dataloader',))
         cfg.load_from, cfg.resume = str(Path(run.checkpoint).expanduser()), False
         if self.show or self.show_dir:
             folder = self.show_dir and str(Path(self.show_dir).absolute())
-            run.adapter.show_predictions(cfg, self.show, folder, self.wait_time)
+            cfg.default_hooks.visualization, save_dir = run.adapter.showing(self.show, folder, self.wait_time)
+            if save_dir:
+                cfg.visualizer.save_dir = save_dir
         if self.tta:
             run.adapter.enable_tta(cfg)
         require_known([self.out_item], ('pred', 'metrics'), 'out_item: nothing is called')

@@ -235,7 +235,9 @@ def test_files_of_voc_of_other_classes(tmp_path):
     cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
     pytest.importorskip('mmdet')
     said = r"^train_dataloader\.dataset: no 'thin' of metainfo\.classes in the files of .*; did you mean 'thing'\?$"
-    with pytest.raises(DatasetError, match=said), begin(cfg, purpose=Browsing()).errors:
+    errors = begin(cfg, purpose=Browsing()).errors
+    errors.building = 'train_dataloader'
+    with pytest.raises(DatasetError, match=said), errors:
         DataLoader(DATASETS.build({**cfg.train_dataloader.dataset, 'filter_cfg': dict(filter_empty_gt=True)}))
 
 
