@@ -21,7 +21,7 @@ from torch import nn
 from icconv_mm import apis
 from icconv_mm.app.commands import command_line
 from icconv_mm.app.export.writers import FORMATS
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.backbones import ResNet
 from icconv_mm.config_tree import kind_of, walk_dicts
@@ -69,7 +69,7 @@ def _outcome(path: Path, images: str, to: str) -> str:
     return ', '.join(f'{kind} {value:.2g}' for kind, value in check.items())
 
 
-def make_small(run: Run, size: tuple[int, int]) -> None:
+def make_small(run: TaskRun, size: tuple[int, int]) -> None:
     """Sets images of a size (width, height), patterns at hand, and thresholds that let random scores pass, in place."""
     for node in walk_dicts(run.cfg):
         for key, value in list(node.items()):
@@ -86,7 +86,7 @@ def make_small(run: Run, size: tuple[int, int]) -> None:
             transform['input_size'] = (size[1], size[1])
 
 
-def save_random(run: Run, checkpoint: str) -> None:
+def save_random(run: TaskRun, checkpoint: str) -> None:
     """A checkpoint whose scores are not all alike."""
     begin(run, purpose=Predicting())
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from rich.rule import Rule
 
 from icconv_mm.app.commands.tables import markdown, plain, results_table, table
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.lengths import set_length
 from icconv_mm.app.training.search import search_checkpoint
 from icconv_mm.arguments import require_known
@@ -76,7 +76,7 @@ class SearchPipeline:
 
     def __init__(
         self,
-        cfg: Run | Config | str | Path,
+        cfg: TaskRun | Config | str | Path,
         work_dir: str | Path,
         *,
         seeds: Sequence[int] = (0, 1, 2),

@@ -24,7 +24,7 @@ from icconv_mm.versions import command_of
 from icconv_mm_runtime.process import ending
 
 if TYPE_CHECKING:
-    from icconv_mm.app.runs.begin import Run
+    from icconv_mm.app.runs.begin import TaskRun
 
 _OPTION = re.compile(r'--?[A-Za-z]')  # the beginning of an option, unlike that of a negative number
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose option has another name
@@ -228,7 +228,7 @@ def find_files(args: argparse.Namespace) -> None:
             require_path(inputs, 'input')
 
 
-def read_run(args: argparse.Namespace) -> tuple['Run', dict[str, Any]]:
+def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     """Returns the run of the config, changed by the arguments, and the launcher and the tool's own arguments.
 
     Raises:
@@ -247,7 +247,7 @@ def read_run(args: argparse.Namespace) -> tuple['Run', dict[str, Any]]:
     return load_run(config, options, work_dir), rest
 
 
-def read_training(args: argparse.Namespace) -> tuple['Run', dict[str, Any]]:
+def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     """Returns the same as :func:`read_run` for a training, whose config is written first if images are given.
 
     Raises:
@@ -306,7 +306,7 @@ def progress(items: Iterable, description: str) -> Iterable:
     return tables.progress_bar(items, description, getattr(items, 'frames', None), tables.console(stderr=True))
 
 
-def say_how_to_go_on(run: 'Run', time: str | None = None) -> None:
+def say_how_to_go_on(run: 'TaskRun', time: str | None = None) -> None:
     """Says which checkpoint an interrupted training has saved, and how it goes on from there, within ``time``."""
     with suppress(ArgumentError):  # the checkpoint is gone
         saved = last_checkpoint(run.cfg.work_dir)

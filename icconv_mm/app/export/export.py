@@ -18,7 +18,7 @@ from icconv_mm.app.export.check import ComparedModel, check_file, images_to_chec
 from icconv_mm.app.export.description import describe, write_description
 from icconv_mm.app.export.run import file_of, open_session, write_network
 from icconv_mm.app.prediction.predict import Predictor
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import InputImage, is_large, read_image
 from icconv_mm.app.runs.prepare import Testing
 from icconv_mm.app.training.train import build_runner
@@ -31,7 +31,7 @@ from icconv_mm_runtime.files import write_together
 
 
 def export(
-    cfg: Run | Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     checkpoint: str,
     to: str = 'onnx',
     out: str | Path | None = None,
@@ -143,7 +143,7 @@ def _stacked(size: tuple[int, int], tensors: Sequence[Tensor], divisor: int, val
     )
 
 
-def compare_metrics(run: Run, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
+def compare_metrics(run: TaskRun, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
     """Evaluates a model, then its file, on the test dataset; returns the values of ``model`` and ``file``, by metric.
 
     The config is changed in place.

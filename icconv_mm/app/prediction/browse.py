@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.visualization import Visualizer
 
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import write_image
 from icconv_mm.app.runs.prepare import Browsing
 from icconv_mm_runtime.drawing import draw
@@ -16,7 +16,7 @@ _LEAST = 512  # pixels of a drawn image: on a smaller one, text would cover the 
 
 
 def browse(
-    cfg: Run | Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     out_dir: str | None = None,
     *,
     phase: str = 'train',

@@ -27,7 +27,7 @@ from icconv_mm.app.prediction.coco_results import CocoResults, results_of, track
 from icconv_mm.app.prediction.exported import ExportedPredictor
 from icconv_mm.app.prediction.pick import ImageFeatures, check_pick, pick_images, uncertainty_of, write_picks
 from icconv_mm.app.prediction.pre_annotations import folders_for, write_pre_annotations
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import (
     InputImage,
     Video,
@@ -77,7 +77,7 @@ class Predictor:
     """
 
     def __init__(
-        self, cfg: Run | Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
+        self, cfg: TaskRun | Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
     ) -> None:
         purpose = Predicting()
         run = begin(cfg, checkpoint, purpose)
@@ -267,7 +267,7 @@ def _ahead(function: Callable[[Any], Any], items: Iterable[Any], workers: int) -
 
 
 def infer(
-    cfg: Run | Config | str | Path | None,
+    cfg: TaskRun | Config | str | Path | None,
     checkpoint: str,
     inputs: str,
     out_dir: str,

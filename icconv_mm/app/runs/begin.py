@@ -26,7 +26,7 @@ from icconv_mm.tasks.libraries import NO_LIBRARY
 
 
 @dataclass(eq=False)
-class Run:
+class TaskRun:
     """A config with what is found in it once, which all functions of a run take.
 
     ``nodes``, ``datasets`` and ``errors`` are found at the first access; :meth:`changed` finds them anew.
@@ -111,19 +111,19 @@ class Run:
 class Purpose:
     """What a run is for: a record of options that knows how a config is prepared for it, in place."""
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: TaskRun) -> None:
         """Changes the config; raises MissingFileError or InputError if a file is missing or an option does not fit."""
         raise NotImplementedError
 
 
 def begin(
-    given: Run | Config | str | Path,
+    given: TaskRun | Config | str | Path,
     checkpoint: str | None = None,
     purpose: Purpose | None = None,
     *,
     options: Mapping[str, Any] | None = None,
     work_dir: str | None = None,
-) -> Run:
+) -> TaskRun:
     """Returns the run of a config, ready for a purpose.
 
     Args:
@@ -142,7 +142,7 @@ def begin(
         MissingLibraryError: The config is for a task library that is not installed.
     """
     run = given
-    if not isinstance(given, (Run, Config)):
+    if not isinstance(given, (TaskRun, Config)):
         if not isinstance(given, (str, Path)):
             raise ArgumentError('path', f'expected the name of a config file, got {type(given).__name__}')
         if Path(given).is_dir():
@@ -152,7 +152,7 @@ def begin(
         given = read_config(given, options, work_dir)
     if isinstance(given, Config):
         name = str(given.filename)
-        run = Run(given, *scope_and_adapter(given, name), name)
+        run = TaskRun(given, *scope_and_adapter(given, name), name)
         keep_former_defaults(run.nodes)
     if checkpoint is not None:
         require_file(Path(checkpoint).expanduser(), 'checkpoint')
@@ -165,9 +165,9 @@ def begin(
     return run
 
 
-def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Run:
+def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> TaskRun:
     """Returns the run of a config file or of the folder of a training, as :func:`begin`, without a purpose."""
-    if isinstance(path, (Run, Config)):
+    if isinstance(path, (TaskRun, Config)):
         raise ArgumentError('path', f'expected the name of a config file, got {type(path).__name__}')
     return begin(path, options=options, work_dir=work_dir)
 

@@ -14,7 +14,7 @@ from mmengine.device import get_device, is_cuda_available
 from mmengine.dist import is_main_process
 
 from icconv_mm.app.runs.backbone_defaults import write_defaults
-from icconv_mm.app.runs.begin import Purpose, Run
+from icconv_mm.app.runs.begin import Purpose, TaskRun
 from icconv_mm.app.runs.workers import fit_workers
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
@@ -38,7 +38,7 @@ class UnknownTaskError(InputError):
     """Raised if a config is not for a known task."""
 
 
-def prepare(run: Run, *parts: str, skip_bad_images: bool = False) -> None:
+def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
     """Prepares a config for any run, in one pass.
 
     Images are checked when they are read, a CPU gets plain batch norm and this package's deformable convolutions, each
@@ -84,7 +84,7 @@ def _require_files(node: Node) -> None:
 class Predicting(Purpose):
     """Predictions of single images."""
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: TaskRun) -> None:
         prepare(run)
 
 
@@ -94,7 +94,7 @@ class Browsing(Purpose):
 
     phase: str = 'train'
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: TaskRun) -> None:
         if not run.datasets[self.phase]:
             raise InputError(f'{run.name}: no {self.phase}_dataloader')
         prepare(run, f'{self.phase}_dataloader')
@@ -111,7 +111,7 @@ class Training(Purpose):
     validate: bool = True
     skip_bad_images: bool = False
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: TaskRun) -> None:
         cfg = run.cfg
         if not self.validate:
             cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -157,7 +157,7 @@ class Testing(Purpose):
     tta: bool = False
     launcher: str = 'none'
 
-    def prepare(self, run: Run) -> None:
+    def prepare(self, run: TaskRun) -> None:
         cfg, out = run.cfg, self.out
         _distribute(cfg, self.launcher)
         prepare(run, 'test_dataloader', 'test_evaluator')

@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.lengths import scale_running, set_length
 from icconv_mm.app.runs.schedules import checked_schedulers, replay, stretch
 from icconv_mm.app.runs.workers import end_workers
@@ -159,7 +159,7 @@ class Budget:
 
 
 def choose_length(
-    run: Run, budget: Budget, costs: Costs, resume: str | bool, say: Callable[[str], None] = print
+    run: TaskRun, budget: Budget, costs: Costs, resume: str | bool, say: Callable[[str], None] = print
 ) -> None:
     """Changes a config so that its training takes the rest of a budget.
 
@@ -270,7 +270,7 @@ class TimingHook(Hook):
 
 
 @contextmanager
-def trial(run: Run) -> Iterator[Run]:
+def trial(run: TaskRun) -> Iterator[TaskRun]:
     """Yields a copy of a run, in a folder that is removed, without logs and checkpoints."""
     with tempfile.TemporaryDirectory(prefix='icconv_mm_', ignore_cleanup_errors=True) as folder:
         cfg = copy.deepcopy(run.cfg)

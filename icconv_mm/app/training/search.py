@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.checkpoints.convert import checked_weights, read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.datasets.loading import LoadImageFromFile, find_images
@@ -30,7 +30,7 @@ def search_checkpoint(
     filter: LayerFilter = None,
     groups: int = 1,
     model: nn.Module | None = None,
-    cfg: Run | Config | str | Path | None = None,
+    cfg: TaskRun | Config | str | Path | None = None,
     images: Iterable[Tensor] | None = None,
     align: int | None = None,
 ) -> list[LayerResult]:
@@ -91,7 +91,7 @@ def search_checkpoint(
 
 
 def convert_rf_next(
-    structure: str | Path, cfg: Run | Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
+    structure: str | Path, cfg: TaskRun | Config | str | Path, pattern_out: str | Path, filter: LayerFilter = None
 ) -> dict[str, DilationPattern]:
     """Writes the result of mmcv's ``RFSearchHook`` as a pattern file.
 

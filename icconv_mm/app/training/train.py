@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.app.evaluation.hook import EvaluationHook
-from icconv_mm.app.runs.begin import Run, begin
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.prepare import Testing, Training
 from icconv_mm.app.runs.schedules import ScheduleHook, train_runner
 from icconv_mm.app.runs.workers import WorkersHook
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # imports every strategy, and most runs use none
 
 
 def train(
-    cfg: Run | Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     *,
     resume: str | bool = False,
     amp: bool = False,
@@ -131,7 +131,7 @@ def _formatting_once() -> Iterator[None]:
         mmengine_config.FormatCode = format_code
 
 
-def _choose_length(run: Run, budget: Budget, purpose: Training, allow_mismatch: Sequence[str]) -> Costs:
+def _choose_length(run: TaskRun, budget: Budget, purpose: Training, allow_mismatch: Sequence[str]) -> Costs:
     """Times a few steps, and changes the config so that the training takes what is left of a budget."""
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
@@ -146,7 +146,7 @@ def _choose_length(run: Run, budget: Budget, purpose: Training, allow_mismatch: 
 
 
 def test(
-    cfg: Run | Config | str | Path,
+    cfg: TaskRun | Config | str | Path,
     checkpoint: str,
     *,
     out: str | None = None,
@@ -198,7 +198,7 @@ def test(
     return metrics
 
 
-def build_runner(run: Run, allow_mismatch: Sequence[str] = ()) -> Runner:
+def build_runner(run: TaskRun, allow_mismatch: Sequence[str] = ()) -> Runner:
     """Builds the runner of a prepared run, with the hooks that every run of the tools has.
 
     The hooks are not added to the config, so that the runner writes the user's config.
