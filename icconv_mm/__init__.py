@@ -63,7 +63,7 @@ def _is_own_command() -> bool:
 
 
 if versions.OWN_COMMAND is not None or versions.is_tool():
-    process.begin()
+    process.begin_process()
 if not _is_own_command():
     extend_mmengine()
 

@@ -284,8 +284,11 @@ if versions.is_installed('mmengine') and versions.is_installed('mmcv'):
     def build_conv_layer(cfg: dict | None, *args, **options) -> nn.Module:
         """Calls mmcv's ``build_conv_layer``; with mmcv-lite the error for a deformable layer says what is missing."""
         if cfg and str(cfg.get('type')).startswith('DCN'):
-            with versions.explaining_imports(f'conv_cfg of type {cfg["type"]!r}'):
+            try:
                 import mmcv.ops  # noqa: F401
+            except ImportError as error:
+                versions.explain_import(error, f'conv_cfg of type {cfg["type"]!r}')
+                raise
         return cnn.build_conv_layer(cfg, *args, **options)
 
 

@@ -1,12 +1,70 @@
 """Functions that walk a config and its nested datasets, as configs or built."""
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 from torch.utils.data import Dataset
+
+from icconv_mm.errors import InputError, naming
+
+
+class Node(NamedTuple):
+    """A dict in a config, which may be changed."""
+
+    location: str  # its dotted name; '' for the whole config
+    cfg: dict
+
+    @property
+    def kind(self) -> str:
+        """Returns the class that the dict builds now, as :func:`kind_of`."""
+        return kind_of(self.cfg)
+
+    @property
+    def part(self) -> str:
+        """Returns the key of the whole config that the dict is in, such as ``'model'``."""
+        return self.location.partition('.')[0]
+
+    @property
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yields the strings of the dict and of its lists with their dotted names, keys included."""
+        left = [(self.location, self.cfg)]
+        for name, value in left:
+            if isinstance(value, str):
+                yield name, value
+            elif value is self.cfg or isinstance(value, (list, tuple)):
+                yield from ((name, key) for key in entries(value))
+                left += [(f'{name}.{key}'.lstrip('.'), each) for key, each in entries(value).items()]
+
+    @property
+    def data_paths(self) -> list[tuple[str, str, bool]]:
+        """Returns what a dataset or a metric reads: the dotted name of the setting, the path, whether it is a folder.
+
+        Paths with a scheme (``s3://``) are left out.
+
+        Raises:
+            InputError: A path is a number; or segmentation maps are to be read by HTTP, which cannot list a folder,
+                without an ``ann_file``.
+        """
+        ann_file, prefixes = self.cfg.get('ann_file'), self.cfg.get('data_prefix')
+        prefixes = prefixes if isinstance(prefixes, Mapping) else {}
+        with naming(self.location, TypeError):
+            root = os.fspath(self.cfg.get('data_root') or '')
+            maps = join_root(root, prefixes.get('seg_map_path') or '')
+            if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
+                raise InputError(f'{maps} is no folder that can be listed: give ann_file, names without their suffix')
+            if '://' in root:
+                return []
+            own = [('data_root', root, True)] if root else []
+            if ann_file and '://' not in str(ann_file):
+                own.append(('ann_file', join_root(root, ann_file), False))
+            for key, prefix in prefixes.items():
+                if prefix and '://' not in str(prefix):
+                    own.append((f"data_prefix['{key}']", join_root(root, prefix), True))
+            return [(f'{self.location}.{name}', path, is_folder) for name, path, is_folder in own]
 
 
 def entries(node: Any) -> dict[str, Any]:
@@ -15,27 +73,18 @@ def entries(node: Any) -> dict[str, Any]:
     return {str(key): value for key, value in items}
 
 
-def walk(cfg: Any, name: str = '') -> Iterator[tuple[str, dict]]:
-    """Yields each dict of a config or of a part of one with its dotted name, outer ones first; they may be changed."""
+def walk(cfg: Any, name: str = '') -> Iterator[Node]:
+    """Yields each dict of a config or of a part of one, whose dotted name is ``name``; outer ones first."""
     node = cfg._cfg_dict if isinstance(cfg, Config) else cfg  # a Config is no dict, but wraps one
     if isinstance(node, dict):
-        yield name, node
+        yield Node(name, node)
     for key, value in entries(node).items():
         yield from walk(value, f'{name}.{key}'.lstrip('.'))
 
 
 def walk_dicts(cfg: Any) -> Iterator[dict]:
     """Yields the dicts of :func:`walk`."""
-    return (node for _, node in walk(cfg))
-
-
-def texts_in(node: Any, name: str = '') -> Iterator[tuple[str, str]]:
-    """Yields each string in a part of a config with its dotted name, keys included."""
-    if isinstance(node, str):
-        yield name, node
-    for key, value in entries(node).items():
-        yield name, key
-        yield from texts_in(value, f'{name}.{key}'.lstrip('.'))
+    return (node.cfg for node in walk(cfg))
 
 
 def kind_of(node: Mapping[str, Any]) -> str:
@@ -64,7 +113,21 @@ class DatasetAt:
     cfg: Any  # the dataset's config
     is_leaf: bool  # whether the dataset reads files; otherwise it wraps other datasets
     pipeline: list  # the config's list of transforms; empty if it has none
-    transforms: tuple[dict, ...]  # all dicts in the pipeline, nested ones included
+    transforms: tuple[Node, ...]  # all dicts in the pipeline, nested ones included
+
+    @property
+    def ann_file(self) -> str:
+        """Returns the path of its annotation file, as the dataset joins it; '' without one."""
+        path = self.cfg.get('ann_file') if isinstance(self.cfg, Mapping) else None
+        return join_root(self.cfg.get('data_root') or '', path) if path else ''
+
+    @property
+    def image_folder(self) -> str:
+        """Returns the folder of its images, as the dataset joins it; '' if the config names none."""
+        prefixes = self.cfg.get('data_prefix') or {}
+        folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
+        root = self.cfg.get('data_root') or ''
+        return join_root(root, folder or '') if root or folder else ''
 
 
 def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
@@ -75,7 +138,7 @@ def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
         found[phase] = ()
         for location, dataset in datasets_in(loader['dataset'], name) if loader else ():
             pipeline = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or []
-            transforms = tuple(walk_dicts(pipeline))
+            transforms = tuple(walk(pipeline, f'{location}.pipeline'))
             found[phase] += (DatasetAt(location, dataset, not _parts(dataset), pipeline, transforms),)
     return found
 

@@ -74,7 +74,7 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
     """Puts ``where`` before the message of a :class:`UserError`, unless the message begins with it. Internal.
 
     Args:
-        where: The file, the field or the layer.
+        where: The file, the field or the layer; '' if the messages of ``kinds`` name it.
         kinds: Further exceptions that only the user's input can cause here; they become an :class:`InputError`.
     """
     try:
@@ -85,7 +85,7 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
         raise
     except kinds as error:
         is_named = isinstance(error, OSError) and str(error.filename) == where
-        raise InputError(f'{where}: {error.strerror if is_named else message_of(error)}') from error
+        raise InputError(_joined(where, error.strerror if is_named else message_of(error))) from error
 
 
 def name_defect(name: str) -> str | None:

@@ -35,8 +35,11 @@ LIBRARIES = {
 
 def import_task(library: str) -> None:
     """Imports the task folder of a library, one of :data:`LIBRARIES`, which registers its classes."""
-    with versions.explaining_imports(library):
+    try:
         importlib.import_module(f'icconv_mm.tasks.{LIBRARIES[library]}')
+    except (ImportError, TypeError) as error:
+        versions.explain_import(error, library)
+        raise
 
 
 class _LazyRegistry(root.Registry):

@@ -8,15 +8,16 @@ import ast
 import itertools
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 
 from icconv_mm.errors import ArgumentError, MissingFileError, UserError
-from icconv_mm.files import atomic_write, copy_annotations, read_small, require_file
+from icconv_mm.files import alone_in, atomic_write, copy_annotations, read_small, require_file
 
 RUN_LOCK = '.run.lock'  # held by the process that writes into the folder
 CHOICES = '.choices.json'  # suffix of the file beside a written config, in place of '.py'
+_AT_WORK = 'another run is at work'
 LAST = 'last_checkpoint'  # holds the path of a checkpoint; mmengine reads it as well
 # Path of the config file that runs the expression; mmengine compiles a config under its own file name.
 HERE = '(lambda: None).__code__.co_filename'
@@ -122,6 +123,43 @@ def set_aside(folder: Path, config: str) -> Path | None:
         if path.is_file():
             path.rename(earlier / path.name)
     return earlier
+
+
+@contextmanager
+def keeping_earlier_training(folder: Path, config: str, start: str | None, goes_on: bool) -> Iterator[None]:
+    """Keeps the checkpoints of an earlier training with their config while another one works in its folder.
+
+    A new training moves them into a folder of their own. A training that goes on (it resumes, or ``start``, its first
+    checkpoint, lies in the folder) and ends before it has saved anything leaves ``config``, mmengine's copy, as it was.
+    """
+    rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+    if rank != '0' or not folder.is_dir():
+        yield
+        return
+    if not goes_on and folder.resolve() not in Path(start or '/').resolve().parents:
+        with alone_in(folder, _AT_WORK, RUN_LOCK):
+            if (moved := set_aside(folder, config)) is not None:
+                from mmengine.logging import print_log  # which the help of a tool does not need
+
+                print_log(f'the earlier training in {folder} is in {moved} now', 'current')
+    last = folder / LAST
+    before = [path.read_bytes() if path.is_file() else None for path in (folder / config, last)]
+    try:
+        yield
+    except BaseException:
+        if before[0] is not None and (last.read_bytes() if last.is_file() else None) == before[1]:
+            with atomic_write(folder / config) as file:
+                file.write(before[0])
+        raise
+
+
+@contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Locks the folder of a run against other runs, which would mix their checkpoints."""
+    with alone_in(folder, _AT_WORK, RUN_LOCK):
+        for path in folder.glob('.*.part'):  # of a run that was killed while it saved
+            path.unlink() if path.is_file() else None
+        yield
 
 
 def configs_beside(checkpoint: str | Path) -> tuple[list[Path], list[Path]]:

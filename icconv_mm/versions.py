@@ -7,8 +7,6 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from icconv_mm.errors import MissingLibraryError
@@ -94,28 +92,25 @@ def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
         raise MissingLibraryError('icconv_mm cannot run with the installed libraries:\n  ' + '\n  '.join(problems))
 
 
-@contextmanager
-def explaining_imports(what: str) -> Iterator[None]:
-    """Raises MissingLibraryError in place of an import error that a command mends.
+def explain_import(error: Exception, what: str) -> None:
+    """Raises MissingLibraryError for an exception of an import that a command mends.
 
     These are the missing compiled operators of mmcv, and a transformers beside which mmpretrain cannot be imported.
 
     Args:
-        what: What needs them.
+        error: The exception.
+        what: What needs the import.
     """
-    try:
-        yield
-    except ImportError as error:
-        # mmengine raises the errors of what it builds anew, without the name
-        name = error.name or ''
-        if name != 'mmcv' and not name.startswith('mmcv.ops') and 'mmcv._ext' not in str(error):
-            raise
+    # mmengine raises the errors of what it builds anew, without the name
+    name = (error.name or '') if isinstance(error, ImportError) else ''
+    is_of_mmcv = name == 'mmcv' or name.startswith('mmcv.ops') or 'mmcv._ext' in str(error)
+    if isinstance(error, ImportError) and is_of_mmcv:
         raise MissingLibraryError(
             f'{what} needs the compiled operators of mmcv ({error}): {command_for_operators()}'
         ) from error
-    except TypeError as error:  # mmpretrain derives from what it did not find in transformers
-        if 'NoneType takes no arguments' not in str(error) or not is_installed('transformers'):
-            raise
+    # mmpretrain derives from what it did not find in transformers
+    is_of_mmpretrain = isinstance(error, TypeError) and 'NoneType takes no arguments' in str(error)
+    if is_of_mmpretrain and is_installed('transformers'):
         from importlib.metadata import version
 
         raise MissingLibraryError(

@@ -10,7 +10,7 @@ Examples:
 from icconv_mm_runtime import process
 
 if __name__ == '__main__':
-    process.begin()
+    process.begin_process()
 
 import argparse
 import itertools

@@ -22,10 +22,10 @@ _INTERRUPTED = 130  # the status of shells for a command that Ctrl-C ends
 _PIPE_CLOSED = 141  # and for one whose reader has ended, as in `icconv data FOLDER | head`
 _WAIT = 2  # seconds for loading processes, which Ctrl-C ends as well
 _STYLE = re.compile(r'(\x1b\[[0-9;?]*[A-Za-z])')  # of progress bars and coloured logs
-_process = SimpleNamespace(pid=None, is_interrupted=False, is_told=False)  # what `begin` prepared
+_process = SimpleNamespace(pid=None, is_interrupted=False, is_told=False)  # what `begin_process` prepared
 
 
-def begin() -> None:
+def begin_process() -> None:
     """Prepares the process of a command, before the imports that take seconds.
 
     Output keeps every character: what the encoding lacks is printable. A closed or full output does not end the work.
@@ -92,7 +92,7 @@ def _check_outputs() -> None:
 
 
 def is_interrupted() -> bool:
-    """Returns whether Ctrl-C was pressed since :func:`begin`."""
+    """Returns whether Ctrl-C was pressed since :func:`begin_process`."""
     return _process.is_interrupted
 
 

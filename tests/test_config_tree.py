@@ -38,7 +38,8 @@ def test_datasets_of_phases():
     _, leaf = found['train']
     own = cfg.train_dataloader.dataset.dataset
     assert leaf.cfg is own and leaf.pipeline is own.pipeline
-    assert [node.type for node in leaf.transforms] == ['A', 'B'] and leaf.transforms[0] is own.pipeline[0]
+    assert [node.kind for node in leaf.transforms] == ['A', 'B'] and leaf.transforms[0].cfg is own.pipeline[0]
+    assert leaf.transforms[1].location == 'train_dataloader.dataset.dataset.pipeline.0.transforms.0'
     assert found['test'][0].pipeline == [] and found['test'][0].transforms == ()
 
 

@@ -1,6 +1,7 @@
 import importlib.metadata
 import re
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,6 +19,15 @@ def found(monkeypatch, **known):
 
     monkeypatch.setattr(importlib.metadata, 'version', version)
     monkeypatch.setattr(versions, 'is_installed', lambda name: False)
+
+
+@contextmanager
+def explaining(what):
+    try:
+        yield
+    except Exception as error:
+        versions.explain_import(error, what)
+        raise
 
 
 # of a subprocess: as if the distributions of OpenMMLab were not installed
@@ -90,11 +100,11 @@ def test_missing_operators_of_mmcv(monkeypatch, known, command):
     found(monkeypatch, **known)
     monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
     words = re.escape('this needs the compiled operators of mmcv (') + f'.*{re.escape(f": `{command}`")}$'
-    with pytest.raises(MissingLibraryError, match=words), versions.explaining_imports('this'):
+    with pytest.raises(MissingLibraryError, match=words), explaining('this'):
         import mmcv._ext  # noqa: F401
-    with pytest.raises(MissingLibraryError, match=words), versions.explaining_imports('this'):
+    with pytest.raises(MissingLibraryError, match=words), explaining('this'):
         raise ImportError("class `Head` in head.py: No module named 'mmcv._ext'")  # as of mmengine's registry
-    with pytest.raises(ImportError, match='another'), versions.explaining_imports('this'):
+    with pytest.raises(ImportError, match='another'), explaining('this'):
         raise ImportError('another', name='mmdet')
 
 
@@ -107,7 +117,7 @@ def test_transformers_that_mmpretrain_does_not_support(monkeypatch, there):
         if there
         else '^NoneType takes no arguments$'
     )
-    with pytest.raises(MissingLibraryError if there else TypeError, match=words), versions.explaining_imports('mmdet'):
+    with pytest.raises(MissingLibraryError if there else TypeError, match=words), explaining('mmdet'):
 
         class Derived(None):  # as of a class that a newer transformers does not have
             pass

@@ -99,11 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _options_of(config: str, source: str) -> dict[str, Any]:
     """The model of a config and, of IC-Conv and own files, the pattern: what the converted file must fit."""
-    from icconv_mm.app.runs.build import build_model
-    from icconv_mm.app.runs.config import load_run
+    from icconv_mm.app.runs.begin import load_run
 
     run = load_run(config)
-    model = build_model(run)
+    model = run.build_model()
     if source == 'ic-conv':
         pattern = run.cfg.model.get('backbone', {}).get('pattern')
     else:

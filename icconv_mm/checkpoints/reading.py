@@ -15,8 +15,7 @@ import re
 import tarfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING  # torch.save writes protocol 2, with the names of Python 2
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
@@ -80,14 +79,12 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
             'TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, and torch then reads with its own unpickler alone: unset it '
             '(icconv_mm runs no code from a checkpoint either way)'
         )
-    with _opened(path, 'a torch checkpoint') as file:
-        return _read(file, map_location)
+    return _read_path(path, 'a torch checkpoint', lambda file: _read(file, map_location))
 
 
 def read_stream(file: BinaryIO, name: str, map_location: Any = 'cpu') -> Any:
     """Reads an open file like :func:`read`; ``name`` begins the messages of errors."""
-    with _untrusted(name, 'a torch checkpoint'):
-        return _read(file, map_location)
+    return _untrusted(lambda: _read(file, map_location), name, 'a torch checkpoint')
 
 
 def safetensors() -> ModuleType:
@@ -120,8 +117,7 @@ def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
         CheckpointError: The file is truncated, or no pickle of blobs.
     """
     path = Path(path).expanduser()
-    with _opened(path, 'a pickle') as file:
-        content = _Unpickler(file).load()
+    content = _read_path(path, 'a pickle', lambda file: _Unpickler(file).load())
     blobs = content.get('blobs', content) if isinstance(content, Mapping) else content
     if not isinstance(blobs, Mapping):
         raise CheckpointError(f'{path}: expected a dict of arrays, found {type(blobs).__name__}')
@@ -137,19 +133,17 @@ def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:
     return tensors
 
 
-@contextmanager
-def _opened(path: Path, form: str) -> Iterator[BinaryIO]:
-    """Opens an untrusted file to be read as ``form``; its errors, those of :func:`read`, name the file."""
+def _read_path(path: Path, form: str, load: Callable[[BinaryIO], Any]) -> Any:
+    """Returns what ``load`` reads of a file in the format ``form``; raises the errors of :func:`read`."""
     require_file(path, 'checkpoint')
-    with naming(str(path), OSError), open(path, 'rb') as file, _untrusted(str(path), form):
-        yield file
+    with naming(str(path), OSError), open(path, 'rb') as file:
+        return _untrusted(lambda: load(file), str(path), form)
 
 
-@contextmanager
-def _untrusted(name: str, form: str) -> Iterator[None]:
-    """Turns the exceptions of reading ``name`` as ``form`` into the errors of :func:`read`."""
+def _untrusted(load: Callable[[], Any], name: str, form: str) -> Any:
+    """Returns what ``load`` reads of ``name`` in the format ``form``; raises the errors of :func:`read`."""
     try:
-        yield
+        return load()
     except _Foreign as foreign:
         raise UnsafeCheckpointError(
             f'{name}: refused, and nothing in it was executed: it asks for {foreign}, '

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.fileio import list_from_file
+
 from icconv_mm.datasets.flips import find_flip_pairs
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
@@ -62,18 +64,21 @@ def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_keypoints(metainfo: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the metainfo of a config; if its ``keypoints`` names a JSON file, with the file's content merged.
+def read_names(metainfo: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the metainfo of a config with what is in the files that it names.
+
+    ``keypoints`` may name a JSON file, whose content is merged; ``classes`` a text file with a name in each line.
 
     Raises:
-        MissingFileError, InputError: The file does not exist, or is invalid.
+        MissingFileError, InputError: A file does not exist, or is invalid.
     """
-    path = metainfo.get('keypoints')
-    if not isinstance(path, str):
-        return dict(metainfo)
-    require_file(path, 'metainfo.keypoints')
-    with naming(path, OSError, ValueError, TypeError):
-        return {**metainfo, **json.loads(Path(path).read_bytes())}
+    own = dict(metainfo)
+    for key in ('keypoints', 'classes'):
+        if isinstance(path := own.get(key), str):
+            require_file(path, f'metainfo.{key}')
+            with naming(path, OSError, ValueError, TypeError):
+                own |= json.loads(Path(path).read_bytes()) if key == 'keypoints' else {key: list_from_file(path)}
+    return own
 
 
 def sigmas_of(names: Sequence[str]) -> list[float]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.registry import Registry
+from mmengine.registry import MODELS, Registry
 
 from icconv_mm import versions
 from icconv_mm.errors import InputError, MissingLibraryError
@@ -25,6 +25,16 @@ def library_of(cls: type) -> str | None:
     """Returns the library of a class, or of its nearest base that belongs to one: ``'mmdet'``, ``'mmpose'``, ..."""
     packages = (base.__module__.split('.')[0] for base in getattr(cls, '__mro__', ()))
     return next((package for package in packages if package in LIBRARIES), None)
+
+
+def libraries_of_tasks(tasks: Any) -> dict[str, str | None]:
+    """Returns the library of each task of ``model.tasks``, None of no known one; raises as :func:`registered_class`."""
+    configs = tasks if isinstance(tasks, Mapping) else {}  # the model refuses any other type
+    return {
+        name: library_of(registered_class(MODELS, task.get('type'), f'model.tasks.{name}.type'))
+        for name, task in configs.items()
+        if isinstance(task, Mapping)
+    }
 
 
 def registered_class(registry: Registry, kind: Any, where: str) -> type:

@@ -30,8 +30,8 @@ from icconv_mm.app.export.comparison import LIMITS, compared, is_close
 from icconv_mm.app.export.description import describe
 from icconv_mm.app.export.export import compare_metrics
 from icconv_mm.app.export.networks import Exported
-from icconv_mm.app.runs.build import build_model, inference_transforms
-from icconv_mm.app.runs.prepare import prepare
+from icconv_mm.app.runs.begin import begin
+from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm_runtime import Session
 from icconv_mm_runtime.metadata import KEY, check_metadata
@@ -58,9 +58,9 @@ def weights(workspace):
 
     def make(name: str) -> str:
         run = apis.load_run(workspace.config(name))
-        prepare(run)
+        begin(run, purpose=Predicting())
         torch.manual_seed(0)
-        model = build_model(run)
+        model = run.build_model()
         for key, module in model.named_modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
@@ -94,7 +94,7 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
     )
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(workspace.root)
-    for name, values in compare_metrics(apis.load_config(config), checkpoint, Session(file)).items():
+    for name, values in compare_metrics(apis.load_run(config), checkpoint, Session(file)).items():
         assert values['file'] == pytest.approx(values['model'], abs=1e-3), name
     apis.infer(config, checkpoint, images, str(tmp_path / 'known'), device='cpu', draw=False)
     for task in ('instance', 'semantic', 'pose'):
@@ -144,10 +144,10 @@ def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkey
                 found = sample.pred_sem_seg.data[0].numpy() * (Path(path).name != self.spoilt)
                 yield SimpleNamespace(tasks={'': {'seg_map': found}})
 
-    metrics = compare_metrics(apis.load_config(config), checkpoint, Pretended())
+    metrics = compare_metrics(apis.load_run(config), checkpoint, Pretended())
     assert metrics['mIoU']['file'] == metrics['mIoU']['model']
     Pretended.spoilt = sorted(Path('data/miniature/val').iterdir())[0].name
-    metrics = compare_metrics(apis.load_config(config), checkpoint, Pretended())
+    metrics = compare_metrics(apis.load_run(config), checkpoint, Pretended())
     assert metrics['aAcc']['file'] != metrics['aAcc']['model']
 
 
@@ -267,7 +267,7 @@ def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     loaded = apis.load_run(workspace.config(POSE))
     predictor = apis.Predictor(loaded, weights(POSE), device='cpu')
     known = predictor.task.parts(predictor.dataset_meta)
-    network, description = describe(predictor.model, known, inference_transforms(loaded), None, weights(POSE))
+    network, description = describe(predictor.model, known, loaded.inference_transforms(), None, weights(POSE))
 
     def run(arrays, error=0.0):
         images = [torch.from_numpy(each) for name, each in arrays.items() if name.startswith('image')]
@@ -398,16 +398,16 @@ def test_a_runtime_that_is_missing(workspace, weights, monkeypatch, tmp_path):
 )
 def test_heads_that_are_not_covered(workspace, recipe, message):
     run = apis.load_run(workspace.config(recipe), {'model.backbone.pattern': 'geometric_d4'})
-    prepare(run)
+    begin(run, purpose=Predicting())
     with pytest.raises(InputError) as error:
-        Exported(build_model(run), {'': {}}, scales=[1])
+        Exported(run.build_model(), {'': {}}, scales=[1])
     assert message in str(error.value) and '\n' not in str(error.value)
 
 
 def described(predictor, name, weights):
     """The network and the description of its file."""
     known = predictor.task.parts(predictor.dataset_meta)
-    return describe(predictor.model, known, inference_transforms(apis.load_run(name)), None, weights)
+    return describe(predictor.model, known, apis.load_run(name).inference_transforms(), None, weights)
 
 
 def in_process(predictor, name, weights):

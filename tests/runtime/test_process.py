@@ -25,7 +25,9 @@ def program(lines, **options):
     """What a command of these lines leaves."""
     body = ''.join(f'    {line}\n' for line in lines.splitlines())
     return run(
-        '-c', f'from icconv_mm_runtime import process\nprocess.begin()\nwith process.command():\n{body}', **options
+        '-c',
+        f'from icconv_mm_runtime import process\nprocess.begin_process()\nwith process.command():\n{body}',
+        **options,
     )
 
 

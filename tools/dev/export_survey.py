@@ -21,9 +21,8 @@ from torch import nn
 from icconv_mm import apis
 from icconv_mm.app.commands import command_line
 from icconv_mm.app.export.writers import FORMATS
-from icconv_mm.app.runs.build import build_model, inference_transforms
-from icconv_mm.app.runs.config import TaskRun
-from icconv_mm.app.runs.prepare import prepare
+from icconv_mm.app.runs.begin import TaskRun, begin
+from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.backbones import ResNet
 from icconv_mm.config_tree import kind_of, walk_dicts
 from icconv_mm.errors import UserError, message_of
@@ -80,7 +79,7 @@ def make_small(run: TaskRun, size: tuple[int, int]) -> None:
                 node[key] = min(value, 100)
             elif key == 'pattern' and value is not None:
                 node[key] = 'geometric_d4'
-    for transform in inference_transforms(run):
+    for transform in run.inference_transforms():
         if kind_of(transform) == 'Resize':
             transform['scale'] = size
         elif kind_of(transform) in ('MultiScaleResize', 'BottomupResize'):
@@ -89,9 +88,9 @@ def make_small(run: TaskRun, size: tuple[int, int]) -> None:
 
 def save_random(run: TaskRun, checkpoint: str) -> None:
     """A checkpoint whose scores are not all alike."""
-    prepare(run)
+    begin(run, purpose=Predicting())
     torch.manual_seed(0)
-    model = build_model(run)
+    model = run.build_model()
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)

@@ -70,13 +70,12 @@ def _make_family(stem: Path, family: str, image: np.ndarray) -> None:
 
     from export_survey import CONFIGS, make_small, save_random
     from icconv_mm import apis
-    from icconv_mm.app.runs.build import inference_transforms
     from icconv_mm.config_tree import kind_of
     from icconv_mm_runtime import Session
 
     run = apis.load_run(CONFIGS / f'{FAMILIES[family]}.py')
     make_small(run, (SIDE, SIDE))
-    for transform in inference_transforms(run):
+    for transform in run.inference_transforms():
         if kind_of(transform) == 'ResizeEdge':
             transform['scale'] = SIDE
         elif kind_of(transform) == 'CenterCrop':

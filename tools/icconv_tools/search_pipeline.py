@@ -17,7 +17,8 @@ from rich.console import RenderableType
 from rich.rule import Rule
 
 from icconv_mm.app.commands.tables import markdown, plain, results_table, table
-from icconv_mm.app.runs.config import TaskRun, as_run, set_length
+from icconv_mm.app.runs.begin import TaskRun, begin
+from icconv_mm.app.runs.lengths import set_length
 from icconv_mm.app.training.search import search_checkpoint
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
@@ -86,7 +87,7 @@ class SearchPipeline:
         metric: str | None = None,
         show: Callable[[RenderableType], None] = lambda shown: None,
     ):
-        run = as_run(cfg)
+        run = begin(cfg)
         cfg = run.cfg
         self.d_max = cfg.model.backbone.get('supernet_d_max')
         if not self.d_max:

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
-from mmengine.fileio import list_from_file
 from mmengine.hooks import Hook
 from mmengine.registry import DATASETS
 
 from icconv_mm.checkpoints.metadata import dataset_meta_of
 from icconv_mm.config_tree import DatasetAt, leaf_datasets, with_pipeline
 from icconv_mm.datasets.checks import DatasetError
-from icconv_mm.datasets.keypoints import read_keypoints
+from icconv_mm.datasets.keypoints import read_names
 from icconv_mm.errors import ArgumentError, InputError, naming
-from icconv_mm.files import require_file
 from icconv_mm_runtime.coco import coco_records
 from icconv_mm_runtime.drawing import Drawing, drawing_of, palette
 from icconv_mm_runtime.results import Predictions
@@ -44,13 +42,10 @@ def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MissingFileError, InputError: Such a file does not exist or cannot be read.
     """
-    own = read_keypoints(dataset_cfg.get('metainfo') or {})
+    own = dict(dataset_cfg.get('metainfo') or {})
     if dataset_cfg.get('classes') is not None:  # an argument of mmpretrain's datasets
         own = {'classes': dataset_cfg['classes'], **own}
-    if isinstance(path := own.get('classes'), str):
-        require_file(path, 'metainfo.classes')
-        with naming(path, OSError, ValueError):
-            own['classes'] = list_from_file(path)
+    own = read_names(own)
     return {key.lower(): value for source in (getattr(kind, 'METAINFO', {}), own) for key, value in source.items()}
 
 
@@ -89,10 +84,12 @@ class TaskAdapter:
 
     # --- tests ---
 
-    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
-        """Changes ``cfg`` so that testing shows its predictions on screen, or writes them to ``out_dir``."""
-        hook = dict(self.visualization_hook, show=show, wait_time=wait_time)
-        cfg.default_hooks.visualization = hook | {self.shown_dir: out_dir}
+    def showing(self, show: bool, out_dir: str | None, wait_time: float) -> tuple[dict, str | None]:
+        """Returns the config of the hook that shows predictions on screen or writes them to ``out_dir``.
+
+        And the folder of the visualiser that it writes by, if it has no argument for that.
+        """
+        return dict(self.visualization_hook, show=show, wait_time=wait_time) | {self.shown_dir: out_dir}, None
 
     def enable_tta(self, cfg: Config) -> None:
         """Changes ``cfg`` so that testing averages over augmented copies of each image."""
@@ -193,7 +190,7 @@ class TaskAdapter:
         """
         for each in itertools.chain(*datasets.values()):
             for node in each.transforms if each.is_leaf else ():
-                self.prepare_loader(node, each.cfg, model_cfg)
+                self.prepare_loader(node.cfg, each.cfg, model_cfg)
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
         """Changes one transform of a dataset for a model, given as configs, as part of :meth:`prepare_loaders`."""

@@ -6,7 +6,7 @@ from typing import Any
 from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.app.adapters.libraries import adapter_of, require_library
 from icconv_mm.registry import LIBRARIES
-from icconv_mm.tasks.libraries import scope_of
+from icconv_mm.tasks.libraries import libraries_of_tasks, scope_of
 
 
 def scope_and_adapter(cfg: Mapping[str, Any], name: str = 'the config') -> tuple[str | None, TaskAdapter]:
@@ -26,7 +26,8 @@ def scope_and_adapter(cfg: Mapping[str, Any], name: str = 'the config') -> tuple
     scope = scope_of(cfg)
     require_library(scope, name)
     if 'tasks' in (cfg.get('model') or {}):  # several tasks: the types in the config name their libraries
+        libraries = libraries_of_tasks(cfg['model']['tasks'])
         from icconv_mm.app.adapters.multitask import Adapter
 
-        return scope, Adapter(cfg)
+        return scope, Adapter(libraries)
     return scope, adapter_of(scope) if scope in LIBRARIES else TaskAdapter()

@@ -25,7 +25,7 @@ def adapter_of(library: str) -> TaskAdapter:
     Raises:
         KeyError: The library is not in :data:`icconv_mm.registry.LIBRARIES`.
     """
-    with versions.explaining_imports(library):
+    try:
         if library == 'mmdet':
             from icconv_mm.app.adapters.detection import Adapter
         elif library == 'mmseg':
@@ -36,4 +36,7 @@ def adapter_of(library: str) -> TaskAdapter:
             from icconv_mm.app.adapters.classification import Adapter
         else:
             raise KeyError(library)
+    except (ImportError, TypeError) as error:
+        versions.explain_import(error, library)
+        raise
     return Adapter()

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS
 from mmengine.visualization import Visualizer
 
 from icconv_mm.app.adapters.base import PHASES_TO_NAME, NotSupportedError, TaskAdapter, metainfo_of
@@ -30,7 +30,7 @@ class Adapter(TaskAdapter):
     """Adapter for networks of :class:`MultiTaskModel`.
 
     Args:
-        cfg: The config of such a network.
+        libraries: The library of each task by its name; None for a type of no known library.
     """
 
     library = 'mmengine'  # its configs name the library of every type
@@ -38,13 +38,8 @@ class Adapter(TaskAdapter):
     visualization_hook = dict(type='mmdet.DetVisualizationHook', draw=True)
     shown_dir = 'test_out_dir'
 
-    def __init__(self, cfg: Mapping[str, Any]) -> None:
-        self.tasks: dict[str, TaskAdapter] = {}
-        tasks = cfg['model']['tasks']
-        for name, task in tasks.items() if isinstance(tasks, Mapping) else ():  # the model refuses any other type
-            if isinstance(task, Mapping):
-                library = library_of(registered_class(MODELS, task.get('type'), f'model.tasks.{name}.type'))
-                self.tasks[name] = adapter_of(library) if library else TaskAdapter()
+    def __init__(self, libraries: Mapping[str, str | None]) -> None:
+        self.tasks = {name: adapter_of(library) if library else TaskAdapter() for name, library in libraries.items()}
 
     # --- tests ---
 
@@ -86,10 +81,12 @@ class Adapter(TaskAdapter):
             self.tasks[metric.task].check_metric(metric.metric, meta.get(metric.task, {}), f'{where}.metric', source)
 
     def prepare_loaders(self, datasets: Mapping[str, Sequence[DatasetAt]], model_cfg: Mapping[str, Any]) -> None:
-        for each in itertools.chain(*datasets.values()):
-            joined = [node for node in each.transforms if kind_of(node) == 'LoadTaskAnnotations']
-            for name in self.tasks.keys() & (each.cfg.get('datasets') or {}) if joined else ():
-                _, leaf = next(leaf_datasets(each.cfg['datasets'][name], name))
+        every = list(itertools.chain(*datasets.values()))
+        for dataset in every:
+            joined = [node.cfg for node in dataset.transforms if node.kind == 'LoadTaskAnnotations']
+            for name in self.tasks.keys() & (dataset.cfg.get('datasets') or {}) if joined else ():
+                start = f'{dataset.location}.datasets.{name}.'
+                leaf = next(each.cfg for each in every if each.is_leaf and f'{each.location}.'.startswith(start))
                 for node in joined:
                     self.tasks[name].prepare_loader(node.get(name) or {}, leaf, model_cfg['tasks'][name])
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.structures import PixelData
 
@@ -32,12 +31,8 @@ class Adapter(TaskAdapter):
     kind = 'semantic'
     other_heads = OTHER_HEADS
 
-    def show_predictions(self, cfg: Config, show: bool, out_dir: str | None, wait_time: float) -> None:
-        cfg.default_hooks.visualization = dict(
-            type='SegVisualizationHook', draw=True, interval=1, show=show, wait_time=wait_time
-        )
-        if out_dir:
-            cfg.visualizer.save_dir = out_dir
+    def showing(self, show: bool, out_dir: str | None, wait_time: float) -> tuple[dict, str | None]:
+        return dict(type='SegVisualizationHook', draw=True, interval=1, show=show, wait_time=wait_time), out_dir
 
     # --- datasets ---
 

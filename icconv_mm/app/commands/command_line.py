@@ -24,7 +24,7 @@ from icconv_mm.versions import command_of
 from icconv_mm_runtime.process import ending
 
 if TYPE_CHECKING:
-    from icconv_mm.app.runs.config import TaskRun
+    from icconv_mm.app.runs.begin import TaskRun
 
 _OPTION = re.compile(r'--?[A-Za-z]')  # the beginning of an option, unlike that of a negative number
 _OPTIONS = {'options': 'cfg-options'}  # arguments whose option has another name
@@ -234,7 +234,8 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     Raises:
         InputError: As :func:`icconv_mm.apis.load_run`.
     """
-    from icconv_mm.app.runs.config import config_beside, load_run
+    from icconv_mm.app.runs.begin import load_run
+    from icconv_mm.app.runs.config import config_beside
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
@@ -253,7 +254,7 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
         ArgumentError: An option for images without a config is used with a config, or the other way round.
         InputError: As :func:`icconv_mm.apis.config_for`.
     """
-    from icconv_mm.app.runs.config import set_length
+    from icconv_mm.app.runs.lengths import set_length
     from icconv_mm.app.training.own_data import config_for
 
     names = vars(args).keys() & inspect.signature(config_for).parameters.keys() - {'epochs', 'work_dir', 'resume'}
@@ -305,19 +306,14 @@ def progress(items: Iterable, description: str) -> Iterable:
     return tables.progress_bar(items, description, getattr(items, 'frames', None), tables.console(stderr=True))
 
 
-@contextmanager
-def saying_how_to_go_on(run: 'TaskRun', time: str | None = None) -> Iterator[None]:
-    """Says after Ctrl-C which checkpoint a training has saved, and how it goes on from there, within ``time``."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        with suppress(ArgumentError):  # the checkpoint is gone
-            saved = last_checkpoint(run.cfg.work_dir)
-            within = ('--time', time) if time else ()
-            command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), *within, '--resume')
-            going = f'{saved} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
-            print(f'\n{going}', file=sys.stderr)
-        raise
+def say_how_to_go_on(run: 'TaskRun', time: str | None = None) -> None:
+    """Says which checkpoint an interrupted training has saved, and how it goes on from there, within ``time``."""
+    with suppress(ArgumentError):  # the checkpoint is gone
+        saved = last_checkpoint(run.cfg.work_dir)
+        within = ('--time', time) if time else ()
+        command = command_of('train', run.name, '--work-dir', str(run.cfg.work_dir), *within, '--resume')
+        going = f'{saved} is saved; {command} goes on from there' if saved else 'nothing is saved yet'
+        print(f'\n{going}', file=sys.stderr)
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def _search(args: Namespace) -> None:
         args.refuse('--d-max is needed: the largest dilation that the supernet was built with')
     with command_line.reporting(args.debug, after='Nothing was written.'):
         from icconv_mm.app.commands.tables import console, results_table
-        from icconv_mm.app.runs.config import load_config
+        from icconv_mm.app.runs.begin import load_config
         from icconv_mm.app.training.search import read_images, search_checkpoint
 
         config = load_config(args.config) if args.config else None

@@ -49,11 +49,13 @@ def run(args: Namespace) -> None:
         given_time = args.time
         run, options = command_line.read_training(args)
         gc.freeze()  # mmengine collects at every dataset, half a second for all that has been imported
-        with command_line.saying_how_to_go_on(run, given_time):
-            try:
-                train(run, **options)
-            except ImageFileError as error:
-                hint = '--skip-bad-images trains without such images'
-                if args.skip_bad_images:
-                    hint = 'what validates is not skipped: remove it (icconv data FOLDER names all damaged images)'
-                raise ImageFileError(f'{message_of(error)}; {hint}') from error
+        try:
+            train(run, **options)
+        except KeyboardInterrupt:
+            command_line.say_how_to_go_on(run, given_time)
+            raise
+        except ImageFileError as error:
+            hint = '--skip-bad-images trains without such images'
+            if args.skip_bad_images:
+                hint = 'what validates is not skipped: remove it (icconv data FOLDER names all damaged images)'
+            raise ImageFileError(f'{message_of(error)}; {hint}') from error

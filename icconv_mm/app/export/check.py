@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.app.export import comparison
-from icconv_mm.config_tree import DatasetAt, join_root
+from icconv_mm.config_tree import DatasetAt
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.errors import ArgumentError, InputError, naming
 from icconv_mm_runtime import Session
@@ -42,15 +42,15 @@ def images_to_check(datasets: Sequence[DatasetAt], name: str) -> list[Path]:
     Raises:
         ArgumentError: No dataset has any.
     """
-    for leaf in (each.cfg for each in datasets if each.is_leaf):
-        prefixes, root = leaf.get('data_prefix') or {}, leaf.get('data_root') or ''
-        folder = prefixes.get('img', prefixes.get('img_path', '')) if isinstance(prefixes, Mapping) else prefixes
-        path = Path(join_root(root, folder or ''))
-        listed = (path / name for name in _names_in(Path(join_root(root, leaf.get('ann_file') or ''))))
-        if found := list(islice(filter(Path.is_file, listed), _IMAGES)):
-            return found
-        if path.is_dir() and (root or folder):
-            return find_images(path)[:_IMAGES]
+    for dataset in datasets:
+        if not dataset.is_leaf:
+            continue
+        folder = Path(dataset.image_folder)
+        listed = (folder / name for name in _names_in(Path(dataset.ann_file)))
+        if images := list(islice(filter(Path.is_file, listed), _IMAGES)):
+            return images
+        if dataset.image_folder and folder.is_dir():
+            return find_images(folder)[:_IMAGES]
     raise ArgumentError('images', f'{name}: the images of the test dataset are not here; name some for the check')
 
 

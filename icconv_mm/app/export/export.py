@@ -16,18 +16,17 @@ from torch.nn.functional import pad
 from icconv_mm.app.export import comparison
 from icconv_mm.app.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.app.export.description import describe, write_description
-from icconv_mm.app.export.run import file_of, open_session, refusals, write_network
+from icconv_mm.app.export.run import file_of, open_session, write_network
 from icconv_mm.app.prediction.predict import Predictor
-from icconv_mm.app.runs.build import inference_transforms
-from icconv_mm.app.runs.config import TaskRun, as_run
-from icconv_mm.app.runs.explain_errors import boundary
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import InputImage, is_large, read_image
-from icconv_mm.app.runs.prepare import prepare_test
+from icconv_mm.app.runs.prepare import Testing
 from icconv_mm.app.training.train import build_runner
 from icconv_mm.datasets.loading import find_images
 from icconv_mm.errors import UserError, message_of, naming
 from icconv_mm_runtime import Session
 from icconv_mm_runtime import metadata as metadata_schema
+from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.files import write_together
 
 
@@ -80,15 +79,19 @@ def export(
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
     out = file_of(to, out, checkpoint, int8=int8, half=half, operator=operator, deform_conv=deform_conv)
-    run = as_run(cfg)
-    transforms = [dict(transform) for transform in inference_transforms(run)]  # before the predictor changes them
+    run = begin(cfg)
+    transforms = [dict(transform) for transform in run.inference_transforms()]  # before the predictor changes them
     predictor = Predictor(run, checkpoint, device='cpu')
     datasets = [*run.datasets['test'], *run.datasets['val']]
     paths = find_images(images) if images is not None else images_to_check(datasets, run.name)
     with naming(run.name):
         known = predictor.task.parts(predictor.dataset_meta)
         network, description = describe(predictor.model, known, transforms, fixed, checkpoint)
-    with refusals(), naming(str(out.parent), OSError), write_together(out.parent, [out.name]) as folder:
+    with (
+        naming('', RuntimeInputError),
+        naming(str(out.parent), OSError),
+        write_together(out.parent, [out.name]) as folder,
+    ):
         metadata_schema.check_metadata(description, str(out))
         file = folder / out.name
         report = write_network(network, description, to, file, int8, paths if half else (), operator, deform_conv)
@@ -140,24 +143,24 @@ def _stacked(size: tuple[int, int], tensors: Sequence[Tensor], divisor: int, val
     )
 
 
-def compare_metrics(cfg: TaskRun | Config, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
+def compare_metrics(run: TaskRun, checkpoint: str, session: Session) -> dict[str, dict[str, float]]:
     """Evaluates a model, then its file, on the test dataset; returns the values of ``model`` and ``file``, by metric.
 
-    ``cfg`` is changed in place.
+    The config is changed in place.
 
     Raises:
         MissingFileError: The test dataset does not exist.
         InputError, DatasetError: As :func:`icconv_mm.apis.test`.
     """
-    run = as_run(cfg)
-    with tempfile.TemporaryDirectory() as folder, boundary(run) as progress:
+    with tempfile.TemporaryDirectory() as folder:
         run.cfg.work_dir = folder
-        prepare_test(run, checkpoint)
-        runner = build_runner(run, progress)
-        model = runner.test()
-        # replaces the model alone: loop, metrics and hooks stay the test's; without it, int8's loss would be unknown
-        runner.model.test_step = partial(_found, runner.model, session)
-        file = runner.test()
+        run = begin(run, checkpoint, Testing())
+        with run.errors:
+            runner = build_runner(run)
+            model = runner.test()
+            # replaces the model alone: loop, metrics and hooks stay the test's; else int8's loss would be unknown
+            runner.model.test_step = partial(_found, runner.model, session)
+            file = runner.test()
     return {name: {'model': model.get(name, 0.0), 'file': file.get(name, 0.0)} for name in sorted({**model, **file})}
 
 

@@ -1,8 +1,7 @@
 """Steps of an export: check the arguments, write the file to a temporary folder, open it, and move it to its path."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from icconv_mm.app.export.networks import Exported, capture
 from icconv_mm.app.export.preparation import inputs_of
 from icconv_mm.arguments import require_known
 from icconv_mm.datasets.loading import find_images
-from icconv_mm.errors import ArgumentError, InputError, MissingLibraryError, naming
-from icconv_mm_runtime import RuntimeInputError, Session
+from icconv_mm.errors import ArgumentError, MissingLibraryError, naming
+from icconv_mm_runtime import Session
 
 NEEDS_OF_DEFORM_CONV = 'ONNX Runtime 1.25 or newer'  # the first that has the operator on CPUs
 
@@ -64,15 +63,6 @@ def file_of(
         with tempfile.NamedTemporaryFile(dir=out.parent):
             pass
     return out
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Converts an input error of the runtime into an InputError of the export."""
-    try:
-        yield
-    except RuntimeInputError as error:
-        raise InputError(str(error)) from error
 
 
 def _example(network: Exported, description: Mapping[str, Any], pixels: torch.dtype) -> tuple:

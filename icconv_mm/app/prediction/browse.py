@@ -5,14 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
 from mmengine.visualization import Visualizer
 
-from icconv_mm.app.runs.config import TaskRun, as_run
-from icconv_mm.app.runs.explain_errors import boundary
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import write_image
-from icconv_mm.app.runs.prepare import prepare
-from icconv_mm.errors import InputError
+from icconv_mm.app.runs.prepare import Browsing
 from icconv_mm_runtime.drawing import draw
 
 _LEAST = 512  # pixels of a drawn image: on a smaller one, text would cover the objects
@@ -45,16 +42,9 @@ def browse(
     Raises:
         InputError, DatasetError, ImageFileError: Bad input, named in the message.
     """
-    run, where = as_run(cfg), f'{phase}_dataloader'
-    with boundary(run):
-        if not run.datasets[phase]:
-            raise InputError(f'{run.name}: no {where}')
-        prepare(run, where)
-    task = run.adapter
-    init_default_scope(task.library)
-    with boundary(run, where):
-        dataset = DATASETS.build(run.datasets[phase][0].cfg)
-    task.check(None, dataset, f'{where}.dataset', training=False)
+    run = begin(cfg, purpose=Browsing(phase))
+    task, dataset = run.adapter, run.build_dataset(phase)
+    task.check(None, dataset, run.datasets[phase][0].location, training=False)
     window = Visualizer() if show else None
     written = []
     for i in progress(range(len(dataset) if count is None else min(count, len(dataset)))):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.runner import load_state_dict
@@ -27,9 +27,7 @@ from icconv_mm.app.prediction.coco_results import CocoResults, results_of, track
 from icconv_mm.app.prediction.exported import ExportedPredictor
 from icconv_mm.app.prediction.pick import ImageFeatures, check_pick, pick_images, uncertainty_of, write_picks
 from icconv_mm.app.prediction.pre_annotations import folders_for, write_pre_annotations
-from icconv_mm.app.runs.build import build_model, inference_transforms
-from icconv_mm.app.runs.config import TaskRun, as_run
-from icconv_mm.app.runs.explain_errors import boundary
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import (
     InputImage,
     Video,
@@ -42,7 +40,7 @@ from icconv_mm.app.runs.images import (
     read_image,
     write_image,
 )
-from icconv_mm.app.runs.prepare import prepare
+from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.app.runs.thresholds import stored_thresholds
 from icconv_mm.arguments import check_scores
 from icconv_mm.checkpoints import reading
@@ -81,16 +79,14 @@ class Predictor:
     def __init__(
         self, cfg: TaskRun | Config | str | Path, checkpoint: str, device: str | None = None, palette: Any = None
     ) -> None:
-        run = as_run(cfg)
-        with boundary(run):
-            prepare(run)
+        purpose = Predicting()
+        run = begin(cfg, checkpoint, purpose)
         self.task = run.adapter
         content = reading.read(checkpoint)
-        self.model = build_model(run)
-        transforms = inference_transforms(run)
+        self.model = run.build_model()
+        transforms = run.inference_transforms()
         self._oriented = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
-        with naming(run.name, Exception):
-            self.pipeline = Compose(transforms)
+        self.pipeline = run.build_pipeline()
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))
         with naming(checkpoint):
@@ -494,7 +490,7 @@ class _ImageRun:
 
 def _settings_of(cfg: Any, checkpoint: str, ann_file: str | None) -> list[str]:
     """Returns what predictions depend on in files: the weights, the ids, and model and pipeline of a config."""
-    parts = {} if cfg is None else {key: as_run(cfg).cfg.get(key) for key in ('model', 'test_dataloader')}
+    parts = {} if cfg is None else {key: begin(cfg).cfg.get(key) for key in ('model', 'test_dataloader')}
     whole = hashlib.sha256(__version__.encode())
     # the second one: the weights of OpenVINO's format
     for path in (Path(checkpoint), Path(checkpoint).with_suffix('.bin'), *([Path(ann_file)] if ann_file else ())):

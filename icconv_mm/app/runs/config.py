@@ -1,21 +1,17 @@
-"""A run: its config with the changes from the command line, its task's adapter, and its datasets."""
+"""Reads the config of a run, and applies and checks the changes from the command line."""
 
 import ast
 import difflib
-import functools
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from icconv_mm.app.adapters.base import TTA_KEYS, TaskAdapter
-from icconv_mm.app.adapters.choose import scope_and_adapter
-from icconv_mm.app.runs.backbone_defaults import keep_former_defaults
-from icconv_mm.config_tree import DatasetAt, datasets_of, entries, kind_of, walk_dicts
+from icconv_mm.app.adapters.base import TTA_KEYS
+from icconv_mm.config_tree import entries, walk_dicts
 from icconv_mm.errors import ArgumentError, InputError, message_of
 from icconv_mm.files import require_file
 from icconv_mm.registry import SCOPE
@@ -29,62 +25,8 @@ READ_BY_RUNNERS = (
 )  # fmt: skip
 
 
-@dataclass(eq=False)
-class TaskRun:
-    """A config with the information derived from it once, which all functions of a run take.
-
-    Attributes:
-        cfg: The config. Tools change it in place until the runner is built.
-        scope: The library that the config is for, as :func:`icconv_mm.tasks.libraries.scope_of` returns it.
-        adapter: The adapter of the task; ``TaskAdapter`` itself for an unknown task.
-        name: Name of the config in an error.
-    """
-
-    cfg: Config
-    scope: str | None
-    adapter: TaskAdapter
-    name: str
-
-    @functools.cached_property
-    def datasets(self) -> dict[str, tuple[DatasetAt, ...]]:
-        """Returns the datasets of ``'train'``, ``'val'`` and ``'test'``, with locations, as of the first access."""
-        return datasets_of(self.cfg)
-
-
-def load_config(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
-    """Returns the config of :func:`load_run`."""
-    return load_run(path, options, work_dir).cfg
-
-
-def as_run(given: TaskRun | Config | str | Path) -> TaskRun:
-    """Returns a run unchanged, or the run of a config or of its file; raises the errors of :func:`load_run`."""
-    if isinstance(given, TaskRun):
-        return given
-    if not isinstance(given, Config):
-        return load_run(given)
-    keep_former_defaults(given)
-    name = str(given.filename)
-    return TaskRun(given, *scope_and_adapter(given, name), name)
-
-
-def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> TaskRun:
-    """Reads a config file and applies ``options`` and ``work_dir``.
-
-    Args:
-        path: The config file.
-        options: Dotted keys and their values. A key that looks misspelt, or that nothing reads, is refused.
-        work_dir: Folder of logs and checkpoints; by default the config's ``work_dir``, else
-            ``work_dirs/<config name>``.
-
-    Raises:
-        ArgumentError: ``path`` is no name of a file.
-        MissingFileError: The file does not exist.
-        InputError: The file cannot be read, or an option does not exist.
-        MissingLibraryError: The config is for a task library that is not installed.
-    """
-    if not isinstance(path, (str, Path)):
-        raise ArgumentError('path', f'expected the name of a config file, got {type(path).__name__}')
-    require_file(Path(path), 'config')
+def read_config(path: str | Path, options: Mapping[str, Any] | None = None, work_dir: str | None = None) -> Config:
+    """Reads a config file that exists, with the arguments and errors of :func:`icconv_mm.apis.load_run`."""
     try:
         cfg = Config.fromfile(path, format_python_code=False)  # a run dumps its config four times
     except Exception as error:  # configs are Python code, which can raise anything
@@ -105,7 +47,7 @@ def load_run(path: str | Path, options: Mapping[str, Any] | None = None, work_di
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs', Path(path).stem))
-    return as_run(cfg)
+    return cfg
 
 
 def config_beside(checkpoint: str | Path) -> Path:
@@ -141,7 +83,8 @@ def check_variables(cfg: Config, path: str | Path) -> None:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     read = _read_keys(cfg)
     idle = [name for name in given - used - {*read, '_base_', 'custom_imports'} if name in cfg]
-    bases = [Config.fromfile(base, format_python_code=False) for base in _bases_of(path)] if idle else []
+    files = Config._get_base_files(str(path)) if idle else []  # those of other packages are given by scope
+    bases = [Config.fromfile(Config._get_cfg_path(file, str(path))[0], format_python_code=False) for file in files]
     for name in sorted(idle) if bases else ():  # a saved config has the variables of all its bases
         former = next((base[name] for base in bases if name in base), None)
         if former is not None and former != cfg[name]:
@@ -151,11 +94,6 @@ def check_variables(cfg: Config, path: str | Path) -> None:
             )
         if former is None and (close := difflib.get_close_matches(name, read, n=1, cutoff=0.9)):
             raise InputError(f'{path}: nothing reads {name!r}; did you mean {close[0]!r}?')
-
-
-def _bases_of(path: str | Path) -> list[str]:
-    """Returns the files that a config inherits from; bases of other packages are given by scope."""
-    return [Config._get_cfg_path(base, str(path))[0] for base in Config._get_base_files(str(path))]
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -221,45 +159,6 @@ def move_data(cfg: Config, root: str) -> None:
         for key, value in node.items():
             if isinstance(value, str) and value.startswith(former) and not value.startswith(root):
                 node[key] = root + value.removeprefix(former)
-
-
-def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = None) -> None:
-    """Sets the number of epochs or iterations and scales everything that is counted in them.
-
-    That is where schedulers begin, end and step, warm-up included, and what :mod:`icconv_mm.app.runs.lengths` lists; a
-    note names options of other hooks that may count them, too.
-
-    Raises:
-        ArgumentError: The number is less than 1, or the config counts in the other unit.
-    """
-    from icconv_mm.app.runs.lengths import scale_counts
-    from icconv_mm.app.runs.schedules import (
-        stretch,  # imports mmengine's runner, which the help of a tool does not need
-    )
-
-    name, given, key = ('epochs', epochs, 'max_epochs') if iters is None else ('iters', iters, 'max_iters')
-    if given is None:
-        return
-    if epochs is not None and iters is not None:
-        raise ArgumentError('iters', 'the length is given by --epochs as well')
-    if given < 1:
-        raise ArgumentError(name, f'a training needs 1 or more, got {given}')
-    former = (cfg.get('train_cfg') or {}).get(key)
-    if former is None:
-        other = 'iters' if name == 'epochs' else 'epochs'
-        raise ArgumentError(name, f'{cfg.filename} counts its training in {other}: give --{other}')
-    ratio = given / former
-    if given == former:
-        return
-    unknown = scale_counts(cfg, ratio)
-    cfg.train_cfg[key] = given
-    if (interval := cfg.train_cfg.get('val_interval', 1)) > 1:
-        cfg.train_cfg.val_interval = min(interval, given)
-    for scheduler in walk_dicts(cfg.get('param_scheduler')):
-        stretch(scheduler, kind_of(scheduler), ratio)
-    if unknown:
-        what = f'may count the {name} of a training of {former}, and stay as they are'
-        print_log(f'{", ".join(unknown)} {what}: --cfg-options changes them', 'current')
 
 
 def _first_paragraph(error: Exception) -> str:

@@ -2,9 +2,11 @@
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from mmengine.dist import get_rank, get_world_size
@@ -12,16 +14,17 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from icconv_mm import versions
-from icconv_mm.app.runs.config import TaskRun
-from icconv_mm.config_tree import join_root, kind_of, walk
+from icconv_mm.app.adapters.base import TaskAdapter
+from icconv_mm.config_tree import DatasetAt
 from icconv_mm.datasets.checks import DatasetError, check_coco_file, check_measures, explain_coco
 from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.run_folder import last_checkpoint
 
-# The part of a config that each of mmengine's methods builds. They are found in the traceback; without them, the user
-# of a long config would not learn which part of it cannot be built.
+# The part of a config that each method of mmengine and of a run builds. They are found in the traceback; without them,
+# the user of a long config would not learn which part of it cannot be built.
 _BUILT = {
     'build_model': 'model',
+    'build_pipeline': 'test pipeline',
     'build_train_loop': 'train_dataloader',
     'build_val_loop': 'val_dataloader',
     'build_test_loop': 'test_dataloader',
@@ -50,19 +53,33 @@ class ProcessGoneError(UserError, RuntimeError):
     """Raised if another process of a run has ended, or does not answer within ``env_cfg.dist_cfg.timeout`` seconds."""
 
 
-class Progress(Hook):
-    """Records how far a run has come, and the file of an error: the config's, then the checkpoint's.
+@dataclass(eq=False)
+class ErrorExplainer(Hook):
+    """A context that turns the exceptions of a run into errors that say where to look.
 
-    Args:
-        location: Name of the config.
-        checkpoint: Name of the checkpoint, which is known when the run is prepared.
+    Until the first step, an exception is the fault of the config or of a file that it names. Later, it is a bug, except
+    for annotations that a metric cannot read, batches too small for batch norm or too large for the memory, and another
+    process that has ended. As a hook of the runner it records how far the run has come, and the file of an error: the
+    config's, then the checkpoint's.
+
+    Raises:
+        DatasetError: A dataset or metric cannot read an annotation file, or no image is left.
+        ProcessGoneError: Communication with another process of the run fails.
+        InputError: A part of the config cannot be built or loaded, or the memory does not suffice.
     """
 
-    priority = 'HIGHEST'
+    priority: ClassVar[str] = 'HIGHEST'
 
-    def __init__(self, location: str, checkpoint: str = '') -> None:
-        self.location, self.checkpoint = location, checkpoint
-        self.begun = False
+    name: str  # of the config
+    work_dir: str | None
+    adapter: TaskAdapter
+    loaders: Mapping[str, Mapping[str, Any]]  # the config of each phase's data loader
+    datasets: Mapping[str, Sequence[DatasetAt]]  # of each phase
+    metrics: Mapping[str, str]  # the annotation files that COCO's metrics read, by the metric's name in the config
+    building: str = ''  # the part of the config that is built, if no more is, such as 'train_dataloader'
+    checkpoint: str = ''  # its name, which is known when the runner is built
+    location: str = ''
+    begun: bool = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         self.location = self.checkpoint or self.location
@@ -72,112 +89,94 @@ class Progress(Hook):
 
     before_val = before_test = before_train
 
+    def __enter__(self) -> 'ErrorExplainer':
+        self.location, self.begun = self.name, False
+        return self
 
-@contextmanager
-def boundary(run: TaskRun, building: str = '') -> Iterator[Progress]:
-    """Turns the exceptions of a run into errors that say where to look.
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception):
+            return
+        self._explain_machine(error)
+        if self.begun:
+            self._explain_step(error)
+            return
+        methods = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        part = self.building or next((part for name, part in _BUILT.items() if name in methods), '')
+        if part.endswith('_dataloader') and (not isinstance(error, UserError) or error.__cause__):
+            self._explain_data(part.removesuffix('_dataloader'), error)
+        if isinstance(error, UserError) and not part:  # from a check, which names its location
+            return
+        with naming(': '.join(filter(None, (self.location, part))), Exception):
+            versions.explain_import(error, 'this')
+            raise error
 
-    Until the first step, an exception is the fault of the config or of a file that it names. Later, it is a bug, except
-    for annotations that a metric cannot read, batches too small for batch norm or too large for the memory, and another
-    process that has ended.
-
-    Args:
-        run: The run.
-        building: The part of the config that is built, if no more is, such as ``'train_dataloader'``.
-
-    Yields:
-        A hook for the runner that records how far the run has come.
-
-    Raises:
-        DatasetError: A dataset or metric cannot read an annotation file, or no image is left.
-        ProcessGoneError: Communication with another process of the run fails.
-        InputError: A part of the config cannot be built or loaded, or the memory does not suffice.
-    """
-    progress = Progress(run.name)
-    try:
-        yield progress
-    except Exception as error:
-        if get_world_size() > 1 and isinstance(error, RuntimeError) and _GONE.search(str(error)):
+    def _explain_machine(self, error: Exception) -> None:
+        """Raises an error if another process has ended, or the memory does not suffice."""
+        text, first = str(error), (message_of(error).splitlines() or [''])[0]
+        if get_world_size() > 1 and isinstance(error, RuntimeError) and _GONE.search(text):
             raise ProcessGoneError(
                 f'process {get_rank()} of {get_world_size()}: another process of this run has ended or does not answer '
-                f'({message_of(error).splitlines()[0]:.200})'
+                f'({first:.200})'
             ) from error
-        _explain_loading(run, progress, error)
-        if isinstance(error, torch.cuda.OutOfMemoryError) or (
-            isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
-        ):
-            batch = (run.cfg.get('train_dataloader') or {}).get('batch_size')
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _KILLED.search(text)):
+            self._explain_loading(error)
+        if isinstance(error, torch.cuda.OutOfMemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in text):
+            batch = self.loaders['train'].get('batch_size')
             now = f' (now {batch})' if batch else ''
             raise InputError(
-                f'{progress.location}: the memory does not suffice ({message_of(error).splitlines()[0]:.120}): give '
-                f'smaller images (--size), a smaller train_dataloader.batch_size{now}, or --amp'
+                f'{self.location}: the memory does not suffice ({first:.120}): give smaller images (--size), a smaller '
+                f'train_dataloader.batch_size{now}, or --amp'
             ) from error
-        if progress.begun:
-            if isinstance(error, ValueError) and _ONE_VALUE in str(error):
-                raise InputError(
-                    f'{progress.location}: a batch has one image, and the network makes one pixel of it, of which '
-                    'batch norm learns nothing: give larger images (--size 64), or a train_dataloader.batch_size that '
-                    'leaves no single image for the end of an epoch, or train_dataloader.drop_last=True'
-                ) from error
-            _explain_metrics(run, error)
-            raise
-        methods = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-        part = building or next((part for name, part in _BUILT.items() if name in methods), '')
-        if part.endswith('_dataloader') and (not isinstance(error, UserError) or error.__cause__):
-            _explain_data(run, part.removesuffix('_dataloader'), error)
-        if isinstance(error, UserError) and not part:  # from a check, which names its location
-            raise
-        with naming(': '.join(filter(None, (progress.location, part))), Exception), versions.explaining_imports('this'):
-            raise
 
+    def _explain_loading(self, error: Exception) -> None:
+        """Raises InputError for a process that loads images and was killed, or had no memory."""
+        loops = [type(frame.f_locals.get('self')).__name__ for frame, _ in traceback.walk_tb(error.__traceback__)]
+        is_in = (phase for phase in ('val', 'test') if any(f'{phase.title()}Loop' in name for name in loops))
+        phase = next(is_in, 'train')
+        workers = self.loaders[phase].get('num_workers') or 0
+        if isinstance(error, MemoryError):
+            what = f'the memory does not suffice to load an image ({message_of(error).splitlines()[-1]:.160})'
+        elif _NO_SHARED_MEMORY.search(str(error)):
+            what = 'a process that loads images was killed: the shared memory (/dev/shm) is full'
+        else:
+            what = 'a process that loads images was killed, as the system does when the memory is full'
+        with suppress(ArgumentError):
+            if self.begun and (saved := last_checkpoint(self.work_dir)):
+                what += f'; {saved} is saved, and --resume goes on from there'
+        raise InputError(
+            f'{self.location}: {what}: give smaller images, or fewer processes by --cfg-options '
+            f'{phase}_dataloader.num_workers={workers // 2} (now {workers})'
+            + (f' {phase}_dataloader.persistent_workers=False' if workers == 1 else '')
+        ) from error
 
-def _explain_loading(run: TaskRun, progress: Progress, error: Exception) -> None:
-    """Raises InputError if a process that loads images was killed, or had no memory."""
-    text = str(error)
-    if not isinstance(error, MemoryError) and not (isinstance(error, RuntimeError) and _KILLED.search(text)):
-        return
-    loops = [type(frame.f_locals.get('self')).__name__ for frame, _ in traceback.walk_tb(error.__traceback__)]
-    phase = next((each for each in ('val', 'test') if any(f'{each.title()}Loop' in name for name in loops)), 'train')
-    workers = (run.cfg.get(f'{phase}_dataloader') or {}).get('num_workers') or 0
-    if isinstance(error, MemoryError):
-        what = f'the memory does not suffice to load an image ({message_of(error).splitlines()[-1]:.160})'
-    elif _NO_SHARED_MEMORY.search(text):
-        what = 'a process that loads images was killed: the shared memory (/dev/shm) is full'
-    else:
-        what = 'a process that loads images was killed, as the system does when the memory is full'
-    with suppress(ArgumentError):
-        if (saved := last_checkpoint(run.cfg.work_dir)) and progress.begun:
-            what += f'; {saved} is saved, and --resume goes on from there'
-    raise InputError(
-        f'{progress.location}: {what}: give smaller images, or fewer processes by --cfg-options '
-        f'{phase}_dataloader.num_workers={workers // 2} (now {workers})'
-        + (f' {phase}_dataloader.persistent_workers=False' if workers == 1 else '')
-    ) from error
+    def _explain_data(self, phase: str, error: Exception) -> None:
+        """Raises DatasetError if annotations or files of a phase are the reason why its dataset cannot be built."""
+        is_empty = _NOTHING_LEFT in str(error)
+        for dataset in self.datasets[phase]:
+            if not dataset.is_leaf or not isinstance(dataset.cfg, Mapping):
+                continue
+            if dataset.ann_file and self.adapter.is_coco(dataset.cfg['type']):
+                classes = self.adapter.classes(dataset.cfg)
+                explain_coco(dataset.ann_file, classes, dataset.location, empty=is_empty)
+            else:
+                self.adapter.explain_data(dataset.cfg, dataset.location, empty=is_empty)
+        if is_empty and self.datasets[phase]:
+            what = 'paths, suffixes of files (img_suffix) or filters (filter_cfg)'
+            location = self.datasets[phase][0].location
+            raise DatasetError(f'{location}: no image is found, or none is left: see its {what}') from error
 
-
-def _explain_data(run: TaskRun, phase: str, error: Exception) -> None:
-    """Raises DatasetError if the annotations or files of a phase are the reason why its dataset cannot be built."""
-    is_empty = _NOTHING_LEFT in str(error)
-    leaves = [(each.location, each.cfg) for each in run.datasets[phase] if each.is_leaf]
-    for location, leaf in leaves:
-        if isinstance(leaf, Mapping) and leaf.get('ann_file') and run.adapter.is_coco(leaf['type']):
-            path = join_root(leaf.get('data_root') or '', leaf['ann_file'])
-            explain_coco(path, run.adapter.classes(leaf), location, empty=is_empty)
-        elif isinstance(leaf, Mapping):
-            run.adapter.explain_data(leaf, location, empty=is_empty)
-    if is_empty and run.datasets[phase]:
-        what = 'paths, suffixes of files (img_suffix) or filters (filter_cfg)'
-        location = run.datasets[phase][0].location
-        raise DatasetError(f'{location}: no image is found, or none is left: see its {what}') from error
-
-
-def _explain_metrics(run: TaskRun, error: Exception) -> None:
-    """Raises DatasetError if annotations are the reason why an evaluation failed."""
-    kinds = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
-    if isinstance(error, UserError) or not isinstance(error, kinds):
-        return
-    for part in ('val_evaluator', 'test_evaluator'):
-        for location, metric in walk(run.cfg.get(part), part):
-            if 'Coco' in kind_of(metric) and metric.get('ann_file') and Path(metric['ann_file']).is_file():
+    def _explain_step(self, error: Exception) -> None:
+        """Raises an error if a batch is too small for batch norm, or annotations are why an evaluation failed."""
+        if isinstance(error, ValueError) and _ONE_VALUE in str(error):
+            raise InputError(
+                f'{self.location}: a batch has one image, and the network makes one pixel of it, of which batch norm '
+                'learns nothing: give larger images (--size 64), or a train_dataloader.batch_size that leaves no '
+                'single image for the end of an epoch, or train_dataloader.drop_last=True'
+            ) from error
+        kinds = (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError)
+        if isinstance(error, UserError) or not isinstance(error, kinds):
+            return
+        for location, path in self.metrics.items():
+            if Path(path).is_file():
                 with naming(f'{location}.ann_file'):
-                    check_measures(check_coco_file(metric['ann_file']), metric['ann_file'])
+                    check_measures(check_coco_file(path), path)

@@ -182,12 +182,6 @@ def load_input(path: Path, oriented: bool = True) -> InputImage:
     return InputImage(path, image, (height, width))
 
 
-def _check_for_opencv(path: str | Path) -> None:
-    """Raises InputError for a video path that would crash OpenCV."""
-    if not is_utf8(path):
-        raise InputError(f'{path}: OpenCV opens no video whose path is not UTF-8: rename it')
-
-
 class Video:
     """Iterates over the frames of a video, a stream or a camera.
 
@@ -237,7 +231,8 @@ class VideoWriter:
     def add(self, frame: np.ndarray) -> None:
         """Appends a frame; all have the size of the first one."""
         if self._writer is None:
-            _check_for_opencv(self.path)
+            if not is_utf8(self.path):  # OpenCV would crash
+                raise InputError(f'{self.path}: OpenCV opens no video whose path is not UTF-8: rename it')
             self.path.parent.mkdir(parents=True, exist_ok=True)
             size = frame.shape[1::-1]
             self._writer = cv2.VideoWriter(str(self.path), cv2.VideoWriter_fourcc(*'mp4v'), self._rate, size)

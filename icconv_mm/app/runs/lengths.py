@@ -1,12 +1,15 @@
 """What configs count in epochs or iterations, besides schedulers: the one table for trainings of another length."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
-from icconv_mm.config_tree import kind_of, walk_dicts
+from icconv_mm.app.runs.schedules import stretch
+from icconv_mm.config_tree import walk
+from icconv_mm.errors import ArgumentError
 
 # Options of hooks that grow with a training's length, and their defaults where these matter: of mmengine, mmdet,
 # mmpose, mmpretrain, mmyolo and this package.
@@ -34,40 +37,61 @@ STAYING = frozenset([
     'ResumableRandomnessHook', 'SegVisualizationHook', 'SimSiamHook', 'TrackVisualizationHook', 'VisualizationHook',
 ])  # fmt: skip
 _LOOP = ('val_begin', 'val_interval', 'dynamic_intervals')
-_MODEL = ('initial_epoch',)  # mmdet's TOOD
 _INTERVALS = ('interval', 'val_interval')  # 1 and -1 have a meaning of their own
 _SAYS_SO = re.compile(r'epoch|iter|begin|end|interval')
 
 
-def scale_counts(cfg: Config, ratio: float) -> list[str]:
-    """Multiplies the counts of a config's hooks, training loop and model for a training ``ratio`` times as long.
+def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = None) -> None:
+    """Sets the number of epochs or iterations and scales everything that is counted in them.
 
-    Returns:
-        Options of other hooks that may count epochs or iterations, as ``Hook.option = value``; they are unchanged.
+    That is where schedulers begin, end and step, warm-up included, and what this module lists; a note names options of
+    other hooks that may count them, too.
+
+    Raises:
+        ArgumentError: The number is less than 1, or the config counts in the other unit.
     """
-    loop = cfg.train_cfg
-    for key in _LOOP:
-        if loop.get(key) is not None:
-            loop[key] = scaled(key, loop[key], ratio)
-    for part in walk_dicts(cfg.get('model') or {}):
-        for key in _MODEL:
-            if isinstance(part.get(key), int):
-                part[key] = scaled(key, part[key], ratio)
+    name, given, key = ('epochs', epochs, 'max_epochs') if iters is None else ('iters', iters, 'max_iters')
+    if given is None:
+        return
+    if epochs is not None and iters is not None:
+        raise ArgumentError('iters', 'the length is given by --epochs as well')
+    if given < 1:
+        raise ArgumentError(name, f'a training needs 1 or more, got {given}')
+    former = (cfg.get('train_cfg') or {}).get(key)
+    if former is None:
+        other = 'iters' if name == 'epochs' else 'epochs'
+        raise ArgumentError(name, f'{cfg.filename} counts its training in {other}: give --{other}')
+    ratio = given / former
+    if given == former:
+        return
     unknown = []
-    for hook in _hooks_of(cfg):
-        kind = kind_of(hook).rpartition('.')[2]
-        for key, default in COUNTED.get(kind, {}).items():
-            if hook.get(key, default) is not None:
-                hook[key] = scaled(key, hook.get(key, default), ratio)
-        if kind not in COUNTED and kind not in STAYING:
-            unknown += [f'{kind}.{key} = {value}' for key, value in hook.items() if _counts(key, value)]
-    return unknown
+    nodes = tuple(walk(cfg))
+    for node in nodes:
+        if node.location == 'train_cfg':
+            _scale(node.cfg, dict.fromkeys(_LOOP), ratio)
+        elif node.part == 'model' and isinstance(node.cfg.get('initial_epoch'), int):  # mmdet's TOOD
+            _scale(node.cfg, {'initial_epoch': None}, ratio)
+        elif node.part in ('default_hooks', 'custom_hooks') and node.location.count('.') == 1 and node.kind:
+            kind = node.kind
+            _scale(node.cfg, COUNTED.get(kind, {}), ratio)
+            if kind not in COUNTED and kind not in STAYING:
+                unknown += [f'{kind}.{key} = {value}' for key, value in node.cfg.items() if _counts(key, value)]
+    cfg.train_cfg[key] = given
+    if (interval := cfg.train_cfg.get('val_interval', 1)) > 1:
+        cfg.train_cfg.val_interval = min(interval, given)
+    for node in nodes:
+        if node.part == 'param_scheduler':
+            stretch(node.cfg, node.kind, ratio)
+    if unknown:
+        what = f'may count the {name} of a training of {former}, and stay as they are'
+        print_log(f'{", ".join(unknown)} {what}: --cfg-options changes them', 'current')
 
 
-def _hooks_of(cfg: Config) -> Iterator[dict]:
-    for hook in (*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())):
-        if isinstance(hook, Mapping) and kind_of(hook):
-            yield hook
+def _scale(settings: dict, counted: Mapping[str, Any], ratio: float) -> None:
+    """Multiplies the counts of a part of a config, given with their defaults, for another length."""
+    for key, default in counted.items():
+        if settings.get(key, default) is not None:
+            settings[key] = scaled(key, settings.get(key, default), ratio)
 
 
 def _counts(key: str, value: Any) -> bool:

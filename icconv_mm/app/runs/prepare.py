@@ -1,14 +1,12 @@
-"""Prepares a config for a run, and checks that the files that the run needs exist.
+"""What a run is for: each purpose prepares a config, and checks that the files that the run needs exist.
 
-Each function takes a run and changes its config in place; the adapter of its task makes the changes that differ between
-tasks (``show_predictions``, ``enable_tta``).
+The adapter of the task makes the changes that differ between tasks (``showing``, ``enable_tta``).
 """
 
 import sys
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -16,12 +14,12 @@ from mmengine.device import get_device, is_cuda_available
 from mmengine.dist import is_main_process
 
 from icconv_mm.app.runs.backbone_defaults import write_defaults
-from icconv_mm.app.runs.config import TaskRun
+from icconv_mm.app.runs.begin import Purpose, TaskRun
 from icconv_mm.app.runs.workers import fit_workers
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.metadata import seed_of
-from icconv_mm.config_tree import as_list, join_root, kind_of, walk, walk_dicts
+from icconv_mm.config_tree import Node, as_list
 from icconv_mm.datasets.checks import MissingDataError
 from icconv_mm.datasets.loading import LoadImageFromFile
 from icconv_mm.engine.amp import CPUAmpOptimWrapper
@@ -57,115 +55,130 @@ def prepare(run: TaskRun, *parts: str, skip_bad_images: bool = False) -> None:
     """
     if not run.adapter.library:
         raise UnknownTaskError(f'{run.name}: default_scope = {run.scope!r}, expected one of {", ".join(LIBRARIES)}')
-    cfg, datasets = run.cfg, run.datasets
     on_cpu = get_device() == 'cpu'
-    for location, node in walk(cfg):
-        part, kind = location.split('.')[0], kind_of(node)
+    for node in run.nodes:
+        settings, part, kind = node.cfg, node.part, node.kind
         if kind in ('LoadImageFromFile', 'LoadImage'):
-            node['type'] = scoped(LoadImageFromFile)
+            settings['type'] = scoped(LoadImageFromFile)
             if skip_bad_images and part in ('train_dataloader', 'custom_hooks'):  # hooks change the pipeline
-                node['skip_bad'] = True
-        elif node.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
-            node['type'] = 'BN'
+                settings['skip_bad'] = True
+        elif settings.get('type') == 'SyncBN' and on_cpu:  # torch's SyncBatchNorm refuses CPU tensors
+            settings['type'] = 'BN'
         elif kind in _DEFORMABLE and on_cpu:  # a small part of the time of mmcv's operator
-            node['type'] = scoped(_DEFORMABLE[kind])
+            settings['type'] = scoped(_DEFORMABLE[kind])
         elif part in parts:
-            if kind == 'Pretrained' and '://' not in (path := node.get('checkpoint') or '://'):
-                require_file(Path(path).expanduser(), f'{location}.checkpoint')
-            with naming(location, TypeError):  # a number instead of a path
-                _require_data(location, node)
-    run.adapter.prepare_loaders(datasets, cfg.get('model') or {})
-    loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-    fit_workers(cfg, [part for part in loaders if part in parts])
+            _require_files(node)
+    run.adapter.prepare_loaders(run.datasets, run.cfg.get('model') or {})
     # mmengine shares visualisers by name in a process; without a name, each run has its own, in its own folder.
-    (cfg.get('visualizer') or {}).pop('name', None)
+    (run.cfg.get('visualizer') or {}).pop('name', None)
 
 
-def _require_data(location: str, node: Mapping[str, Any]) -> None:
-    """Raises MissingFileError for the first path of a dataset or a metric that does not exist.
-
-    Paths with a scheme (``s3://``) are not checked, except for a folder of segmentation maps without ``ann_file``: HTTP
-    cannot list it.
-    """
-    root, ann_file, prefixes = node.get('data_root') or '', node.get('ann_file'), node.get('data_prefix')
-    prefixes = prefixes if isinstance(prefixes, Mapping) else {}
-    maps = join_root(str(root), prefixes.get('seg_map_path') or '')
-    if maps.startswith(('http://', 'https://')) and 'seg_map_path' in prefixes and not ann_file:
-        raise InputError(f'{maps} is no folder that can be listed: give ann_file, the names without their suffix')
-    if '://' in str(root):
-        return
-    if root:
-        require_folder(root, f'{location}.data_root', MissingDataError)
-    if ann_file and '://' not in str(ann_file):
-        require_file(join_root(root, ann_file), f'{location}.ann_file', MissingDataError)
-    for key, prefix in prefixes.items():
-        if prefix and '://' not in str(prefix):
-            require_folder(join_root(root, prefix), f"{location}.data_prefix['{key}']", MissingDataError)
+def _require_files(node: Node) -> None:
+    """Raises MissingFileError for the first file of a dataset, a metric or pretrained weights that does not exist."""
+    if node.kind == 'Pretrained' and '://' not in (path := node.cfg.get('checkpoint') or '://'):
+        require_file(Path(path).expanduser(), f'{node.location}.checkpoint')
+    for name, path, is_folder in node.data_paths:
+        (require_folder if is_folder else require_file)(path, name, MissingDataError)
 
 
-def prepare_training(
-    run: TaskRun,
-    resume: str | bool = False,
-    amp: bool = False,
-    auto_scale_lr: bool = False,
-    launcher: str = 'none',
-    validate: bool = True,
-    skip_bad_images: bool = False,
-) -> None:
-    """Prepares the config for a training, with the arguments and errors of :func:`icconv_mm.apis.train`."""
-    cfg = run.cfg
-    if not validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    _distribute(cfg, launcher)
-    prepare(run, 'model', 'train_dataloader', 'val_dataloader', 'val_evaluator', skip_bad_images=skip_bad_images)
-    write_defaults(cfg)
-    for node in walk_dicts(cfg.get('model')):  # the network is to be built in any folder
-        if file := own_file(node.get('pattern')):
-            node['pattern'] = str(file.absolute())
-    saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-    if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
-        saving['type'] = scoped(AtomicCheckpointHook)
-    if amp:
-        _use_amp(cfg, run.adapter.autocast_modules)
-    if auto_scale_lr:
-        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-            raise ArgumentError('auto_scale_lr', f'{cfg.filename} has no auto_scale_lr.base_batch_size')
-        cfg.auto_scale_lr.enable = True
-    if resume:
-        _resume(cfg, resume)
-    elif cfg.get('load_from'):
-        _require_checkpoint(cfg.load_from, 'load_from')
+class Predicting(Purpose):
+    """Predictions of single images."""
+
+    def prepare(self, run: TaskRun) -> None:
+        prepare(run)
 
 
-def prepare_test(
-    run: TaskRun,
-    checkpoint: str,
-    out: str | None = None,
-    out_item: str = 'pred',
-    show: bool = False,
-    show_dir: str | None = None,
-    wait_time: float = 2.0,
-    tta: bool = False,
-    launcher: str = 'none',
-) -> None:
-    """Prepares the config for a test, with the arguments and errors of :func:`icconv_mm.apis.test`."""
-    cfg = run.cfg
-    _distribute(cfg, launcher)
-    prepare(run, 'test_dataloader', 'test_evaluator')
-    require_file(checkpoint, 'checkpoint')
-    cfg.load_from, cfg.resume = checkpoint, False
-    if show or show_dir:
-        run.adapter.show_predictions(cfg, show, show_dir and str(Path(show_dir).absolute()), wait_time)
-    if tta:
-        run.adapter.enable_tta(cfg)
-    require_known([out_item], ('pred', 'metrics'), 'out_item: nothing is called')
-    if out is not None:
-        endings = ('.json',) if out_item == 'metrics' else ('.pkl', '.pickle')
-        if not out.endswith(endings):
-            raise ArgumentError('out', f'expected a name that ends in {endings[0]}, got {out}')
-        require_writable(Path(out), 'out')  # it is written after the test
-    if out is not None and out_item == 'pred':
-        cfg.test_evaluator = [*as_list(cfg.test_evaluator), {'type': run.adapter.dump_metric, 'out_file_path': out}]
+@dataclass(frozen=True)
+class Browsing(Purpose):
+    """Drawn annotations of the dataset of a phase: ``'train'``, ``'val'`` or ``'test'``."""
+
+    phase: str = 'train'
+
+    def prepare(self, run: TaskRun) -> None:
+        if not run.datasets[self.phase]:
+            raise InputError(f'{run.name}: no {self.phase}_dataloader')
+        prepare(run, f'{self.phase}_dataloader')
+
+
+@dataclass(frozen=True)
+class Training(Purpose):
+    """A training, with the options of :func:`icconv_mm.apis.train`."""
+
+    resume: str | bool = False
+    amp: bool = False
+    auto_scale_lr: bool = False
+    launcher: str = 'none'
+    validate: bool = True
+    skip_bad_images: bool = False
+
+    def prepare(self, run: TaskRun) -> None:
+        cfg = run.cfg
+        if not self.validate:
+            cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+            run.changed()
+        _distribute(cfg, self.launcher)
+        if self.amp:
+            _use_amp(cfg, run.adapter.autocast_modules)
+        if self.auto_scale_lr:
+            if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+                raise ArgumentError('auto_scale_lr', f'{cfg.filename} has no auto_scale_lr.base_batch_size')
+            cfg.auto_scale_lr.enable = True
+        saving = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        if saving.get('type') == 'CheckpointHook':  # it deletes the last checkpoint before it writes the next one
+            saving['type'] = scoped(AtomicCheckpointHook)
+        parts = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator')
+        prepare(run, *parts, skip_bad_images=self.skip_bad_images)
+        fit_workers(run.nodes, ('train_dataloader', 'val_dataloader'))
+        write_defaults(run.nodes)
+        for node in run.nodes:  # the network is to be built in any folder
+            if node.part == 'model' and (file := own_file(node.cfg.get('pattern'))):
+                node.cfg['pattern'] = str(file.absolute())
+        last = last_checkpoint(cfg.work_dir) if self.resume in (True, 'auto') else self.resume
+        if last:
+            cfg.resume, cfg.load_from = True, str(last)
+        elif self.resume and is_main_process():
+            print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
+        path = cfg.get('load_from')
+        if path and not Path(path).is_dir():  # strategies that shard a model save a folder
+            require_file(path, 'resume' if last else 'load_from')
+        if last and cfg.get('randomness', {}).get('seed') is None and Path(last).is_file():
+            cfg.randomness = {**cfg.get('randomness', {}), 'seed': _seed_in(str(last))}
+
+
+@dataclass(frozen=True)
+class Testing(Purpose):
+    """A test of the run's checkpoint, with the options of :func:`icconv_mm.apis.test`."""
+
+    out: str | None = None
+    out_item: str = 'pred'
+    show: bool = False
+    show_dir: str | None = None
+    wait_time: float = 2.0
+    tta: bool = False
+    launcher: str = 'none'
+
+    def prepare(self, run: TaskRun) -> None:
+        cfg, out = run.cfg, self.out
+        _distribute(cfg, self.launcher)
+        prepare(run, 'test_dataloader', 'test_evaluator')
+        fit_workers(run.nodes, ('test_dataloader',))
+        cfg.load_from, cfg.resume = str(Path(run.checkpoint).expanduser()), False
+        if self.show or self.show_dir:
+            folder = self.show_dir and str(Path(self.show_dir).absolute())
+            cfg.default_hooks.visualization, save_dir = run.adapter.showing(self.show, folder, self.wait_time)
+            if save_dir:
+                cfg.visualizer.save_dir = save_dir
+        if self.tta:
+            run.adapter.enable_tta(cfg)
+        require_known([self.out_item], ('pred', 'metrics'), 'out_item: nothing is called')
+        if out is not None:
+            endings = ('.json',) if self.out_item == 'metrics' else ('.pkl', '.pickle')
+            if not out.endswith(endings):
+                raise ArgumentError('out', f'expected a name that ends in {endings[0]}, got {out}')
+            require_writable(Path(out), 'out')  # it is written after the test
+        if out is not None and self.out_item == 'pred':
+            dump = {'type': run.adapter.dump_metric, 'out_file_path': out}
+            cfg.test_evaluator = [*as_list(cfg.test_evaluator), dump]
 
 
 def _distribute(cfg: Config, launcher: str) -> None:
@@ -225,24 +238,8 @@ def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
         wrapper.setdefault('modules', modules)
 
 
-def _resume(cfg: Config, resume: str | bool) -> None:
-    """Sets the checkpoint to resume, and its seed if the config has none (samplers are built before it is loaded)."""
-    path = last_checkpoint(cfg.work_dir) if resume in (True, 'auto') else str(resume)
-    if path is None:
-        if is_main_process():
-            print(f'{cfg.work_dir}: no checkpoint to resume, the training starts at 0', file=sys.stderr)
-        if cfg.get('load_from'):
-            _require_checkpoint(cfg.load_from, 'load_from')
-        return
-    cfg.resume, cfg.load_from = True, path
-    _require_checkpoint(path, 'resume')
-    if cfg.get('randomness', {}).get('seed') is None and Path(path).is_file():
-        content = reading.read(path)
-        with naming(path):
-            seed = seed_of(content)
-        cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed}
-
-
-def _require_checkpoint(path: str, name: str) -> None:
-    if not Path(path).is_dir():  # strategies that shard a model save a folder
-        require_file(path, name)
+def _seed_in(path: str) -> int | None:
+    """Returns the seed of a checkpoint's training: samplers are built before the checkpoint is loaded."""
+    content = reading.read(path)
+    with naming(path):
+        return seed_of(content)

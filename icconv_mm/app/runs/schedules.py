@@ -100,6 +100,13 @@ def _check(runner: Runner, scheduler: dict) -> dict:
     return scheduler
 
 
+def train_runner(runner: Runner) -> None:
+    """Trains with schedules that fit the length of an epoch, which is known when the training loop is built."""
+    if runner.param_schedulers is not None and runner.train_loop is not None:
+        runner.param_schedulers = checked_schedulers(runner, runner.param_schedulers)
+    runner.train()
+
+
 class ScheduleHook(Hook):
     """Makes a resumed training follow the schedule of its config; mmengine uses the checkpoint's.
 

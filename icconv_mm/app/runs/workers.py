@@ -2,14 +2,13 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from icconv_mm.config_tree import walk_dicts
+from icconv_mm.config_tree import Node
 
 _SHARED = '/dev/shm'  # where processes hand over their images; docker gives it 64 MB
 _SIZES = ('scale', 'size', 'crop_size', 'img_scale', 'input_size', 'img_shape')  # in transforms, in pixels
@@ -18,13 +17,13 @@ _IN_USE = 2  # batches of a loader that the training has, beside those that wait
 _PER_PIXEL = 2 * 3  # bytes: three channels, and as much for masks, maps and rotated corners
 
 
-def fit_workers(cfg: MutableMapping[str, Any], names: Iterable[str]) -> None:
+def fit_workers(nodes: Sequence[Node], names: Collection[str]) -> None:
     """Lowers ``num_workers`` of the data loaders whose images would not fit into the machine's shared memory.
 
     A process that cannot hand over a batch there is killed, or the run waits for it for ever.
 
     Args:
-        cfg: The config; changed in place.
+        nodes: All dicts of the config; changed in place.
         names: The loaders that run, such as ``'train_dataloader'``.
     """
     try:
@@ -32,13 +31,14 @@ def fit_workers(cfg: MutableMapping[str, Any], names: Iterable[str]) -> None:
     except (OSError, AttributeError):  # a system without it
         return
     free = found.f_bavail * found.f_frsize / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    loaders = {name: cfg[name] for name in names if isinstance(cfg.get(name), Mapping)}
+    loaders = {node.location: node.cfg for node in nodes if node.location in names}
+    pixels = {name: _pixels_of([node.cfg for node in nodes if node.part == name]) for name in loaders}
     counts = {name: loader.get('num_workers') or 0 for name, loader in loaders.items()}
 
     def needed(name: str) -> float:
         loader, count = loaders[name], counts[name]
         batches = count * (loader.get('prefetch_factor') or 2) + _IN_USE if count else 0
-        return batches * (loader.get('batch_size') or 1) * _pixels_of(loader) * _PER_PIXEL
+        return batches * (loader.get('batch_size') or 1) * pixels[name] * _PER_PIXEL
 
     while sum(map(needed, counts)) > free and any(counts.values()):
         counts[max(counts, key=needed)] -= 1
@@ -57,9 +57,9 @@ def fit_workers(cfg: MutableMapping[str, Any], names: Iterable[str]) -> None:
             )
 
 
-def _pixels_of(loader: Mapping[str, Any]) -> float:
-    """Returns the pixels of the largest image in a loader's transforms, or of a usual one."""
-    values = [node[key] for node in walk_dicts(loader.get('dataset')) for key in _SIZES if key in node]
+def _pixels_of(settings: Sequence[dict]) -> float:
+    """Returns the pixels of the largest image in a loader's transforms, among all its settings, or of a usual one."""
+    values = [each[key] for each in settings for key in _SIZES if key in each]
     pairs = [(value, value) if isinstance(value, (int, float)) else value for value in values]
     areas = [
         pair[0] * pair[1]

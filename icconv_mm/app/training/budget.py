@@ -18,8 +18,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from icconv_mm.app.runs.config import TaskRun, set_length
-from icconv_mm.app.runs.lengths import scale_running
+from icconv_mm.app.runs.begin import TaskRun, begin
+from icconv_mm.app.runs.lengths import scale_running, set_length
 from icconv_mm.app.runs.schedules import checked_schedulers, replay, stretch
 from icconv_mm.app.runs.workers import end_workers
 from icconv_mm.checkpoints import reading
@@ -272,14 +272,12 @@ class TimingHook(Hook):
 @contextmanager
 def trial(run: TaskRun) -> Iterator[TaskRun]:
     """Yields a copy of a run, in a folder that is removed, without logs and checkpoints."""
-    from icconv_mm.app.runs.config import as_run
-
     with tempfile.TemporaryDirectory(prefix='icconv_mm_', ignore_cleanup_errors=True) as folder:
         cfg = copy.deepcopy(run.cfg)
         cfg.work_dir, cfg.log_level, cfg.experiment_name = folder, 'ERROR', f'timing_{Path(folder).name}'
         if cfg.get('train_cfg'):
             cfg.train_cfg.val_begin = 1 << 30
-        yield as_run(cfg)
+        yield begin(cfg)
 
 
 def step_costs(runner: Runner, train: Callable[[Runner], None], clock: Callable[[], float] = time.monotonic) -> Costs:

@@ -21,7 +21,7 @@ from icconv_mm.app.annotations.dataset import SPLITS, AnnotatedImage, Converted,
 from icconv_mm.app.annotations.find import all_tasks, choose_dataset, name_of, only_task, read_datasets
 from icconv_mm.app.annotations.images_on_disk import LOCATIONS
 from icconv_mm.app.annotations.report import problem_lines, split_counts, write_warnings
-from icconv_mm.app.runs.config import load_config
+from icconv_mm.app.runs.begin import load_config
 from icconv_mm.app.training import memory
 from icconv_mm.app.training.own_data_text import (
     Choices,

@@ -8,8 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from icconv_mm.app.runs.build import build_model
-from icconv_mm.app.runs.config import TaskRun, as_run
+from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.checkpoints.convert import checked_weights, read_checkpoint, sha256, write_checkpoint
 from icconv_mm.checkpoints.matching import check_fits
 from icconv_mm.datasets.loading import LoadImageFromFile, find_images
@@ -63,7 +62,7 @@ def search_checkpoint(
     if model is not None and cfg is not None:
         raise InputError('search_checkpoint: model and cfg both say what the network is: give one')
     content = read_checkpoint(checkpoint)
-    model = model if cfg is None else build_model(as_run(cfg))
+    model = model if cfg is None else begin(cfg).build_model()
     with naming(str(checkpoint)):
         state = checked_weights(content)
         means = None
@@ -109,7 +108,7 @@ def convert_rf_next(
         MissingFileError, InputError: As ``rf_next_patterns``, or the config's model cannot be built. Nothing is written
             then.
     """
-    patterns = rf_next_patterns(structure, build_model(as_run(cfg)), filter)
+    patterns = rf_next_patterns(structure, begin(cfg).build_model(), filter)
     _make_folder_of(pattern_out)
     write_patterns(list(patterns.values()), pattern_out)
     return patterns

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,48 +14,28 @@ from mmengine.config import config as mmengine_config
 from mmengine.dist import is_main_process, master_only
 from mmengine.fileio import dump
 from mmengine.hooks import LoggerHook
-from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.app.evaluation.hook import EvaluationHook
-from icconv_mm.app.runs.config import TaskRun, as_run
-from icconv_mm.app.runs.explain_errors import Progress, boundary
-from icconv_mm.app.runs.prepare import prepare_test, prepare_training
-from icconv_mm.app.runs.schedules import ScheduleHook, checked_schedulers
+from icconv_mm.app.runs.begin import TaskRun, begin
+from icconv_mm.app.runs.prepare import Testing, Training
+from icconv_mm.app.runs.schedules import ScheduleHook, train_runner
 from icconv_mm.app.runs.workers import WorkersHook
 from icconv_mm.app.training.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
 from icconv_mm.app.training.hooks.checkpoint_checks import CheckpointMatchHook, ImageCheckHook
 from icconv_mm.app.training.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
 from icconv_mm.app.training.hooks.progress import ProgressBarHook
 from icconv_mm.app.training.hooks.unsaved_state import UnsavedStateHook
-from icconv_mm.config_tree import kind_of, texts_in, walk_dicts
+from icconv_mm.config_tree import Node
 from icconv_mm.engine.deploy_hook import DeployHook
 from icconv_mm.engine.randomness import ResumableRandomnessHook
 from icconv_mm.errors import ArgumentError, InputError
-from icconv_mm.files import alone_in, atomic_write
-from icconv_mm.run_folder import LAST, RUN_LOCK, set_aside
+from icconv_mm.run_folder import keeping_earlier_training, only_run_in
 
 if TYPE_CHECKING:  # imports every strategy, and most runs use none
     from mmengine._strategy import BaseStrategy
-
-
-def _formatting_once(format_code: Callable[..., tuple]) -> Callable[..., tuple]:
-    """Keeps the last text: a run has that of its config formatted four times, by yapf, which takes a second or two."""
-    last = {}
-
-    def formatted(text: str, **options) -> tuple:
-        if text not in last:
-            made = format_code(text, **options)
-            last.clear()
-            last[text] = made
-        return last[text]
-
-    return formatted
-
-
-mmengine_config.FormatCode = _formatting_once(mmengine_config.FormatCode)
 
 
 def train(
@@ -92,13 +73,17 @@ def train(
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    run = as_run(cfg)
+    run = begin(cfg)
+    purpose = Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
     budget = Budget(time) if isinstance(time, (str, int, float)) else time
     if budget is not None:
-        costs = _choose_length(run, budget, resume, amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch)
-    with boundary(run) as progress, _keeping_what_is_there(run.cfg, resume):
-        prepare_training(run, resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
-        runner = build_runner(run, progress, allow_mismatch=allow_mismatch)
+        costs = _choose_length(run, budget, purpose, allow_mismatch)
+    run = begin(run, purpose=purpose)
+    folder, name = Path(run.cfg.work_dir), Path(run.cfg.filename or 'config.py').name
+    goes_on = bool(resume or run.cfg.get('resume'))
+    earlier = keeping_earlier_training(folder, name, run.cfg.get('load_from'), goes_on)
+    with run.errors, _formatting_once(), earlier:
+        runner = build_runner(run, allow_mismatch)
         if budget is not None:
             runner.register_hook(BudgetHook(budget, costs, run.cfg.get('param_scheduler')))
         if not keep_going:
@@ -106,69 +91,58 @@ def train(
         evaluation, bar = EvaluationHook(run.adapter), ProgressBarHook()
         runner.register_hook(evaluation)
         runner.register_hook(bar)
-        with _alone(Path(runner.work_dir)):
+        interrupted = None
+        with ExitStack() as ending:
+            if is_main_process():
+                ending.enter_context(only_run_in(Path(runner.work_dir)))
+            if budget is not None:
+                ending.callback(budget.store, runner.work_dir)
             try:
                 with bar.shown(runner):
                     train_runner(runner)
-            except KeyboardInterrupt:
-                _report(runner, evaluation, run, notes=['The training was interrupted.'])
-                raise
-            else:
-                _report(runner, evaluation, run)
-            finally:
-                if budget is not None:
-                    budget.store(runner.work_dir)
+            except KeyboardInterrupt as error:
+                interrupted = error
+            with warning_after_run('writing its report'):
+                from icconv_mm.app.evaluation.report import write_report
+
+                notes = ['The training was interrupted.'] if interrupted else []
+                write_report(runner, evaluation, run.name, budget=budget and budget.given, notes=notes)
+            if interrupted:
+                raise interrupted
     return runner
 
 
 @contextmanager
-def _keeping_what_is_there(cfg: Config, resume: str | bool) -> Iterator[None]:
-    """Keeps the config of a folder of a run with its checkpoints.
+def _formatting_once() -> Iterator[None]:
+    """Lets mmengine keep the last text: a run has that of its config formatted four times, by yapf, which is slow."""
+    format_code, last = mmengine_config.FormatCode, {}
 
-    A new training moves those of an earlier one into a folder of their own. A training that goes on, and ends before
-    it has saved anything, as where the checkpoint does not fit, leaves the config as it was.
-    """
-    folder, rank = Path(cfg.work_dir), os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
-    if rank != '0' or not folder.is_dir():
-        yield
-        return
-    goes_on = resume or cfg.get('resume') or folder.resolve() in Path(cfg.get('load_from') or '/').resolve().parents
-    if not goes_on:
-        with alone_in(folder, 'another run is at work', RUN_LOCK):
-            if (moved := set_aside(folder, Path(cfg.filename or '').name)) is not None:
-                print_log(f'the earlier training in {folder} is in {moved} now', 'current')
-    config, last = folder / Path(cfg.filename or 'config.py').name, folder / LAST
-    before = [each.read_bytes() if each.is_file() else None for each in (config, last)]
+    def formatted(text: str, **style: Any) -> tuple:
+        if text not in last:
+            result = format_code(text, **style)
+            last.clear()
+            last[text] = result
+        return last[text]
+
+    mmengine_config.FormatCode = formatted
     try:
         yield
-    except BaseException:
-        if before[0] is not None and (last.read_bytes() if last.is_file() else None) == before[1]:
-            with atomic_write(config) as file:
-                file.write(before[0])
-        raise
+    finally:
+        mmengine_config.FormatCode = format_code
 
 
-def _choose_length(run: TaskRun, budget: Budget, resume: str | bool, *preparation: Any) -> Costs:
+def _choose_length(run: TaskRun, budget: Budget, purpose: Training, allow_mismatch: Sequence[str]) -> Costs:
     """Times a few steps, and changes the config so that the training takes what is left of a budget."""
     if int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
-    if resume:
+    if purpose.resume:
         budget.resume(run.cfg.work_dir)
-    amp, auto_scale_lr, validate, skip_bad_images, allow_mismatch = preparation
-    with trial(run) as timed, boundary(timed) as progress:
-        prepare_training(timed, False, amp, auto_scale_lr, 'none', validate, skip_bad_images)
-        costs = step_costs(build_runner(timed, progress, allow_mismatch=allow_mismatch), train_runner, budget.clock)
-    choose_length(run, budget, costs, resume)
+    with trial(run) as timed:
+        timed = begin(timed, purpose=replace(purpose, resume=False, launcher='none'))
+        with timed.errors:
+            costs = step_costs(build_runner(timed, allow_mismatch), train_runner, budget.clock)
+    choose_length(run, budget, costs, purpose.resume)
     return costs
-
-
-def _report(runner: Runner, evaluation: EvaluationHook, run: TaskRun, **options: Any) -> None:
-    """Writes the report of a run, which does not fail for it."""
-    with warning_after_run('writing its report'):
-        from icconv_mm.app.evaluation.report import write_report
-
-        budget = next((hook.budget.given for hook in runner.hooks if isinstance(hook, BudgetHook)), None)
-        write_report(runner, evaluation, run.name, budget=budget, **options)
 
 
 def test(
@@ -205,22 +179,26 @@ def test(
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    run = as_run(cfg)
-    with boundary(run) as progress:
-        prepare_test(run, checkpoint, out, out_item, show, show_dir, wait_time, tta, launcher)
-        runner = build_runner(run, progress)
+    purpose = Testing(out, out_item, show, show_dir, wait_time, tta, launcher)
+    run = begin(cfg, checkpoint, purpose)
+    with run.errors, _formatting_once():
+        runner = build_runner(run)
         if deploy:
             runner.register_hook(DeployHook())
         evaluation = EvaluationHook(run.adapter)
         runner.register_hook(evaluation)
         metrics = runner.test()
-        _report(runner, evaluation, run, folder=Path(runner.log_dir, 'report'), checkpoint=checkpoint)
+        with warning_after_run('writing its report'):
+            from icconv_mm.app.evaluation.report import write_report
+
+            folder = Path(runner.log_dir, 'report')
+            write_report(runner, evaluation, run.name, folder=folder, checkpoint=checkpoint)
     if out is not None and out_item == 'metrics':
         master_only(dump)(metrics, out)
     return metrics
 
 
-def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[str] = ()) -> Runner:
+def build_runner(run: TaskRun, allow_mismatch: Sequence[str] = ()) -> Runner:
     """Builds the runner of a prepared run, with the hooks that every run of the tools has.
 
     The hooks are not added to the config, so that the runner writes the user's config.
@@ -229,10 +207,10 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
         InputError: mmengine would read its copy of the config differently.
     """
     cfg = run.cfg
-    check_marks(cfg)
+    check_marks(run.nodes)
     if cfg.filename is not None and (copy := Path(cfg.work_dir, Path(cfg.filename).name)).is_symlink():
         copy.unlink()  # otherwise mmengine would write to the link's target
-    metrics = [node for split in ('val', 'test') for node in walk_dicts(cfg.get(f'{split}_evaluator'))]
+    metrics = [node.cfg for node in run.nodes if node.part in ('val_evaluator', 'test_evaluator')]
     of_task = run.adapter.hooks(cfg.get('model') or {}, metrics)
     logging.disable(logging.INFO)  # drops hundreds of mmengine's lines: environment, whole config, order of hooks
     try:
@@ -249,10 +227,10 @@ def build_runner(run: TaskRun, progress: Progress, *, allow_mismatch: Sequence[s
         if isinstance(hook, LoggerHook):
             hook.after_test_epoch = master_only(hook.after_test_epoch)
     checkpoint, resume = str(cfg.get('load_from') or 'the checkpoint'), bool(cfg.get('resume'))
-    progress.checkpoint = checkpoint
-    network = [kind for part in (cfg.model, cfg.model.get('backbone') or {}) if (kind := kind_of(part))]
+    run.errors.checkpoint = checkpoint
+    network = [node.kind for node in run.nodes if node.location in ('model', 'model.backbone') and node.kind]
     match = CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter)
-    hooks = [progress, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook(), *of_task]
+    hooks = [run.errors, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook(), *of_task]
     if cfg.get('train_cfg'):
         if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
             hooks.append(ResumableRandomnessHook())
@@ -271,22 +249,15 @@ def _is_for_users(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(known)
 
 
-def check_marks(cfg: Config) -> None:
+def check_marks(nodes: Sequence[Node]) -> None:
     """Raises InputError for text in a config that mmengine would replace when it reads its copy of the config.
 
     Such text comes from outside: the path of a checkpoint, a folder that was moved.
     """
-    for name, text in texts_in(cfg._cfg_dict):
+    for name, text in (text for node in nodes for text in node.texts):
         if '{{' in text:
             what = 'has the template mark {{, which mmengine replaces when it reads its copy of the config'
             raise InputError(f'{name}: {text!r:.200} {what}: rename it')
-
-
-def train_runner(runner: Runner) -> None:
-    """Trains with schedules that fit the length of an epoch, which is known when the training loop is built."""
-    if runner.param_schedulers is not None and runner.train_loop is not None:
-        runner.param_schedulers = checked_schedulers(runner, runner.param_schedulers)
-    runner.train()
 
 
 def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
@@ -295,15 +266,3 @@ def _load_shards(strategy: 'BaseStrategy', state_dict: dict) -> None:
     wrapper.load_state_dict(
         FullyShardedDataParallel.optim_state_dict_to_load(strategy.model, wrapper.optimizer, state_dict)
     )
-
-
-@contextmanager
-def _alone(work_dir: Path) -> Iterator[None]:
-    """Locks the folder of a run against other runs, which would mix their checkpoints."""
-    if not is_main_process():
-        yield
-        return
-    with alone_in(work_dir, 'another run is at work', RUN_LOCK):
-        for left in work_dir.glob('.*.part'):  # of a run that was killed while it saved
-            left.unlink() if left.is_file() else None
-        yield

@@ -12,7 +12,7 @@ from mmpose.models.data_preprocessors import PoseDataPreprocessor
 from torch import Tensor
 
 from icconv_mm.datasets.checks import check_once, location_of, pose_defect, warn_of_lost_people
-from icconv_mm.datasets.keypoints import keypoint_metainfo, read_keypoints
+from icconv_mm.datasets.keypoints import keypoint_metainfo, read_names
 from icconv_mm.datasets.reading import no_garbage_search
 from icconv_mm.datasets.segmentations import segmentation_defect
 from icconv_mm.errors import InputError, naming
@@ -50,7 +50,7 @@ class BottomupMixin:
 
     @classmethod
     def _load_metainfo(cls, metainfo: Mapping[str, Any] | None = None) -> dict:
-        return super()._load_metainfo(metainfo and keypoint_metainfo(read_keypoints(metainfo)))
+        return super()._load_metainfo(metainfo and keypoint_metainfo(read_names(metainfo)))
 
     def load_data_list(self) -> list[dict]:
         """Returns an entry for each image, as mmpose reads them."""

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.app.adapters.libraries import adapter_of
-from icconv_mm.app.runs.config import as_run
-from icconv_mm.app.runs.explain_errors import boundary
+from icconv_mm.app.runs.begin import begin
+from icconv_mm.app.runs.prepare import Browsing
 from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.errors import InputError
 
@@ -219,11 +219,11 @@ def test_a_file_of_voc_that_lacks_something(tmp_path, old, new, said):
     cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
     pytest.importorskip('mmdet')
     message = rf'^train_dataloader\.dataset: {path}: {said}'
-    with pytest.raises(DatasetError, match=message), boundary(as_run(cfg), 'train_dataloader'):
-        DATASETS.build(cfg.train_dataloader.dataset)
+    with pytest.raises(DatasetError, match=message):
+        begin(cfg, purpose=Browsing()).build_dataset('train')
     cfg.train_dataloader.dataset.an_file = 'list.txt'  # then it is not the file
-    with pytest.raises(InputError, match='an_file'), boundary(as_run(cfg), 'train_dataloader'):
-        DATASETS.build(cfg.train_dataloader.dataset)
+    with pytest.raises(InputError, match='an_file'):
+        begin(cfg, purpose=Browsing()).build_dataset('train')
 
 
 def test_files_of_voc_of_other_classes(tmp_path):
@@ -235,7 +235,9 @@ def test_files_of_voc_of_other_classes(tmp_path):
     cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
     pytest.importorskip('mmdet')
     said = r"^train_dataloader\.dataset: no 'thin' of metainfo\.classes in the files of .*; did you mean 'thing'\?$"
-    with pytest.raises(DatasetError, match=said), boundary(as_run(cfg), 'train_dataloader'):
+    errors = begin(cfg, purpose=Browsing()).errors
+    errors.building = 'train_dataloader'
+    with pytest.raises(DatasetError, match=said), errors:
         DataLoader(DATASETS.build({**cfg.train_dataloader.dataset, 'filter_cfg': dict(filter_empty_gt=True)}))
 
 

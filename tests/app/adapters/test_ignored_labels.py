@@ -163,7 +163,7 @@ def test_a_network_for_several_tasks():
     own = network('written', {'ignore_index': 0})
     cfg = ConfigDict(model=dict(tasks=dict(map=own)))
     metric = dict(type='icconv_mm.TaskMetric', task='map', metric=dict(type='mmseg.IoUMetric'))
-    (hook,) = JointAdapter(cfg).hooks(cfg.model, [metric])
+    (hook,) = JointAdapter({'map': 'mmseg'}).hooks(cfg.model, [metric])
     assert metric['metric']['ignore_index'] == 0 and hook.task == 'map'
     preprocessor = MultiTaskDataPreprocessor(mean=[0.0] * 3, std=[1.0] * 3, pad_size_divisor=32)
     hook.before_run(SimpleNamespace(model=nn.ModuleDict({'data_preprocessor': preprocessor})))

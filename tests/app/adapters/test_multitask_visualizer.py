@@ -37,7 +37,7 @@ def test_labels_beside_predictions(tmp_path):
 
 
 def test_labels_of_the_file_are_drawn_on_the_smaller_image():
-    adapter = Adapter({'model': {'tasks': {}}})
+    adapter = Adapter({})
     content = adapter.annotations(sample(labels_of_file=True), META)
     y, x = np.nonzero(RED(draw(np.zeros((50, 100, 3), np.uint8), content)[..., ::-1]))
     assert abs(x.max() - 45) <= 1 and abs(y.max() - 30) <= 1  # lines are of two pixels

@@ -11,8 +11,8 @@ from icconv_mm import registry, versions
 from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.app.adapters.choose import scope_and_adapter
 from icconv_mm.app.adapters.libraries import adapter_of
-from icconv_mm.app.runs.config import TaskRun
-from icconv_mm.app.runs.prepare import prepare
+from icconv_mm.app.runs.begin import TaskRun, begin
+from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.config_tree import datasets_of
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.tasks.libraries import registered_class, scope_of
@@ -34,7 +34,7 @@ def test_scope(cfg, scope):
 
 def test_unknown_task():
     with pytest.raises(ValueError, match=r'c\.py: default_scope = None, expected one of mmdet, mmseg'):
-        prepare(TaskRun(Config({'model': {'type': 'Toy'}}), None, TaskAdapter(), 'c.py'))
+        begin(TaskRun(Config({'model': {'type': 'Toy'}}), None, TaskAdapter(), 'c.py'), purpose=Predicting())
 
 
 def test_unsupported_version(monkeypatch):

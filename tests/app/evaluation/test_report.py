@@ -16,7 +16,7 @@ from icconv_mm.app.adapters import detection as adapter
 from icconv_mm.app.evaluation import curves, report
 from icconv_mm.app.evaluation.hook import EvaluationHook
 from icconv_mm.app.evaluation.results import best_threshold
-from icconv_mm.app.runs.config import as_run
+from icconv_mm.app.runs.begin import begin
 from icconv_mm.app.runs.thresholds import stored_thresholds
 from icconv_mm.app.training.hooks import logs
 from icconv_mm.app.training.train import train
@@ -267,7 +267,7 @@ def test_what_fails_after_a_training_is_a_warning(cfg, tmp_path, monkeypatch):
         raise MemoryError('no room\nfor it \x1b')
 
     monkeypatch.setattr(report, 'write_report', fail)
-    train(as_run(cfg(default_scope='mmdet', train_cfg__max_iters=1)))
+    train(begin(cfg(default_scope='mmdet', train_cfg__max_iters=1)))
     warnings = [text for level, text in said if level == logging.WARNING]
     assert warnings == ['the run has ended well, but writing its report failed: MemoryError: no room']
     assert all(r'for it \x1b' in text for level, text in said if level == logging.DEBUG)  # with the traceback
@@ -297,7 +297,7 @@ def test_an_interrupted_training_has_a_page(cfg, tmp_path):
         default_scope='mmdet', train_cfg__max_iters=5, default_hooks=saving, custom_hooks=[{'type': 'InterruptingHook'}]
     )
     with pytest.raises(KeyboardInterrupt):
-        train(as_run(made))
+        train(begin(made))
     page = (tmp_path / 'report.html').read_text()
     assert 'The training was interrupted.' in page and '2 of 5 iterations' in page and '--resume' in page
     (best,) = tmp_path.glob('best_score_iter_*.pth')
@@ -306,7 +306,7 @@ def test_an_interrupted_training_has_a_page(cfg, tmp_path):
 
 def test_a_network_of_an_unknown_task_has_a_page(cfg, tmp_path):
     """With the numbers of its metric, and why there are no results by class."""
-    train(as_run(cfg(default_scope='mmdet', train_cfg__max_iters=1)))
+    train(begin(cfg(default_scope='mmdet', train_cfg__max_iters=1)))
     page = (tmp_path / 'report.html').read_text()
     assert 'images are left out: no metric of the config is one that tells what it has compared' in page
     stored = json.loads((tmp_path / 'report.json').read_text())['tasks']['']

@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from icconv_mm.app.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.app.export.comparison import LIMITS
-from icconv_mm.app.runs.config import as_run
+from icconv_mm.app.runs.begin import begin
 from icconv_mm.errors import InputError
 from icconv_mm_runtime import Session
 
@@ -94,7 +94,7 @@ def test_images_of_the_check_are_those_of_the_annotation_file(kind, is_absolute,
     dataset = dict(type=name, ann_file=str(file), data_prefix=folder if prefix is None else {prefix: folder})
     if not is_absolute:
         dataset.update(ann_file=file.name, data_root=str(tmp_path))
-    run = as_run(Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}}))
+    run = begin(Config({'test_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': dataset}}}))
     datasets = run.datasets['test']
     assert images_to_check(datasets, run.name) == [image]
     file.unlink()

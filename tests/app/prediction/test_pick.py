@@ -13,8 +13,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from icconv_mm import apis
 from icconv_mm.app.prediction.pick import ImageFeatures, pick_images, uncertainty_of, write_picks
 from icconv_mm.app.prediction.predict import FailedImagesError
-from icconv_mm.app.runs.build import build_model
-from icconv_mm.app.runs.config import as_run
+from icconv_mm.app.runs.begin import begin
 from icconv_mm.errors import ArgumentError
 
 
@@ -119,7 +118,7 @@ def network(tmp_path_factory):
     options = dict(backbone='small', size=64, epochs=1, pretrained='none', say=lambda line: None)
     cfg = apis.config_for(data, 'detection', work_dir=root / 'run', **options)
     torch.manual_seed(0)
-    model = build_model(as_run(cfg.copy()))
+    model = begin(cfg.copy()).build_model()
     torch.save({'state_dict': model.state_dict()}, root / 'random.pth')
     return cfg.filename, str(root / 'random.pth'), data
 

@@ -4,7 +4,8 @@ import pytest
 from mmengine.config import Config
 
 from icconv_mm.app.runs.backbone_defaults import keep_former_defaults, write_defaults
-from icconv_mm.app.runs.config import load_config
+from icconv_mm.app.runs.begin import load_config
+from icconv_mm.config_tree import walk
 from icconv_mm.files import configs_folder
 
 OWN = dict(annotations=dict(type='icconv_mm.CopyAnnotationsHook'), checkpoint=dict(type='CheckpointHook'))
@@ -27,10 +28,10 @@ def new(cfg):
 @pytest.mark.parametrize('given', [dict(hooks=OWN), dict(hooks=COPY, launcher='none')], ids=['own images', 'copy'])
 def test_what_an_earlier_version_wrote(given, scope):
     cfg = config(scope=scope, **given)
-    keep_former_defaults(cfg)
+    keep_former_defaults(tuple(walk(cfg)))
     assert new(cfg) == FORMER
     cfg = config('icconv_mm.ICResNeXt', scope, backbone=dict(norm_cfg=dict(type='BN')), **given)
-    keep_former_defaults(cfg)
+    keep_former_defaults(tuple(walk(cfg)))
     assert new(cfg) == FORMER | dict(groups=32, norm_cfg=dict(type='BN'))
 
 
@@ -48,13 +49,13 @@ def test_what_an_earlier_version_wrote(given, scope):
 )
 def test_what_others_wrote_stays(given):
     cfg = config(**given)
-    keep_former_defaults(cfg)
+    keep_former_defaults(tuple(walk(cfg)))
     assert new(cfg) == {}
 
 
 def test_what_is_written_stays():
     cfg = config(hooks=OWN, launcher='none', backbone=dict(norm_eval=True))
-    keep_former_defaults(cfg)
+    keep_former_defaults(tuple(walk(cfg)))
     assert new(cfg) == dict(norm_eval=True)
 
 
@@ -64,10 +65,10 @@ def test_what_is_written_stays():
 )
 def test_a_training_names_its_defaults(scope, expected):
     cfg = config(scope=scope)
-    write_defaults(cfg)
+    write_defaults(tuple(walk(cfg)))
     assert new(cfg) == expected
     copy = Config(dict(cfg._cfg_dict, default_hooks=COPY, launcher='none'))
-    keep_former_defaults(copy)
+    keep_former_defaults(tuple(walk(copy)))
     assert new(copy) == expected
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from icconv_mm import apis, versions
-from icconv_mm.app.runs.config import as_run, load_config, load_run
+from icconv_mm.app.runs.begin import begin, load_config, load_run
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError
 
 
@@ -84,9 +84,9 @@ def test_missing_config():
 @pytest.mark.parametrize('kind', [str, Path])
 def test_a_file_is_a_config_too(tmp_path, kind):
     path = kind(write(tmp_path / 'c.py', "default_scope = 'mmengine'"))
-    run = as_run(path)
+    run = begin(path)
     assert run.cfg.default_scope == run.scope == 'mmengine' and run.name == run.cfg.filename == str(path)
-    assert as_run(run) is run and as_run(run.cfg).cfg is run.cfg
+    assert begin(run) is run and begin(run.cfg).cfg is run.cfg
 
 
 def test_an_option_may_choose_the_task(tmp_path):

@@ -12,7 +12,8 @@ from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
 from icconv_mm.app.commands import command_line
-from icconv_mm.app.runs.config import READ_BY_RUNNERS, check_options, load_config
+from icconv_mm.app.runs.begin import load_config
+from icconv_mm.app.runs.config import READ_BY_RUNNERS, check_options
 from icconv_mm.errors import InputError
 from icconv_mm.registry import LIBRARIES
 

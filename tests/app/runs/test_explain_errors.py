@@ -9,17 +9,18 @@ from mmengine.hooks import LoggerHook
 from small_runs import ERRORS, loader
 
 from icconv_mm.app.runs import explain_errors as home
-from icconv_mm.app.runs.config import as_run
-from icconv_mm.app.runs.explain_errors import ProcessGoneError, boundary
-from icconv_mm.app.training.train import build_runner, train_runner
+from icconv_mm.app.runs.begin import begin
+from icconv_mm.app.runs.explain_errors import ProcessGoneError
+from icconv_mm.app.runs.schedules import train_runner
+from icconv_mm.app.training.train import build_runner
 from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.errors import InputError
 
 
 def run(cfg: Config) -> None:
-    made = as_run(cfg)
-    with boundary(made) as progress:
-        train_runner(build_runner(made, progress))
+    made = begin(cfg)
+    with made.errors:
+        train_runner(build_runner(made))
 
 
 def test_a_run_without_a_fault(cfg):
@@ -69,16 +70,16 @@ def test_annotations_that_a_metric_cannot_take(cfg, tmp_path):
 def test_another_process_that_is_gone(cfg, begun, monkeypatch):
     monkeypatch.setattr(home, 'get_world_size', lambda: 2)
     said = r'^process 0 of 2: another process .* \(Connection closed by peer\)$'
-    with pytest.raises(ProcessGoneError, match=said), boundary(as_run(cfg())) as progress:
-        progress.begun = begun
+    with pytest.raises(ProcessGoneError, match=said), begin(cfg()).errors as explainer:
+        explainer.begun = begun
         raise RuntimeError('Connection closed by peer\nat b')
 
 
 def test_what_a_checkpoint_leads_to_names_the_checkpoint(cfg, tmp_path):
     """Such as states of an optimizer that torch refuses."""
-    made = as_run(cfg(train_cfg__max_iters=1))
-    with boundary(made) as progress:
-        runner = build_runner(made, progress)
+    made = begin(cfg(train_cfg__max_iters=1))
+    with made.errors:
+        runner = build_runner(made)
         train_runner(runner)
     runner.save_checkpoint(str(tmp_path), 'a.pth')
     content = torch.load(tmp_path / 'a.pth', weights_only=False)
@@ -90,9 +91,9 @@ def test_what_a_checkpoint_leads_to_names_the_checkpoint(cfg, tmp_path):
 
 def test_one_process_writes_the_metrics_of_a_test(cfg, monkeypatch):
     """mmengine's hook writes the file in each: what two write at once cannot be read."""
-    made = as_run(cfg(train_cfg__max_iters=1))
-    with boundary(made) as progress:
-        hook = next(hook for hook in build_runner(made, progress).hooks if isinstance(hook, LoggerHook))
+    made = begin(cfg(train_cfg__max_iters=1))
+    with made.errors:
+        hook = next(hook for hook in build_runner(made).hooks if isinstance(hook, LoggerHook))
     with pytest.raises(AttributeError):  # it goes about it
         hook.after_test_epoch(None)
     monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: 1)
@@ -102,8 +103,8 @@ def test_one_process_writes_the_metrics_of_a_test(cfg, monkeypatch):
 def test_a_batch_that_batch_norm_cannot_learn_from(cfg):
     """The last batch of an epoch may have one image, of which a small one becomes one pixel."""
     message = r'c\.py: a batch has one image, .* \(--size 64\), .*batch_size.*drop_last=True'
-    with pytest.raises(InputError, match=message), boundary(as_run(cfg())) as progress:
-        progress.before_train(None)
+    with pytest.raises(InputError, match=message), begin(cfg()).errors as explainer:
+        explainer.before_train(None)
         torch.nn.BatchNorm2d(2)(torch.ones(1, 2, 1, 1))
 
 
@@ -116,11 +117,11 @@ def test_a_batch_that_batch_norm_cannot_learn_from(cfg):
 )
 def test_memory_that_does_not_suffice(cfg, error):
     """What can be made smaller, before the first step and after it."""
-    made = as_run(cfg())
+    made = begin(cfg())
     message = r'c\.py: the memory does not suffice \(.*--size.*batch_size \(now \d+\)'
     for begun in (False, True):
-        with pytest.raises(InputError, match=message), boundary(made) as progress:
-            progress.begun = begun
+        with pytest.raises(InputError, match=message), made.errors as explainer:
+            explainer.begun = begun
             raise error
 
 
@@ -141,6 +142,6 @@ def test_a_loading_process_that_is_gone(cfg, error, message, tmp_path):
     (tmp_path / 'iter_3.pth').touch()
     (tmp_path / 'last_checkpoint').write_text('iter_3.pth')
     given = f'{message}.*; {tmp_path}/iter_3.pth is saved.*train_dataloader.num_workers=0'
-    with pytest.raises(InputError, match=given), boundary(as_run(made)) as progress:
-        progress.begun = True
+    with pytest.raises(InputError, match=given), begin(made).errors as explainer:
+        explainer.begun = True
         raise error

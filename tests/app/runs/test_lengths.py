@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from icconv_mm.app.runs import lengths
-from icconv_mm.app.runs.config import set_length
+from icconv_mm.app.runs.lengths import set_length
 
 LIBRARIES = (
     'mmengine.hooks',
@@ -70,7 +70,7 @@ def test_counts_of_the_loop_and_of_heads():
 
 def test_other_hooks_that_may_count_are_named(monkeypatch):
     said = []
-    monkeypatch.setattr('icconv_mm.app.runs.config.print_log', lambda line, *_: said.append(line))
+    monkeypatch.setattr('icconv_mm.app.runs.lengths.print_log', lambda line, *_: said.append(line))
     cfg = config(dict(type='Mine', start_epoch=5, is_iter=True, name='a', interval=7), dict(type='EMAHook'))
     set_length(cfg, epochs=12)
     assert said == [

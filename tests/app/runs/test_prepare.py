@@ -2,11 +2,12 @@
 
 import pytest
 from mmengine.config import Config
+from torch import nn
 
 from icconv_mm.app.adapters.base import TaskAdapter
-from icconv_mm.app.runs.build import inference_transforms, without_own_weights
-from icconv_mm.app.runs.config import as_run, set_length
-from icconv_mm.app.runs.prepare import prepare, prepare_test, prepare_training
+from icconv_mm.app.runs.begin import begin
+from icconv_mm.app.runs.lengths import set_length
+from icconv_mm.app.runs.prepare import Predicting, Testing, Training, prepare
 from icconv_mm.datasets.checks import MissingDataError
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 
@@ -50,7 +51,7 @@ def loads(cfg) -> list[str]:
 
 def test_image_loading_is_replaced_in_every_pipeline(cfg):
     pytest.importorskip('mmdet')
-    prepare(as_run(cfg), skip_bad_images=True)
+    prepare(begin(cfg), skip_bad_images=True)
     assert loads(cfg) == [LOADING] * 4
     switched = {'type': LOADING, 'to_float32': True, 'skip_bad': True}  # of the training, later
     assert cfg.custom_hooks[0].switch_pipeline == [switched]
@@ -68,7 +69,7 @@ def files(tmp_path, **changes) -> dict:
 
 def require(settings) -> None:
     part = 'val_evaluator' if 'metric' in str(settings) else 'train_dataloader'
-    prepare(as_run(Config({'default_scope': 'mmdet', part: settings})), part)
+    prepare(begin(Config({'default_scope': 'mmdet', part: settings})), part)
 
 
 def test_files_that_are_there_or_elsewhere(tmp_path):
@@ -77,7 +78,7 @@ def test_files_that_are_there_or_elsewhere(tmp_path):
     require({'dataset': files(tmp_path, data_root='s3://bucket/coco')})
     require({'dataset': files(tmp_path, ann_file='')})
     gone = {'dataset': dataset(data_root='gone')}
-    prepare(as_run(Config({'default_scope': 'mmdet', 'train_dataloader': gone})))  # not read
+    begin(Config({'default_scope': 'mmdet', 'train_dataloader': gone}), purpose=Predicting())  # not read
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_missing_files_of_metrics_and_weights(cfg):
         require([{'type': 'icconv_mm.TaskMetric', 'task': 'a', 'metric': metric}])
     cfg.model.backbone.init_cfg.checkpoint = 'gone.pth'
     with pytest.raises(MissingFileError, match=r'^model\.backbone\.init_cfg\.checkpoint: no such file: gone\.pth'):
-        prepare(as_run(cfg), 'model')
+        prepare(begin(cfg), 'model')
 
 
 def test_data_behind_addresses():
@@ -124,16 +125,16 @@ def test_a_number_in_the_place_of_a_path():
 
 def test_training(cfg):
     pytest.importorskip('mmdet')
-    prepare_training(as_run(cfg), amp=True)
+    begin(cfg, purpose=Training(amp=True))
     assert loads(cfg) == [LOADING] * 4
     assert cfg.model.backbone.norm_cfg.type == 'BN'  # torch's SyncBatchNorm refuses CPU tensors
     assert cfg.optim_wrapper.type == 'icconv_mm.CPUAmpOptimWrapper'
     assert 'name' not in cfg.visualizer and cfg.launcher == 'none' and cfg.val_dataloader
-    prepare_training(as_run(cfg), validate=False)
+    begin(cfg, purpose=Training(validate=False))
     assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
     for options, name in ((dict(resume='gone.pth'), 'resume'), ({}, 'load_from')):
         with pytest.raises(MissingFileError, match=rf'^{name}: no such file: gone\.pth'):
-            prepare_training(as_run(Config({**cfg.to_dict(), 'load_from': 'gone.pth'})), **options)
+            begin(Config({**cfg.to_dict(), 'load_from': 'gone.pth'}), purpose=Training(**options))
 
 
 @pytest.mark.parametrize('name', ['own.json', 'geometric_d4', 'absent.json', None])
@@ -143,7 +144,7 @@ def test_the_pattern_of_a_training_is_found_in_any_folder(cfg, name, tmp_path, m
     for file in ('own.json', 'geometric_d4'):
         (tmp_path / file).touch()
     cfg.model.backbone.pattern = name
-    prepare_training(as_run(cfg))
+    begin(cfg, purpose=Training())
     assert cfg.model.backbone.pattern == (str(tmp_path / name) if name == 'own.json' else name)
 
 
@@ -151,7 +152,7 @@ def test_nothing_to_resume(cfg, tmp_path, capsys):
     pytest.importorskip('mmdet')
     (tmp_path / 'weights.pth').touch()
     cfg.load_from, cfg.work_dir = str(tmp_path / 'weights.pth'), str(tmp_path / 'run')
-    prepare_training(as_run(cfg), resume=True)
+    begin(cfg, purpose=Training(resume=True))
     assert 'no checkpoint to resume, the training starts at 0' in capsys.readouterr().err
     assert cfg.load_from == str(tmp_path / 'weights.pth') and not cfg.get('resume')
 
@@ -161,45 +162,45 @@ def test_processes_that_nobody_started(cfg, monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ArgumentError, match=r'^launcher: pytorch: the process was not started by torchrun \(.*RANK'):
-        prepare_training(as_run(cfg), launcher='pytorch')
+        begin(cfg, purpose=Training(launcher='pytorch'))
 
 
 def test_checkpoints_of_shards(cfg):
     pytest.importorskip('mmdet')
     cfg.strategy = {'type': 'FSDPStrategy'}
-    prepare_training(as_run(cfg))
+    begin(cfg, purpose=Training())
     assert cfg.strategy.state_dict_cfg == 'full'
     cfg.strategy.state_dict_cfg = 'local'
     with pytest.raises(InputError, match=r"^strategy\.state_dict_cfg: 'local' writes the shards .*: give 'full'"):
-        prepare_training(as_run(cfg))
+        begin(cfg, purpose=Training())
 
 
 def test_test(cfg, tmp_path, monkeypatch):
     pytest.importorskip('mmdet')
     checkpoint = str(tmp_path / 'weights.pth')
     monkeypatch.chdir(tmp_path)
-    prepare_test(as_run(cfg), checkpoint, out='x.pkl', show_dir='shown')
+    begin(cfg, checkpoint, Testing(out='x.pkl', show_dir='shown'))
     assert loads(cfg) == [LOADING] * 4 and cfg.load_from == checkpoint and cfg.resume is False
     assert [metric['type'] for metric in cfg.test_evaluator] == ['CocoMetric', 'DumpDetResults']
     assert cfg.default_hooks.visualization.test_out_dir.endswith('/shown')
     cfg.test_evaluator = {'type': 'CocoMetric'}
-    prepare_test(as_run(cfg), checkpoint, out='x.json', out_item='metrics')
+    begin(cfg, checkpoint, Testing(out='x.json', out_item='metrics'))
     assert cfg.test_evaluator == {'type': 'CocoMetric'}
     with pytest.raises(InputError, match=r'out: expected a name that ends in \.json, got x\.pkl'):
-        prepare_test(as_run(cfg), checkpoint, out='x.pkl', out_item='metrics')
+        begin(cfg, checkpoint, Testing(out='x.pkl', out_item='metrics'))
     (tmp_path / 'file').touch()
     for out in ('file/x.pkl', '/proc/x.pkl'):  # a folder that takes no files, known before the test
         with pytest.raises(ArgumentError, match=rf'^out: {out}: (Not a directory|File exists|No such file)'):
-            prepare_test(as_run(cfg), checkpoint, out=out)
+            begin(cfg, checkpoint, Testing(out=out))
     with pytest.raises(InputError, match='out_item: nothing is called metric; there are: pred, metrics'):
-        prepare_test(as_run(cfg), checkpoint, out='x.json', out_item='metric')
+        begin(cfg, checkpoint, Testing(out='x.json', out_item='metric'))
     with pytest.raises(MissingFileError, match=r'checkpoint: no such file: gone\.pth'):
-        prepare_test(as_run(cfg), 'gone.pth')
+        begin(cfg, 'gone.pth', Testing())
 
 
 def test_augmented_test_below_wrappers(cfg, tmp_path):
     pytest.importorskip('mmdet')
-    prepare_test(as_run(cfg), str(tmp_path / 'weights.pth'), tta=True)
+    begin(cfg, str(tmp_path / 'weights.pth'), Testing(tta=True))
     for part in cfg.test_dataloader.dataset.datasets:
         assert [transform.type for transform in part.pipeline] == [LOADING, 'TestTimeAug']
         flips, _ = part.pipeline[-1].transforms
@@ -214,29 +215,33 @@ def test_deformable_convolutions_of_a_cpu(cfg, kind, own, monkeypatch):
     def converted(device):
         monkeypatch.setattr('icconv_mm.app.runs.prepare.get_device', lambda: device)
         cfg.model.backbone = {'type': 'ResNet', 'dcn': {'type': kind, 'deform_groups': 1}}
-        prepare(as_run(cfg))
+        begin(cfg, purpose=Predicting())
         return cfg.model.backbone.dcn.type
 
     assert converted('cpu') == f'icconv_mm.{own}'
     assert converted('cuda') == kind
 
 
-def test_model_for_a_checkpoint_loads_no_weights_of_its_own(cfg):
+def test_model_for_a_checkpoint_loads_no_weights_of_its_own(cfg, monkeypatch):
+    pytest.importorskip('mmdet')
+    built = []
+    monkeypatch.setattr('mmengine.registry.MODELS.build', lambda model: built.append(model) or nn.Identity())
     cfg.data_preprocessor = {'num_classes': 3}  # mmpretrain keeps it beside the model
     backbone = {'type': 'ResNet', 'norm_cfg': {'type': 'SyncBN'}}
     expected = {'type': 'FasterRCNN', 'backbone': backbone, 'data_preprocessor': {'num_classes': 3}}
-    assert without_own_weights(cfg) == expected
+    begin(cfg).build_model()
+    assert built == [expected]
 
 
 def test_inference_takes_pipeline_and_classes_from_below_wrappers(cfg):
     for part, name in zip(cfg.test_dataloader.dataset.datasets, ('cat', 'dog')):
         part.metainfo = {'classes': (name,), 'palette': [(1, 2, 3)]}
-    run = as_run(cfg)
-    assert inference_transforms(run) == [{'type': 'LoadImageFromFile'}]
+    run = begin(cfg)
+    assert run.inference_transforms() == [{'type': 'LoadImageFromFile'}]
     assert TaskAdapter().dataset_meta({}, run.datasets) == {'classes': ('cat',), 'palette': [(1, 2, 3)]}
     del cfg.test_dataloader.dataset.datasets[0].pipeline, cfg.test_dataloader.dataset.datasets[1].pipeline
     with pytest.raises(InputError, match='no pipeline in the dataset of the test_dataloader'):
-        inference_transforms(as_run(cfg))
+        begin(cfg).inference_transforms()
 
 
 def test_iterations_stretch_the_schedule(cfg):

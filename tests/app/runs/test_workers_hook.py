@@ -10,6 +10,7 @@ pytest.importorskip('mmdet')
 
 from icconv_mm.app.runs.workers import fit_workers
 from icconv_mm.app.training.train import train
+from icconv_mm.config_tree import walk
 
 BY_EPOCH = {'by_epoch': True, 'max_epochs': 2, 'val_interval': 1}
 BY_ITERATION = {'by_epoch': False, 'max_iters': 2, 'val_interval': 1}
@@ -40,7 +41,7 @@ def test_as_many_workers_as_the_shared_memory_holds(monkeypatch, capsys, megabyt
         'val_dataloader': {'num_workers': 2, 'batch_size': 1, 'persistent_workers': True},
     }
     cfg = {name: {**loader, 'dataset': dataset} for name, loader in loaders.items()}
-    fit_workers(cfg, [*cfg, 'test_dataloader'])
+    fit_workers(tuple(walk(cfg)), [*cfg, 'test_dataloader'])
     assert tuple(loader['num_workers'] for loader in cfg.values()) == expected
     said = capsys.readouterr().err.splitlines()
     assert len(said) == sum(now != before for now, before in zip(expected, (8, 2)))  # nothing where all fits

@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from icconv_mm.app.commands import command_line
 from icconv_mm.app.evaluation import report
 from icconv_mm.app.runs import lengths
-from icconv_mm.app.runs.config import as_run
+from icconv_mm.app.runs.begin import begin
 from icconv_mm.app.training import budget
 from icconv_mm.app.training.budget import Budget, BudgetHook, Costs, choose_length, duration, seconds_of
 from icconv_mm.app.training.train import train
@@ -149,13 +149,13 @@ def test_images_that_validate_are_not_called_test_images(split):
 
 @pytest.mark.parametrize('sides', [{'size': 416}, {'shape': (416, 320)}])
 def test_a_smaller_size_is_offered(ticking, sides):
-    run, said = as_run(ticking()), []
+    run, said = begin(ticking()), []
     run.cfg.update(sides)
     choose_length(run, Budget('12m', CLOCK), Costs(0.5, 100, 10.0), False, said.append)
     assert run.cfg.train_cfg.max_epochs == 11 and run.cfg.train_cfg.val_interval == 1
     assert said[0].startswith('--time 12m: 11 epochs at 416 pixels (0.5 s a step, 10 s a validation')
     assert said[1].startswith('  --size 288 would give about 2') and len(said) == 2
-    run = as_run(ticking())
+    run = begin(ticking())
     run.cfg.update(sides)
     choose_length(run, Budget('3m', CLOCK), Costs(0.5, 100, 10.0), False, said.append)
     assert said[-1].startswith('  200 iterations teach a network little')
@@ -208,7 +208,7 @@ def test_plans_that_change_keep_to_the_time(seed, tmp_path):
 def test_a_training_keeps_to_its_time(ticking, tmp_path, monkeypatch, by_epoch, changes):
     """It validates and saves at its end, to which the learning rate has fallen; a pipeline switches on the way."""
     monkeypatch.setitem(lengths.COUNTED, 'HalfwayHook', {'switch_epoch': None})
-    given, run = Budget('300s', CLOCK), as_run(ticking(by_epoch, **changes))
+    given, run = Budget('300s', CLOCK), begin(ticking(by_epoch, **changes))
     half = run.cfg.train_cfg['max_epochs' if by_epoch else 'max_iters'] // 2
     switch = dict(type='HalfwayHook', switch_epoch=half)
     run.cfg.custom_hooks = [*run.cfg.get('custom_hooks', ()), switch]
@@ -232,15 +232,15 @@ def test_a_training_keeps_to_its_time(ticking, tmp_path, monkeypatch, by_epoch, 
 
 def test_a_resumed_training_has_what_is_left(ticking, tmp_path):
     first = Budget('100s', CLOCK)
-    runner = train(as_run(ticking()), time=first)
+    runner = train(begin(ticking()), time=first)
     spent = json.loads((tmp_path / 'time.json').read_text())['seconds']
     assert spent == pytest.approx(first.spent, abs=0.1)
     second = Budget('300s', CLOCK)
-    resumed = train(as_run(ticking()), time=second, resume=True)
+    resumed = train(begin(ticking()), time=second, resume=True)
     assert second.before == spent and 0.75 * 300 < second.spent <= 300
     assert resumed.epoch == resumed.max_epochs > runner.epoch
     with pytest.raises(ArgumentError, match=r'time: .* has taken .* of 100s: give more'):
-        train(as_run(ticking()), time=Budget('100s', CLOCK), resume=True)
+        train(begin(ticking()), time=Budget('100s', CLOCK), resume=True)
 
 
 @pytest.mark.parametrize('other', ['epochs', 'iters'])
@@ -254,7 +254,7 @@ def test_one_length(other, tmp_path):
 def test_several_processes_have_no_budget(ticking, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     with pytest.raises(ArgumentError, match='time: the length is chosen by the steps of one process'):
-        train(as_run(ticking()), time='12m')
+        train(begin(ticking()), time='12m')
 
 
 @pytest.mark.parametrize(

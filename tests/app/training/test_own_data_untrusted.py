@@ -249,24 +249,25 @@ def test_names_on_a_terminal():
 def test_a_path_that_comes_later_is_refused_before_the_config_is_copied(tmp_path, key):
     """Of a checkpoint to resume from, of a folder that the run was moved into: mmengine writes it into its copy."""
     pytest.importorskip('mmdet')
-    from icconv_mm.app.runs.config import as_run
+    from icconv_mm.app.runs.begin import begin
     from icconv_mm.app.training.train import build_runner
 
     cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **QUICK)
     cfg.work_dir = str(tmp_path / 'run')
     cfg[key] = f'{tmp_path}/{MARK}'
     with pytest.raises(InputError, match=rf'^{key}: .* has the template mark \{{\{{, which mmengine replaces'):
-        build_runner(as_run(cfg), None)
+        build_runner(begin(cfg))
     assert not list(tmp_path.rglob('run/run.py')) and not (tmp_path / MARK).exists()
 
 
 def test_text_of_any_depth_is_looked_at():
     from icconv_mm.app.training.train import check_marks
+    from icconv_mm.config_tree import walk
 
-    check_marks(Config(dict(a=[dict(b='{ {', c=('}}', 1, None))])))
+    check_marks(tuple(walk(Config(dict(a=[dict(b='{ {', c=('}}', 1, None))])))))
     for value in (['x', ('{{ fileBasename }}',)], {'{{': 1}):
         with pytest.raises(InputError, match=r'^a\.1'):
-            check_marks(Config(dict(a=[1, value])))
+            check_marks(tuple(walk(Config(dict(a=[1, value])))))
 
 
 def test_a_copy_of_a_config_holds_no_marks(tmp_path):
@@ -322,9 +323,8 @@ def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
 
 def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     pytest.importorskip('mmdet')
-    from icconv_mm.app.runs.config import as_run
-    from icconv_mm.app.runs.explain_errors import Progress
-    from icconv_mm.app.runs.prepare import prepare_training
+    from icconv_mm.app.runs.begin import begin
+    from icconv_mm.app.runs.prepare import Training
     from icconv_mm.app.training.train import build_runner
 
     cfg = config_for(
@@ -332,7 +332,5 @@ def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
     )
     (tmp_path / 'theirs').write_text('theirs')
     (tmp_path / 'run' / 'run.py').symlink_to(tmp_path / 'theirs')
-    run = as_run(cfg)
-    prepare_training(run)
-    build_runner(run, Progress('run.py'))
+    build_runner(begin(cfg, purpose=Training()))
     assert (tmp_path / 'theirs').read_text() == 'theirs' and not (tmp_path / 'run' / 'run.py').is_symlink()

@@ -10,8 +10,8 @@ if not EXPORTS:
 
 from export_survey import make_small, short_backbones
 from icconv_mm import apis
-from icconv_mm.app.runs.build import build_model
-from icconv_mm.app.runs.prepare import prepare
+from icconv_mm.app.runs.begin import begin
+from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 
 
@@ -21,8 +21,8 @@ def test_a_small_recipe_has_a_pattern_only_where_the_recipe_has(name):
     had = run.cfg.model.backbone.pattern is not None
     make_small(run, (64, 64))
     assert run.cfg.model.backbone.pattern == ('geometric_d4' if had else None)
-    prepare(run)
-    build_model(run)
+    begin(run, purpose=Predicting())
+    run.build_model()
 
 
 def test_backbones_are_short_only_within():

@@ -5,7 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from icconv_mm.app.runs.config import move_data, set_length
+from icconv_mm.app.runs.config import move_data
+from icconv_mm.app.runs.lengths import set_length
 from icconv_mm.backbones import ResNet
 from icconv_mm.errors import InputError
 from icconv_tools import HOME

@@ -10,7 +10,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 from icconv_mm.apis import load_config
-from icconv_mm.app.runs.config import move_data, set_length
+from icconv_mm.app.runs.config import move_data
+from icconv_mm.app.runs.lengths import set_length
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.errors import InputError
 from icconv_mm.patterns import read_patterns
