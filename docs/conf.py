@@ -16,7 +16,8 @@ language = 'en'
 # The source folder is the root of the repository (sphinx-build -c docs . OUT), so that links lead where they do there.
 root_doc = 'docs/README'
 include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/**.md', 'configs/README.md',
-                    'configs/**/README.md', 'tools/README.md', 'tools/dev/**README.md', 'tests/**README.md']  # fmt: skip
+                    'configs/**/README.md', 'tools/README.md', 'tools/dev/**README.md',
+                    'tests/**README.md']  # fmt: skip
 
 exclude_patterns = ['configs/.mim']  # links for openmim, of an editable install
 
