@@ -7,6 +7,7 @@
 #                 torch with CUDA, pytest and this package
 # make wheel      a wheel with compiled CPU operators, in dist/, for the Python and the torch of the environment, or with
 #                 PYTHON, an interpreter that has torch, setuptools and wheel, for those
+# make where FILE:LINE  the tests that run a line, from what make coverage has recorded
 # make docs       the documentation as a site: build/docs/index.html
 # make fuzz       hostile files and calls for MINUTES; make sanitize the operators under the sanitizers
 # make clean      removes builds and environments, and leaves the results of all runs (work_dirs)
@@ -36,7 +37,7 @@ export PYTHONWARNINGS := ignore:pkg_resources is deprecated:UserWarning
 # containers, each process would compile all that it imports.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup setup-tests demo evidence gpu wheel test test-all sanitize fuzz lint docs clean
+.PHONY: setup setup-tests demo evidence gpu wheel test test-all coverage where sanitize fuzz lint docs clean
 
 setup:
 	@$(SETUP)
@@ -74,6 +75,20 @@ endif
 
 test-all: test
 	$(PYTEST) -m "slow and not gpu and not network"
+
+# Which lines each fast test runs.
+coverage: setup-tests
+	@rm -rf work_dirs/coverage && mkdir -p work_dirs/coverage
+	$(BIN)/python -m coverage run -m pytest -n auto --maxprocesses 4 --dist loadfile -q; $(BIN)/python -m coverage combine -q
+
+where: setup-tests
+	@$(BIN)/python tools/dev/where.py $(filter-out where,$(MAKECMDGOALS))
+
+# FILE:LINE behind `where` is no goal.
+ifeq (where,$(firstword $(MAKECMDGOALS)))
+.DEFAULT:
+	@:
+endif
 
 # The compiled CPU operators under the address and undefined-behaviour sanitizers.
 sanitize: setup-tests

@@ -3,13 +3,13 @@ facts of tests/data/authors.yml. A difference that the table in the family's REA
 that it lists and that is none."""
 
 import re
-from fnmatch import fnmatch
 from functools import cache
 
 import pytest
 import torch
 import yaml
-from config_utils import CONFIGS, REPO, read_config
+from authors import FACTS, authors_of, recipes_of
+from config_utils import CONFIGS, read_config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, TRANSFORMS, init_default_scope
 from torch import nn
@@ -17,34 +17,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.config_tree import walk_dicts
 
-FACTS = yaml.safe_load((REPO / 'tests/data/authors.yml').read_text())
-RECIPES = sorted(f'{path.parent.name}/{path.stem}' for path in CONFIGS.glob('*/*.py') if path.parent.name[0] != '_')
 NORMS = (_BatchNorm, nn.GroupNorm)
 FAMILIES = {entry['family']: entry['table'] for entry in FACTS}
-
-
-def recipes_of(entry):
-    """The recipes of an entry: names and patterns, and with ``!`` those that are not meant."""
-    chosen = [name for name in entry['recipes'] if not name.startswith('!')]
-    left_out = [name[1:] for name in entry['recipes'] if name.startswith('!')]
-    for name in chosen + left_out:
-        assert any(fnmatch(recipe, name) for recipe in RECIPES), f'{name}: there is no such recipe'
-    return {
-        recipe
-        for recipe in RECIPES
-        if any(fnmatch(recipe, name) for name in chosen) and not any(fnmatch(recipe, name) for name in left_out)
-    }
-
-
-def authors_of(recipe):
-    """What the authors set: setting -> value; and the family."""
-    entries = [entry for entry in FACTS if recipe in recipes_of(entry)]
-    settings = {}
-    for entry in entries:
-        assert not settings.keys() & entry['settings'].keys(), f'{recipe}: a setting is told twice'
-        settings |= {name: fact['value'] for name, fact in entry['settings'].items()}
-    (family,) = {entry['family'] for entry in entries}
-    return settings, family
 
 
 @cache
@@ -346,7 +320,7 @@ OUTPUT = {(1, 2, 1, 1): 8, (1, 2, 2, 1): 16}
 
 
 def of_eod(run):
-    """Whether anchors, coders and pooling have EOD's pixels (tests/tasks/detection/test_eod_boxes.py)."""
+    """Whether anchors, coders and pooling have EOD's pixels (tests/parity/test_eod_boxes.py)."""
     rpn = run.model.rpn_head
     extractors = run.extractors() + (run.extractors('mask_roi_extractor') if run.model.roi_head.with_mask else [])
     boxes = run.model.roi_head.bbox_head

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from authors import authors_of
 from config_utils import CONFIGS, read_config, shrink
 from layouts import detectron_blobs, ic_conv, pyconv
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS, init_default_scope
-from test_authors import authors_of
 from torch import nn
 from workspaces import TINY
 

@@ -1,7 +1,6 @@
-"""What is public says what it takes and what it raises."""
+"""What is public says what it takes."""
 
 import ast
-import re
 
 from pages import REPO
 
@@ -26,35 +25,3 @@ def test_public_functions_say_what_they_take():
     found = {str(path.relative_to(REPO)): unannotated(ast.parse(path.read_text()).body) for path in sources}
     assert {path: names for path, names in found.items() if names} == {}
     assert unannotated(ast.parse('def f(a: int, *, b): ...\nclass C:\n    def g(self, x: int): ...').body) == ['f']
-
-
-SECTION = re.compile(r'^( *)(Args|Attributes):\n((?:\1    .*\n|\n)+)', re.MULTILINE)
-
-
-def stale(source: str) -> list[str]:
-    """Names in the sections ``Args`` and ``Attributes`` of docstrings that the code does not have."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            continue
-        known = {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
-        known |= {each.arg for each in ast.walk(node) if isinstance(each, ast.arg)}
-        known |= {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
-        known |= {each.name for each in ast.walk(node) if isinstance(each, ast.FunctionDef)}
-        takes_more = any(isinstance(each, ast.arguments) and each.kwarg for each in ast.walk(node)) or (
-            isinstance(node, ast.ClassDef) and node.bases  # whose arguments may be those of a base
-        )
-        for indent, section, text in SECTION.findall((ast.get_docstring(node) or '') + '\n'):
-            names = re.findall(rf'^{indent}    ((?:\*{{0,2}}\w+)(?:, \*{{0,2}}\w+)*): ', text, re.MULTILINE)
-            words = [word.strip(' *') for each in names for word in each.split(',')]
-            if not (takes_more and section == 'Args'):
-                found += [f'{node.name}: {word}' for word in words if word not in known]
-    return found
-
-
-def test_docstrings_name_what_there_is():
-    folders = ('icconv_mm', 'icconv_mm_runtime', 'tools')
-    sources = [path for folder in folders for path in (REPO / folder).rglob('*.py')]
-    found = {str(path.relative_to(REPO)): stale(path.read_text()) for path in sources}
-    assert {path: names for path, names in found.items() if names} == {}
-    assert stale('def f(a):\n    """F.\n\n    Args:\n        b: No.\n    """\n') == ['f: b']

@@ -77,11 +77,5 @@ def test_testing(workspace, mim, segmentor):
     assert values[0] == values[1]
 
 
-def test_other_tools(workspace, mim):
-    mim('run', 'icconv_mm', 'browse_dataset', workspace.config(DETECTION), '--not-show', '--count', '2',
-        '--output-dir', 'runs/mim_browsed')  # fmt: skip
-    assert len(list((workspace.root / 'runs/mim_browsed').iterdir())) == 2
-
-
 def _output(run) -> list[str]:
     return (run.stdout + run.stderr).splitlines()

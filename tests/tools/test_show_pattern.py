@@ -3,7 +3,6 @@ import io
 
 import pytest
 import torch
-from pages import section, tables
 from rich.console import Console
 
 from icconv_mm.backbones import ICResNet, ICResNeXt
@@ -97,16 +96,3 @@ def test_the_price_is_that_of_the_smallest_block(tool, layers, block, price):
     message = tool.block_message([DilationPattern(layer) for layer in layers])
     assert message.startswith(f'block: {block} channels; ')
     assert all(f'{ratio} in {runtime}' in message for runtime, ratio in tool.PRICES[price].items())
-
-
-@pytest.mark.parametrize(
-    ('page', 'heading', 'names'),
-    [
-        ('docs/search.md', 'Blocks of channels', {32: '32', 16: '16', 8: '8', 1: 'none'}),
-        ('{measured}', 'Float32', {32: 'blocks of 32', 16: 'blocks of 16', 8: 'blocks of 8', 1: 'published'}),
-    ],
-)
-def test_pages_have_the_prices(tool, page, heading, names):
-    (_, *rows) = tables(section(page.format(measured=tool.MEASURED), heading))[-1]
-    shown = {name: [float(ratio) for ratio in ratios[:2]] for name, *ratios in rows if ratios[0] != 'not measured'}
-    assert shown == {names[block]: list(ratios.values()) for block, ratios in tool.PRICES.items()}

@@ -23,4 +23,4 @@ fi
 compiler=${CXX:-g++}
 LD_PRELOAD="$($compiler -print-file-name=libasan.so) $($compiler -print-file-name=libubsan.so)" \
     ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH="$build/lib" ICCONV_MM_REQUIRE_CPU=1 \
-    "$bin/pytest" -q --capture=sys -p no:cacheprovider ${SANITIZE_TESTS:-tests/ops/test_kernels_cpu.py} "${@:2}"
+    "$bin/pytest" -q --capture=sys -p no:cacheprovider ${SANITIZE_TESTS:-tests/ops/test_convolution_cpu.py} "${@:2}"

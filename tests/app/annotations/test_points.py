@@ -5,7 +5,7 @@ import json
 
 import labelled
 import pytest
-from test_reading_datasets import draw
+from drawn_sets import draw
 
 from icconv_mm.app.annotations.find import read_datasets
 

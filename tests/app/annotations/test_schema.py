@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from test_reading_datasets import draw
+from drawn_sets import draw
 
 from icconv_mm import annotations
 from icconv_mm.app.annotations.dataset import Annotation, Dataset

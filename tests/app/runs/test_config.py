@@ -76,11 +76,6 @@ def test_config_beside_a_setuptools_that_mmengine_does_not_support(tmp_path, mon
         load_config(write(tmp_path / 'c.py', "_base_ = 'mmdet::_base_/default_runtime.py'"))
 
 
-def test_missing_config():
-    with pytest.raises(MissingFileError, match=r'config: no such file: configs/nothing\.py'):
-        load_config('configs/nothing.py')
-
-
 @pytest.mark.parametrize('kind', [str, Path])
 def test_a_file_is_a_config_too(tmp_path, kind):
     path = kind(write(tmp_path / 'c.py', "default_scope = 'mmengine'"))

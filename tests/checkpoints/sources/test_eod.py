@@ -1,4 +1,4 @@
-"""Heads of detectors of EOD: names, rows, what is refused; tests/tasks/detection/test_eod_boxes.py has the numbers."""
+"""Heads of detectors of EOD: names, rows, what is refused; tests/parity/test_eod_boxes.py has the numbers."""
 
 from collections import Counter
 

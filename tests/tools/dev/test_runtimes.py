@@ -1,6 +1,5 @@
 """The table of runtimes, and the runtimes that are installed here."""
 
-import json
 from importlib import metadata
 
 import numpy as np
@@ -8,17 +7,6 @@ import pytest
 from skips import EXPORTS
 
 import runtimes
-
-
-def test_the_page_has_the_table_of_the_results():
-    text = runtimes.PAGE.read_text()
-    assert runtimes.page_with_table(text) == text, 'run python tools/dev/runtimes.py table FOLDER'
-    results = json.loads(runtimes.RESULTS.read_text())
-    assert {each['runtime'] for each in results} == set(runtimes.RUNTIMES)
-    for result in results:
-        assert set(result['cells']) == set(runtimes.forms_of(result['runtime']))
-        for cells in result['cells'].values():
-            assert set(cells) <= set(runtimes.FAMILIES), result['runtime']
 
 
 def test_differences_are_relative_to_the_largest_output():

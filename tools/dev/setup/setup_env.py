@@ -26,7 +26,7 @@ from processes import ROOT, SetupError, installer, say
 FOR_EXPORT = ('onnx', 'onnxruntime', 'onnxscript')  # with which the demo ends
 FOR_TESTS = (
     'openvino; python_version >= "3.11"', 'nncf; python_version >= "3.11"',
-    'argcomplete', 'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff',
+    'argcomplete', 'coverage', 'pytest', 'pytest-timeout', 'pytest-xdist', 'hypothesis', 'ruff',
     'import-linter', 'clang-format', 'sphinx', 'myst-parser', 'furo', 'sphinx-copybutton',
 )  # fmt: skip
 # timm would bring what fetches weights, torchjd another torch, trackers numpy 2, supervision a reader of videos

@@ -1,7 +1,7 @@
 import shutil
 
+import labelled
 import pytest
-from support import labelled
 
 
 @pytest.fixture(scope='session')

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_reading_datasets import coco, draw, said, splits, write
+from drawn_sets import coco, draw, said, splits, write
 
 from icconv_mm.app.annotations.convert import convert_dataset
 from icconv_mm.app.annotations.find import read_datasets

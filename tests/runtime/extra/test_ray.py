@@ -28,7 +28,7 @@ from icconv_mm_runtime.coco import encode_rle
 from icconv_mm_runtime.ray import ROW_SCHEMA, predict
 
 pytestmark = pytest.mark.slow
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 WORKERS = {'env_vars': {'PYTHONPATH': str(REPO)}}
 
 

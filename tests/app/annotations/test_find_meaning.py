@@ -6,9 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from drawn_sets import coco, draw, labelme, write
 from PIL import Image
-from test_others_reader import _labelme
-from test_reading_datasets import coco, draw, write
 
 from icconv_mm import annotations
 from icconv_mm.app.annotations.convert import convert_dataset
@@ -149,7 +148,7 @@ def test_equal_images_of_two_splits_are_said_in_a_training(reported_cases, tmp_p
 
 
 def _shapes(tmp_path, *shapes, **more):
-    _labelme(tmp_path / '0.json', *shapes, **more)
+    labelme(tmp_path / '0.json', *shapes, **more)
     return annotations.read(tmp_path)
 
 

@@ -5,7 +5,7 @@ import json
 
 import labelled
 import pytest
-from test_reading_datasets import draw, said, splits, write
+from drawn_sets import draw, labelme, said, splits, write
 
 from icconv_mm.app.annotations.convert import convert_dataset
 from icconv_mm.app.annotations.find import read_datasets
@@ -73,12 +73,6 @@ def test_names_of_images_split_nothing_in_cvat(tmp_path):
     assert splits(tmp_path, 'detection') == {'train_1.jpg': 'train', 'test-track.jpg': 'train', 'val/0.jpg': 'val'}
 
 
-def _labelme(path, *shapes, **more):
-    shapes = [dict(zip(('label', 'shape_type', 'points', 'group_id'), shape)) for shape in shapes]
-    draw(path.parent, f'{path.stem}.jpg')
-    path.write_text(json.dumps(dict(shapes=shapes, imagePath=f'{path.stem}.jpg', **more)))
-
-
 _MOUSE = ('mouse', 'rectangle', [[1, 1], [9, 9]])
 _NOSE, _TAIL = ('nose', 'point', [[2, 2]]), ('tail', 'point', [[8, 8]])
 
@@ -95,8 +89,8 @@ _NOSE, _TAIL = ('nose', 'point', [[2, 2]]), ('tail', 'point', [[8, 8]])
 )
 def test_points_of_labelme(tmp_path, shapes, keypoints, warnings):
     """Those without a group are of the only object on the image."""
-    _labelme(tmp_path / '0.json', *shapes)
-    _labelme(tmp_path / '1.json', (*_NOSE, 1), (*_TAIL, 1))
+    labelme(tmp_path / '0.json', *shapes)
+    labelme(tmp_path / '1.json', (*_NOSE, 1), (*_TAIL, 1))
     (found,) = read_datasets(tmp_path)
     annotations = next(image.annotations for image in found if image.annotations is not None)
     assert [(annotation.name, annotation.keypoints) for annotation in annotations] == keypoints
@@ -105,14 +99,14 @@ def test_points_of_labelme(tmp_path, shapes, keypoints, warnings):
 
 
 def test_points_of_one_name_are_objects_in_labelme(tmp_path):
-    _labelme(tmp_path / '0.json', _NOSE, _NOSE)
+    labelme(tmp_path / '0.json', _NOSE, _NOSE)
     (found,) = read_datasets(tmp_path)
     assert [annotation.keypoints for _, annotation in found.annotations()] == [[2, 2, 2]] * 2
 
 
 def test_files_of_labelme_that_mean_one_image(tmp_path):
-    _labelme(tmp_path / 'b' / '0.json', _MOUSE)
-    _labelme(tmp_path / 'a' / '0.json', _NOSE)
+    labelme(tmp_path / 'b' / '0.json', _MOUSE)
+    labelme(tmp_path / 'a' / '0.json', _NOSE)
     (tmp_path / 'a' / '0.jpg').unlink()
     (found,) = read_datasets(tmp_path)
     assert [annotation.name for _, annotation in found.annotations()] == ['mouse']

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from drawn_sets import draw, write
 from PIL import Image
-from test_reading_datasets import draw, write
 
 from icconv_mm.app.annotations.convert import convert_dataset
 from icconv_mm.app.annotations.dataset import SPLITS

@@ -17,7 +17,7 @@ from icconv_mm.datasets.reading import DatasetError
 
 pytest.importorskip('pycocotools')
 
-EXPORTERS = Path(__file__).parents[2] / 'data/exporters'
+EXPORTERS = Path(__file__).parents[3] / 'data/exporters'
 SETS = [path.parent for path in sorted(EXPORTERS.glob('*/*/truth.json'))]
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from drawn_sets import draw, said, write
 from PIL import Image
-from test_reading_datasets import draw, said, write
 
 from icconv_mm.app.annotations.convert import convert_dataset
 from icconv_mm.app.annotations.find import read_datasets

@@ -8,8 +8,8 @@ from pathlib import Path
 import labelled
 import numpy as np
 import pytest
+from drawn_sets import coco, draw, said, voc, write
 from PIL import Image
-from test_reading_datasets import coco, draw, said, voc, write
 
 from icconv_mm.app.annotations.convert import convert_dataset
 from icconv_mm.app.annotations.find import read_datasets

@@ -11,7 +11,7 @@ import pytest
 from icconv_mm.app.commands.command_line import reporting
 from icconv_mm.errors import ArgumentError, InputError, naming
 
-TOOLS = sorted((Path(__file__).parents[2] / 'tools').glob('*.py'))
+TOOLS = sorted((Path(__file__).parents[3] / 'tools').glob('*.py'))
 
 
 def load(path: Path):
