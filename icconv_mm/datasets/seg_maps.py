@@ -52,7 +52,7 @@ def seg_map_defect(
     num_classes: int,
     *,
     ignored: Collection[int] = (IGNORED,),
-    size: Sequence[int] | None = None,
+    shape: Sequence[int] | None = None,
     reduced: bool = False,
 ) -> str | None:
     """Returns the defect of a segmentation map; None if it has none.
@@ -61,20 +61,20 @@ def seg_map_defect(
         labels: The map as :func:`read_seg_map` returns it, or after a transform.
         num_classes: Number of classes; valid labels are 0 to ``num_classes - 1``.
         ignored: Other labels that may occur.
-        size: Height and width of the map's image.
+        shape: Height and width of the map's image.
         reduced: Whether labels are one less than in the file, whose 0 is ignored (``reduce_zero_label``).
     """
-    return _shape_defect(labels, size) or labels_defect(labels_in(labels), num_classes, ignored, reduced)
+    return _shape_defect(labels, shape) or labels_defect(labels_in(labels), num_classes, ignored, reduced)
 
 
-def _shape_defect(labels: np.ndarray, size: Sequence[int] | None) -> str | None:
+def _shape_defect(labels: np.ndarray, shape: Sequence[int] | None) -> str | None:
     if labels.ndim != 2:
         channels = ' x '.join(map(str, labels.shape[2:]))
         return f'{channels} channels, expected one with the label of each pixel (colours are not labels)'
     if labels.dtype.kind not in 'ui':
         return f'pixels are {labels.dtype}, expected integer labels'
-    if size is not None and labels.shape != tuple(size[:2]):
-        (height, width), (own_height, own_width) = size[:2], labels.shape
+    if shape is not None and labels.shape != tuple(shape[:2]):
+        (height, width), (own_height, own_width) = shape[:2], labels.shape
         return f'the segmentation map has {own_width} x {own_height} pixels, but its image {width} x {height}'
     return None
 

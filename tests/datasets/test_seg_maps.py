@@ -18,7 +18,7 @@ def test_a_good_map(tmp_path, dtype):
     Image.fromarray(SQUARES.astype(dtype)).save(path)
     labels = read_seg_map(path)
     assert labels_in(labels) == [0, 1, 2, 255]
-    assert seg_map_defect(labels, 3, size=(8, 12)) is None
+    assert seg_map_defect(labels, 3, shape=(8, 12)) is None
 
 
 def test_indices_of_a_palette_and_single_bits(tmp_path):
@@ -44,7 +44,7 @@ def test_indices_of_a_palette_and_single_bits(tmp_path):
         (SQUARES.astype(np.int32) - 1, dict(num_classes=3), 'label -1, 254, but the 3 classes'),
         (np.dstack([SQUARES] * 3), dict(num_classes=3), '3 channels, expected one'),
         (SQUARES / 255, dict(num_classes=3), 'pixels are float64, expected integer labels'),
-        (SQUARES, dict(num_classes=3, size=(12, 8)), 'the segmentation map has 12 x 8 pixels, but its image 8 x 12'),
+        (SQUARES, dict(num_classes=3, shape=(12, 8)), 'the segmentation map has 12 x 8 pixels, but its image 8 x 12'),
     ],
 )
 def test_a_wrong_map(labels, options, defect):

@@ -32,11 +32,11 @@ class ObservedLabels(ObservedMetric):
         count = len(made.names)
         made.confusion = np.zeros((count, count), dtype=np.int64)
         records, wrong = [], []
-        for result, (path, size) in zip(reading.results, reading.notes):
+        for result, (path, shape) in zip(reading.results, reading.notes):
             scores, label = result['pred_score'].float().numpy(), int(result['gt_label'])
             best = int(scores.argmax())
             made.confusion[label, best] += 1
-            records.append(Record(path, size, {'scores': scores}, {'label': label}, float(scores[label])))
+            records.append(Record(path, shape, {'scores': scores}, {'label': label}, float(scores[label])))
             if best != label:
                 wrong.append((float(scores[best]), records[-1], best))
         right, told, found = made.confusion.diagonal(), made.confusion.sum(1), made.confusion.sum(0)

@@ -116,7 +116,7 @@ class ObservedMetric:
         return numbers
 
     def notes(self, samples: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Returns what is kept of each sample beside the metric's own result: by default path and size of the image."""
+        """Returns what is kept of each sample beside the metric's own result: path and shape of the image."""
         return [(sample.get('img_path') or '', tuple(sample['ori_shape'][:2])) for sample in samples]
 
     def watched(self) -> contextlib.AbstractContextManager[list]:

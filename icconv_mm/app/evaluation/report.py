@@ -333,7 +333,7 @@ def _unannotated(made: Evaluation, described: Mapping[str, Any]) -> Iterator[tup
         drawing = drawing_of(described, one, 0.0)
         drawing.objects[0].text = ''
         shown = draw(_enlarged(image, 800), _sized(drawing, record))
-        uri = _uri(_cropped(shown, one['boxes'][0] * (shown.shape[1] / record.size[1])))
+        uri = _uri(_cropped(shown, one['boxes'][0] * (shown.shape[1] / record.shape[1])))
         yield uri, f'{made.names[label]} {score:.2f}, {Path(record.path).name}'
 
 
@@ -351,7 +351,7 @@ def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def _sized(drawing: Drawing, record: Record) -> Drawing:
-    drawing.shape = record.size
+    drawing.shape = record.shape
     return drawing
 
 

@@ -19,7 +19,7 @@ class Record:
 
     Attributes:
         path: The image; empty if the metric's samples do not name it.
-        size: Its height and width.
+        shape: Its height and width.
         found: Predictions, with the names of :mod:`icconv_mm_runtime.results`.
         truth: Annotations: ``boxes``, ``labels``, ``ignored``, ``masks``; ``keypoints`` [n, K, 2] and ``visible``
             [n, K]; ``seg_map``; ``label``.
@@ -27,7 +27,7 @@ class Record:
     """
 
     path: str
-    size: tuple[int, int]
+    shape: tuple[int, int]
     found: dict[str, Any]
     truth: dict[str, Any]
     score: float = 0.0

@@ -28,7 +28,7 @@ def free_memory() -> float | None:
     return available and int(available.group(1)) * 1024.0
 
 
-def training_memory(backbone: dict, shape: tuple[int, int]) -> tuple[float, float]:
+def training_memory(backbone: dict, size: tuple[int, int]) -> tuple[float, float]:
     """Returns the bytes that a training on the CPU takes, an estimate: of the process, and of each image of a batch.
 
     What the backbone keeps of two small images for its gradient is counted. It is proportional to their area, and what
@@ -36,7 +36,7 @@ def training_memory(backbone: dict, shape: tuple[int, int]) -> tuple[float, floa
 
     Args:
         backbone: Its config.
-        shape: Width and height of the images, in pixels.
+        size: Width and height of the images, in pixels.
     """
     kept: list[torch.Tensor] = []
     network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'}).train()
@@ -47,5 +47,5 @@ def training_memory(backbone: dict, shape: tuple[int, int]) -> tuple[float, floa
     for parameter in network.parameters():
         storages.pop(parameter.untyped_storage().data_ptr(), None)
     maps = sum(storages.values())
-    share = prod(shape) / (len(images) * _SIDE**2)
+    share = prod(size) / (len(images) * _SIDE**2)
     return _LIBRARIES + _WEIGHT * sum(parameter.numel() for parameter in network.parameters()), _STEP * maps * share

@@ -394,7 +394,7 @@ def _choose(
     is_narrow = base < _WIDE
     epochs = epochs or int(np.clip(round(_SEEN / count), *_EPOCHS))
     most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
-    shape, reason = shape_of(sizes, size), ''
+    shape, reason = training_size(sizes, size), ''
     if batch is None:
         usual = min(most, max(_LEAST_BATCH, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
         seen = crop_of(shape) if task == 'semantic' else (size, size) if task == 'classification' else shape
@@ -408,23 +408,23 @@ def _choose(
     return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, init, patience, reason)
 
 
-def fitting_batch(backbone: dict, shape: tuple[int, int], batch: int, say: Any) -> int:
+def fitting_batch(backbone: dict, size: tuple[int, int], batch: int, say: Any) -> int:
     """Returns ``batch``, or on a CPU the fewer images, 2 at least, that fit the memory; calls ``say`` if 2 do not.
 
     Args:
         backbone: Its config.
-        shape: Width and height of the images.
+        size: Width and height of the images.
         batch: The most images.
         say: Called with a line.
     """
     free = memory.free_memory()
     if free is None:
         return batch
-    process, image = memory.training_memory(backbone, shape)
+    process, image = memory.training_memory(backbone, size)
     fitting = min(batch, max(_LEAST_BATCH, int((free - process) // image)))
     if (needed := process + fitting * image) > free:
         say(
-            f'memory: {fitting} images of {shape[0]} x {shape[1]} pixels may take {needed / 1e9:.1f} GB, of which '
+            f'memory: {fitting} images of {size[0]} x {size[1]} pixels may take {needed / 1e9:.1f} GB, of which '
             f'{free / 1e9:.1f} are free: if the training is killed, give a smaller --size or --backbone'
         )
     return fitting
@@ -447,8 +447,8 @@ def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
     return int(-(-np.clip(own, low, high) // _STRIDE) * _STRIDE)
 
 
-def shape_of(sizes: np.ndarray, size: int) -> tuple[int, int]:
-    """Returns width and height in the images' proportion, multiples of 32; the longer is at least ``size``."""
+def training_size(sizes: np.ndarray, longer: int) -> tuple[int, int]:
+    """Returns width and height in the images' proportion, multiples of 32; the longer is at least ``longer``."""
     ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))
-    sides = (size, size / ratio) if ratio >= 1 else (size * ratio, size)
+    sides = (longer, longer / ratio) if ratio >= 1 else (longer * ratio, longer)
     return tuple(int(-(-max(side, _STRIDE) // _STRIDE) * _STRIDE) for side in sides)

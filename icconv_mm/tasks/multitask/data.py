@@ -158,33 +158,34 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Returns ``inputs`` [N, 3, H, W], float32, and ``data_samples``; images in ``inputs`` may differ in size."""
-        sizes = [tuple(image.shape[-2:]) for image in data['inputs']]
+        shapes = [tuple(image.shape[-2:]) for image in data['inputs']]
         data = super().forward(data, training)
-        shape = tuple(data['inputs'].shape[-2:])
-        for size, sample in zip(sizes, data.get('data_samples') or ()):
-            content = tuple(map(min, size, sample.metainfo.get('content_shape', size)))
+        batch_shape = tuple(data['inputs'].shape[-2:])
+        for shape, sample in zip(shapes, data.get('data_samples') or ()):
+            content = tuple(map(min, shape, sample.metainfo.get('content_shape', shape)))
             for own in filter(lambda value: isinstance(value, BaseDataElement), sample.values()):
-                own.set_metainfo(self._place(own, size, content, shape))
+                own.set_metainfo(self._location(own, shape, content, batch_shape))
                 for instances in own.values():  # heads expect tensors [N, 4], not mmdet's box objects of the pipeline
                     if isinstance(instances, InstanceData) and not isinstance(instances.get('bboxes'), Tensor | None):
                         instances.bboxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
                 if training:
-                    self._pad_labels(own, shape)
+                    self._pad_labels(own, batch_shape)
         return data
 
-    def _place(
-        self, sample: BaseDataElement, size: tuple[int, int], content: tuple[int, int], shape: tuple[int, int]
+    def _location(
+        self, sample: BaseDataElement, shape: tuple[int, int], content: tuple[int, int], batch_shape: tuple[int, int]
     ) -> dict[str, Any]:
-        """Returns the batch metainfo of an input of ``size`` (height, width) whose part ``content`` shows the image."""
-        padded = tuple(-(-side // self.pad_size_divisor) * self.pad_size_divisor for side in size)
-        place = dict(batch_input_shape=shape, pad_shape=padded)
+        """Returns the batch metainfo of an input of ``shape`` whose part of shape ``content`` shows the image."""
+        padded = tuple(-(-side // self.pad_size_divisor) * self.pad_size_divisor for side in shape)
+        metainfo = dict(batch_input_shape=batch_shape, pad_shape=padded)
         library = library_of(type(sample))
         if library == 'mmseg':  # its heads resize logits to pad_shape, its networks crop padding_size
-            place['pad_shape'] = shape
-            place['padding_size'] = place['img_padding_size'] = [0, shape[1] - content[1], 0, shape[0] - content[0]]
+            metainfo['pad_shape'] = batch_shape
+            beyond = [0, batch_shape[1] - content[1], 0, batch_shape[0] - content[0]]
+            metainfo['padding_size'] = metainfo['img_padding_size'] = beyond
         if library == 'mmpose':
-            place.update(_region(content, shape, sample.metainfo.get('ori_shape', content)))
-        return place
+            metainfo.update(_region(content, batch_shape, sample.metainfo.get('ori_shape', content)))
+        return metainfo
 
     def _pad_labels(self, sample: BaseDataElement, shape: tuple[int, int]) -> None:
         if 'gt_sem_seg' in sample:
@@ -195,16 +196,16 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
 
 
-def _region(size: Sequence[int], shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
+def _region(content: Sequence[int], batch_shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
     """Returns the metainfo by which mmpose maps keypoints back: the region shown by the batch, with padding.
 
     A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.
     """
-    scale = np.array([size[1] / ori_shape[1], size[0] / ori_shape[0]])
-    extent = np.array([shape[1], shape[0]]) / scale
+    scale = np.array([content[1] / ori_shape[1], content[0] / ori_shape[0]])
+    extent = np.array([batch_shape[1], batch_shape[0]]) / scale
     center = extent / 2 + (0.5 / scale - 0.5)
     region = dict(input_center=center.astype(np.float32), input_scale=extent.astype(np.float32))
-    return dict(input_size=(shape[1], shape[0]), **region)
+    return dict(input_size=(batch_shape[1], batch_shape[0]), **region)
 
 
 @METRICS.register_module()

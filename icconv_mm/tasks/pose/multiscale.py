@@ -108,11 +108,11 @@ def unflip(maps: Tensor, flip_indices: Sequence[int] | None) -> Tensor:
     return torch.cat([maps[:, i : i + 1] for i in flip_indices], 1)  # an index becomes a GatherND, which ncnn lacks
 
 
-def resize(maps: Tensor, size: tuple[int, int], align_corners: bool = False) -> Tensor:
-    """Resizes [B, C, H, W] to ``size`` (height, width) bilinearly; returns a map that has that size as it is."""
-    if tuple(maps.shape[-2:]) == tuple(size):
+def resize(maps: Tensor, shape: tuple[int, int], align_corners: bool = False) -> Tensor:
+    """Resizes [B, C, H, W] to ``shape`` (height, width) bilinearly; returns a map that has that shape as it is."""
+    if tuple(maps.shape[-2:]) == tuple(shape):
         return maps
-    return interpolate(maps, size=tuple(size), mode='bilinear', align_corners=align_corners)
+    return interpolate(maps, size=tuple(shape), mode='bilinear', align_corners=align_corners)
 
 
 class MapAggregator:
@@ -133,7 +133,7 @@ class MapAggregator:
     """
 
     def __init__(self, base_size: tuple[int, int] | None = None, align_corners: bool = False):
-        self.size = None if base_size is None else (base_size[1], base_size[0])
+        self.shape = None if base_size is None else (base_size[1], base_size[0])
         self.project = base_size is not None
         self.align_corners = align_corners
         self._sum: Tensor | None = None
@@ -157,20 +157,20 @@ class MapAggregator:
             flipped_heatmaps, flipped_tags: Heatmaps and tags of the flipped image, as the network returns them.
             flip_indices: Counterpart of every keypoint; required with flipped maps.
         """
-        stage_size = self.size if self.project else tuple(heatmaps[-1].shape[-2:])
-        self.size = self.size or stage_size
-        merged = self._average(heatmaps, stage_size)
+        stage_shape = self.shape if self.project else tuple(heatmaps[-1].shape[-2:])
+        self.shape = self.shape or stage_shape
+        merged = self._average(heatmaps, stage_shape)
         if flipped_heatmaps is not None:
             if flip_indices is None:
                 raise InputError('merging maps of the flipped image needs flip_indices (which keypoint becomes which)')
             flipped = [unflip(maps, flip_indices) for maps in flipped_heatmaps]
-            merged = (merged + self._average(flipped, stage_size)) * 0.5
-        merged = resize(merged, self.size, self.align_corners)
+            merged = (merged + self._average(flipped, stage_shape)) * 0.5
+        merged = resize(merged, self.shape, self.align_corners)
         self._sum = merged if self._sum is None else self._sum + merged
         self._count += 1
         if tags is not None:
             flipped = [unflip(maps, flip_indices if maps.shape[1] > 1 else None) for maps in flipped_tags or ()]
-            self._tags = [resize(maps, self.size, self.align_corners) for maps in (*tags, *flipped)]
+            self._tags = [resize(maps, self.shape, self.align_corners) for maps in (*tags, *flipped)]
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Returns heatmaps [B, K, H, W] and tags [B, K, H, W, L], L being 1, or 2 with the flipped image.
@@ -185,8 +185,8 @@ class MapAggregator:
             return heatmaps, tags[0].unsqueeze(-1)
         return heatmaps, torch.stack(tags).permute(1, 2, 3, 4, 0)
 
-    def _average(self, stages: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        resized = [resize(maps, size, self.align_corners) for maps in stages]
+    def _average(self, stages: Sequence[Tensor], shape: tuple[int, int]) -> Tensor:
+        resized = [resize(maps, shape, self.align_corners) for maps in stages]
         return resized[0] if len(resized) == 1 else sum(resized) / len(resized)
 
 

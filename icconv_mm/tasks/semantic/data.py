@@ -167,14 +167,14 @@ class LoadSegMap(LoadAnnotations):
 
     def _load_seg_map(self, results: dict) -> None:
         path, image = results['seg_map_path'], results.get('img_path')
-        size, reduced = results.get('ori_shape'), results.get('reduce_zero_label', False)
+        shape, reduced = results.get('ori_shape'), results.get('reduce_zero_label', False)
         known = self.num_classes or 1 << 8
         defect, hint = None if '://' in path else self._wide_defect(path, known, reduced), ''
         if defect is None:
             super()._load_seg_map(results)
             labels = results['gt_seg_map']
-            defect = seg_map_defect(labels, known, ignored=self.ignored, size=size, reduced=reduced)
-            hint = unrotated_labels_hint(image, labels.shape[:2], size) if defect else ''
+            defect = seg_map_defect(labels, known, ignored=self.ignored, shape=shape, reduced=reduced)
+            hint = unrotated_labels_hint(image, labels.shape[:2], shape) if defect else ''
         if defect is not None:
             raise ImageFileError(f'{path}: {defect}{hint}')
 

@@ -114,7 +114,7 @@ def test_annotations_are_those_of_the_metric(tmp_path):
     assert made.confusion.tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]  # one ball is missed in an image of the file
     assert [row[:2] for row in made.tables[0].rows] == [['all', 2], ['box', 1], ['ball', 1]]
     assert [row[2] for row in made.tables[0].rows] == pytest.approx([0.5, 1, 0])
-    assert [(each.path, each.size, each.score) for each in made.worst] == [
+    assert [(each.path, each.shape, each.score) for each in made.worst] == [
         ('', (80, 100), 0),
         ('/x/7.jpg', (80, 100), 1),
     ]

@@ -20,7 +20,7 @@ from icconv_mm.app.training.own_data import (
     config_for,
     default_backbone,
     default_size,
-    shape_of,
+    training_size,
     weights_of,
 )
 from icconv_mm.app.training.own_data_text import Choices, anchors, class_weights, crop_of, written_choices
@@ -245,10 +245,10 @@ def test_classes_in_the_order_that_is_asked_for(tmp_path):
 def test_sizes_and_anchors_are_those_of_the_data():
     sizes = np.array([[640, 480]] * 9 + [[100, 100]])
     large, small = np.full((50, 2), 0.3), np.full((50, 2), 0.012)
-    assert default_size(sizes, large, 'detection') == 640 and shape_of(sizes, 640) == (640, 480)
+    assert default_size(sizes, large, 'detection') == 640 and training_size(sizes, 640) == (640, 480)
     assert default_size(2 * sizes, large, 'detection') == 640 and default_size(2 * sizes, small, 'detection') == 864
     assert default_size(sizes // 8, large, 'detection') == 128 and default_size(sizes, large, 'classification') == 224
-    assert shape_of(sizes[:, ::-1], 300) == (256, 320)
+    assert training_size(sizes[:, ::-1], 300) == (256, 320)
     assert crop_of((480, 384)) == (320, 256) and crop_of((640, 128)) == (416, 128)
     assert anchors(large, 640)['scales'] == [8] and anchors(small, 640)['scales'] == [2]
     thin = np.stack([np.full(50, 0.3), np.full(50, 0.04)], 1)
