@@ -116,7 +116,6 @@ def write_results(
     tasks: Mapping[str, Mapping[str, Any]],
     rows: Callable[[], Iterable[Mapping[str, Any]]],
     category_ids: Mapping[str, Sequence[int]] | None = None,
-    whole_paths: bool = False,
 ) -> dict[str, Path]:
     """Writes the results of all tasks, and the images and categories that they refer to, as one.
 
@@ -127,13 +126,11 @@ def write_results(
         rows: Returns the rows of a :class:`icconv_mm_runtime.records.ResultLog`, anew at each call: the results of a
             whole run need not fit the memory.
         category_ids: The category of each label of each task; by default the label plus 1.
-        whole_paths: Whether images are listed by their paths; else by their names, if these differ.
 
     Returns:
         The paths by file name, ``predictions`` and ``images``, each with the name of the task.
     """
-    names = [row['path'] for row in rows()]
-    names = names if whole_paths else listed_names(names)
+    names = listed_names([row['path'] for row in rows()])
     ends = {task: f'.{task}' if task else '' for task in tasks}
     keys = [f'{kind}{end}' for end in ends.values() for kind in ('predictions', 'images')]
     written = {key: out / f'{key}.json' for key in keys}

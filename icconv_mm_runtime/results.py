@@ -23,35 +23,35 @@ class Result:
 
     Attributes:
         path: The image file; ``'array'`` for pixels.
-        image: [H, W, 3], uint8, BGR.
+        image: [H, W, 3], uint8, BGR; reduced if ``shape`` is larger; None for a result that is not drawn.
         tasks: The predictions of each task by name, arrays by name; '' is the name of a single task. Boxes: ``boxes``
             [n, 4], ``scores``, ``labels``, for some ``masks`` [n, H, W]; segmentation maps: ``seg_map`` [H, W]; poses:
             ``keypoints`` [n, K, 2], ``keypoint_scores``, ``scores``; classes: ``scores`` [C].
         descriptions: Kind, class names and colours of each task, as in the metadata of an exported file.
         score_thr: Lowest score of the objects and people below; None for the best of each class on the validation
             images, else 0.3; 0 for all.
+        shape: Height and width of the image that boxes and keypoints refer to; by default those of ``image``.
 
     ``boxes``, ``scores``, ``labels``, ``names`` and ``masks`` are those of one task: of objects, else of people. The
     others of a network for several tasks are in ``one(name)``. ``tasks`` and :meth:`to_coco` have all of any score.
     """
 
     path: str
-    image: np.ndarray
+    image: np.ndarray | None
     tasks: Mapping[str, Arrays]
     descriptions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     score_thr: float | None = None
+    shape: tuple[int, int] | None = None
 
     def one(self, name: str) -> 'Result':
         """Returns the result of one task alone."""
         own = {name: self.tasks[name]}, {name: self.descriptions[name]}
-        return Result(self.path, self.image, *own, self.score_thr)
-
-    get = one  # the name of OpenMMLab's data samples, as that of the next
+        return Result(self.path, self.image, *own, self.score_thr, self.shape)
 
     @property
     def ori_shape(self) -> tuple[int, int]:
-        """Height and width of the image."""
-        return self.image.shape[:2]
+        """Height and width of the image, by the name that OpenMMLab's data samples have for them."""
+        return self.shape or self.image.shape[:2]
 
     @property
     def boxes(self) -> np.ndarray | None:
@@ -118,7 +118,9 @@ class Result:
 
         score_thr = self.score_thr if score_thr is None else score_thr
         parts = [drawing_of(self.descriptions[name], found, score_thr) for name, found in self.tasks.items()]
-        return draw(self.image, joined(parts))
+        whole = joined(parts)
+        whole.shape = self.shape
+        return draw(self.image, whole)
 
     def to_coco(
         self, image_id: int = 1, category_ids: Sequence[int] | None = None, score_thr: float = 0.0

@@ -1,8 +1,6 @@
 """Runs an exported file on images."""
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from icconv_mm_runtime import limits
+from icconv_mm_runtime.batches import in_batches
 from icconv_mm_runtime.benchmark import Benchmark, time_steps
 from icconv_mm_runtime.engines import RunFunction, open_file
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
@@ -17,9 +16,8 @@ from icconv_mm_runtime.images import Sample, arrays_of, batch_key, preprocess, r
 from icconv_mm_runtime.metadata import check_metadata
 from icconv_mm_runtime.outputs import check_outputs, decode
 from icconv_mm_runtime.results import Arrays, Result
-from icconv_mm_runtime.tiling import JOINED, tile_corners
+from icconv_mm_runtime.tiling import JOINED, join_tiles, tiles_of
 
-_AHEAD = 8  # batches of images that may wait for others of their size
 _TIMED = 16  # images that a benchmark keeps in memory
 
 
@@ -27,15 +25,6 @@ def check_count(name: str, value: Any, most: int) -> None:
     """Raises RuntimeInputError unless an argument is a whole number from 1 to ``most``."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise RuntimeInputError(f'{name} must be a whole number from 1 to {most}, got {value!r}')
-
-
-@dataclass
-class _Waiting:
-    """An image on its way: ``sample`` until it has run, then ``found``."""
-
-    path: str
-    sample: Sample | None = None
-    found: Result | RuntimeInputError | None = None
 
 
 class Session:
@@ -143,65 +132,56 @@ class Session:
             check_count('tile', tile, limits.MAX_SIDE)
             if any(task['kind'] not in JOINED for task in self.tasks.values()):
                 raise RuntimeInputError('tile: only boxes and segmentation maps are put together again')
-        waiting: deque[_Waiting] = deque()
-        groups: dict[object, list[_Waiting]] = {}  # of images that share a batch
+            for path, image in try_read_all(images):
+                try:
+                    found = image if isinstance(image, Exception) else self._of_tiles(path, image, tile, batch_size)
+                except RuntimeInputError as error:
+                    found = error
+                yield path, found
+            return
+        yield from in_batches(self._read(images), self.run_batch, batch_size, RuntimeInputError, retries)
+
+    def _read(self, images: Any) -> Iterator[tuple[str, Any, object]]:
         for path, image in try_read_all(images):
-            waiting.append(_Waiting(path))
             try:
-                if isinstance(image, RuntimeInputError):
-                    raise image
-                if tile is not None:
-                    waiting[-1].found = self._of_tiles(path, image, tile, batch_size)
-                else:
-                    waiting[-1].sample = sample = preprocess(Sample(path, image), self.metadata['steps'])
-                    group = groups.setdefault(key := batch_key(sample, self.metadata['batch']), [])
-                    group.append(waiting[-1])
-                    if len(group) == batch_size:
-                        self._run_all(groups.pop(key), retries)
+                read = (image, None) if isinstance(image, Exception) else self.read(path, image)
             except RuntimeInputError as error:
-                waiting[-1].found = error
-            if waiting[0].sample is not None and len(waiting) >= _AHEAD * batch_size:
-                self._run_all(groups.pop(batch_key(waiting[0].sample, self.metadata['batch'])), retries)
-            while waiting and waiting[0].found is not None:
-                yield waiting[0].path, waiting.popleft().found
-        for group in groups.values():
-            self._run_all(group, retries)
-        yield from ((own.path, own.found) for own in waiting)
+                read = error, None
+            yield path, *read
+
+    def read(self, path: str, image: np.ndarray) -> tuple[Sample, object]:
+        """Returns an image ready for :meth:`run_batch`, and a key that all images of a batch must share.
+
+        Args:
+            path: Its name.
+            image: [H, W, 3], uint8, BGR.
+
+        Raises:
+            RuntimeInputError: It cannot be used.
+        """
+        sample = preprocess(Sample(path, image), self.metadata['steps'])
+        return sample, batch_key(sample, self.metadata['batch'])
 
     def _batch_size(self, given: int) -> int:
         """Returns the size of batches: the given one, but for a file of a fixed batch."""
         check_count('batch_size', given, limits.MAX_BATCH)
         return self.metadata['batch'].get('count') or given
 
-    def _run_all(self, group: Sequence[_Waiting], retries: bool) -> None:
-        """Runs samples as a batch; if that fails, each alone to find the failing one, or all fail."""
-        try:
-            found: list[Any] = self._found([own.sample for own in group])
-        except RuntimeInputError as error:
-            found = [error] * len(group)
-            if retries and len(group) > 1:
-                for own in group:
-                    self._run_all([own], retries)
-                return
-        for own, each in zip(group, found):
-            own.sample, own.found = None, each
-
     def _of_tiles(self, path: str, image: np.ndarray, tile: int, batch_size: int) -> Result:
-        shape = image.shape[:2]
-        corners = tile_corners(shape, tile)
-        pieces = (np.ascontiguousarray(image[top : top + tile, left : left + tile]) for top, left in corners)
-        samples = (preprocess(Sample(path, piece), self.metadata['steps']) for piece in pieces)
+        samples = (self.read(path, piece)[0] for piece in tiles_of(image, tile))
         batches = iter(lambda: list(islice(samples, batch_size)), [])
-        parts = [part.tasks for batch in batches for part in self._found(batch)]
-        tasks = {
-            name: JOINED[task['kind']]([part[name] for part in parts], corners, shape, tile)
-            for name, task in self.tasks.items()
-        }
-        return Result(path, image, tasks, self.tasks)
+        parts = [part.tasks for batch in batches for part in self.run_batch(batch)]
+        return Result(path, image, join_tiles(self.tasks, parts, image.shape[:2], tile), self.tasks)
 
-    def _found(self, batch: Sequence[Sample]) -> list[Result]:
-        """Returns the predictions for a batch."""
-        return self._decoded(batch, self._outputs(batch, self._arrays(batch)))
+    def run_batch(self, batch: Sequence[Sample]) -> list[Result]:
+        """Returns the results of images of one key (:meth:`read`).
+
+        Raises:
+            RuntimeInputError: The network's output cannot be used.
+        """
+        size = self._batch_size(len(batch))
+        parts = (batch[start : start + size] for start in range(0, len(batch), size))
+        return [result for part in parts for result in self._decoded(part, self._outputs(part, self._arrays(part)))]
 
     def _arrays(self, batch: Sequence[Sample]) -> dict[str, np.ndarray]:
         with refusing(batch[0].path):

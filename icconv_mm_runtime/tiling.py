@@ -1,7 +1,8 @@
 """Cuts images into overlapping tiles, and joins the predictions for the tiles."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -134,3 +135,26 @@ JOINED: dict[str, Callable[[Sequence[Arrays], Sequence[Corner], Sequence[int], i
     'detection': joined_boxes,
     'semantic': joined_maps,
 }
+
+
+def tiles_of(image: np.ndarray, tile: int) -> Iterator[np.ndarray]:
+    """Yields the tiles of an image [H, W, 3] at :func:`tile_corners`."""
+    for top, left in tile_corners(image.shape[:2], tile):
+        yield np.ascontiguousarray(image[top : top + tile, left : left + tile])
+
+
+def join_tiles(
+    tasks: Mapping[str, Mapping[str, Any]], parts: Sequence[Mapping[str, Arrays]], shape: Sequence[int], tile: int
+) -> dict[str, Arrays]:
+    """Returns the predictions of each task for an image of ``shape`` from those for its tiles.
+
+    Args:
+        tasks: The description of each task by name; its kind is one of :data:`JOINED`.
+        parts: The predictions of each task for each of :func:`tiles_of`.
+        shape: Height and width of the image.
+        tile: Side of the tiles.
+    """
+    corners = tile_corners(shape, tile)
+    return {
+        name: JOINED[task['kind']]([part[name] for part in parts], corners, shape, tile) for name, task in tasks.items()
+    }

@@ -17,9 +17,8 @@ from icconv_mm.config_tree import DatasetAt, leaf_datasets, with_pipeline
 from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.datasets.keypoints import read_names
 from icconv_mm.errors import ArgumentError, InputError, naming
-from icconv_mm_runtime.coco import coco_records
 from icconv_mm_runtime.drawing import Drawing, drawing_of, palette
-from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.results import Arrays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -246,15 +245,11 @@ class TaskAdapter:
         """Returns the input of the test pipeline's first transform for the image at ``path``."""
         return {'img_path': path, 'img_id': 0}
 
-    def predictions(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Arrays:
         """Returns a model's predictions for an image, with the names that :mod:`icconv_mm_runtime` uses.
 
         Masks may be smaller than the image.
         """
-        raise NotImplementedError
-
-    def set_tracks(self, sample: Any, tracks: np.ndarray) -> None:
-        """Adds the number of each object's track, [n], to a model's predictions for an image, in place."""
         raise NotImplementedError
 
     def uncertainty(self, sample: Any) -> float:
@@ -288,15 +283,3 @@ class TaskAdapter:
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
         """Maps predictions for a reduced image to the original of ``size`` (height, width), in place."""
         sample.set_metainfo(dict(ori_shape=size))
-
-    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int], tile: int) -> Any:
-        """Joins the predictions for tiles of an image of ``size``, each with the top and left of its tile, into one."""
-        raise NotSupportedError('tile', 'only boxes and segmentation maps are put together again')
-
-    def coco_records(self, sample: Any, image_id: int, category_ids: Sequence[int], score_thr: float) -> list[dict]:
-        """Returns the predictions for one image as entries of a COCO results file, from the score ``score_thr`` up.
-
-        ``category_ids`` has the COCO category of each label.
-        """
-        found, size = self.predictions(sample), sample.get('ori_shape')
-        return coco_records({'kind': self.kind}, found, image_id, score_thr, category_ids, size)

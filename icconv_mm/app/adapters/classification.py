@@ -6,7 +6,7 @@ from typing import Any
 from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.datasets.checks import check_order
 from icconv_mm_runtime.drawing import Drawing, drawing_of
-from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.results import Arrays
 
 
 class Adapter(TaskAdapter):
@@ -26,7 +26,7 @@ class Adapter(TaskAdapter):
         labels = sample.gt_label.tolist() if 'gt_label' in sample else []
         return drawing_of(self.described(dataset_meta), {'labels': labels})
 
-    def predictions(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Arrays:
         return {'scores': sample.pred_score.cpu().numpy()}
 
     def uncertainty(self, sample: Any) -> float:

@@ -26,8 +26,7 @@ from icconv_mm.errors import ArgumentError, naming
 from icconv_mm.registry import DATASETS
 from icconv_mm.tasks.check_levels import check_levels, has_filters, levels_of
 from icconv_mm_runtime.drawing import Drawing, drawing_of
-from icconv_mm_runtime.results import Predictions
-from icconv_mm_runtime.tiling import distinct_boxes
+from icconv_mm_runtime.results import Arrays
 
 
 class Adapter(TaskAdapter):
@@ -136,13 +135,10 @@ class Adapter(TaskAdapter):
             labels = {name: label for label, name in enumerate(name for name in names if name in meta['classes'])}
             checks.check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
-    def predictions(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Arrays:
         found = sample.pred_instances.cpu().numpy()
-        names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks', 'tracks': 'tracks'}
+        names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
         return {name: found[own] for name, own in names.items() if own in found}
-
-    def set_tracks(self, sample: Any, tracks: np.ndarray) -> None:
-        sample.pred_instances.tracks = tracks
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """Returns boxes and masks as a drawing; for panoptic data also the segmentation map."""
@@ -165,23 +161,6 @@ class Adapter(TaskAdapter):
             except (KeyError, AssertionError) as error:  # of another name, or of fewer colours than classes
                 raise ArgumentError('palette', f'mmdet has no palette {named!r} for these classes') from error
         return super().colors(dataset_meta)
-
-    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int], tile: int) -> Any:
-        """Joins the boxes of all tiles (:func:`icconv_mm_runtime.tiling.distinct_boxes`)."""
-        whole = parts[0][0].clone()
-        if 'masks' in whole.pred_instances:
-            return super().joined(parts, size, tile)
-        moved = []
-        for sample, (top, left) in parts:
-            found = sample.pred_instances
-            found.bboxes = found.bboxes + found.bboxes.new_tensor([left, top, left, top])
-            moved.append(found)
-        found = type(moved[0]).cat(moved)
-        arrays = (each.cpu().numpy() for each in (found.bboxes, found.scores, found.labels))
-        kept = distinct_boxes(*arrays, list(map(len, moved)), [corner for _, corner in parts], size, tile)
-        whole.pred_instances = found[kept]
-        whole.set_metainfo(dict(ori_shape=size))
-        return whole
 
     def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
         found, scale = sample.pred_instances, size[1] / sample.ori_shape[1]

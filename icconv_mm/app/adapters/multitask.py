@@ -134,9 +134,6 @@ class Adapter(TaskAdapter):
         labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
         return {'img_path': path, 'img_id': 0, 'labels': labels}
 
-    def drawing(self, sample: Any, dataset_meta: Mapping[str, Any], score_thr: float | None) -> Drawing:
-        return _found(sample, dataset_meta, score_thr)
-
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         return _labels(sample, dataset_meta)
 

@@ -19,7 +19,7 @@ from icconv_mm.errors import naming
 from icconv_mm.tasks.pose.datasets import BottomupMixin
 from icconv_mm.tasks.pose.estimator import AEPoseEstimator
 from icconv_mm_runtime.drawing import Drawing, drawing_of
-from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.results import Arrays
 from icconv_mm_runtime.thresholds import KEYPOINT_SCORE
 
 SCALES = (2, 1, 0.5)  # scales of the published multi-scale test
@@ -121,7 +121,7 @@ class Adapter(TaskAdapter):
         content.shape = shape
         return content
 
-    def predictions(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Arrays:
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'scores': 'bbox_scores'}
         return {name: np.asarray(sample.pred_instances[own]) for name, own in names.items()}
 

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.hooks import Hook
-from mmengine.structures import PixelData
 
 from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.app.adapters.ignored import OTHER_HEADS, ignore_index, ignoring_hooks
@@ -18,8 +16,7 @@ from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.registry import scoped
 from icconv_mm.tasks.semantic.data import LoadSegMap
 from icconv_mm_runtime.drawing import Drawing, drawing_of
-from icconv_mm_runtime.results import Predictions
-from icconv_mm_runtime.tiling import joined_maps
+from icconv_mm_runtime.results import Arrays
 
 _MAPS, _SECONDS = 32, 1.0  # segmentation maps and time for checks before training, per dataset
 
@@ -103,7 +100,7 @@ class Adapter(TaskAdapter):
 
     # --- inference ---
 
-    def predictions(self, sample: Any) -> Predictions:
+    def predictions(self, sample: Any) -> Arrays:
         return {'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()}
 
     def uncertainty(self, sample: Any) -> float:
@@ -117,15 +114,6 @@ class Adapter(TaskAdapter):
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         labels = {'seg_map': np.asarray(sample.gt_sem_seg.data[0])} if 'gt_sem_seg' in sample else {}
         return drawing_of(self.described(dataset_meta), labels)
-
-    def joined(self, parts: Sequence[tuple[Any, tuple[int, int]]], size: tuple[int, int], tile: int) -> Any:
-        """Joins the labels of all tiles in one map; where two overlap, each fills the half farther from its edge."""
-        whole = parts[0][0].clone()
-        maps = [{'seg_map': sample.pred_sem_seg.data[0].cpu().numpy()} for sample, _ in parts]
-        labels = joined_maps(maps, [corner for _, corner in parts], size, tile)['seg_map']
-        whole.pred_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
-        whole.set_metainfo(dict(ori_shape=size))
-        return whole
 
 
 def _label_loader(loaders: Sequence[Any]) -> LoadSegMap | None:

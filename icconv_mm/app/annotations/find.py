@@ -84,7 +84,7 @@ def read_datasets(
         labelled[0].missing += [each for one in empty for each in one.missing]
         for each in labelled:
             each.strict = strict
-            _remove_background(each)
+            remove_background(each)
             for _, annotation in each.annotations() if crowd_as_objects else ():
                 annotation.crowd = False
             _say_several_labels(each)
@@ -94,7 +94,7 @@ def read_datasets(
     return datasets
 
 
-def _remove_background(dataset: Dataset) -> None:
+def remove_background(dataset: Dataset) -> None:
     """Removes objects of a class that tools use for pixels of no object, as ISAT does for holes, with a warning."""
     for name in [each for each in dataset.classes if each in _NO_OBJECTS and len(dataset.classes) > 1]:
         removed = 0

@@ -9,25 +9,24 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.app.annotations.images_on_disk import as_path
 from icconv_mm.app.prediction.tracking import Tracker
 from icconv_mm.datasets.checks import check_coco_file
 from icconv_mm.errors import ArgumentError, naming
 from icconv_mm.files import require_file
-from icconv_mm_runtime.coco import write_results
+from icconv_mm_runtime.coco import coco_records, write_results
+from icconv_mm_runtime.results import Result
 from icconv_mm_runtime.thresholds import shown
 
 _TRACKED_KINDS = ('detection', 'instance')
 
 
 @dataclass(frozen=True)
-class CocoResults:
+class TaskResults:
     """COCO results of one task of a network.
 
     Attributes:
         name: Name of the task; '' for a network of a single task.
-        adapter: The adapter of the task.
         description: Its description as in an exported file.
         image_ids: COCO id of each image.
         category_ids: COCO ids of the classes, by label.
@@ -35,41 +34,47 @@ class CocoResults:
     """
 
     name: str
-    adapter: TaskAdapter
     description: Mapping[str, Any]
-    image_ids: dict[Path, int]
+    image_ids: Mapping[Path, int]
     category_ids: Sequence[int]
     tracker: Tracker | None = None
 
     @property
     def kind(self) -> str:
         """Kind of the predictions, as in the metadata of an exported file."""
-        return self.adapter.kind
+        return self.description['kind']
 
-    def records(self, path: Path, sample: Any, score_thr: float) -> list[dict]:
+    def records(self, image_id: int, result: Result, score_thr: float) -> list[dict]:
         """Returns the entries of a COCO results file for an image, or for the next frame of a video."""
-        own = sample.get(self.name) if self.name else sample
+        arrays = result.tasks[self.name]
         if self.tracker is not None:
-            self.adapter.set_tracks(own, self.tracker.update(self.adapter.predictions(own)))
-        return self.adapter.coco_records(own, self.image_ids[path], self.category_ids, score_thr)
+            arrays['tracks'] = self.tracker.update(arrays)
+        # a network whose classes have no names has no categories either
+        ids, shape = self.category_ids or None, result.ori_shape
+        return coco_records(self.description, arrays, image_id, score_thr, ids, shape)
 
-    def drawn(self, path: Path, sample: Any, score_thr: float | None) -> list[dict]:
+    def drawn(self, image_id: int, result: Result, score_thr: float | None) -> list[dict]:
         """Returns the entries of the objects that are drawn."""
-        own = sample.get(self.name) if self.name else sample
-        every = self.adapter.coco_records(own, self.image_ids[path], self.category_ids, 0.0)
-        return [every[place] for place in sorted(shown(self.description, self.adapter.predictions(own), score_thr))]
+        every = replace(self, tracker=None).records(image_id, result, 0.0)
+        return [every[k] for k in sorted(shown(self.description, result.tasks[self.name], score_thr))]
 
 
-def write_parts(
-    out: Path, parts: Sequence[CocoResults], rows: Callable[[], Iterable[dict]], whole_paths: bool = False
-) -> dict[str, Path]:
+def entry_of(image_id: int, name: str, result: Result) -> dict[str, Any]:
+    """Returns the entry of an image in a COCO file."""
+    height, width = result.ori_shape
+    return {'id': image_id, 'file_name': name, 'width': width, 'height': height}
+
+
+def write_parts(out: Path, parts: Sequence[TaskResults], rows: Callable[[], Iterable[dict]]) -> dict[str, Path]:
     """Writes the results of all tasks, and the images and categories that they refer to; returns the files by name."""
     ids = {part.name: part.category_ids for part in parts}
     with naming(str(out), OSError):
-        return write_results(out, {part.name: part.description for part in parts}, rows, ids, whole_paths)
+        return write_results(out, {part.name: part.description for part in parts}, rows, ids)
 
 
-def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann_file: str | None) -> list[CocoResults]:
+def results_of(
+    descriptions: Mapping[str, Mapping[str, Any]], paths: Sequence[Path], ann_file: str | None
+) -> list[TaskResults]:
     """Returns empty results for each task of a network, with the COCO ids of images and categories.
 
     The ids are those of the COCO annotation file ``ann_file``; None numbers them.
@@ -77,14 +82,13 @@ def results_of(task: TaskAdapter, dataset_meta: dict, paths: Sequence[Path], ann
     Raises:
         InputError: The annotation file cannot be used, or does not fit the images.
     """
-    results = []
-    for name, (adapter, meta) in task.parts(dataset_meta).items():
-        description = adapter.described(meta)
-        results.append(CocoResults(name, adapter, description, *_ids(paths, description['classes'], ann_file)))
-    return results
+    return [
+        TaskResults(name, description, *_ids(paths, description['classes'], ann_file))
+        for name, description in descriptions.items()
+    ]
 
 
-def tracked(parts: Sequence[CocoResults], rate: float, score_thr: float | None) -> list[CocoResults]:
+def tracked(parts: Sequence[TaskResults], rate: float, score_thr: float | None) -> list[TaskResults]:
     """Returns the results of a video with trackers for the tasks with boxes.
 
     Args:

@@ -3,15 +3,17 @@
 The import needs torch alone; OpenMMLab or the runtime is imported with the file.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from icconv_mm.app.prediction.network import Network, predict
+from icconv_mm.app.runs.input_image import InputImage
 from icconv_mm.arguments import check_scores
-from icconv_mm.errors import ArgumentError, naming
+from icconv_mm.errors import ArgumentError
 from icconv_mm.files import is_exported, require_file
 from icconv_mm.run_folder import checkpoint_of
 from icconv_mm_runtime.results import Result
@@ -25,10 +27,10 @@ class LoadedModel:
         descriptions: Kind, class names and colours of each task, by name; '' is the name of a single task.
     """
 
-    def __init__(self, file: Path, descriptions: Mapping[str, Mapping[str, Any]], predict: Callable) -> None:
-        self.file, self.descriptions, self._predict = file, descriptions, predict
+    def __init__(self, file: Path, network: Network) -> None:
+        self.file, self.descriptions, self._network = file, network.descriptions, network
 
-    def __call__(self, images: Any, batch_size: int = 1, score_thr: float | None = None) -> Any:
+    def __call__(self, images: Any, batch_size: int = 1, score_thr: float | None = None) -> Result | list[Result]:
         """Returns the :class:`Result` of an image, or a list of them.
 
         Args:
@@ -45,7 +47,8 @@ class LoadedModel:
         check_scores(score_thr=score_thr)
         is_one = isinstance(images, (str, Path, np.ndarray)) or not isinstance(images, Iterable)
         given = [_checked(each) for each in ([images] if is_one else images)]
-        results = [replace(result, score_thr=score_thr) for result in self._predict(given, batch_size)]
+        samples = predict(self._network, given, batch_size)
+        results = [replace(self._network.result(*pair), score_thr=score_thr) for pair in samples]
         return results[0] if is_one else results
 
 
@@ -70,14 +73,20 @@ def load(file: str | Path, config: str | Path | None = None, device: str | None 
         cv2.imwrite('drawn.jpg', result.plot())
     """
     file = Path(checkpoint_of(file))
-    if not is_exported(file):
-        return LoadedModel(file, *_open_checkpoint(file, config, device))
-    if config is not None:
-        raise ArgumentError('config', f'{file} is an exported file, which has no config')
-    return LoadedModel(file, *_open_exported(file, device))
+    if is_exported(file):
+        if config is not None:
+            raise ArgumentError('config', f'{file} is an exported file, which has no config')
+        from icconv_mm.app.prediction.exported import ExportedNetwork
+
+        require_file(file, 'checkpoint')
+        return LoadedModel(file, ExportedNetwork(file, device))
+    from icconv_mm.app.prediction.predict import Predictor
+    from icconv_mm.app.runs.config import config_beside
+
+    return LoadedModel(file, Predictor(config_beside(file) if config is None else config, str(file), device))
 
 
-def _checked(image: Any) -> Path | np.ndarray:
+def _checked(image: Any) -> Path | InputImage:
     if isinstance(image, (str, Path)):
         if Path(image).is_dir():
             raise ArgumentError('images', f'{image} is a folder: give its files')
@@ -86,38 +95,4 @@ def _checked(image: Any) -> Path | np.ndarray:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray) else type(image).__name__
         raise ArgumentError('images', f'expected names of files, or uint8 arrays [H, W, 3], got {got}')
-    return image
-
-
-def _open_exported(file: Path, device: str | None) -> tuple[Mapping, Callable]:
-    """Returns the tasks of an exported file, and the function that predicts."""
-    from icconv_mm_runtime import RuntimeInputError, Session
-
-    with naming(str(file), RuntimeInputError):
-        session = Session(file, device=device)
-
-    def predict(images: Iterable[Path | np.ndarray], batch_size: int) -> Iterator[Result]:
-        pairs = [('array', each) if isinstance(each, np.ndarray) else each for each in images]
-        with naming(str(file), RuntimeInputError):
-            yield from session.predict(pairs, batch_size)
-
-    return session.tasks, predict
-
-
-def _open_checkpoint(file: Path, config: str | Path | None, device: str | None) -> tuple[Mapping, Callable]:
-    """Returns the tasks of a checkpoint, and the function that predicts."""
-    from icconv_mm.app.prediction.predict import Predictor
-    from icconv_mm.app.runs.config import config_beside
-    from icconv_mm.app.runs.images import InputImage
-
-    predictor = Predictor(config_beside(file) if config is None else config, str(file), device)
-    parts = predictor.task.parts(predictor.dataset_meta)
-    descriptions = {name: {'name': name, **own.described(meta)} for name, (own, meta) in parts.items()}
-
-    def predict(images: Iterable[Path | np.ndarray], batch_size: int) -> Iterator[Result]:
-        inputs = [InputImage(Path('array'), each) if isinstance(each, np.ndarray) else each for each in images]
-        for given, (path, sample) in zip(inputs, predictor.predict(inputs, batch_size), strict=True):
-            image = predictor.pixels(given)
-            yield Result(path, image, predictor.arrays(sample, image.shape[:2]), descriptions)
-
-    return descriptions, predict
+    return InputImage(Path('array'), image)

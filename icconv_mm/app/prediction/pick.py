@@ -12,22 +12,10 @@ from torch import Tensor, nn
 
 from icconv_mm.app.adapters.base import TaskAdapter
 from icconv_mm.errors import ArgumentError
-from icconv_mm.files import atomic_write, is_exported
+from icconv_mm.files import atomic_write
 
 _THUMBNAIL = 480  # pixels of the longer side
 _TEMPLATE = 'pick.html'
-
-
-def check_pick(pick: int, checkpoint: str, tile: int | None, shard: tuple[int, int] | None) -> None:
-    """Raises ArgumentError where images cannot be picked."""
-    if pick < 1:
-        raise ArgumentError('pick', f'expected 1 or more, got {pick}')
-    if is_exported(checkpoint):
-        raise ArgumentError('pick', f'{checkpoint} has no features to compare images by: give the checkpoint')
-    if tile is not None:
-        raise ArgumentError('pick', 'compares whole images, not tiles: leave one of the two out')
-    if shard is not None:
-        raise ArgumentError('pick', 'compares all images in one process: run it without --shard and torchrun')
 
 
 class ImageFeatures:

@@ -1,15 +1,19 @@
 """Writes predictions as annotations to correct in another tool."""
 
 import logging
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
 
-from icconv_mm.app.annotations.door import read_dataset
-from icconv_mm.app.prediction.coco_results import CocoResults, write_parts
+from icconv_mm.app.annotations.convert import check_annotations
+from icconv_mm.app.annotations.dataset import AnnotatedImage, Annotation, Dataset
+from icconv_mm.app.annotations.door import AnnotatedDataset
+from icconv_mm.app.annotations.find import remove_background
+from icconv_mm.app.annotations.segmentations import box_of_keypoints, fit_to_image
+from icconv_mm.app.prediction.coco_results import TaskResults
 from icconv_mm.errors import ArgumentError
 from icconv_mm_runtime.thresholds import KEYPOINT_SCORE, reaches
 
@@ -17,7 +21,7 @@ _FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
 _KINDS = ('detection', 'instance', 'pose')
 
 
-def folders_for(to: str, parts: Iterable[CocoResults], out: Path) -> dict[str, Path]:
+def folders_for(to: str, parts: Iterable[TaskResults], out: Path) -> dict[str, Path]:
     """Returns a new folder for each task with objects, by its name.
 
     Raises:
@@ -35,7 +39,7 @@ def folders_for(to: str, parts: Iterable[CocoResults], out: Path) -> dict[str, P
 
 
 def write_pre_annotations(
-    to: str, part: CocoResults, rows: Callable[[], Iterable[dict]], folder: Path, copy: bool
+    to: str, part: TaskResults, rows: Callable[[], Iterable[dict]], folder: Path, copy: bool
 ) -> bool:
     """Writes the drawn objects of a task for another tool; returns whether there are any. Logs what its format lacks.
 
@@ -46,34 +50,55 @@ def write_pre_annotations(
         folder: A new folder.
         copy: Whether images are copied; else they are linked.
     """
-
-    def drawn() -> Iterator[dict]:
-        for row in rows():
-            yield {**row, 'path': str(Path(row['path']).absolute()), 'records': {part.name: row['drawn'][part.name]}}
-
-    if not any(row['records'][part.name] for row in drawn()):
+    if not any(row['drawn'][part.name] for row in rows()):
         print_log(f'{folder}: not written, as no object scores as much as those that are drawn', 'current')
         return False
-    with tempfile.TemporaryDirectory() as temporary:
-        written = write_parts(Path(temporary), [part], lambda: map(_as_drawn, drawn()), whole_paths=True)
-        dataset = read_dataset(next(path for key, path in written.items() if key.startswith('predictions')))
-        getattr(dataset, f'to_{to}')(folder, copy=copy)
+    dataset = _dataset(part, rows(), folder)
+    getattr(dataset, f'to_{to}')(folder, copy=copy)
     for _, message, _ in dataset.warnings:
         print_log(f'{folder}: {message}', 'current', logging.WARNING)
     return True
 
 
-def _as_drawn(row: dict) -> dict:
-    return {**row, 'records': {name: list(map(_drawn, records)) for name, records in row['records'].items()}}
+def _dataset(part: TaskResults, rows: Iterable[dict], folder: Path) -> AnnotatedDataset:
+    """Returns the drawn objects of a task as a dataset."""
+    dataset, description = AnnotatedDataset('COCO results', folder), part.description
+    names = {number: name for number, name in zip(part.category_ids, description['classes']) if name.strip()}
+    for name in names.values():
+        dataset.add_class(name)
+        if keypoints := description.get('keypoints'):
+            links = [(int(a), int(b)) for a, b in description.get('skeleton') or ()]
+            dataset.set_keypoints(name, list(map(str, keypoints)), links)
+    for row in rows:
+        image = dataset.image(Path(row['path']).absolute())
+        if image.annotations is not None:  # a link to an image that is there
+            continue
+        image.annotations = []
+        for record in row['drawn'][part.name]:
+            where = f'{folder}: {image.path.name}'
+            if (name := names.get(record['category_id'])) is None:
+                dataset.leave_out(where, f'its category {record["category_id"]} has no name', image.path)
+            elif (annotation := _annotation(record, name, image, dataset)) is not None:
+                image.annotations.append(replace(annotation, location=where))
+        written = row['image']['width'], row['image']['height']
+        fit_to_image(dataset, image, written, folder)
+    remove_background(dataset)
+    check_annotations(dataset, list(dataset))
+    return dataset
 
 
-def _drawn(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns an object as it is drawn: without an empty mask, and with all keypoints that are drawn."""
+def _annotation(record: Mapping[str, Any], name: str, image: AnnotatedImage, dataset: Dataset) -> Annotation | None:
+    """Returns an object as it is drawn, without an empty mask; None for a person none of whose keypoints is drawn."""
     from pycocotools.mask import area
 
-    drawn = dict(record)
-    if 'segmentation' in drawn and not area(drawn['segmentation']):
-        del drawn['segmentation']
-    if points := drawn.get('keypoints'):
-        drawn['keypoints'] = [float(reaches(v, KEYPOINT_SCORE)) if k % 3 == 2 else v for k, v in enumerate(points)]
-    return drawn
+    annotation = Annotation(name, record.get('bbox'), record.get('segmentation'), score=record['score'])
+    if annotation.segmentation is not None and not area(annotation.segmentation):
+        annotation.segmentation = None
+    if points := record.get('keypoints'):
+        seen = reaches(points[2::3], KEYPOINT_SCORE)
+        if not seen.any():
+            return None
+        dataset.keypoints = dataset.keypoints or [f'point_{k + 1}' for k in range(len(seen))]
+        annotation.keypoints = [2 * int(seen[k // 3]) if k % 3 == 2 else value for k, value in enumerate(points)]
+        annotation.box = box_of_keypoints(annotation.keypoints, image.size)
+    return annotation

@@ -7,7 +7,7 @@ import numpy as np
 
 from icconv_mm.errors import MissingLibraryError
 from icconv_mm.versions import is_installed
-from icconv_mm_runtime.results import Predictions
+from icconv_mm_runtime.results import Arrays
 from icconv_mm_runtime.thresholds import reaches, threshold_of
 
 # ByteTrack (2110.06864, section 3) ignores boxes that score less; the library would continue tracks with them.
@@ -35,7 +35,7 @@ class Tracker:
         self._by_label: dict[int, Any] = {}
         self._numbers: dict[tuple[int, int], int] = {}
 
-    def update(self, found: Predictions) -> np.ndarray:
+    def update(self, found: Arrays) -> np.ndarray:
         """Returns the number of each object's track in the next frame, [n], from 1; 0 for an object without a track.
 
         Args:

@@ -2,13 +2,13 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from icconv_mm.app.runs.input_image import HEIC_SUFFIXES, InputImage
 from icconv_mm.datasets.image_files import opened, oriented_size
 from icconv_mm.datasets.loading import ImageFileError, find_images
 from icconv_mm.errors import InputError, MissingFileError, MissingLibraryError, naming
@@ -20,26 +20,10 @@ from icconv_mm_runtime.drawing import encoded, file_name
 from icconv_mm_runtime.errors import is_utf8
 from icconv_mm_runtime.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-HEIC_SUFFIXES = ('.heic', '.heif')
 # Pixels above which an image is reduced, and its longer side then: no network here uses more than 1333 of it.
 LARGE, REDUCED = 24_000_000, 2048
 _LIMIT = 600  # seconds for the whole answer, which may be a video
 _MOST_BYTES = 1 << 30
-
-
-@dataclass
-class InputImage:
-    """An input image.
-
-    Attributes:
-        path: Its file, or the name of a video's frame.
-        image: [H, W, 3], BGR; None if the pipeline reads the file.
-        size: Height and width of the original if ``image`` is reduced.
-    """
-
-    path: Path
-    image: np.ndarray | None = None
-    size: tuple[int, int] | None = None
 
 
 def is_video(text: str) -> bool:
@@ -103,14 +87,14 @@ def read_image(path: Path, longest: int | None = None, oriented: bool = True) ->
         ImageFileError: The file is no image. MissingLibraryError: It is HEIC, and pillow-heif is not installed.
     """
     if path.suffix.lower() in HEIC_SUFFIXES:
-        return _shrunk(_read_heic(path), longest)
+        return shrunk(_read_heic(path), longest)
     flags = cv2.IMREAD_COLOR if oriented else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     if longest is not None and path.suffix.lower() in ('.jpg', '.jpeg'):
         step = max(_size_of(path)) // longest
         reduced = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
         flags |= next((flag for factor, flag in reduced.items() if factor <= step), 0)
     try:
-        return _shrunk(decode_image(path.read_bytes(), flags), longest)
+        return shrunk(decode_image(path.read_bytes(), flags), longest)
     except (OSError, ImageDefect) as error:
         raise ImageFileError(f'{path}: cannot be read ({getattr(error, "strerror", error)})') from None
 
@@ -156,7 +140,7 @@ def _size_of(path: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def _shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
+def shrunk(image: np.ndarray, longest: int | None) -> np.ndarray:
     """Returns an image with sides divided by a whole number."""
     step = 1 if longest is None else max(image.shape[:2]) // longest
     if step < 2:

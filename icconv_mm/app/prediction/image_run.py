@@ -1,0 +1,180 @@
+"""Predicts images: keeps the results of each until those of all are there, and writes the files of all."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+
+from icconv_mm._version import __version__
+from icconv_mm.app.prediction.coco_results import TaskResults, entry_of, results_of, write_parts
+from icconv_mm.app.prediction.network import Network, ahead, attempt, check_tiled, predict, predict_tiles, try_predict
+from icconv_mm.app.prediction.options import Options
+from icconv_mm.app.prediction.pick import pick_images, uncertainty_of, write_picks
+from icconv_mm.app.prediction.pre_annotations import folders_for, write_pre_annotations
+from icconv_mm.app.runs.images import drawn_names, write_image
+from icconv_mm.errors import UserError, naming
+from icconv_mm_runtime.drawing import LONGEST
+from icconv_mm_runtime.errors import RuntimeInputError
+from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
+from icconv_mm_runtime.results import Result
+
+
+def predict_images(
+    network: Network, paths: Sequence[Path], out: Path, options: Options
+) -> tuple[dict[str, Path], dict[Path, Exception], int]:
+    """Predicts images, or those of this process, and writes the files of all if it is the last one.
+
+    Returns:
+        The written paths by name, the exceptions of the images that fail, and the number of images of this process.
+
+    Raises:
+        InputError: An option does not fit the network, or a file cannot be written.
+    """
+    parts = results_of(network.descriptions, paths, options.ann_file)
+    if options.tile is not None:
+        check_tiled(network.descriptions)
+    folders = folders_for(options.to, parts, out) if options.to else {}
+    drawing = [options.draw, options.score_thr, options.palette, options.to, options.pick]
+    settings = [*drawing, options.json_score_thr, options.ann_file, options.tile, options.batch_size, network.settings]
+    with naming(str(out), OSError, RuntimeInputError):
+        digest = _digest_of(options.checkpoint, options.ann_file)
+        log = ResultLog(out, [*settings, digest], paths, options.shard or (1, 1), options.resume)
+    if options.resume and not log.done and log.has_others:
+        what = 'what an earlier run left there was of other images, weights or options: this one begins anew'
+        print_log(f'{out / ".results"}: {what}', 'current', logging.WARNING)
+    run = _ImageRun(network, parts, log, out, drawn_names(paths) if options.draw else {}, folders, options)
+    with ended_by_sigterm():
+        failures = run.predict()
+        written = run.write(not failures)
+    return written, failures, len(log.share())
+
+
+def _digest_of(checkpoint: str, ann_file: str | None) -> str:
+    """Returns a hash of the files that predictions depend on: the weights, the ids."""
+    whole = hashlib.sha256(__version__.encode())
+    # the second one: the weights of OpenVINO's format
+    for path in (Path(checkpoint), Path(checkpoint).with_suffix('.bin'), *([Path(ann_file)] if ann_file else ())):
+        if path.is_file():
+            with open(path, 'rb') as file:
+                for block in iter(lambda: file.read(1 << 20), b''):
+                    whole.update(block)
+    return whole.hexdigest()
+
+
+@dataclass
+class _ImageRun:
+    """Predicts images, and keeps their results until those of all are there.
+
+    Attributes:
+        names: The file name of each drawn image; empty if none is drawn.
+        folders: Folders of annotations for another tool, by task.
+    """
+
+    network: Any
+    parts: Sequence[TaskResults]
+    log: ResultLog
+    out: Path
+    names: Mapping[Path, str]
+    folders: Mapping[str, Path]
+    options: Options
+
+    def predict(self) -> dict[Path, Exception]:
+        """Adds the results of the images of this process to the log; returns the exceptions of those that fail."""
+        failures: dict[Path, Exception] = {}
+        numbers = {path: number for number, path in enumerate(self.log.share()) if str(path) not in self.log.done}
+        samples = zip(self.options.progress(list(numbers)), self._samples(list(numbers)))
+        try:
+            for path, sample, result in ahead(self._drawn, samples, self.options.workers):
+                if isinstance(result, Exception):
+                    failures[path] = result
+                else:
+                    row = self._row(path, sample, result)
+                    with naming(str(self.out), OSError):
+                        self.log.add(numbers[path], path, row)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self.log.count == 1 and any(self.log.rows()):
+                write_parts(self.out, self.parts, self.log.rows)
+                done = sum(1 for _ in self.log.rows())
+                total = len(self.log.share())
+                what = f'only the results of {done} of {total} images are in {self.out}; --resume goes on'
+                print_log(what, 'current')
+            self.log.close(is_written=False)
+            raise
+        if len(failures) == len(numbers) > 0 and not any(isinstance(error, UserError) for error in failures.values()):
+            self.log.close(is_written=False)
+            raise next(iter(failures.values()))  # not the fault of the images
+        return failures
+
+    def _samples(self, paths: Sequence[Path]) -> Iterator[Any]:
+        """Yields what the network finds in each image, or its exception."""
+        tile = self.options.tile
+        if tile is not None:
+            return (attempt(predict_tiles, self.network, path, tile) for path in paths)
+        tried = try_predict(self.network, paths, self.options.batch_size, self.options.workers)
+        return (sample for _, sample in tried)
+
+    def _drawn(self, found: tuple[Path, Any]) -> tuple[Path, Any, Result | Exception]:
+        """Returns an image, what the network finds in it, and its result, which is drawn; or an exception."""
+        path, sample = found
+        return path, sample, sample if isinstance(sample, Exception) else attempt(self._draw, path, sample)
+
+    def _draw(self, path: Path, sample: Any) -> Result:
+        result = sample
+        if not isinstance(sample, Result):
+            result = self.network.result(path, sample, LONGEST if self.names else 0)
+        if self.names:
+            write_image(result.plot(self.options.score_thr), self.out / 'vis' / self.names[path])
+        return result
+
+    def _row(self, path: Path, sample: Any, result: Result) -> dict[str, Any]:
+        """Returns what is kept of an image, as JSON can hold it."""
+        number, options = self.parts[0].image_ids[path], self.options
+        row = {'image': entry_of(number, path.name, result), 'records': {}, 'drawn': {}}
+        for part in self.parts:
+            number = part.image_ids[path]
+            row['records'][part.name] = part.records(number, result, options.json_score_thr)
+            if part.name in self.folders:
+                row['drawn'][part.name] = part.drawn(number, result, options.score_thr)
+        if options.pick is not None:
+            unsure = uncertainty_of({name: adapter for name, (adapter, _) in self.network.parts.items()}, sample)
+            row |= {'uncertainty': float(unsure), 'features': np.asarray(sample.features, float).tolist()}
+        return row
+
+    def write(self, is_complete: bool) -> dict[str, Path]:
+        """Writes the files of all images if this process is the last one; returns their paths."""
+        written = {'vis': self.out / 'vis'} if self.names and any(self.log.rows()) else {}
+        is_last = False
+        try:
+            if not (is_last := self.log.finish(is_complete)):
+                there = f'{self.log.count_there()} of {self.log.count} parts are there'
+                print_log(f'{there}; the last one writes the files', 'current')
+                return written
+            if any(self.log.rows()):
+                written |= write_parts(self.out, self.parts, self.log.rows) | self._write_others()
+        finally:
+            self.log.close(is_last)
+        return written
+
+    def _write_others(self) -> dict[str, Path]:
+        """Writes the picked images and the annotations for another tool."""
+        written, rows, options = {}, self.log.rows, self.options
+        if options.pick is not None:
+            unsure = {Path(row['path']): (row['uncertainty'], np.array(row['features'])) for row in self.log.rows()}
+            chosen = [list(unsure)[k] for k in pick_images(*map(np.stack, zip(*unsure.values())), options.pick)]
+            again = (self.network.result(*pair, LONGEST) for pair in predict(self.network, chosen))
+            drawings = (result.plot(options.score_thr) for result in again)
+            written |= write_picks(self.out, [(path, unsure[path][0]) for path in chosen], drawings)
+            picked = {str(path): rank for rank, path in enumerate(chosen)}
+            kept = sorted((row for row in rows() if row['path'] in picked), key=lambda row: picked[row['path']])
+            rows = partial(iter, kept)
+        for part in self.parts:
+            folder = self.folders.get(part.name)
+            if folder is not None and write_pre_annotations(options.to, part, rows, folder, options.copy):
+                written[folder.name] = folder
+        return written

@@ -1,0 +1,53 @@
+"""Predicts the frames of a video or a camera, and writes a video of the drawn ones."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from icconv_mm.app.prediction.coco_results import entry_of, results_of, tracked, write_parts
+from icconv_mm.app.prediction.network import Network, predict
+from icconv_mm.app.prediction.options import Options
+from icconv_mm.app.runs.images import Video, VideoWriter
+from icconv_mm.errors import InputError
+from icconv_mm_runtime.drawing import LONGEST
+from icconv_mm_runtime.files import write_together
+from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
+
+
+def predict_video(network: Network, video: Video, out: Path, options: Options) -> dict[str, Path]:
+    """Predicts the frames of a video, numbered from 1, and returns the written paths by name. Ctrl-C ends a camera.
+
+    Raises:
+        InputError: A frame cannot be predicted, or no frame can be read.
+        ArgumentError: No task has boxes to track.
+    """
+    parts = results_of(network.descriptions, [], None)
+    parts = tracked(parts, video.rate, options.score_thr) if options.track else parts
+    log, file = ResultLog(out, [video.name]), f'{video.name}.mp4'
+    with ExitStack() as closing:
+        closing.callback(log.discard)
+        writer = None
+        if options.draw:
+            writer = VideoWriter(closing.enter_context(write_together(out, [file])) / file, video.rate)
+        count = 0
+        try:
+            with ended_by_sigterm():
+                for frame, sample in predict(network, options.progress(video), options.batch_size):
+                    result = network.result(frame, sample, LONGEST if writer else 0)
+                    records = {part.name: part.records(count + 1, result, options.json_score_thr) for part in parts}
+                    image = entry_of(count + 1, frame.path.name, result)
+                    log.add(count, frame.path, {'image': image, 'records': records})
+                    count += 1
+                    if writer:
+                        writer.add(result.plot(options.score_thr))
+        except KeyboardInterrupt:
+            print_log(f'ended after {count} frames', 'current')
+        finally:
+            if writer:
+                writer.close()
+        if not count:
+            raise InputError(f'{video.name}: no frame can be read')
+        written = {'vis': out / file} if options.draw else {}
+        written |= write_parts(out, parts, log.rows)
+    return written
