@@ -115,6 +115,18 @@ def joined_maps():
     return tiling.joined_maps(parts, [(0, 0), (0, 2)], (3, 5), 3)['seg_map'].tolist() == [[0, 0, 1, 1, 1]] * 3
 
 
+def join_tiles():
+    parts = [{'': {'seg_map': tile[..., 0]}} for tile in tiling.tiles_of(IMAGE, 3)]
+    whole = tiling.join_tiles({'': {'kind': 'semantic'}}, parts, (3, 5), 3)['']['seg_map']
+    return (whole == IMAGE[..., 0]).all()
+
+
+def run_batch():
+    sample, key = session().read('a', IMAGE)
+    (result,) = session().run_batch([sample])
+    return key == ((3, 5, 3),) and is_result(result)
+
+
 def warp():
     matrix = warping.warp_matrix((10, 6), (2.5, 1.5), (5, 3))
     return is_image(warping.warp(IMAGE, matrix, (10, 6), BGR), (6, 10))
@@ -139,8 +151,11 @@ CALLS = {
     'outputs.paste': paste,
     'session.Session.predict': lambda: is_result(next(session().predict(IMAGE))),
     'session.Session.try_predict': lambda: is_result(next(session().try_predict(IMAGE, tile=3))[1]),
+    'session.Session.read': run_batch,
     'session.Session.benchmark': lambda: session().benchmark(IMAGE, runs=1).runs == 1,
     'tiling.tile_corners': lambda: tiling.tile_corners((3, 5), 3) == [(0, 0), (0, 2)],
+    'tiling.tiles_of': lambda: [tile.shape for tile in tiling.tiles_of(IMAGE, 3)] == [(3, 3, 3)] * 2,
+    'tiling.join_tiles': join_tiles,
     'tiling.joined_boxes': joined_boxes,
     'tiling.distinct_boxes': distinct_boxes,
     'tiling.joined_maps': joined_maps,

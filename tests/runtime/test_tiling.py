@@ -1,14 +1,20 @@
 """Predictions for tiles become one prediction, those for a reduced image the whole one's, and all are drawn."""
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.structures import InstanceData, PixelData
 
-from icconv_mm.app.adapters.base import NotSupportedError
 from icconv_mm.app.adapters.libraries import adapter_of
-from icconv_mm.app.prediction.predict import tile_corners
-from icconv_mm_runtime.coco import encode_rle
+from icconv_mm.app.prediction.network import predict_tiles
+from icconv_mm.errors import ArgumentError
+from icconv_mm_runtime.coco import coco_records, encode_rle
+from icconv_mm_runtime.drawing import drawing_of
+from icconv_mm_runtime.results import Result
+from icconv_mm_runtime.tiling import join_tiles, tile_corners
 
 SIZE, TILE = (90, 150), 64
 
@@ -31,18 +37,55 @@ def test_boxes_of_tiles():
         found = InstanceData(
             bboxes=own[inside], labels=labels[inside], scores=torch.full((int(inside.sum()),), 0.5 + number / 100)
         )
-        parts.append((DetDataSample(pred_instances=found, metainfo=dict(ori_shape=(TILE, TILE))), (top, left)))
-    assert sum(len(sample.pred_instances) for sample, _ in parts) > len(truth)
-    whole = adapter_of('mmdet').joined(parts, SIZE, TILE)
-    found = whole.pred_instances
-    order = found.labels * 1000 + found.bboxes[:, 0]
+        parts.append(DetDataSample(pred_instances=found, metainfo=dict(ori_shape=(TILE, TILE))))
+    assert sum(len(sample.pred_instances) for sample in parts) > len(truth)
+    adapter = adapter_of('mmdet')
+    description = adapter.described(dict(classes=('a', 'b', 'c')))
+    found = join_tiles({'': description}, [{'': adapter.predictions(sample)} for sample in parts], SIZE, TILE)['']
+    order = found['labels'] * 1000 + found['boxes'][:, 0]
     expected = labels * 1000 + truth[:, 0]
-    assert torch.equal(found.bboxes[order.argsort()], truth[expected.argsort()]) and whole.ori_shape == SIZE
-    content = adapter_of('mmdet').drawing(whole, dict(classes=('a', 'b', 'c')), 0.3)
+    np.testing.assert_array_equal(found['boxes'][order.argsort()], truth[expected.argsort()])
+    content = drawing_of(description, found, 0.3)
     assert sorted(mark.text[0] for mark in content.objects) == ['a', 'a', 'b', 'c']
-    parts[0][0].pred_instances.masks = torch.zeros(len(parts[0][0].pred_instances), TILE, TILE, dtype=torch.bool)
-    with pytest.raises(NotSupportedError, match='tile: only boxes and segmentation maps'):
-        adapter_of('mmdet').joined(parts, SIZE, TILE)
+
+
+class Network:
+    """A network whose result has, for each tile, its mean and the left of its brightest pixel."""
+
+    settings = ''
+
+    def __init__(self, kind, **arrays):
+        self.descriptions, self.arrays = {'': {'kind': kind, 'classes': ['a']}}, arrays
+        self.image = np.zeros((*SIZE, 3), np.uint8)
+        self.image[70:80, 100:120] = 255
+
+    def pixels(self, image, longest=None):
+        return self.image
+
+    def read(self, image):
+        return image.image, None
+
+    def run_batch(self, batch):
+        return [cv2.boundingRect(image[..., 0]) for image in batch]
+
+    def result(self, image, sample, longest=None):
+        x, y, w, h = sample
+        boxes = np.float32([[x, y, x + w, y + h]] if w else np.zeros((0, 4)))
+        arrays = {'boxes': boxes, 'scores': np.ones(len(boxes)), 'labels': np.zeros(len(boxes), int)}
+        return Result(str(image.path), None, {'': arrays | self.arrays}, self.descriptions, shape=image.image.shape[:2])
+
+
+def test_tiles_of_any_network():
+    """An object that four tiles show in parts is one box of the image, which is drawn; masks are not joined."""
+    network = Network('detection')
+    result = predict_tiles(network, Path('a.png'), TILE)
+    (box,) = result.tasks['']['boxes']
+    assert box.tolist() == [100, 70, 120, 80] and (result.ori_shape, result.path) == (SIZE, 'a.png')
+    assert result.to_coco()[0]['bbox'] == [100, 70, 20, 10]
+    assert (result.plot(0) != network.image).any() and (result.plot(2.0) == network.image).all()
+    for other in (Network('pose'), Network('detection', masks=np.zeros((0, TILE, TILE), bool))):
+        with pytest.raises(ArgumentError, match='tile: only boxes and segmentation maps'):
+            predict_tiles(other, Path('a.png'), TILE)
 
 
 def test_seg_maps_of_tiles():
@@ -55,9 +98,9 @@ def test_seg_maps_of_tiles():
     for top, left in _pieces():
         own = truth[top : top + TILE, left : left + TILE].clone()
         sample = SegDataSample(pred_sem_seg=PixelData(data=own[None]), metainfo=dict(ori_shape=tuple(own.shape)))
-        parts.append((sample, (top, left)))
-    whole = adapter_of('mmseg').joined(parts, SIZE, TILE)
-    assert torch.equal(whole.pred_sem_seg.data[0].long(), truth) and whole.ori_shape == SIZE
+        parts.append({'': adapter_of('mmseg').predictions(sample)})
+    (whole,) = join_tiles({'': {'kind': 'semantic'}}, parts, SIZE, TILE).values()
+    np.testing.assert_array_equal(whole['seg_map'], truth)
 
 
 def test_reduced_images():
@@ -72,7 +115,8 @@ def test_reduced_images():
     found.masks[0, 2:4, 1:3] = True
     sample = DetDataSample(pred_instances=found, metainfo=dict(ori_shape=(10, 20)))
     adapter_of('mmdet').enlarge(sample, (40, 80))
-    (record,) = adapter_of('mmdet').coco_records(sample, 1, [5], 0.0)
+    found = adapter_of('mmdet').predictions(sample)
+    (record,) = coco_records({'kind': 'detection'}, found, 1, 0.0, [5], sample.ori_shape)
     whole = np.zeros((40, 80), dtype=bool)
     whole[8:16, 4:12] = True
     assert record['bbox'] == [4, 8, 8, 8] and record['segmentation'] == encode_rle(whole)

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,8 +20,8 @@ from small_network import write_network
 
 from icconv_mm import annotations
 from icconv_mm.app import commands
-from icconv_mm.app.prediction.coco_results import CocoResults
-from icconv_mm.app.prediction.exported import ExportedPredictor
+from icconv_mm.app.prediction.coco_results import TaskResults
+from icconv_mm.app.prediction.exported import ExportedNetwork
 from icconv_mm.app.prediction.pre_annotations import write_pre_annotations
 from icconv_mm.app.runs.images import Video, VideoWriter
 from icconv_mm_runtime.coco import coco_records
@@ -213,7 +212,7 @@ def test_objects_whose_mask_is_empty_are_written_as_boxes(tmp_path, to):
     """As many are where a network has hardly learned."""
     Image.new('RGB', (64, 48)).save(tmp_path / 'a.png')
     description = {'kind': 'instance', 'classes': ['cell'], 'palette': [(1, 2, 3)]}
-    part = CocoResults('', SimpleNamespace(kind='instance'), description, {tmp_path / 'a.png': 1}, [1])
+    part = TaskResults('', description, {tmp_path / 'a.png': 1}, [1])
     masks = np.zeros((2, 48, 64), bool)
     masks[1, 10:20, 10:30] = True
     found = {'boxes': np.array([[2, 3, 22, 13], [10, 10, 30, 20]], np.float32), 'scores': np.full(2, 0.9),
@@ -236,7 +235,7 @@ def test_keypoints_that_are_drawn_are_written(tmp_path, scores):
     Image.new('RGB', (64, 48)).save(tmp_path / 'a.png')
     description = {'kind': 'pose', 'classes': ['cat'], 'palette': [(1, 2, 3)], 'keypoints': ['left', 'right', 'tail'],
                    'skeleton': [(0, 1)], 'thresholds': [0.2]}  # fmt: skip
-    part = CocoResults('', SimpleNamespace(kind='pose'), description, {tmp_path / 'a.png': 1}, [1])
+    part = TaskResults('', description, {tmp_path / 'a.png': 1}, [1])
     points = np.array([[[5, 5], [20, 8], [12, 30]]], np.float32)
     found = {'keypoints': points, 'keypoint_scores': np.array([scores], np.float32), 'scores': np.array([0.5])}
     rows = drawn_rows(tmp_path / 'a.png', coco_records(description, found, 1, 0.0, [1]))
@@ -343,14 +342,14 @@ def test_what_is_for_images_or_for_videos_alone(folder, tmp_path, network, input
 
 
 def stop_after(monkeypatch, count, error=KeyboardInterrupt):
-    from icconv_mm.app.prediction import predict as module
+    from icconv_mm.app.prediction import image_run
 
     def until(*given):
         yield from itertools.islice(ahead(*given), count)
         raise error
 
-    ahead = module._ahead
-    monkeypatch.setattr(module, '_ahead', until)
+    ahead = image_run.ahead
+    monkeypatch.setattr(image_run, 'ahead', until)
 
 
 def test_an_interrupt_leaves_the_results_until_then(folder, tmp_path, monkeypatch):
@@ -375,10 +374,10 @@ def test_a_run_goes_on_where_it_was_ended(folder, whole, tmp_path, monkeypatch, 
         file.write('{"number": 3, "path"')  # a line that was cut
     asked = []
     with monkeypatch.context() as patch:
-        known = ExportedPredictor.try_predict
-        patch.setattr(ExportedPredictor, 'try_predict', lambda own, paths, *_: known(own, asked.append(paths) or paths))
+        known = ExportedNetwork.read
+        patch.setattr(ExportedNetwork, 'read', lambda own, path: known(own, asked.append(path) or path))
         predict(folder, tmp_path, *words, '--resume')
-    assert [path.name for path in asked[0]] == [f'{number}.png' for number in range(3, COUNT)]
+    assert [path.name for path in asked] == [f'{number}.png' for number in range(3, COUNT)]
     assert files(tmp_path) == files(whole) and not (tmp_path / '.results').exists()
     assert sorted(path.name for path in (tmp_path / 'vis').iterdir()) == [f'{number}.png' for number in range(COUNT)]
 
@@ -394,11 +393,11 @@ def test_other_settings_and_changed_images_begin_anew(folder, tmp_path, monkeypa
     cv2.imwrite(str(images / '0.png'), np.zeros((24, 32, 3), np.uint8))
     asked = []
     with monkeypatch.context() as patch:
-        known = ExportedPredictor.try_predict
-        patch.setattr(ExportedPredictor, 'try_predict', lambda own, paths, *_: known(own, asked.append(paths) or paths))
+        known = ExportedNetwork.read
+        patch.setattr(ExportedNetwork, 'read', lambda own, path: known(own, asked.append(path) or path))
         commands.main([*words, '--resume', '--json-score-thr', '0.5'])
         commands.main([*words, '--resume'])
-    assert len(asked[0]) == COUNT and [path.name for path in asked[1]] == ['0.png', '3.png', '4.png', '5.png', '6.png']
+    assert [path.name for path in asked[COUNT:]] == ['0.png', '3.png', '4.png', '5.png', '6.png']
     (first, *_) = json.loads((tmp_path / 'out/images.boxes.json').read_text())['images']
     assert (first['width'], first['height']) == (32, 24)
 
@@ -408,11 +407,11 @@ def test_sigterm_ends_as_ctrl_c_does(folder, tmp_path):
     code = (
         'import os, signal, sys\n'
         'from icconv_mm.app import commands\n'
-        'from icconv_mm.app.prediction import predict as module\n'
+        'from icconv_mm.app.prediction import image_run as module\n'
         'known = module._ImageRun._row\n'
-        'def row(self, path, sample):\n'
+        'def row(self, path, *given):\n'
         "    if path.name == '3.png': os.kill(os.getpid(), signal.SIGTERM)\n"
-        '    return known(self, path, sample)\n'
+        '    return known(self, path, *given)\n'
         'module._ImageRun._row = row; commands.main(sys.argv[1:])'
     )
     words = ['predict', str(folder / 'network.onnx'), str(folder / 'images'), '--out-dir', str(tmp_path), '--no-draw']

@@ -11,9 +11,11 @@ import torch
 
 from icconv_mm.app.prediction import predict as module
 from icconv_mm.app.prediction.coco_results import match_images
-from icconv_mm.app.prediction.predict import Predictor, _ahead, _device
+from icconv_mm.app.prediction.network import ahead, predict, try_predict
+from icconv_mm.app.prediction.predict import Predictor, _device
 from icconv_mm.app.runs.images import drawn_names
 from icconv_mm.errors import ArgumentError, InputError
+from icconv_mm_runtime.results import Result
 
 
 def test_images_of_equal_names_get_different_ones():
@@ -40,7 +42,7 @@ def test_a_image_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch):
         return known(suffix, *given)
 
     monkeypatch.setattr(cv2, 'imencode', encode)
-    predictor = SimpleNamespace(drawn=lambda *_: image)
+    predictor = SimpleNamespace(result=lambda *_: Result('a.jpg', image, {}))
     path = tmp_path / os.fsdecode(b'\xe9') / 'a.PNG'
     Predictor.draw(predictor, 'a.jpg', None, path)
     np.testing.assert_array_equal(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR), image)
@@ -51,34 +53,37 @@ def test_a_image_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, workers):
-    class Drawing:
-        task, dataset_meta = None, {}
+    class Found(Result):
+        def plot(self, score_thr):
+            if Path(self.path).stem == 'b':
+                raise ValueError('too thin')
+            return self.image
 
-        def __init__(self, *_, **__):
+    class Network:
+        settings, descriptions = '', {'': {'kind': 'classification', 'classes': ('a',)}}
+
+        def __init__(self, *_):
             pass
 
-        def try_predict(self, paths, batch_size, workers):
-            return ((str(path), SimpleNamespace(ori_shape=(8, 9))) for path in paths)
+        def read(self, image):
+            return image, None
 
-        def draw(self, path, sample, out_file, score_thr):
-            if path.stem == 'b':
-                raise ValueError('too thin')
-            out_file.parent.mkdir(parents=True, exist_ok=True)
-            out_file.touch()
+        def run_batch(self, batch):
+            return batch
+
+        def result(self, image, sample, longest):
+            return Found(str(sample), np.zeros((8, 9, 3), np.uint8), {'': {'scores': np.ones(1)}})
 
     for name in 'abc':
         (tmp_path / f'{name}.png').touch()
-    results = module.CocoResults('', SimpleNamespace(coco_records=lambda *_: []), {'classes': ()}, {}, [])
-    results.image_ids.update((tmp_path / f'{name}.png', number) for number, name in enumerate('abc', start=1))
-    monkeypatch.setattr(module, 'Predictor', Drawing)
-    monkeypatch.setattr(module, 'results_of', lambda *_: [results])
+    monkeypatch.setattr(module, 'Predictor', Network)
     with pytest.raises(module.FailedImagesError, match=r'1 of 3 images failed.*\n.*b\.png: too thin'):
         module.infer(None, 'net.pth', str(tmp_path), str(tmp_path / 'out'), workers=workers)
     assert sorted(path.name for path in (tmp_path / 'out' / 'vis').iterdir()) == ['a.png', 'c.png']
     assert '"id": 2' not in (tmp_path / 'out' / 'images.json').read_text()
 
 
-@pytest.mark.parametrize('method', [Predictor.predict, Predictor.try_predict])
+@pytest.mark.parametrize('method', [Predictor.predict, predict, try_predict])
 def test_the_batch_size_is_named_as_the_argument_that_it_is(method):
     with pytest.raises(ArgumentError, match=r'^batch_size: expected 1 or more, got 0$'):
         next(method(None, ['a.jpg'], batch_size=0))
@@ -145,16 +150,16 @@ def test_threads_work_ahead_and_keep_the_order():
             raise KeyError('30')
         return number
 
-    found = _ahead(load, itertools.count(), 2)
+    found = ahead(load, itertools.count(), 2)
     assert [next(found) for _ in range(3)] == [0, 1, 2] and len(begun) < 10
     with pytest.raises(KeyError, match='30'):
         list(found)
     begun.clear()
-    one = _ahead(begun.append, range(9), 0)
+    one = ahead(begun.append, range(9), 0)
     next(one)
     assert begun == [0]
 
 
 def test_the_number_of_threads_is_named_as_the_argument_that_it_is():
     with pytest.raises(ArgumentError, match=r'^workers: expected 0 or more, got -1$'):
-        next(_ahead(print, [1], -1))
+        next(ahead(print, [1], -1))

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from servers import dripping_server
 
-from icconv_mm.app.prediction.predict import tile_corners
 from icconv_mm.app.runs import images
 from icconv_mm.datasets.loading import ImageFileError
 from icconv_mm.errors import InputError, MissingFileError
+from icconv_mm_runtime.tiling import tile_corners
 
 
 def test_large_images_are_read_reduced(tmp_path, monkeypatch):
