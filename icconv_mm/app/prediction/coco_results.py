@@ -28,14 +28,12 @@ class TaskResults:
     Attributes:
         name: Name of the task; '' for a network of a single task.
         description: Its description as in an exported file.
-        image_ids: COCO id of each image.
         category_ids: COCO ids of the classes, by label.
         tracker: Numbers the objects of a video, which are then drawn with their numbers.
     """
 
     name: str
     description: Mapping[str, Any]
-    image_ids: Mapping[Path, int]
     category_ids: Sequence[int]
     tracker: Tracker | None = None
 
@@ -45,82 +43,107 @@ class TaskResults:
         return self.description['kind']
 
     def records(self, image_id: int, result: Result, score_thr: float) -> list[dict]:
-        """Returns the entries of a COCO results file for an image, or for the next frame of a video."""
-        arrays = result.tasks[self.name]
-        if self.tracker is not None:
-            arrays['tracks'] = self.tracker.update(arrays)
+        """Returns the entries of a COCO results file for an image."""
         # a network whose classes have no names has no categories either
-        ids, shape = self.category_ids or None, result.ori_shape
-        return coco_records(self.description, arrays, image_id, score_thr, ids, shape)
+        ids, arrays = self.category_ids or None, result.tasks[self.name]
+        return coco_records(self.description, arrays, image_id, score_thr, ids, result.ori_shape)
 
     def drawn(self, image_id: int, result: Result, score_thr: float | None) -> list[dict]:
         """Returns the entries of the objects that are drawn."""
-        every = replace(self, tracker=None).records(image_id, result, 0.0)
+        every = self.records(image_id, result, 0.0)
         return [every[k] for k in sorted(shown(self.description, result.tasks[self.name], score_thr))]
 
 
-def entry_of(image_id: int, name: str, result: Result) -> dict[str, Any]:
-    """Returns the entry of an image in a COCO file."""
-    height, width = result.ori_shape
-    return {'id': image_id, 'file_name': name, 'width': width, 'height': height}
+@dataclass(frozen=True)
+class CocoResults:
+    """COCO results of a network.
+
+    Attributes:
+        parts: Those of each task.
+        image_ids: COCO id of each image.
+        score_thr: Lowest score of the entries.
+    """
+
+    parts: Sequence[TaskResults]
+    image_ids: Mapping[Path, int]
+    score_thr: float
+
+    def row(self, image_id: int, name: str, result: Result) -> dict[str, Any]:
+        """Returns the entry of an image, or of the next frame of a video, and the records of each task for it."""
+        height, width = result.ori_shape
+        for part in self.parts:
+            if part.tracker is not None:
+                arrays = result.tasks[part.name]
+                arrays['tracks'] = part.tracker.update(arrays)
+        return {
+            'image': {'id': image_id, 'file_name': name, 'width': width, 'height': height},
+            'records': {part.name: part.records(image_id, result, self.score_thr) for part in self.parts},
+        }
+
+    def write(self, out: Path, rows: Callable[[], Iterable[dict]]) -> dict[str, Path]:
+        """Writes the results of all tasks, and the images and categories that they refer to; returns files by name."""
+        ids = {part.name: part.category_ids for part in self.parts}
+        with naming(str(out), OSError):
+            return write_results(out, {part.name: part.description for part in self.parts}, rows, ids)
 
 
-def write_parts(out: Path, parts: Sequence[TaskResults], rows: Callable[[], Iterable[dict]]) -> dict[str, Path]:
-    """Writes the results of all tasks, and the images and categories that they refer to; returns the files by name."""
-    ids = {part.name: part.category_ids for part in parts}
-    with naming(str(out), OSError):
-        return write_results(out, {part.name: part.description for part in parts}, rows, ids)
+def results_of_images(
+    descriptions: Mapping[str, Mapping[str, Any]], paths: Sequence[Path], ann_file: str | None, score_thr: float
+) -> CocoResults:
+    """Returns empty results of a network for images.
 
-
-def results_of(
-    descriptions: Mapping[str, Mapping[str, Any]], paths: Sequence[Path], ann_file: str | None
-) -> list[TaskResults]:
-    """Returns empty results for each task of a network, with the COCO ids of images and categories.
-
-    The ids are those of the COCO annotation file ``ann_file``; None numbers them.
+    Args:
+        descriptions: The description of each task by name.
+        paths: The images.
+        ann_file: COCO annotation file whose ids images and categories get; None numbers them from 1.
+        score_thr: Lowest score of the entries.
 
     Raises:
         InputError: The annotation file cannot be used, or does not fit the images.
     """
-    return [
-        TaskResults(name, description, *_ids(paths, description['classes'], ann_file))
-        for name, description in descriptions.items()
-    ]
-
-
-def tracked(parts: Sequence[TaskResults], rate: float, score_thr: float | None) -> list[TaskResults]:
-    """Returns the results of a video with trackers for the tasks with boxes.
-
-    Args:
-        parts: Empty results.
-        rate: Frames per second.
-        score_thr: Lowest score of an object that begins a track; by default that of each drawn class.
-
-    Raises:
-        ArgumentError: No task has boxes. MissingLibraryError: The library trackers is not installed.
-    """
-    kinds = [part.kind for part in parts]
-    if not set(_TRACKED_KINDS) & set(kinds):
-        raise ArgumentError('track', f'a network for {", ".join(kinds)} has no boxes to track')
-    return [
-        replace(part, tracker=Tracker(part.description, rate, score_thr)) if part.kind in _TRACKED_KINDS else part
-        for part in parts
-    ]
-
-
-def _ids(paths: Sequence[Path], classes: Sequence[str], ann_file: str | None) -> tuple[dict[Path, int], list[int]]:
-    """Returns the ids of images and, by label, of categories: numbered from 1, or those of an annotation file."""
     if ann_file is None:
-        return {path: i for i, path in enumerate(paths, start=1)}, list(range(1, len(classes) + 1))
+        return CocoResults(_numbered(descriptions), {path: i for i, path in enumerate(paths, start=1)}, score_thr)
     require_file(ann_file, 'ann_file')
     content = check_coco_file(ann_file)
     known = {category['name']: category['id'] for category in content['categories']}
     unused = max(known.values(), default=0) + 1
-    absent = [name for name in classes if name not in known]
-    if absent:
-        print_log(f'{ann_file} has no categories {absent}; they get ids from {unused}', 'current', logging.WARNING)
-    numbered = {name: unused + i for i, name in enumerate(absent)}
-    return match_images(paths, content['images'], ann_file), [{**numbered, **known}[name] for name in classes]
+    parts = []
+    for name, description in descriptions.items():
+        absent = [own for own in description['classes'] if own not in known]
+        if absent:
+            what = f'{ann_file} has no categories {absent}; they get ids from {unused}'
+            print_log(what, 'current', logging.WARNING)
+        numbered = {own: unused + i for i, own in enumerate(absent)} | known
+        parts.append(TaskResults(name, description, [numbered[own] for own in description['classes']]))
+    return CocoResults(parts, match_images(paths, content['images'], ann_file), score_thr)
+
+
+def results_of_video(
+    descriptions: Mapping[str, Mapping[str, Any]],
+    tracker: Callable[[Mapping[str, Any]], Tracker] | None,
+    score_thr: float,
+) -> CocoResults:
+    """Returns empty results of a network for a video; ``tracker`` returns one for the description of a task with boxes.
+
+    Raises:
+        ArgumentError: No task has boxes to track. MissingLibraryError: The library trackers is not installed.
+    """
+    parts = _numbered(descriptions)
+    if tracker is not None:
+        kinds = [part.kind for part in parts]
+        if not set(_TRACKED_KINDS) & set(kinds):
+            raise ArgumentError('track', f'a network for {", ".join(kinds)} has no boxes to track')
+        parts = [
+            replace(part, tracker=tracker(part.description)) if part.kind in _TRACKED_KINDS else part for part in parts
+        ]
+    return CocoResults(parts, {}, score_thr)
+
+
+def _numbered(descriptions: Mapping[str, Mapping[str, Any]]) -> list[TaskResults]:
+    return [
+        TaskResults(name, description, list(range(1, len(description['classes']) + 1)))
+        for name, description in descriptions.items()
+    ]
 
 
 def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:

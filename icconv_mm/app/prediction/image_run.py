@@ -12,8 +12,16 @@ import numpy as np
 from mmengine.logging import print_log
 
 from icconv_mm._version import __version__
-from icconv_mm.app.prediction.coco_results import TaskResults, entry_of, results_of, write_parts
-from icconv_mm.app.prediction.network import Network, ahead, attempt, check_tiled, predict, predict_tiles, try_predict
+from icconv_mm.app.prediction.coco_results import CocoResults, results_of_images
+from icconv_mm.app.prediction.network import (
+    Network,
+    ahead,
+    attempt,
+    check_tiled,
+    predict_each,
+    predict_tiles,
+    try_predict,
+)
 from icconv_mm.app.prediction.options import Options
 from icconv_mm.app.prediction.pick import pick_images, uncertainty_of, write_picks
 from icconv_mm.app.prediction.pre_annotations import folders_for, write_pre_annotations
@@ -36,10 +44,10 @@ def predict_images(
     Raises:
         InputError: An option does not fit the network, or a file cannot be written.
     """
-    parts = results_of(network.descriptions, paths, options.ann_file)
+    results = results_of_images(network.descriptions, paths, options.ann_file, options.json_score_thr)
     if options.tile is not None:
         check_tiled(network.descriptions)
-    folders = folders_for(options.to, parts, out) if options.to else {}
+    folders = folders_for(options.to, results.parts, out) if options.to else {}
     drawing = [options.draw, options.score_thr, options.palette, options.to, options.pick]
     settings = [*drawing, options.json_score_thr, options.ann_file, options.tile, options.batch_size, network.settings]
     with naming(str(out), OSError, RuntimeInputError):
@@ -48,7 +56,7 @@ def predict_images(
     if options.resume and not log.done and log.has_others:
         what = 'what an earlier run left there was of other images, weights or options: this one begins anew'
         print_log(f'{out / ".results"}: {what}', 'current', logging.WARNING)
-    run = _ImageRun(network, parts, log, out, drawn_names(paths) if options.draw else {}, folders, options)
+    run = _ImageRun(network, results, log, out, drawn_names(paths) if options.draw else {}, folders, options)
     with ended_by_sigterm():
         failures = run.predict()
         written = run.write(not failures)
@@ -77,7 +85,7 @@ class _ImageRun:
     """
 
     network: Any
-    parts: Sequence[TaskResults]
+    results: CocoResults
     log: ResultLog
     out: Path
     names: Mapping[Path, str]
@@ -99,7 +107,7 @@ class _ImageRun:
                         self.log.add(numbers[path], path, row)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and self.log.count == 1 and any(self.log.rows()):
-                write_parts(self.out, self.parts, self.log.rows)
+                self.results.write(self.out, self.log.rows)
                 done = sum(1 for _ in self.log.rows())
                 total = len(self.log.share())
                 what = f'only the results of {done} of {total} images are in {self.out}; --resume goes on'
@@ -134,13 +142,10 @@ class _ImageRun:
 
     def _row(self, path: Path, sample: Any, result: Result) -> dict[str, Any]:
         """Returns what is kept of an image, as JSON can hold it."""
-        number, options = self.parts[0].image_ids[path], self.options
-        row = {'image': entry_of(number, path.name, result), 'records': {}, 'drawn': {}}
-        for part in self.parts:
-            number = part.image_ids[path]
-            row['records'][part.name] = part.records(number, result, options.json_score_thr)
-            if part.name in self.folders:
-                row['drawn'][part.name] = part.drawn(number, result, options.score_thr)
+        number, options = self.results.image_ids[path], self.options
+        row = self.results.row(number, path.name, result)
+        chosen = (part for part in self.results.parts if part.name in self.folders)
+        row['drawn'] = {part.name: part.drawn(number, result, options.score_thr) for part in chosen}
         if options.pick is not None:
             unsure = uncertainty_of({name: adapter for name, (adapter, _) in self.network.parts.items()}, sample)
             row |= {'uncertainty': float(unsure), 'features': np.asarray(sample.features, float).tolist()}
@@ -156,7 +161,7 @@ class _ImageRun:
                 print_log(f'{there}; the last one writes the files', 'current')
                 return written
             if any(self.log.rows()):
-                written |= write_parts(self.out, self.parts, self.log.rows) | self._write_others()
+                written |= self.results.write(self.out, self.log.rows) | self._write_others()
         finally:
             self.log.close(is_last)
         return written
@@ -167,13 +172,13 @@ class _ImageRun:
         if options.pick is not None:
             unsure = {Path(row['path']): (row['uncertainty'], np.array(row['features'])) for row in self.log.rows()}
             chosen = [list(unsure)[k] for k in pick_images(*map(np.stack, zip(*unsure.values())), options.pick)]
-            again = (self.network.result(*pair, LONGEST) for pair in predict(self.network, chosen))
+            again = (self.network.result(*pair, LONGEST) for pair in predict_each(self.network, chosen))
             drawings = (result.plot(options.score_thr) for result in again)
             written |= write_picks(self.out, [(path, unsure[path][0]) for path in chosen], drawings)
             picked = {str(path): rank for rank, path in enumerate(chosen)}
             kept = sorted((row for row in rows() if row['path'] in picked), key=lambda row: picked[row['path']])
             rows = partial(iter, kept)
-        for part in self.parts:
+        for part in self.results.parts:
             folder = self.folders.get(part.name)
             if folder is not None and write_pre_annotations(options.to, part, rows, folder, options.copy):
                 written[folder.name] = folder

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from icconv_mm.app.prediction.network import Network, predict
+from icconv_mm.app.prediction.network import Network, predict_each
 from icconv_mm.app.runs.input_image import InputImage
 from icconv_mm.arguments import check_scores
 from icconv_mm.errors import ArgumentError
@@ -47,7 +47,7 @@ class LoadedModel:
         check_scores(score_thr=score_thr)
         is_one = isinstance(images, (str, Path, np.ndarray)) or not isinstance(images, Iterable)
         given = [_checked(each) for each in ([images] if is_one else images)]
-        samples = predict(self._network, given, batch_size)
+        samples = predict_each(self._network, given, batch_size)
         results = [replace(self._network.result(*pair), score_thr=score_thr) for pair in samples]
         return results[0] if is_one else results
 

@@ -55,7 +55,7 @@ class Network(Protocol):
         """
 
 
-def predict(network: Network, images: Iterable[Given], batch_size: int = 1) -> Iterator[tuple[Given, Any]]:
+def predict_each(network: Network, images: Iterable[Given], batch_size: int = 1) -> Iterator[tuple[Given, Any]]:
     """Yields each image and what the network finds in it.
 
     Raises:
@@ -71,7 +71,7 @@ def predict(network: Network, images: Iterable[Given], batch_size: int = 1) -> I
 def try_predict(
     network: Network, images: Iterable[Given], batch_size: int = 1, workers: int = 0
 ) -> Iterator[tuple[Given, Any]]:
-    """Yields the same as :func:`predict`, but an exception in place of what the network finds if an image fails.
+    """Yields the same as :func:`predict_each`, but an exception in place of what the network finds if an image fails.
 
     Args:
         network: The network.

@@ -16,7 +16,7 @@ from mmengine.runner import load_state_dict
 
 from icconv_mm.app.prediction.exported import ExportedNetwork
 from icconv_mm.app.prediction.image_run import predict_images
-from icconv_mm.app.prediction.network import GivenImage, Network, predict
+from icconv_mm.app.prediction.network import GivenImage, Network, predict_each
 from icconv_mm.app.prediction.options import Options
 from icconv_mm.app.prediction.pick import ImageFeatures
 from icconv_mm.app.prediction.video_run import predict_video
@@ -114,7 +114,7 @@ class Predictor:
             ImageFileError: A file is missing, truncated or no image.
             ArgumentError: The batch size is less than 1.
         """
-        for image, sample in predict(self, paths, batch_size):
+        for image, sample in predict_each(self, paths, batch_size):
             yield _name_of(image), sample
 
     def read(self, image: GivenImage) -> tuple[Any, None]:

@@ -1,13 +1,15 @@
 """Predicts the frames of a video or a camera, and writes a video of the drawn ones."""
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from mmengine.logging import print_log
 
-from icconv_mm.app.prediction.coco_results import entry_of, results_of, tracked, write_parts
-from icconv_mm.app.prediction.network import Network, predict
+from icconv_mm.app.prediction.coco_results import results_of_video
+from icconv_mm.app.prediction.network import Network, predict_each
 from icconv_mm.app.prediction.options import Options
+from icconv_mm.app.prediction.tracking import Tracker
 from icconv_mm.app.runs.images import Video, VideoWriter
 from icconv_mm.errors import InputError
 from icconv_mm_runtime.drawing import LONGEST
@@ -22,8 +24,8 @@ def predict_video(network: Network, video: Video, out: Path, options: Options) -
         InputError: A frame cannot be predicted, or no frame can be read.
         ArgumentError: No task has boxes to track.
     """
-    parts = results_of(network.descriptions, [], None)
-    parts = tracked(parts, video.rate, options.score_thr) if options.track else parts
+    tracker = partial(Tracker, rate=video.rate, score_thr=options.score_thr) if options.track else None
+    results = results_of_video(network.descriptions, tracker, options.json_score_thr)
     log, file = ResultLog(out, [video.name]), f'{video.name}.mp4'
     with ExitStack() as closing:
         closing.callback(log.discard)
@@ -33,11 +35,9 @@ def predict_video(network: Network, video: Video, out: Path, options: Options) -
         count = 0
         try:
             with ended_by_sigterm():
-                for frame, sample in predict(network, options.progress(video), options.batch_size):
+                for frame, sample in predict_each(network, options.progress(video), options.batch_size):
                     result = network.result(frame, sample, LONGEST if writer else 0)
-                    records = {part.name: part.records(count + 1, result, options.json_score_thr) for part in parts}
-                    image = entry_of(count + 1, frame.path.name, result)
-                    log.add(count, frame.path, {'image': image, 'records': records})
+                    log.add(count, frame.path, results.row(count + 1, frame.path.name, result))
                     count += 1
                     if writer:
                         writer.add(result.plot(options.score_thr))
@@ -49,5 +49,5 @@ def predict_video(network: Network, video: Video, out: Path, options: Options) -
         if not count:
             raise InputError(f'{video.name}: no frame can be read')
         written = {'vis': out / file} if options.draw else {}
-        written |= write_parts(out, parts, log.rows)
+        written |= results.write(out, log.rows)
     return written

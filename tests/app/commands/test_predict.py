@@ -212,7 +212,7 @@ def test_objects_whose_mask_is_empty_are_written_as_boxes(tmp_path, to):
     """As many are where a network has hardly learned."""
     Image.new('RGB', (64, 48)).save(tmp_path / 'a.png')
     description = {'kind': 'instance', 'classes': ['cell'], 'palette': [(1, 2, 3)]}
-    part = TaskResults('', description, {tmp_path / 'a.png': 1}, [1])
+    part = TaskResults('', description, [1])
     masks = np.zeros((2, 48, 64), bool)
     masks[1, 10:20, 10:30] = True
     found = {'boxes': np.array([[2, 3, 22, 13], [10, 10, 30, 20]], np.float32), 'scores': np.full(2, 0.9),
@@ -235,7 +235,7 @@ def test_keypoints_that_are_drawn_are_written(tmp_path, scores):
     Image.new('RGB', (64, 48)).save(tmp_path / 'a.png')
     description = {'kind': 'pose', 'classes': ['cat'], 'palette': [(1, 2, 3)], 'keypoints': ['left', 'right', 'tail'],
                    'skeleton': [(0, 1)], 'thresholds': [0.2]}  # fmt: skip
-    part = TaskResults('', description, {tmp_path / 'a.png': 1}, [1])
+    part = TaskResults('', description, [1])
     points = np.array([[[5, 5], [20, 8], [12, 30]]], np.float32)
     found = {'keypoints': points, 'keypoint_scores': np.array([scores], np.float32), 'scores': np.array([0.5])}
     rows = drawn_rows(tmp_path / 'a.png', coco_records(description, found, 1, 0.0, [1]))

@@ -11,7 +11,7 @@ import torch
 
 from icconv_mm.app.prediction import predict as module
 from icconv_mm.app.prediction.coco_results import match_images
-from icconv_mm.app.prediction.network import ahead, predict, try_predict
+from icconv_mm.app.prediction.network import ahead, predict_each, try_predict
 from icconv_mm.app.prediction.predict import Predictor, _device
 from icconv_mm.app.runs.images import drawn_names
 from icconv_mm.errors import ArgumentError, InputError
@@ -83,7 +83,7 @@ def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, work
     assert '"id": 2' not in (tmp_path / 'out' / 'images.json').read_text()
 
 
-@pytest.mark.parametrize('method', [Predictor.predict, predict, try_predict])
+@pytest.mark.parametrize('method', [Predictor.predict, predict_each, try_predict])
 def test_the_batch_size_is_named_as_the_argument_that_it_is(method):
     with pytest.raises(ArgumentError, match=r'^batch_size: expected 1 or more, got 0$'):
         next(method(None, ['a.jpg'], batch_size=0))
