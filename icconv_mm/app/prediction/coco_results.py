@@ -80,6 +80,22 @@ class CocoResults:
             'records': {part.name: part.records(image_id, result, self.score_thr) for part in self.parts},
         }
 
+    def tracked(self, tracker: Callable[[Mapping[str, Any]], Tracker]) -> 'CocoResults':
+        """Returns the results of a video, in which objects have numbers.
+
+        Args:
+            tracker: Returns a tracker for the description of a task with boxes.
+
+        Raises:
+            ArgumentError: No task has boxes. MissingLibraryError: The library trackers is not installed.
+        """
+        kinds = [part.kind for part in self.parts]
+        if not set(_TRACKED_KINDS) & set(kinds):
+            raise ArgumentError('track', f'a network for {", ".join(kinds)} has no boxes to track')
+        trackers = [tracker(part.description) if part.kind in _TRACKED_KINDS else None for part in self.parts]
+        parts = [replace(part, tracker=own) for part, own in zip(self.parts, trackers, strict=True)]
+        return replace(self, parts=parts)
+
     def write(self, out: Path, rows: Callable[[], Iterable[dict]]) -> dict[str, Path]:
         """Writes the results of all tasks, and the images and categories that they refer to; returns files by name."""
         ids = {part.name: part.category_ids for part in self.parts}
@@ -87,63 +103,38 @@ class CocoResults:
             return write_results(out, {part.name: part.description for part in self.parts}, rows, ids)
 
 
-def results_of_images(
-    descriptions: Mapping[str, Mapping[str, Any]], paths: Sequence[Path], ann_file: str | None, score_thr: float
+def results_of(
+    descriptions: Mapping[str, Mapping[str, Any]],
+    score_thr: float,
+    paths: Sequence[Path] = (),
+    ann_file: str | None = None,
 ) -> CocoResults:
-    """Returns empty results of a network for images.
+    """Returns empty results of a network.
 
     Args:
         descriptions: The description of each task by name.
+        score_thr: Lowest score of the entries.
         paths: The images.
         ann_file: COCO annotation file whose ids images and categories get; None numbers them from 1.
-        score_thr: Lowest score of the entries.
 
     Raises:
         InputError: The annotation file cannot be used, or does not fit the images.
     """
+    parts = [TaskResults(name, own, list(range(1, len(own['classes']) + 1))) for name, own in descriptions.items()]
     if ann_file is None:
-        return CocoResults(_numbered(descriptions), {path: i for i, path in enumerate(paths, start=1)}, score_thr)
+        return CocoResults(parts, {path: i for i, path in enumerate(paths, start=1)}, score_thr)
     require_file(ann_file, 'ann_file')
     content = check_coco_file(ann_file)
     known = {category['name']: category['id'] for category in content['categories']}
     unused = max(known.values(), default=0) + 1
-    parts = []
-    for name, description in descriptions.items():
-        absent = [own for own in description['classes'] if own not in known]
-        if absent:
+    for k, part in enumerate(parts):
+        classes = part.description['classes']
+        if absent := [name for name in classes if name not in known]:
             what = f'{ann_file} has no categories {absent}; they get ids from {unused}'
             print_log(what, 'current', logging.WARNING)
-        numbered = {own: unused + i for i, own in enumerate(absent)} | known
-        parts.append(TaskResults(name, description, [numbered[own] for own in description['classes']]))
+        numbered = {name: unused + i for i, name in enumerate(absent)} | known
+        parts[k] = replace(part, category_ids=[numbered[name] for name in classes])
     return CocoResults(parts, match_images(paths, content['images'], ann_file), score_thr)
-
-
-def results_of_video(
-    descriptions: Mapping[str, Mapping[str, Any]],
-    tracker: Callable[[Mapping[str, Any]], Tracker] | None,
-    score_thr: float,
-) -> CocoResults:
-    """Returns empty results of a network for a video; ``tracker`` returns one for the description of a task with boxes.
-
-    Raises:
-        ArgumentError: No task has boxes to track. MissingLibraryError: The library trackers is not installed.
-    """
-    parts = _numbered(descriptions)
-    if tracker is not None:
-        kinds = [part.kind for part in parts]
-        if not set(_TRACKED_KINDS) & set(kinds):
-            raise ArgumentError('track', f'a network for {", ".join(kinds)} has no boxes to track')
-        parts = [
-            replace(part, tracker=tracker(part.description)) if part.kind in _TRACKED_KINDS else part for part in parts
-        ]
-    return CocoResults(parts, {}, score_thr)
-
-
-def _numbered(descriptions: Mapping[str, Mapping[str, Any]]) -> list[TaskResults]:
-    return [
-        TaskResults(name, description, list(range(1, len(description['classes']) + 1)))
-        for name, description in descriptions.items()
-    ]
 
 
 def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -> dict[Path, int]:

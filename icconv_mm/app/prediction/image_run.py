@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from icconv_mm._version import __version__
-from icconv_mm.app.prediction.coco_results import CocoResults, results_of_images
+from icconv_mm.app.prediction.coco_results import CocoResults, results_of
 from icconv_mm.app.prediction.network import (
     Network,
     ahead,
@@ -44,7 +44,7 @@ def predict_images(
     Raises:
         InputError: An option does not fit the network, or a file cannot be written.
     """
-    results = results_of_images(network.descriptions, paths, options.ann_file, options.json_score_thr)
+    results = results_of(network.descriptions, options.json_score_thr, paths, options.ann_file)
     if options.tile is not None:
         check_tiled(network.descriptions)
     folders = folders_for(options.to, results.parts, out) if options.to else {}
@@ -108,9 +108,8 @@ class _ImageRun:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt) and self.log.count == 1 and any(self.log.rows()):
                 self.results.write(self.out, self.log.rows)
-                done = sum(1 for _ in self.log.rows())
-                total = len(self.log.share())
-                what = f'only the results of {done} of {total} images are in {self.out}; --resume goes on'
+                done, count = sum(1 for _ in self.log.rows()), len(self.log.share())
+                what = f'only the results of {done} of {count} images are in {self.out}; --resume goes on'
                 print_log(what, 'current')
             self.log.close(is_written=False)
             raise
@@ -121,11 +120,10 @@ class _ImageRun:
 
     def _samples(self, paths: Sequence[Path]) -> Iterator[Any]:
         """Yields what the network finds in each image, or its exception."""
-        tile = self.options.tile
-        if tile is not None:
-            return (attempt(predict_tiles, self.network, path, tile) for path in paths)
-        tried = try_predict(self.network, paths, self.options.batch_size, self.options.workers)
-        return (sample for _, sample in tried)
+        options = self.options
+        if options.tile is not None:
+            return (attempt(predict_tiles, self.network, path, options.tile) for path in paths)
+        return (sample for _, sample in try_predict(self.network, paths, options.batch_size, options.workers))
 
     def _drawn(self, found: tuple[Path, Any]) -> tuple[Path, Any, Result | Exception]:
         """Returns an image, what the network finds in it, and its result, which is drawn; or an exception."""
@@ -133,9 +131,8 @@ class _ImageRun:
         return path, sample, sample if isinstance(sample, Exception) else attempt(self._draw, path, sample)
 
     def _draw(self, path: Path, sample: Any) -> Result:
-        result = sample
-        if not isinstance(sample, Result):
-            result = self.network.result(path, sample, LONGEST if self.names else 0)
+        is_of_tiles, longest = isinstance(sample, Result), LONGEST if self.names else 0
+        result = sample if is_of_tiles else self.network.result(path, sample, longest)
         if self.names:
             write_image(result.plot(self.options.score_thr), self.out / 'vis' / self.names[path])
         return result

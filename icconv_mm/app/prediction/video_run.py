@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from icconv_mm.app.prediction.coco_results import results_of_video
+from icconv_mm.app.prediction.coco_results import results_of
 from icconv_mm.app.prediction.network import Network, predict_each
 from icconv_mm.app.prediction.options import Options
 from icconv_mm.app.prediction.tracking import Tracker
@@ -24,8 +24,9 @@ def predict_video(network: Network, video: Video, out: Path, options: Options) -
         InputError: A frame cannot be predicted, or no frame can be read.
         ArgumentError: No task has boxes to track.
     """
-    tracker = partial(Tracker, rate=video.rate, score_thr=options.score_thr) if options.track else None
-    results = results_of_video(network.descriptions, tracker, options.json_score_thr)
+    results = results_of(network.descriptions, options.json_score_thr)
+    if options.track:
+        results = results.tracked(partial(Tracker, rate=video.rate, score_thr=options.score_thr))
     log, file = ResultLog(out, [video.name]), f'{video.name}.mp4'
     with ExitStack() as closing:
         closing.callback(log.discard)
