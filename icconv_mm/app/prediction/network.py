@@ -11,7 +11,6 @@ import numpy as np
 from icconv_mm.app.runs.input_image import InputImage
 from icconv_mm.errors import ArgumentError
 from icconv_mm_runtime.batches import in_batches
-from icconv_mm_runtime.drawing import reduced
 from icconv_mm_runtime.results import Result
 from icconv_mm_runtime.tiling import JOINED, join_tiles, tiles_of
 
@@ -94,6 +93,8 @@ def predict_tiles(network: Network, path: Path, tile: int) -> Result:
     Raises:
         ArgumentError: The predictions of a task cannot be put together.
     """
+    from icconv_mm_runtime.drawing import reduced  # needs OpenCV
+
     check_tiled(network.descriptions)
     parts, image = [], network.pixels(path)
     for pixels in tiles_of(image, tile):
