@@ -1,6 +1,4 @@
-import itertools
 import os
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +9,7 @@ import torch
 
 from icconv_mm.app.prediction import predict as module
 from icconv_mm.app.prediction.coco_results import match_images
-from icconv_mm.app.prediction.network import ahead, predict_each, try_predict
+from icconv_mm.app.prediction.network import predict_each, try_predict
 from icconv_mm.app.prediction.predict import Predictor, _device
 from icconv_mm.app.runs.images import drawn_names
 from icconv_mm.errors import ArgumentError, InputError
@@ -136,30 +134,3 @@ def test_images_that_are_links_match_by_their_own_names(tmp_path):
     (tmp_path / 'stored').touch()
     (tmp_path / 'a.png').symlink_to(tmp_path / 'stored')
     assert match_images([tmp_path / 'a.png'], [{'id': 7, 'file_name': 'a.png'}], 'a.json') == {tmp_path / 'a.png': 7}
-
-
-def test_threads_work_ahead_and_keep_the_order():
-    """The second image is begun before the first one is asked for, and no more than a few are."""
-    begun, both = [], threading.Barrier(2, timeout=20)
-
-    def load(number):
-        begun.append(number)
-        if number < 2:
-            both.wait()  # for the other: one thread alone would never get on
-        if number == 30:
-            raise KeyError('30')
-        return number
-
-    found = ahead(load, itertools.count(), 2)
-    assert [next(found) for _ in range(3)] == [0, 1, 2] and len(begun) < 10
-    with pytest.raises(KeyError, match='30'):
-        list(found)
-    begun.clear()
-    one = ahead(begun.append, range(9), 0)
-    next(one)
-    assert begun == [0]
-
-
-def test_the_number_of_threads_is_named_as_the_argument_that_it_is():
-    with pytest.raises(ArgumentError, match=r'^workers: expected 0 or more, got -1$'):
-        next(ahead(print, [1], -1))
