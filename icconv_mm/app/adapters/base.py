@@ -280,6 +280,6 @@ class TaskAdapter:
         known = own if isinstance(own, (list, tuple)) and len(own) >= count else palette(count)
         return [tuple(map(int, color)) for color in known]
 
-    def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
-        """Maps predictions for a reduced image to the original of ``size`` (height, width), in place."""
-        sample.set_metainfo(dict(ori_shape=size))
+    def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
+        """Maps predictions for a reduced image to the original of ``shape`` (height, width), in place."""
+        sample.set_metainfo(dict(ori_shape=shape))

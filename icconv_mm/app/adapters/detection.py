@@ -162,10 +162,10 @@ class Adapter(TaskAdapter):
                 raise ArgumentError('palette', f'mmdet has no palette {named!r} for these classes') from error
         return super().colors(dataset_meta)
 
-    def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
-        found, scale = sample.pred_instances, size[1] / sample.ori_shape[1]
+    def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
+        found, scale = sample.pred_instances, shape[1] / sample.ori_shape[1]
         found.bboxes = found.bboxes * scale
-        super().enlarge(sample, size)
+        super().enlarge(sample, shape)
 
 
 def _check_coco(dataset: CocoDataset, where: str, is_plain: bool) -> Mapping[int, str]:

@@ -137,11 +137,11 @@ class Adapter(TaskAdapter):
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         return _labels(sample, dataset_meta)
 
-    def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
+    def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
         for name, adapter in self.tasks.items():
             if (own := sample.get(name)) is not None:
-                adapter.enlarge(own, size)
-        super().enlarge(sample, size)
+                adapter.enlarge(own, shape)
+        super().enlarge(sample, shape)
 
 
 @VISUALIZERS.register_module()

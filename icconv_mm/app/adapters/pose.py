@@ -125,10 +125,10 @@ class Adapter(TaskAdapter):
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'scores': 'bbox_scores'}
         return {name: np.asarray(sample.pred_instances[own]) for name, own in names.items()}
 
-    def enlarge(self, sample: Any, size: tuple[int, int]) -> None:
-        people, scale = sample.pred_instances, size[1] / sample.ori_shape[1]
+    def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
+        people, scale = sample.pred_instances, shape[1] / sample.ori_shape[1]
         people.keypoints = (people.keypoints + 0.5) * scale - 0.5
-        super().enlarge(sample, size)
+        super().enlarge(sample, shape)
 
 
 def _is_bottomup(dataset: Any) -> bool:

@@ -110,12 +110,12 @@ def export(
 
 def compared_model(predictor: Predictor, batch: Mapping[str, Any] | None = None) -> ComparedModel:
     """Returns the model of a predictor for the comparison with its file; ``batch`` is how the file pads its inputs."""
-    size = batch['fixed'] if batch and batch['sized'] else None
+    shape = batch['fixed'] if batch and batch['sized'] else None
 
     def predict(batch: Sequence[Path]) -> list[Any]:
         # the runtime never reduces large images
         whole = [InputImage(path, read_image(path)) if is_large(path) else path for path in batch]
-        with _padded_to(size, predictor.model.data_preprocessor) if size else nullcontext():
+        with _padded_to(shape, predictor.model.data_preprocessor) if shape else nullcontext():
             return [sample for _, sample in predictor.predict(whole, len(batch))]
 
     known = predictor.task.parts(predictor.dataset_meta)
@@ -123,12 +123,12 @@ def compared_model(predictor: Predictor, batch: Mapping[str, Any] | None = None)
 
 
 @contextmanager
-def _padded_to(size: Sequence[int], preprocessor: nn.Module) -> Iterator[None]:
-    """Pads images to ``size`` (height, width), as their file does: padding moves what a network finds beside it."""
+def _padded_to(shape: Sequence[int], preprocessor: nn.Module) -> Iterator[None]:
+    """Pads images to ``shape`` (height, width), as their file does: padding moves what a network finds beside it."""
     if hasattr(preprocessor, 'test_cfg'):  # mmseg's, which stacks images in a way of its own
-        place, name, value = preprocessor, 'test_cfg', dict(size=tuple(size))
+        place, name, value = preprocessor, 'test_cfg', dict(size=tuple(shape))
     else:
-        place, name, value = data_preprocessor, 'stack_batch', partial(_stacked, tuple(size))
+        place, name, value = data_preprocessor, 'stack_batch', partial(_stacked, tuple(shape))
     before = getattr(place, name)
     setattr(place, name, value)
     try:
@@ -137,9 +137,9 @@ def _padded_to(size: Sequence[int], preprocessor: nn.Module) -> Iterator[None]:
         setattr(place, name, before)
 
 
-def _stacked(size: tuple[int, int], tensors: Sequence[Tensor], divisor: int, value: float) -> Tensor:
+def _stacked(shape: tuple[int, int], tensors: Sequence[Tensor], divisor: int, value: float) -> Tensor:
     return torch.stack(
-        [pad(each, (0, size[1] - each.shape[-1], 0, size[0] - each.shape[-2]), value=value) for each in tensors]
+        [pad(each, (0, shape[1] - each.shape[-1], 0, shape[0] - each.shape[-2]), value=value) for each in tensors]
     )
 
 

@@ -118,12 +118,12 @@ class Predictor:
             yield _name_of(image), sample
 
     def read(self, image: GivenImage) -> tuple[Any, None]:
-        """Returns the pipeline's result for an image, and the original size if the image was reduced; and no key."""
+        """Returns the pipeline's result for an image, and the original shape if the image was reduced; and no key."""
         given = image if isinstance(image, InputImage) else load_input(Path(image), self._oriented)
         results = self.task.model_input(str(given.path), self.dataset_meta)
         if given.image is not None:
             results['img'] = given.image
-        return (self.pipeline(results), given.size), None
+        return (self.pipeline(results), given.shape), None
 
     def run_batch(self, batch: Sequence[tuple[dict, tuple[int, int] | None]]) -> list[Any]:
         """Returns the model's data samples for a batch."""
@@ -134,9 +134,9 @@ class Predictor:
         if self._features is not None:
             for sample, vector in zip(samples, self._features.take(len(batch)), strict=True):
                 sample.set_metainfo({'features': vector.numpy()})
-        for sample, (_, size) in zip(samples, batch):
-            if size is not None:
-                self.task.enlarge(sample, size)
+        for sample, (_, shape) in zip(samples, batch):
+            if shape is not None:
+                self.task.enlarge(sample, shape)
         return samples
 
     def pixels(self, image: GivenImage, longest: int | None = None) -> np.ndarray:
@@ -178,11 +178,11 @@ def _device(given: str | None) -> torch.device:
     return device
 
 
-def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Returns masks [n, h, w] or a segmentation map [h, w] in another size, by the nearest pixel."""
-    if labels.shape[-2:] == tuple(size):
+def resized_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Returns masks [n, h, w] or a segmentation map [h, w] in another shape (height, width), by the nearest pixel."""
+    if labels.shape[-2:] == tuple(shape):
         return labels
-    rows, columns = (np.arange(new) * old // new for new, old in zip(size, labels.shape[-2:]))
+    rows, columns = (np.arange(new) * old // new for new, old in zip(shape, labels.shape[-2:]))
     return labels[..., rows[:, None], columns]
 
 

@@ -15,9 +15,9 @@ class InputImage:
     Attributes:
         path: Its file, or the name of a video's frame.
         image: [H, W, 3], BGR; None if the pipeline reads the file.
-        size: Height and width of the original if ``image`` is reduced.
+        shape: Height and width of the original if ``image`` is reduced.
     """
 
     path: Path
     image: np.ndarray | None = None
-    size: tuple[int, int] | None = None
+    shape: tuple[int, int] | None = None

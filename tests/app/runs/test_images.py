@@ -24,7 +24,7 @@ def test_large_images_are_read_reduced(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((400, 600, 3), np.uint8)).save(tmp_path / 'a.jpg')
     Image.fromarray(np.zeros((100, 200, 3), np.uint8)).save(tmp_path / 'b.jpg')
     large, small = images.load_input(tmp_path / 'a.jpg'), images.load_input(tmp_path / 'b.jpg')
-    assert large.size == (400, 600) and 150 <= max(large.image.shape) <= 400
+    assert large.shape == (400, 600) and 150 <= max(large.image.shape) <= 400
     assert small.image is None and images.load_input(tmp_path / 'none.jpg').image is None
 
 
@@ -42,7 +42,7 @@ def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suf
     known = mmcv.imfrombytes(path.read_bytes(), 'color' if oriented else 'color_ignore_orientation')
     np.testing.assert_array_equal(images.read_image(path, oriented=oriented), known)
     image = images.load_input(path, oriented)
-    assert image.size == known.shape[:2] and max(image.image.shape) == 300
+    assert image.shape == known.shape[:2] and max(image.image.shape) == 300
     reduced = cv2.resize(known, image.image.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(reduced.astype(int) - image.image).mean() < 2
 
