@@ -9,7 +9,6 @@ Examples:
 from collections.abc import Sequence
 from pathlib import Path
 
-from icconv_mm.apis import load_config
 from icconv_mm.app.commands import command_line
 from icconv_mm.app.commands.tables import console
 from icconv_mm.patterns.search import CRITERIA
@@ -36,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command_line.add_cfg_options(parser)
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug, interrupted='the same command goes on'):
+        from icconv_mm.apis import load_config
         from icconv_tools.miniature import ensure_miniature
         from icconv_tools.search_pipeline import SearchPipeline
 
