@@ -145,8 +145,9 @@ def config_for(
     batch = before['batch'] if resume else None  # its schedule counts steps of this length
     size = size or (before['size'] if resume else None)
     given = [os.path.abspath(location) for location in locations]
+    from_here = [os.path.relpath(location, folder.parent) for location in given]  # of a run that moves with its data
     with alone_in(folder, 'another run is at work', RUN_LOCK):
-        _check_unedited(path, before, folder, given)
+        _check_unedited(path, before, folder, given, from_here)
         for left in folder.glob(f'{UNFINISHED}*'):  # of a call that was killed
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED, ignore_cleanup_errors=True) as temporary:
@@ -165,9 +166,8 @@ def config_for(
                     os.replace(location, Path(temporary, 'former'))
                 os.replace(Path(temporary, 'new'), location)
         with write_together(path.parent, [path.name]) as new:
-            write_json(
-                new / path.with_suffix(CHOICES).name, choices_text(chosen, annotations, backbone, text), indent=1
-            )
+            choices = choices_text(chosen, annotations, backbone, from_here, text)
+            write_json(new / path.with_suffix(CHOICES).name, choices, indent=1)
             with atomic_write(new / path.name) as file:
                 file.write(text.encode())
         _remove_unread(folder, path)
@@ -194,7 +194,9 @@ def _remove_unread(folder: Path, path: Path) -> None:
             shutil.rmtree(each, ignore_errors=True)
 
 
-def _check_unedited(path: Path, before: Mapping[str, Any], folder: Path, locations: Sequence[str]) -> None:
+def _check_unedited(
+    path: Path, before: Mapping[str, Any], folder: Path, locations: Sequence[str], from_here: Sequence[str]
+) -> None:
     """Raises ArgumentError if the config or its annotations were edited, or are of other sources.
 
     The edits, or the annotations of a run on other images, would be lost.
@@ -206,10 +208,10 @@ def _check_unedited(path: Path, before: Mapping[str, Any], folder: Path, locatio
         command = command_of('train', str(path), '--work-dir', str(folder))
         what = 'has been edited, or is of a former version'
         raise ArgumentError('work_dir', f'{path} {what}: train it by its name, {command}, or choose another')
-    before = json.loads((annotations / LOCATIONS).read_bytes()) if annotations.is_dir() else locations
-    if before != locations:
+    former = json.loads((annotations / LOCATIONS).read_bytes()) if annotations.is_dir() else locations
+    if former != locations and before['data'] != from_here:
         raise ArgumentError(
-            'work_dir', f'{path} is of {", ".join(before)}, not of {", ".join(locations)}: choose another'
+            'work_dir', f'{path} is of {", ".join(former)}, not of {", ".join(locations)}: choose another'
         )
 
 

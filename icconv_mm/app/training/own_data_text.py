@@ -112,31 +112,34 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
     return templates.get_template('config.jinja').render(values)
 
 
-def choices_text(chosen: Choices, annotations: str, backbone: str, text: str) -> dict[str, Any]:
+def choices_text(chosen: Choices, annotations: str, backbone: str, data: Sequence[str], text: str) -> dict[str, Any]:
     """Returns what the file beside a config has: its choices, as :func:`written_choices` reads them.
 
-    ``backbone`` is what the backbone was called, ``text`` the config's.
+    ``backbone`` is what the backbone was called, ``data`` the paths of the data from the config's folder, ``text`` the
+    config's.
     """
     return {
         **{name: value for name, value in vars(chosen).items() if name not in ('is_deep', 'base_channels', 'reason')},
         'backbone': backbone,
         'annotations': annotations,
+        'data': list(data),
         'sha256': hashlib.sha256(text.encode()).hexdigest(),
     }
 
 
 def written_choices(config: Path) -> dict[str, Any]:
-    """Returns ``backbone``, ``size``, ``batch``, ``annotations`` (names) and ``is_unedited`` of a written config.
+    """Returns ``backbone``, ``size``, ``batch``, ``annotations``, ``data`` and ``is_unedited`` of a written config.
 
     They are in the file beside it, in a config of an earlier version in its text. Without a config, or one that names
     them, they are None.
     """
-    found = dict.fromkeys(('backbone', 'size', 'batch', 'annotations'))
+    kinds = {'backbone': str, 'size': int, 'batch': int, 'annotations': str, 'data': list}
+    found = dict.fromkeys(kinds)
     with suppress(FileNotFoundError, ValueError, AttributeError, RecursionError, SyntaxError):
         text = config.read_text()
         file = config.with_suffix(CHOICES)
         own = json.loads(file.read_bytes()) if file.is_file() else _former_choices(text)
-        for name, kind in (('backbone', str), ('size', int), ('batch', int), ('annotations', str)):
+        for name, kind in kinds.items():
             found[name] = own[name] if isinstance(own.get(name), kind) else None
         head, _, rest = text.partition('\n')
         hashed = rest if head == f'# sha256 of the rest: {own.get("sha256")}' else text

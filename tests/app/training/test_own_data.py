@@ -77,13 +77,35 @@ def test_a_config_of_an_earlier_version(tmp_path):
         found = written_choices(file)
         assert found == dict(
             backbone='ic_resnet18', size=96, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
-            is_unedited=not edited,
+            data=None, is_unedited=not edited,
         )  # fmt: skip
         if not edited:
             again = config_for(tmp_path / 'data', 'detection', epochs=9, resume=True, **options)
             assert (again.size, again.batch_size, again.epochs) == (96, cfg.batch_size, 9) and beside.is_file()
     with pytest.raises(ArgumentError, match='has been edited'):
         config_for(tmp_path / 'data', 'detection', **options)
+
+
+@pytest.mark.parametrize('is_linked', [False, True])
+def test_a_run_that_moves_with_its_data_is_gone_on_with(tmp_path, monkeypatch, is_linked):
+    """By the folder of the images again; a run that moves alone is of other images."""
+    pytest.importorskip('mmdet')
+    here = tmp_path / 'here'
+    here.mkdir()
+    data = labelled.voc(tmp_path / 'real' if is_linked else here / 'data')
+    if is_linked:
+        (here / 'data').symlink_to(data)
+    monkeypatch.chdir(here)
+    cfg = config_for('data', 'detection', size=64, epochs=7, **QUICK)
+    shutil.copytree(here, tmp_path / 'there', symlinks=True)
+    monkeypatch.chdir(tmp_path / 'there')
+    again = config_for('data', 'detection', epochs=9, resume=True, **QUICK)
+    assert (again.size, again.batch_size, again.epochs) == (64, cfg.batch_size, 9)
+    assert (tmp_path / 'there' / again.filename).read_text().count('epochs = 9') == 1
+    shutil.copytree(here / 'work_dirs', tmp_path / 'work_dirs')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r'is of .*here/data, not of .*there/data'):
+        config_for('there/data', 'detection', work_dir='work_dirs/data_detection', resume=True, **QUICK)
 
 
 @pytest.mark.parametrize('content', ['', '[]', '{"batch": "x", "sha256": 3}', '[' * 5000])
