@@ -35,7 +35,7 @@ FOR_TESTS_WITHOUT_DEPENDENCIES = (
     'torchao; python_version >= "3.11"', 'torchinfo', 'torchjd', 'torch-pruning', 'trackers',
 )  # fmt: skip
 
-BROWSER_RUNTIME = ROOT / 'icconv_mm_runtime' / 'page' / 'package.json'  # has the version
+BROWSER_RUNTIME = ROOT / 'icconv_mm_runtime' / 'extra' / 'page' / 'package.json'  # has the version
 
 
 class Environment:
