@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 
+from icconv_mm_runtime.arrays import Arrays
 from icconv_mm_runtime.files import open_atomic, write_together
-from icconv_mm_runtime.results import Arrays
 from icconv_mm_runtime.thresholds import reaches
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from icconv_mm_runtime import limits
+from icconv_mm_runtime.arrays import Arrays
 from icconv_mm_runtime.grouping import Grouping, group_people
 from icconv_mm_runtime.images import Sample
-from icconv_mm_runtime.results import Arrays
 
 _FLOAT, _INTEGER = 'f', 'iu'  # kinds of numpy dtypes
 # The shape of each output after the batch, and its kind of dtype. Sizes of the same name in an output are equal.

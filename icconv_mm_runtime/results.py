@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from icconv_mm_runtime.arrays import Arrays
 from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.thresholds import shown
 
 if TYPE_CHECKING:
     from supervision import Detections
 
-Arrays = dict[str, np.ndarray]  # the predictions of one task for an image
 Predictions = Arrays  # its former name
 _FIRST = ('instance', 'detection', 'pose', 'semantic', 'classification')  # of several tasks, whose arrays a result has
 
