@@ -20,8 +20,13 @@ class DatasetError(InputError):
     """A dataset cannot be used: a path is missing, a file has another format, or no image is left."""
 
 
-class Problem(NamedTuple):
-    """What is wrong with a file of a dataset, or at a location in it.
+class _FileAndText(NamedTuple):
+    file: str
+    text: str
+
+
+class Problem(_FileAndText):
+    """What is wrong with a file of a dataset, or at a location in it: a pair of both.
 
     Attributes:
         file: The file, and the location in it.
@@ -29,9 +34,10 @@ class Problem(NamedTuple):
         is_left_out: Whether something of the dataset is not used for it.
     """
 
-    file: str
-    text: str
-    is_left_out: bool = False
+    def __new__(cls, file: str, text: str, is_left_out: bool = False) -> 'Problem':
+        problem = super().__new__(cls, file, text)
+        problem.is_left_out = is_left_out
+        return problem
 
     def __str__(self) -> str:
         return f'{self.file}: {self.text}'

@@ -54,7 +54,7 @@ def splits(root, task):
 
 
 def said(found):
-    return '\n'.join(f'{file}: {what}' for file, what, _ in found.warnings)
+    return '\n'.join(f'{file}: {what}' for file, what in found.warnings)
 
 
 def labelme(path, *shapes, **more):

@@ -188,6 +188,6 @@ def write_warnings(path: Path, datasets: Iterable[Dataset]) -> None:
     """Writes all warnings of some datasets to a JSON list: ``file``, ``problem`` and whether it was ``left_out``."""
     made = []
     for each in datasets:
-        made += [dict(file=file, problem=text, left_out=is_left_out) for file, text, is_left_out in each.warnings]
+        made += [dict(file=own.file, problem=own.text, left_out=own.is_left_out) for own in each.warnings]
         made += [dict(file=name, problem='the image is not there', left_out=True) for name in each.missing]
     write_json(path, made, indent=1)

@@ -55,7 +55,7 @@ def write_pre_annotations(
         return False
     dataset = _dataset(part, rows(), folder)
     getattr(dataset, f'to_{to}')(folder, copy=copy)
-    for _, message, _ in dataset.warnings:
+    for _, message in dataset.warnings:
         print_log(f'{folder}: {message}', 'current', logging.WARNING)
     return True
 

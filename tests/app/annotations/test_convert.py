@@ -111,7 +111,7 @@ def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
     made = convert_dataset(found, 'pose', tmp_path / 'out')
     assert made.flip_pairs == pairs
     lines = [
-        line for line in (*made.notes, *(what for _, what, _ in found.warnings)) if 'mirror' in line or 'flip' in line
+        line for line in (*made.notes, *(what for _, what in found.warnings)) if 'mirror' in line or 'flip' in line
     ]
     assert bool(lines) == bool(said) and said in ' '.join(lines)
 
@@ -132,7 +132,7 @@ def test_sigmas_of_keypoints(tmp_path, given, said):
     with open(root / 'data.yaml', 'a') as file:
         yaml.safe_dump({'kpt_oks_sigmas': given}, file)
     found = _only(root)
-    assert said in ' '.join(what for _, what, _ in found.warnings) and bool(found.warnings) == bool(said)
+    assert said in ' '.join(what for _, what in found.warnings) and bool(found.warnings) == bool(said)
     made = convert_dataset(found, 'pose', tmp_path / 'out')
     expected = [0.05] * 3 if said else given
     assert made.sigmas == expected == json.loads((tmp_path / 'out/pose_keypoints.json').read_text())['sigmas']
@@ -149,7 +149,7 @@ def test_a_value_that_the_first_maps_do_not_show(tmp_path):
     names = dict(classes=['void', 'one', 'two'])
     made = convert_dataset(found, 'semantic', tmp_path / 'named', **names)
     assert made.classes == ['one', 'two']
-    assert [what for _, what, _ in found.warnings] == [
+    assert [what for _, what in found.warnings] == [
         'label 4, which has no name: ignored in this map and those after it'
     ]
     found = _only(tmp_path / 'data')
@@ -163,7 +163,7 @@ def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_
     Image.fromarray(np.full((16, 16), -1, dtype=np.int32), mode='I').save(root / 'masks/003.tif')
     (root / 'masks/003.tif').rename(root / 'masks/003.png')
     made = convert_dataset(found := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
-    said = ' '.join(what for _, what, _ in found.warnings)
+    said = ' '.join(what for _, what in found.warnings)
     assert sum(made.splits.values()) == 200 and 'has 8 x 8 pixels' in said and 'labels from -1 to -1' in said
 
 

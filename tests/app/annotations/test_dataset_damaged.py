@@ -193,7 +193,7 @@ def test_segments_whose_id_is_no_colour_are_left_out(tmp_path, number):
     _edit(tmp_path / 'p.json', lambda content: content['annotations'][0]['segments_info'].append(extra))
     found = _only(tmp_path)
     assert len(list(found.annotations())) == 5 and len([p for p in found.images.values() if p.seg_map]) == 5
-    ((file, what, _),) = found.warnings
+    ((file, what),) = found.warnings
     assert 'annotations[0] of 0.png' in file and what == f'segments_info[2] has the id {number}, no colour: left out'
 
 

@@ -193,7 +193,7 @@ def test_seg_maps_of_0_and_255_and_a_stray_value(tmp_path):
     found = _only(tmp_path / 'data')
     made = convert_dataset(found, 'semantic', tmp_path / 'out')
     assert made.classes == ['class_0', 'class_1', 'class_2']
-    assert [(file, what) for file, what, _ in found.warnings if file == str(maps[0]) and 'label 77' in what]
+    assert [(file, what) for file, what in found.warnings if file == str(maps[0]) and 'label 77' in what]
 
 
 def test_folders_of_classes(tmp_path):
@@ -213,7 +213,7 @@ def test_what_is_wrong_is_said_by_file(tmp_path):
     )
     found = _only(root)
     made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
-    said = '\n'.join(f'{file}: {what}' for file, what, _ in found.warnings)
+    said = '\n'.join(f'{file}: {what}' for file, what in found.warnings)
     for line, words in ((3, 'has 0 x'), (4, 'outside the image'), (5, 'class 5 has no name'), (6, 'no numbers')):
         assert f'{labels}: line {line}: ' in said and words in said
     assert 'line 7' in said and 'pixels beyond the image: cut' in said
@@ -225,7 +225,7 @@ def test_what_is_wrong_is_said_by_file(tmp_path):
     (root / 'train.json').write_text(json.dumps(content))
     found = _only(root)
     assert len(found.missing) == 1 and 'gone.png' in found.missing[0]
-    ((file, what, _),) = found.warnings
+    ((file, what),) = found.warnings
     assert 'train.json: annotations[0] of p0.png' in file and 'pixels' in what
 
 
@@ -268,7 +268,7 @@ def test_voc_boxes_without_area_and_difficult_ones(tmp_path):
     more += f'<object><name>cat</name><difficult>1</difficult>{box.format(3, 9)}</object></annotation>'
     path.write_text(path.read_text().replace('</annotation>', more))
     found = _only(root)
-    assert [what for file, what, _ in found.warnings if 'object 3' in file and 'has no area' in what]
+    assert [what for file, what in found.warnings if 'object 3' in file and 'has no area' in what]
     made = convert_dataset(found, 'detection', tmp_path / 'out')
     entries = json.loads(made.files['train'].read_text())['annotations']
     assert [entry['bbox'] for entry in entries if entry['iscrowd']] == [[2, 2, 7, 7]] and len(entries) == 5
@@ -279,7 +279,7 @@ def test_duplicates_across_splits(tmp_path):
     (root / 'images/val/p2.png').write_bytes((root / 'images/train/p0.png').read_bytes())
     found = _only(root)
     convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
-    assert any('the splits train and val share it' in what for _, what, _ in found.warnings)
+    assert any('the splits train and val share it' in what for _, what in found.warnings)
 
 
 @pytest.mark.parametrize('turn', [5, 6, 7, 8])
@@ -296,7 +296,7 @@ def test_labels_in_the_frame_of_the_sensor_follow_exif(tmp_path, turn):
     content['images'][0]['file_name'] = 'p0.jpg'
     (root / 'train.json').write_text(json.dumps(content))
     found = _only(root)
-    assert any(f'orientation {turn}' in what for _, what, _ in found.warnings)
+    assert any(f'orientation {turn}' in what for _, what in found.warnings)
     convert_dataset(found, 'instance', tmp_path / 'out')
     image = next(p for p in found.images.values() if p.path.name == 'p0.jpg')
     pixels = cv2.imread(str(path))

@@ -28,7 +28,7 @@ def _counts(dataset):
 
 
 def _said(dataset):
-    return '; '.join(f'{file}: {what}' for file, what, _ in dataset.warnings)
+    return '; '.join(f'{file}: {what}' for file, what in dataset.warnings)
 
 
 def _converted(dataset, task, tmp_path, **options):

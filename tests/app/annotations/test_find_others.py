@@ -29,7 +29,7 @@ def test_lines_of_yolo_that_are_no_labels(tmp_path, kind, line, problem):
     path.write_text(f'{path.read_text()}{line}\n')
     (found,) = read_datasets(root)
     convert_dataset(found, found.tasks()[-1], tmp_path / 'out')
-    ((file, what, _),) = found.warnings
+    ((file, what),) = found.warnings
     assert file == f'{path}: line 3' and problem in what
 
 
@@ -64,7 +64,7 @@ def test_shapes_of_cvat_that_are_no_labels(tmp_path, attributes, shape, problem)
     _cvat(tmp_path, {'0.jpg': (attributes, shape), '1.jpg': ('width="16" height="12"', _BOX)})
     (found,) = read_datasets(tmp_path)
     convert_dataset(found, 'detection', tmp_path / 'out')
-    ((_, what, _),) = found.warnings
+    ((_, what),) = found.warnings
     assert problem in what and 'left out' in what
 
 
@@ -95,7 +95,7 @@ def test_points_of_labelme(tmp_path, shapes, keypoints, warnings):
     annotations = next(image.annotations for image in found if image.annotations is not None)
     assert [(annotation.name, annotation.keypoints) for annotation in annotations] == keypoints
     what = f'{len(shapes) - shapes.count(_MOUSE)} points without a group_id, which says whose they are: left out'
-    assert [what for _, what, _ in found.warnings] == warnings * [what]
+    assert [what for _, what in found.warnings] == warnings * [what]
 
 
 def test_points_of_one_name_are_objects_in_labelme(tmp_path):

@@ -167,7 +167,7 @@ def test_voc_finds_images_by_the_names_of_its_files(tmp_path):
         'more/images/1.JPG': 'one',
         'more/images/2.jpg': 'two',
     }
-    ((file, what, _),) = found.warnings
+    ((file, what),) = found.warnings
     assert file.endswith('annotations/0.xml') and 'other labels of' in what and '2.jpg' in what
 
 
@@ -191,7 +191,7 @@ def test_images_of_twelve_bits_are_left_out(tmp_path):
     coco(tmp_path / 'coco.json', ['0.png', '1.png'])
     (found,) = read_datasets(tmp_path)
     convert_dataset(found, 'detection', tmp_path / 'out')
-    assert [what for _, what, _ in found.warnings] == [
+    assert [what for _, what in found.warnings] == [
         'cannot be read (pixels go up to 4095 of 65535, which are loaded as 15 of 255: save it with 8 bits): left out'
     ]
 
@@ -368,7 +368,7 @@ def test_images_without_objects_are_read_as_well(tmp_path, thorough):
     write(tmp_path, {'data.yaml': 'names: [a]\ntrain: images\n', 'images/3.jpg': ''})
     (found,) = read_datasets(tmp_path)
     assert sum(convert_dataset(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
-    ((file, what, _),) = found.warnings
+    ((file, what),) = found.warnings
     assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
 
 

@@ -54,6 +54,6 @@ def test_what_is_ignored_is_plausible(tmp_path, maps, options, classes, warned):
     dataset = _dataset(tmp_path / 'data', maps)
     made = convert_dataset(dataset, 'semantic', tmp_path / 'out', **options)
     assert made.classes == classes
-    assert [warned in what for _, what, _ in dataset.warnings] == [True] * bool(warned)
+    assert [warned in what for _, what in dataset.warnings] == [True] * bool(warned)
     is_object = 'foreground' in classes or ('crack' in classes and 3 in maps[-1])
     assert any('255 is the object' in note for note in made.notes) == is_object

@@ -58,7 +58,7 @@ def test_points_that_each_stand_by_themselves(tmp_path, write, image, keypoints,
     first = dataset.images[tmp_path / '0.jpg'].annotations
     assert (first and [each.keypoints for each in first]) == keypoints
     assert len(dataset.warnings) == (2 if warning == _LAST else bool(warning))
-    assert all(warning in what or "'tail'" in what for _, what, _ in dataset.warnings)
+    assert all(warning in what or "'tail'" in what for _, what in dataset.warnings)
 
 
 @pytest.mark.parametrize('write', [_of_label_studio, _of_labelme])
@@ -75,7 +75,7 @@ def test_a_label_twice_in_a_skeleton_of_cvat(tmp_path):
     (tmp_path / 'a.xml').write_text(f'<annotations>{skeleton}</annotations>')
     (dataset,) = read_datasets(tmp_path)
     assert [each.keypoints for _, each in dataset.annotations()] == [[12, 9, 2, 4, 2, 2]]
-    ((where, what, _),) = dataset.warnings
+    ((where, what),) = dataset.warnings
     assert what == _LAST and 'skeleton 1' in where
 
 

@@ -46,7 +46,7 @@ def test_annotations_with_a_defect_are_left_out(defect, message):
     dataset = _dataset(wrong, good, keypoints=['nose', 'tail'])
     check_dataset(dataset)
     assert [each.location for _, each in dataset.annotations()] == ['a', 'b']
-    ((where, what, _),) = dataset.warnings
+    ((where, what),) = dataset.warnings
     assert where == 'file: line 3' and message in what and what.endswith('left out') and len(dataset.lost) == 1
 
 
@@ -101,6 +101,6 @@ def test_scores_of_a_file_are_checked_before_they_are_written_for_others(tmp_pat
     (tmp_path / 'predictions.json').write_text(json.dumps(made))
     dataset = annotations.read(tmp_path)
     assert [each.score for _, each in dataset.annotations()] == [0, 1, 0.5]
-    assert [what for _, what, _ in dataset.warnings] == [
+    assert [what for _, what in dataset.warnings] == [
         f"'x': the score is {score}, expected 0 to 1: left out" for score in ('nan', '73')
     ]

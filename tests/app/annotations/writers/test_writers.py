@@ -292,10 +292,10 @@ def test_what_a_format_cannot_hold_is_said(tmp_path, to):
     (data / 'annotations/a.json').write_text(json.dumps(content))
     dataset = annotations.read(data)
     getattr(dataset, f'to_{to}')(tmp_path / 'out')
-    assert any('crowd' in what for _, what, _ in dataset.warnings)
+    assert any('crowd' in what for _, what in dataset.warnings)
     if to == 'cvat':
         lost = 'CVAT cannot hold crowds and ignored objects: 1 in the dataset, written as objects'
-        assert [what for _, what, _ in dataset.warnings] == [lost]
+        assert [what for _, what in dataset.warnings] == [lost]
 
 
 def test_writing_leaves_the_dataset_as_it_is(tmp_path):

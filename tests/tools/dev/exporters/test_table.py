@@ -82,7 +82,7 @@ def test_a_set_means_what_its_tool_meant(folder, tmp_path):
             read_dataset(tmp_path / 'data')
         return
     dataset = read_dataset(tmp_path / 'data' / truth['read'], **truth['options'])
-    said = [*dataset.notes, *(f'{file}: {what}' for file, what, _ in dataset.warnings)]
+    said = [*dataset.notes, *(f'{file}: {what}' for file, what in dataset.warnings)]
     by_path = any('/' in name for name in truth['images'])  # two splits with the same names
     images = {
         image.path.relative_to(tmp_path.resolve() / 'data').as_posix() if by_path else image.path.name: image
