@@ -142,5 +142,5 @@ def test_wheel_runs_compiled_operators_where_there_is_no_compiler(compiled_wheel
     run('-m', 'pip', 'install', '--no-index', '--no-deps', compiled_wheel)  # what it requires is linked
     found = run('-c', 'import icconv_mm.ops as ops; print(ops.__file__, ops.backends()["cpu"])')
     assert found.startswith(str(site)) and "available=True, reason='compiled operators loaded'" in found
-    tests = [tree / f'tests/ops/test_{name}.py' for name in ('kernels_cpu', 'integrated_norm', 'pyramid_sum')]
+    tests = [tree / f'tests/ops/test_{name}.py' for name in ('convolution_cpu', 'integrated_norm', 'pyramid_sum')]
     assert ' passed' in run('-m', 'pytest', '-q', '-p', 'no:cacheprovider', *tests)
