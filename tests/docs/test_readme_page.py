@@ -60,3 +60,7 @@ def test_papers_are_those_of_the_citation_file():
     references = yaml.safe_load((REPO / 'CITATION.cff').read_text())['references']
     (_, *papers), *_ = tables((REPO / 'README.md').read_text())
     assert [re.search(r'\((.+?)\)', paper).group(1) for paper, *_ in papers] == [each['url'] for each in references]
+
+
+def test_it_is_read_in_a_minute():
+    assert len((REPO / 'README.md').read_text().split()) <= 1000

@@ -62,7 +62,7 @@ def write_yolo(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     changed = sum(map(_is_changed, masks)) if kind == 'instance' else 0
     losses = [
         (len(masks) if kind == 'pose' else 0, 'masks beside keypoints', 'not written'),
-        (changed, 'masks of several pieces or with holes', 'written as one outline'),
+        (changed, 'masks of several pieces or with holes', 'written as one polygon'),
         (sum(image.seg_map is not None for image in dataset), 'segmentation maps', 'not written'),
         (sum(each.score is not None for each in own), 'scores', 'not written'),
     ]
