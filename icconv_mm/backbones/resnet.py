@@ -288,7 +288,7 @@ class ResNet(BaseModule):
         return self._modules.get('stem') or nn.Sequential(self.conv1, self.norm1, self.relu)
 
     def stem_forward(self, x: Tensor) -> Tensor:
-        """``[N, in_channels, H, W]`` -> ``[N, stem_channels, H / 4, W / 4]``."""
+        """``[N, in_channels, H, W]`` -> ``[N, stem_channels, H / 4, W / 4]``; of a variant H / ``stem_stride``."""
         x = self.stem(x) if self.deep_stem else norm_relu(convolve(x, self.conv1), self.conv1, self.norm1, self.relu)
         return self.maxpool(x)
 
