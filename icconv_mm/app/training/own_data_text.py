@@ -184,9 +184,9 @@ def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
     return dict(scales=[scale], ratios=ratios)
 
 
-def crop_of(shape: tuple[int, int]) -> tuple[int, int]:
+def crop_of(size: tuple[int, int]) -> tuple[int, int]:
     """Returns width and height of the training crop of a segmentation map: 2/3 of a side, at least 256 pixels."""
-    return tuple(min(side, max(_LEAST_CROP, round(side * 2 / 3 / 32) * 32)) for side in shape)
+    return tuple(min(side, max(_LEAST_CROP, round(side * 2 / 3 / 32) * 32)) for side in size)
 
 
 def class_weights(shares: Sequence[float]) -> list[float]:
