@@ -1,5 +1,6 @@
 """Networks by name, as in timm; torch alone is enough."""
 
+import copy
 import difflib
 import os
 from collections import OrderedDict
@@ -45,9 +46,12 @@ class FeatureInfo:
     """Information on the feature maps of a network, with timm's names.
 
     Args:
-        info: ``dict(num_chs=, reduction=, module=)`` of every stage: channels, pixels of the image per pixel of the map
-            along one side, and the module of the map.
-        out_indices: The stages of the returned maps.
+        info: ``dict(num_chs=, reduction=, module=, index=)`` of every stage: channels, pixels of the image per pixel of
+            the map along one side, the module of the map, and the stage's number.
+        out_indices: The stages of the returned maps: numbers, negative ones from the end, or the number of last stages.
+
+    Raises:
+        InputError: For a missing stage.
 
     Example:
         >>> info = create_model('pyconv_resnet18', features_only=True, out_indices=(1, 3)).feature_info
@@ -55,8 +59,12 @@ class FeatureInfo:
         ([128, 512], [8, 32], 64)
     """
 
-    def __init__(self, info: list[dict], out_indices: Sequence[int]):
-        self.info, self.out_indices = info, tuple(sorted(out_indices))
+    def __init__(self, info: list[dict], out_indices: int | Sequence[int]):
+        self.info, self.out_indices = info, _stages('out_indices', out_indices, len(info))
+
+    def from_other(self, out_indices: int | Sequence[int]) -> 'FeatureInfo':
+        """Returns the information with other returned maps."""
+        return FeatureInfo(copy.deepcopy(self.info), out_indices)
 
     def __len__(self) -> int:
         return len(self.info)
@@ -93,8 +101,23 @@ def _stages_of(network: ResNet, prefix: str = '') -> list[dict]:
     reduction, stages = network.stem_stride, []
     for stage, channels in enumerate(network.out_channels):
         reduction *= network.stage_stride(stage)
-        stages.append(dict(num_chs=channels, reduction=reduction, module=f'{prefix}layer{stage + 1}'))
+        stages.append(dict(num_chs=channels, reduction=reduction, module=f'{prefix}layer{stage + 1}', index=stage))
     return stages
+
+
+def _stages(name: str, indices: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """Returns stages in ascending order; as in timm, -1 is the last one, and a number alone the last so many."""
+    given = indices
+    if isinstance(indices, Integral) and not isinstance(indices, bool) and 0 < indices <= count:
+        indices = range(-indices, 0)
+    if (
+        not isinstance(indices, Sequence)
+        or isinstance(indices, str)
+        or not all(isinstance(index, Integral) and -count <= index < count for index in indices)
+    ):
+        last = f'0 to {count - 1}, negative ones from the end, or the number of last stages'
+        raise InputError(f'{name} must be stages, {last}, got {given!r}')
+    return tuple(sorted({range(count)[index] for index in indices}))
 
 
 class ImageClassifier(nn.Module):
@@ -162,13 +185,7 @@ class ImageClassifier(nn.Module):
         stages = range(len(self.feature_info))
         if output_fmt != 'NCHW':
             raise InputError(f"output_fmt must be 'NCHW', got {output_fmt!r}")
-        if isinstance(indices, int):
-            indices = range(-indices, 0)
-        if indices is None:
-            indices = stages
-        if wrong := [each for each in indices if not -len(stages) <= each < len(stages)]:
-            raise InputError(f'indices must be stages, 0 to {stages[-1]}, got {wrong[0]}')
-        taken = sorted({stages[each] for each in indices})
+        taken = stages if indices is None else _stages('indices', indices, len(stages))
         last = taken[-1] if stop_early and taken else stages[-1]
         *maps, x = self.backbone.maps(x, {*taken, last})
         maps += [x] if last in taken else []
@@ -271,7 +288,7 @@ def create_model(
     pretrained: bool = False,
     checkpoint_path: str | os.PathLike = '',
     features_only: bool = False,
-    out_indices: Sequence[int] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     num_classes: int = 1000,
     in_chans: int = 3,
     drop_rate: float = 0.0,
@@ -287,10 +304,11 @@ def create_model(
         pretrained: Refused if true: this package contains no weights.
         checkpoint_path: A file of weights; no code in it is run. Weights of the dense network of
             torchvision, timm or mmpretrain fit an ``ic_`` network.
-        features_only: Return a tuple of maps, the finest first, as a backbone for detection; ``feature_info`` has their
+        features_only: Return a list of maps, the finest first, as timm's networks do; ``feature_info`` has their
             channels and reductions.
         out_indices: Stages whose maps are returned with ``features_only``, as configs count them: 0 is the first stage,
-            of stride 4, and 3 the last; all by default. timm's own ResNets, and :func:`from_timm`, count the stem as 0.
+            of stride 4, and 3 or -1 the last; a number n for the last n; all by default. timm's own ResNets, and
+            :func:`from_timm`, count the stem as 0.
         num_classes: Number of classes of the classifier; 0 for pooled features; 1000 by default. Refused, as
             ``drop_rate`` is, with ``features_only``.
         in_chans: Channels of the images; 3 by default.
@@ -340,10 +358,12 @@ def create_model(
     options = dict(norm_eval=False, stem_channels=options.get('base_channels', 64)) | options
     stages = options.get('num_stages', 4)
     check_positive(in_chans=in_chans, num_stages=stages)
-    indices = (range(stages) if features_only else [stages - 1]) if out_indices is None else out_indices
+    indices = (range(stages) if features_only else [-1]) if out_indices is None else out_indices
+    indices = _stages('out_indices', indices, stages)
     network = backbone(in_channels=in_chans, out_indices=indices, **own, **options)
     init_weights(network)
     if features_only:
+        network.output_type = list
         network.feature_info = FeatureInfo(_stages_of(network), network.out_indices)
     else:
         network = ImageClassifier(network, num_classes, drop_rate, global_pool)

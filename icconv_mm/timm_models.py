@@ -10,8 +10,15 @@ from timm.models import generate_default_cfgs, register_model, resolve_pretraine
 from torch import nn
 
 from icconv_mm.models import create_model, default_cfg, list_models
+from icconv_mm.patterns.load import analytic_names
 
-default_cfgs = generate_default_cfgs({name: default_cfg(name) for name in list_models()})
+default_cfgs = generate_default_cfgs(
+    {
+        f'{name}.{pattern}'.rstrip('.'): default_cfg(name)
+        for name in list_models()
+        for pattern in ('', *(analytic_names() if name.startswith('ic_') else ()))
+    }
+)
 
 
 def _register(name: str) -> None:

@@ -135,7 +135,7 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
         ('ic_resnet18', {'pattern': 'dense', 'drop_rate': -0.1}, 'drop_rate must be at least 0 and below 1, got -0.1'),
         ('pyconv_resnet18', {'num_classes': -1}, 'num_classes must be an integer of at least 0, got -1'),
         ('pyconv_resnet18', {'in_chans': 0}, 'in_chans must be a positive integer, got 0'),
-        ('pyconv_resnet18', {'features_only': True, 'out_indices': 3}, 'out_indices must be a list of stages, .* 3$'),
+        ('pyconv_resnet18', {'features_only': True, 'out_indices': 5}, 'out_indices must be stages, 0 to 3, .* got 5$'),
         ('pyconv_resnet50', {'pattern': 'dense'}, 'pyconv_resnet50 takes no pattern'),
         ('ic_resnet50', {'pattern': True}, 'True is no pattern; what follows the name has a name: pretrained=True'),
     ],

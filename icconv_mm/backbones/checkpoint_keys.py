@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
 from icconv_mm.versions import command_of
@@ -67,6 +67,8 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
         state_dict.clear()
         state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
     _rename(module, state_dict, prefix)
+    if getattr(module, 'adapt_stem', False):
+        _adapt_stem(module, state_dict, prefix)
     if not prefix:
         _check(module, state_dict, is_part=_PART in local_metadata)
 
@@ -96,6 +98,27 @@ def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
         state_dict.update(values)
 
 
+def _stem_weight(module: nn.Module) -> str | None:
+    """Returns the key of the weight that sees the image; None for a stem of another kind."""
+    return next((key for key in ('conv1.weight', 'stem.0.weight') if key in module.state_dict()), None)
+
+
+def _adapt_stem(module: nn.Module, state_dict: dict, prefix: str) -> None:
+    """Adapts a stem's weight to the module's input channels, in place, as timm does.
+
+    One channel gets the sum of the file's; more take them in turn, scaled by the ratio of the numbers of channels.
+    """
+    key = _stem_weight(module)
+    weight = state_dict.get(f'{prefix}{key}')
+    if not isinstance(weight, Tensor) or weight.dim() != 4:
+        return  # the check says what it is
+    given, needed = weight.shape[1], module.state_dict()[key].shape[1]
+    if needed == 1 < given:
+        state_dict[f'{prefix}{key}'] = weight.sum(1, keepdim=True)
+    elif needed != given:
+        state_dict[f'{prefix}{key}'] = weight[:, [channel % given for channel in range(needed)]] * (given / needed)
+
+
 def _check(module: nn.Module, state_dict: dict, is_part: bool) -> None:
     """Raises ArchitectureMismatchError unless all weights fit and, except for a part, none is unmatched."""
     from icconv_mm.checkpoints.matching import ArchitectureMismatchError, Mismatch, compare
@@ -121,6 +144,11 @@ def _check(module: nn.Module, state_dict: dict, is_part: bool) -> None:
             hint += (
                 '\n  the file has no pyramidal kernels: give PyConv weights (docs/pyconv.md, Released weights), or '
                 'init_cfg=None to start from random weights'
+            )
+        if _stem_weight(module) in {key for key, *_ in found.shapes}:
+            hint += (
+                '\n  the stem of the file is for images of other channels: adapt_stem=True adapts it, init_cfg=None '
+                'starts from random weights'
             )
         raise ArchitectureMismatchError(
             f'the weights do not fit {type(module).__name__}, nothing was loaded:\n  {mismatch}{hint}'

@@ -107,6 +107,8 @@ class ResNet(BaseModule):
         memory_format: Memory format of the maps inside: 'auto' (channels_last on the CPU), 'channels_last' or
             'preserve', see :func:`icconv_mm.layers.set_memory_format`. They leave in the format of the image.
         pretrained: A checkpoint (deprecated; use ``init_cfg``).
+        adapt_stem: Whether weights of a stem for images of other channels are adapted to ``in_channels``, as timm does:
+            repeated in turn and scaled, for one channel summed; False refuses them.
         init_cfg: mmengine initialisation, e.g. ``dict(type='Pretrained', checkpoint='torchvision://resnet50')``.
             Checkpoints of dense networks in the key layouts of torchvision, mmdet and mmpretrain load unchanged.
         **unknown: Options of other networks, which are refused.
@@ -130,6 +132,7 @@ class ResNet(BaseModule):
         152: (Bottleneck, (3, 8, 36, 3)),
     }
     enters_and_leaves = True  # maps(): see icconv_mm.layers.memory_format
+    output_type: type = tuple  # of forward(); a list for those who know timm's networks
     stem_stride = 4  # pixels of the image per pixel of the first stage's input, along each axis
     norm1 = norm_property(1)
 
@@ -165,6 +168,7 @@ class ResNet(BaseModule):
         output_stride: int | None = None,
         memory_format: str = 'auto',
         pretrained: str | Path | None = None,
+        adapt_stem: bool = False,
         init_cfg: dict | list[dict] | None = None,
         **unknown,
     ):
@@ -178,7 +182,7 @@ class ResNet(BaseModule):
         self.depth, self.num_stages, self.style = depth, num_stages, style
         if stem_channels is None:
             stem_channels = library_default('stem_channels', base_channels)
-        self.in_channels, self.stem_channels = in_channels, stem_channels
+        self.in_channels, self.stem_channels, self.adapt_stem = in_channels, stem_channels, adapt_stem
         self.base_channels, self.expansion = base_channels, expansion
         self.strides = STRIDES[:num_stages] if strides is None else _tuple_of(strides)
         self.dilations = DILATIONS[:num_stages] if dilations is None else _tuple_of(dilations)
@@ -208,7 +212,7 @@ class ResNet(BaseModule):
             channels = out_channels
         register_load_state_dict_pre_hook(self, keep_backbone_keys)
         set_memory_format(self, memory_format)
-        self._freeze()
+        self._freeze_stages()
 
     def _set_output_stride(self, output_stride: int) -> None:
         if output_stride not in list(OUTPUT_STRIDES):
@@ -410,7 +414,7 @@ class ResNet(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """``[N, in_channels, H, W]`` -> the feature maps of the stages ``out_indices``."""
-        return self.maps(x, self.out_indices)
+        return self.output_type(self.maps(x, self.out_indices))
 
     def maps(self, x: Tensor, stages: Collection[int]) -> tuple[Tensor, ...]:
         """``[N, in_channels, H, W]`` -> the feature maps of some stages; later stages do not run."""
@@ -425,8 +429,8 @@ class ResNet(BaseModule):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Makes all blocks recompute activations in the backward pass, or restores the constructor's setting."""
-        for stage in range(len(self.out_channels)):
-            for block in getattr(self, f'layer{stage + 1}'):
+        for stage, name in enumerate(self.res_layers):
+            for block in getattr(self, name):
                 block.with_cp = enable or self.stage_with_cp(stage)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
@@ -449,12 +453,43 @@ class ResNet(BaseModule):
 
     def train(self, mode: bool = True) -> 'ResNet':
         super().train(mode)
-        self._freeze()
+        self._freeze_stages()
         if mode and self.norm_eval:
             set_norms_eval(self)
         return self
 
-    def _freeze(self) -> None:
+    # --- names of the ResNets of mmdet, mmseg, mmpose and mmpretrain, which hooks and detectors use from outside
+
+    @property
+    def res_layers(self) -> list[str]:
+        """Names of the stages, from ``'layer1'``."""
+        return [f'layer{stage + 1}' for stage in range(self.num_stages)]
+
+    @property
+    def block(self) -> type[Block]:
+        """The class of the blocks."""
+        return self.block_type()
+
+    @property
+    def stage_blocks(self) -> tuple[int, ...]:
+        """Number of blocks in each stage."""
+        return self.arch_settings[self.depth][1][: self.num_stages]
+
+    @property
+    def feat_dim(self) -> int:
+        """Channels of the last stage."""
+        return self.out_channels[-1]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, here in (('make_res_layer', 'make_stage'), ('_make_stem_layer', 'make_stem')):
+            if name in vars(cls):
+                raise InputTypeError(
+                    f'{cls.__name__} overrides {name}, which no ResNet of icconv_mm calls: override {here}'
+                )
+
+    def _freeze_stages(self) -> None:
+        """Freezes the stem and the first ``frozen_stages`` stages; called again by each :meth:`train`."""
         frozen = [self.stem] if self.frozen_stages >= 0 else []
         frozen += [getattr(self, f'layer{stage}') for stage in range(1, self.frozen_stages + 1)]
         for module in frozen:

@@ -81,6 +81,11 @@ def load_pattern(
     return [aligned(layer, align, group) for layer, (_, group) in zip(layers, network or [(0, 1)] * len(layers))]
 
 
+def analytic_names() -> list[str]:
+    """Returns the names of all patterns that fit any network."""
+    return ['dense', *(f'{kind}_d{d_max}' for kind in ('geometric', 'even') for d_max in range(1, 100))]
+
+
 def is_analytic(name: str) -> bool:
     """Whether a name is that of a pattern for any network: 'dense', 'geometric_dN', 'even_dN'."""
     return bool(_ANALYTIC.fullmatch(name))

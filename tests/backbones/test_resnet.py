@@ -1,5 +1,7 @@
 """The skeleton against the ResNets of mmdet, mmseg and torchvision, and its options."""
 
+from functools import partial
+
 import pytest
 import torch
 import torchvision
@@ -12,6 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.backbones.resnet import BasicBlock, ResNet
+from icconv_mm.checkpoints.matching import ArchitectureMismatchError
 from icconv_mm.errors import InputError
 
 TINY = {'base_channels': 8}
@@ -368,3 +371,68 @@ def test_blocks_take_options_of_their_own():
     net = ScaledResNet(18, **TINY)
     scales = [block.scale for stage in (net.layer1, net.layer4) for block in stage]
     assert scales == [(0, 0), (0, 1), (3, 0), (3, 1)]
+
+
+@pytest.mark.parametrize('kind', [ResNet, partial(ICResNet, pattern='geometric_d2'), PyConvResNet])
+def test_hooks_freeze_and_unfreeze_by_the_names_of_the_libraries(kind):
+    """As public hooks do: freeze, thaw after an epoch, and freeze fewer stages by the same method."""
+    net = kind(18, base_channels=8, num_stages=3)
+    net.frozen_stages = 2
+    net._freeze_stages()
+    assert not any(
+        parameter.requires_grad
+        for name in ('stem', 'layer1', 'layer2')
+        for parameter in getattr(net, name).parameters()
+    )
+    assert all(parameter.requires_grad for parameter in net.layer3.parameters()) and not net.layer2.training
+    for parameter in net.parameters():
+        parameter.requires_grad = True
+    net.frozen_stages = -1
+    net.train()
+    assert all(parameter.requires_grad for parameter in net.parameters()) and net.layer1.training
+
+
+@pytest.mark.parametrize('deep_stem', [False, True])
+def test_detectors_run_the_stages_by_the_names_of_the_libraries(deep_stem, x):
+    image = x
+    net = ICResNet(18, pattern='geometric_d2', base_channels=8, deep_stem=deep_stem).eval()
+    assert net.res_layers == ['layer1', 'layer2', 'layer3', 'layer4'] and net.stage_blocks == (2, 2, 2, 2)
+    assert net.block is type(net.layer1[0]) and net.feat_dim == 64
+    x = net.maxpool(net.stem(image) if deep_stem else net.relu(net.norm1(net.conv1(image))))
+    maps = []
+    for name in net.res_layers:
+        x = getattr(net, name)(x)
+        maps.append(x)
+    torch.testing.assert_close(tuple(maps), net(image))
+    net.layer4 = nn.Identity()  # a detector that puts a stage of its own there
+    assert torch.equal(net(image)[3], net(image)[2])
+
+
+def test_a_subclass_that_overrides_what_is_never_called_is_refused():
+    with pytest.raises(TypeError, match='Mine overrides make_res_layer, which no .* calls: override make_stage'):
+        type('Mine', (ICResNet,), {'make_res_layer': None})
+
+
+@pytest.mark.parametrize('channels', [1, 2, 4, 6])
+@pytest.mark.parametrize('deep_stem', [False, True])
+def test_a_stem_for_other_channels(channels, deep_stem, tmp_path):
+    """The sum over a grey image's or a repeated image's channels is the file's; timm's own function says the same."""
+    dense = ResNet(18, base_channels=8, deep_stem=deep_stem)
+    torch.save(dense.state_dict(), tmp_path / 'rgb.pth')
+    key = 'stem.0.weight' if deep_stem else 'conv1.weight'
+    options = dict(base_channels=8, deep_stem=deep_stem, in_channels=channels, pattern='dense')
+    cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'rgb.pth'))
+    with pytest.raises(ArchitectureMismatchError, match='adapt_stem=True adapts it, init_cfg=None starts from random'):
+        ICResNet(18, init_cfg=cfg, **options).init_weights()
+    net = ICResNet(18, init_cfg=cfg, adapt_stem=True, **options)
+    net.init_weights()
+    weight = dense.state_dict()[key]
+    expected = weight.sum(1, keepdim=True) if channels == 1 else weight[:, torch.arange(channels) % 3] * 3 / channels
+    torch.testing.assert_close(net.state_dict().pop(key), expected)
+    timm = pytest.importorskip('timm.models')
+    torch.testing.assert_close(net.state_dict()[key], timm.adapt_input_conv(channels, weight))
+    rest = {name: value for name, value in net.state_dict().items() if name != key}
+    assert all(torch.equal(value, dense.state_dict()[name]) for name, value in rest.items())
+    again = ICResNet(18, adapt_stem=True, **options)
+    again.load_state_dict(net.state_dict())  # its own weights fit as they are
+    assert torch.equal(again.state_dict()[key], net.state_dict()[key])

@@ -93,6 +93,28 @@ def test_features(name):
     assert net.default_cfg['input_size']
 
 
+@pytest.mark.parametrize('every', icconv_mm.list_models())
+def test_timm_contract_of_features(every):
+    """What timm's tests ask of a network's features, and what encoders built on timm read."""
+    options = {'pattern': 'dense'} if every.startswith('ic_') else {}
+    with torch.device('meta'):
+        net = timm.create_model(every, features_only=True, out_indices=(-1, -3), **options).eval()
+        maps = net(torch.empty(1, 3, 64, 64))
+        last = timm.create_model(every, features_only=True, out_indices=1, **options)
+    info = net.feature_info
+    assert isinstance(maps, list) and [each.shape[1] for each in maps] == info.channels()
+    assert [64 // each.shape[2] for each in maps] == info.reduction() and info.out_indices == (1, 3)
+    assert [each['index'] for each in info.get_dicts()] == [1, 3] and info.from_other(2).out_indices == (2, 3)
+    assert last.feature_info.out_indices == (3,) and last.feature_info.channels() == info.channels()[1:]
+
+
+def test_a_cfg_of_a_name_with_a_pattern():
+    assert timm.get_pretrained_cfg('ic_resnet18.even_d12').tag == 'even_d12'
+    assert timm.get_pretrained_cfg('ic_resnet18').tag is None
+    with pytest.raises(RuntimeError, match='Invalid pretrained tag'):
+        timm.get_pretrained_cfg('pyconv_resnet18.dense')
+
+
 def test_intermediates(name):
     net = made(name).eval()
     whole = made(name, features_only=True).eval()(IMAGES)
@@ -108,7 +130,10 @@ def test_intermediates(name):
     assert torch.equal(last, whole[1]) and last is maps[0] and not ran
     maps = net.forward_intermediates(IMAGES, indices=2, intermediates_only=True)
     assert all(map(torch.equal, maps, whole[2:])) and ran
-    for options, words in ((dict(indices=[4]), 'stages, 0 to 3, got 4'), (dict(output_fmt='NLC'), "'NCHW', got 'NLC'")):
+    for options, words in (
+        (dict(indices=[4]), 'stages, 0 to 3, .* got .4.'),
+        (dict(output_fmt='NLC'), "'NCHW', got 'NLC'"),
+    ):
         with pytest.raises(InputError, match=words):
             net.forward_intermediates(IMAGES, **options)
 
