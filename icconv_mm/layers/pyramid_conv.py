@@ -3,12 +3,13 @@
 Scale-Equalizing Pyramid Convolution (SEPC), CVPR 2020, https://arxiv.org/abs/2005.03101.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from icconv_mm.errors import InputError
 from icconv_mm.layers.deform_conv import deform_conv2d_on_any_device
@@ -85,7 +86,19 @@ def merged_convs(
     return [conv.sample(x, offset) for conv, offset in zip(convs, y.split(OFFSETS, 1))]
 
 
-class PConvLayer(nn.Module):
+class NormsFirst(nn.Module):
+    """A module whose norms are not those of the convolutions registered before them.
+
+    ``named_children`` yields the norms first: mmcv's ``fuse_conv_bn`` folds a norm into the convolution that it saw
+    before it, and passes over a norm that has none. Parameters keep their order.
+    """
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yields the children and their names, norms first."""
+        return iter(sorted(super().named_children(), key=lambda named: not isinstance(named[1], _BatchNorm)))
+
+
+class PConvLayer(NormsFirst):
     """One pyramid convolution, optionally with integrated batch norm, and ReLU.
 
     Of SEPC, https://arxiv.org/abs/2005.03101. All levels share the weights, level l + 1 has half the resolution of

@@ -11,7 +11,7 @@ from icconv_mm.compat import MODELS, BaseModule
 from icconv_mm.errors import InputError, naming
 from icconv_mm.layers import PConvLayer, ScaleEqualizedConv2d
 from icconv_mm.layers.fast_eval import set_norms_eval
-from icconv_mm.layers.pyramid_conv import check_pyramid, make_ibn, merged_convs, normalize_and_relu
+from icconv_mm.layers.pyramid_conv import NormsFirst, check_pyramid, make_ibn, merged_convs, normalize_and_relu
 from icconv_mm.torch_private import is_compiling
 
 
@@ -144,7 +144,7 @@ class LevelPair(NamedTuple):
 
 
 @MODELS.register_module()
-class SEPC(PConv):
+class SEPC(NormsFirst, PConv):
     """Stacked pyramid convolutions, then one 3x3 convolution for classification and one for localisation.
 
     Returns, per level, the pair (classification map, localisation map) for a head without convolutions of its own

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from icconv_mm.ops.dispatch import Kernel
-from icconv_mm.ops.library import define, differentiable_once
+from icconv_mm.ops.library import checked_call, define, differentiable_once
 from icconv_mm.ops.tensors import check_groups, device_refusal, tensors_of
 from icconv_mm.patterns.pattern import MAX_DILATION
 
@@ -29,7 +29,9 @@ def deform_conv2d(
 
     A tap of the kernel reads the input at its own place plus an offset, bilinear between four pixels, zero outside.
     Numbers are those of mmcv's ``deform_conv2d`` and ``modulated_deform_conv2d`` and of torchvision's
-    ``deform_conv2d``. The compiled CPU kernel takes float32; other dtypes of 16 bits are computed in float32.
+    ``deform_conv2d``; where a sample lies exactly on the border of the map, the gradient of its offset is mmcv's. The
+    compiled CPU kernel takes float32; dtypes of 16 bits are computed in float32. Traces and ``torch.func`` see torch's
+    operators.
 
     Args:
         x: Input ``[N, C_in, H, W]``, contiguous or channels_last (the output then is, too).
@@ -55,10 +57,10 @@ def deform_conv2d(
         torch.Size([1, 6, 14, 14])
     """
     settings = *(_pair(name, value) for name, value in _axes(stride, padding, dilation)), groups, deform_groups
-    tensors = x, offset, mask, weight, bias
-    _check(*tensors, *settings)
     dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-    return _forward(*(None if each is None else each.to(dtype) for each in tensors), *settings).to(x.dtype)
+    tensors = (None if tensor is None else tensor.to(dtype) for tensor in (x, offset, mask, weight, bias))
+    plain = standard if torch.onnx.is_in_onnx_export() else reference
+    return checked_call(_forward, plain, _check, *tensors, *settings).to(x.dtype)
 
 
 def _axes(stride, padding, dilation):

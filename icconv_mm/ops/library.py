@@ -17,6 +17,8 @@ from icconv_mm.torch_private import (
     Operator,
     below_autograd,
     in_forward_ad,
+    in_functorch,
+    is_compiling,
     is_jit_or_onnx_tracing,
     keep_in_inductor,
     register_decomposition,
@@ -110,8 +112,8 @@ def define(
 
 
 def checked_call(operator: Callable, reference: Callable, check: Callable, *args) -> Any:
-    """Checks the arguments and calls the operator, or in a trace its decomposition, the reference."""
-    if is_jit_or_onnx_tracing():
+    """Checks the arguments and calls the operator, or its decomposition: in a trace and where tangents may be asked."""
+    if is_jit_or_onnx_tracing() or (not is_compiling() and (in_functorch() or in_forward_ad())):
         return decomposed(reference, check, *args)
     check(*args)
     return operator(*args)

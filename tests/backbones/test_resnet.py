@@ -409,7 +409,7 @@ def test_detectors_run_the_stages_by_the_names_of_the_libraries(deep_stem, x):
 
 
 def test_a_subclass_that_overrides_what_is_never_called_is_refused():
-    with pytest.raises(TypeError, match='Mine overrides make_res_layer, which no .* calls: override make_stage'):
+    with pytest.raises(TypeError, match=r'Mine overrides make_res_layer, which no .* calls: override make_stage'):
         type('Mine', (ICResNet,), {'make_res_layer': None})
 
 

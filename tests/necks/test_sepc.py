@@ -1,6 +1,7 @@
 """The necks PConv and SEPC: shapes, options, other necks before them, other tasks behind them, bad input."""
 
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -188,3 +189,21 @@ def test_levels_that_are_no_pyramid(kind):
         neck([*pyramid()[:3], torch.randn(2, 4, 4, 3)])
     with pytest.raises(InputError, match=rf'^{name}: level 0: expected \[2, 4, H, W\], got \[2, 5, 17, 20\]'):
         neck(pyramid(channels=5))
+
+
+@pytest.mark.parametrize('sync', [False, True])
+@pytest.mark.parametrize(
+    'kind', [PConv, partial(SEPC, lcconv_padding=1), partial(SEPC, lcconv_padding=1, branches='cls')]
+)
+def test_norms_of_several_convolutions_are_not_folded_into_one(kind, sync):
+    """``--fuse-conv-bn`` of mmdet's and mmpose's tools."""
+    fuse_conv_bn = pytest.importorskip('mmcv.cnn.utils.fuse_conv_bn').fuse_conv_bn
+    torch.manual_seed(0)
+    maps = [torch.randn(2, 8, 16, 16), torch.randn(2, 8, 8, 8)]
+    neck = kind(8, 8, 2, ibn=True, sync_ibn=sync)
+    names = [name for name, _ in neck.named_parameters()]
+    neck(maps)
+    neck.eval()
+    expected = neck(maps)
+    torch.testing.assert_close(fuse_conv_bn(neck)(maps), expected)
+    assert [name for name, _ in neck.named_parameters()] == names

@@ -229,3 +229,43 @@ def test_half_precision_is_computed_in_float32():
     y = call(tensors, settings)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, call(wide, settings).bfloat16())
+
+
+@pytest.mark.parametrize('case', CASES[:4])
+def test_transforms_of_torch_func(case):
+    tensors, settings = make(case, torch.float64, scale=0.3)
+    used = [tensor for tensor in tensors if tensor is not None]
+
+    def function(*given):
+        given = iter(given)
+        return call([None if tensor is None else next(given) for tensor in tensors], settings)
+
+    cotangent = torch.randn_like(function(*used))
+    given = [tensor.clone().requires_grad_() for tensor in used]
+    expected = torch.autograd.grad(function(*given), given, cotangent)
+    torch.testing.assert_close(torch.func.vjp(function, *used)[1](cotangent), expected)
+    tangents = tuple(map(torch.randn_like, used))
+    out, tangent = torch.func.jvp(function, tuple(used), tangents)
+    assert torch.equal(out, function(*used))
+    pairs = sum((one * other).sum() for one, other in zip(expected, tangents))
+    torch.testing.assert_close((cotangent * tangent).sum(), pairs)
+
+
+@pytest.mark.parametrize('case', CASES[:4])
+def test_traces_and_files_of_the_older_exporter_have_operators_of_torch(case, tmp_path):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    tensors, settings = make(case, scale=0.3)
+
+    class Network(torch.nn.Module):
+        def forward(self, x):
+            return call([x, *tensors[1:]], settings)
+
+    network, x = Network(), tensors[0]
+    traced = torch.jit.trace(network, (x,))
+    assert 'icconv_mm::' not in str(traced.inlined_graph)
+    torch.testing.assert_close(traced(x), network(x), rtol=1e-4, atol=1e-4)  # other order of sums
+    options = dict(dynamo=False) if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
+    torch.onnx.export(network, (x,), str(tmp_path / 'net.onnx'), opset_version=17, input_names=['x'], **options)
+    session = onnxruntime.InferenceSession(tmp_path / 'net.onnx', providers=['CPUExecutionProvider'])
+    (out,) = session.run(None, {'x': x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(out), network(x), rtol=1e-4, atol=1e-4)

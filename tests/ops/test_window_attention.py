@@ -107,6 +107,24 @@ def test_an_empty_batch(call):
     out.sum().backward()
 
 
+@pytest.mark.parametrize('call', CALLS)
+def test_transforms_of_torch_func(call):
+    operator, _, args = CALLS[call]()
+    used = tuple(tensor.detach() for tensor in args if isinstance(tensor, torch.Tensor))
+
+    def function(*given):
+        given = iter(given)
+        return operator(*(next(given) if isinstance(arg, torch.Tensor) else arg for arg in args))
+
+    cotangent = torch.randn_like(function(*used))
+    expected = torch.autograd.grad(operator(*args), differentiable(args), cotangent)
+    torch.testing.assert_close(torch.func.vjp(function, *used)[1](cotangent), expected)
+    tangents = tuple(map(torch.randn_like, used))
+    _, tangent = torch.func.jvp(function, used, tangents)
+    pairs = sum((one * other).sum() for one, other in zip(expected, tangents))
+    torch.testing.assert_close((cotangent * tangent).sum(), pairs)
+
+
 @pytest.mark.parametrize('call', ['mixture', 'window euclidean (4, 5)'])
 def test_compiles_without_a_break(call):
     operator, _, args = CALLS[call]()
