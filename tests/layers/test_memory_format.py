@@ -12,6 +12,7 @@ from icconv_mm import deploy
 from icconv_mm.backbones import ICResNet, PyConvResNet, ResNet
 from icconv_mm.layers import set_memory_format
 from icconv_mm.layers.memory_format import leaving
+from icconv_mm.necks import FPT
 from icconv_mm.ops.tensors import memory_format
 
 CL = torch.channels_last
@@ -280,3 +281,37 @@ def test_a_layer_of_others_that_is_put_in_later_gets_contiguous_maps():
     for _ in range(2):
         network(torch.randn(1, 3, 64, 64))
     assert Reading.seen == [True, True]
+
+
+@pytest.mark.parametrize('make', [lambda net: net, deploy])
+def test_group_norms_of_maps_whose_mean_is_far_from_zero(make):
+    """As a trained network has them: torch's kernel of channels_last maps is 1e-2 off there by itself."""
+    torch.manual_seed(0)
+    norm = nn.GroupNorm(4, 16)
+    maps = (30 + torch.randn(2, 16, 24, 24)).to(memory_format=torch.channels_last)
+    expected = copy.deepcopy(norm).double()(maps.double())
+    assert (norm(maps) - expected).abs().max() > 1e-4  # else nothing needs to be done any more
+    net = nn.Sequential(nn.Conv2d(16, 16, 1), norm)
+    net[0].weight.data = torch.eye(16)[:, :, None, None]
+    nn.init.zeros_(net[0].bias)
+    set_memory_format(net, 'channels_last')
+    for _ in range(2):  # hooks are added once
+        x = maps.clone().requires_grad_()
+        out = make(net)(x)
+        torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=2e-5)
+    if out.requires_grad:
+        weight = torch.randn_like(out)
+        (grad,) = torch.autograd.grad(out, x, weight)
+        given = maps.double().requires_grad_()
+        (want,) = torch.autograd.grad(copy.deepcopy(net).double()(given.contiguous()), given, weight.double())
+        torch.testing.assert_close(grad.double(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_deployed_pyramid_transformer_of_maps_whose_mean_is_far_from_zero():
+    torch.manual_seed(0)
+    neck = FPT([64] * 3, 64, drop_prob=0.0).eval()
+    levels = [20 * torch.rand(1, 64, 1, 1) + torch.randn(1, 64, side, side) for side in (32, 16, 8)]
+    with torch.no_grad():
+        expected, outputs = copy.deepcopy(neck).double()([x.double() for x in levels]), deploy(neck)(levels)
+    for out, want in zip(outputs, expected):
+        assert (out - want).abs().max() < 1e-4 * want.abs().max()
