@@ -20,7 +20,13 @@ from icconv_mm.backbones.resnet import pretrained_cfg
 from icconv_mm.compat import MODELS
 from icconv_mm.errors import InputError
 from icconv_mm.layers import PyConv2d, to_inception, to_supernet
-from icconv_mm.layers.convert import check_choice, convert_all, none_selected_message, standardized_kinds
+from icconv_mm.layers.convert import (
+    check_choice,
+    convert_all,
+    inception_candidates,
+    none_selected_message,
+    standardized_kinds,
+)
 from icconv_mm.patterns.receptive_field import evaluating
 from icconv_mm.patterns.supernet import LayerFilter, select_convs, selects
 from icconv_mm.torch_private import register_load_state_dict_pre_hook
@@ -46,7 +52,8 @@ def ICBackbone(
 
     A function, although configs use it as a ``type``: it returns the backbone, an object of the backbone's own class.
 
-    Deformable and other special convolutions stay unchanged; weight-standardised ones of mmcv stay weight-standardised.
+    Deformable and other special convolutions stay unchanged; weight-standardised ones of mmcv stay weight-standardised;
+    classes of one's own: :func:`icconv_mm.layers.to_inception`.
 
     Args:
         backbone: The config of a backbone of any registry, with all its options, or a network.
@@ -85,9 +92,9 @@ def ICBackbone(
     def chosen(name: str, conv: nn.Module) -> bool:
         """Converts the large kernels of a supernet to nine taps, but keeps a network's own large kernels."""
         size = _is_3x3(conv) or hasattr(conv, 'supernet_d_max')
-        return size and selects(filter, name, conv, conv.in_channels)
+        return size and selects(filter, name, conv, conv.weight.shape[1] * getattr(conv, 'groups', 1))
 
-    if not any(select_convs(network, chosen, tuple(standardized_kinds()))):
+    if not inception_candidates(network, chosen):
         raise InputError(none_selected_message(network, filter))
     return to_inception(network, pattern, chosen, align)
 

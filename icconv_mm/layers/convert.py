@@ -1,6 +1,8 @@
 """Conversion of 3x3 convolutions to supernet kernels, and of both to inception convolutions, in any network."""
 
+import logging
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
@@ -8,14 +10,26 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from icconv_mm.errors import InputError, naming
 from icconv_mm.layers.inception_conv import ICConv2d
 from icconv_mm.layers.settings import layer_like
 from icconv_mm.patterns import DilationPattern, load_pattern
-from icconv_mm.patterns.supernet import LayerFilter, check_d_max, conv_layers, embed_taps, keep_taps, select_convs
+from icconv_mm.patterns.supernet import (
+    LayerFilter,
+    check_d_max,
+    conv_layers,
+    embed_taps,
+    keep_taps,
+    select_convs,
+    selects,
+)
 from icconv_mm.torch_private import has_hooks
 
+_LIBRARIES = ('torch.', 'torchvision.', 'timm.', 'mmcv.', 'mmdet.', 'mmseg.', 'mmpose.', 'mmpretrain.', 'icconv_mm.')
+_log = logging.getLogger(__name__)
+_MOST = 0.75  # share of the weights of 3x3 layers that must not stay dense without a word of the user
 _MERGING = ('switch_to_deploy', 'reparameterize', 'fuse')  # methods that merge branches
 
 
@@ -67,7 +81,9 @@ def to_inception(
 
     A 3x3 kernel keeps its weights (the dense pattern does not change the network's results); of a supernet kernel each
     channel keeps the nine taps of its dilation. mmcv's ``ConvWS2d`` and ``ConvAWS2d`` stay weight-standardised;
-    deformable and other special convolutions stay unchanged.
+    deformable and other special convolutions stay unchanged. A class of one's own takes part if it has the method
+    ``to_inception(pattern) -> nn.Module``, and ``weight``, ``kernel_size``, ``out_channels`` and ``groups`` as
+    ``nn.Conv2d``.
 
     Args:
         module: Any network, or a single convolution.
@@ -81,23 +97,67 @@ def to_inception(
 
     Raises:
         InputError: If the pattern has another number of layers than the network, or does not fit one of them: its
-            channels, its padding, or a dilation beyond the supernet's; the message names the layer and the numbers.
+            channels, its padding, or a dilation beyond the supernet's; the message names the layer and the numbers. Or
+            if unknown classes have over 3/4 of the weights of its 3x3 convolutions; fewer give a warning.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 3, padding=1, stride=2))
         >>> to_inception(network, [[(4, 1, 1), (2, 2, 4)]])[1].pattern
         DilationPattern(4x(1, 1), 2x(2, 4))
     """
-    convs = list(select_convs(module, filter, tuple(standardized_kinds())))
+    every, convs = list(conv_layers(module, filter)), inception_candidates(module, filter)
     if not convs:
         raise InputError(none_selected_message(module, filter))
-    patterns = _patterns_of(convs, list(conv_layers(module, filter)), pattern, align)
+    check_left(module, filter, convs)
+    patterns = _patterns_of(convs, every, pattern, align)
     converted = convert_all(module, convs, inception_conv, patterns)
     if any(layer.max_dilation > 1 for layer in patterns):
         for parent in converted.modules():
             if any(isinstance(part, ICConv2d) for part in parent.modules()):
                 vars(parent).update((name, refuse_merging) for name in _MERGING if hasattr(parent, name))
     return converted
+
+
+def inception_candidates(module: nn.Module, filter: LayerFilter) -> list[tuple[str, nn.Module]]:
+    """Returns the layers that :func:`to_inception` converts, with their names, in order of definition."""
+    known = dict(select_convs(module, filter, tuple(standardized_kinds())))
+    return [
+        (name, conv) for name, conv in conv_layers(module, filter) if name in known or hasattr(conv, 'to_inception')
+    ]
+
+
+def check_left(module: nn.Module, filter: LayerFilter, convs: Sequence[tuple[str, nn.Module]]) -> None:
+    """Tells which selected layers with kernels of 3x3 and more stay as they are.
+
+    Those of the libraries (deformable ones) are logged at level INFO; those of other classes give a warning.
+
+    Raises:
+        InputError: The other classes have over 3/4 of the weights of such layers.
+    """
+    converted, parts, left = dict(convs), tuple(f'{name}.' for name, _ in convs if name), {}
+    for name, layer in module.named_modules():
+        weight = layer._parameters.get('weight')
+        if weight is None or weight.ndim != 4 or min(weight.shape[2:]) < 3 or isinstance(layer, _ConvTransposeNd):
+            continue
+        channels = weight.shape[1] * getattr(layer, 'groups', 1)
+        if name not in converted and not name.startswith(parts) and selects(filter, name, layer, channels):
+            left[name] = layer
+    kinds = Counter(type(layer).__name__ for layer in left.values())
+    shown = ', '.join(f'{count} {kind}' for kind, count in kinds.items())
+    _log.info('%s: %d convolutions converted; left: %s', type(module).__name__, len(convs), shown or 'none')
+    unknown = {name: layer for name, layer in left.items() if not type(layer).__module__.startswith(_LIBRARIES)}
+    if not unknown:
+        return
+    share = sum(layer.weight.numel() for layer in unknown.values())
+    share /= share + sum(conv.weight.numel() for _, conv in convs)
+    names = ', '.join(sorted({type(layer).__name__ for layer in unknown.values()}))
+    what = (
+        f'{type(module).__name__}: {len(unknown)} of {len(unknown) + len(convs)} convolutions of 3x3 and more, '
+        f'{share:.0%} of their weights, are of unknown classes ({names}; the first: {next(iter(unknown))}), '
+    )
+    if share > _MOST:
+        raise InputError(f'{what}which need a method to_inception; or give a filter that leaves them out')
+    warnings.warn(f'{what}and stay dense', stacklevel=4)
 
 
 def refuse_merging(*_: object, **__: object) -> None:
@@ -162,6 +222,8 @@ def supernet_conv(conv: nn.Conv2d, d_max: int) -> nn.Conv2d:
 
 def inception_conv(conv: nn.Conv2d, pattern: DilationPattern) -> ICConv2d:
     """Returns the inception layer of a 3x3 or supernet convolution. See :func:`to_inception`."""
+    if hasattr(conv, 'to_inception'):  # a class of one's own
+        return conv.to_inception(DilationPattern.of(pattern).for_convolution(conv.out_channels, conv.groups))
     check_padding(conv)
     kernel = conv.kernel_size[0]
     same = tuple(kernel // 2 * dilation for dilation in conv.dilation)

@@ -1,14 +1,17 @@
 """Backbones of other libraries with inception and pyramidal convolutions: as their own class, under their own keys."""
 
 import copy
+import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 from torch import nn
 
 import icconv_mm
 from icconv_mm.backbones import ICResNet
+from icconv_mm.errors import InputError
 from icconv_mm.layers import ICConv2d, PyConv2d
 from icconv_mm.layers.standardized import ICConvAWS2d, ICConvWS2d
 from icconv_mm.ops import use_backend
@@ -293,3 +296,54 @@ def test_a_network_without_3x3_convolutions_is_told_what_it_has(kind, has):
     for wrapper, settings in PATTERN.items():
         with pytest.raises(ValueError, match=f'{kind}: no 3x3 convolution to convert; it has {has}$'):
             build({'type': f'icconv_mm.{wrapper}', 'backbone': backbone, **settings})
+
+
+class Routed(nn.Module):
+    """A 3x3 convolution of a class of its own, with a small network that reads its input first."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, channels, 3, 3) / 30)
+        self.route = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), nn.Sigmoid())
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight, padding=1) * self.route(x)
+
+
+class Converting(Routed):
+    """The same, which knows what takes its place."""
+
+    kernel_size, groups = (3, 3), 1
+
+    @property
+    def out_channels(self):
+        return len(self.weight)
+
+    def to_inception(self, pattern):
+        conv = ICConv2d(self.out_channels, self.out_channels, pattern, bias=False)
+        conv.weight = self.weight
+        return conv
+
+
+def test_classes_that_stay_dense_are_named(caplog):
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), Routed(8))
+    with (
+        caplog.at_level('INFO'),
+        pytest.warns(UserWarning, match=r'1 of 3 convolutions.*% .*\(Routed; the first: 1\)'),
+    ):
+        icconv_mm.ICBackbone(net, 'geometric_d2')
+    assert 'Sequential: 2 convolutions converted; left: 1 Routed' in caplog.text
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), *(Routed(8) for _ in range(6)))
+    with pytest.raises(InputError, match=r'6 of 13 convolutions .* which need a method to_inception; or give a filter'):
+        icconv_mm.ICBackbone(net, 'geometric_d2')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        icconv_mm.ICBackbone(net, 'geometric_d2', filter='^0$')
+
+
+def test_a_class_of_ones_own_says_what_takes_its_place():
+    net, x = nn.Sequential(nn.Conv2d(3, 8, 3), Converting(8)), torch.randn(1, 3, 16, 16)
+    expected = F.conv2d(net[0](x), net[1].weight, padding=1)
+    converted = icconv_mm.ICBackbone(net, 'dense')
+    assert isinstance(converted[1], ICConv2d)
+    torch.testing.assert_close(converted(x), expected)
