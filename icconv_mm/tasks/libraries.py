@@ -13,10 +13,12 @@ NO_LIBRARY = (None, 'mmengine', SCOPE)  # scopes of configs whose types name the
 
 
 def scope_of(cfg: Mapping[str, Any]) -> str | None:
-    """Returns the task library of a config: its ``default_scope``, else the scope of its model's type."""
+    """Returns the task library of a config: its ``default_scope``, else the scope or the class of its model's type."""
     scope = cfg.get('default_scope')
     if scope in NO_LIBRARY:
         kind = (cfg.get('model') or {}).get('type')
+        if isinstance(kind, type):  # of a config in pure Python
+            return library_of(kind) or scope
         return kind.split('.')[0] if isinstance(kind, str) and '.' in kind else scope
     return scope
 

@@ -56,7 +56,7 @@ class DetectorOutputs(nn.Module):
             name = next((name for name, _ in detector.named_children() if name.endswith('_head')), 'bbox_head')
             _check_kind(getattr(detector, name, None), DENSE_HEADS, f'{where}.{name}')
             _check_kind(detector, (SingleStageDetector,), where, exact=False)
-            _check_nms(detector.bbox_head.test_cfg, f'{where}.test_cfg')
+            _check_test_cfg(detector.bbox_head.test_cfg, f'{where}.test_cfg')
             self.with_masks = False
 
         self.kind = 'instance' if self.with_masks else 'detection'
@@ -84,7 +84,10 @@ def _check_kind(module: nn.Module | None, known: Sequence[type], where: str, exa
         raise InputError(f'{where}: {type(module).__name__} cannot be exported; those that can are {names}')
 
 
-def _check_nms(cfg: dict, where: str) -> None:
+def _check_test_cfg(cfg: dict, where: str) -> None:
+    for key in ('nms_pre', 'max_per_img'):
+        if cfg.get(key, 1) < 1:  # mmdet's "all"
+            raise InputError(f'{where}.{key}: {cfg[key]} cannot be exported: a file holds a number of boxes, give one')
     nms = cfg.get('nms', {})
     kind, method = nms.get('type', 'nms'), nms.get('method', 'linear')
     if kind not in ('nms', 'soft_nms'):
@@ -97,8 +100,8 @@ def _check_two_stages(detector: nn.Module, where: str) -> bool:
     roi = detector.roi_head
     _check_kind(detector.rpn_head, (RPNHead,), f'{where}.rpn_head')
     _check_kind(roi, ROI_HEADS, f'{where}.roi_head')
-    _check_nms(detector.test_cfg.rpn, f'{where}.test_cfg.rpn')
-    _check_nms(detector.test_cfg.rcnn, f'{where}.test_cfg.rcnn')
+    _check_test_cfg(detector.test_cfg.rpn, f'{where}.test_cfg.rpn')
+    _check_test_cfg(detector.test_cfg.rcnn, f'{where}.test_cfg.rcnn')
     for part in ('bbox', *(['mask'] if roi.with_mask else [])):
         for extractor in _stages(getattr(roi, f'{part}_roi_extractor')):
             _check_kind(extractor, EXTRACTORS, f'{where}.roi_head.{part}_roi_extractor')

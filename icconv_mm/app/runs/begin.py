@@ -21,6 +21,7 @@ from icconv_mm.app.runs.explain_errors import ErrorExplainer
 from icconv_mm.config_tree import DatasetAt, Node, datasets_of, kind_of, walk
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm.files import require_file
+from icconv_mm.registry import LIBRARIES
 from icconv_mm.run_folder import checkpoint_of
 from icconv_mm.tasks.libraries import NO_LIBRARY
 
@@ -153,6 +154,8 @@ def begin(
     if isinstance(given, Config):
         name = str(given.filename)
         run = TaskRun(given, *scope_and_adapter(given, name), name)
+        if run.scope in LIBRARIES:  # a config in pure Python may have none; its strings are names of that library
+            given.default_scope = run.scope
         keep_former_defaults(run.nodes)
     if checkpoint is not None:
         require_file(Path(checkpoint).expanduser(), 'checkpoint')

@@ -124,6 +124,20 @@ def test_what_cannot_be_exported_is_named():
         DetectorOutputs(model)
 
 
+@pytest.mark.parametrize(
+    ('kind', 'stage', 'key'),
+    [('faster', 'rcnn', 'max_per_img'), ('faster', 'rpn', 'max_per_img'), ('faster', 'rpn', 'nms_pre')]
+    + [('retinanet', None, 'nms_pre'), ('retinanet', None, 'max_per_img')],
+)
+def test_all_boxes_are_no_number(kind, stage, key):
+    """mmdet's -1; torch's own words about it name no setting."""
+    model = detector(kind)
+    cfg = model.test_cfg[stage] if stage else model.bbox_head.test_cfg
+    cfg[key] = -1
+    with pytest.raises(InputError, match=rf'{key}: -1 cannot be exported: a file holds a number of boxes, give one'):
+        DetectorOutputs(model)
+
+
 def test_a_program_takes_maps_of_odd_and_of_even_sizes():
     """torch asks for the remainder where it pools."""
     from icconv_mm.app.export.networks import capture
