@@ -20,6 +20,9 @@ Operator = torch._ops.OpOverload
 # 2.1 to 2.15.
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._utils.is_compiling
 
+# Whether ``torch.export`` traces this: from torch 2.7 on; False in older ones.
+is_exporting = getattr(torch.compiler, 'is_exporting', None) or (lambda: False)
+
 # Reads a zip archive of ``torch.save`` as ``torch.load`` does. torch 2.1 to 2.15.
 ArchiveReader = torch._C.PyTorchFileReader
 # Whether it gives a storage as many bytes as a file claims, instead of as many as it has: torch 2.1, not 2.11 and 2.15.

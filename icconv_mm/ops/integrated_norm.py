@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from icconv_mm.ops.dispatch import Kernel, register, run
 from icconv_mm.ops.tensors import FLOAT_DTYPES, device_refusal, mixture_refusal
-from icconv_mm.torch_private import below_autograd, is_compiling
+from icconv_mm.torch_private import below_autograd, is_compiling, is_exporting
 
 
 def integrated_norm(
@@ -44,6 +44,8 @@ def integrated_norm(
         Levels of the same shapes.
     """
     args = levels, weight, bias, running_mean, running_var, batches, momentum, eps, relu
+    if group is None and is_exporting():  # an exported program keeps no gradient rule of its own
+        return composed(*args)
     if group is not None or is_compiling():
         return reference(*args, group=group)
     return run('integrated_norm', *args)
@@ -70,12 +72,44 @@ def reference(
     The pyramid is never concatenated: moments are taken per level and combined.
     """
     *outputs, mean, var, count = _Normalize.apply(weight, bias, eps, group, *levels)
+    _update(running_mean, running_var, batches, momentum, mean, var, count)
+    return [F.relu(x, inplace=True) for x in outputs] if relu else outputs
+
+
+def composed(
+    levels: Sequence[Tensor],
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float,
+    eps: float,
+    relu: bool,
+) -> list[Tensor]:
+    """:func:`reference` by operators that have gradients of their own, with more passes over memory."""
+    dtype = torch.float64 if levels[0].dtype == torch.float64 else torch.float32
+    wide = [x.to(dtype) for x in levels]
+    moments = [torch.var_mean(x, (0, 2, 3), correction=0) for x in wide]
+    variances, means = (torch.stack(column) for column in zip(*moments))
+    counts = means.new_tensor([x.shape[0] * x.shape[2] * x.shape[3] for x in wide])
+    mean, var, count = _combine(means, variances, counts)
+    _update(running_mean, running_var, batches, momentum, mean.detach(), var.detach(), count)
+    scale = torch.rsqrt(var + eps) * (1 if weight is None else weight.to(dtype))
+    outputs = [(x - mean[:, None, None]) * scale[:, None, None] for x in wide]
+    if bias is not None:
+        outputs = [x + bias.to(dtype)[:, None, None] for x in outputs]
+    outputs = [x.to(levels[0].dtype) for x in outputs]
+    return [F.relu(x) for x in outputs] if relu else outputs
+
+
+def _update(running_mean, running_var, batches, momentum, mean, var, count) -> None:
+    """Updates the running statistics in place, if there are any."""
     if batches is not None:
         with torch.no_grad():
             batches.add_(1)
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)
             running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
-    return [F.relu(x, inplace=True) for x in outputs] if relu else outputs
 
 
 class _Normalize(torch.autograd.Function):

@@ -240,3 +240,32 @@ def test_in_use_on_a_backend_without_a_kernel_it_is_the_reference():
         assert explain('integrated_norm', *call_arguments(levels, norm)).chosen == 'reference'
         (got,) = integrated_batch_norm(levels, norm)
     torch.testing.assert_close(got, norm(levels[0]))
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, 'is_exporting'), reason='this torch does not tell an export')
+@pytest.mark.parametrize('strict', [False, True])
+@pytest.mark.parametrize('relu', [False, True])
+def test_an_exported_program_trains(strict, relu):
+    """Outputs, gradients and running statistics are those of the module; two steps."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, fine, coarse):
+            return integrated_batch_norm([self.conv(fine), self.conv(coarse)], self.norm, relu)
+
+    torch.manual_seed(0)
+    net, maps = Net().double(), (3 + torch.randn(2, 4, 8, 9).double(), torch.randn(2, 4, 4, 5).double())
+    program = torch.export.export(net, maps, strict=strict).module()
+    for _ in range(2):
+        outputs, expected = program(*maps), net(*maps)
+        torch.testing.assert_close(outputs, expected)
+        for levels in (outputs, expected):
+            sum((level.pow(3) * (1 + number)).sum() for number, level in enumerate(levels)).backward()
+    assert len(dict(program.named_parameters())) == 4
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(program.get_parameter(name).grad, parameter.grad)
+    for name, buffer in net.named_buffers():
+        torch.testing.assert_close(program.get_buffer(name), buffer)
