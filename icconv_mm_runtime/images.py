@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from icconv_mm_runtime import limits
+from icconv_mm_runtime.arrays import is_array
 from icconv_mm_runtime.decoding import decode_image, open_video
 from icconv_mm_runtime.errors import RuntimeInputError, printable, refusing
 from icconv_mm_runtime.warping import warp, warp_matrix
@@ -34,8 +35,9 @@ class Sample:
 def read_all(images: Any) -> Iterator[tuple[str, np.ndarray]]:
     """Yields names and pixels of a file, a folder, a video, a stream, a camera, an array, or several of them.
 
-    A stream is a URL that OpenCV opens, a camera its number. An array is called ``array``; among several, with its
-    number from 0 (``array_0``), or by name in a pair ``(name, array)``. The pair may also hold the bytes of a file.
+    A stream is a URL that OpenCV opens, a camera its number. An array (:func:`as_array`) is called ``array``; among
+    several, with its number from 0 (``array_0``), or by name in a pair ``(name, array)``. The pair may also hold the
+    bytes of a file.
 
     Raises:
         RuntimeInputError: One of them cannot be read.
@@ -52,7 +54,7 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
     Raises:
         RuntimeInputError: An element has the wrong type.
     """
-    if isinstance(images, np.ndarray):
+    if is_array(images):
         images = [('array', images)]
     elif isinstance(images, (str, Path)):
         images = [images]
@@ -60,8 +62,8 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
         raise _wrong_kind(images)
     for number, each in enumerate(images):
         name, content = each if _is_pair(each) else (f'array_{number}', each)
-        if isinstance(content, np.ndarray):
-            yield _attempt(name, _checked, content)
+        if is_array(content):
+            yield _attempt(name, as_array, content)
         elif isinstance(content, bytes) and content is not each:
             yield _attempt(name, _decoded_bytes, content, name)
         elif each == '':  # Path would read the working directory
@@ -72,6 +74,31 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
             yield from _try_read(Path(each))
         else:
             raise _wrong_kind(each)
+
+
+def as_array(image: Any) -> np.ndarray:
+    """Returns pixels [H, W, 3], uint8, BGR.
+
+    Args:
+        image: An array as it is returned; an image of PIL, rotated by its EXIF orientation as files are; or a tensor of
+            torch [3, H, W], uint8, RGB, as torchvision reads images.
+
+    Raises:
+        RuntimeInputError: It has another shape or depth.
+    """
+    package = type(image).__module__.split('.')[0]
+    if package == 'PIL':
+        from PIL import ImageOps
+
+        if image.mode not in ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr'):
+            raise RuntimeInputError(f'an image of PIL must have 8 bits a channel, got mode {image.mode}')
+        image = np.asarray(ImageOps.exif_transpose(image).convert('RGB'))[..., ::-1]
+    elif package == 'torch':
+        if image.ndim != 3 or image.shape[0] != 3 or str(image.dtype) != 'torch.uint8':
+            kind = f'{list(image.shape)} of {image.dtype}'
+            raise RuntimeInputError(f'a tensor must be [3, height, width] of uint8 in the order RGB, got {kind}')
+        image = image.detach().cpu().numpy()[::-1].transpose(1, 2, 0)
+    return _checked(np.ascontiguousarray(image))
 
 
 def _is_pair(given: Any) -> bool:

@@ -43,6 +43,24 @@ class Result:
     score_thr: float | None = None
     shape: tuple[int, int] | None = None
 
+    def __repr__(self) -> str:
+        """Returns the path and, of each task, the number of what is shown or the best class."""
+        return f'Result({self.path!r}: {"; ".join(map(self._in_words, self.tasks)) or "no task"})'
+
+    def _in_words(self, name: str) -> str:
+        arrays, task = self.tasks[name], self.descriptions.get(name) or {}
+        classes, where = task.get('classes') or (), f'{name}: ' if name else ''
+        if 'seg_map' in arrays:
+            labels = np.unique(arrays['seg_map']).tolist()
+            return where + (', '.join(str(classes[i]) for i in labels if i < len(classes)) or 'no class')
+        if task.get('kind') == 'classification':
+            best = int(np.argmax(arrays['scores']))
+            return f'{where}{classes[best]} {arrays["scores"][best]:.2f}'
+        kept = shown(task, arrays, self.score_thr)
+        labels = arrays.get('labels', np.zeros(len(arrays['scores']), int))[kept]
+        counts = {str(classes[i]): int((labels == i).sum()) for i in np.unique(labels).tolist() if i < len(classes)}
+        return where + (', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'nothing')
+
     def one(self, name: str) -> 'Result':
         """Returns the result of one task alone."""
         own = {name: self.tasks[name]}, {name: self.descriptions[name]}

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 from described import RULE, described
+from PIL import Image as PILImage
 
 import icconv_mm_runtime
-from icconv_mm_runtime import Session, benchmark, coco, drawing, images, outputs, tiling, warping
+from icconv_mm_runtime import Session, arrays, benchmark, coco, drawing, images, outputs, tiling, warping
 
 BGR = 10, 60, 200
 IMAGE = np.full((3, 5, 3), BGR, np.uint8)
@@ -142,6 +143,8 @@ CALLS = {
     'drawing.tiles': tiles,
     'images.read_all': lambda: is_image(next(images.read_all(IMAGE))[1], (3, 5)),
     'images.try_read_all': lambda: is_image(next(images.try_read_all([('a', PNG)]))[1], (3, 5)),
+    'arrays.is_array': lambda: arrays.is_array(IMAGE),
+    'images.as_array': lambda: is_image(images.as_array(PILImage.fromarray(IMAGE[..., ::-1])), (3, 5)),
     'images.preprocess': preprocess,
     'images.pyramid_layout': pyramid_layout,
     'images.batch_key': lambda: images.batch_key(images.preprocess(images.Sample('', IMAGE), []), RULE) == ((3, 5, 3),),

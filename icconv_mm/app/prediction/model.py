@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from icconv_mm.app.prediction.network import Network, predict_each
 from icconv_mm.app.runs.input_image import InputImage
 from icconv_mm.arguments import check_scores
-from icconv_mm.errors import ArgumentError
+from icconv_mm.errors import ArgumentError, naming
 from icconv_mm.files import is_exported, require_file
 from icconv_mm.run_folder import checkpoint_of
+from icconv_mm_runtime.arrays import is_array
+from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.results import Result
 
 
@@ -34,7 +34,8 @@ class LoadedModel:
         """Returns the :class:`Result` of an image, or a list of them.
 
         Args:
-            images: An image file, pixels [H, W, 3] (uint8, BGR), or a sequence of them.
+            images: An image file, or pixels as :func:`icconv_mm_runtime.images.as_array` takes them (arrays are BGR);
+                a folder, or a sequence, for a list of results.
             batch_size: Images per forward pass.
             score_thr: Lowest score of the result's objects and people; by default the best of each class on the
                 validation images, else 0.3. 0 for all.
@@ -45,8 +46,10 @@ class LoadedModel:
             InputError: An image cannot be used.
         """
         check_scores(score_thr=score_thr)
-        is_one = isinstance(images, (str, Path, np.ndarray)) or not isinstance(images, Iterable)
-        given = [_checked(each) for each in ([images] if is_one else images)]
+        if isinstance(images, (str, Path)) and Path(images).is_dir():
+            images = _files_in(Path(images))
+        is_one = isinstance(images, (str, Path)) or is_array(images) or not isinstance(images, Iterable)
+        given = [_checked(image) for image in ([images] if is_one else images)]
         samples = predict_each(self._network, given, batch_size)
         results = [replace(self._network.result(*pair), score_thr=score_thr) for pair in samples]
         return results[0] if is_one else results
@@ -86,13 +89,22 @@ def load(file: str | Path, config: str | Path | None = None, device: str | None 
     return LoadedModel(file, Predictor(config_beside(file) if config is None else config, str(file), device))
 
 
+def _files_in(folder: Path) -> list[Path]:
+    from icconv_mm_runtime.images import images_among
+
+    files = images_among(folder.iterdir())
+    if not files:
+        raise ArgumentError('images', f'{folder}: no image in this folder')
+    return files
+
+
 def _checked(image: Any) -> Path | InputImage:
     if isinstance(image, (str, Path)):
-        if Path(image).is_dir():
-            raise ArgumentError('images', f'{image} is a folder: give its files')
         require_file(image, 'image')
         return Path(image)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        got = f'{image.dtype} {list(image.shape)}' if isinstance(image, np.ndarray) else type(image).__name__
-        raise ArgumentError('images', f'expected names of files, or uint8 arrays [H, W, 3], got {got}')
-    return InputImage(Path('array'), image)
+    if not is_array(image):
+        raise ArgumentError('images', f'expected files, folders or pixels, got {type(image).__name__}')
+    from icconv_mm_runtime.images import as_array
+
+    with naming('images', RuntimeInputError):
+        return InputImage(Path('array'), as_array(image))

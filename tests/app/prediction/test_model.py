@@ -5,8 +5,11 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 import icconv_mm
+import icconv_mm_runtime
 from icconv_mm.app.prediction.predict import resized_labels
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm_runtime import Result, RuntimeInputError
@@ -72,9 +75,15 @@ def test_images_are_given_as_a_file_as_pixels_or_several(network, image, tmp_pat
     ('given', 'message'),
     [
         ('none.jpg', 'image: no such file: none.jpg'),
-        ('.', r'images: \. is a folder: give its files'),
-        (np.zeros((4, 4), np.uint8), r'images: expected .*, got uint8 \[4, 4\]'),
-        (np.zeros((4, 4, 3)), r'images: expected .*, got float64 \[4, 4, 3\]'),
+        ('tools', r'images: tools: no image in this folder'),
+        (np.zeros((4, 4), np.uint8), r'images: an array must be .* in the order BGR, got \[4, 4\] of uint8'),
+        (np.zeros((4, 4, 3)), r'images: an array must be .*, got \[4, 4, 3\] of float64'),
+        (torch.rand(3, 4, 4), r'images: a tensor must be .* in the order RGB, got \[3, 4, 4\] of torch.float32'),
+        (torch.ones(4, 4, 3, dtype=torch.uint8), r'images: a tensor must be \[3, height, width\] of uint8'),
+        (
+            Image.fromarray(np.zeros((4, 4), np.uint16)),
+            'images: an image of PIL must have 8 bits a channel, got mode I;16',
+        ),
         ([3], 'images: expected .*, got int'),
         (None, 'images: expected .*, got NoneType'),
     ],
@@ -83,6 +92,37 @@ def test_images_are_given_as_a_file_as_pixels_or_several(network, image, tmp_pat
 def test_what_is_no_image(network, given, message):
     with pytest.raises(InputError, match=message):
         icconv_mm.load(network)(given)
+
+
+def test_pixels_of_other_libraries(network, image, tmp_path):
+    """Images of PIL and tensors are RGB; EXIF rotates an image of PIL as it rotates its file."""
+    model, rgb = icconv_mm.load(network), np.ascontiguousarray(image[..., ::-1])
+    Image.fromarray(rgb).save(tmp_path / 'a.png')
+    for pixels in (Image.fromarray(rgb), torch.from_numpy(rgb).permute(2, 0, 1)):
+        for result in (model(pixels), *model([pixels]), *icconv_mm_runtime.Session(network).predict(pixels)):
+            assert result.path.startswith('array')
+            np.testing.assert_array_equal(result.image, image)
+    (result,) = model(tmp_path)
+    np.testing.assert_array_equal(result.boxes, model(image).boxes)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(rgb).save(tmp_path / 'turned.jpg', exif=exif, quality=100, subsampling=0)
+    turned = model(Image.open(tmp_path / 'turned.jpg'))
+    assert turned.image.shape == (64, 48, 3)
+    assert np.abs(turned.image.astype(int) - model(tmp_path / 'turned.jpg').image).max() <= 2  # two decoders of JPEG
+
+
+def test_a_result_in_one_line(network, image):
+    result = icconv_mm.load(network)(image, score_thr=0.1)
+    assert repr(result) == (
+        "Result('array': boxes: 1 ball, 1 box, 1 cup; masks: 1 ball, 1 box, 1 cup; map: ball, box, cup; pose: 3 ball; "
+        f'class: {result.classes[int(result.probs.argmax())]} {result.probs.max():.2f})'
+    )
+    nothing = icconv_mm.load(network)(image, score_thr=1)
+    assert (
+        repr(nothing).startswith("Result('array': boxes: nothing; masks: nothing; map: ball")
+        and len(repr(nothing)) < 200
+    )
 
 
 def test_a_damaged_image(network, tmp_path):
