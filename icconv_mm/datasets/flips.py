@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 _WORDS = (
     *(('left', 'right'), ('links', 'rechts'), ('gauche', 'droite'), ('izquierd', 'derech'), ('sinistr', 'destr')),
@@ -19,7 +20,38 @@ _AXIS = re.compile('spin|tail|back|neck|trunk|body|vertebra|abdomen|mid|cent')  
 _GENERIC = ('point', 'keypoint', 'kpt', 'kp', 'landmark')
 
 
-def pairs_of_indices(names: Sequence[str], indices: Sequence) -> list[tuple[str, str]] | None:
+class Flips(NamedTuple):
+    """What a horizontal flip does with keypoints.
+
+    Attributes:
+        pairs: Names that it swaps; None if nothing says which, so that images may not be flipped.
+        alone: Names that keep their place; without pairs, those that may have a partner that nothing names.
+        problem: Why indices of a file are not used; '' if they are, or if there are none.
+    """
+
+    pairs: list[tuple[str, str]] | None
+    alone: list[str]
+    problem: str = ''
+
+
+def flips_of(names: Sequence[str], indices: Sequence = ()) -> Flips:
+    """Returns what a flip does with keypoints: by the ``flip_idx`` of a file, else by their names.
+
+    Args:
+        names: The keypoints.
+        indices: The number of each keypoint's partner; empty if the file gives none.
+    """
+    if (given := _pairs_of_indices(names, indices)) is not None:
+        return Flips(given, [])
+    expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
+    problem = f'is {list(indices)}, {expected}: not used' if indices else ''
+    pairs = find_flip_pairs(names)
+    if unknown := _without_known_partner(names, pairs):
+        return Flips(None, unknown, problem)
+    return Flips(pairs, [name for name in names if not any(name in pair for pair in pairs)], problem)
+
+
+def _pairs_of_indices(names: Sequence[str], indices: Sequence) -> list[tuple[str, str]] | None:
     """Returns the pairs of a file's ``flip_idx``, the number of each keypoint's partner; None if it is none."""
     if len(indices) != len(names):
         return None
@@ -54,8 +86,8 @@ def _other_side(name: str, names: Sequence[str]) -> str:
     return ''
 
 
-def why_not_flipped(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str:
-    """Returns which keypoints without a partner may have one that nothing names; '' if images may be flipped.
+def _without_known_partner(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Returns the keypoints without a partner that may have one that nothing names.
 
     Those are names with a side, as ``paw_L`` alone, and names of an order: numbers, letters, ``p1`` to ``p4``. Numbers
     of a spine or a tail are no such order where other names have sides.
@@ -69,7 +101,7 @@ def why_not_flipped(names: Sequence[str], pairs: Sequence[tuple[str, str]]) -> s
         is_on_axis = bool(pairs) and _AXIS.search(stem)
         if _has_side(name) or (is_ordered and not is_on_axis):
             found.append(name)
-    return f'{", ".join(found[:8])}{", ..." if len(found) > 8 else ""}'
+    return found
 
 
 def _has_side(name: str) -> bool:

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from icconv_mm import annotations
-from icconv_mm.datasets.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
+from icconv_mm.datasets.flips import find_flip_pairs, flips_of
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,8 @@ from icconv_mm.datasets.flips import find_flip_pairs, pairs_of_indices, why_not_
 )
 def test_names_whose_flip_is_known(names, pairs):
     names = names.split()
-    assert find_flip_pairs(names) == pairs and not why_not_flipped(names, pairs)
+    alone = [name for name in names if not any(name in pair for pair in pairs)]
+    assert flips_of(names) == (pairs, alone, '') and find_flip_pairs(names) == pairs
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,14 @@ def test_names_whose_flip_is_known(names, pairs):
 )
 def test_names_whose_flip_is_not_known(names, unknown):
     names = names.split()
-    assert why_not_flipped(names, find_flip_pairs(names)) == unknown
+    assert flips_of(names) == (None, unknown.split(', '), '')
 
 
 def test_indices_of_a_file():
     names = ['a', 'b', 'c']
-    assert pairs_of_indices(names, [1, 0, 2]) == [('a', 'b')] and pairs_of_indices(names, [0, 1, 2]) == []
-    for wrong in ([1, 0], [1, 2, 0], ['a', -1, None], []):
-        assert pairs_of_indices(names, wrong) is None
+    assert flips_of(names, [1, 0, 2]) == ([('a', 'b')], [], '') and flips_of(names, [0, 1, 2]) == ([], [], '')
+    for wrong in ([1, 0], [1, 2, 0], ['a', -1, None]):
+        assert flips_of(names, wrong)[:2] == (None, names) and 'expected' in flips_of(names, wrong).problem
 
 
 @pytest.mark.parametrize(('names', 'flips'), [('left_ear right_ear nose', [1, 0, 2]), ('p1 p2 p3', None)])

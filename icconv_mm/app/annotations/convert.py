@@ -18,7 +18,7 @@ from icconv_mm.app.annotations.report import check_left_out
 from icconv_mm.app.annotations.segmentations import is_outside, measure
 from icconv_mm.arguments import require_known
 from icconv_mm.datasets import limits
-from icconv_mm.datasets.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
+from icconv_mm.datasets.flips import flips_of
 from icconv_mm.datasets.image_files import loaded_shape, opened
 from icconv_mm.datasets.keypoints import KEYPOINTS_FILE, sigmas_of
 from icconv_mm.datasets.reading import DatasetError, head, read_bytes
@@ -325,28 +325,19 @@ def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> Non
 
 
 def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
-    """Returns the keypoint pairs swapped by a flip: from the file, else by name; None if neither tells."""
-    names, flips = made.keypoints, dataset.flip_indices
-    if flips:
-        if (pairs := pairs_of_indices(names, flips)) is not None:
-            return pairs
-        expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
-        dataset.warn(dataset.location, f'flip_idx is {flips}, {expected}: not used')
-    pairs = find_flip_pairs(names)
-    what = f'(see flip_pairs in {KEYPOINTS_FILE} and flip_prob in the config)'
-    if unknown := why_not_flipped(names, pairs):
-        made.notes.append(
-            f'nothing says which keypoints a flip swaps with these, whose names have a side or an order: {unknown}: '
-            f'images are not flipped {what}'
-        )
-        return None
-    alone = [name for name in names if not any(name in pair for pair in pairs)]
-    if alone:
-        made.notes.append(
-            'half of the training images are flipped, in which these keep their names, having no partner: '
-            f'{", ".join(alone[:8])}{", ..." if len(alone) > 8 else ""} {what}'
-        )
-    return pairs
+    """Returns the keypoint pairs swapped by a flip, with a note on the others; None if nothing tells."""
+    flips = flips_of(made.keypoints, dataset.flip_indices)
+    if flips.problem:
+        dataset.warn(dataset.location, f'flip_idx {flips.problem}')
+    names = f'{", ".join(flips.alone[:8])}{", ..." if len(flips.alone) > 8 else ""}'
+    where = f'(see flip_pairs in {KEYPOINTS_FILE} and flip_prob in the config)'
+    if flips.pairs is None:
+        what = 'nothing says which keypoints a flip swaps with these, whose names have a side or an order'
+        made.notes.append(f'{what}: {names}: images are not flipped {where}')
+    elif flips.alone:
+        what = 'half of the training images are flipped, in which these keep their names, having no partner'
+        made.notes.append(f'{what}: {names} {where}')
+    return flips.pairs
 
 
 # --- writing ---

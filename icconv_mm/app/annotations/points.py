@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeVar
 
 from icconv_mm.app.annotations.dataset import Dataset
 from icconv_mm.datasets.reading import DatasetError
+from icconv_mm_runtime.thresholds import KEYPOINT_SCORE, reaches
 
 AnyObject = TypeVar('AnyObject')
 
@@ -38,6 +39,18 @@ def keypoints_of_points(
             dataset.warn(where, f'{what} has {count} points {name!r}: the last is taken'.lstrip())
     by_name = {point.name: point[1:] for point in labelled}
     return [float(value) for name in names for value in by_name.get(name, (0, 0, 0))]
+
+
+def numbered(count: int) -> list[str]:
+    """Returns names of keypoints that have none: ``'point_1'``, ..."""
+    return [f'point_{k + 1}' for k in range(count)]
+
+
+def predicted_keypoints(keypoints: Sequence[float]) -> list[float] | None:
+    """Returns x, y and visibility of predicted keypoints with scores: 2 if they are shown, else 0; None if none is."""
+    seen = reaches(keypoints[2::3], KEYPOINT_SCORE)
+    made = [2 * int(seen[k // 3]) if k % 3 == 2 else value for k, value in enumerate(keypoints)]
+    return made if seen.any() else None
 
 
 def assign_points(

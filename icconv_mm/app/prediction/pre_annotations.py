@@ -12,10 +12,10 @@ from icconv_mm.app.annotations.convert import check_annotations
 from icconv_mm.app.annotations.dataset import AnnotatedImage, Annotation, Dataset
 from icconv_mm.app.annotations.door import AnnotatedDataset
 from icconv_mm.app.annotations.find import remove_background
+from icconv_mm.app.annotations.points import numbered, predicted_keypoints
 from icconv_mm.app.annotations.segmentations import box_of_keypoints, fit_to_image
 from icconv_mm.app.prediction.coco_results import TaskResults
 from icconv_mm.errors import ArgumentError
-from icconv_mm_runtime.thresholds import KEYPOINT_SCORE, reaches
 
 _FORMATS = ('coco', 'yolo', 'labelstudio', 'cvat')
 _KINDS = ('detection', 'instance', 'pose')
@@ -95,10 +95,9 @@ def _annotation(record: Mapping[str, Any], name: str, image: AnnotatedImage, dat
     if annotation.segmentation is not None and not area(annotation.segmentation):
         annotation.segmentation = None
     if points := record.get('keypoints'):
-        seen = reaches(points[2::3], KEYPOINT_SCORE)
-        if not seen.any():
+        if (keypoints := predicted_keypoints(points)) is None:
             return None
-        dataset.keypoints = dataset.keypoints or [f'point_{k + 1}' for k in range(len(seen))]
-        annotation.keypoints = [2 * int(seen[k // 3]) if k % 3 == 2 else value for k, value in enumerate(points)]
+        dataset.keypoints = dataset.keypoints or numbered(len(points) // 3)
+        annotation.keypoints = keypoints
         annotation.box = box_of_keypoints(annotation.keypoints, image.size)
     return annotation

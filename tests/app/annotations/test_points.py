@@ -8,6 +8,7 @@ import pytest
 from drawn_sets import draw
 
 from icconv_mm.app.annotations.find import read_datasets
+from icconv_mm.app.annotations.points import predicted_keypoints
 
 pytest.importorskip('pycocotools')
 
@@ -86,3 +87,32 @@ def test_a_body_part_twice_in_a_table_of_deeplabcut(tmp_path):
     table.write_text('\n'.join(map(','.join, rows)) + '\n')
     with pytest.raises(Exception, match="two columns are called 'nose x'"):
         read_datasets(tmp_path)
+
+
+@pytest.mark.parametrize(('scores', 'seen'), [((0.1, 0.09), [2, 0]), ((0.2, 0.9), [2, 2]), ((0.05, 0.0), None)])
+def test_predicted_keypoints_that_are_shown_are_read(tmp_path, scores, seen):
+    """By the rule of drawings and of ``icconv predict --to``, from a file of results as well."""
+    points = [2, 2, scores[0], 4, 2, scores[1]]
+    draw(tmp_path, '0.jpg', size=(20, 10))
+    category = dict(id=1, name='mouse', keypoints=['nose', 'tail'])
+    images = dict(images=[dict(id=1, file_name='0.jpg', width=20, height=10)], categories=[category])
+    (tmp_path / 'images.json').write_text(json.dumps(images))
+    good = dict(image_id=1, category_id=1, score=0.9, keypoints=[2, 2, 1, 4, 2, 1])
+    (tmp_path / 'predictions.json').write_text(json.dumps([good, {**good, 'keypoints': points}]))
+    (dataset,) = read_datasets(tmp_path / 'predictions.json')
+    read = [each.keypoints[2::3] for each in dataset.images[tmp_path / '0.jpg'].annotations]
+    assert read == [[2, 2]] + ([] if seen is None else [seen])
+    made = predicted_keypoints(points)
+    assert made is None if seen is None else made[2::3] == seen
+
+
+@pytest.mark.parametrize('keypoints', ['nose', [1, 'a', 2], {'a': 1}, 5])
+def test_damaged_predicted_keypoints_are_named(tmp_path, keypoints):
+    draw(tmp_path, '0.jpg', size=(20, 10))
+    images = dict(images=[dict(id=1, file_name='0.jpg')], categories=[dict(id=1, name='mouse')])
+    (tmp_path / 'images.json').write_text(json.dumps(images))
+    good = dict(image_id=1, category_id=1, score=0.9, bbox=[1, 1, 5, 5])
+    (tmp_path / 'predictions.json').write_text(json.dumps([good, {**good, 'keypoints': keypoints}]))
+    (dataset,) = read_datasets(tmp_path / 'predictions.json')
+    assert len(dataset.images[tmp_path / '0.jpg'].annotations) == 1
+    assert "annotations[1]: 'keypoints' is" in str(dataset.warnings[0])

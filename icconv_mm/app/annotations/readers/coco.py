@@ -13,6 +13,7 @@ import numpy as np
 from icconv_mm.app.annotations.dataset import AnnotatedImage, Annotation, Dataset, held_out_first
 from icconv_mm.app.annotations.images_on_disk import Files, split_of
 from icconv_mm.app.annotations.map_conversion import read_class_ids
+from icconv_mm.app.annotations.points import numbered, predicted_keypoints
 from icconv_mm.app.annotations.readers.mpii import read_mpii
 from icconv_mm.app.annotations.segmentations import (
     as_segmentation,
@@ -22,7 +23,7 @@ from icconv_mm.app.annotations.segmentations import (
     measure,
     written_size,
 )
-from icconv_mm.datasets.checks import check_once, defective_entries, is_id, read_coco
+from icconv_mm.datasets.checks import NUMBERS, check_once, defective_entries, is_id, read_coco
 from icconv_mm.datasets.reading import DatasetError, fault_of, head, mentions, read_json
 from icconv_mm.errors import short
 
@@ -41,7 +42,6 @@ _PANOPTIC = {
 _ImageEntry = tuple[int, int, str, tuple[int, int] | None]  # its index, id, file name, and width and height if given
 _SAME = 0.7  # IoU of the boxes of two people's annotations of one object
 _BESIDE_INSTANCES = ('stuff', 'labels', 'image_info')  # what COCO and datumaro write of the same images
-_SHOWN = 0.3  # least score of a keypoint that is taken
 _KEPT = 1 << 29  # bytes of files whose content is kept until they are read
 _LOOKED_AT = 1 << 26  # bytes read of an invalid JSON file, to tell whether it is a damaged annotation file
 
@@ -152,24 +152,19 @@ def _images_of(results: Path) -> Path:
 
 
 def _results(dataset: Dataset, path: Path, files: Files) -> None:
-    """Reads predictions, as ``tools/infer.py`` writes them: keypoints count from a score of 0.3, mmpose's default.
-
-    A person without such a keypoint is none.
-    """
+    """Reads predictions, as ``tools/infer.py`` writes them: a person none of whose keypoints is shown is none."""
     content, results = read_json(_images_of(path)), read_json(path)
+    shown = []
     for i, entry in enumerate(results):
         if isinstance(entry, dict):
             entry['id'] = i + 1
-            points = entry.get('keypoints') or []
-            entry['keypoints'] = [(2 if v >= _SHOWN else 0) if k % 3 == 2 else v for k, v in enumerate(points)]
-    shown = [each for each in results if not _is_unseen(each)]
+            points = entry.get('keypoints')
+            if points and isinstance(points, list) and NUMBERS.issuperset(map(type, points)):
+                entry['keypoints'] = predicted_keypoints(points)
+                if not (entry['keypoints'] or entry.get('bbox') or entry.get('segmentation')):
+                    continue
+        shown.append(entry)
     _read_content(dataset, path, {**content, 'annotations': shown}, files)
-
-
-def _is_unseen(entry: Any) -> bool:
-    """Returns whether a prediction is of a person none of whose keypoints counts."""
-    is_person = isinstance(entry, dict) and entry['keypoints'] and not (entry.get('bbox') or entry.get('segmentation'))
-    return bool(is_person) and not any(entry['keypoints'][2::3])
 
 
 def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> None:
@@ -372,7 +367,7 @@ def _coco_annotation(
     annotation = Annotation(name, box, segmentation, crowd=crowd, area=area, location=where, score=score)
     keypoints = entry.get('keypoints')
     if keypoints and any(keypoints[2::3]):
-        dataset.keypoints = dataset.keypoints or [f'point_{k + 1}' for k in range(len(keypoints) // 3)]
+        dataset.keypoints = dataset.keypoints or numbered(len(keypoints) // 3)
         if len(keypoints) != 3 * (count := len(dataset.keypoints_of(name)[0])):
             what = f'"keypoints" has {len(keypoints)} values, expected 3 x {count}'
             dataset.leave_out(where, what, image.path, image.split)

@@ -14,6 +14,7 @@ from typing import Any
 
 from icconv_mm.app.annotations.dataset import Annotation, Dataset
 from icconv_mm.app.annotations.images_on_disk import Files, followed, followed_folder, is_text, located, split_of
+from icconv_mm.app.annotations.points import numbered
 from icconv_mm.app.annotations.segmentations import as_segmentation
 from icconv_mm.datasets import limits
 from icconv_mm.datasets.reading import DatasetError, fault_of, head, mentions, read_json, read_text, read_yaml
@@ -143,7 +144,7 @@ def _read_set(path: Path, content: dict, splits: Mapping[str, list]) -> Dataset:
         if not (isinstance(given, list) and len(given) >= shape[0]):
             if given:
                 dataset.warn(path, f'keypoints are {short(given)}, expected {shape[0]} names: not used')
-            given = [f'point_{k + 1}' for k in range(shape[0])]
+            given = numbered(shape[0])
         dataset.keypoints = list(map(str, given))[: shape[0]]
         flips = content.get('flip_idx') or []
         dataset.flip_indices = list(flips) if isinstance(flips, list) else [flips]

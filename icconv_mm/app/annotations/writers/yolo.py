@@ -11,7 +11,7 @@ import yaml
 from icconv_mm.app.annotations.dataset import SPLITS, Annotation, Dataset, assign_splits
 from icconv_mm.app.annotations.segmentations import mask_of
 from icconv_mm.app.annotations.writers.images import into_new_folder, place_images, usable_images, warn_of_losses
-from icconv_mm.datasets.flips import find_flip_pairs, pairs_of_indices, why_not_flipped
+from icconv_mm.datasets.flips import flips_of
 from icconv_mm.files import atomic_write
 
 
@@ -83,9 +83,7 @@ def _is_changed(segmentation: list | dict) -> bool:
 
 def _flips(dataset: Dataset, names: list[str]) -> list[int]:
     """Returns the index that each keypoint has after a flip; an empty list, without which nothing flips, if unknown."""
-    given = pairs_of_indices(names, dataset.flip_indices)
-    pairs = find_flip_pairs(names) if given is None else given
-    if given is None and why_not_flipped(names, pairs):
+    if (pairs := flips_of(names, dataset.flip_indices).pairs) is None:
         return []
     swap = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
     return [names.index(swap.get(name, name)) for name in names]

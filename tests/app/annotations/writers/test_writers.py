@@ -149,7 +149,7 @@ def test_predicted_people_whose_keypoints_score_little_are_left_out(tmp_path):
     categories = [dict(id=1, name='cat', keypoints=['nose', 'tail'], skeleton=[])]
     (tmp_path / 'images.json').write_text(json.dumps(dict(images=images, categories=categories)))
     results = [
-        dict(image_id=1, category_id=1, keypoints=[4, 6, score, 20, 16, score], score=score) for score in (0.9, 0.1)
+        dict(image_id=1, category_id=1, keypoints=[4, 6, score, 20, 16, score], score=score) for score in (0.9, 0.09)
     ]
     (tmp_path / 'predictions.json').write_text(json.dumps(results))
     dataset = annotations.read(tmp_path / 'predictions.json')
