@@ -4,12 +4,16 @@ import ast
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 WRITES = 'open(w)'  # a call of `open` in a mode that writes, of a path's method as well
 SHOWS = 'compare(score, threshold)'
+SIDES = 'pair(left, right)'
+LABEL = 'first(labels)'  # one of several
+ABSENT = 'get(name, zeros)'  # a keypoint by its name, or none
 _WRITING = set('wax+')
 _LEAST = re.compile(r'thr|least', re.IGNORECASE)
 
@@ -21,15 +25,17 @@ class Owner:
     Attributes:
         truth: What they do.
         modules: Their dotted names; one that ends with a dot stands for a package and what is in it.
-        names: Functions by dotted name (``cv2.imdecode``), methods of any object (``.write_bytes``), :data:`WRITES`,
-            a text in the source (``text(last_checkpoint)``).
+        names: Functions by dotted name (``cv2.imdecode``), methods of any object (``.write_bytes``), :data:`WRITES`
+            and the others, a text in the source (``text(last_checkpoint)``), what is assigned (``set(max_epochs)``).
         planted: Lines of a module that does the owner's work under another name.
+        within: The package, with a dot at the end, where it is theirs; '' for everywhere.
     """
 
     truth: str
     modules: Sequence[str]
     names: Sequence[str]
     planted: str
+    within: str = ''
 
     def owns(self, module: str) -> bool:
         """Returns whether a module is one of the owner's."""
@@ -41,9 +47,8 @@ class Owner:
         for package in packages:
             for path in sorted((root / package).rglob('*.py')):
                 module = '.'.join(path.relative_to(root).with_suffix('').parts).removesuffix('.__init__')
-                if not self.owns(module):
-                    tree = ast.parse(path.read_bytes())
-                    found += [f'{module}:{line}: {name}' for name, line in uses(tree) if self._is_named(name)]
+                if not self.owns(module) and (module.startswith(self.within) or root != ROOT):
+                    found += [f'{module}:{line}: {name}' for name, line in uses(path) if self._is_named(name)]
         return found
 
     def _is_named(self, name: str) -> bool:
@@ -52,8 +57,13 @@ class Owner:
         return any(name == own or (own.startswith('.') and name.endswith(own)) for own in self.names)
 
 
-def uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Yields the dotted name and the line of everything that a module names, with imported names written out."""
+@cache
+def uses(path: Path) -> tuple[tuple[str, int], ...]:
+    """Returns the dotted name and the line of everything that a module names, with imported names written out."""
+    return tuple(_uses(ast.parse(path.read_bytes())))
+
+
+def _uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
     known = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -76,10 +86,11 @@ def uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield f'text({node.value})', node.lineno
         elif isinstance(node, ast.Name) and node.id in known:
             yield known[node.id], node.lineno
-        elif isinstance(node, ast.Call) and _writes(node):
-            yield WRITES, node.lineno
-        elif isinstance(node, ast.Compare) and _selects(node):
-            yield SHOWS, node.lineno
+        for mark, shows in _MARKS.items():
+            if shows(node):
+                yield mark, node.lineno
+        for target in getattr(node, 'targets', ()) or [getattr(node, 'target', None)]:
+            yield from ((f'set({name})', node.lineno) for name in _assigned(target))
 
 
 def _dotted(node: ast.expr, known: dict[str, str]) -> str:
@@ -88,15 +99,53 @@ def _dotted(node: ast.expr, known: dict[str, str]) -> str:
     return known.get(node.id, node.id) if isinstance(node, ast.Name) else '?'
 
 
-def _selects(comparison: ast.Compare) -> bool:
+def _assigned(target: ast.expr | None) -> Iterator[str]:
+    """Yields the attributes and keys that an assignment sets."""
+    if isinstance(target, (ast.Tuple, ast.List)):
+        yield from (name for each in target.elts for name in _assigned(each))
+    elif isinstance(target, ast.Attribute):
+        yield target.attr
+    elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
+        yield target.slice.value
+
+
+def _selects(comparison: ast.AST) -> bool:
     """Returns whether scores are compared with a threshold."""
+    if not isinstance(comparison, ast.Compare):
+        return False
     text = ast.unparse(comparison)
     is_order = isinstance(comparison.ops[0], (ast.Gt, ast.GtE, ast.Lt, ast.LtE))
     return is_order and 'score' in text.lower() and bool(_LEAST.search(text))
 
 
-def _writes(call: ast.Call) -> bool:
+def _pairs_sides(node: ast.AST) -> bool:
+    """Returns whether a call or a pair has the words left and right, as of names of keypoints."""
+    given = node.args[-2:] if isinstance(node, ast.Call) else getattr(node, 'elts', ())
+    words = [str(each.value).lower() for each in given if isinstance(each, ast.Constant)]
+    return len(given) == 2 == len(words) and 'left' in words[0] and words[1] == words[0].replace('left', 'right')
+
+
+def _takes_a_label(node: ast.AST) -> bool:
+    """Returns whether an image's labels are reduced to one."""
+    if isinstance(node, ast.Subscript):
+        is_one, what = isinstance(node.slice, (ast.Constant, ast.UnaryOp)), node.value
+    else:
+        function = getattr(node, 'func', None)
+        is_one, what = getattr(function, 'id', getattr(function, 'attr', '')) in ('next', 'max', 'min', 'pop'), node
+    return is_one and bool(re.search(r'\.labels\b(?!\()', ast.unparse(what)))
+
+
+def _fills_in(node: ast.AST) -> bool:
+    """Returns whether a call gets a value by a name, else three zeros."""
+    default = node.args[1] if isinstance(node, ast.Call) and len(node.args) == 2 else None
+    is_get = isinstance(default, (ast.Tuple, ast.List)) and getattr(node.func, 'attr', '') in ('get', 'pop')
+    return is_get and [ast.unparse(each).rstrip('.0') for each in default.elts] == [''] * 3
+
+
+def _writes(call: ast.AST) -> bool:
     """Returns whether a call opens a file to write."""
+    if not isinstance(call, ast.Call):
+        return False
     is_method = isinstance(call.func, ast.Attribute)
     if (call.func.attr if is_method else getattr(call.func, 'id', '')) not in ('open', 'fdopen'):
         return False
@@ -105,6 +154,7 @@ def _writes(call: ast.Call) -> bool:
     return any(isinstance(mode, ast.Constant) and bool(_WRITING & set(str(mode.value))) for mode in modes)
 
 
+_MARKS = {WRITES: _writes, SHOWS: _selects, SIDES: _pairs_sides, LABEL: _takes_a_label, ABSENT: _fills_in}
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ('icconv_mm', 'icconv_mm_runtime')
 
@@ -218,6 +268,14 @@ OWNERS = [
             'mmcv.imread',
             'mmcv.imfrombytes',
             'mmcv.VideoReader',
+            '.VideoCapture',
+            '.VideoReader',
+            'av.open',
+            'imageio.get_reader',
+            'torchvision.io.read_video',
+            '.n_frames',
+            '.is_animated',
+            'cv2.imcount',
             'imageio.imread',
             'tifffile.imread',
             'torchvision.io.read_image',
@@ -286,10 +344,94 @@ OWNERS = [
         'from mmengine.registry import DefaultScope as Scope\nif Scope.get_current_instance(): pass',
     ),
     Owner(
-        'checks names and paths that a reader of annotations returns',
-        ['icconv_mm.app.annotations.schema'],
-        ['icconv_mm.errors.is_unprintable'],
+        'checks names, paths and scores that a reader of annotations returns',
+        # the other one checks names that a user gives
+        ['icconv_mm.app.annotations.schema', 'icconv_mm.app.annotations.convert'],
+        ['icconv_mm.errors.is_unprintable', 'icconv_mm.errors.check_names', '.isprintable'],
         'from icconv_mm.errors import is_unprintable as bad\nbad(image.path)',
+        within='icconv_mm.app.annotations.',
+    ),
+    Owner(
+        'checks that numbers of annotations are finite',
+        # the others: numbers of text, and what DeepLabCut and SLEAP write for a point that is not labelled
+        [
+            'icconv_mm.app.annotations.schema',
+            'icconv_mm.app.annotations.readers.deeplabcut',
+            'icconv_mm.app.annotations.readers.sleap',
+            'icconv_mm.app.annotations.readers.yolo',
+        ],
+        ['math.isfinite', 'math.isnan', 'numpy.isfinite', 'numpy.isnan', '.isfinite', '.isnan'],
+        'from math import isfinite as good\nall(map(good, box))',
+        within='icconv_mm.app.annotations.',
+    ),
+    Owner(
+        'decides whose points are, and which are twice in an object',
+        ['icconv_mm.app.annotations.points'],
+        [ABSENT, 'text(point_)', 'icconv_mm_runtime.thresholds.KEYPOINT_SCORE'],
+        'by_name = dict(points)\nkeypoints = [value for name in names for value in by_name.get(name, (0, 0, 0))]',
+        within='icconv_mm.app.annotations.',
+    ),
+    Owner(
+        'decides which of several labels an image or an object has',
+        ['icconv_mm.app.annotations.dataset'],
+        [LABEL],
+        'first = image\nlabel = max(set(first.labels), key=first.labels.count)',
+        within='icconv_mm.app.annotations.',
+    ),
+    Owner(
+        'decides which keypoints a flip swaps',
+        ['icconv_mm.datasets.flips'],
+        [SIDES],
+        'swap = str.replace\npairs = [(name, swap(name, "left", "right")) for name in names]',
+    ),
+    Owner(
+        'decides which values of segmentation maps are classes, and which are ignored',
+        # the others write what it decides, and read what a config says
+        [
+            'icconv_mm.app.annotations.map_values',
+            'icconv_mm.app.annotations.map_conversion',
+            'icconv_mm.app.adapters.semantic',
+            'icconv_mm.tasks.semantic.data',
+        ],
+        ['icconv_mm.datasets.seg_maps.IGNORED', 'text(void)', 'text(unlabeled)', 'text(unlabelled)'],
+        'from icconv_mm.datasets.seg_maps import IGNORED as no\nnames = [value for value in values if value != no]',
+    ),
+    Owner(
+        "scales what a config counts by a training's length",
+        # the others: schedulers, and a training that is planned anew while it runs
+        ['icconv_mm.app.runs.lengths', 'icconv_mm.app.runs.schedules', 'icconv_mm.app.training.budget'],
+        [
+            *(f'set({name})' for name in ('max_epochs', 'max_iters', '_max_epochs', '_max_iters', 'val_interval')),
+            *(f'set({name})' for name in ('num_last_epochs', 'switch_epoch', 'begin_epoch', 'milestones', 'T_max')),
+            *(f'text({name})' for name in ('num_last_epochs', 'switch_epoch', 'epoch_attributes', 'T_max')),
+            'icconv_mm.app.runs.schedules.stretch',
+        ],
+        'loop = cfg.train_cfg\nlength = 12\nloop["max_epochs"] = length',
+    ),
+    Owner(
+        'decides how many processes load images',
+        ['icconv_mm.app.runs.workers'],
+        ['os.statvfs', 'os.fstatvfs', 'shutil.disk_usage', 'psutil.disk_usage', 'text(/dev/shm)', 'set(num_workers)'],
+        'from os import statvfs as room\nroom(folder).f_bavail',
+    ),
+    Owner(
+        "compares the optimizer's state of a checkpoint",
+        # the other one sets what a schedule says
+        ['icconv_mm.checkpoints.optimizer_state', 'icconv_mm.app.runs.schedules'],
+        ['.param_groups', 'text(param_groups)', 'set(param_groups)', 'torch.distributed.optim.ZeroRedundancyOptimizer'],
+        'own = optimizer\nlen(own.param_groups) == len(groups)',
+    ),
+    Owner(
+        'stores what checkpoints of mmengine do not hold',
+        ['icconv_mm.app.training.hooks.unsaved_state'],
+        ['._inner_count', 'text(_accumulative_counts)', '._accumulative_counts'],
+        'waiting = runner.optim_wrapper\nwaiting._inner_count % 2',
+    ),
+    Owner(
+        'ends by SIGTERM as by Ctrl-C',
+        ['icconv_mm_runtime.records'],
+        ['signal.SIGTERM'],
+        'from signal import SIGTERM as end, signal\nsignal(end, print)',
     ),
     Owner(
         'finds the folder of the names in a file of annotations',

@@ -209,9 +209,11 @@ def _scaled(points: Any, size: tuple[int, int]) -> np.ndarray:
     """
     try:
         made = np.array(points, dtype=float)
+        for value in made.ravel().tolist():
+            as_number(value, 'points')
     except (TypeError, ValueError) as error:
         raise DatasetError(f'points are {short(points)}, expected [[x, y], ...]') from error
-    if made.ndim != 2 or made.shape[1] != 2 or not np.isfinite(made).all():
+    if made.ndim != 2 or made.shape[1] != 2:
         raise DatasetError(f'points are {short(points)}, expected [[x, y], ...]')
     return made * size / 100
 
