@@ -10,7 +10,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
-from icconv_mm_runtime.finite import ADVICE, first_not_finite, weights_of_onnx, weights_of_ort
+from icconv_mm_runtime.finite import ADVICE, first_not_finite, weights_of
 from icconv_mm_runtime.metadata import KEY, parsed
 
 RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -82,7 +82,7 @@ def _onnxruntime(file: Path, threads: int | None, device: str | None) -> tuple[d
     if device is not None and providers[0][0] not in session.get_providers():  # of which ONNX Runtime only warns
         raise _NoDevice({*_names(available)} - {'cuda', 'tensorrt', device}, 'its libraries do not load')
     metadata = parsed(session.get_modelmeta().custom_metadata_map.get(KEY), str(file))
-    _require_finite(file, (weights_of_onnx if file.suffix == '.onnx' else weights_of_ort)(file))
+    _require_finite(file)
     names = [output.name for output in session.get_outputs()]
     return metadata, lambda inputs: dict(zip(names, session.run(None, dict(inputs))))
 
@@ -124,8 +124,7 @@ def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict
     metadata = parsed(text, str(file))
     if file.suffix == '.xml':
         _check_weights(file.with_suffix('.bin'), metadata.get('weights_sha256'))
-    constants = (each for each in model.get_ops() if each.get_type_name() == 'Constant')
-    _require_finite(file, ((each.get_friendly_name(), each.data) for each in constants if _is_weight(each.data)))
+    _require_finite(file)
     with refusing(f'{file}: cannot be read'):
         compiled = core.compile_model(model, target, options)
     names = [output.get_any_name() for output in compiled.outputs]
@@ -146,12 +145,10 @@ def _core(kind: Callable[[], Any]) -> Any:
     return kind()
 
 
-def _is_weight(values: np.ndarray) -> bool:
-    return values.dtype.kind == 'f'
-
-
-def _require_finite(file: Path, weights: Iterable[tuple[str, np.ndarray]]) -> None:
-    if (name := first_not_finite(weights)) is not None:
+def _require_finite(file: Path) -> None:
+    with refusing(f'{file}: its weights cannot be read'):
+        name = first_not_finite(weights_of(file))
+    if name is not None:
         raise RuntimeInputError(f'{file}: {name} {ADVICE}')
 
 

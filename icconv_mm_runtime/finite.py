@@ -3,21 +3,32 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
 ADVICE = 'has values that are not finite, as after a training that diverged: such a network predicts nothing'
 _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64, 16: np.uint16}  # ONNX's types of tensors; 16 is bfloat16
-_GRAPH, _NODE, _INITIALIZER, _OUTPUT, _ATTRIBUTE, _TENSOR = 7, 1, 5, 2, 5, 5  # fields of ONNX's messages
+_FLOATS_OF_OPENVINO = {'f32': np.float32, 'f16': np.float16, 'f64': np.float64, 'bf16': np.uint16}
+_PARTS = {  # what leads to weights: fields of ONNX's messages, or offsets in the tables of ONNX Runtime's format
+    'onnx': {
+        'model': {7: 'graph', 25: 'function'},
+        'graph': {1: 'node', 5: 'tensor', 15: 'sparse'},
+        'function': {7: 'node'},
+        'node': {5: 'attribute'},
+        'attribute': {2: 'floats', 5: 'tensor', 6: 'graph', 7: 'floats', 10: 'tensor', 11: 'graph', 22: 'sparse'},
+        'sparse': {1: 'tensor'},
+    },
+    'ort': {  # a list of tables, or one
+        'graph': {4: ['tensor'], 8: ['node'], 18: ['sparse']},
+        'node': {24: ['attribute']},
+        'attribute': {16: 'tensor', 18: 'graph', 26: ['tensor'], 28: ['graph']},
+        'sparse': {4: 'tensor'},
+    },
+}
+_OUTPUT, _OUTPUTS_OF_ORT = 2, 20  # of a node
 _TYPE, _FLOAT_DATA, _INT32_DATA, _NAME, _RAW_DATA, _DOUBLE_DATA, _EXTERNAL, _LOCATION = 2, 4, 5, 8, 9, 10, 13, 14
-_MODEL, _GRAPH_OF_MODEL, _INITIALIZERS, _NAME_OF_TENSOR, _TYPE_OF_TENSOR, _DATA = (
-    6,
-    18,
-    4,
-    4,
-    10,
-    12,
-)  # of ONNX Runtime's
+_MODEL, _GRAPH, _NAME_OF_ORT, _TYPE_OF_ORT, _DATA_OF_ORT = 6, 18, 4, 10, 12
 
 
 def is_finite(values: np.ndarray) -> bool:
@@ -38,32 +49,37 @@ def first_not_finite(weights: Iterable[tuple[str, np.ndarray]]) -> str | None:
     return None
 
 
-def weights_of_onnx(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields names and values of the weights and constants of a network in ONNX's format, without a library of it.
+def weights_of(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields names and values of the weights and constants of a network that an engine has opened.
 
-    Weights in other files are mapped into memory as well. What is not in ONNX's format yields nothing.
+    Args:
+        file: An ONNX file, one of ONNX Runtime (``.ort``) or of OpenVINO (``.xml``). Weights, in other files as well,
+            are mapped into memory; bodies of loops and branches have theirs. What is no network yields nothing.
     """
-    content = np.memmap(file, np.uint8, 'r') if file.stat().st_size else np.zeros(0, np.uint8)
-    for number, graph in _fields(content):
-        if number != _GRAPH or isinstance(graph, int):
+    if file.suffix == '.xml':
+        yield from _weights_of_openvino(file)
+    elif file.stat().st_size:
+        content = np.memmap(file, np.uint8, 'r')
+        yield from _weights_of_ort(content) if file.suffix == '.ort' else _weights(content, 'model', '', file.parent)
+
+
+def _weights(message: np.ndarray, kind: str, name: str, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the weights in a message of ONNX; ``name`` is that of a node's output, for constants without their own."""
+    if kind == 'tensor':
+        yield from _values(message, name, folder)
+    elif kind == 'floats':
+        yield name, _floats(message, np.float32)
+    for number, content in _fields(message) if kind in _PARTS['onnx'] else ():
+        if isinstance(content, int):
             continue
-        for part, message in _fields(graph):
-            if part == _INITIALIZER:
-                yield from _values(message, '', file.parent)
-            elif part == _NODE and not isinstance(message, int):
-                fields = list(_fields(message))
-                name = next((each for key, each in fields if key == _OUTPUT), np.zeros(0, np.uint8))
-                attributes = (each for key, each in fields if key == _ATTRIBUTE and not isinstance(each, int))
-                for attribute in attributes:
-                    for key, tensor in _fields(attribute):
-                        if key == _TENSOR:
-                            yield from _values(tensor, _text(name), file.parent)
+        if kind == 'node' and number == _OUTPUT:
+            name = _text(content)
+        elif part := _PARTS['onnx'][kind].get(number):
+            yield from _weights(content, part, name, folder)
 
 
-def _values(tensor: Any, name: str, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _values(tensor: np.ndarray, name: str, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the name and the values of a tensor of floats."""
-    if isinstance(tensor, int):
-        return
     every = list(_fields(tensor))
     fields = dict(every)
     kind, values = _FLOATS.get(fields.get(_TYPE)), fields.get(_RAW_DATA)
@@ -87,25 +103,49 @@ def _external(folder: Path, entries: Iterable[dict[int, np.ndarray]]) -> np.ndar
     return content[start : start + int(about.get('length', len(content)))]
 
 
-def weights_of_ort(file: Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields names and values of the weights of a network that ONNX Runtime has opened from its own format."""
+def _weights_of_ort(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the weights of a network in ONNX Runtime's own format, which holds no weights of other files."""
     from flatbuffers import encode, packer, table  # which ONNX Runtime requires
 
-    content = np.memmap(file, np.uint8, 'r')
-    graph = table.Table(content, encode.Get(packer.uoffset, content, 0))
-    for slot in (_MODEL, _GRAPH_OF_MODEL):
-        graph = table.Table(content, graph.Indirect(graph.Pos + graph.Offset(slot)))
-    if not (slot := graph.Offset(_INITIALIZERS)):
-        return
-    first = graph.Vector(slot)
-    for place in range(first, first + 4 * graph.VectorLen(slot), 4):
-        tensor = table.Table(content, graph.Indirect(place))
-        slots = [tensor.Offset(slot) for slot in (_NAME_OF_TENSOR, _TYPE_OF_TENSOR, _DATA)]
-        kind = _FLOATS.get(encode.Get(packer.int32, content, tensor.Pos + slots[1])) if slots[1] else None
-        if kind is not None and slots[2]:
-            start = tensor.Vector(slots[2])
-            values = content[start : start + tensor.VectorLen(slots[2])]
-            yield tensor.String(tensor.Pos + slots[0]).decode(errors='replace'), _floats(values, kind)
+    def tables(parent: Any, offset: int, is_list: bool = False) -> Iterator[Any]:
+        if place := parent.Offset(offset):
+            first = parent.Vector(place) if is_list else parent.Pos + place
+            for number in range(parent.VectorLen(place) if is_list else 1):
+                yield table.Table(content, parent.Indirect(first + 4 * number))
+
+    def text(parent: Any, offset: int, is_list: bool = False) -> str:
+        place = parent.Offset(offset)
+        where = parent.Vector(place) if place and is_list and parent.VectorLen(place) else parent.Pos + place
+        return parent.String(where).decode(errors='replace') if place else ''
+
+    def weights(parent: Any, kind: str, name: str) -> Iterator[tuple[str, np.ndarray]]:
+        if kind == 'tensor':
+            of_type, data = (parent.Offset(offset) for offset in (_TYPE_OF_ORT, _DATA_OF_ORT))
+            number = encode.Get(packer.int32, content, parent.Pos + of_type) if of_type else 0
+            if number in _FLOATS and data:
+                values = content[parent.Vector(data) : parent.Vector(data) + parent.VectorLen(data)]
+                yield text(parent, _NAME_OF_ORT) or name, _floats(values, _FLOATS[number])
+            return
+        name = text(parent, _OUTPUTS_OF_ORT, is_list=True) if kind == 'node' else name
+        for offset, part in _PARTS['ort'][kind].items():
+            for child in tables(parent, offset, isinstance(part, list)):
+                yield from weights(child, part[0] if isinstance(part, list) else part, name)
+
+    file = table.Table(content, encode.Get(packer.uoffset, content, 0))
+    for model in tables(file, _MODEL):
+        for graph in tables(model, _GRAPH):
+            yield from weights(graph, 'graph', '')
+
+
+def _weights_of_openvino(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the constants of a network, whose values are in the ``.bin`` beside it."""
+    beside = file.with_suffix('.bin')
+    content = np.memmap(beside, np.uint8, 'r') if beside.stat().st_size else np.zeros(0, np.uint8)
+    for layer in ElementTree.parse(file).iter('layer'):
+        about = layer.find('data')
+        if layer.get('type') == 'Const' and about.get('element_type') in _FLOATS_OF_OPENVINO:
+            start, kind = int(about.get('offset')), _FLOATS_OF_OPENVINO[about.get('element_type')]
+            yield layer.get('name'), _floats(content[start : start + int(about.get('size'))], kind)
 
 
 def _floats(content: np.ndarray, kind: Any) -> np.ndarray:

@@ -56,7 +56,7 @@ KINDS += [(getattr(onnx.TensorProto, name), False) for name in ('FLOAT', 'DOUBLE
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_weights_of_onnx(tmp_path, kind, raw, bad):
     good = network(tmp_path / 'good.onnx', weight([[1, -2], [3e4, 0]], kind, raw))
-    found = dict(finite.weights_of_onnx(good))
+    found = dict(finite.weights_of(good))
     np.testing.assert_array_equal(found['layer.weight'], [1, -2, np.float32(29952) if kind == 16 else 3e4, 0])
     assert finite.first_not_finite(found.items()) is None
     Session(good)
@@ -93,7 +93,7 @@ def test_weights_in_another_file(tmp_path, bad):
         model.graph.initializer.insert(0, other)
         options = {'save_as_external_data': True, 'location': f'{name}.data', 'size_threshold': 0}
         onnx.save(model, tmp_path / f'{name}.onnx', **options)
-    weights = dict(finite.weights_of_onnx(tmp_path / 'good.onnx'))
+    weights = dict(finite.weights_of(tmp_path / 'good.onnx'))
     assert weights['layer.weight'].tolist() == [1, -2, 3, 0] and weights['other'].sum() == 600
     Session(tmp_path / 'good.onnx')
     with pytest.raises(RuntimeInputError, match=r'bad\.onnx: layer\.weight has values that are not finite'):
@@ -113,10 +113,91 @@ def test_the_format_of_onnxruntime(tmp_path, kind, raw):
         options.optimized_model_filepath = str(tmp_path / f'{name}.ort')
         options.add_session_config_entry('session.save_model_format', 'ORT')
         onnxruntime.InferenceSession(str(tmp_path / f'{name}.onnx'), options, providers=['CPUExecutionProvider'])
-    assert [1, -2, 3, 0] in [values.tolist() for _, values in finite.weights_of_ort(tmp_path / 'good.ort')]
+    assert [1, -2, 3, 0] in [values.tolist() for _, values in finite.weights_of(tmp_path / 'good.ort')]
     Session(tmp_path / 'good.ort')
     with pytest.raises(RuntimeInputError, match=r'bad\.ort: \S+ has values that are not finite'):
         Session(tmp_path / 'bad.ort')
+
+
+def branching(path, value, place):
+    """A network of two branches, one of which adds a number; or a function adds it."""
+    from onnx import TensorProto, helper
+
+    model = onnx.load(network(path))
+    constant = helper.make_tensor('deep.weight', TensorProto.FLOAT, [2], [1.0, value])
+    if place == 'floats':
+        made = helper.make_node('Constant', [], ['shift'], value_floats=[1.0, value])
+    elif place == 'float':
+        made = helper.make_node('Constant', [], ['shift'], value_float=value)
+    elif place == 'sparse':
+        indices = helper.make_tensor('indices', TensorProto.INT64, [2], [0, 1])
+        made = helper.make_node(
+            'Constant', [], ['shift'], sparse_value=helper.make_sparse_tensor(constant, indices, [2])
+        )
+    else:
+        made = helper.make_node('Constant', [], ['shift'], value=constant)
+    nodes = [made, helper.make_node('Add', ['scores_of_all', 'shift'], ['sum'])]
+    out = helper.make_tensor_value_info('sum', TensorProto.FLOAT, ['n', 2])
+    model.graph.node[-1].output[0] = 'scores_of_all'
+    if place == 'function':
+        opsets = [helper.make_opsetid('', 18)]
+        model.functions.append(helper.make_function('mine', 'Shift', ['scores_of_all'], ['sum'], nodes, opsets))
+        model.graph.node.append(helper.make_node('Shift', ['scores_of_all'], ['scores'], domain='mine'))
+        model.opset_import.append(helper.make_opsetid('mine', 1))
+    else:
+        initializers = [constant] if place == 'initializer' else []
+        nodes[1].input[1] = 'deep.weight' if initializers else 'shift'
+        branch = helper.make_graph(nodes[bool(initializers) :], 'then', [], [out], initializers)
+        same = helper.make_node('Identity', ['scores_of_all'], ['sum'])
+        other = helper.make_graph([same], 'else', [], [out])
+        highest = helper.make_node('ReduceMax', ['scores_of_all'], ['highest'], keepdims=0)
+        is_high = helper.make_node('Greater', ['highest', 'half'], ['is_high'])
+        model.graph.initializer.append(helper.make_tensor('half', TensorProto.FLOAT, [], [0.5]))
+        choice = helper.make_node('If', ['is_high'], ['scores'], then_branch=branch, else_branch=other)
+        model.graph.node.extend([highest, is_high, choice])
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return path
+
+
+PLACES = ['tensor', 'floats', 'float', 'initializer', 'function', 'sparse']
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_weights_of_a_branch_or_a_function(tmp_path, place):
+    pytest.importorskip('onnxruntime')
+    Session(branching(tmp_path / 'good.onnx', 3.0, place))
+    with pytest.raises(RuntimeInputError, match=r'bad\.onnx: (deep\.weight|shift) has values that are not finite'):
+        Session(branching(tmp_path / 'bad.onnx', np.nan, place))
+
+
+@pytest.mark.parametrize('place', [place for place in PLACES if place != 'function'])
+@pytest.mark.parametrize('level', [0, 99])
+def test_weights_of_a_branch_in_the_format_of_onnxruntime(tmp_path, place, level):
+    onnxruntime = pytest.importorskip('onnxruntime')
+    for name, value in (('good', 3.0), ('bad', np.nan)):
+        file = branching(tmp_path / f'{name}.onnx', value, place)
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel(level)
+        options.optimized_model_filepath = str(tmp_path / f'{name}.ort')
+        options.add_session_config_entry('session.save_model_format', 'ORT')
+        onnxruntime.InferenceSession(str(file), options, providers=['CPUExecutionProvider'])
+    Session(tmp_path / 'good.ort')
+    with pytest.raises(RuntimeInputError, match=r'bad\.ort: \S* ?has values that are not finite'):
+        Session(tmp_path / 'bad.ort')
+
+
+def test_openvino_has_weights_in_branches(tmp_path):
+    openvino = pytest.importorskip('openvino')
+    for name, value in (('good', 3.0), ('bad', np.nan)):
+        file = branching(tmp_path / f'{name}.onnx', value, 'tensor')
+        model = openvino.convert_model(str(file))
+        model.set_rt_info(onnx.load(file).metadata_props[0].value, 'icconv_mm')
+        openvino.save_model(model, tmp_path / f'{name}.xml', compress_to_fp16=False)
+    Session(tmp_path / 'good.xml')
+    for broken in ('bad.xml', 'bad.onnx'):
+        with pytest.raises(RuntimeInputError, match=r'bad\.\w+: \S+ has values that are not finite'):
+            Session(tmp_path / broken, device='openvino')
 
 
 def test_openvino(tmp_path):
@@ -143,4 +224,4 @@ def test_openvino(tmp_path):
 )
 def test_what_is_no_network_has_no_weights(tmp_path, content):
     (tmp_path / 'a').write_bytes(content)
-    assert list(finite.weights_of_onnx(tmp_path / 'a')) == []
+    assert list(finite.weights_of(tmp_path / 'a')) == []
