@@ -24,7 +24,11 @@ _OF_KERNELS = ('params', 'param_names', 'fused', 'foreach', 'capturable', 'diffe
 
 
 def match_optimizer(
-    wrapper: OptimWrapper, state: Any, scheduled: Collection[str], name: str = 'optimizer'
+    wrapper: OptimWrapper,
+    state: Any,
+    scheduled: Collection[str],
+    name: str = 'optimizer',
+    is_sharded: bool = False,
 ) -> list[str]:
     """Checks the state of an optimizer, and puts the options of this run into it.
 
@@ -33,6 +37,7 @@ def match_optimizer(
         state: Its state in a checkpoint; changed in place.
         scheduled: Names of options that a schedule changes (``'lr'``): their values are those of the checkpoint.
         name: Location of the state in errors.
+        is_sharded: Whether the parameters of this run are shards, so that their states have other shapes (FSDP).
 
     Returns:
         The options that the checkpoint had otherwise, as ``'weight_decay = 0.1 (0.2 in the checkpoint)'``.
@@ -41,8 +46,7 @@ def match_optimizer(
         InputError: The state is of other parameters or another optimizer, or is not finite.
     """
     state, optimizer = mapping(state, name), wrapper.optimizer
-    if isinstance(optimizer, ZeroRedundancyOptimizer):
-        return []
+    of_rank = optimizer.optim if isinstance(optimizer, ZeroRedundancyOptimizer) else optimizer  # holds the states
     states, groups = mapping(state.get('state'), f'{name}.state'), state.get('param_groups')
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
         found = f'{len(groups)} groups' if isinstance(groups, list) else in_words(groups)
@@ -50,20 +54,24 @@ def match_optimizer(
     changed: dict[str, None] = {}
     for number, (group, own) in enumerate(zip(groups, optimizer.param_groups)):
         location = f'{name}.param_groups[{number}]'
-        numbers = mapping(group, location).get('params')
+        changed.update(dict.fromkeys(_take_options(mapping(group, location), own, scheduled, location)))
+        if is_sharded:
+            continue
+        numbers = group.get('params')
         if not isinstance(numbers, list) or any(type(each) is not int for each in numbers):
             raise InputError(f'{location}.params is {in_words(numbers)}, expected a list of integers')
         if len(numbers) != len(own['params']):
             raise InputError(f'{location} has {len(numbers)} parameters, that of this run has {len(own["params"])}')
-        changed.update(dict.fromkeys(_take_options(group, own, scheduled, location)))
         expected: dict[torch.Size, dict[str, Any] | None] = {}
         for index, parameter in zip(numbers, own['params']):
             if found := states.get(index):
                 where, shape = f'{name}.state[{index}]', parameter.shape
                 if shape not in expected:
-                    known = optimizer.state.get(parameter)  # as Adagrad's, from the start
-                    expected[shape] = known or _state_after_a_step(optimizer, own, parameter)
+                    known = of_rank.state.get(parameter)  # as Adagrad's, from the start
+                    expected[shape] = known or _state_after_a_step(of_rank, own, parameter)
                 _check_state(mapping(found, where), expected[shape], where)
+    for key, found in states.items() if is_sharded else ():
+        _check_state(mapping(found, f'{name}.state[{key}]'), None, f'{name}.state[{key}]')
     base = getattr(wrapper, 'base_param_settings', None)
     if base is None or 'base_param_settings' not in state:
         state.pop('base_param_settings', None)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from mmengine.optim.optimizer import ZeroRedundancyOptimizer
 from torch import nn
 
 from icconv_mm.checkpoints.optimizer_state import match_optimizer
@@ -32,6 +33,54 @@ def saved(kind='AdamW', **options):
     own = wrapper(kind, **options)
     own.optimizer.step()
     return copy.deepcopy(own.state_dict())
+
+
+@pytest.fixture
+def group(tmp_path):
+    """A group of this process alone."""
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/group', rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize('kind', ['SGD', 'AdamW'])
+def test_an_optimizer_whose_state_is_shared_out_is_compared(group, kind, monkeypatch):
+    """It has all groups, and the state of its own parameters in another optimizer."""
+    options = dict(momentum=0.9) if kind == 'SGD' else {}
+    of_kind = {kind: lambda params, **more: ZeroRedundancyOptimizer(params, kind, lr=0.1, **options, **more)}
+    monkeypatch.setattr(f'{__name__}.KINDS', of_kind)
+    state, own = saved(kind), wrapper(kind)
+    at_first = repr(own.optimizer.optim.state_dict())
+    assert match_optimizer(own, copy.deepcopy(state), {'lr'}) == []
+    assert repr(own.optimizer.optim.state_dict()) == at_first
+    own.load_state_dict(copy.deepcopy(state))
+    own.optimizer.step()
+    told = match_optimizer(wrapper(kind, weight_decay=0.5), copy.deepcopy(state), {'lr'})
+    assert told == [f'weight_decay = 0.5 ({state["param_groups"][0]["weight_decay"]:g} in the checkpoint)']
+    states(lambda value: value[:1])(state)
+    with pytest.raises(
+        InputError, match=r'state\[0\]\.\w+ is torch\.float32 \[1, 3, 3, 3\], expected torch\.float32 \[4, '
+    ):
+        match_optimizer(wrapper(kind), state, {'lr'})
+
+
+def test_of_shards_options_groups_and_numbers_are_compared():
+    """Their state has the names and shapes of whole parameters, which torch cuts again."""
+    state = saved(weight_decay=0.25)
+    names = [f'{number}.{name}' for number in (0, 1) for name in ('weight', 'bias')]
+    state['state'] = dict(zip(names, state['state'].values()))
+    for group, own in zip(state['param_groups'], (names[:2], names[2:])):
+        group['params'] = own
+    shards, told = wrapper(weight_decay=0.5), ['weight_decay = 0.5 (0.25 in the checkpoint)']
+    for parameter in shards.optimizer.param_groups[0]['params']:
+        parameter.data = parameter.data.flatten()[:1]
+    assert match_optimizer(shards, state, {'lr'}, is_sharded=True) == told
+    assert state['state'].keys() == {*names} and state['param_groups'][0]['params'] == names[:2]
+    states(lambda value: value * float('nan'))(state)
+    with pytest.raises(InputError, match=r'state\[0\.weight\]\.exp_avg has NaN'):
+        match_optimizer(shards, state, {'lr'}, is_sharded=True)
+    with pytest.raises(InputError, match='is 1 groups, the optimizer of this run has 2'):
+        match_optimizer(shards, {**state, 'param_groups': state['param_groups'][:1]}, {'lr'}, is_sharded=True)
 
 
 @pytest.mark.parametrize('kind', KINDS)

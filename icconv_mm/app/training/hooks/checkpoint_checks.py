@@ -132,8 +132,7 @@ def _check_resumable(runner: Runner, checkpoint: dict) -> None:
     epochs = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else None
     iters = getattr(loop, 'max_iters', None) if epochs is None else None
     metadata.check_progress(checkpoint, epochs, iters)
-    if not isinstance(runner.model, FullyShardedDataParallel):  # whose state is gathered and cut again
-        _match_optimizers(runner, checkpoint)
+    _match_optimizers(runner, checkpoint)
     meta = checkpoint['meta']
     if epochs is not None and meta['iter'] != meta['epoch'] * len(loop.dataloader):
         runner.logger.warning(
@@ -162,7 +161,7 @@ def _match_optimizers(runner: Runner, checkpoint: dict) -> None:
         runner.logger.warning('the checkpoint has no state of the optimizer, which starts anew')
         return
     own, states, schedulers = runner.optim_wrapper, checkpoint['optimizer'], runner.param_schedulers
-    wrappers = {'': own}
+    wrappers, is_sharded = {'': own}, isinstance(runner.model, FullyShardedDataParallel)
     if isinstance(own, OptimWrapperDict):
         wrappers, states = dict(own.items()), metadata.mapping(states, 'optimizer')
         if states.keys() != wrappers.keys():
@@ -174,7 +173,7 @@ def _match_optimizers(runner: Runner, checkpoint: dict) -> None:
         scheduled = {each.param_name for each in of_it or () if isinstance(each, _ParamScheduler)}
         scheduled |= {'betas'} if 'momentum' in scheduled else set()
         state, location = (states[name], f'optimizer.{name}') if name else (states, 'optimizer')
-        if changed := match_optimizer(wrapper, state, scheduled, location):
+        if changed := match_optimizer(wrapper, state, scheduled, location, is_sharded):
             runner.logger.warning(f'{location} goes on with {"; ".join(changed)}')
 
 
