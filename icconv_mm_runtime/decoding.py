@@ -1,5 +1,7 @@
 """Decodes images and opens videos: for training, for prediction and for exported files."""
 
+import math
+import re
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -8,7 +10,8 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data would keep 4 bits
+_DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data would keep 4 bits
+_HOT = 1e-3  # share of the pixels that a sensor may have too bright in a dark image
 _MOST_PAGES = 1 << 16  # that are counted: a damaged file may lead in a circle
 _SUBFILE, _LONG = 254, 4  # TIFF: the tag that marks thumbnails, and its type
 
@@ -38,8 +41,10 @@ def decode_image(content: bytes | np.ndarray, flags: int = cv2.IMREAD_COLOR) -> 
     if image is None:
         raise ImageDefect(_undecodable(content))
     if image.dtype == np.uint16:
-        if (most := int(image.max())) < DARK:
-            what = f'pixels go up to {most} of 65535, which are loaded as {most >> 8} of 255'
+        is_bright = image >= _DARK
+        if (count := np.count_nonzero(is_bright)) <= _HOT * image.size:
+            most, others = int(image[~is_bright].max(initial=0)), ', but for one in a thousand' if count else ''
+            what = f'pixels go up to {most} of 65535{others}, which are loaded as {most >> 8} of 255'
             raise ImageDefect(f'{what}: save it with 8 bits')
         return cv2.imdecode(pixels, flags)
     if image.dtype != np.uint8:
@@ -75,7 +80,7 @@ def require_one_page(file: BinaryIO) -> None:
 
 
 def count_pages(file: BinaryIO) -> int:
-    """Returns the number of pages of a TIFF, or of frames of a PNG, a WebP or a GIF; 1 for other formats.
+    """Returns the number of pages of a TIFF, of frames of a PNG, a WebP or a GIF, or of images of a PNM; else 1.
 
     Thumbnails and reduced copies of a TIFF are none, nor the second image of a JPEG, which shows the same.
     """
@@ -90,7 +95,9 @@ def count_pages(file: BinaryIO) -> int:
             return _frames_of_webp(file)
         if start[:4] == b'GIF8':
             return _frames_of_gif(file)
-    except (struct.error, IndexError, OverflowError):  # it ends early: decoding tells
+        if start[:1] == b'P':
+            return _images_of_pnm(file)
+    except (struct.error, IndexError, OverflowError, KeyError, ValueError):  # it ends early: decoding tells
         pass
     return 1
 
@@ -166,6 +173,31 @@ def _frames_of_gif(file: BinaryIO) -> int:
         file.seek(1, 1)  # kind of an extension, or size of a code
         while length := file.read(1)[0]:
             file.seek(length, 1)
+    return max(count, 1)
+
+
+_SPACE = rb'(?:\s|#[^\n]*\n)+'
+_PNM = re.compile(rb'\s*P([456])' + 2 * (_SPACE + rb'(\d{1,9})') + rb'(?:' + _SPACE + rb'(\d{1,5}))?\s')
+_PAM = re.compile(rb'\s*P7\s(.{1,900}?)ENDHDR\s*?\n', re.DOTALL)
+
+
+def _images_of_pnm(file: BinaryIO) -> int:
+    """Returns the number of images that follow each other; those in decimals are alone in their file."""
+    count = place = 0
+    while count < _MOST_PAGES:
+        file.seek(place)
+        head = file.read(1 << 10)
+        if match := _PNM.match(head):
+            kind, width, height, most = (int(number or 1) for number in match.groups())
+            bits = 1 if kind == 4 else (8 + 8 * (most > 255)) * (3 if kind == 6 else 1)
+            place += (match.end() if kind > 4 else match.end(3) + 1) + (width * bits + 7) // 8 * height
+        elif match := _PAM.match(head):
+            about = dict(line.split(None, 1) for line in match[1].splitlines() if len(line.split(None, 1)) == 2)
+            sides = (int(about[key]) for key in (b'WIDTH', b'HEIGHT', b'DEPTH'))
+            place += match.end() + math.prod(sides) * (1 + (int(about[b'MAXVAL']) > 255))
+        else:
+            break
+        count += 1
     return max(count, 1)
 
 

@@ -57,6 +57,29 @@ def test_thumbnails_are_no_pages(order):
     assert [count_pages(io.BytesIO(content)) for content in (two, circle)] == [1, 2]
 
 
+@pytest.mark.parametrize('suffix', ['.pbm', '.pgm', '.ppm', '.pam'])
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('between', [b'', b'\n'])
+def test_images_of_a_pnm_that_follow_each_other_are_counted(suffix, bits, between):
+    pixels = np.random.default_rng(0).integers(0, 1 << bits, (12, 13, 3)).astype(f'uint{bits}')  # rows end in a byte
+    if suffix == '.pbm':
+        pixels = np.where(pixels[..., 0] > 99, 255, 0).astype(np.uint8)
+    content = encoded(pixels[..., 0] if suffix == '.pgm' else pixels, suffix)
+    content = content.replace(b'ENDHDR', b'TUPLTYPE RGB\nENDHDR')  # without it, OpenCV 4.11 reads no PAM of 16 bits
+    commented = content.replace(b'\n', b' # a comment\n', 1)
+    for start in (content, content if suffix == '.pam' else commented):
+        assert count_pages(io.BytesIO(start)) == 1 and decode_image(start).shape == (12, 13, 3)
+        assert count_pages(io.BytesIO(start + between + content + between + content)) == 3
+        for end in range(0, len(start)):
+            assert count_pages(io.BytesIO(start[:end])) == 1
+        with pytest.raises(ImageDefect, match=r'^has 2 pages, of which one alone'):
+            decode_image(start + between + content)
+
+
+def test_a_pnm_in_decimals_is_one_image():
+    assert decode_image(b'P2\n2 2\n255\n1 2 3 4\n').tolist() == [[[1] * 3, [2] * 3], [[3] * 3, [4] * 3]]
+
+
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'BMP', 'WEBP', 'TIFF', 'PPM'])
 def test_pixels_of_8_bits_are_those_of_opencv(kind):
     content = saved(kind, 1)
@@ -74,6 +97,20 @@ def test_pixels_of_16_bits_are_their_upper_8(suffix, channels):
     np.testing.assert_array_equal(found, cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
     with pytest.raises(ImageDefect, match=r'^pixels go up to 409\d of 65535, which are loaded as 15 of 255'):
         decode_image(encoded(pixels // 16, suffix))
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.tiff'])
+@pytest.mark.parametrize(('bright', 'is_dark'), [(1, True), (9, True), (20, False)])
+def test_pixels_that_a_sensor_has_too_bright_do_not_hide_a_dark_image(suffix, bright, is_dark):
+    pixels = np.random.default_rng(0).integers(0, 4096, (100, 100)).astype(np.uint16)
+    pixels.flat[np.arange(bright) * 7] = 65535
+    if is_dark:
+        with pytest.raises(
+            ImageDefect, match=r'go up to 409\d of 65535, but for one in a thousand, which are loaded as 15'
+        ):
+            decode_image(encoded(pixels, suffix))
+    else:
+        assert decode_image(encoded(pixels, suffix)).max() == 255
 
 
 def test_floats_have_no_known_range():
