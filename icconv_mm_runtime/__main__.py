@@ -14,7 +14,6 @@ if __name__ == '__main__':
 
 import argparse
 import itertools
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,8 +88,8 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _score(text: str) -> float:
-    if math.isnan(value := float(text)):
-        raise argparse.ArgumentTypeError(f'expected a number, got {text}')
+    if not 0 <= (value := float(text)) <= 1:
+        raise argparse.ArgumentTypeError(f'expected a score from 0 to 1, got {text}')
     return value
 
 

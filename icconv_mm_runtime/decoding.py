@@ -14,6 +14,7 @@ _DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data w
 _HOT = 1e-3  # share of the pixels that a sensor may have too bright in a dark image
 _MOST_PAGES = 1 << 16  # that are counted: a damaged file may lead in a circle
 _SUBFILE, _LONG = 254, 4  # TIFF: the tag that marks thumbnails, and its type
+_STACK = re.compile(rb'ImageJ=[^\0]{0,99}?\nimages=(\d{1,9})\n')  # which writes large ones with one directory
 
 
 class ImageDefect(ValueError):
@@ -131,6 +132,10 @@ def _pages_of_tiff(file: BinaryIO, form: tuple[str, str, str, int]) -> int:
         marks = [struct.unpack_from(f'{order}I', table, start + size - struct.calcsize(address))[0] for start in places]
         count += not any(mark & 1 for mark in marks)
         (position,) = read(address)
+    if count == 1:
+        file.seek(0)
+        stack = _STACK.search(file.read(1 << 12))
+        count = int(stack[1]) if stack else 1
     return count
 
 

@@ -8,11 +8,15 @@ from typing import NamedTuple
 _WORDS = (
     *(('left', 'right'), ('links', 'rechts'), ('gauche', 'droite'), ('izquierd', 'derech'), ('sinistr', 'destr')),
     *(('esquerd', 'direit'), ('_izq', '_der'), ('_sx', '_dx'), ('lew', 'praw'), ('linker', 'rechter')),
-    *(('лев', 'прав'), ('左', '右'), ('왼', '오른')),
+    *(('venstre', 'høyre'), ('venstre', 'hoyre'), ('vänster', 'höger'), ('vanster', 'hoger'), ('hidari', 'migi')),
+    *(('levy', 'pravy'), ('levý', 'pravý'), ('лев', 'прав'), ('左', '右'), ('왼', '오른')),
 )
 _SIDES = [tuple(map(case, pair)) for case in (str.lower, str.title, str.upper) for pair in _WORDS] + [*zip('Ll', 'Rr')]
 _TOKEN = re.compile(r'[A-Z]+(?![a-z])|[A-Z]?[a-z]+')
-_SIDED = re.compile(r'[fhbtul]?[lr]|[lr][fhbtu]|east|west|port|starboard')  # a word of a name
+_SIDED = re.compile(
+    r'[fhbtul]?[lr]|[lr][fhbtu]|east|west|port|starboard|(ba|back|tri|styr|steuer)bord'
+    '|near(side)?|far|offside|ipsi(lateral)?|contra(lateral)?|dexter|sinister|li|re|esq|dir|izq|der|sol|sag'
+)  # a word of a name
 _ORDER = re.compile(
     r'[\W\d_]+|(?<![A-Za-z])[A-Za-z](?![A-Za-z])|(?<=[a-z])[A-Z](?![A-Za-z])|(?i:first|second|third|fourth)'
 )

@@ -19,6 +19,9 @@ from icconv_mm.datasets.flips import find_flip_pairs, flips_of
         ('1_left_eye 2_right_eye 3_nose', [('1_left_eye', '2_right_eye')]),
         ('L_Eye R_Eye Nose L_F_Paw R_F_Paw', [('L_Eye', 'R_Eye'), ('L_F_Paw', 'R_F_Paw')]),
         ('links_vorn rechts_vorn kopf', [('links_vorn', 'rechts_vorn')]),
+        ('upper_lip eye_lid tail_rear', []),
+        ('levy_loket pravy_loket', [('levy_loket', 'pravy_loket')]),
+        ('venstre_fot hoyre_fot hode', [('venstre_fot', 'hoyre_fot')]),
         ('spine1 spine2 spine3 lhip rhip', [('lhip', 'rhip')]),
         ('nose tail_base tail_tip lip leg', []),
     ],
@@ -45,6 +48,12 @@ def test_names_whose_flip_is_known(names, pairs):
         ('left_hand right_hand face_1 face_2', 'face_1, face_2'),
         ('spine1 spine2 nose', 'spine1, spine2'),
         ('north east south west', 'east, west'),
+        ('auge_li auge_re nase', 'auge_li, auge_re'),
+        ('esq_olho dir_olho boca', 'esq_olho, dir_olho'),
+        ('near_eye far_eye nose', 'near_eye, far_eye'),
+        ('hip_nearside hip_offside tail', 'hip_nearside, hip_offside'),
+        ('ipsi_paw contra_paw nose', 'ipsi_paw, contra_paw'),
+        ('babord tribord mat', 'babord, tribord'),
     ],
 )
 def test_names_whose_flip_is_not_known(names, unknown):

@@ -44,6 +44,13 @@ def test_pages_of_other_tiffs(options):
     assert count_pages(io.BytesIO(saved('TIFF', 3, **options))) == 3
 
 
+@pytest.mark.parametrize(('count', 'said'), [(3, 3), (1, 1)])
+def test_a_stack_of_imagej_may_have_one_directory(count, said):
+    """The pixels of its other images follow those of the first."""
+    content = saved('TIFF', 1, tiffinfo={270: f'ImageJ=1.53t\nimages={count}\nslices={count}\nloop=false\n'})
+    assert count_pages(io.BytesIO(content + bytes(600 * (count - 1)))) == said
+
+
 @pytest.mark.parametrize('order', ['<', '>'])
 def test_thumbnails_are_no_pages(order):
     """Two directories, the second of which is marked as a reduced copy; and a circle of directories."""

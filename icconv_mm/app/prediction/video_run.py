@@ -19,9 +19,11 @@ from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
 
 def predict_video(network: Network, video: Video, out: Path, options: Options) -> dict[str, Path]:
     """Predicts the frames of a video, numbered from 1, and returns the written paths by name. Ctrl-C ends a camera.
+    Of a file that it ends early, results are written as well.
 
     Raises:
         InputError: A frame cannot be predicted, or no frame can be read.
+        KeyboardInterrupt: Ctrl-C or SIGTERM ended a file early.
         ArgumentError: No task has boxes to track.
     """
     results = results_of(network.descriptions, options.json_score_thr)
@@ -33,7 +35,7 @@ def predict_video(network: Network, video: Video, out: Path, options: Options) -
         writer = None
         if options.draw:
             writer = VideoWriter(closing.enter_context(write_together(out, [file])) / file, video.rate)
-        count = 0
+        count, is_cut = 0, False
         try:
             with ended_by_sigterm():
                 for frame, sample in predict_each(network, options.progress(video), options.batch_size):
@@ -43,6 +45,7 @@ def predict_video(network: Network, video: Video, out: Path, options: Options) -
                     if writer:
                         writer.add(result.plot(options.score_thr))
         except KeyboardInterrupt:
+            is_cut = video.frames is not None  # a stream has no other end
             print_log(f'ended after {count} frames', 'current')
         finally:
             if writer:
@@ -51,4 +54,6 @@ def predict_video(network: Network, video: Video, out: Path, options: Options) -
             raise InputError(f'{video.name}: no frame can be read')
         written = {'vis': out / file} if options.draw else {}
         written |= results.write(out, log.rows)
+    if is_cut:
+        raise KeyboardInterrupt
     return written

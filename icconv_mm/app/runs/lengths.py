@@ -36,6 +36,9 @@ STAYING = frozenset([
     'NPUProfilerHook', 'NaiveVisualizationHook', 'PoseVisualizationHook', 'PreciseBNHook', 'ProfilerHook',
     'ResumableRandomnessHook', 'SegVisualizationHook', 'SimSiamHook', 'TrackVisualizationHook', 'VisualizationHook',
 ])  # fmt: skip
+# Options of models that count, whatever has them, and their defaults by type: mmdet's TOOD, BoxInst and DropBlock.
+_OF_MODELS = {'initial_epoch': None, 'warmup_iters': None}
+_DEFAULTS = {'BoxInstMaskHead': {'warmup_iters': 10000}, 'DropBlock': {'warmup_iters': 2000}}
 _LOOP = ('val_begin', 'val_interval', 'dynamic_intervals')
 _INTERVALS = ('interval', 'val_interval')  # 1 and -1 have a meaning of their own
 _SAYS_SO = re.compile(r'epoch|iter|begin|end|interval')
@@ -69,8 +72,8 @@ def set_length(cfg: Config, *, epochs: int | None = None, iters: int | None = No
     for node in nodes:
         if node.location == 'train_cfg':
             _scale(node.cfg, dict.fromkeys(_LOOP), ratio)
-        elif node.part == 'model' and isinstance(node.cfg.get('initial_epoch'), int):  # mmdet's TOOD
-            _scale(node.cfg, {'initial_epoch': None}, ratio)
+        elif node.part == 'model':
+            _scale(node.cfg, _OF_MODELS | _DEFAULTS.get(node.kind, {}), ratio)
         elif node.part in ('default_hooks', 'custom_hooks') and node.location.count('.') == 1 and node.kind:
             kind = node.kind
             _scale(node.cfg, COUNTED.get(kind, {}), ratio)

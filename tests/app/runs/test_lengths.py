@@ -68,6 +68,20 @@ def test_counts_of_the_loop_and_of_heads():
     assert cfg.model.train_cfg.initial_epoch == 4 and cfg.default_hooks.checkpoint.interval == 2
 
 
+def test_iterations_that_models_count():
+    """mmdet's BoxInst raises its pairwise loss in 10,000 iterations, whether its config says so or not."""
+    cfg = config()
+    heads = [
+        dict(type='BoxInstMaskHead'),
+        dict(type='mmdet.BoxInstMaskHead', warmup_iters=500),
+        dict(type='FCNMaskHead'),
+    ]
+    cfg.model = dict(heads=heads, plugins=[dict(type='DropBlock')])
+    set_length(cfg, epochs=30)
+    assert [head.get('warmup_iters') for head in cfg.model.heads] == [1000, 50, None]
+    assert cfg.model.plugins[0].warmup_iters == 200
+
+
 def test_other_hooks_that_may_count_are_named(monkeypatch):
     said = []
     monkeypatch.setattr('icconv_mm.app.runs.lengths.print_log', lambda line, *_: said.append(line))
