@@ -352,6 +352,41 @@ def stop_after(monkeypatch, count, error=KeyboardInterrupt):
     monkeypatch.setattr(image_run, 'ahead', until)
 
 
+@pytest.mark.parametrize('is_stream', [False, True])
+def test_a_video_that_is_ended_early_is_interrupted_unless_it_has_no_other_end(
+    folder, tmp_path, monkeypatch, is_stream
+):
+    from icconv_mm.app.prediction import video_run
+
+    def until(*given):
+        yield from itertools.islice(each(*given), 3)
+        raise KeyboardInterrupt  # as SIGTERM does
+
+    each = video_run.predict_each
+    monkeypatch.setattr(video_run, 'predict_each', until)
+    writer = VideoWriter(tmp_path / 'film.mp4', 5)
+    for value in range(6):
+        writer.add(np.full((48, 64, 3), 40 * value, np.uint8))
+    writer.close()
+    if is_stream:
+        monkeypatch.setattr(video_run.Video, '__init__', _endless(video_run.Video.__init__))
+    words = ['predict', str(folder / 'network.onnx'), str(tmp_path / 'film.mp4'), '--out-dir', str(tmp_path / 'out')]
+    if is_stream:
+        commands.main(words)
+    else:
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            commands.main(words)
+    assert len(json.loads((tmp_path / 'out' / 'images.boxes.json').read_text())['images']) == 3
+
+
+def _endless(begin):
+    def changed(video, text):
+        begin(video, text)
+        video.frames = None
+
+    return changed
+
+
 def test_an_interrupt_leaves_the_results_until_then(folder, tmp_path, monkeypatch):
     stop_after(monkeypatch, 3)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
