@@ -49,6 +49,11 @@ def names_of_values(
     known = dict(dataset.seg_map_classes) if classes is None or dataset.seg_map_classes else dict(enumerate(classes))
     known = {value: name for value, name in known.items() if value not in ignore_index}
     is_named = bool(known)
+    if LARGEST in there and len(there) > 2 and not known:
+        share = values.pixels[LARGEST] / sum(values.pixels.values())
+        made.notes.append(f'label {LARGEST}, the last of 16 bits, is ignored: {share:.1%} of the pixels')
+        ignore_index.add(LARGEST)
+        there.remove(LARGEST)
     mask = _mask_of_one_object(values, there, known)
     if mask:
         known = mask

@@ -13,7 +13,7 @@ SIZE = 40, 50  # 1 % are 20 pixels
 def _dataset(root, maps):
     """Maps of 0 and, from the left, of each value so many pixels: ``[{255: 300, 3: 5}, ...]``."""
     for number, values in enumerate(maps):
-        flat = np.zeros(SIZE[0] * SIZE[1], np.uint8)
+        flat = np.zeros(SIZE[0] * SIZE[1], np.uint16 if max(values, default=0) > 255 else np.uint8)
         start = 0
         for value, count in values.items():
             flat[start : start + count] = value
@@ -57,3 +57,18 @@ def test_what_is_ignored_is_plausible(tmp_path, maps, options, classes, warned):
     assert [warned in what for _, what in dataset.warnings] == [True] * bool(warned)
     is_object = 'foreground' in classes or ('crack' in classes and 3 in maps[-1])
     assert any('255 is the object' in note for note in made.notes) == is_object
+
+
+@pytest.mark.parametrize(
+    ('values', 'classes', 'is_ignored'),
+    [
+        ({1: 600, 2: 300, 65535: 200}, ['class_0', 'class_1', 'class_2'], True),
+        ({65535: 200}, ['class_0', 'class_65535'], False),  # of two values, it is the object
+        ({1: 600, 32767: 200}, ['class_0', 'class_1', 'class_32767'], False),
+    ],
+)
+def test_the_last_value_of_16_bits_is_ignored_as_that_of_8(tmp_path, values, classes, is_ignored):
+    made = convert_dataset(_dataset(tmp_path / 'data', [values] * 5), 'semantic', tmp_path / 'out')
+    assert made.classes == classes
+    said = 'label 65535, the last of 16 bits, is ignored: 10.0% of the pixels'
+    assert (said in made.notes) == is_ignored and abs(sum(made.counts.values()) - 1) < 1e-9
