@@ -26,7 +26,7 @@ _PARTS = {  # what leads to weights: fields of ONNX's messages, or offsets in th
         'sparse': {4: 'tensor'},
     },
 }
-_OUTPUT, _OUTPUTS_OF_ORT = 2, 20  # of a node
+_OUTPUT = 2  # of a node
 _TYPE, _FLOAT_DATA, _INT32_DATA, _NAME, _RAW_DATA, _DOUBLE_DATA, _EXTERNAL, _LOCATION = 2, 4, 5, 8, 9, 10, 13, 14
 _MODEL, _GRAPH, _NAME_OF_ORT, _TYPE_OF_ORT, _DATA_OF_ORT = 6, 18, 4, 10, 12
 
@@ -113,28 +113,22 @@ def _weights_of_ort(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
             for number in range(parent.VectorLen(place) if is_list else 1):
                 yield table.Table(content, parent.Indirect(first + 4 * number))
 
-    def text(parent: Any, offset: int, is_list: bool = False) -> str:
-        place = parent.Offset(offset)
-        where = parent.Vector(place) if place and is_list and parent.VectorLen(place) else parent.Pos + place
-        return parent.String(where).decode(errors='replace') if place else ''
-
-    def weights(parent: Any, kind: str, name: str) -> Iterator[tuple[str, np.ndarray]]:
+    def weights(parent: Any, kind: str) -> Iterator[tuple[str, np.ndarray]]:
         if kind == 'tensor':
-            of_type, data = (parent.Offset(offset) for offset in (_TYPE_OF_ORT, _DATA_OF_ORT))
+            own, of_type, data = (parent.Offset(offset) for offset in (_NAME_OF_ORT, _TYPE_OF_ORT, _DATA_OF_ORT))
+            name = parent.String(parent.Pos + own).decode(errors='replace') if own else ''
             number = encode.Get(packer.int32, content, parent.Pos + of_type) if of_type else 0
             if number in _FLOATS and data:
                 values = content[parent.Vector(data) : parent.Vector(data) + parent.VectorLen(data)]
-                yield text(parent, _NAME_OF_ORT) or name, _floats(values, _FLOATS[number])
-            return
-        name = text(parent, _OUTPUTS_OF_ORT, is_list=True) if kind == 'node' else name
-        for offset, part in _PARTS['ort'][kind].items():
+                yield name, _floats(values, _FLOATS[number])
+        for offset, part in _PARTS['ort'].get(kind, {}).items():
             for child in tables(parent, offset, isinstance(part, list)):
-                yield from weights(child, part[0] if isinstance(part, list) else part, name)
+                yield from weights(child, part[0] if isinstance(part, list) else part)
 
     file = table.Table(content, encode.Get(packer.uoffset, content, 0))
     for model in tables(file, _MODEL):
         for graph in tables(model, _GRAPH):
-            yield from weights(graph, 'graph', '')
+            yield from weights(graph, 'graph')
 
 
 def _weights_of_openvino(file: Path) -> Iterator[tuple[str, np.ndarray]]:
