@@ -28,6 +28,7 @@ from icconv_mm.app.training.own_data_text import (
     choices_text,
     config_text,
     crop_of,
+    strides_of,
     written_choices,
 )
 from icconv_mm.arguments import check_positive, require_known
@@ -145,6 +146,8 @@ def config_for(
         backbone = before['backbone'] or default_backbone(task)
         say(f'backbone: {backbone}, as none is named')
     network = backbone_of(backbone)
+    if task in ('pose', 'all') and strides_of(network)[0] > 4:
+        raise ArgumentError('backbone', f'{backbone} has no map at stride 4, which the task {task} needs: take small')
     batch = before['batch'] if resume else None  # its schedule counts steps of this length
     size = size or (before['size'] if resume else None)
     given = [os.path.abspath(location) for location in locations]
