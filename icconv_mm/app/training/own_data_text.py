@@ -268,8 +268,9 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
         yield 'samples', 128, 'of them that the second stage learns from'
         fullest = converted[objects_task].most
         if chosen.task != 'all':
-            fewest = (100 if strides[0] == _STRIDE else 50) if is_narrow else 500
-            passed = int(np.clip(3 * fullest, fewest, 1000))
+            is_fast = strides[0] > _STRIDE
+            fewest = (40 if is_fast else 100) if is_narrow else 500
+            passed = int(np.clip((2 if is_fast else 3) * fullest, fewest, 1000))
             yield 'test_proposals', passed, f'the same in tests; the fullest image has {fullest} objects'
         yield 'detections', max(100, -(-3 * fullest // 2)), 'boxes that a prediction of an image has at most'
     is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None

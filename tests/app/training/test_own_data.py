@@ -171,7 +171,7 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     [
         ('small', 'detection', 4, 100, 100),
         ('small', 'detection', 150, 450, 225),
-        ('small_s8', 'detection', 4, 50, 100),
+        ('small_s8', 'detection', 150, 300, 225),
         ('ic_resnet18', 'detection', 150, 500, 225),
         ('small', 'detection', 400, 1000, 600),
         ('small', 'all', 150, 1000, 225),

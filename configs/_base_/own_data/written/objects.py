@@ -15,15 +15,14 @@ model = dict(
     ),
 )
 # {% if is_fast %}
-# one sample of a bin, boxes that all classes share and a hard suppression: a prediction takes a fifth less
+# one sample of a bin, and boxes that all classes share: a prediction costs less, and boxes of other classes help
 model['roi_head']['bbox_roi_extractor']['roi_layer'] = dict(sampling_ratio=1)
 model['roi_head']['bbox_head']['reg_class_agnostic'] = True
-model['test_cfg']['rcnn'].pop('nms')
 # {% endif %}
 load = dict(type='LoadAnnotations', with_bbox=True)
 metric = ['bbox']
 # {% if 'instance' in tasks %}
-model['test_cfg']['rcnn'].pop('nms', None)  # a soft suppression gives three times as many boxes, and masks gain little
+model['test_cfg']['rcnn'].pop('nms')  # a soft suppression gives three times as many boxes, and masks gain little
 model['roi_head'].update(
     mask_roi_extractor=dict(out_channels=width, featmap_strides=strides[:-1]),
     mask_head=dict(in_channels=width, conv_out_channels=width, num_classes=num_classes),
