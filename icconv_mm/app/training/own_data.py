@@ -28,6 +28,7 @@ from icconv_mm.app.training.own_data_text import (
     choices_text,
     config_text,
     crop_of,
+    strides_of,
     written_choices,
 )
 from icconv_mm.arguments import check_positive, require_known
@@ -75,6 +76,7 @@ def config_for(
     classes: Sequence[str] | None = None,
     ignore_index: Sequence[int] = (),
     pretrained: str = 'auto',
+    load_from: str | None = None,
     patience: int | None = None,
     strict: bool = False,
     crowd_as_objects: bool = False,
@@ -102,6 +104,8 @@ def config_for(
         ignore_index: Values of segmentation maps that are ignored.
         pretrained: ``'auto'`` takes torchvision's weights for a network of their shape if they can be downloaded,
             ``'none'`` random ones; else a file, or any checkpoint that mmengine loads.
+        load_from: A checkpoint of the whole network, which the caller will set in the config: ``'auto'`` then takes no
+            other weights.
         patience: Validations without improvement after which the training ends.
         strict: Whether to refuse datasets of which anything would be left out.
         crowd_as_objects: Whether crowds and ignored objects (COCO's ``iscrowd``, VOC's ``difficult``) are learned.
@@ -142,6 +146,8 @@ def config_for(
         backbone = before['backbone'] or default_backbone(task)
         say(f'backbone: {backbone}, as none is named')
     network = backbone_of(backbone)
+    if task in ('pose', 'all') and strides_of(network)[0] > 4:
+        raise ArgumentError('backbone', f'{backbone} has no map at stride 4, which the task {task} needs: take small')
     batch = before['batch'] if resume else None  # its schedule counts steps of this length
     size = size or (before['size'] if resume else None)
     given = [os.path.abspath(location) for location in locations]
@@ -156,7 +162,7 @@ def config_for(
             write_json(Path(temporary, 'new', LOCATIONS), given)
             images = next(iter(converted.values())).root
             write_folder_of_images(Path(temporary, 'new'), images, folder / 'annotations')
-            init = weights_of(backbone, pretrained, say)
+            init = weights_of(backbone, pretrained, say, load_from)
             chosen = _choose(task, converted, network, init, size, epochs, batch, patience, say)
             annotations = _name_of_content(Path(temporary, 'new'))
             text = config_text(chosen, converted, annotations)
@@ -324,12 +330,17 @@ def backbone_of(name: str) -> dict:
     return dict(type=f'icconv_mm.{kind}', **options, **pattern, norm_eval=False)
 
 
-def weights_of(backbone: str, weights: str, say: Any) -> dict | None:
+def weights_of(backbone: str, weights: str, say: Any, load_from: str | None = None) -> dict | None:
     """Returns the backbone's initial weights as an ``init_cfg``, or None; calls ``say`` with the choice or its cost.
+
+    ``load_from`` is a checkpoint of the whole network, beside which ``'auto'`` takes no weights.
 
     Raises:
         MissingFileError, CheckpointError: ``weights`` (``pretrained``) is a file that is missing or cannot be read.
     """
+    if load_from and weights == 'auto':
+        say(f'weights: those of {load_from}, for the whole network')
+        return None
     if weights in ('auto', 'none') and backbone_of(backbone).get('base_channels', _WIDE) < _WIDE:
         say(f'weights: {backbone} starts from random numbers, as is usual for a network of its size')
         return None

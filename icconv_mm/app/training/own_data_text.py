@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from icconv_mm.files import configs_folder
 from icconv_mm.run_folder import CHOICES, HERE, IMAGES
 from icconv_mm_runtime.drawing import palette
 
+_STRIDE = 4  # pixels: of the first map of usual backbones
 _WARM_UP = 200  # iterations, and at most a tenth of the training
 _LEAST_CROP = 256  # pixels
 _LEAST_OF_MOSAIC = 40  # images: a process puts none together before its fifth
@@ -94,6 +95,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
     values = dict(
         task=chosen.task,
         tasks=list(converted),
+        is_fast=chosen.task == 'detection' and strides_of(chosen.backbone)[0] > _STRIDE,
         mosaic=is_small and _most_images(converted) >= _LEAST_OF_MOSAIC,
         best=repr(BEST.get(chosen.task) or f'{first}/{BEST[first]}'),
         patience=chosen.patience,
@@ -164,17 +166,24 @@ def _former_choices(text: str) -> dict[str, Any]:
     }
 
 
-def anchors(boxes: np.ndarray, size: int) -> dict[str, list]:
-    """Returns scale and ratios of anchors on strides 4 to 64.
+def strides_of(backbone: Mapping[str, Any]) -> list[int]:
+    """Returns the strides of a detector's maps in pixels of the image: 4 to 64, or 8 to 64 of a backbone without 4."""
+    return [4, 8, 16, 32, 64][1 if backbone.get('strides', [1])[0] == 2 else 0 :]
+
+
+def anchors(boxes: np.ndarray, size: int, stride: int = _STRIDE) -> dict[str, list]:
+    """Returns scale and ratios of anchors on strides up to 64.
 
     Args:
         boxes: Width and height of objects as fractions of the longer side of their images, [m, 2].
         size: Pixels of the longer side.
+        stride: The least stride.
     """
+    scales = [8, 4, 2] if stride == _STRIDE else [4, 2.8, 2, 1.4, 1]  # one size less: finer steps
     if not len(boxes):
-        return dict(scales=[8], ratios=[0.5, 1.0, 2.0])
+        return dict(scales=scales[:1], ratios=[0.5, 1.0, 2.0])
     least = float(np.percentile(np.sqrt(boxes.prod(1)) * size, 5))
-    scale = next((scale for scale in (8, 4) if 4 * scale <= 1.3 * least), 2)
+    scale = next((scale for scale in scales if stride * scale <= 1.3 * least), scales[-1])
     low, high = np.percentile(boxes[:, 1] / boxes[:, 0], [5, 95])
     ratios = [0.5, 1.0, 2.0]
     if low < 0.3:
@@ -247,7 +256,9 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
     if chosen.task == 'semantic':
         yield 'class_weight', class_weights(list(converted['semantic'].counts.values())), 'rare classes count more'
     if objects_task is not None:
-        yield 'anchors', anchors(converted[objects_task].boxes, chosen.size), 'on strides 4 to 64'
+        strides = strides_of(chosen.backbone)
+        yield 'strides', strides, 'pixels of the image in a cell of each map, along an axis'
+        yield 'anchors', anchors(converted[objects_task].boxes, chosen.size, strides[0]), 'times the strides'
         is_narrow = chosen.base_channels < 64
         yield (
             'proposals',
@@ -257,14 +268,18 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
         yield 'samples', 128, 'of them that the second stage learns from'
         fullest = converted[objects_task].most
         if chosen.task != 'all':
-            passed = int(np.clip(3 * fullest, 100 if is_narrow else 500, 1000))
+            is_fast = strides[0] > _STRIDE
+            fewest = (40 if is_fast else 100) if is_narrow else 500
+            passed = int(np.clip((2 if is_fast else 3) * fullest, fewest, 1000))
             yield 'test_proposals', passed, f'the same in tests; the fullest image has {fullest} objects'
         yield 'detections', max(100, -(-3 * fullest // 2)), 'boxes that a prediction of an image has at most'
     is_flipped = 'pose' not in converted or converted['pose'].flip_pairs is not None
     yield 'flip_prob', 0.5 if is_flipped else 0.0, 'of images in training are flipped'
     yield 'batch_size', chosen.batch, ''
     yield 'workers', min(_WORKERS, _cores()), 'processes that load images, by the cores of the machine that wrote this'
-    is_one_left = chosen.size <= 64 and chosen.batch < most and most % chosen.batch == 1
+    is_one_left = (
+        chosen.size <= 16 * strides_of(chosen.backbone)[0] and chosen.batch < most and most % chosen.batch == 1
+    )
     yield 'whole_epochs', -(-_WHOLE // most), 'the last ones, which see whole images; the others parts of four'
     yield 'drop_last', is_one_left, 'batch, if it has fewer: batch norm learns nothing of one small image'
     yield 'epochs', chosen.epochs, ''

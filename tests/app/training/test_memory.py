@@ -14,7 +14,7 @@ from icconv_mm.registry import MODELS
 GB = 1e9
 
 
-@pytest.mark.parametrize('name', ['small', 'ic_resnet50', 'pyconv_hgresnet50'])
+@pytest.mark.parametrize('name', ['small', 'small_s8', 'ic_resnet50', 'pyconv_hgresnet50'])
 def test_maps_are_those_of_larger_images(name):
     """What a third image adds, of which weights are no part."""
     held = []

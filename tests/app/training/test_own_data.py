@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from icconv_mm.app import commands
 from icconv_mm.app.adapters.libraries import adapter_of
 from icconv_mm.app.training import own_data, own_data_text
 from icconv_mm.app.training.own_data import (
@@ -170,6 +171,7 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     [
         ('small', 'detection', 4, 100, 100),
         ('small', 'detection', 150, 450, 225),
+        ('small_s8', 'detection', 150, 300, 225),
         ('ic_resnet18', 'detection', 150, 500, 225),
         ('small', 'detection', 400, 1000, 600),
         ('small', 'all', 150, 1000, 225),
@@ -313,6 +315,19 @@ def test_what_it_costs_to_have_no_weights(monkeypatch):
     assert weights_of('ic_resnet50', 'torchvision://resnet50', said.append)['checkpoint'] == 'torchvision://resnet50'
     with pytest.raises(InputError, match=r'pretrained: no such file: none\.pth'):
         weights_of('ic_resnet50', 'none.pth', said.append)
+
+
+@pytest.mark.parametrize('backbone', ['small', 'ic_resnet50'])
+def test_weights_of_the_whole_network_are_said_and_no_others_fetched(tmp_path, backbone, monkeypatch, capsys):
+    pytest.importorskip('mmdet')
+    monkeypatch.setattr(own_data, '_fetched', lambda name: pytest.fail(f'{name} was fetched'))
+    command = ['train', str(labelled.voc(tmp_path / 'data')), '--task', 'detection', '--backbone', backbone]
+    command += ['--work-dir', str(tmp_path / 'run'), '--cfg-options', f'load_from={tmp_path}/detector.pth']
+    with pytest.raises(SystemExit, match='load_from: no such file'):
+        commands.main([*command, '--epochs', '1'])
+    printed = capsys.readouterr().out
+    assert f'weights: those of {tmp_path}/detector.pth, for the whole network\n' in printed
+    assert 'random numbers' not in printed
 
 
 @pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose', 'all'])

@@ -1,9 +1,9 @@
 model = dict(
     backbone=backbone,
-    neck=dict(in_channels=levels, out_channels=width),
-    rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=anchors),
+    neck=dict(in_channels=levels, out_channels=width, num_outs=len(strides)),
+    rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=dict(anchors, strides=strides)),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=width),
+        bbox_roi_extractor=dict(out_channels=width, featmap_strides=strides[:-1]),
         bbox_head=dict(in_channels=width, fc_out_channels=min(512, 4 * width), num_classes=num_classes),
     ),
     train_cfg=dict(
@@ -14,12 +14,17 @@ model = dict(
         rcnn=dict(nms=dict(type='soft_nms'), max_per_img=detections),
     ),
 )
+# {% if is_fast %}
+# one sample of a bin, and boxes that all classes share: a prediction costs less, and boxes of other classes help
+model['roi_head']['bbox_roi_extractor']['roi_layer'] = dict(sampling_ratio=1)
+model['roi_head']['bbox_head']['reg_class_agnostic'] = True
+# {% endif %}
 load = dict(type='LoadAnnotations', with_bbox=True)
 metric = ['bbox']
 # {% if 'instance' in tasks %}
 model['test_cfg']['rcnn'].pop('nms')  # a soft suppression gives three times as many boxes, and masks gain little
 model['roi_head'].update(
-    mask_roi_extractor=dict(out_channels=width),
+    mask_roi_extractor=dict(out_channels=width, featmap_strides=strides[:-1]),
     mask_head=dict(in_channels=width, conv_out_channels=width, num_classes=num_classes),
 )
 load['with_mask'] = True
