@@ -1,14 +1,17 @@
 """What configs count in epochs or iterations, besides schedulers: the one table for trainings of another length."""
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from icconv_mm.app.runs.schedules import stretch
-from icconv_mm.config_tree import walk
+from icconv_mm.app.runs.schedules import checked_schedulers, is_of_metrics, replay, stretch
+from icconv_mm.config_tree import kind_of, walk, walk_dicts
 from icconv_mm.errors import ArgumentError
 
 # Options of hooks that grow with a training's length, and their defaults where these matter: of mmengine, mmdet,
@@ -18,7 +21,6 @@ COUNTED: dict[str, dict[str, Any]] = {
     'CheckpointHook': {'interval': None, 'save_begin': None},
     'DenseCLHook': {'start_iters': 1000},
     'EMAHook': {'begin_epoch': None, 'begin_iter': None},
-    'LastEpochsHook': {'epochs': None},
     'PPYOLOEParamSchedulerHook': {'total_epochs': None, 'warmup_epochs': 5},
     'PipelineSwitchHook': {'switch_epoch': None},
     'RTMOModeSwitchHook': {'epoch_attributes': None},
@@ -29,12 +31,13 @@ COUNTED: dict[str, dict[str, Any]] = {
     'YOLOXPoseModeSwitchHook': {'num_last_epochs': 20},
     'YOLOv5ParamSchedulerHook': {'max_epochs': None, 'warmup_epochs': 3},
 }
-# Hooks whose intervals are no part of a training's length: they log, draw, look, or average.
+# Hooks whose counts are no part of a training's length: they log, draw, look, average, or count images at its end.
 STAYING = frozenset([
     'BadCaseAnalysisHook', 'CheckInvalidLossHook', 'DetVisualizationHook', 'EarlyStoppingHook', 'EmptyCacheHook',
-    'GroundingVisualizationHook', 'LoggerHook', 'MeanTeacherHook', 'MemoryProfilerHook', 'MultiTaskVisualizationHook',
-    'NPUProfilerHook', 'NaiveVisualizationHook', 'PoseVisualizationHook', 'PreciseBNHook', 'ProfilerHook',
-    'ResumableRandomnessHook', 'SegVisualizationHook', 'SimSiamHook', 'TrackVisualizationHook', 'VisualizationHook',
+    'GroundingVisualizationHook', 'LastEpochsHook', 'LoggerHook', 'MeanTeacherHook', 'MemoryProfilerHook',
+    'MultiTaskVisualizationHook', 'NPUProfilerHook', 'NaiveVisualizationHook', 'PoseVisualizationHook', 'PreciseBNHook',
+    'ProfilerHook', 'ResumableRandomnessHook', 'SegVisualizationHook', 'SimSiamHook', 'TrackVisualizationHook',
+    'VisualizationHook',
 ])  # fmt: skip
 # Options of models that count, whatever has them, and their defaults by type: mmdet's TOOD, BoxInst and DropBlock.
 _OF_MODELS = {'initial_epoch': None, 'warmup_iters': None}
@@ -130,6 +133,43 @@ def scaled(key: str, value: Any, ratio: float, change: Callable[[int], int] | No
     return new(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def change_length(
+    runner: Runner, length: int, done: float, interval: int | None = None, schedulers: tuple[Any, float] = (None, 1.0)
+) -> None:
+    """Changes the length of a running training, with the counts of its hooks and schedulers.
+
+    Schedulers that look at metrics, and those of several optimisers, cannot be replayed: they stay.
+
+    Args:
+        runner: The runner.
+        length: The epochs or iterations of the whole training.
+        done: How many are over; of an epoch, a fraction may be.
+        interval: Epochs or iterations from one validation, with its checkpoint, to the next; by default as it is.
+        schedulers: Configs of the schedulers, and the length divided by the one that they are for.
+    """
+    loop = runner.train_loop
+    is_by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    steps = len(loop.dataloader) if is_by_epoch else 1
+    ratio = length / (loop.max_epochs if is_by_epoch else loop.max_iters)
+    if is_by_epoch:
+        loop._max_epochs = length
+    loop._max_iters = length * steps
+    if interval is not None:
+        loop.val_interval, loop.dynamic_milestones, loop.dynamic_intervals = interval, [0], [interval]
+    for hook in runner.hooks:
+        if interval is not None and isinstance(hook, CheckpointHook) and hook.interval > 0:
+            hook.interval = interval  # saving each short epoch would take the time of training
+        scale_running(hook, ratio, int(done), length)
+    own, total = schedulers
+    former = runner.param_schedulers
+    if own and length > done and not (isinstance(former, Mapping) or any(map(is_of_metrics, former or ()))):
+        configs = copy.deepcopy(own)
+        for scheduler in walk_dicts(configs):
+            stretch(scheduler, kind_of(scheduler), total)
+        runner.param_schedulers = runner.build_param_scheduler(checked_schedulers(runner, configs))
+        replay(runner.param_schedulers, round(done * steps), steps if is_by_epoch else None)
+
+
 def scale_running(hook: Any, ratio: float, done: int, length: int) -> None:
     """Changes the counts of a hook of a running training, of which ``done`` epochs or iterations are over.
 
@@ -145,7 +185,7 @@ def scale_running(hook: Any, ratio: float, done: int, length: int) -> None:
         for key in COUNTED.get(kind.__name__, ()):
             if key in _INTERVALS or getattr(hook, key, None) is None:
                 continue
-            if key in ('num_last_epochs', 'epochs'):  # counted from the end
+            if key == 'num_last_epochs':  # counted from the end
                 is_over = done >= (length / ratio) - getattr(hook, key)
                 if not is_over:
                     last = min(round(ratio * getattr(hook, key)), length - done)

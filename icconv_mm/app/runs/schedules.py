@@ -139,12 +139,12 @@ class ScheduleHook(Hook):
             return
         now, before = list(_each(runner.param_schedulers)), list(_each(states))
         for scheduler, state in zip(now, before):
-            if _is_of_metrics(scheduler) and state.keys() >= _STATE_OF_METRICS:  # its state is valid for any length
+            if is_of_metrics(scheduler) and state.keys() >= _STATE_OF_METRICS:  # its state is valid for any length
                 state.update(_plan(vars(scheduler)))
         if [_plan(vars(each)) for each in now] == [_plan(state) for state in before]:
             return
         changes = _changes(now, before)
-        if metrics := next(filter(_is_of_metrics, now), None):
+        if metrics := next(filter(is_of_metrics, now), None):
             raise InputError(
                 f'{self.name}: the schedule is not that of the checkpoint ({changes}), and '
                 f'{type(metrics).__name__} depends on validations that a training with this one would have had: resume '
@@ -205,7 +205,7 @@ def _each(schedulers: Any) -> Iterator[Any]:
         yield from own
 
 
-def _is_of_metrics(scheduler: _ParamScheduler) -> bool:
+def is_of_metrics(scheduler: _ParamScheduler) -> bool:
     return getattr(scheduler, 'need_val_args', False)
 
 

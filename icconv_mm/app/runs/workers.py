@@ -2,11 +2,13 @@
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from icconv_mm.config_tree import Node
 
@@ -93,3 +95,24 @@ def end_workers(runner: Runner) -> None:
         if hasattr(inner, '_shutdown_workers'):
             inner._shutdown_workers()
             holder._iterator = iter(())  # at whose end mmengine starts anew
+
+
+class EndingLoader(DataLoader):
+    """A loader whose epochs, also one that runs, end after ``most`` batches; mmengine's loop has no such limit."""
+
+    most = sys.maxsize
+
+    @classmethod
+    def become(cls, loader: Any) -> None:
+        """Makes one of torch's loaders, of no class of its own, one of these."""
+        if type(loader) is DataLoader:
+            loader.__class__ = cls
+
+    def __len__(self) -> int:
+        return min(super().__len__(), self.most)
+
+    def __iter__(self) -> Iterator[Any]:
+        for number, batch in enumerate(super().__iter__(), 1):
+            yield batch
+            if number >= self.most:
+                return

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.prepare import Testing, Training
 from icconv_mm.app.runs.schedules import ScheduleHook, train_runner
 from icconv_mm.app.runs.workers import WorkersHook
-from icconv_mm.app.training.budget import Budget, BudgetHook, Costs, choose_length, step_costs, trial
+from icconv_mm.app.training.budget import Budget, BudgetHook
 from icconv_mm.app.training.hooks.checkpoint_checks import CheckpointMatchHook, ImageCheckHook
 from icconv_mm.app.training.hooks.logs import FiniteLossHook, OpeningHook, UnmeasuredHook, warning_after_run
 from icconv_mm.app.training.hooks.progress import ProgressBarHook
@@ -63,8 +62,8 @@ def train(
         skip_bad_images: Whether to warn about unreadable images and train without them.
         allow_mismatch: Modules where ``cfg.load_from`` may differ from the model, such as ``'roi_head.bbox_head'``.
         keep_going: Whether to continue after a loss that is not finite, which otherwise ends the run.
-        time: Time of the training, its validations and report included, such as ``'12m'``: ten steps are timed, and the
-            length is chosen. A resumed run has what earlier ones left.
+        time: Time of the training, its validations and report included, such as ``'12m'``: its first steps are timed,
+            and the length is chosen. A resumed run has what earlier ones left.
 
     Returns:
         The runner, after training. Its folder has ``report.html``.
@@ -73,19 +72,19 @@ def train(
         MissingFileError: A named file does not exist.
         InputError, DatasetError, CheckpointError, ArchitectureMismatchError: Bad input, named in the message.
     """
-    run = begin(cfg)
-    purpose = Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
     budget = Budget(time) if isinstance(time, (str, int, float)) else time
-    if budget is not None:
-        costs = _choose_length(run, budget, purpose, allow_mismatch)
-    run = begin(run, purpose=purpose)
+    if budget is not None and int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
+    run = begin(cfg, purpose=Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images))
+    if budget is not None and resume:
+        budget.resume(run.cfg)
     folder, name = Path(run.cfg.work_dir), Path(run.cfg.filename or 'config.py').name
     goes_on = bool(resume or run.cfg.get('resume'))
     earlier = keeping_earlier_training(folder, name, run.cfg.get('load_from'), goes_on)
     with run.errors, _formatting_once(), earlier:
-        runner = build_runner(run, allow_mismatch)
+        runner = build_runner(run, allow_mismatch, budget and budget.given)
         if budget is not None:
-            runner.register_hook(BudgetHook(budget, costs, run.cfg.get('param_scheduler')))
+            runner.register_hook(BudgetHook(budget, run.cfg))
         if not keep_going:
             runner.register_hook(FiniteLossHook())
         evaluation, bar = EvaluationHook(run.adapter), ProgressBarHook()
@@ -129,20 +128,6 @@ def _formatting_once() -> Iterator[None]:
         yield
     finally:
         mmengine_config.FormatCode = format_code
-
-
-def _choose_length(run: TaskRun, budget: Budget, purpose: Training, allow_mismatch: Sequence[str]) -> Costs:
-    """Times a few steps, and changes the config so that the training takes what is left of a budget."""
-    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
-        raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
-    if purpose.resume:
-        budget.resume(run.cfg.work_dir)
-    with trial(run) as timed:
-        timed = begin(timed, purpose=replace(purpose, resume=False, launcher='none'))
-        with timed.errors:
-            costs = step_costs(build_runner(timed, allow_mismatch), train_runner, budget.clock)
-    choose_length(run, budget, costs, purpose.resume)
-    return costs
 
 
 def test(
@@ -198,7 +183,7 @@ def test(
     return metrics
 
 
-def build_runner(run: TaskRun, allow_mismatch: Sequence[str] = ()) -> Runner:
+def build_runner(run: TaskRun, allow_mismatch: Sequence[str] = (), time: str | float | None = None) -> Runner:
     """Builds the runner of a prepared run, with the hooks that every run of the tools has.
 
     The hooks are not added to the config, so that the runner writes the user's config.
@@ -230,7 +215,7 @@ def build_runner(run: TaskRun, allow_mismatch: Sequence[str] = ()) -> Runner:
     run.errors.checkpoint = checkpoint
     network = [node.kind for node in run.nodes if node.location in ('model', 'model.backbone') and node.kind]
     match = CheckpointMatchHook(allow_mismatch, checkpoint, resume, run.adapter)
-    hooks = [run.errors, OpeningHook(run.name, network), match, ImageCheckHook(), WorkersHook(), *of_task]
+    hooks = [run.errors, OpeningHook(run.name, network, time), match, ImageCheckHook(), WorkersHook(), *of_task]
     if cfg.get('train_cfg'):
         if not any(isinstance(hook, ResumableRandomnessHook) for hook in runner.hooks):
             hooks.append(ResumableRandomnessHook())

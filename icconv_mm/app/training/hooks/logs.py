@@ -31,17 +31,19 @@ class OpeningHook(Hook):
     Args:
         name: Name of the config.
         network: Types of the model and its backbone.
+        time: The time of a training whose length follows from it.
     """
 
     priority = 'HIGHEST'
 
-    def __init__(self, name: str, network: Sequence[str]) -> None:
-        self.name, self.network = name, network
+    def __init__(self, name: str, network: Sequence[str], time: str | float | None = None) -> None:
+        self.name, self.network, self.time = name, network, time
 
     def before_train(self, runner: Runner) -> None:
         loop = runner.train_loop
         epochs = isinstance(loop, EpochBasedTrainLoop)
         length = f'{loop.max_epochs} epochs, {loop.max_iters} iterations' if epochs else f'{loop.max_iters} iterations'
+        length = length if self.time is None else f'as long as {self.time} allow'
         data = [f'{len(loop.dataloader.dataset)} images to train']
         if isinstance(runner._val_loop, BaseLoop):
             data.append(f'{len(runner.val_loop.dataloader.dataset)} to validate')
@@ -57,7 +59,7 @@ class OpeningHook(Hook):
     ) -> None:
         """Logs early how long the training will take: the first regular line can be minutes away."""
         self._done += 1
-        if self._done == _FIRST:
+        if self._done == _FIRST and self.time is None:
             left = runner.max_iters - runner.iter - 1
             step = (time.perf_counter() - self._begun) / _FIRST
             eta = timedelta(seconds=round(step * left))
