@@ -10,7 +10,7 @@ import numpy as np
 
 from icconv_mm_runtime import limits
 from icconv_mm_runtime.errors import RuntimeInputError, refusing
-from icconv_mm_runtime.finite import ADVICE, first_not_finite, weights_of
+from icconv_mm_runtime.finite import ADVICE, first_not_finite, stored_weights
 from icconv_mm_runtime.metadata import KEY, parsed
 
 RunFunction = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
@@ -147,7 +147,7 @@ def _core(kind: Callable[[], Any]) -> Any:
 
 def _require_finite(file: Path) -> None:
     with refusing(f'{file}: its weights cannot be read'):
-        name = first_not_finite(weights_of(file))
+        name = first_not_finite(stored_weights(file))
     if name is not None:
         raise RuntimeInputError(f'{file}: {name} {ADVICE}')
 

@@ -49,7 +49,7 @@ def first_not_finite(weights: Iterable[tuple[str, np.ndarray]]) -> str | None:
     return None
 
 
-def weights_of(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+def stored_weights(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields names and values of the weights and constants of a network that an engine has opened.
 
     Args:
@@ -57,10 +57,10 @@ def weights_of(file: Path) -> Iterator[tuple[str, np.ndarray]]:
             are mapped into memory; bodies of loops and branches have theirs. What is no network yields nothing.
     """
     if file.suffix == '.xml':
-        yield from _weights_of_openvino(file)
+        yield from _stored_in_openvino(file)
     elif file.stat().st_size:
         content = np.memmap(file, np.uint8, 'r')
-        yield from _weights_of_ort(content) if file.suffix == '.ort' else _weights(content, 'model', '', file.parent)
+        yield from _stored_in_ort(content) if file.suffix == '.ort' else _weights(content, 'model', '', file.parent)
 
 
 def _weights(message: np.ndarray, kind: str, name: str, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
@@ -103,7 +103,7 @@ def _external(folder: Path, entries: Iterable[dict[int, np.ndarray]]) -> np.ndar
     return content[start : start + int(about.get('length', len(content)))]
 
 
-def _weights_of_ort(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _stored_in_ort(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the weights of a network in ONNX Runtime's own format, which holds no weights of other files."""
     from flatbuffers import encode, packer, table  # which ONNX Runtime requires
 
@@ -131,7 +131,7 @@ def _weights_of_ort(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
             yield from weights(graph, 'graph')
 
 
-def _weights_of_openvino(file: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _stored_in_openvino(file: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the constants of a network, whose values are in the ``.bin`` beside it."""
     beside = file.with_suffix('.bin')
     content = np.memmap(beside, np.uint8, 'r') if beside.stat().st_size else np.zeros(0, np.uint8)

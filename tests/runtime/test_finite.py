@@ -56,7 +56,7 @@ KINDS += [(getattr(onnx.TensorProto, name), False) for name in ('FLOAT', 'DOUBLE
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_weights_of_onnx(tmp_path, kind, raw, bad):
     good = network(tmp_path / 'good.onnx', weight([[1, -2], [3e4, 0]], kind, raw))
-    found = dict(finite.weights_of(good))
+    found = dict(finite.stored_weights(good))
     np.testing.assert_array_equal(found['layer.weight'], [1, -2, np.float32(29952) if kind == 16 else 3e4, 0])
     assert finite.first_not_finite(found.items()) is None
     Session(good)
@@ -93,7 +93,7 @@ def test_weights_in_another_file(tmp_path, bad):
         model.graph.initializer.insert(0, other)
         options = {'save_as_external_data': True, 'location': f'{name}.data', 'size_threshold': 0}
         onnx.save(model, tmp_path / f'{name}.onnx', **options)
-    weights = dict(finite.weights_of(tmp_path / 'good.onnx'))
+    weights = dict(finite.stored_weights(tmp_path / 'good.onnx'))
     assert weights['layer.weight'].tolist() == [1, -2, 3, 0] and weights['other'].sum() == 600
     Session(tmp_path / 'good.onnx')
     with pytest.raises(RuntimeInputError, match=r'bad\.onnx: layer\.weight has values that are not finite'):
@@ -113,7 +113,7 @@ def test_the_format_of_onnxruntime(tmp_path, kind, raw):
         options.optimized_model_filepath = str(tmp_path / f'{name}.ort')
         options.add_session_config_entry('session.save_model_format', 'ORT')
         onnxruntime.InferenceSession(str(tmp_path / f'{name}.onnx'), options, providers=['CPUExecutionProvider'])
-    assert [1, -2, 3, 0] in [values.tolist() for _, values in finite.weights_of(tmp_path / 'good.ort')]
+    assert [1, -2, 3, 0] in [values.tolist() for _, values in finite.stored_weights(tmp_path / 'good.ort')]
     Session(tmp_path / 'good.ort')
     with pytest.raises(RuntimeInputError, match=r'bad\.ort: \S+ has values that are not finite'):
         Session(tmp_path / 'bad.ort')
@@ -224,4 +224,4 @@ def test_openvino(tmp_path):
 )
 def test_what_is_no_network_has_no_weights(tmp_path, content):
     (tmp_path / 'a').write_bytes(content)
-    assert list(finite.weights_of(tmp_path / 'a')) == []
+    assert list(finite.stored_weights(tmp_path / 'a')) == []

@@ -278,7 +278,8 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
         if int(os.environ.get('WORLD_SIZE', 1)) > 1:
             call = f'icconv_mm.apis.config_for({args.config[0]!r}, {given.get("task")!r})'
             raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
-        options = dict(epochs=length.pop('epochs'), work_dir=args.work_dir, resume=bool(vars(args).get('resume')))
+        epochs = length.pop('epochs') or vars(args).get('time')
+        options = dict(epochs=epochs, work_dir=args.work_dir, resume=bool(vars(args).get('resume')))
         options['load_from'] = (args.cfg_options or {}).get('load_from')
         own = config_for(args.config, **given, **options)
         args.config, args.work_dir = own.filename, own.work_dir

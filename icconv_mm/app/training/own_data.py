@@ -23,6 +23,7 @@ from icconv_mm.app.annotations.images_on_disk import LOCATIONS
 from icconv_mm.app.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.app.runs.begin import load_config
 from icconv_mm.app.training import memory
+from icconv_mm.app.training.budget import Budget
 from icconv_mm.app.training.own_data_text import (
     Choices,
     choices_text,
@@ -55,6 +56,7 @@ from icconv_mm_runtime.files import write_together
 LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
 _SEEN = 30_000  # images that a training sees: 500 images 60 times
 _EPOCHS = (12, 300)
+_TRAINED = 0.8  # share of a budget without validations and the report
 _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one gets smaller batches
 _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
@@ -70,7 +72,7 @@ def config_for(
     task: str | None = None,
     backbone: str | None = None,
     size: int | None = None,
-    epochs: int | None = None,
+    epochs: int | str | Budget | None = None,
     *,
     work_dir: str | Path | None = None,
     classes: Sequence[str] | None = None,
@@ -98,7 +100,8 @@ def config_for(
             ``'small'``; by default that of the config that is there, else on a CPU ``'small'``, but for
             classification and on GPUs ``'ic_resnet50'``.
         size: Pixels of the longer side that images are resized to; by default chosen from the images and objects.
-        epochs: Length of the training; by default 30,000 images are seen.
+        epochs: Length of the training, or its time, such as ``'12m'``: as many as are expected to fit, of which
+            :func:`icconv_mm.apis.train` makes those that do; by default 30,000 images are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
         classes: Classes to learn, in this order; for several tasks, those of the segmentation maps.
         ignore_index: Values of segmentation maps that are ignored.
@@ -130,7 +133,8 @@ def config_for(
     datasets = read_datasets(*locations, **options) if task is None else None
     if datasets is not None:
         task = only_task(datasets)
-    numbers = {'size': size, 'epochs': epochs, 'patience': patience}
+    epochs = Budget(epochs) if isinstance(epochs, str) else epochs
+    numbers = {'size': size, 'epochs': None if isinstance(epochs, Budget) else epochs, 'patience': patience}
     check_positive(**{name: value for name, value in numbers.items() if value is not None})
     if twice := [name for name, count in Counter(classes or ()).items() if count > 1]:
         raise ArgumentError('classes', f'{twice[0]} is named twice')
@@ -150,6 +154,7 @@ def config_for(
         raise ArgumentError('backbone', f'{backbone} has no map at stride 4, which the task {task} needs: take small')
     batch = before['batch'] if resume else None  # its schedule counts steps of this length
     size = size or (before['size'] if resume else None)
+    epochs = before['epochs'] or epochs if resume and isinstance(epochs, Budget) else epochs
     given = [os.path.abspath(location) for location in locations]
     from_here = [os.path.relpath(location, folder.parent) for location in given]  # of a run that moves with its data
     with alone_in(folder, 'another run is at work', RUN_LOCK):
@@ -392,7 +397,7 @@ def _choose(
     network: dict,
     init: dict | None,
     size: int | None,
-    epochs: int | None,
+    epochs: int | Budget | None,
     batch: int | None,
     patience: int | None,
     say: Any,
@@ -405,9 +410,13 @@ def _choose(
     count = max(made.splits.get('train', 1) for made in converted.values())
     base, is_deep = network.get('base_channels', _WIDE), network.get('depth', 50) >= 50
     is_narrow = base < _WIDE
-    epochs = epochs or int(np.clip(round(_SEEN / count), *_EPOCHS))
     most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
     shape, reason = training_size(sizes, size), ''
+    image = memory.training_time(network, shape) if isinstance(epochs, Budget) else None
+    if image is not None:
+        epochs = max(1, round(_TRAINED * epochs.left / (image * count)))
+    elif not isinstance(epochs, int):
+        epochs = int(np.clip(round(_SEEN / count), *_EPOCHS))
     if batch is None:
         usual = min(most, max(_LEAST_BATCH, min(count // 2, epochs * count // _STEPS.get(task, 1000))))
         seen = crop_of(shape) if task == 'semantic' else (size, size) if task == 'classification' else shape

@@ -130,12 +130,12 @@ def choices_text(chosen: Choices, annotations: str, backbone: str, data: Sequenc
 
 
 def written_choices(config: Path) -> dict[str, Any]:
-    """Returns ``backbone``, ``size``, ``batch``, ``annotations``, ``data`` and ``is_unedited`` of a written config.
+    """Returns backbone, size, epochs, batch, annotations, data and ``is_unedited`` of a written config, by these names.
 
     They are in the file beside it, in a config of an earlier version in its text. Without a config, or one that names
     them, they are None.
     """
-    kinds = {'backbone': str, 'size': int, 'batch': int, 'annotations': str, 'data': list}
+    kinds = {'backbone': str, 'size': int, 'epochs': int, 'batch': int, 'annotations': str, 'data': list}
     found = dict.fromkeys(kinds)
     with suppress(FileNotFoundError, ValueError, AttributeError, RecursionError, SyntaxError):
         text = config.read_text()
@@ -160,6 +160,7 @@ def _former_choices(text: str) -> dict[str, Any]:
     return {
         'backbone': marks.get('backbone'),
         'size': max(filter(None, sides), default=None),
+        'epochs': getattr(values.get('epochs'), 'value', None),
         'batch': getattr(values.get('batch_size'), 'value', None),
         'annotations': getattr(getattr(values.get('annotations'), 'right', None), 'value', '').strip('/'),
         'sha256': marks.get('sha256 of the rest'),

@@ -75,7 +75,8 @@ def train(
     budget = Budget(time) if isinstance(time, (str, int, float)) else time
     if budget is not None and int(os.environ.get('WORLD_SIZE', 1)) > 1:
         raise ArgumentError('time', 'the length is chosen by the steps of one process: give --epochs or --iters')
-    run = begin(cfg, purpose=Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images))
+    purpose = Training(resume, amp, auto_scale_lr, launcher, validate, skip_bad_images)
+    run = begin(cfg, purpose=purpose)
     if budget is not None and resume:
         budget.resume(run.cfg)
     folder, name = Path(run.cfg.work_dir), Path(run.cfg.filename or 'config.py').name

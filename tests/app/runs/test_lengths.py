@@ -45,7 +45,7 @@ def config(*hooks, **loop):
         (dict(type='YOLOXPoseModeSwitchHook', num_last_epochs=50), 'num_last_epochs', 2),
         (dict(type='YOLOv5ParamSchedulerHook', max_epochs=300, warmup_epochs=25), 'max_epochs', 12),
         (dict(type='WarmupParamHook', warmup_epochs=50), 'warmup_epochs', 2),
-        (dict(type='icconv_mm.LastEpochsHook', epochs=75, pipeline=[]), 'epochs', 3),
+        (dict(type='icconv_mm.LastEpochsHook', epochs=75, pipeline=[]), 'epochs', 75),
         (dict(type='CheckpointHook', interval=100), 'interval', 4),
         (dict(type='CheckpointHook', interval=10), 'interval', 1),
         (dict(type='CheckpointHook', interval=-1), 'interval', -1),

@@ -1,5 +1,6 @@
 """Memory of a training: its estimate, and batches that fit it."""
 
+import itertools
 import subprocess
 import sys
 
@@ -28,6 +29,16 @@ def test_maps_are_those_of_larger_images(name):
     process, image = memory.training_memory(backbone_of(name), (192, 128))
     assert image == pytest.approx(2.5 * (held[1] - held[0]), rel=0.02)
     assert process == 1.5 * GB + 16 * sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_time_grows_with_the_images_and_the_network(monkeypatch):
+    """Of a clock that counts, for which each of four steps takes a second; a GPU is not timed on the CPU."""
+    monkeypatch.setattr(memory, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(memory.time, 'perf_counter', itertools.count().__next__)
+    small, large = (memory.training_time(backbone_of('small'), size) for size in ((128, 128), (512, 256)))
+    assert small == 3 / 2 and large == 8 * small  # a detector takes three times what its backbone takes, here two images
+    monkeypatch.setattr(memory, 'get_device', lambda: 'cuda')
+    assert memory.training_time(backbone_of('small'), (128, 128)) is None
 
 
 def test_free_memory_is_what_linux_says(tmp_path, monkeypatch):
