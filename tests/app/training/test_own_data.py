@@ -15,6 +15,7 @@ from mmengine.config import Config
 from icconv_mm.app import commands
 from icconv_mm.app.adapters.libraries import adapter_of
 from icconv_mm.app.training import memory, own_data, own_data_text
+from icconv_mm.app.training.budget import Budget
 from icconv_mm.app.training.own_data import (
     LIBRARY,
     backbone_of,
@@ -166,17 +167,15 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     assert other.model.backbone.depth == 50
 
 
-def test_a_time_chooses_the_length_and_the_batch(tmp_path, monkeypatch):
-    """Of 16 images with a second each; a training that goes on keeps the length of its config."""
+def test_a_time_chooses_the_length(tmp_path, monkeypatch):
+    """Of two images with a second each; a training that goes on keeps the length of its config."""
     pytest.importorskip('mmdet')
     monkeypatch.setattr(memory, 'training_time', lambda network, shape: 1.0)
-    data = labelled.voc(tmp_path / 'data', 20)
-    short, long = (config_for(data, size=64, epochs=time, work_dir=tmp_path / time, **QUICK) for time in ('1m', '10h'))
-    assert (short.epochs, long.epochs) == (3, 1800) and short.batch_size == 2 < long.batch_size
-    again = config_for(data, epochs='10h', work_dir=tmp_path / '1m', resume=True, **QUICK)
-    assert (again.epochs, again.batch_size) == (3, 2)
+    data, time = labelled.voc(tmp_path / 'data'), Budget('1m', clock=lambda: 0.0)
+    assert config_for(data, size=64, epochs=time, work_dir=tmp_path / 'run', **QUICK).epochs == 24
+    assert config_for(data, epochs='10h', work_dir=tmp_path / 'run', resume=True, **QUICK).epochs == 24
     monkeypatch.setattr(memory, 'training_time', lambda network, shape: None)
-    assert config_for(data, size=64, epochs='1m', work_dir=tmp_path / 'gpu', **QUICK).epochs == 300
+    assert config_for(data, size=64, epochs=time, work_dir=tmp_path / 'gpu', **QUICK).epochs == 300
 
 
 @pytest.mark.parametrize(
