@@ -34,8 +34,11 @@ POINT, ONE = np.float32([[[4, 1]]]), np.ones((1, 1))  # a keypoint in the last c
 NAMES = {'size', 'shape', 'image_size', 'input_size', 'heatmap_size', 'image', 'mask'}
 OF_IMAGES = re.compile(r'(tuple\[int, int\]|np\.ndarray|[\w.]*Sequence\[int\])( \| .*)?')
 
-# only the area counts
-BY_AREA = {f'app.training.{name}' for name in ('memory.training_memory', 'memory.training_time', 'own_data.fitting_batch')}
+BY_AREA = {  # only the area counts
+    'app.training.memory.training_memory',
+    'app.training.memory.training_time',
+    'app.training.own_data.fitting_batch',
+}
 
 
 def measure(_):

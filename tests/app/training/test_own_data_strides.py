@@ -22,7 +22,8 @@ def test_all_parts_of_a_detector_have_the_strides_of_its_maps(tmp_path):
     model = cfg.model
     assert cfg.strides == [8, 16, 32, 64] == model.rpn_head.anchor_generator.strides
     assert model.roi_head.bbox_roi_extractor.featmap_strides == [8, 16, 32] and model.neck.num_outs == 4
-    assert model.roi_head.bbox_head.reg_class_agnostic and model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio == 1
+    assert model.roi_head.bbox_head.reg_class_agnostic
+    assert model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio == 1
     maps = begin(cfg).build_model().extract_feat(torch.zeros(2, 3, 128, 192))
     assert [tuple(each.shape[-2:]) for each in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
 
