@@ -62,11 +62,11 @@ def read_datasets(
     for location in map(Path, locations):
         files = Files(location.absolute())
         files.voc_from = voc_from
-        own = [_read(*source) for reader in _READERS for source in _sources(reader, files)]
+        own = [_read_dataset(*source) for reader in _READERS for source in _sources(reader, files)]
         unreadable = [each for each in files.warnings if each.file.lower().endswith(ANNOTATION_SUFFIXES)]
         if not own and not any(problem.is_left_out for problem in unreadable):
             refuse_unsupported(files)
-            own = [_read(*source) for source in class_folder_sources(files) if files.only is None]
+            own = [_read_dataset(*source) for source in class_folder_sources(files) if files.only is None]
         labelled = [each for each in own if each.tasks()]
         if not labelled:
             for problem in [problem for each in own for problem in each.warnings] + files.warnings:
@@ -140,7 +140,7 @@ def _sources(reader: Callable[[Files], Iterable[tuple]], files: Files) -> list[t
         raise DatasetError(f'{files.root}: {fault_of(error)}') from error
 
 
-def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
+def _read_dataset(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
     """Returns the dataset of a reader; any error but a UserError becomes a DatasetError of the file's format."""
     try:
         dataset = read()
