@@ -340,10 +340,10 @@ def test_choice_among_several_sets(tmp_path):
     found = read_datasets(tmp_path)
     assert choose_dataset(found, 'detection').format == 'YOLO' and choose_dataset(found, 'instance').format == 'COCO'
     assert all_tasks(found) == ['instance', 'semantic']
-    with pytest.raises(ArgumentError, match="task: no labels for 'pose'"):
+    with pytest.raises(ArgumentError, match="task: no annotations for 'pose'"):
         choose_dataset(found, 'pose')
     labelled.yolo(tmp_path / 'more')
-    with pytest.raises(ArgumentError, match="2 sets have labels for 'detection'"):
+    with pytest.raises(ArgumentError, match="2 datasets have annotations for 'detection'"):
         choose_dataset(read_datasets(tmp_path), 'detection')
 
 

@@ -129,7 +129,7 @@ def _unite(dataset: Dataset, earlier: dict[Path, AnnotatedImage], path: Path, fi
     shared = sorted(earlier.keys() & dataset.images.keys())
     if shared:
         what = f'{len(shared)} of its images are in another file of this set as well'
-        dataset.warn(path, f'{what}, the first: {shared[0]}: each has the labels of one of them')
+        dataset.warn(path, f'{what}, the first: {shared[0]}: each has the annotations of one of them')
     own, dataset.images = dataset.images, earlier | dataset.images
     for location in shared:
         splits = {each.split: each for each in (own[location], earlier[location])}
@@ -375,7 +375,7 @@ def _coco_annotation(
             annotation.keypoints = keypoints
             annotation.box = annotation.box or box_of_keypoints(keypoints, image.size)
     if annotation.box is None and annotation.segmentation is None:
-        raise DatasetError('has neither a box, nor a mask, nor a labelled keypoint')
+        raise DatasetError('has neither a box, nor a mask, nor an annotated keypoint')
     return annotation
 
 
