@@ -31,7 +31,7 @@ _LIBRARIES = ('mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 
 
 def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool) -> None:
-    """Raises InputError if tasks, annotations or feature levels do not agree; ``training`` needs annotations of each task.
+    """Raises InputError if tasks, annotations or feature levels do not agree; ``training`` needs all annotations.
 
     ``dataset`` is a :class:`MultiTaskDataset`, or a concatenation of some.
     """

@@ -73,9 +73,7 @@ class MultiTaskDataset(BaseDataset):
                 indices = images.setdefault(path := _path_of(dataset, index), {})
                 if name in indices:
                     ids = ' and '.join(str(dataset.get_data_info(i).get('img_id', i)) for i in (indices[name], index))
-                    raise InputError(
-                        f'datasets.{name}: two entries for {path}, of ids {ids}: which annotations are meant?'
-                    )
+                    raise InputError(f'datasets.{name}: two entries for {path}, of ids {ids}: which is meant?')
                 indices[name] = index
         (first, dataset), *others = self.datasets.items()
         for name, other in others:

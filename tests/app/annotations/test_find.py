@@ -351,7 +351,7 @@ def test_locations_that_hold_nothing(tmp_path):
     with pytest.raises(MissingFileError, match='nowhere'):
         read_datasets(tmp_path / 'nowhere')
     (tmp_path / 'a.txt').write_text('nothing')
-    with pytest.raises(DatasetError, match=r'labelled in a format that is read: COCO.*folders of classes$'):
+    with pytest.raises(DatasetError, match=r'no annotations in a supported format: COCO.*folders of classes$'):
         read_datasets(tmp_path)
     images = labelled.voc(tmp_path / 'data') / 'JPEGImages'
     count = len(list(images.iterdir()))
