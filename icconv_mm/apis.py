@@ -19,6 +19,7 @@ _HOMES = {
     'load_run': 'runs.begin',
     'read_images': 'training.search',
     'search_checkpoint': 'training.search',
+    'set_length': 'runs.lengths',
     'test': 'training.train',
     'train': 'training.train',
 }

@@ -21,17 +21,17 @@ def require_known(names: Iterable[str], known: Collection[str], what: str) -> li
 
 def check_positive(**numbers: Any) -> None:
     """Raises InputError, which names the argument, unless each value is an integer above 0."""
-    _check(numbers, _is_positive, 'a positive integer')
+    _require(numbers, _is_positive, 'a positive integer')
 
 
 def check_not_negative(**numbers: Any) -> None:
     """Raises InputError, which names the argument, unless each value is an integer of 0 or more."""
-    _check(numbers, lambda given: isinstance(given, Integral) and given >= 0, '0 or more')
+    _require(numbers, lambda given: isinstance(given, Integral) and given >= 0, '0 or more')
 
 
 def check_probability(**numbers: Any) -> None:
     """Raises InputError, which names the argument, unless each value is a number of at least 0 and below 1."""
-    _check(numbers, lambda given: isinstance(given, Real) and 0 <= given < 1, 'at least 0 and below 1')
+    _require(numbers, lambda given: isinstance(given, Real) and 0 <= given < 1, 'at least 0 and below 1')
 
 
 def check_scores(**scores: float | None) -> None:
@@ -44,7 +44,7 @@ def check_scores(**scores: float | None) -> None:
 def check_all_positive(**lists: Any) -> None:
     """Raises InputError, which names the argument, unless each value is a non-empty list of integers above 0."""
     what = 'a list of positive integers'
-    _check(lists, lambda given: isinstance(given, Sequence) and given and all(map(_is_positive, given)), what)
+    _require(lists, lambda given: isinstance(given, Sequence) and given and all(map(_is_positive, given)), what)
 
 
 def without_none(**arguments: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _is_positive(number: Any) -> bool:
     return isinstance(number, Integral) and number > 0
 
 
-def _check(arguments: Mapping[str, Any], is_valid: Callable[[Any], bool], what: str) -> None:
+def _require(arguments: Mapping[str, Any], is_valid: Callable[[Any], bool], what: str) -> None:
     for name, given in arguments.items():
         if not is_valid(given):
             raise InputError(f'{name} must be {what}, got {given!r}')

@@ -139,7 +139,7 @@ def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
         for location, dataset in datasets_in(loader['dataset'], name) if loader else ():
             pipeline = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or []
             transforms = tuple(walk(pipeline, f'{location}.pipeline'))
-            found[phase] += (DatasetAt(location, dataset, not _parts(dataset), pipeline, transforms),)
+            found[phase] += (DatasetAt(location, dataset, not _wrapped_datasets(dataset), pipeline, transforms),)
     return found
 
 
@@ -150,13 +150,13 @@ def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tup
     wrappers use the same names for their parts.
     """
     yield name, dataset
-    for step, part in _parts(dataset):
+    for step, part in _wrapped_datasets(dataset):
         yield from datasets_in(part, f'{name}.{step}')
 
 
 def leaf_datasets(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
     """Yields the datasets of :func:`datasets_in` that read files."""
-    return ((where, each) for where, each in datasets_in(dataset, name) if not _parts(each))
+    return ((where, each) for where, each in datasets_in(dataset, name) if not _wrapped_datasets(each))
 
 
 def with_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
@@ -164,7 +164,7 @@ def with_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
     return [each for _, each in datasets_in(cfg, '') if each.get('pipeline')]
 
 
-def _parts(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:
+def _wrapped_datasets(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:
     """Returns the datasets that a wrapper wraps, with their names; none for a dataset that reads files."""
     members = dataset if isinstance(dataset, Mapping) else getattr(dataset, '__dict__', {})
     if isinstance(members.get('dataset'), (Mapping, Dataset)):

@@ -30,7 +30,7 @@ class UserError(Exception):
     location = ''
 
     def __str__(self) -> str:
-        return printable(_joined(self.location, super().__str__()), '\n')
+        return printable(_joined_words(self.location, super().__str__()), '\n')
 
 
 class InputError(UserError, ValueError):
@@ -54,7 +54,7 @@ class ArgumentError(InputError):
         self.argument, self.problem = argument, problem
 
     def __str__(self) -> str:
-        return printable(_joined(self.location, self.argument, self.problem), '\n')
+        return printable(_joined_words(self.location, self.argument, self.problem), '\n')
 
 
 class MissingFileError(InputError, FileNotFoundError):
@@ -65,7 +65,7 @@ class MissingLibraryError(InputError, ImportError):
     """Raised if a library is not installed, or its version is not supported."""
 
 
-def _joined(*parts: str) -> str:
+def _joined_words(*parts: str) -> str:
     return ': '.join(filter(None, parts))
 
 
@@ -81,11 +81,11 @@ def naming(where: str, *kinds: type[Exception]) -> Iterator[None]:
         yield
     except UserError as error:
         if not str(error).startswith(printable(where, '\n')):
-            error.location = _joined(where, error.location)
+            error.location = _joined_words(where, error.location)
         raise
     except kinds as error:
         is_named = isinstance(error, OSError) and str(error.filename) == where
-        raise InputError(_joined(where, error.strerror if is_named else message_of(error))) from error
+        raise InputError(_joined_words(where, error.strerror if is_named else message_of(error))) from error
 
 
 def name_defect(name: str) -> str | None:

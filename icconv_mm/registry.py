@@ -101,6 +101,7 @@ FORMER_NAMES = {
     **{f'icconv_mm.runner.{name}': f'icconv_mm.engine.{name}' for name in ('amp', 'optimizers')},
     **{f'icconv_mm.runner.{name}': f'icconv_mm.app.prediction.{name}' for name in ('model', 'predict')},
     **{f'icconv_mm.runner.{name}': f'icconv_mm.app.runs.{name}' for name in ('explain_errors', 'prepare')},
+    'icconv_mm.runner.config': 'icconv_mm.apis',
     'icconv_mm.tasks.adapter': 'icconv_mm.app.adapters.base',
 }
 _FORMER_PACKAGES = {name.rpartition('.')[0] for name in FORMER_NAMES}

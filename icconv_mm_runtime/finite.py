@@ -60,10 +60,12 @@ def stored_weights(file: Path) -> Iterator[tuple[str, np.ndarray]]:
         yield from _stored_in_openvino(file)
     elif file.stat().st_size:
         content = np.memmap(file, np.uint8, 'r')
-        yield from _stored_in_ort(content) if file.suffix == '.ort' else _weights(content, 'model', '', file.parent)
+        yield from (
+            _stored_in_ort(content) if file.suffix == '.ort' else _message_weights(content, 'model', '', file.parent)
+        )
 
 
-def _weights(message: np.ndarray, kind: str, name: str, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
+def _message_weights(message: np.ndarray, kind: str, name: str, folder: Path) -> Iterator[tuple[str, np.ndarray]]:
     """Yields the weights in a message of ONNX; ``name`` is that of a node's output, for constants without their own."""
     if kind == 'tensor':
         yield from _values(message, name, folder)
@@ -75,7 +77,7 @@ def _weights(message: np.ndarray, kind: str, name: str, folder: Path) -> Iterato
         if kind == 'node' and number == _OUTPUT:
             name = _text(content)
         elif part := _PARTS['onnx'][kind].get(number):
-            yield from _weights(content, part, name, folder)
+            yield from _message_weights(content, part, name, folder)
 
 
 def _values(tensor: np.ndarray, name: str, folder: Path) -> Iterator[tuple[str, np.ndarray]]:

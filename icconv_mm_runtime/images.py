@@ -98,7 +98,7 @@ def as_array(image: Any) -> np.ndarray:
             kind = f'{list(image.shape)} of {image.dtype}'
             raise RuntimeInputError(f'a tensor must be [3, height, width] of uint8 in the order RGB, got {kind}')
         image = image.detach().cpu().numpy()[::-1].transpose(1, 2, 0)
-    return _checked(np.ascontiguousarray(image))
+    return _bgr_image(np.ascontiguousarray(image))
 
 
 def _is_pair(given: Any) -> bool:
@@ -145,7 +145,7 @@ def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> tuple[
         return name, error
 
 
-def _checked(image: np.ndarray, name: str = 'an array') -> np.ndarray:
+def _bgr_image(image: np.ndarray, name: str = 'an array') -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         found = f'{list(image.shape)} of {image.dtype}'
         raise RuntimeInputError(f'{name} must be [height, width, 3] of uint8 in the order BGR, got {found}')
@@ -170,7 +170,7 @@ def check_bytes(count: int, name: str) -> None:
 
 def _decoded_bytes(content: bytes, name: str) -> np.ndarray:
     check_bytes(len(content), name)
-    return _checked(decode_image(content), name)
+    return _bgr_image(decode_image(content), name)
 
 
 def _opened(source: str | Path) -> cv2.VideoCapture:
@@ -211,7 +211,7 @@ def _is_lost(video: cv2.VideoCapture, count: int) -> bool:
 
 def _frame(video: cv2.VideoCapture) -> np.ndarray | None:
     is_there, image = video.read()
-    return _checked(image, 'a frame') if is_there else None
+    return _bgr_image(image, 'a frame') if is_there else None
 
 
 def preprocess(sample: Sample, steps: Sequence[Mapping[str, Any]]) -> Sample:

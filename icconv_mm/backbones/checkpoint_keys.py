@@ -70,7 +70,7 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
     if getattr(module, 'adapt_stem', False):
         _adapt_stem(module, state_dict, prefix)
     if not prefix:
-        _check(module, state_dict, is_part=_PART in local_metadata)
+        _check_keys(module, state_dict, is_part=_PART in local_metadata)
 
 
 def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
@@ -119,7 +119,7 @@ def _adapt_stem(module: nn.Module, state_dict: dict, prefix: str) -> None:
         state_dict[f'{prefix}{key}'] = weight[:, [channel % given for channel in range(needed)]] * (given / needed)
 
 
-def _check(module: nn.Module, state_dict: dict, is_part: bool) -> None:
+def _check_keys(module: nn.Module, state_dict: dict, is_part: bool) -> None:
     """Raises ArchitectureMismatchError unless all weights fit and, except for a part, none is unmatched."""
     from icconv_mm.checkpoints.matching import ArchitectureMismatchError, Mismatch, compare
 

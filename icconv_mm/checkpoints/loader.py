@@ -94,7 +94,7 @@ def fetch_weights(address: str, timeout: float = 30) -> Path:
         FetchError: There is no whole answer. CheckpointError: It is no checkpoint.
     """
     path = cached_weights(address)
-    if path.is_file() and not _defect(path, address):
+    if path.is_file() and not _hash_defect(path, address):
         return path
     bars = []
 
@@ -109,13 +109,13 @@ def fetch_weights(address: str, timeout: float = 30) -> Path:
         else:
             with open(part, 'rb') as file:
                 reading.read_stream(file, address)
-        if defect := _defect(part, address):
+        if defect := _hash_defect(part, address):
             raise reading.CheckpointError(f'{address}: {defect}')
 
     return fetch(address, path, most=_MOST_BYTES, limit=_LIMIT, timeout=timeout, check=check, progress=show)
 
 
-def _defect(file: Path, address: str) -> str:
+def _hash_defect(file: Path, address: str) -> str:
     """Returns how a file differs from the hash in the name of a publisher who writes one; else ''."""
     known = _hash_of(address)
     found = hashlib.sha256(file.read_bytes()).hexdigest() if known else ''

@@ -79,12 +79,12 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
             'TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, and torch then reads with its own unpickler alone: unset it '
             '(icconv_mm runs no code from a checkpoint either way)'
         )
-    return _read_path(path, 'a torch checkpoint', lambda file: _read(file, map_location))
+    return _read_path(path, 'a torch checkpoint', lambda file: _read_file(file, map_location))
 
 
 def read_stream(file: BinaryIO, name: str, map_location: Any = 'cpu') -> Any:
     """Reads an open file like :func:`read`; ``name`` begins the messages of errors."""
-    return _untrusted(lambda: _read(file, map_location), name, 'a torch checkpoint')
+    return _untrusted(lambda: _read_file(file, map_location), name, 'a torch checkpoint')
 
 
 def safetensors() -> ModuleType:
@@ -158,7 +158,7 @@ def _untrusted(load: Callable[[], Any], name: str, form: str) -> Any:
 # --- torch.load with this module's unpickler
 
 
-def _read(file: BinaryIO, map_location: Any) -> Any:
+def _read_file(file: BinaryIO, map_location: Any) -> Any:
     """Reads a file by ``torch.load`` with this module's unpickler wherever torch uses Python's."""
     size_of = _sizes(file)
     storages: dict[str, _Storage] = {}

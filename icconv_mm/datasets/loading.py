@@ -137,7 +137,7 @@ def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequen
     if orientation not in (5, 6, 7, 8):
         return ''
     return (
-        f': EXIF rotates the image (orientation {orientation}), but not its labels; if those of all images are '
+        f': EXIF rotates the image (orientation {orientation}), but not its annotations; if those of all images are '
         "unrotated, set color_type='color_ignore_orientation' of LoadImageFromFile"
     )
 

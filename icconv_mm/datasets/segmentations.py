@@ -43,7 +43,7 @@ def first_defect(entries: Iterable[tuple[Key, Any, int, int]]) -> tuple[Key, str
     """
     compressed: list[tuple[Key, bytes, int, int]] = []
     for key, segmentation, height, width in entries:
-        defect = _defect(segmentation, height, width)
+        defect = _segmentation_defect(segmentation, height, width)
         if isinstance(defect, bytes):
             compressed.append((key, defect, height, width))
         elif defect is not None:
@@ -78,7 +78,7 @@ def check_segmentations(content: Mapping[str, Any], path: str | Path, *, require
         raise DatasetError(f'{location_of(annotation, images[annotation["image_id"]], path)}: {defect}')
 
 
-def _defect(segmentation: Any, height: int, width: int) -> str | bytes | None:
+def _segmentation_defect(segmentation: Any, height: int, width: int) -> str | bytes | None:
     """Returns the defect of a segmentation; or its compressed RLE as bytes, to be decoded and checked."""
     if not isinstance(segmentation, Mapping):
         return polygons_defect(segmentation, height, width)

@@ -144,7 +144,7 @@ def _of_conv_module(module: ConvModule) -> list[Chain]:
     _, *after = steps[steps.index('conv') :]
     norm = module.norm_name if after[:1] == ['norm'] else None
     relu = 'activate' if after[norm is not None :][:1] == ['act'] else None
-    return _checked(module, Chain('conv', norm, relu))
+    return _known_chain(module, Chain('conv', norm, relu))
 
 
 def trace(container: nn.Module) -> fx.Graph | None:
@@ -201,7 +201,7 @@ def _in_graph(container: nn.Module, graph: fx.Graph) -> list[Chain]:
             norm = None
         relu = _next(norm or node)
         relu = relu if called_once(relu) else None
-        chains += _checked(container, Chain(node.target, norm and norm.target, relu and relu.target))
+        chains += _known_chain(container, Chain(node.target, norm and norm.target, relu and relu.target))
     return chains
 
 
@@ -213,7 +213,7 @@ def _next(node: fx.Node) -> fx.Node | None:
     return users[0]
 
 
-def _checked(container: nn.Module, chain: Chain) -> list[Chain]:
+def _known_chain(container: nn.Module, chain: Chain) -> list[Chain]:
     """Returns the part of a chain whose modules are of known kinds, if any."""
     conv = container.get_submodule(chain.conv)
     if not _is_convolution(conv):

@@ -65,8 +65,8 @@ class SelfTransformer(nn.Module):
         pooled = self.pool(x)
         queries, keys = self.key_conv(x), self.key_conv(pooled).flatten(2)
         out = mixture_attention(
-            _parts(queries.flatten(2), self.mixtures),
-            _parts(keys, self.mixtures),
+            _split_parts(queries.flatten(2), self.mixtures),
+            _split_parts(keys, self.mixtures),
             self.value_conv(pooled).flatten(2),
             self.mixture(keys),
             scale=(queries.shape[1] // self.mixtures) ** -0.5,
@@ -127,7 +127,7 @@ class GroundingTransformer(nn.Module):
         mix = self.mixture(keys.flatten(2))
         if self.window is not None:
             return self.out_conv(window_attention(queries, keys, values, mix, self.window, self.similarity))
-        queries, keys = (_parts(each.flatten(2), self.mixtures) for each in (queries, keys))
+        queries, keys = (_split_parts(each.flatten(2), self.mixtures) for each in (queries, keys))
         if self.similarity == 'embedded':
             out = mixture_attention(queries, keys, values.flatten(2), mix, scale=queries.shape[2] ** -0.5)
         else:
@@ -256,7 +256,7 @@ def _conv_module(*args, **options) -> nn.Module:
     return ConvModule(*args, **options)
 
 
-def _parts(x: Tensor, parts: int) -> Tensor:
+def _split_parts(x: Tensor, parts: int) -> Tensor:
     """``[B, C, L]`` -> ``[B, N, C / N, L]``."""
     return x.unflatten(1, (parts, -1))
 

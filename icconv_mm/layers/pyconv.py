@@ -64,7 +64,7 @@ class PyConv2d(nn.Module):
             if not isinstance(value, Sized):
                 raise InputError(f'{name} must be a list with one entry per level, got {value!r}')
         kernels = [kernel if isinstance(kernel, Sequence) else (kernel, kernel) for kernel in kernel_sizes]
-        _check(in_channels, out_channels, kernels, groups, stride, dilation)
+        _check_levels(in_channels, out_channels, kernels, groups, stride, dilation)
         self.in_channels, self.out_channels = in_channels, sum(out_channels)
         self.groups, self.stride, self.dilation = tuple(groups), stride, dilation
         shared = dict(stride=stride, dilation=dilation, bias=bias, device=device, dtype=dtype)
@@ -164,7 +164,7 @@ def member(module: nn.Module, name: str) -> Tensor | nn.Module | None:
     return getattr(module, name)  # wrappers of networks may replace a parameter by a tensor
 
 
-def _check(in_channels, out_channels, kernels, groups, stride, dilation):
+def _check_levels(in_channels, out_channels, kernels, groups, stride, dilation):
     lengths = len(out_channels), len(kernels), len(groups)
     if len(set(lengths)) != 1 or not lengths[0]:
         raise InputError(

@@ -60,7 +60,7 @@ def deform_conv2d(
     dtype = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
     tensors = (None if tensor is None else tensor.to(dtype) for tensor in (x, offset, mask, weight, bias))
     plain = standard if torch.onnx.is_in_onnx_export() else reference
-    return checked_call(_forward, plain, _check, *tensors, *settings).to(x.dtype)
+    return checked_call(_forward, plain, _check_deform, *tensors, *settings).to(x.dtype)
 
 
 def _axes(stride, padding, dilation):
@@ -75,7 +75,7 @@ def _pair(name: str, value: int | Sequence[int]) -> list[int]:
     return pair
 
 
-def _check(x, offset, mask, weight, bias, *settings) -> None:
+def _check_deform(x, offset, mask, weight, bias, *settings) -> None:
     stride, padding, dilation, groups, deform_groups = settings
     for name, tensor in {'x': x, 'offset': offset, 'weight': weight}.items():
         if tensor.dim() != 4:

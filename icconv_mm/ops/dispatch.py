@@ -198,7 +198,7 @@ def use_backend(name: str) -> Iterator[None]:
         ...     inception_conv2d(x, weight, bias=None, pattern=[(4, 1, 1), (2, 2, 4)]).shape
         torch.Size([1, 6, 32, 32])
     """
-    token = _requested.set(_checked(name, 'use_backend'))
+    token = _requested.set(_require_backend(name, 'use_backend'))
     try:
         yield
     finally:
@@ -207,10 +207,10 @@ def use_backend(name: str) -> Iterator[None]:
 
 def requested() -> str:
     """Returns the backend in use: of the innermost ``use_backend``, else of the environment variable, else 'auto'."""
-    return _requested.get() or _checked(os.environ.get(VARIABLE) or 'auto', VARIABLE)
+    return _requested.get() or _require_backend(os.environ.get(VARIABLE) or 'auto', VARIABLE)
 
 
-def _checked(name: str, source: str) -> str:
+def _require_backend(name: str, source: str) -> str:
     if name != 'auto' and name not in BACKENDS:
         raise ValueError(f'{source}: no backend {name!r}; there are {", ".join(("auto", *BACKENDS))}')
     return name

@@ -95,7 +95,9 @@ def inception_conv2d_relu(
     return _convolution.call(x, (weight,), bias, settings, several=not pattern.is_uniform, relu=True)
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int) -> None:
+def _check_inception(
+    x: Tensor, weight: Tensor, bias: Tensor | None, pattern: Sequence[int], stride: int, groups: int
+) -> None:
     """Raises ValueError unless these are arguments of an inception convolution, ``pattern`` flat."""
     if x.dim() != 4:
         raise ValueError(f'x must have the shape [N, C_in, H, W], got {list(x.shape)}')
@@ -318,7 +320,7 @@ _convolution = Convolution(
     ),
     weights_schema='Tensor weight',
     settings_schema='int[] pattern, int stride, int groups',
-    check=_check,
+    check=_check_inception,
     standard=_standard,
     dense=lambda pattern, stride, groups: (stride, pattern[1:3], groups),
     maker='inception',

@@ -46,10 +46,10 @@ def mixture_attention(
         >>> mixture_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), scale=8**-0.5).shape
         torch.Size([1, 16, 100])
     """
-    return checked_call(_forward, reference, _check, q, k, v, mix, bias, scale)
+    return checked_call(_forward, reference, _check_mixture, q, k, v, mix, bias, scale)
 
 
-def _check(q, k, v, mix, bias, scale):
+def _check_mixture(q, k, v, mix, bias, scale):
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 3:
         raise ValueError(
             f'expected q [B, N, d, N_q], k [B, N, d, N_k] and v [B, C, N_k], got {list(q.shape)}, {list(k.shape)} and '
@@ -83,7 +83,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, mix: Tensor, bias: Tensor | None 
 # --- in blocks
 
 
-def _weights(q, k, bias, scale, scores, out):
+def _softmax_weights(q, k, bias, scale, scores, out):
     """Writes softmax(scale q^T k + bias) [rows, N_k] of one part to ``out``; ``scores`` is workspace memory."""
     if bias is None:
         torch.mm(q.t(), k, out=scores).mul_(scale)
@@ -100,7 +100,7 @@ def _forward_in_blocks(q, k, v, mix, bias, scale):
                 mixed.zero_()
                 for part in range(q.shape[1]):
                     part_bias = None if bias is None else bias_[image, part]
-                    _weights(q_[image, part, :, rows], k_[image, part], part_bias, scale, scores, weights)
+                    _softmax_weights(q_[image, part, :, rows], k_[image, part], part_bias, scale, scores, weights)
                     mixed.addcmul_(weights, mix_[image, part])
                 torch.mm(v_[image], mixed.t(), out=out[image, :, rows])
         return out.to(v.dtype)
@@ -119,7 +119,7 @@ def _backward_in_blocks(grad, q, k, v, mix, bias, scale):
                     share = mix_[image, part]
                     part_q, part_k = q_[image, part, :, rows], k_[image, part]
                     part_bias = None if bias is None else bias_[image, part]
-                    _weights(part_q, part_k, part_bias, scale, scores, weights)
+                    _softmax_weights(part_q, part_k, part_bias, scale, scores, weights)
                     mixed.addcmul_(weights, share)
                     to_mix[image, part] += torch.dot(weights.flatten(), outer.flatten())
                     softmax_backward(outer, weights, -1, weights.dtype, grad_input=scores)
@@ -151,7 +151,7 @@ _forward = define(
     'mixture_attention',
     '(Tensor q, Tensor k, Tensor v, Tensor mix, Tensor? bias, float scale) -> Tensor',
     _forward_in_blocks,
-    arguments=Arguments(mixture_attention, _check),
+    arguments=Arguments(mixture_attention, _check_mixture),
     fake=lambda q, k, v, *_: v.new_empty((q.shape[0], v.shape[1], q.shape[3])),
     standard=reference,
     autograd=differentiable_once(_backward, 5),

@@ -95,7 +95,7 @@ def _groups_of_levels(groups: Sequence[int]) -> tuple[int, ...]:
     return tuple(groups)
 
 
-def _check(
+def _check_pyconv(
     x: Tensor, weights: Sequence[Tensor], bias: Tensor | None, groups: Sequence[int], stride: int, dilation: int
 ) -> None:
     if x.dim() != 4:
@@ -215,14 +215,14 @@ def filled_grad_weight(
     sizes = level_shapes(shapes, x.shape[1], groups)
     shape = _filled_shape(sizes, x.shape[1])
     filled = convolution_grad_weight(grad, x, shape, stride, (dilation, dilation), 1)
-    return [_own(part, size, group).reshape(size) for part, size, group in _parts(filled, sizes, groups)]
+    return [_own(part, size, group).reshape(size) for part, size, group in _level_parts(filled, sizes, groups)]
 
 
 def _filled(weights: Sequence[Tensor], groups: Sequence[int]) -> Tensor:
     """Returns all levels as the filters of one dense convolution, ``[C_out, C_in, kh, kw]`` of the largest kernel."""
     sizes = [tuple(weight.shape) for weight in weights]
     filled = weights[0].new_zeros(_filled_shape(sizes, sizes[0][1] * groups[0]))
-    for (part, size, group), weight in zip(_parts(filled, sizes, groups), weights):
+    for (part, size, group), weight in zip(_level_parts(filled, sizes, groups), weights):
         _own(part, size, group).copy_(weight.unflatten(0, (group, size[0] // group)))
     return filled
 
@@ -232,7 +232,7 @@ def _filled_shape(sizes: Sequence[tuple[int, ...]], in_channels: int) -> tuple[i
     return sum(channels), in_channels, max(heights), max(widths)
 
 
-def _parts(filled, sizes, groups):
+def _level_parts(filled, sizes, groups):
     return zip(filled.split([size[0] for size in sizes]), sizes, groups)
 
 
@@ -268,7 +268,7 @@ _convolution = Convolution(
     Part(grad_weight, _kernels(_grad_weight_objection, filled_grad_weight), _grad_weight_fake),
     weights_schema='Tensor[] weights',
     settings_schema='int[] groups, int stride, int dilation',
-    check=_check,
+    check=_check_pyconv,
     standard=export_form.pyramidal_output,
     dense=lambda groups, stride, dilation: (stride, (dilation, dilation), groups[0]),
     maker='pyramidal',

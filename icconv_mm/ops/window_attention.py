@@ -51,10 +51,10 @@ def window_attention(
         >>> window_attention(q, k, v, mix=torch.tensor([[0.3, 0.7]]), window=5).shape
         torch.Size([1, 4, 32, 32])
     """
-    return checked_call(_forward, reference, _check, q, k, v, mix, window, similarity)
+    return checked_call(_forward, reference, _check_window, q, k, v, mix, window, similarity)
 
 
-def _check(q, k, v, mix, window, similarity):
+def _check_window(q, k, v, mix, window, similarity):
     if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
         raise ValueError(
             f'expected q [B, C, H, W], k [B, C, h, w] and v [B, D, h, w], got {list(q.shape)}, {list(k.shape)} and '
@@ -162,7 +162,7 @@ def _by_part(x: Tensor, parts: int) -> Tensor:
     return x.unflatten(0, (parts, -1))
 
 
-def _weights(query, keys, parts, block, similarity):
+def _part_weights(query, keys, parts, block, similarity):
     """Returns the weights of each part [window^2, N, rows, W] before mixing, for queries [C, rows, W] of one image."""
     weights = query.new_empty((block.side**2, parts, *query.shape[1:]))
     for offset, cells in enumerate(block.offsets()):
@@ -181,7 +181,7 @@ def _forward_in_blocks(q, k, v, mix, window, similarity):
         out = v_.new_zeros((q.shape[0], v.shape[1], *q.shape[2:]))
         for image in range(q.shape[0]):
             for block in _blocks(q_, k, window):
-                weights = _weights(q_[image, :, block.rows], k_[image], mix.shape[1], block, similarity)
+                weights = _part_weights(q_[image, :, block.rows], k_[image], mix.shape[1], block, similarity)
                 mixed = torch.tensordot(mix_[image], weights, ([0], [1]))
                 for offset, cells in enumerate(block.offsets()):
                     out[image, :, block.rows].addcmul_(_take(v_[image], *cells), mixed[offset])
@@ -196,7 +196,7 @@ def _backward_in_blocks(grad, q, k, v, mix, window, similarity):
         for image in range(q.shape[0]):
             for block in _blocks(q_, k, window):
                 query, outer = q_[image, :, block.rows], grad_[image, :, block.rows]
-                weights = _weights(query, k_[image], parts, block, similarity)
+                weights = _part_weights(query, k_[image], parts, block, similarity)
                 mixed = torch.tensordot(mix_[image], weights, ([0], [1]))
                 to_mixed = torch.empty_like(mixed)
                 for offset, cells in enumerate(block.offsets()):
@@ -245,7 +245,7 @@ _forward = define(
     'window_attention',
     '(Tensor q, Tensor k, Tensor v, Tensor mix, int window, str similarity) -> Tensor',
     _forward_in_blocks,
-    arguments=Arguments(window_attention, _check),
+    arguments=Arguments(window_attention, _check_window),
     fake=lambda q, k, v, *_: v.new_empty((q.shape[0], v.shape[1], *q.shape[2:])),
     standard=reference,
     autograd=differentiable_once(_backward, 4),

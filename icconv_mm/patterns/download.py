@@ -129,13 +129,13 @@ def _fetch(name: str, source: str) -> bool:
         return False
     if '://' not in source:
         origin = _in_folder(name, Path(source).expanduser())
-        _check(origin, str(origin), name)
+        _check_hash(origin, str(origin), name)
         with atomic_write(target) as file:
             file.write(origin.read_bytes())
         return True
     address = '/'.join((source.rstrip('/'), *location(name)))
     try:
-        fetch(address, target, most=MAX_BYTES, limit=_LIMIT, check=lambda path: _check(path, address, name))
+        fetch(address, target, most=MAX_BYTES, limit=_LIMIT, check=lambda path: _check_hash(path, address, name))
     except FetchError as error:
         raise InputError(
             f'{address}: {error.reason}. Without a connection, clone the repository elsewhere and run '
@@ -144,7 +144,7 @@ def _fetch(name: str, source: str) -> bool:
     return True
 
 
-def _check(path: Path, origin: str, name: str) -> None:
+def _check_hash(path: Path, origin: str, name: str) -> None:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != PUBLISHED[name]:
         raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {PUBLISHED[name]}')

@@ -75,7 +75,7 @@ def load_pattern(
         layers, source = parse_layers(list(source), 'pattern'), 'pattern'
     else:
         raise InputError(f'a pattern is a name, a file or a list with one entry per layer, got {source!r:.60}')
-    layers = layers if network is None else _fit(layers, network, str(source), names)
+    layers = layers if network is None else _matched_layers(layers, network, str(source), names)
     if align is None:
         return layers
     return [aligned(layer, align, group) for layer, (_, group) in zip(layers, network or [(0, 1)] * len(layers))]
@@ -175,7 +175,7 @@ def _find(source: str | Path) -> Path:
     return path
 
 
-def _fit(
+def _matched_layers(
     layers: list[DilationPattern], network: list[tuple[int, int]], source: str, names: Sequence[str] | None
 ) -> list[DilationPattern]:
     if len(layers) != len(network):
@@ -210,7 +210,7 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
         InputError: The file has another form, a layer is not in the network, or a found dilation is no multiple of the
             layer's.
     """
-    structure = _read(Path(path))
+    structure = _read_rf_next(Path(path))
     modules = dict(network.named_modules())
     if missing := [name for name in structure if name not in modules]:
         raise InputError(f'{path}: {len(missing)} of its {len(structure)} layers are not in the network: {missing[0]}')
@@ -232,7 +232,7 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
     return patterns
 
 
-def _read(path: Path) -> dict[str, tuple[int, int]]:
+def _read_rf_next(path: Path) -> dict[str, tuple[int, int]]:
     """Returns the dilations (height, width) by the names of the layers."""
     content = read_small(path, 'result of RFSearchHook')
     try:

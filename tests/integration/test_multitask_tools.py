@@ -94,7 +94,7 @@ def test_head_without_data(workspace):
         'train_dataloader = dict(dataset=dict(datasets=dict(_delete_=True, instance=d.instance)))'
     )  # fmt: skip
     error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
-    assert 'model.tasks.semantic: train_dataloader.dataset has no labels for it, only for instance' in error
+    assert 'model.tasks.semantic: train_dataloader.dataset has no annotations for it, only for instance' in error
 
 
 def test_data_without_head(workspace):

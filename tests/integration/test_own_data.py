@@ -143,7 +143,7 @@ def test_mistakes_are_messages(workspace, tmp_path, monkeypatch):
     data = labelled.yolo(tmp_path / 'data')
     for options, words in (
         ((labelled.masks(tmp_path / 'masks'),), '--task: there are annotations for detection and instance: choose one'),
-        ((data, '--task', 'pose'), "--task: no labels for 'pose'"),
+        ((data, '--task', 'pose'), "--task: no annotations for 'pose'"),
         ((data, '--task', 'detection', '--backbone', 'ic_resnet17'), 'nothing is called ic_resnet17'),
         (
             (data, '--task', 'detection', '--backbone', 'ic_resnet18', '--classes', 'cow'),

@@ -167,7 +167,7 @@ class MultiTaskVisualizer(Visualizer):
         Without ``out_file`` the image goes to the backends, as with any visualiser.
         """
         sample, meta, shown = data_sample.to('cpu'), self.dataset_meta or {}, []
-        if draw_gt and _parts(sample, meta, 'gt_'):
+        if draw_gt and _parts_of_tasks(sample, meta, 'gt_'):
             shown.append(_labels(sample, meta))
         if draw_pred:
             shown.append(_found(sample, meta, pred_score_thr))
@@ -183,19 +183,19 @@ class MultiTaskVisualizer(Visualizer):
 
 
 def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float | None) -> Drawing:
-    parts = _parts(sample, dataset_meta, 'pred_')
+    parts = _parts_of_tasks(sample, dataset_meta, 'pred_')
     return joined(adapter.drawing(own, meta, score_thr) for adapter, own, meta in parts)
 
 
 def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
     """Returns the annotations of all tasks as a drawing; in pixels of the file if the image was resized before them."""
-    parts = _parts(sample, dataset_meta, 'gt_')
+    parts = _parts_of_tasks(sample, dataset_meta, 'gt_')
     content = joined(adapter.annotations(own, meta) for adapter, own, meta in parts)
     content.shape = tuple(sample.ori_shape[:2]) if sample.get(LABELS_OF_FILE) else None
     return content
 
 
-def _parts(sample: Any, dataset_meta: Mapping[str, Any], prefix: str) -> list[tuple[TaskAdapter, Any, dict]]:
+def _parts_of_tasks(sample: Any, dataset_meta: Mapping[str, Any], prefix: str) -> list[tuple[TaskAdapter, Any, dict]]:
     """Returns the sample's tasks that have annotations (``gt_``) or predictions (``pred_``), with their metainfo."""
     parts = []
     for name, own in sample.items():

@@ -31,7 +31,7 @@ _LIBRARIES = ('mmcv', 'mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 
 
 def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool) -> None:
-    """Raises InputError if tasks, annotations or feature levels do not agree; ``training`` needs labels of each task.
+    """Raises InputError if tasks, annotations or feature levels do not agree; ``training`` needs all annotations.
 
     ``dataset`` is a :class:`MultiTaskDataset`, or a concatenation of some.
     """
@@ -39,10 +39,10 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
     tasks = ', '.join(model.tasks)
     for name in labels:
         if name not in model.tasks:
-            raise InputError(f'{where}: labels for {name!r}, but model.tasks has no such task: {tasks}')
+            raise InputError(f'{where}: annotations for {name!r}, but model.tasks has no such task: {tasks}')
     for name in model.tasks:
         if training and name not in labels:
-            raise InputError(f'model.tasks.{name}: {where} has no labels for it, only for {", ".join(labels)}')
+            raise InputError(f'model.tasks.{name}: {where} has no annotations for it, only for {", ".join(labels)}')
     for location, each in datasets_in(dataset, where):
         if isinstance(each, MultiTaskDataset):
             packs = [t for t in each.pipeline.transforms if isinstance(t, PackTaskInputs)]

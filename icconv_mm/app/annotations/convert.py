@@ -83,7 +83,7 @@ def convert_dataset(
     values = {value: color for color, value in dataset.colors.items()}
     made.colors = {name: values[value] for value, name in dataset.seg_map_classes.items() if value in values}
     if not images or (not made.counts and task != 'semantic'):
-        raise nothing_left(dataset, f'no image is left with labels for {task!r}')
+        raise nothing_left(dataset, f'no image is left with annotations for {task!r}')
     check_left_out(dataset)
     made.sizes = np.array([image.size for image in images])
     _write_names(made, folder)

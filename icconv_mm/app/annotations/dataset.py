@@ -188,7 +188,7 @@ class Dataset:
     def is_first(self, image: AnnotatedImage, file: str | Path) -> bool:
         """Returns whether an image has no annotations yet; else records a warning for this second annotation file."""
         if image.annotations is not None:
-            self.warn(file, f'other labels of {image.path} were read before', is_left_out=True)
+            self.warn(file, f'other annotations of {image.path} were read before', is_left_out=True)
         return image.annotations is None
 
     def add_class(self, name: str) -> str:

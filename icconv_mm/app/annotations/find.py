@@ -62,22 +62,22 @@ def read_datasets(
     for location in map(Path, locations):
         files = Files(location.absolute())
         files.voc_from = voc_from
-        own = [_read(*source) for reader in _READERS for source in _sources(reader, files)]
+        own = [_read_dataset(*source) for reader in _READERS for source in _sources(reader, files)]
         unreadable = [each for each in files.warnings if each.file.lower().endswith(ANNOTATION_SUFFIXES)]
         if not own and not any(problem.is_left_out for problem in unreadable):
             refuse_unsupported(files)
-            own = [_read(*source) for source in class_folder_sources(files) if files.only is None]
+            own = [_read_dataset(*source) for source in class_folder_sources(files) if files.only is None]
         labelled = [each for each in own if each.tasks()]
         if not labelled:
             for problem in [problem for each in own for problem in each.warnings] + files.warnings:
-                raise DatasetError(f'{location}: none of its labels can be used, the first: {problem}')
+                raise DatasetError(f'{location}: none of its annotations can be used, the first: {problem}')
             missing = [name for each in own for name in each.missing]
             if missing:
                 what = f'none of the {len(missing)} images that its annotations name is there, the first: {missing[0]}'
                 raise DatasetError(f'{location}: {what}: give a folder that has both')
             images = len(files.ending(*IMAGE_SUFFIXES))
             hint = f'; there are {images} images: give a folder that holds their annotations, too' if images else ''
-            raise DatasetError(f'{location}: nothing there is labelled in a format that is read: {_FORMATS}{hint}')
+            raise DatasetError(f'{location}: no annotations in a supported format: {_FORMATS}{hint}')
         empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
         labelled[0].warnings[:0] = files.warnings
         labelled[0].warnings += [problem for dataset in empty for problem in dataset.warnings]
@@ -140,7 +140,7 @@ def _sources(reader: Callable[[Files], Iterable[tuple]], files: Files) -> list[t
         raise DatasetError(f'{files.root}: {fault_of(error)}') from error
 
 
-def _read(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
+def _read_dataset(kind: str, location: Path, read: Callable[[], Dataset]) -> Dataset:
     """Returns the dataset of a reader; any error but a UserError becomes a DatasetError of the file's format."""
     try:
         dataset = read()
@@ -161,12 +161,12 @@ def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
     fitting = [each for each in datasets if task in each.tasks()]
     if not fitting:
         there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
-        raise ArgumentError('task', f'no labels for {task!r}: {there}')
+        raise ArgumentError('task', f'no annotations for {task!r}: {there}')
     least = min(len(each.tasks()) for each in fitting)
     best = [each for each in fitting if len(each.tasks()) == least]
     if len(best) > 1:
         names = ', '.join(str(each.location) for each in best)
-        raise ArgumentError('data', f'{len(best)} sets have labels for {task!r}: name one of {names}')
+        raise ArgumentError('data', f'{len(best)} datasets have annotations for {task!r}: name one of {names}')
     return best[0]
 
 

@@ -275,7 +275,7 @@ class Files:
                 leading.setdefault(location, []).append(name)
         for location, fitting in leading.items():
             if len(fitting) > 1 and len(fitting := nearest(fitting, location)) > 1:
-                raise InputError(f'{location}: {len(fitting)} names of labels lead to it: {fitting[0]}, {fitting[1]}')
+                raise InputError(f'{location}: {len(fitting)} annotated names lead to it: {fitting[0]}, {fitting[1]}')
             made[fitting[0]] = location
         return made
 

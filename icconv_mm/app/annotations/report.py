@@ -37,7 +37,7 @@ def summary(dataset: Dataset, converted: Sequence[Converted]) -> list[str]:
         absent = [name for name, count in task.counts.items() if not count]
         lines.append(f'    {len(task.classes)} classes: {counts}')
         if absent:
-            lines.append(f'    without any label: {", ".join(absent[:8])}{", ..." if len(absent) > 8 else ""}')
+            lines.append(f'    without any annotation: {", ".join(absent[:8])}{", ..." if len(absent) > 8 else ""}')
         if task.keypoints:
             lines.append(f'    {len(task.keypoints)} keypoints: {", ".join(task.keypoints)}')
         if len(task.boxes):

@@ -119,14 +119,14 @@ def _are_sound(annotations: Sequence[Annotation], counts: dict[str, int]) -> boo
 
 def _sound(dataset: Dataset, image: AnnotatedImage, counts: dict[str, int]) -> Iterator[Annotation]:
     for annotation in image.annotations:
-        if defect := _defect(annotation, counts):
+        if defect := _annotation_defect(annotation, counts):
             where = annotation.location or image.path
             dataset.leave_out(where, f'{short(annotation.name)}: {defect}', image.path, image.split)
         else:
             yield annotation
 
 
-def _defect(annotation: Annotation, counts: dict[str, int]) -> str:
+def _annotation_defect(annotation: Annotation, counts: dict[str, int]) -> str:
     """Returns the defect of an annotation; '' if it is valid."""
     if annotation.name not in counts:
         return 'is no class of the dataset'

@@ -160,7 +160,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of :func:`icconv_mm.apis.config_for`, for training on images without a config."""
     group = parser.add_argument_group('for images without a config')
     tasks = (*TASKS, 'all')
-    learned = 'what to learn (default: the only annotated task); all: one network for all there are labels for'
+    learned = 'what to learn (default: the only annotated task); all: one network for all annotated tasks'
     group.add_argument('--task', choices=tasks, help=learned)
     named = 'such as small, ic_resnet18 (default: on a CPU small, but for classification; else ic_resnet50)'
     group.add_argument('--backbone', metavar='NAME', help=named)

@@ -18,7 +18,7 @@ from icconv_mm.errors import ArgumentError
 
 def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     """Adds the arguments."""
-    parser.add_argument('data', nargs='+', help='folders, or files of labels: data.yaml, a COCO file')
+    parser.add_argument('data', nargs='+', help='folders, or annotation files: data.yaml, a COCO file')
     command_line.add_labels(parser)
     parser.add_argument('--out-dir', metavar='DIR', help='for files and page (default: work_dirs/NAME_data)')
     formats = 'coco', 'yolo', 'labelstudio', 'cvat'

@@ -18,7 +18,7 @@ from icconv_mm.errors import message_of
 
 def add_arguments(parser: ArgumentParser, is_tool: bool = False) -> None:
     """Adds the arguments."""
-    parser.add_argument('config', nargs='+', metavar='CONFIG', help='config file, or folders or files of labels')
+    parser.add_argument('config', nargs='+', metavar='CONFIG', help='config file, or folders or annotation files')
     command_line.add_cfg_options(parser)
     command_line.add_work_dir(parser)
     command_line.add_data(parser)

@@ -49,7 +49,7 @@ class LoadedModel:
         if isinstance(images, (str, Path)) and Path(images).is_dir():
             images = _files_in(Path(images))
         is_one = isinstance(images, (str, Path)) or is_array(images) or not isinstance(images, Iterable)
-        given = [_checked(image) for image in ([images] if is_one else images)]
+        given = [_as_input(image) for image in ([images] if is_one else images)]
         samples = predict_each(self._network, given, batch_size)
         results = [replace(self._network.result(*pair), score_thr=score_thr) for pair in samples]
         return results[0] if is_one else results
@@ -98,7 +98,7 @@ def _files_in(folder: Path) -> list[Path]:
     return files
 
 
-def _checked(image: Any) -> Path | InputImage:
+def _as_input(image: Any) -> Path | InputImage:
     if isinstance(image, (str, Path)):
         require_file(image, 'image')
         return Path(image)

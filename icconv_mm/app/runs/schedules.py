@@ -75,11 +75,13 @@ def checked_schedulers(runner: Runner, schedulers: Any) -> Any:
     if isinstance(schedulers, dict) and 'type' not in schedulers:  # for several optimisers
         return {name: checked_schedulers(runner, own) for name, own in schedulers.items()}
     if isinstance(schedulers, dict):
-        return [_check(runner, dict(schedulers))]
-    return schedulers and [_check(runner, dict(each)) if isinstance(each, dict) else each for each in schedulers]
+        return [_checked_scheduler(runner, dict(schedulers))]
+    return schedulers and [
+        _checked_scheduler(runner, dict(each)) if isinstance(each, dict) else each for each in schedulers
+    ]
 
 
-def _check(runner: Runner, scheduler: dict) -> dict:
+def _checked_scheduler(runner: Runner, scheduler: dict) -> dict:
     kind = kind_of(scheduler)
     if scheduler.get('by_epoch', True) and scheduler.pop('convert_to_iter_based', False):
         _scale_counts(scheduler, kind, len(runner.train_dataloader))

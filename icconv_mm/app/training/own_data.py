@@ -246,7 +246,7 @@ def _prepared(
     """Writes the annotations of each task and all warnings as JSON; returns the conversion of each task."""
     tasks = all_tasks(datasets) if task == 'all' else [task]
     if not tasks:
-        raise ArgumentError('task', 'only whole images have labels: use --task classification')
+        raise ArgumentError('task', 'only whole images are annotated: use --task classification')
     for each in tasks:
         if not is_installed(LIBRARY[each]):
             raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
@@ -270,7 +270,7 @@ def _prepared(
     }
     for name, made in converted.items():
         if 'train' not in made.splits:
-            raise nothing_left(sets[name], f'no image for training has labels for {name!r} that can be used')
+            raise nothing_left(sets[name], f'no image for training has annotations for {name!r} that can be used')
     if len(sets) > 1:
         fill_splits(converted.values())
     for line in _report(sets, converted):
@@ -316,7 +316,7 @@ def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterat
         yield f'{own.location}: {own.format}, {task}: {len(made.classes)} classes ({split_counts(made)})'
         yield from (f'  {note}' for note in made.notes)
         if absent := ' or '.join(split for split in SPLITS if split in splits - made.splits.keys()):
-            yield f'  no labels for {task} in the split {absent}: not evaluated there'
+            yield f'  no annotations for {task} in the split {absent}: not evaluated there'
     for own in {id(own): own for own in sets.values()}.values():
         yield from problem_lines(own, most=5)
 

@@ -122,7 +122,7 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
                 f'{conv}: conv_list has {len(numbers)} weights, the last is number {numbers[-1]}, but {missing} miss'
             )
         keys = [parts[conv][number] for number in numbers]
-        joined[conv] = keys, _checked(conv, {key: left[key] for key in keys}, placed)
+        joined[conv] = keys, _matching_weights(conv, {key: left[key] for key in keys}, placed)
     for key, name in moves:
         if name is None:
             conversion.drop(key, 'a second copy of the stem')
@@ -134,7 +134,7 @@ def _convert_backbone(conversion: Conversion, prefix: str) -> dict[str, list[int
     return {conv: [len(weight) for weight in weights] for conv, (_, weights) in joined.items()}
 
 
-def _checked(conv: str, parts: Mapping[str, Tensor], placed: Mapping[str, Tensor]) -> list[Tensor]:
+def _matching_weights(conv: str, parts: Mapping[str, Tensor], placed: Mapping[str, Tensor]) -> list[Tensor]:
     """Returns the weights of an inception convolution's parts, which must fit each other and its norm."""
     first, *_ = weights = list(parts.values())
     for key, weight in parts.items():

@@ -73,7 +73,7 @@ class MultiTaskDataset(BaseDataset):
                 indices = images.setdefault(path := _path_of(dataset, index), {})
                 if name in indices:
                     ids = ' and '.join(str(dataset.get_data_info(i).get('img_id', i)) for i in (indices[name], index))
-                    raise InputError(f'datasets.{name}: two entries for {path}, of ids {ids}: which labels are meant?')
+                    raise InputError(f'datasets.{name}: two entries for {path}, of ids {ids}: which is meant?')
                 indices[name] = index
         (first, dataset), *others = self.datasets.items()
         for name, other in others:
@@ -184,7 +184,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             beyond = [0, batch_shape[1] - content[1], 0, batch_shape[0] - content[0]]
             metainfo['padding_size'] = metainfo['img_padding_size'] = beyond
         if library == 'mmpose':
-            metainfo.update(_region(content, batch_shape, sample.metainfo.get('ori_shape', content)))
+            metainfo.update(_shown_region(content, batch_shape, sample.metainfo.get('ori_shape', content)))
         return metainfo
 
     def _pad_labels(self, sample: BaseDataElement, shape: tuple[int, int]) -> None:
@@ -196,7 +196,7 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
             sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
 
 
-def _region(content: Sequence[int], batch_shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
+def _shown_region(content: Sequence[int], batch_shape: Sequence[int], ori_shape: Sequence[int]) -> dict[str, Any]:
     """Returns the metainfo by which mmpose maps keypoints back: the region shown by the batch, with padding.
 
     A keypoint is the index of a pixel: pixel x of the network lies at (x + 0.5) / scale - 0.5 in the original.

@@ -57,7 +57,7 @@ class LoadTaskAnnotations(BaseTransform):
         results['box_tasks'], results['map_tasks'] = list(boxes), list(maps)
         results[LABELS_OF_FILE] = 'scale_factor' in results  # the image was resized before
         if boxes:
-            results.update(_joined(boxes))
+            results.update(_joined_boxes(boxes))
         if maps:
             results['gt_seg_map'] = next(iter(maps.values())) if len(maps) == 1 else np.dstack(list(maps.values()))
         return results
@@ -69,7 +69,7 @@ def _built(cfg: Mapping[str, Any], name: str) -> BaseTransform:
     return TRANSFORMS.build({**cfg, '_scope_': library} if library else cfg)
 
 
-def _joined(boxes: Mapping[str, dict]) -> dict:
+def _joined_boxes(boxes: Mapping[str, dict]) -> dict:
     """Joins the boxes of all tasks in one list, with the task encoded in the label."""
     for number, own in enumerate(boxes.values()):
         own['gt_bboxes_labels'] = own['gt_bboxes_labels'] + _STEP * number

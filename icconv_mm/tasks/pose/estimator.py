@@ -58,7 +58,7 @@ class AEPoseEstimator(BottomupPoseEstimator):
         else:
             levels, pyramids = None, inputs
         flip = self.test_cfg.get('flip_test', False)
-        _check(pyramids, data_samples, flip)
+        _check_flips(pyramids, data_samples, flip)
         for indices in _same_size(pyramids, data_samples):
             samples = [data_samples[i] for i in indices]
             # a batch stays the same tensor: its features may be cached
@@ -102,7 +102,7 @@ def _same_size(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence) -> 
     return list(groups.values())
 
 
-def _check(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence, flip: bool) -> None:
+def _check_flips(pyramids: Sequence[Sequence[Tensor]], data_samples: Sequence, flip: bool) -> None:
     for pyramid, meta in zip(pyramids, (sample.metainfo for sample in data_samples)):
         if flip and meta.get('flip_indices') is None:
             raise InputError(

@@ -46,7 +46,7 @@ def group_keypoints(
         InputError: If shapes disagree, maps are not finite or an option is out of range.
         ValueError: If there are more than ``icconv_mm_runtime.limits.MAX_PEAKS`` peaks.
     """
-    _check(heatmaps, tags, max_num_people, nms_kernel, keypoint_order)
+    _check_maps(heatmaps, tags, max_num_people, nms_kernel, keypoint_order)
     maps = heatmaps.detach().float().cpu().numpy(), tags.detach().float().permute(3, 0, 1, 2).cpu().contiguous().numpy()
     rule = Grouping(
         max_num_people,
@@ -63,7 +63,7 @@ def group_keypoints(
     return keypoints, scores
 
 
-def _check(
+def _check_maps(
     heatmaps: Tensor, tags: Tensor, max_num_people: int, nms_kernel: int, keypoint_order: Sequence[int] | None
 ) -> None:
     if heatmaps.dim() != 3 or tags.dim() != 4 or tags.shape[:3] != heatmaps.shape:

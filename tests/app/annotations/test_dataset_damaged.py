@@ -407,7 +407,7 @@ def test_a_damaged_yaml_that_looks_like_a_sets_is_said(tmp_path):
     assert 'data.yaml: not YAML' in said(_only(tmp_path / 'a'))
     labelled.yolo(tmp_path / 'b')
     write(tmp_path / 'b', {'data.yaml': 'names: [a\ntrain: images/train\n'})
-    with pytest.raises(DatasetError, match=r'none of its labels can be used, the first: .*data.yaml: not YAML'):
+    with pytest.raises(DatasetError, match=r'none of its annotations can be used, the first: .*data.yaml: not YAML'):
         read_datasets(tmp_path / 'b')  # and its folders of splits are no classes
 
 

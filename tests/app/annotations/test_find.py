@@ -340,10 +340,10 @@ def test_choice_among_several_sets(tmp_path):
     found = read_datasets(tmp_path)
     assert choose_dataset(found, 'detection').format == 'YOLO' and choose_dataset(found, 'instance').format == 'COCO'
     assert all_tasks(found) == ['instance', 'semantic']
-    with pytest.raises(ArgumentError, match="task: no labels for 'pose'"):
+    with pytest.raises(ArgumentError, match="task: no annotations for 'pose'"):
         choose_dataset(found, 'pose')
     labelled.yolo(tmp_path / 'more')
-    with pytest.raises(ArgumentError, match="2 sets have labels for 'detection'"):
+    with pytest.raises(ArgumentError, match="2 datasets have annotations for 'detection'"):
         choose_dataset(read_datasets(tmp_path), 'detection')
 
 
@@ -351,7 +351,7 @@ def test_locations_that_hold_nothing(tmp_path):
     with pytest.raises(MissingFileError, match='nowhere'):
         read_datasets(tmp_path / 'nowhere')
     (tmp_path / 'a.txt').write_text('nothing')
-    with pytest.raises(DatasetError, match=r'labelled in a format that is read: COCO.*folders of classes$'):
+    with pytest.raises(DatasetError, match=r'no annotations in a supported format: COCO.*folders of classes$'):
         read_datasets(tmp_path)
     images = labelled.voc(tmp_path / 'data') / 'JPEGImages'
     count = len(list(images.iterdir()))

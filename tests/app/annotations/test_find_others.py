@@ -110,7 +110,7 @@ def test_files_of_labelme_that_mean_one_image(tmp_path):
     (tmp_path / 'a' / '0.jpg').unlink()
     (found,) = read_datasets(tmp_path)
     assert [annotation.name for _, annotation in found.annotations()] == ['mouse']
-    assert said(found).startswith(f'{tmp_path / "a" / "0.json"}: other labels of ')
+    assert said(found).startswith(f'{tmp_path / "a" / "0.json"}: other annotations of ')
 
 
 def test_frames_of_deeplabcut_without_labels(tmp_path):
@@ -121,7 +121,7 @@ def test_frames_of_deeplabcut_without_labels(tmp_path):
     path.write_text('\n'.join(map(','.join, rows)) + '\n')
     (found,) = read_datasets(root)
     assert {image.path.stem for image in found.images.values()} == {'p1', 'p2'}
-    assert said(found) == f'{path}: line 4: no body part is labelled: left out'
+    assert said(found) == f'{path}: line 4: no body part is annotated: left out'
 
 
 def test_people_of_mpii_without_joints(tmp_path):

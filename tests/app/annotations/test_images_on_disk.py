@@ -111,7 +111,7 @@ def test_coco_names_that_lead_to_one_image(tmp_path):
     (image,) = found.images.values()
     assert [annotation.box for annotation in image.annotations] == [[1, 1, 5, 5]] and 'cam2/0.jpg' in found.missing[0]
     coco(tmp_path / 'a.json', ['cam2/0.jpg', 'cam3/0.jpg'])
-    with pytest.raises(InputError, match=r'2 names of labels lead to it: cam2/0.jpg, cam3/0.jpg'):
+    with pytest.raises(InputError, match=r'2 annotated names lead to it: cam2/0.jpg, cam3/0.jpg'):
         read_datasets(tmp_path)
 
 
@@ -168,7 +168,7 @@ def test_voc_finds_images_by_the_names_of_its_files(tmp_path):
         'more/images/2.jpg': 'two',
     }
     ((file, what),) = found.warnings
-    assert file.endswith('annotations/0.xml') and 'other labels of' in what and '2.jpg' in what
+    assert file.endswith('annotations/0.xml') and 'other annotations of' in what and '2.jpg' in what
 
 
 def test_labels_for_another_size_are_left_out(tmp_path):
@@ -207,7 +207,7 @@ def test_folders_of_classes_beside_others(tmp_path):
 def test_labels_of_which_none_can_be_used(tmp_path):
     draw(tmp_path, 'images/0.jpg')
     write(tmp_path, {'labels/0.txt': '0 nan 0.5 0.2 0.2\n', 'data.yaml': 'names: [a]\ntrain: images\n'})
-    with pytest.raises(InputError, match=r"none of its labels can be used, the first: .*0\.txt: line 1: '0 nan 0\.5"):
+    with pytest.raises(InputError, match=r"of its annotations can be used, the first: .*0\.txt: line 1: '0 nan 0\.5"):
         read_datasets(tmp_path)
 
 

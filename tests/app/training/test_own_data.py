@@ -432,7 +432,7 @@ def _build(cfg, phase):
 
 
 def _images(cfg, *parts):
-    """The names in files of labels, by task and split."""
+    """The names in annotation files, by task and split."""
     named = {part: json.loads(Path(cfg.annotations, f'{part}.json').read_text())['images'] for part in parts}
     return [{Path(image['file_name']).stem for image in images} for images in named.values()]
 
@@ -483,7 +483,7 @@ def test_a_image_has_one_split_and_tasks_are_evaluated_where_they_have_labels(tm
             assert sorted(each.task for each in cfg[f'{split}_evaluator']) == sorted(tasks)
     assert cfg.default_hooks.checkpoint.save_best == ('detection/coco/bbox_mAP' if is_validated else 'semantic/mIoU')
     absent = 'test' if is_validated else 'val or test'
-    assert f'  no labels for pose in the split {absent}: not evaluated there' in said
+    assert f'  no annotations for pose in the split {absent}: not evaluated there' in said
 
 
 def test_splits_that_contradict_each_other_are_said(tmp_path):

@@ -129,7 +129,7 @@ def _unite(dataset: Dataset, earlier: dict[Path, AnnotatedImage], path: Path, fi
     shared = sorted(earlier.keys() & dataset.images.keys())
     if shared:
         what = f'{len(shared)} of its images are in another file of this set as well'
-        dataset.warn(path, f'{what}, the first: {shared[0]}: each has the labels of one of them')
+        dataset.warn(path, f'{what}, the first: {shared[0]}: each has the annotations of one of them')
     own, dataset.images = dataset.images, earlier | dataset.images
     for location in shared:
         splits = {each.split: each for each in (own[location], earlier[location])}
@@ -151,7 +151,7 @@ def _images_of(results: Path) -> Path:
     return results.with_name(results.name.replace('predictions', 'images', 1))
 
 
-def _results(dataset: Dataset, path: Path, files: Files) -> None:
+def _read_results(dataset: Dataset, path: Path, files: Files) -> None:
     """Reads predictions, as ``tools/infer.py`` writes them: a person none of whose keypoints is shown is none."""
     content, results = read_json(_images_of(path)), read_json(path)
     shown = []
@@ -172,7 +172,7 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
     defects = _defects(content, _ENTRIES)
     names = _names(dataset, path, content, defects['categories'])
     _take_keypoints(dataset, [each for each in content['categories'] if isinstance(each, dict)], path)
-    entries = _images(dataset, path, content, defects['images'], files, split)
+    entries = _images_by_id(dataset, path, content, defects['images'], files, split)
     _say_defects(dataset, path, content, defects, split, {i: image.path for i, (image, _) in entries.items()})
     areas: list[tuple[str, Any]] = []
     of_images: dict[int, tuple[AnnotatedImage, tuple[int, int], str, list[Annotation]]] = {
@@ -266,7 +266,7 @@ def _is_used(category_id: int, content: dict) -> bool:
     return any(isinstance(each, dict) and each.get('category_id') == category_id for each in content['annotations'])
 
 
-def _images(
+def _images_by_id(
     dataset: Dataset, path: Path, content: dict, defects: dict[int, str], files: Files, split: str
 ) -> dict[int, tuple[AnnotatedImage, tuple[int, int] | None]]:
     """Returns image and written size, by id, of every image that exists and has its annotations' size.
@@ -375,7 +375,7 @@ def _coco_annotation(
             annotation.keypoints = keypoints
             annotation.box = annotation.box or box_of_keypoints(keypoints, image.size)
     if annotation.box is None and annotation.segmentation is None:
-        raise DatasetError('has neither a box, nor a mask, nor a labelled keypoint')
+        raise DatasetError('has neither a box, nor a mask, nor an annotated keypoint')
     return annotation
 
 
@@ -489,4 +489,4 @@ def _panoptic_image(
     image.segments = {own_id: segment['category_id'] for own_id, segment in segments.items()}
 
 
-_READERS = {'COCO': _coco, 'COCO panoptic': _panoptic, 'COCO results': _results, 'MPII': read_mpii}
+_READERS = {'COCO': _coco, 'COCO panoptic': _panoptic, 'COCO results': _read_results, 'MPII': read_mpii}

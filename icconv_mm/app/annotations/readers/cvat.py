@@ -85,7 +85,7 @@ def _cvat(paths: Sequence[Path], files: Files, location: Path) -> Dataset:
             dataset.format = 'CVAT for video'
         is_shared = sum(other.parent == path.parent for other in paths) > 1
         frames = _frames(dataset, root, path, files, is_shared)
-        for entry in [*_images(dataset, root, path, files, splits[path]), *frames]:
+        for entry in [*_existing_images(dataset, root, path, files, splits[path]), *frames]:
             entry.split = entry.split or splits[path]
             with dataset.reading(entry.where, os.path.realpath(entry.location), entry.split):
                 written = written_size(*entry.written, ('width', 'height'))
@@ -165,7 +165,7 @@ def _edges(drawing: Element | None, names: Sequence[str]) -> list[tuple[int, int
 # --- images and frames ---
 
 
-def _images(dataset: Dataset, root: Element, path: Path, files: Files, split: str) -> Iterator[_Entry]:
+def _existing_images(dataset: Dataset, root: Element, path: Path, files: Files, split: str) -> Iterator[_Entry]:
     """Yields the images of a file that exist. Those of a project may be in the folder of their subset."""
     elements = [
         (element, element.get('name', ''), element.get('subset') or '', f'{path}: image {element.get("name", "")}')
@@ -327,7 +327,7 @@ def _read_shapes(
                 key = i if shape.group in ('', '0') else (shape.label, shape.group)
                 objects.setdefault(key, []).append(annotation)
     for parts in objects.values():
-        made = _joined(parts, size)
+        made = _joined_shapes(parts, size)
         counts['joined'] += len(made) < len(parts)
         for annotation in made:
             if annotation.box is None and annotation.segmentation is None:
@@ -340,7 +340,7 @@ def _read_shapes(
             image.annotations.append(annotation)
 
 
-def _joined(parts: list[Annotation], size: tuple[int, int]) -> list[Annotation]:
+def _joined_shapes(parts: list[Annotation], size: tuple[int, int]) -> list[Annotation]:
     """Returns one object for the shapes of a group: all masks, the box around them, and the only skeleton.
 
     Shapes with several skeletons are a group of several objects, which stay apart.

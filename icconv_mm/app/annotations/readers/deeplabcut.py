@@ -104,7 +104,7 @@ def _read_frame(dataset: Dataset, where: str, frame: str, locations: dict[str, P
         if any(points := [value for part in dataset.keypoints for value in _point(values, owner, part)])
     }
     if not animals:
-        dataset.warn(where, 'no body part is labelled', is_left_out=True)
+        dataset.warn(where, 'no body part is annotated', is_left_out=True)
         return
     image = dataset.image(location, split_of(as_path(frame).parent))
     if not dataset.is_first(image, where):

@@ -38,7 +38,7 @@ def _tasks(path: Path, files: Files) -> Dataset:
     for i, task in enumerate(tasks):
         where = f'{path}: [{i}]'
         with dataset.reading(where):
-            read.append((where, _reference(task), _results(dataset, task, where)))
+            read.append((where, _reference(task), _counted_results(dataset, task, where)))
     locations = _locations([name for _, name, _ in read], path, files)
     for where, name, results in read:
         if name not in locations:
@@ -82,7 +82,7 @@ def _reference(task: Any) -> str:
     return parse_qs(location.query).get('d', [unquote(location.path)])[0]
 
 
-def _results(dataset: Dataset, task: dict, where: str) -> list[dict] | None:
+def _counted_results(dataset: Dataset, task: dict, where: str) -> list[dict] | None:
     """Returns the regions of the annotation that counts; None if the task has none.
 
     Raises:
@@ -150,7 +150,7 @@ def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], 
                 (point,) = _scaled([[result['value'].get('x'), result['value'].get('y')]], size or image.size)
                 points.setdefault(str(result.get('parentID') or ''), []).append(Point(_label(result), *point.tolist()))
                 continue
-            annotation = _region(dataset, result, size or image.size, image, place)
+            annotation = _annotation_of(dataset, result, size or image.size, image, place)
             if annotation is not None:
                 own.append((str(result.get('id')), annotation))
     made = [annotation for _, annotation in own]
@@ -177,7 +177,7 @@ def _read_choices(image: AnnotatedImage, result: dict, of_objects: Collection[st
         image.labels += choices
 
 
-def _region(
+def _annotation_of(
     dataset: Dataset, result: dict, size: tuple[int, int], image: AnnotatedImage, where: str
 ) -> Annotation | None:
     value, kind = result['value'], _kind(result)

@@ -36,7 +36,7 @@ def sleap_sources(files: Files) -> Iterator[tuple]:
 
 
 def _read_labels(path: Path) -> Dataset:
-    """Reads the instances that people labelled; frames of videos are written to ``FILE.frames``."""
+    """Reads the instances that people annotated; frames of videos are written to ``FILE.frames``."""
     import sleap_io
 
     dataset, labels = Dataset('SLEAP', path), sleap_io.load_slp(str(path))

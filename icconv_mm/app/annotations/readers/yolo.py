@@ -183,7 +183,7 @@ def _read_split(
         return
     beside = _labels_of(target / 'any.png').parent
     read: dict[Path, set[str]] = {beside: set()} if beside != target else {}  # names of annotation files by folder
-    for image_path in _images(dataset, target, [*roots, target.parent]):
+    for image_path in _listed_images(dataset, target, [*roots, target.parent]):
         labels = _labels_of(image_path)
         read.setdefault(labels.parent, set()).add(labels.name)
         real = followed(image_path)
@@ -212,7 +212,7 @@ def _without_image(folder: Path, known: set[str]) -> list[Path]:
     return [path for path in others if not (text := head(path)).strip() or _LINE.match(text)]
 
 
-def _images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]:
+def _listed_images(dataset: Dataset, target: Path, roots: list[Path]) -> Iterator[Path]:
     """Yields the images of a folder or of a text file's list, with the paths from which their annotations are found."""
     real = followed(target)
     if real.is_dir():

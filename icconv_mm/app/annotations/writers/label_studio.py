@@ -36,7 +36,7 @@ def write_label_studio(dataset: Dataset, folder: Path, copy: bool = False) -> Pa
     tasks, are_predicted = [], any(each.score is not None for image in images for each in image.annotations or ())
     for image in images:
         task: dict[str, Any] = {'data': {'image': f'/data/local-files/?d=images/{quote(names[image.path].as_posix())}'}}
-        result = list(_results(dataset, image))
+        result = list(_regions(dataset, image))
         scores = [each.score for each in image.annotations or () if each.score is not None]
         if scores:
             task |= {'annotations': [], 'predictions': [{'score': min(scores), 'result': result}]}
@@ -76,7 +76,7 @@ def _config(dataset: Dataset) -> str:
     return '\n'.join([*parts, '</View>', ''])
 
 
-def _results(dataset: Dataset, image: AnnotatedImage) -> Iterator[dict[str, Any]]:
+def _regions(dataset: Dataset, image: AnnotatedImage) -> Iterator[dict[str, Any]]:
     """Yields the regions of an image: positions are shares of its sides in percent."""
     width, height = image.size
     numbers = itertools.count(1)

@@ -104,7 +104,7 @@ def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind:
     elif kind == 'instance':
         given = annotation.segmentation
         polygons = [np.reshape(each, (-1, 2)) for each in given] if isinstance(given, list) else None
-        polygon = np.concatenate(list(_joined(polygons or polygons_of(mask_of(given, size)))))
+        polygon = np.concatenate(list(_closed_rings(polygons or polygons_of(mask_of(given, size)))))
         values = (polygon / size).clip(0, 1).ravel().tolist()
     return ' '.join([str(dataset.classes.index(annotation.name)), *(f'{value:.9g}' for value in values)])
 
@@ -125,7 +125,7 @@ def _simplified(points: np.ndarray) -> np.ndarray:
     return points[before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]]
 
 
-def _joined(polygons: list[np.ndarray]) -> Iterator[np.ndarray]:
+def _closed_rings(polygons: list[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields the polygons, each followed by its first point, and the way back to the first one."""
     for polygon in polygons:
         yield polygon

@@ -116,7 +116,7 @@ class FiniteLossHook(Hook):
         command = command_of('prepare_data', 'DATA')
         raise InputError(
             f'iteration {runner.iter + 1}: {losses}; images of the batch: {", ".join(images) or "unknown"}. Look at '
-            f'the labels of these ({command} lists boxes without an area), lower the learning '
+            f'the annotations of these ({command} lists boxes without an area), lower the learning '
             f'rate ({max(rates, default=0):g} now), or leave out --amp; --keep-going passes over it'
         )
 

@@ -414,7 +414,7 @@ def test_files_of_splits_are_one_set(tmp_path):
         _cvat(tmp_path, {f'{name}.jpg': _BOX(split, 1, 5, 0) for name in names}, path=f'{split}.xml')
     found = _only(tmp_path)
     assert found.location == tmp_path and sorted(found.classes) == ['test', 'train', 'val']
-    assert 'other labels of' in said(found) and len(found.warnings) == 1
+    assert 'other annotations of' in said(found) and len(found.warnings) == 1
     assert splits(tmp_path, 'detection') == {
         f'images/{name}.jpg': split for name, split in zip('01234', ('train', 'train', 'val', 'val', 'test'))
     }

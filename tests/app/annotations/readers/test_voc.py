@@ -204,5 +204,5 @@ def test_rotated_boxes_of_rolabelimg(tmp_path):
 def test_annotations_of_nothing(tmp_path):
     write(tmp_path, {'Annotations/0.xml': '<annotation><object><name>x</name></object></annotation>'})
     draw(tmp_path, 'JPEGImages/0.jpg')
-    with pytest.raises(InputError, match=r'none of its labels can be used, the first: .*object 1: x: has no bndbox'):
+    with pytest.raises(InputError, match=r'of its annotations can be used, the first: .*object 1: x: has no bndbox'):
         read_datasets(tmp_path)
