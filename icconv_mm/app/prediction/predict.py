@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.runner import load_state_dict
+from torch import nn
 
 from icconv_mm.app.prediction.exported import ExportedNetwork
 from icconv_mm.app.prediction.image_run import predict_images
@@ -34,10 +35,11 @@ from icconv_mm.app.runs.images import (
 from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.app.runs.thresholds import stored_thresholds
 from icconv_mm.checkpoints import reading
-from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.errors import ArgumentError, UserError, message_of, naming
+from icconv_mm.checkpoints.matching import check_fits, float_array, state_dict_of
+from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.files import is_exported, require_file
 from icconv_mm_runtime.drawing import LONGEST
+from icconv_mm_runtime.finite import is_finite
 from icconv_mm_runtime.results import Result
 
 
@@ -88,6 +90,7 @@ class Predictor:
             self.dataset_meta['palette'] = palette
         self.model.to(_device(device)).eval()
         self.model.dataset_meta = self.dataset_meta
+        _check_first_maps(self.model, checkpoint)
         described = ((name, adapter.described(meta)) for name, (adapter, meta) in self.parts.items())
         self.descriptions = {name: {'name': name, **description} for name, description in described}
         config = {key: run.cfg.get(key) for key in ('model', 'test_dataloader')}
@@ -160,6 +163,19 @@ class Predictor:
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float | None = None) -> None:
         """Writes the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
         write_image(self.result(path, sample, LONGEST).plot(score_thr), Path(out_file))
+
+
+def _check_first_maps(model: nn.Module, checkpoint: str) -> None:
+    """Lets the first images raise InputError if the backbone's maps overflow, though all weights are finite."""
+
+    def check(backbone: nn.Module, images: Any, maps: Any) -> None:
+        arrays = map(float_array, maps if isinstance(maps, (list, tuple)) else [maps])
+        if not all(array is None or is_finite(array) for array in arrays):
+            raise InputError(f"{checkpoint}: the backbone's maps are not finite: such a network predicts nothing")
+        handle.remove()
+
+    if isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
+        handle = backbone.register_forward_hook(check)
 
 
 def _device(given: str | None) -> torch.device:

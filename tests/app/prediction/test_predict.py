@@ -134,3 +134,17 @@ def test_images_that_are_links_match_by_their_own_names(tmp_path):
     (tmp_path / 'stored').touch()
     (tmp_path / 'a.png').symlink_to(tmp_path / 'stored')
     assert match_images([tmp_path / 'a.png'], [{'id': 7, 'file_name': 'a.png'}], 'a.json') == {tmp_path / 'a.png': 7}
+
+
+def test_maps_that_overflow_are_told_until_images_have_good_ones():
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Conv2d(3, 1, 1)
+    module._check_first_maps(model, 'net.pth')
+    image = torch.ones(1, 3, 4, 4)
+    torch.nn.init.constant_(model.backbone.weight, 3e38)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^net\.pth: the backbone's maps are not finite: such a network"):
+            model.backbone(image)
+    torch.nn.init.ones_(model.backbone.weight)
+    model.backbone(image)
+    assert not model.backbone._forward_hooks  # later images cost nothing
