@@ -168,16 +168,12 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
 
 
 def _require_finite(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:
-    """Raises InputError for weights that are not finite where the model's own are, and for variances below 0."""
+    """Raises InputError for weights that are not finite where the model's own are."""
     bad = [key for key, value in weights.items() if (own := float_array(value)) is not None and not is_finite(own)]
     own = model.state_dict() if bad else {}  # of a sharded model, all processes must ask for it as often
     for key in bad:
         if (values := float_array(own.get(key))) is not None and is_finite(values):
             raise InputError(f'{name}: {key} {ADVICE}; take an earlier checkpoint')
-    for key, value in weights.items():
-        is_variance = key.endswith('running_var')  # whose root is taken
-        if is_variance and (values := float_array(value)) is not None and values.min(initial=0) < 0:
-            raise InputError(f'{name}: {key} has variances below 0: such a network predicts nothing')
 
 
 def float_array(value: Any) -> np.ndarray | None:
