@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ class Predictor:
             self.dataset_meta['palette'] = palette
         self.model.to(_device(device)).eval()
         self.model.dataset_meta = self.dataset_meta
-        _check_first_maps(self.model, checkpoint)
+        self._checkpoint: str | None = checkpoint  # until its maps were finite once
         described = ((name, adapter.described(meta)) for name, (adapter, meta) in self.parts.items())
         self.descriptions = {name: {'name': name, **description} for name, description in described}
         config = {key: run.cfg.get(key) for key in ('model', 'test_dataloader')}
@@ -132,8 +133,9 @@ class Predictor:
         """Returns the model's data samples for a batch."""
         if self._features is not None:
             self._features.clear()
-        with torch.no_grad():
+        with torch.no_grad(), _finite_maps(self.model, self._checkpoint) if self._checkpoint else nullcontext():
             samples = self.model.test_step(pseudo_collate([packed for packed, _ in batch]))
+        self._checkpoint = None
         if self._features is not None:
             for sample, vector in zip(samples, self._features.take(len(batch)), strict=True):
                 sample.set_metainfo({'features': vector.numpy()})
@@ -165,17 +167,21 @@ class Predictor:
         write_image(self.result(path, sample, LONGEST).plot(score_thr), Path(out_file))
 
 
-def _check_first_maps(model: nn.Module, checkpoint: str) -> None:
-    """Lets the first images raise InputError if the backbone's maps overflow, though all weights are finite."""
+@contextmanager
+def _finite_maps(model: nn.Module, checkpoint: str) -> Iterator[None]:
+    """Raises InputError in the block if the backbone's maps overflow, though all weights are finite."""
 
     def check(backbone: nn.Module, images: Any, maps: Any) -> None:
         arrays = map(float_array, maps if isinstance(maps, (list, tuple)) else [maps])
         if not all(array is None or is_finite(array) for array in arrays):
             raise InputError(f"{checkpoint}: the backbone's maps are not finite: such a network predicts nothing")
-        handle.remove()
 
-    if isinstance(backbone := getattr(model, 'backbone', None), nn.Module):
-        handle = backbone.register_forward_hook(check)
+    backbone = getattr(model, 'backbone', None)
+    handle = backbone.register_forward_hook(check) if isinstance(backbone, nn.Module) else None
+    try:
+        yield
+    finally:
+        handle.remove() if handle else None
 
 
 def _device(given: str | None) -> torch.device:
