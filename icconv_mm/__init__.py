@@ -9,6 +9,12 @@ mmpretrain) when a config needs it. Without mmengine, torch alone is enough for 
 backbones, necks, ``deploy`` and the functions of ``models``.
 """
 
+from icconv_mm.invocation import called_as
+from icconv_mm_runtime import interrupts
+
+if called_as() is not None:
+    interrupts.await_interrupts()
+
 import importlib
 import sys
 from typing import TYPE_CHECKING, Any

@@ -137,7 +137,7 @@ def _remove(folder: Path, name: str) -> None:
 
 def write_folder_of_images(annotations: Path, images: str | Path, place: Path) -> None:
     """Writes where the images lie into a folder of annotations that is going to be at ``place``."""
-    places = [str(images)]
+    places = list(dict.fromkeys([str(images), os.path.realpath(images)]))
     with suppress(ValueError):  # they are on another drive
         places.insert(0, os.path.relpath(images, place.absolute()))
     write_json(annotations / _IMAGES, places)
@@ -146,7 +146,8 @@ def write_folder_of_images(annotations: Path, images: str | Path, place: Path) -
 def folder_of_images(annotations: str | Path) -> str:
     """Returns the absolute path of the folder of the images of a folder of annotations.
 
-    That is where they lie from there, so that both can be moved together, or else where they lay.
+    That is where they lie from there, so that both can be moved together, or else where they lay; the name of a link
+    comes before that of its folder.
 
     Raises:
         InputError: The annotations do not say it.

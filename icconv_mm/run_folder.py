@@ -8,9 +8,10 @@ import ast
 import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from icconv_mm.errors import ArgumentError, MissingFileError, UserError
 from icconv_mm.files import alone_in, atomic_write, copy_annotations, read_small, require_file
@@ -26,6 +27,7 @@ IMAGES = "images = __import__('icconv_mm.files').files.folder_of_images(annotati
 BESIDE = f"__import__('os').path.dirname({HERE})"  # the folder of the config
 _KNOWN = {ast.dump(ast.parse(text, mode='eval').body) for text in (BESIDE, IMAGES.partition(' = ')[2])}
 _CALLS = {'dict', 'list', 'tuple', 'set', 'float'}
+_FOLDERS = ('annotations', 'images')  # which a written config finds
 
 
 def same_name_in(named: str, folders: Iterable[str | Path]) -> Path | None:
@@ -162,38 +164,94 @@ def only_run_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def configs_beside(checkpoint: str | Path) -> tuple[list[Path], list[Path]]:
+def configs_beside(
+    checkpoint: str | Path, text_in: Callable[[str | Path], str | None]
+) -> tuple[list[Path], list[Path]]:
     """Returns the configs beside a checkpoint that a training wrote, and the other files ``*.py``.
 
-    The former are data, of which nothing runs but what finds files. A script that happens to lie there is none of them,
-    and nor is a config with a ``_base_``.
+    The former are equal, but for the paths of files, to what mmengine has written beside its log, or else into the
+    checkpoint. They are data, of which nothing runs but what finds files. A script or the config of another network
+    that happens to lie there is none of them.
+
+    Args:
+        checkpoint: Its file.
+        text_in: Returns the text of the config in a checkpoint, None if it has none.
     """
-    files = sorted(Path(checkpoint).absolute().parent.glob('*.py'))
-    written = [path for path in files if _is_written(path)]
+    folder = Path(checkpoint).absolute().parent
+    files = sorted(folder.glob('*.py'))
+    data = {path: values for path in files if (values := _values(_text_of(path))) is not None}
+    # the folder of an earlier training lies in the one with its logs
+    logs = [each for place in (folder, folder.parent) for each in place.glob('*/vis_data/config.py')] if data else []
+    written = _equal_to(data, map(_text_of, logs))
+    if data and len(written) != 1:
+        written = _equal_to(data, [text_in(checkpoint)]) or written
     return written, [path for path in files if path not in written]
 
 
-def _is_written(path: Path) -> bool:
+def _equal_to(data: Mapping[Path, Mapping[str, ast.expr]], texts: Iterable[bytes | str | None]) -> list[Path]:
+    """Returns the configs that are equal to one of the texts."""
+    dumped = [values for values in map(_values, dict.fromkeys(texts)) if values is not None]
+    with suppress(RecursionError):
+        return [path for path, values in data.items() if any(_is_equal(values, each) for each in dumped)]
+    return []
+
+
+def _text_of(path: Path) -> bytes | None:
     try:
-        tree = ast.parse(read_small(path, 'config'))
-        names: set[str] = set()
-        for node in tree.body:
+        return read_small(path, 'config')
+    except UserError:
+        return None
+
+
+def _values(text: str | bytes | None) -> dict[str, ast.expr] | None:
+    """Returns the values of a config by name; None unless they are plain data, and names those of :data:`_FOLDERS`."""
+    values: dict[str, ast.expr] = {}
+    try:
+        for node in ast.parse(text or '').body:
             if not isinstance(node, ast.Assign) or not all(isinstance(each, ast.Name) for each in node.targets):
-                return False
-            if not _is_data(node.value, names):
-                return False
-            names.update(each.id for each in node.targets)
-    except (UserError, SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return 'model' in names and '_base_' not in names and names.isdisjoint(_CALLS)
+                return None
+            if not _is_data(node.value, values):
+                return None
+            values.update((each.id, node.value) for each in node.targets)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    is_config = 'model' in values and '_base_' not in values and _CALLS.isdisjoint(values)
+    return values if is_config else None
 
 
-def _is_data(node: ast.expr, names: set[str]) -> bool:
+def _is_equal(written: Any, dumped: Any) -> bool:
+    """Returns whether two parts of configs are equal; the former may find a file where the latter has its path."""
+    if _is_found(written):
+        return isinstance(dumped, ast.Constant) and isinstance(dumped.value, str)
+    if isinstance(written, ast.AST):
+        return type(written) is type(dumped) and _is_equal(
+            dict(ast.iter_fields(written)), dict(ast.iter_fields(dumped))
+        )
+    if isinstance(written, dict):
+        added = {name for name in _FOLDERS if _is_found(written.get(name))}
+        is_same = isinstance(dumped, dict) and written.keys() - added == dumped.keys() - added
+        return is_same and all(_is_equal(written[key], dumped[key]) for key in written.keys() - added)
+    if isinstance(written, list):
+        return isinstance(dumped, list) and len(written) == len(dumped) and all(map(_is_equal, written, dumped))
+    return written == dumped
+
+
+def _is_found(node: Any) -> bool:
+    """Returns whether an expression finds a file or a folder of the config, as :data:`BESIDE` and :data:`IMAGES` do."""
+    if isinstance(node, ast.BinOp):
+        is_below = isinstance(node.right, ast.Constant) and str(node.right.value).startswith('/')
+        return is_below and _is_found(node.left)
+    if isinstance(node, ast.Name):
+        return node.id in _FOLDERS
+    return isinstance(node, ast.Call) and ast.dump(node) in _KNOWN
+
+
+def _is_data(node: ast.expr, names: Container[str]) -> bool:
     """Returns whether an expression is one of those in the configs that mmengine and this package write."""
     if isinstance(node, ast.Constant) or ast.dump(node) in _KNOWN:
         return True
     if isinstance(node, ast.Name):
-        return node.id in names
+        return node.id in names and node.id in _FOLDERS
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id not in _CALLS:
             return False

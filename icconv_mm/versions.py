@@ -1,8 +1,6 @@
 """The libraries that the package requires: supported versions, their check, and the commands of the tools."""
 
 import importlib.util
-import itertools
-import os
 import re
 import shlex
 import shutil
@@ -10,6 +8,7 @@ import sys
 from pathlib import Path
 
 from icconv_mm.errors import MissingLibraryError
+from icconv_mm.invocation import SCRIPT, called_as
 
 # Import name -> (distributions that provide it, lowest supported, first unsupported). The maintained ``onedl-*`` forks
 # keep the import names, so the version is read from the distribution that provides the import name.
@@ -28,14 +27,11 @@ _COMMANDS = {'infer': 'predict', 'prepare_data': 'data', 'train': 'train', 'test
 
 
 def _own_command() -> str | None:
-    """Returns how the command ``icconv`` was called, if this process is one; at the first import of the package."""
-    words = sys.orig_argv[1:]
-    script = os.path.join(os.path.dirname(sys.executable), 'icconv')
-    if words and os.path.abspath(words[0]) == script:
-        return 'icconv' if shutil.which('icconv') == script else shlex.quote(words[0])
-    if sys.argv[0] == '-m' and ('-m', 'icconv_mm') in itertools.pairwise(words):
+    """Returns how a user calls the command ``icconv``, if this process is one."""
+    word = called_as()
+    if word == '-m':
         return 'python -m icconv_mm'
-    return None
+    return word and ('icconv' if shutil.which('icconv') == SCRIPT else shlex.quote(word))
 
 
 OWN_COMMAND = _own_command()

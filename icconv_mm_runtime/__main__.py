@@ -7,6 +7,11 @@ Examples:
   python -m icconv_mm_runtime network.onnx --web page --serve
 """
 
+if __name__ == '__main__':
+    from icconv_mm_runtime import interrupts
+
+    interrupts.await_interrupts()
+
 from icconv_mm_runtime import process
 
 if __name__ == '__main__':

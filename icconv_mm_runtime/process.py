@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+from icconv_mm_runtime import interrupts
 from icconv_mm_runtime.errors import printable
 
 _INTERRUPTED = 130  # the status of shells for a command that Ctrl-C ends
@@ -37,7 +38,8 @@ def begin_process() -> None:
     if sys.getfilesystemencoding() != 'utf-8' and os.environ.get('PYTHONUTF8') != '1':
         _restart_in_utf8()
     _process.pid = os.getpid()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not one that `nohup` or a shell's & ignores
+    interrupts.await_interrupts()
+    if signal.getsignal(signal.SIGINT) is interrupts.end_process:
         signal.signal(signal.SIGINT, _interrupt)
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the last one that is called
     sys.excepthook, sys.unraisablehook, threading.excepthook = (

@@ -194,9 +194,10 @@ OWNERS = [
     ),
     Owner(
         'decides how a process answers Ctrl-C and what its output does with an error',
-        ['icconv_mm_runtime.process'],
+        ['icconv_mm_runtime.process', 'icconv_mm_runtime.interrupts'],
         [
             'signal.SIGINT',
+            '_signal.SIGINT',
             'signal.SIGPIPE',
             'signal.default_int_handler',
             'sys.excepthook',

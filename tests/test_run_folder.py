@@ -111,10 +111,64 @@ data = dict(ann_file=annotations + '/train.json', img=images)
 """
 
 
-@pytest.mark.parametrize('text', [WRITTEN, 'model = dict()', 'model = None\nmodel = list([1])'])
-def test_a_config_that_a_training_wrote(tmp_path, text):
-    (tmp_path / 'a.py').write_text(text)
-    assert configs_beside(tmp_path / 'net.pth') == ([tmp_path / 'a.py'], [])
+DUMPED = """annotations = '/where/it/was/annotations_0'
+custom_imports = dict(
+    allow_failed_imports=False,
+    imports=['a'])
+data = dict(ann_file='/where/it/was/annotations_0/train.json', img='/images')
+images = '/images'
+model = dict(type='A', low=-1.5, high=float('inf'), list=[dict(a=(1, None)), {'b.c': True}])
+pattern = '/home/p.json'
+"""
+
+
+@pytest.mark.parametrize(
+    'written, dumped',
+    [
+        (WRITTEN, DUMPED),
+        ('model = dict()', 'model = dict()'),
+        ('model = 0\nmodel = list([1])', 'model = list([1,])'),
+    ],
+)
+@pytest.mark.parametrize('log', ['20260101_000000', '../20260101_000000', None])  # the second: of an earlier training
+def test_a_config_that_a_training_wrote(tmp_path, written, dumped, log):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    (folder / 'a.py').write_text(written)
+    (folder / 'notes.py').write_text("model = dict(type='os.system', command='true')")
+    assert configs_beside(folder / 'net.pth', lambda _: None)[0] == []
+    if log is not None:
+        (folder / log / 'vis_data').mkdir(parents=True)
+        (folder / log / 'vis_data/config.py').write_text(dumped)
+    found = configs_beside(folder / 'net.pth', lambda _: dumped if log is None else None)
+    assert found == ([folder / 'a.py'], [folder / 'notes.py'])
+
+
+def test_of_several_configs_that_of_the_checkpoint_counts(tmp_path):
+    for name in 'ab':
+        (tmp_path / f'{name}.py').write_text(f'model = dict(type={name!r})')
+        (tmp_path / name / 'vis_data').mkdir(parents=True)
+        (tmp_path / name / 'vis_data/config.py').write_text(f'model = dict(type={name!r})')
+    files = [tmp_path / 'a.py', tmp_path / 'b.py']
+    assert configs_beside(tmp_path / 'net.pth', lambda _: "model = dict(type='b')") == ([files[1]], [files[0]])
+    assert configs_beside(tmp_path / 'net.pth', lambda _: "model = dict(type='c')") == (files, [])
+
+
+@pytest.mark.parametrize(
+    'changed',
+    [
+        "model = dict(type='os.system')",
+        "model = dict(type='os.' + 'system')",
+        "model = dict(type=images)\nimages = 'os.system'",
+        "images = 'os.system'\nmodel = dict(type=images)",
+        "model = dict(type='A')\ncustom_imports = dict(imports=['mine'])",
+        "model = dict(type='A', depth=2)",
+        "model = dict(type='A', type2=1)",
+    ],
+)
+def test_a_config_that_was_changed_is_none_that_a_training_wrote(tmp_path, changed):
+    (tmp_path / 'a.py').write_text(changed)
+    assert configs_beside(tmp_path / 'net.pth', lambda _: "model = dict(type='A')") == ([], [tmp_path / 'a.py'])
 
 
 @pytest.mark.parametrize(
@@ -138,10 +192,11 @@ def test_a_config_that_a_training_wrote(tmp_path, text):
         'model: print(1) = 1',
         'model = (',
         'model = ' + '(' * 5000,
+        f'model = {"[" * 195}{"]" * 195}',
         '\0',
         '',
     ],
 )
 def test_a_script_beside_a_checkpoint_is_no_config(tmp_path, text):
     (tmp_path / 'a.py').write_text(text)
-    assert configs_beside(tmp_path / 'net.pth') == ([], [tmp_path / 'a.py'])
+    assert configs_beside(tmp_path / 'net.pth', lambda _: text) == ([], [tmp_path / 'a.py'])

@@ -95,12 +95,18 @@ def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
 
 @pytest.mark.parametrize('form', ['written', 'copy'])
 def test_a_run_that_was_moved(workspace, tmp_path, form):
-    """The written config with its folder, or the folder alone with mmengine's copy, trains, tests, predicts, leaves."""
+    """The written config with its folder, or the folder alone with mmengine's copy, trains, tests, predicts, leaves.
+
+    The data lie behind a link, and move as well.
+    """
     pytest.importorskip('mmdet')
     pytest.importorskip('onnxscript')
-    data = labelled.coco(tmp_path / 'data')
+    data = tmp_path / 'data'
+    data.symlink_to(labelled.coco(tmp_path / 'real'))
     folder = _train(workspace, f'moving_{form}', data, options=['--task', 'instance'])
     moved = folder.rename(tmp_path / folder.name)
+    data.unlink()
+    data.symlink_to((tmp_path / 'real').rename(tmp_path / 'elsewhere'))
     config = Path(f'{folder}.py').rename(f'{moved}.py')
     if form == 'copy':
         config.unlink()

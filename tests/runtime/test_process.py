@@ -41,7 +41,7 @@ def test_an_interrupt_in_an_import_is_one_line(words, tmp_path):
     assert (ended.returncode, ended.stderr) == (130, b'\ninterrupted\n')
 
 
-@pytest.mark.parametrize('name', ['logging', 'argparse'])
+@pytest.mark.parametrize('name', ['threading', 'typing', 'unicodedata', 'logging', 'argparse'])
 def test_ctrl_c_is_heard_before_the_first_import_that_takes_long(name, tmp_path):
     """The package itself imports nothing, as it comes before the command."""
     (tmp_path / f'{name}.py').write_text(INTERRUPT)

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from icconv_mm.app.annotations.dataset import SPLITS, AnnotatedImage, Annotation, Dataset
@@ -33,6 +34,32 @@ def check_dataset(dataset: Dataset) -> None:
     images = list(dataset)
     for start in range(0, len(images), _AT_ONCE):
         _check_images(dataset, images[start : start + _AT_ONCE], counts)
+    _check_unit(dataset.location, [annotation for image in images for annotation in image.annotations or ()])
+
+
+def _check_unit(where: Path, annotations: Sequence[Annotation]) -> None:
+    """Raises DatasetError if all boxes, keypoints or polygons lie in the first pixel: they are shares of the sides."""
+    for kind, ends in (('boxes', _ends_of_box), ('keypoints', _points), ('polygons', _ends_of_polygons)):
+        values = chain.from_iterable(map(ends, annotations))
+        first = next(values, None)
+        if first is not None and first <= 1 and all(value <= 1 for value in values):
+            raise DatasetError(f"{where}: all {kind} lie between 0 and 1: multiply them by the images' sides in pixels")
+
+
+def _ends_of_box(annotation: Annotation) -> Sequence[float]:
+    left, top, width, height = annotation.box or (0, 0, 0, 0)
+    return (left + width, top + height) if width > 0 and height > 0 else ()
+
+
+def _points(annotation: Annotation) -> Iterator[float]:
+    """Yields the coordinates of the labelled keypoints."""
+    numbers = annotation.keypoints or ()
+    for place in range(0, len(numbers), 3):
+        yield from numbers[place : place + 2] if numbers[place + 2] > 0 else ()
+
+
+def _ends_of_polygons(annotation: Annotation) -> list[float]:
+    return [max(each) for each in annotation.segmentation] if isinstance(annotation.segmentation, list) else []
 
 
 def _check_images(dataset: Dataset, images: Sequence[AnnotatedImage], counts: dict[str, int]) -> None:

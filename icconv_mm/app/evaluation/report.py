@@ -22,6 +22,7 @@ from icconv_mm.app.evaluation.curves import logged_curves
 from icconv_mm.app.evaluation.evaluate import metric_name
 from icconv_mm.app.evaluation.hook import EvaluationHook
 from icconv_mm.app.evaluation.results import Evaluation, Record
+from icconv_mm.app.runs.config import stored_config
 from icconv_mm.app.runs.images import read_image
 from icconv_mm.app.runs.thresholds import REPORT, stored_thresholds
 from icconv_mm.errors import UserError, printable
@@ -175,7 +176,7 @@ def _commands(
     """Yields what a user does next, and its command."""
     before, after = (name,), ()  # the config, which icconv finds beside the checkpoint if it is the only one
     if is_own := OWN_COMMAND is not None:
-        before, after = (), () if len(configs_beside(checkpoint)[0]) == 1 else ('--config', name)
+        before, after = (), () if len(configs_beside(checkpoint, stored_config)[0]) == 1 else ('--config', name)
     predicted = (*before, checkpoint, 'IMAGES', '--out-dir', 'predictions', *after)
     calls = [
         ('Predict images, videos or a camera:', 'infer', predicted),

@@ -3,6 +3,7 @@
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.runner import load_state_dict
+from torch import nn
 
 from icconv_mm.app.prediction.exported import ExportedNetwork
 from icconv_mm.app.prediction.image_run import predict_images
@@ -34,10 +36,11 @@ from icconv_mm.app.runs.images import (
 from icconv_mm.app.runs.prepare import Predicting
 from icconv_mm.app.runs.thresholds import stored_thresholds
 from icconv_mm.checkpoints import reading
-from icconv_mm.checkpoints.matching import check_fits, state_dict_of
-from icconv_mm.errors import ArgumentError, UserError, message_of, naming
+from icconv_mm.checkpoints.matching import check_fits, float_array, state_dict_of
+from icconv_mm.errors import ArgumentError, InputError, UserError, message_of, naming
 from icconv_mm.files import is_exported, require_file
 from icconv_mm_runtime.drawing import LONGEST
+from icconv_mm_runtime.finite import is_finite
 from icconv_mm_runtime.results import Result
 
 
@@ -88,6 +91,7 @@ class Predictor:
             self.dataset_meta['palette'] = palette
         self.model.to(_device(device)).eval()
         self.model.dataset_meta = self.dataset_meta
+        self._checkpoint: str | None = checkpoint  # until its maps were finite once
         described = ((name, adapter.described(meta)) for name, (adapter, meta) in self.parts.items())
         self.descriptions = {name: {'name': name, **description} for name, description in described}
         config = {key: run.cfg.get(key) for key in ('model', 'test_dataloader')}
@@ -129,8 +133,9 @@ class Predictor:
         """Returns the model's data samples for a batch."""
         if self._features is not None:
             self._features.clear()
-        with torch.no_grad():
+        with torch.no_grad(), _finite_maps(self.model, self._checkpoint) if self._checkpoint else nullcontext():
             samples = self.model.test_step(pseudo_collate([packed for packed, _ in batch]))
+        self._checkpoint = None
         if self._features is not None:
             for sample, vector in zip(samples, self._features.take(len(batch)), strict=True):
                 sample.set_metainfo({'features': vector.numpy()})
@@ -160,6 +165,23 @@ class Predictor:
     def draw(self, path: str | Path, sample: Any, out_file: str | Path, score_thr: float | None = None) -> None:
         """Writes the image at ``path`` with its predictions to ``out_file``: JPEG, PNG, BMP, TIFF or WebP."""
         write_image(self.result(path, sample, LONGEST).plot(score_thr), Path(out_file))
+
+
+@contextmanager
+def _finite_maps(model: nn.Module, checkpoint: str) -> Iterator[None]:
+    """Raises InputError in the block if the backbone's maps overflow, though all weights are finite."""
+
+    def check(backbone: nn.Module, images: Any, maps: Any) -> None:
+        arrays = map(float_array, maps if isinstance(maps, (list, tuple)) else [maps])
+        if not all(array is None or is_finite(array) for array in arrays):
+            raise InputError(f"{checkpoint}: the backbone's maps are not finite: such a network predicts nothing")
+
+    backbone = getattr(model, 'backbone', None)
+    handle = backbone.register_forward_hook(check) if isinstance(backbone, nn.Module) else None
+    try:
+        yield
+    finally:
+        handle.remove() if handle else None
 
 
 def _device(given: str | None) -> torch.device:

@@ -11,8 +11,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from icconv_mm.app.adapters.base import TTA_KEYS
+from icconv_mm.checkpoints.metadata import meta_of
+from icconv_mm.checkpoints.reading import read
 from icconv_mm.config_tree import entries, walk_dicts
-from icconv_mm.errors import ArgumentError, InputError, message_of
+from icconv_mm.errors import ArgumentError, InputError, message_of, naming
 from icconv_mm.files import require_file
 from icconv_mm.registry import SCOPE
 from icconv_mm.run_folder import configs_beside
@@ -58,14 +60,21 @@ def config_beside(checkpoint: str | Path) -> Path:
         ArgumentError: The folder has no config that a training wrote, or several.
     """
     require_file(checkpoint, 'checkpoint')
-    found, others = configs_beside(checkpoint)
+    found, others = configs_beside(checkpoint, stored_config)
     if len(found) != 1:
         names = f'several configs beside it: {", ".join(path.name for path in found)}' if found else 'none beside it'
         scripts = ', '.join(path.name for path in others[:4])
-        why = f' ({scripts}: not written by a training, and not run unless you give it)' if others else ''
+        why = f' ({scripts}: not as its training wrote it, and not run unless you give it)' if others else ''
         raise ArgumentError('config', f'{checkpoint}: {names}{why}; say which')
     print_log(f'config: {found[0]}', 'current')
     return found[0]
+
+
+def stored_config(checkpoint: str | Path) -> str | None:
+    """Returns the text that mmengine has written into a checkpoint."""
+    with naming(str(checkpoint)):
+        text = meta_of(read(checkpoint)).get('cfg')
+    return text if isinstance(text, str) else None
 
 
 def check_variables(cfg: Config, path: str | Path) -> None:

@@ -165,7 +165,7 @@ def config_for(
             datasets = datasets or read_datasets(*locations, **options)
             converted = _prepared(datasets, task, Path(temporary, 'new'), classes, ignore_index, say)
             write_json(Path(temporary, 'new', LOCATIONS), given)
-            images = next(iter(converted.values())).root
+            images = _as_given(next(iter(converted.values())).root, given)
             write_folder_of_images(Path(temporary, 'new'), images, folder / 'annotations')
             init = weights_of(backbone, pretrained, say, load_from)
             chosen = _choose(task, converted, network, init, size, epochs, batch, patience, say)
@@ -187,6 +187,15 @@ def config_for(
     command = command_of('train', str(path), '--work-dir', str(folder))
     say(f'{path}: {backbone}, {size_text}; change it as you like and train it by its name: {command}')
     return load_config(path, work_dir=str(folder))
+
+
+def _as_given(images: Path, locations: Sequence[str]) -> Path:
+    """Returns the folder of the images by the name of a location, which may be a link that is moved with the run."""
+    for location in locations:
+        folder = location if os.path.isdir(location) else os.path.dirname(location)
+        if (real := Path(folder).resolve()) in (images, *images.parents):
+            return Path(folder, images.relative_to(real))
+    return images
 
 
 def _name_of_content(folder: Path) -> str:

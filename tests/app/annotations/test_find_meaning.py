@@ -419,6 +419,14 @@ def test_choices_of_regions_are_no_classes_of_images(tmp_path):
     assert [len(image.annotations) for image in dataset] == [1, 1, 1, 0] and not dataset.notes
 
 
+def test_regions_of_an_image_that_was_rotated_in_label_studio_are_left_out(tmp_path):
+    """Their shares are of the sides of the rotated image, as it was shown."""
+    dataset = _tasks_of(tmp_path, [_CAR, dict(_CAR, image_rotation=-90)], [dict(_CAR, image_rotation=0)])
+    assert [len(image.annotations) for image in dataset] == [1, 1]
+    ((where, what),) = dataset.warnings
+    assert where.endswith('[0]: result[1]') and 'on the image rotated by 270 degrees: rotate it back' in what
+
+
 def test_images_with_a_choice_and_no_box_are_images_without_objects(tmp_path):
     dataset = _tasks_of(tmp_path, [_CAR, _choice('day')], [_choice('night')], [_choice('day')])
     made = _converted(dataset, 'detection', tmp_path)

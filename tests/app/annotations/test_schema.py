@@ -104,3 +104,22 @@ def test_scores_of_a_file_are_checked_before_they_are_written_for_others(tmp_pat
     assert [what for _, what in dataset.warnings] == [
         f"'x': the score is {score}, expected 0 to 1: left out" for score in ('nan', '73')
     ]
+
+
+@pytest.mark.parametrize(
+    ('kind', 'given'),
+    [
+        ('boxes', dict(box=[0.1, 0.2, 0.5, 0.8])),
+        ('keypoints', dict(box=[5, 5, 9, 9], keypoints=[0.5, 1, 2, 9, 9, 0])),
+        ('polygons', dict(box=[5, 5, 9, 9], segmentation=[[0.1, 0.1, 1, 0.1, 0.1, 1]])),
+    ],
+)
+def test_shares_of_the_sides_are_not_taken_for_pixels(kind, given):
+    dataset = _dataset(keypoints=['nose', 'tail'])
+    image = dataset.images[Path('/data/0.jpg')]
+    image.annotations = [Annotation('cat', **given)] * 3
+    with pytest.raises(DatasetError, match=f'^data: all {kind} lie between 0 and 1: multiply them'):
+        check_dataset(dataset)
+    image.annotations.append(Annotation('cat', [1, 0, 1, 1], [[0, 0, 2, 0, 0, 2]], [0, 2, 1, 0, 0, 0]))
+    check_dataset(dataset)
+    assert not dataset.warnings

@@ -180,11 +180,12 @@ def test_the_config_beside_a_checkpoint(tmp_path, caplog):
     checkpoint = tmp_path / 'iter_3.pth'
     with pytest.raises(MissingFileError):
         config_beside(checkpoint)
-    checkpoint.touch()
+    torch.save({'meta': {'cfg': "model = dict(type='A')"}}, checkpoint)
     with pytest.raises(ArgumentError, match=r'config: .*none beside it; say which'):
         icconv_mm.load(checkpoint)
     (tmp_path / 'notes.py').write_text('model = print(1)')
-    with pytest.raises(ArgumentError, match=r'none beside it \(notes\.py: not written by a training'):
+    (tmp_path / 'other.py').write_text("model = dict(type='os.system', command='true')")
+    with pytest.raises(ArgumentError, match=r'none beside it \(notes\.py, other\.py: not as its training wrote'):
         config_beside(checkpoint)
     (tmp_path / 'a.py').write_text("model = dict(type='A')")
     assert config_beside(checkpoint) == tmp_path / 'a.py'

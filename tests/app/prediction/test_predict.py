@@ -134,3 +134,21 @@ def test_images_that_are_links_match_by_their_own_names(tmp_path):
     (tmp_path / 'stored').touch()
     (tmp_path / 'a.png').symlink_to(tmp_path / 'stored')
     assert match_images([tmp_path / 'a.png'], [{'id': 7, 'file_name': 'a.png'}], 'a.json') == {tmp_path / 'a.png': 7}
+
+
+def test_maps_that_overflow_are_told_until_images_have_good_ones():
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Conv2d(3, 1, 1)
+    predictor = Predictor.__new__(Predictor)
+    predictor.model, predictor._features, predictor._checkpoint = model, None, 'net.pth'
+    batch = [(torch.ones(3, 4, 4), None)]
+    model.test_step = lambda images: [model.backbone(torch.stack(images))]
+    torch.nn.init.constant_(model.backbone.weight, 3e38)
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"^net\.pth: the backbone's maps are not finite: such a network"):
+            predictor.run_batch(batch)
+        assert not model.backbone._forward_hooks  # an export traces the network
+    torch.nn.init.ones_(model.backbone.weight)
+    predictor.run_batch(batch)
+    torch.nn.init.constant_(model.backbone.weight, 3e38)  # later images cost nothing
+    predictor.run_batch(batch)

@@ -1,6 +1,7 @@
 """The one beginning of a run, from all that it can be given."""
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from icconv_mm.app.runs.begin import begin
@@ -16,7 +17,7 @@ def folder(tmp_path):
     """The folder of a training with two checkpoints."""
     (tmp_path / 'c.py').write_text(CONFIG)
     for name in ('epoch_3.pth', 'best_coco_epoch_2.pth'):
-        (tmp_path / name).touch()
+        torch.save({'meta': {'cfg': CONFIG}}, tmp_path / name)
     return tmp_path
 
 

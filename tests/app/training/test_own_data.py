@@ -104,6 +104,12 @@ def test_a_run_that_moves_with_its_data_is_gone_on_with(tmp_path, monkeypatch, i
     again = config_for('data', 'detection', epochs=9, resume=True, **QUICK)
     assert (again.size, again.batch_size, again.epochs) == (64, cfg.batch_size, 9)
     assert (tmp_path / 'there' / again.filename).read_text().count('epochs = 9') == 1
+    if is_linked:  # to data that have moved as well
+        data.rename(tmp_path / 'moved')
+        Path('data').unlink()
+        Path('data').symlink_to(tmp_path / 'moved')
+    images = Path(Config.fromfile(again.filename).images)
+    assert images.is_relative_to(tmp_path / 'there') and images.samefile('data/JPEGImages')
     shutil.copytree(here / 'work_dirs', tmp_path / 'work_dirs')
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ArgumentError, match=r'is of .*here/data, not of .*there/data'):
