@@ -280,7 +280,7 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
             raise ArgumentError('launcher', f'several processes train a config that is there: write it first by {call}')
         epochs = length.pop('epochs') or vars(args).get('time')
         options = dict(epochs=epochs, work_dir=args.work_dir, resume=bool(vars(args).get('resume')))
-        options['load_from'] = (args.cfg_options or {}).get('load_from')
+        options['load_from'] = (vars(args).get('cfg_options') or {}).get('load_from')
         own = config_for(args.config, **given, **options)
         args.config, args.work_dir = own.filename, own.work_dir
     run, rest = read_run(args)
