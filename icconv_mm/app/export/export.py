@@ -17,7 +17,7 @@ from icconv_mm.app.export import comparison
 from icconv_mm.app.export.check import ComparedModel, check_file, images_to_check
 from icconv_mm.app.export.description import describe, write_description
 from icconv_mm.app.export.run import file_of, open_session, write_network
-from icconv_mm.app.prediction.predict import Predictor
+from icconv_mm.app.prediction.checkpoint import Predictor
 from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import InputImage, is_large, read_image
 from icconv_mm.app.runs.prepare import Testing
