@@ -9,7 +9,7 @@ versions.check_versions()  # the libraries that all tools need; the error names 
 
 # Imported on first use: each imports mmengine's runner, which takes longer than the rest of the package.
 _HOMES = {
-    'Predictor': 'prediction.predict',
+    'Predictor': 'prediction.checkpoint',
     'browse': 'prediction.browse',
     'config_for': 'training.own_data',
     'convert_rf_next': 'training.search',

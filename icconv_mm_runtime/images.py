@@ -61,7 +61,8 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
     elif not isinstance(images, Iterable):
         raise _wrong_kind(images)
     for number, each in enumerate(images):
-        name, content = each if _is_pair(each) else (f'array_{number}', each)
+        is_pair = isinstance(each, tuple) and len(each) == 2 and isinstance(each[0], str)
+        name, content = each if is_pair else (f'array_{number}', each)
         if is_array(content):
             yield _attempt(name, as_array, content)
         elif isinstance(content, bytes) and content is not each:
@@ -99,10 +100,6 @@ def as_array(image: Any) -> np.ndarray:
             raise RuntimeInputError(f'a tensor must be [3, height, width] of uint8 in the order RGB, got {kind}')
         image = image.detach().cpu().numpy()[::-1].transpose(1, 2, 0)
     return _bgr_image(np.ascontiguousarray(image))
-
-
-def _is_pair(given: Any) -> bool:
-    return isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str)
 
 
 def is_stream(given: Any) -> bool:

@@ -18,7 +18,7 @@ from icconv_mm.app.adapters import detection, multitask, pose
 from icconv_mm.app.annotations import brush, map_conversion, segmentations
 from icconv_mm.app.annotations.dataset import Annotation, Dataset
 from icconv_mm.app.annotations.writers import yolo
-from icconv_mm.app.prediction import predict
+from icconv_mm.app.prediction import checkpoint
 from icconv_mm.app.runs import images
 from icconv_mm.app.training import own_data_text
 from icconv_mm.datasets import loading, seg_maps
@@ -165,7 +165,7 @@ CALLS = {
     ),
     'app.annotations.segmentations.rotate': rotate,
     'app.annotations.writers.yolo.polygons_of': lambda _: np.ptp(yolo.polygons_of(MASK)[0], 0).tolist() == [4, 2],
-    'app.prediction.predict.resized_labels': lambda _: predict.resized_labels(MASK, (6, 10)).shape == (6, 10),
+    'app.prediction.checkpoint.resized_labels': lambda _: checkpoint.resized_labels(MASK, (6, 10)).shape == (6, 10),
     'app.runs.images.write_image': write_image,
     'app.runs.images.shrunk': lambda _: images.shrunk(np.zeros((6, 10, 3), np.uint8), 5).shape == (3, 5, 3),
     'app.training.own_data_text.crop_of': lambda _: own_data_text.crop_of((640, 320)) == (416, 256),

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument('images', help='a folder of a few images')
     parser.add_argument('recipes', nargs='*', type=Path, metavar='CONFIG', help='default: all')
-    formats = 'onnx', 'openvino', 'pt2', 'program'
+    formats = tuple(FORMATS)
     parser.add_argument('--to', choices=formats, default='onnx', help='format; default: onnx')
     args = parser.parse_args(argv)
     print('| recipe | largest differences, or the reason |\n|---|---|')
@@ -58,7 +58,7 @@ def short_backbones() -> Iterator[None]:
 def _outcome(path: Path, images: str, to: str) -> str:
     """The check of the file, or why there is none."""
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint, file = f'{folder}/weights.pth', Path(folder, f'network{FORMATS[to]}')
+        checkpoint, file = f'{folder}/weights.pth', Path(folder, f'network{FORMATS[to].suffix}')
         try:
             run = apis.load_run(path)
             make_small(run, SIZE)

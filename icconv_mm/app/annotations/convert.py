@@ -1,9 +1,8 @@
 """Converts a dataset for training: COCO JSON files and index PNGs in the run's folder, and a list of warnings."""
 
-import hashlib
 import itertools
 import os
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from icconv_mm.app.annotations.dataset import SPLITS, AnnotatedImage, Annotation, Converted, Dataset, assign_splits
+from icconv_mm.app.annotations.duplicates import say_duplicates
 from icconv_mm.app.annotations.map_conversion import convert_seg_maps
 from icconv_mm.app.annotations.report import check_left_out
 from icconv_mm.app.annotations.segmentations import is_outside, measure
@@ -21,7 +21,7 @@ from icconv_mm.datasets import limits
 from icconv_mm.datasets.flips import flips_of
 from icconv_mm.datasets.image_files import loaded_shape, opened
 from icconv_mm.datasets.keypoints import KEYPOINTS_FILE, sigmas_of
-from icconv_mm.datasets.reading import DatasetError, head, read_bytes
+from icconv_mm.datasets.reading import DatasetError, read_bytes
 from icconv_mm.errors import check_names, message_of
 from icconv_mm.files import atomic_write, write_json
 
@@ -66,7 +66,7 @@ def convert_dataset(
     if not shared and (note := assign_splits(images)):
         made.notes.append(note)
     images = _readable(dataset, images, thorough, given)
-    _say_duplicates(dataset, made, images, thorough)
+    say_duplicates(dataset, made, images, thorough)
     if task == 'semantic':
         images = convert_seg_maps(
             dataset, made, images, folder, classes, {*ignore_index, *dataset.ignore_index}, thorough
@@ -167,37 +167,6 @@ def _defect_of(image: AnnotatedImage) -> str:
         return f'cannot be read ({message_of(error)})'
     loaded = ' x '.join(map(str, shape)) or 'nothing'
     return '' if shape == (height, width, 3) else f'OpenCV loads it as {loaded}, expected {height} x {width} x 3'
-
-
-def _equal_images(images: Sequence[AnnotatedImage]) -> list[list[AnnotatedImage]]:
-    """Returns the groups of images of equal content; whole files are read only if sizes and beginnings are equal."""
-    groups = [list(images)]
-    for key in (
-        lambda image: image.path.stat().st_size,
-        lambda image: head(image.path),
-        lambda image: hashlib.sha256(image.path.read_bytes()).digest(),
-    ):
-        by_key: dict[Any, list[AnnotatedImage]] = defaultdict(list)
-        for number, group in enumerate(groups):
-            for image in group:
-                by_key[number, key(image)].append(image)
-        groups = [group for group in by_key.values() if len(group) > 1]
-    return groups
-
-
-def _say_duplicates(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage], thorough: bool) -> None:
-    """Adds a note if splits share images; if ``thorough``, records a warning for each group of equal images."""
-    groups = _equal_images(images)
-    shared = [same for same in groups if len({image.split for image in same}) > 1]
-    if shared:
-        names = ' and '.join(str(image.path) for image in shared[0][:2])
-        what = f'{len(shared)} images are in several splits under other names, the first: {names}'
-        made.notes.append(f'{what}: the evaluation is too good')
-    for same in groups if thorough else ():
-        splits = sorted({image.split for image in same})
-        others = ', '.join(str(image.path) for image in same[1:])
-        across = f'the splits {" and ".join(splits)} share it' if len(splits) > 1 else 'of the same split'
-        dataset.warn(same[0].path, f'has the content of {others}: {across}')
 
 
 # --- objects ---

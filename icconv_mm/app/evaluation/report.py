@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +17,8 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from icconv_mm.app.evaluation.curves import logged_curves
-from icconv_mm.app.evaluation.evaluate import metric_name
 from icconv_mm.app.evaluation.hook import EvaluationHook
+from icconv_mm.app.evaluation.plots import precision_recall_plot, training_plots
 from icconv_mm.app.evaluation.results import Evaluation, Record
 from icconv_mm.app.runs.config import stored_config
 from icconv_mm.app.runs.images import read_image
@@ -28,14 +26,10 @@ from icconv_mm.app.runs.thresholds import REPORT, stored_thresholds
 from icconv_mm.errors import UserError, printable
 from icconv_mm.files import atomic_write, write_json
 from icconv_mm.run_folder import configs_beside, last_checkpoint
-from icconv_mm.versions import OWN_COMMAND, command_of, is_installed
-from icconv_mm_runtime.drawing import Drawing, color_of, draw, drawing_of
+from icconv_mm.versions import OWN_COMMAND, command_of
+from icconv_mm_runtime.drawing import Drawing, draw, drawing_of
 
 _PAGE = 'report.html'
-_INK = '#010203'  # becomes the page's colour of text
-_NAMES = 12  # most curves of a plot
-_LETTERS = 28  # of a name in a plot
-_POINTS = 400  # most points of a curve
 _ROWS = 30  # most classes of a confusion matrix
 _LINES = 20  # most classes that are printed
 _SIDE = 420  # pixels of the longer side of an image
@@ -93,7 +87,7 @@ def write_report(
         notes=[note for note in notes if note],
         summary=_summary(runner, hook, name, checkpoint, is_test),
         commands=[] if checkpoint is None else list(_commands(name, checkpoint, runner, is_test, budget)),
-        curves=[] if is_test else _training_curves(runner),
+        curves=[] if is_test else training_plots(runner),
         tasks=[_section(task, each, hook, is_test, bool(thresholds[task])) for task, each in evaluations.items()],
         config_name=Path(name).name,
         config=config,
@@ -257,7 +251,7 @@ def _section(task: str, made: Evaluation, hook: EvaluationHook, is_test: bool, i
             SimpleNamespace(**vars(each), is_fraction=not each.title.startswith('keypoints')) for each in made.tables
         ],
         threshold_note=_threshold_note(made, is_test, is_given),
-        curve=_precision_recall(made) if made.curves else None,
+        curve=precision_recall_plot(made) if made.curves else None,
         confusion=_confusion(made) if made.confusion is not None and made.confusion.any() else None,
         worst=list(_worst(made, described)),
         worst_note=note,
@@ -391,62 +385,3 @@ def _truth(described: Mapping[str, Any], record: Record) -> Drawing:
 def _uri(image: np.ndarray) -> str:
     _, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
-
-
-# --- plots ---
-
-
-def _training_curves(runner: Runner) -> list[Any]:
-    loop = runner.train_loop
-    steps = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else 1
-    plots = []
-    for title, group in logged_curves(Path(runner.work_dir), steps).items():
-        named = {metric_name(key) if title == 'metric' else key: values for key, values in group.items()}
-        chosen = sorted(named.items(), key=lambda item: (len(item[0]), item[0]))[:_NAMES]
-        curves = {key: np.array(sorted(values.items())).T for key, values in chosen}
-        plots.append(_plot(title, curves, 'iteration'))
-    return [each for each in plots if each is not None]
-
-
-def _precision_recall(made: Evaluation) -> Any:
-    """Plots the classes with the most room for improvement, if there are many."""
-    chosen = sorted(made.curves.items(), key=lambda item: item[1][1].mean())[:_NAMES]
-    title = 'precision against recall' + (f', the {_NAMES} worst classes' if len(made.curves) > _NAMES else '')
-    return _plot(title, dict(chosen), 'recall', square=True)
-
-
-def _plot(title: str, curves: Mapping[str, np.ndarray], x: str, square: bool = False) -> Any:
-    """Returns an SVG whose text has the colour and font of the page; None without matplotlib."""
-    if not is_installed('matplotlib'):
-        return None
-    import matplotlib
-    from markupsafe import Markup
-    from matplotlib.figure import Figure
-
-    colors = dict.fromkeys(('text.color', 'axes.edgecolor', 'axes.labelcolor', 'xtick.color', 'ytick.color'), _INK)
-    fonts = {'svg.fonttype': 'none', 'svg.hashsalt': title, 'font.family': 'sans-serif', 'font.size': 9}
-    with matplotlib.rc_context({**colors, **fonts, 'text.parse_math': False, 'text.usetex': False}):
-        figure: Figure = Figure(figsize=(4.6, 3.4), layout='constrained', facecolor='none')
-        axis = figure.subplots()
-        axis.set_facecolor('none')
-        for number, (key, points) in enumerate(curves.items()):
-            points = points[:, np.unique(np.linspace(0, points.shape[1] - 1, _POINTS).round().astype(int))]
-            marker = '.' if points.shape[1] < 30 else None
-            axis.plot(*points, label=_shortened(key), color=np.array(color_of(number)) / 255, marker=marker, lw=1.4)
-        axis.set(xlabel=x, title=title)
-        if square:
-            axis.set(xlim=(0, 1.01), ylim=(0, 1.02), ylabel='precision')
-        axis.grid(alpha=0.25)
-        axis.spines[['top', 'right']].set_visible(False)
-        figure.legend(loc='outside lower center', ncols=2, fontsize=7.5, frameon=False)
-        out = io.StringIO()
-        figure.savefig(out, format='svg', metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
-    svg = re.sub(
-        r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>', '', out.getvalue(), flags=re.DOTALL
-    )  # no addresses
-    svg = svg.replace(_INK, 'currentColor')
-    return Markup(svg[svg.index('<svg') :].replace('<svg', f'<svg role="img" aria-label="{Markup.escape(title)}"', 1))
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _LETTERS else f'{name[: _LETTERS - 1]}…'

@@ -1,19 +1,15 @@
 """Describes an exported model: preprocessing, outputs, and what it was made of."""
 
 import hashlib
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from icconv_mm import versions
 from icconv_mm._version import __version__
 from icconv_mm.app.adapters.base import TaskAdapter
-from icconv_mm.app.export import writers
 from icconv_mm.app.export.networks import Exported
 from icconv_mm.app.export.preparation import batch_of, scales_of, steps_of
 from icconv_mm.checkpoints.convert import sha256
@@ -67,26 +63,3 @@ def describe(
             **{name: (versions.installed(name) or ('', ''))[1] for name in versions.SUPPORTED},
         },
     }
-
-
-def write_description(to: str, file: Path, description: Mapping[str, Any]) -> None:
-    """Writes the description into the file, in place of the existing one."""
-    if to == 'pt2':
-        import zipfile
-
-        with zipfile.ZipFile(file, 'a') as archive:
-            folder = archive.namelist()[0].split('/')[0]
-            archive.writestr(f'{folder}/extra/{metadata_schema.KEY}', json.dumps(description))
-    elif to == 'program':
-        writers.write_program(torch.export.load(file), description, file)
-    elif to == 'onnx':
-        import onnx
-
-        model = onnx.load(str(file))
-        del model.metadata_props[:]
-        writers.write_onnx(model, description, file)
-    else:
-        import openvino
-
-        model = openvino.Core().read_model(str(file), config={'ENABLE_MMAP': False})
-        writers.write_openvino(model, description, file)

@@ -13,11 +13,11 @@ from mmengine.model.base_model import data_preprocessor
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from icconv_mm.app.export import comparison
+from icconv_mm.app.export import comparison, writers
 from icconv_mm.app.export.check import ComparedModel, check_file, images_to_check
-from icconv_mm.app.export.description import describe, write_description
+from icconv_mm.app.export.description import describe
 from icconv_mm.app.export.run import file_of, open_session, write_network
-from icconv_mm.app.prediction.predict import Predictor
+from icconv_mm.app.prediction.checkpoint import Predictor
 from icconv_mm.app.runs.begin import TaskRun, begin
 from icconv_mm.app.runs.images import InputImage, is_large, read_image
 from icconv_mm.app.runs.prepare import Testing
@@ -70,8 +70,8 @@ def export(
         The report: ``file``, ``bytes``, ``convolutions`` (of the file), ``layers`` (inception convolutions of the
         model), ``check`` (the largest differences, by kind), ``milliseconds`` from an image's file to its results, of
         the ``model`` and of the ``file``; with ``int8`` also ``metrics``, of the ``model`` and of the ``file``; of a
-        file of ``half`` also ``float32_layers``, the number of layers whose results float16 cannot hold; of a
-        program also ``operators``, those of this package that it needs, instead of ``convolutions``.
+        file of ``half`` also ``float32_layers``, the number of layers whose results float16 cannot hold; of 'pt2' and
+        'program' ``operators``, those of this package that the file needs, instead of ``convolutions``.
 
     Raises:
         InputError: A part of the network cannot be exported, an image cannot be used, or the results differ; the
@@ -104,7 +104,7 @@ def export(
                 report['metrics'] = compare_metrics(run, checkpoint, session)
             except UserError as error:
                 report['metrics'] = f'not measured: {message_of(error)}'
-        write_description(to, file, {**description, 'check': report['check']})
+        writers.FORMATS[to].describe(file, {**description, 'check': report['check']})
     return {'file': str(out), 'bytes': out.stat().st_size, **report}
 
 

@@ -31,10 +31,7 @@ def write(model: Any, description: Mapping[str, Any], to: str, path: Path, image
     """
     kept = predictors(model)
     inputs = inputs_of(images[:_IMAGES], description)
-    if to == 'onnx':
-        by_onnxruntime(model, path, inputs, kept)
-        return
-    writers.write_openvino(by_nncf(writers.to_openvino(model), list(inputs), kept), description, path)
+    _QUANTIZED[to](model, description, path, inputs, kept)
 
 
 def predictors(model: Any) -> list[str]:
@@ -105,3 +102,11 @@ def by_nncf(model: Any, inputs: list[dict[str, np.ndarray]], kept: list[str]) ->
     ignored = nncf.IgnoredScope(names=last, types=sorted(others), validate=False)
     settings = dict(subset_size=len(inputs), preset=nncf.QuantizationPreset.MIXED, ignored_scope=ignored)
     return nncf.quantize(model, nncf.Dataset(inputs), **settings)
+
+
+_QUANTIZED = {
+    'onnx': lambda model, description, path, inputs, kept: by_onnxruntime(model, path, inputs, kept),
+    'openvino': lambda model, description, path, inputs, kept: writers.write_openvino(
+        by_nncf(writers.to_openvino(model), list(inputs), kept), description, path
+    ),
+}

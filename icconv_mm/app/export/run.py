@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from icconv_mm.app.export import writers
-from icconv_mm.app.export.description import write_description
 from icconv_mm.app.export.networks import Exported, capture
 from icconv_mm.app.export.preparation import inputs_of
 from icconv_mm.arguments import require_known
@@ -37,20 +36,19 @@ def file_of(
         MissingLibraryError: A library that writes or runs such a file is not installed.
     """
     require_known([to], tuple(writers.FORMATS), 'to: there is no format')
-    writing = ['onnx', 'onnxscript']
-    needed = {'onnx': [*writing, 'onnxruntime'], 'openvino': [*writing, 'openvino']}
-    for name in needed.get(to, []):
+    form = writers.FORMATS[to]
+    for name in form.needs:
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
             raise MissingLibraryError(f'to={to!r} needs {name}, which is not installed: pip install {name}') from None
-    out = Path(out) if out is not None else Path(checkpoint).with_suffix(writers.FORMATS[to])
-    if out.suffix != writers.FORMATS[to]:
-        raise ArgumentError('out', f'expected a name that ends in {writers.FORMATS[to]}, got {out}')
+    out = Path(out) if out is not None else Path(checkpoint).with_suffix(form.suffix)
+    if out.suffix != form.suffix:
+        raise ArgumentError('out', f'expected a name that ends in {form.suffix}, got {out}')
     if out.is_dir():
         raise ArgumentError('out', f'{out} is a folder')
     for name, value in (('int8', int8), ('half', half or None)):
-        if value is not None and to in writers.OF_TORCH:
+        if value is not None and form.load is not None:
             raise ArgumentError(name, f"expected to='onnx' or 'openvino', got {to!r}")
     if half and int8 is not None:
         raise ArgumentError('half', 'int8 is given as well: choose one of the two')
@@ -77,11 +75,6 @@ def _example(network: Exported, description: Mapping[str, Any], pixels: torch.dt
     return (images, size) if network.sized else (images,)
 
 
-def _free_axes(batch: Mapping[str, Any]) -> list[int]:
-    """Returns the axes of an image's batch that are free."""
-    return [*([] if batch['count'] else [0]), *([] if batch['fixed'] else [2, 3])]
-
-
 def write_network(
     network: Exported,
     description: Mapping[str, Any],
@@ -96,17 +89,15 @@ def write_network(
 
     ``half``: the images whose results float16 must hold; none for float32.
     """
-    example, free = _example(network, description, writers.pixels_of(to)), _free_axes(description['batch'])
+    form, batch = writers.FORMATS[to], description['batch']
+    example = _example(network, description, form.pixels)
+    free = [*([] if batch['count'] else [0]), *([] if batch['fixed'] else [2, 3])]  # axes of the images
     program = capture(network, example, free)
-    if to == 'pt2':
+    if form.load is not None:
         if not operator:
-            module = writers.standard_module(program).to(memory_format=torch.channels_last)  # as machine code reads it
+            module = writers.standard_module(program).to(memory_format=form.layout)
             program = capture(module, example, free)
-        writers.compile_pt2(program, file)
-        return {'layers': description['layers']}
-    if to == 'program':
-        program = capture(writers.standard_module(program), example, free)
-        writers.write_program(program, description, file)
+        form.write(program, description, file)
         return {'layers': description['layers'], 'operators': writers.own_operators(program)}
     from icconv_mm.app.export.onnx_files import count_convolutions, to_onnx
 
@@ -124,17 +115,16 @@ def write_network(
         from icconv_mm.app.export import quantization
 
         quantization.write(model, description, to, file, find_images(int8))
-    elif to == 'onnx':
-        writers.write_onnx(model, description, file)
     else:
-        writers.write_openvino(writers.to_openvino(model), description, file)
+        form.write(model, description, file)
     return report
 
 
 def open_session(network: Exported, description: Mapping[str, Any], to: str, file: Path) -> Session:
     """Returns a session that runs the file, and writes the description into the file."""
-    if to in writers.OF_TORCH:
-        run = writers.torch_runner(to, file, network.names, len(network.scales))
+    form = writers.FORMATS[to]
+    if form.load is not None:
+        run = writers.torch_runner(form, file, network.names, len(network.scales))
         return Session.of(description, run, str(file))
-    write_description(to, file, description)
+    form.describe(file, description)
     return Session(file)

@@ -2,7 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,28 @@ from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm_runtime.engines import RunFunction
 from icconv_mm_runtime.metadata import KEY
 
-FORMATS = {'onnx': '.onnx', 'openvino': '.xml', 'pt2': '.pt2', 'program': '.pt2'}
-OF_TORCH = 'pt2', 'program'  # the formats that need torch
+
+@dataclass(frozen=True)
+class Format:
+    """A format of exported files; :data:`FORMATS` has all.
+
+    Attributes:
+        suffix: Of its files.
+        write: Writes a file: of a format of torch from a program, else from an ONNX model with the description.
+        describe: Writes the final description into a file that was written.
+        needs: Libraries that write and run it, besides torch.
+        load: Of a format of torch: returns the function that a file holds.
+        pixels: Type of the pixels, 0 to 255; Core ML and ncnn, which read programs, have no uint8.
+        layout: How a format of torch holds weights: machine code reads channels_last.
+    """
+
+    suffix: str
+    write: Callable[[Any, Mapping[str, Any], Path], None]
+    describe: Callable[[Path, Mapping[str, Any]], None]
+    needs: tuple[str, ...] = ()
+    load: Callable[[Path], Callable] | None = None
+    pixels: torch.dtype = torch.uint8
+    layout: torch.memory_format = torch.contiguous_format
 
 
 def write_onnx(model: Any, description: Mapping[str, Any], path: Path) -> None:
@@ -27,6 +49,14 @@ def write_onnx(model: Any, description: Mapping[str, Any], path: Path) -> None:
 
     onnx.helper.set_model_props(model, {KEY: json.dumps(description)})
     onnx.save(model, str(path))
+
+
+def _describe_onnx(file: Path, description: Mapping[str, Any]) -> None:
+    import onnx
+
+    model = onnx.load(str(file))
+    del model.metadata_props[:]
+    write_onnx(model, description, file)
 
 
 def to_openvino(model: Any) -> Any:
@@ -80,6 +110,13 @@ def write_openvino(model: Any, description: Mapping[str, Any], path: Path) -> No
         description = {**description, 'weights_sha256': sha256(path.with_suffix('.bin'))}
 
 
+def _describe_openvino(file: Path, description: Mapping[str, Any]) -> None:
+    import openvino
+
+    model = openvino.Core().read_model(str(file), config={'ENABLE_MMAP': False})
+    write_openvino(model, description, file)
+
+
 def compile_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     """Compiles a package of AOTInductor: machine code for this kind of processor, which torch loads.
 
@@ -90,6 +127,11 @@ def compile_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     except Exception as error:  # the compiler can raise anything
         raise InputError(f"to='pt2': AOTInductor fails ({' '.join(str(error).split())[:300]})") from error
+
+
+def _describe_pt2(file: Path, description: Mapping[str, Any]) -> None:
+    with zipfile.ZipFile(file, 'a') as archive:
+        archive.writestr(f'{archive.namelist()[0].split("/")[0]}/extra/{KEY}', json.dumps(description))
 
 
 def write_program(program: torch.export.ExportedProgram, description: Mapping[str, Any], path: Path) -> None:
@@ -103,14 +145,13 @@ def own_operators(program: torch.export.ExportedProgram) -> list[str]:
     return sorted(target._schema.name for target in targets if target.namespace == 'icconv_mm')
 
 
-def torch_runner(to: str, path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
-    """Returns a function that runs a file of one of the formats :data:`OF_TORCH` in this process."""
-    is_program = to == 'program'
-    loaded = torch.export.load(path).module() if is_program else torch._inductor.aoti_load_package(str(path))
+def torch_runner(form: Format, path: Path, outputs: Sequence[str], scales: int) -> RunFunction:
+    """Returns a function that runs a file of one of the formats of torch in this process."""
+    loaded = form.load(path)
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [torch.from_numpy(array) for array in inputs.values()]
-        images = [image.to(pixels_of(to)) for image in tensors[:scales]]
+        images = [image.to(form.pixels) for image in tensors[:scales]]
         found = loaded(images, *tensors[scales:])
         return {name: value.numpy() for name, value in zip(outputs, found)}
 
@@ -169,12 +210,32 @@ def _contiguous_state(module: torch.fx.GraphModule) -> dict[str, Any]:
     return state
 
 
-def pixels_of(to: str) -> torch.dtype:
-    """Returns the type of a format's pixels, 0 to 255; Core ML and ncnn, which read programs, have no uint8."""
-    return torch.float32 if to == 'program' else torch.uint8
-
-
 def input_names(network: Exported) -> list[str]:
     """Returns ``image``, ``image_1``, ... and ``size``."""
     images = ['image', *(f'image_{number}' for number in range(1, len(network.scales)))]
     return [*images, *(['size'] if network.sized else [])]
+
+
+FORMATS = {
+    'onnx': Format('.onnx', write_onnx, _describe_onnx, ('onnx', 'onnxscript', 'onnxruntime')),
+    'openvino': Format(
+        '.xml',
+        lambda model, description, path: write_openvino(to_openvino(model), description, path),
+        _describe_openvino,
+        ('onnx', 'onnxscript', 'openvino'),
+    ),
+    'pt2': Format(
+        '.pt2',
+        lambda program, _, path: compile_pt2(program, path),  # described once, at the end
+        _describe_pt2,
+        load=lambda path: torch._inductor.aoti_load_package(str(path)),
+        layout=torch.channels_last,
+    ),
+    'program': Format(
+        '.pt2',
+        write_program,
+        lambda file, description: write_program(torch.export.load(file), description, file),
+        load=lambda path: torch.export.load(path).module(),
+        pixels=torch.float32,
+    ),
+}

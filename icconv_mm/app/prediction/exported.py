@@ -1,14 +1,13 @@
-"""Predicts with an exported file as :class:`icconv_mm.app.prediction.predict.Predictor` does with a checkpoint."""
+"""Predicts with an exported file as :class:`icconv_mm.app.prediction.checkpoint.Predictor` does with a checkpoint."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from icconv_mm.app.prediction.network import GivenImage
 from icconv_mm.app.runs.input_image import HEIC_SUFFIXES, InputImage
-from icconv_mm.errors import InputError
+from icconv_mm.errors import naming
 from icconv_mm_runtime import Result, RuntimeInputError, Session
 from icconv_mm_runtime.images import Sample, read_all
 
@@ -27,7 +26,7 @@ class ExportedNetwork:
     settings = ''
 
     def __init__(self, file: str | Path, device: str | None = None) -> None:
-        with _refusing():
+        with naming('', RuntimeInputError):
             self.session = Session(file, device=device)
         self.descriptions = self.session.tasks
 
@@ -38,29 +37,20 @@ class ExportedNetwork:
             from icconv_mm.app.runs.images import read_image  # needs OpenMMLab
 
             given = str(image), read_image(given)
-        with _refusing():
+        with naming('', RuntimeInputError):
             return next(read_all([given]))[1]
 
     def read(self, image: GivenImage) -> tuple[Sample, object]:
         """Returns an image ready for the network, and the key of its batch: its size, unless the file pads images."""
         name, pixels = str(image.path if isinstance(image, InputImage) else image), self.pixels(image)
-        with _refusing():
+        with naming('', RuntimeInputError):
             return self.session.read(name, pixels)
 
     def run_batch(self, batch: Sequence[Sample]) -> list[Result]:
         """Returns the results of a batch."""
-        with _refusing():
+        with naming('', RuntimeInputError):
             return self.session.run_batch(batch)
 
     def result(self, image: GivenImage, sample: Result, longest: int | None = None) -> Result:
         """Returns the result of :meth:`run_batch`, which has the image."""
         return sample
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Turns the runtime's errors into the package's."""
-    try:
-        yield
-    except RuntimeInputError as error:  # names the file or the image
-        raise InputError(str(error)) from None

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from icconv_mm._version import __version__
-from icconv_mm.app.prediction.coco_results import CocoResults, results_of
+from icconv_mm.app.prediction.coco_results import results_of
 from icconv_mm.app.prediction.network import (
     Network,
     ahead,
@@ -26,41 +25,42 @@ from icconv_mm.app.prediction.options import Options
 from icconv_mm.app.prediction.pick import pick_images, uncertainty_of, write_picks
 from icconv_mm.app.prediction.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.app.runs.images import drawn_names, write_image
-from icconv_mm.errors import UserError, naming
+from icconv_mm.errors import UserError, message_of, naming
 from icconv_mm_runtime.drawing import LONGEST
 from icconv_mm_runtime.errors import RuntimeInputError
 from icconv_mm_runtime.records import ResultLog, ended_by_sigterm
 from icconv_mm_runtime.results import Result
 
 
-def predict_images(
-    network: Network, paths: Sequence[Path], out: Path, options: Options
-) -> tuple[dict[str, Path], dict[Path, Exception], int]:
-    """Predicts images, or those of this process, and writes the files of all if it is the last one.
-
-    Returns:
-        The written paths by name, the exceptions of the images that fail, and the number of images of this process.
+def predict_images(network: Network, paths: Sequence[Path], out: Path, options: Options) -> dict[str, Path]:
+    """Predicts the images of this process, and writes the files of all if it is the last one; returns their paths.
 
     Raises:
+        FailedImagesError: Some images cannot be read or predicted; the results of the others are written.
         InputError: An option does not fit the network, or a file cannot be written.
     """
-    results = results_of(network.descriptions, options.json_score_thr, paths, options.ann_file)
-    if options.tile is not None:
-        check_tiled(network.descriptions)
-    folders = folders_for(options.to, results.parts, out) if options.to else {}
-    drawing = [options.draw, options.score_thr, options.palette, options.to, options.pick]
-    settings = [*drawing, options.json_score_thr, options.ann_file, options.tile, options.batch_size, network.settings]
-    with naming(str(out), OSError, RuntimeInputError):
-        digest = _digest_of(options.checkpoint, options.ann_file)
-        log = ResultLog(out, [*settings, digest], paths, options.shard or (1, 1), options.resume)
-    if options.resume and not log.done and log.has_others:
-        what = 'what an earlier run left there was of other images, weights or options: this one begins anew'
-        print_log(f'{out / ".results"}: {what}', 'current', logging.WARNING)
-    run = _ImageRun(network, results, log, out, drawn_names(paths) if options.draw else {}, folders, options)
+    run = _ImageRun(network, paths, out, options)
     with ended_by_sigterm():
         failures = run.predict()
         written = run.write(not failures)
-    return written, failures, len(log.share())
+    if failures:
+        raise FailedImagesError(failures, len(run.log.share()), out)
+    return written
+
+
+class FailedImagesError(UserError):
+    """Raised if some images could not be read or predicted; the results of the others are written.
+
+    Attributes:
+        failures: The exception of each image.
+    """
+
+    def __init__(self, failures: Mapping[Path, Exception], total: int, out: Path) -> None:
+        texts = {path: ' '.join(message_of(error).split()) for path, error in failures.items()}
+        lines = [text if text.startswith(str(path)) else f'{path}: {text}' for path, text in texts.items()]
+        rest = f'{len(lines)} of {total} images failed; the results of the others are in {out}:'
+        super().__init__('\n'.join([rest, *(f'  {line}' for line in lines)]) if total > 1 else lines[0])
+        self.failures = dict(failures)
 
 
 def _digest_of(checkpoint: str, ann_file: str | None) -> str:
@@ -75,22 +75,33 @@ def _digest_of(checkpoint: str, ann_file: str | None) -> str:
     return whole.hexdigest()
 
 
-@dataclass
 class _ImageRun:
     """Predicts images, and keeps their results until those of all are there.
 
     Attributes:
+        results: The results of all tasks, as COCO writes them.
+        log: The results of the images of this process, on the disk.
         names: The file name of each drawn image; empty if none is drawn.
         folders: Folders of annotations for another tool, by task.
     """
 
-    network: Any
-    results: CocoResults
-    log: ResultLog
-    out: Path
-    names: Mapping[Path, str]
-    folders: Mapping[str, Path]
-    options: Options
+    def __init__(self, network: Network, paths: Sequence[Path], out: Path, options: Options) -> None:
+        self.network, self.out, self.options = network, out, options
+        if options.pick is not None:
+            network.keep_features()
+        self.results = results_of(network.descriptions, options.json_score_thr, paths, options.ann_file)
+        if options.tile is not None:
+            check_tiled(network.descriptions)
+        self.names = drawn_names(paths) if options.draw else {}
+        self.folders = folders_for(options.to, self.results.parts, out) if options.to else {}
+        drawing = [options.draw, options.score_thr, options.palette, options.to, options.pick]
+        others = [options.json_score_thr, options.ann_file, options.tile, options.batch_size, network.settings]
+        with naming(str(out), OSError, RuntimeInputError):
+            settings = [*drawing, *others, _digest_of(options.checkpoint, options.ann_file)]
+            self.log = ResultLog(out, settings, paths, options.shard or (1, 1), options.resume)
+        if options.resume and not self.log.done and self.log.has_others:
+            what = 'what an earlier run left there was of other images, weights or options: this one begins anew'
+            print_log(f'{out / ".results"}: {what}', 'current', logging.WARNING)
 
     def predict(self) -> dict[Path, Exception]:
         """Adds the results of the images of this process to the log; returns the exceptions of those that fail."""

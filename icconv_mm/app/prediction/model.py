@@ -76,17 +76,38 @@ def load(file: str | Path, config: str | Path | None = None, device: str | None 
         cv2.imwrite('drawn.jpg', result.plot())
     """
     file = Path(checkpoint_of(file))
-    if is_exported(file):
-        if config is not None:
-            raise ArgumentError('config', f'{file} is an exported file, which has no config')
-        from icconv_mm.app.prediction.exported import ExportedNetwork
+    if not is_exported(file) and config is None:
+        from icconv_mm.app.runs.config import config_beside
 
-        require_file(file, 'checkpoint')
-        return LoadedModel(file, ExportedNetwork(file, device))
-    from icconv_mm.app.prediction.predict import Predictor
-    from icconv_mm.app.runs.config import config_beside
+        config = config_beside(file)
+    return LoadedModel(file, open_network(file, config, device))
 
-    return LoadedModel(file, Predictor(config_beside(file) if config is None else config, str(file), device))
+
+def open_network(file: str | Path, config: Any = None, device: str | None = None, palette: Any = None) -> Network:
+    """Returns the network of an exported file, or of a checkpoint with its config.
+
+    Args:
+        file: The file.
+        config: Of a checkpoint, as for :class:`icconv_mm.apis.Predictor`.
+        device: As for :func:`load`.
+        palette: Colours of a checkpoint's classes, as for :class:`icconv_mm.apis.Predictor`.
+
+    Raises:
+        MissingFileError: A file does not exist.
+        ArgumentError: A config or colours are given with an exported file.
+        InputError: A file cannot be used.
+    """
+    if not is_exported(file):
+        from icconv_mm.app.prediction.checkpoint import Predictor
+
+        return Predictor(config, str(file), device, palette)
+    for name, value, what in (('config', config, 'has no config'), ('palette', palette, 'has its own colours')):
+        if value is not None:
+            raise ArgumentError(name, f'{file} is an exported file, which {what}')
+    from icconv_mm.app.prediction.exported import ExportedNetwork
+
+    require_file(file, 'checkpoint')
+    return ExportedNetwork(file, device)
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """Reads the config of a run, and applies and checks the changes from the command line."""
 
-import ast
 import difflib
 import inspect
 from collections.abc import Mapping
@@ -37,7 +36,6 @@ def read_config(path: str | Path, options: Mapping[str, Any] | None = None, work
             advice = ', which mmengine needs for `mmdet::` and the like: pip install "setuptools<81"'
         said = f'{type(error).__name__}: {_first_paragraph(error)}{advice}'
         raise InputError(f'config {path} cannot be read: {said}') from error
-    check_variables(cfg, path)
     if options:
         check_options(cfg, options)
         try:
@@ -75,34 +73,6 @@ def stored_config(checkpoint: str | Path) -> str | None:
     with naming(str(checkpoint)):
         text = meta_of(read(checkpoint)).get('cfg')
     return text if isinstance(text, str) else None
-
-
-def check_variables(cfg: Config, path: str | Path) -> None:
-    """Raises InputError for a variable of a config file that has no effect but looks as if it should.
-
-    That is a variable with another value in a base of the file, which has already used it in other keys, and one that
-    resembles a key with an effect. Variables that the file itself uses are accepted, and so are the files of the
-    libraries, which nobody edits.
-    """
-    if Path(path).suffix != '.py' or 'site-packages' in Path(path).parts or _has_readers_of_its_own(cfg):
-        return
-    tree = ast.parse(Path(path).read_bytes())
-    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
-    given = {target.id for target in targets if isinstance(target, ast.Name)}
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    read = _read_keys(cfg)
-    idle = [name for name in given - used - {*read, '_base_', 'custom_imports'} if name in cfg]
-    files = Config._get_base_files(str(path)) if idle else []  # those of other packages are given by scope
-    bases = [Config.fromfile(Config._get_cfg_path(file, str(path))[0], format_python_code=False) for file in files]
-    for name in sorted(idle) if bases else ():  # a saved config has the variables of all its bases
-        former = next((base[name] for base in bases if name in base), None)
-        if former is not None and former != cfg[name]:
-            raise InputError(
-                f'{path}: {name} = {cfg[name]!r:.60} changes nothing: the base has used {former!r:.60}; set the keys '
-                'that were made of it'
-            )
-        if former is None and (close := difflib.get_close_matches(name, read, n=1, cutoff=0.9)):
-            raise InputError(f'{path}: nothing reads {name!r}; did you mean {close[0]!r}?')
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:

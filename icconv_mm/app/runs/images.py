@@ -1,7 +1,9 @@
 """Reads the inputs of predictions: images in files, folders, globs and URLs; frames of videos and cameras."""
 
 import itertools
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -27,10 +29,32 @@ _MOST_BYTES = 1 << 30
 
 
 def is_video(text: str) -> bool:
-    """Returns whether an input is a video, a stream or the number of a camera."""
+    """Returns whether an input is a video, a stream, the number of a camera, or the URL of a video."""
     if text.isdigit():
         return not Path(text).exists()
-    return text.startswith(('rtsp://', 'rtmp://')) or Path(text).suffix.lower() in VIDEO_SUFFIXES
+    name = text.split('?')[0] if _is_url(text) else text
+    return text.startswith(('rtsp://', 'rtmp://')) or Path(name).suffix.lower() in VIDEO_SUFFIXES
+
+
+@contextmanager
+def opened_inputs(text: str) -> Iterator[tuple['list[Path] | Video', bool]]:
+    """Yields the image files of an input, or the video, and whether they are downloads, which are removed afterwards.
+
+    ``text`` is as for :func:`icconv_mm.apis.infer`.
+
+    Raises:
+        MissingFileError: There is no such file, or no image.
+        InputError: A URL does not answer, or a video cannot be opened.
+    """
+    with tempfile.TemporaryDirectory(prefix='icconv_mm_') as folder:
+        if not is_video(text):
+            yield find_inputs(text, folder), _is_url(text)
+        else:
+            yield Video(str(fetch_input(text, Path(folder))) if _is_url(text) else text), _is_url(text)
+
+
+def _is_url(text: str) -> bool:
+    return text.startswith(('http://', 'https://'))
 
 
 def find_inputs(text: str, folder: str | Path) -> list[Path]:
@@ -44,7 +68,7 @@ def find_inputs(text: str, folder: str | Path) -> list[Path]:
         MissingFileError: There is no image.
         InputError: A URL does not answer.
     """
-    if text.startswith(('http://', 'https://')):
+    if _is_url(text):
         return [fetch_input(text, Path(folder))]
     path = Path(text)
     if path.suffix.lower() in HEIC_SUFFIXES and path.is_file():

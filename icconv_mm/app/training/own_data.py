@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections import Counter
@@ -13,9 +12,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.device import get_device
 
-from icconv_mm import models
 from icconv_mm.app.annotations.convert import convert_dataset, fill_splits, nothing_left, root_of
 from icconv_mm.app.annotations.dataset import SPLITS, AnnotatedImage, Converted, Dataset, assign_splits
 from icconv_mm.app.annotations.find import all_tasks, choose_dataset, name_of, only_task, read_datasets
@@ -24,6 +21,7 @@ from icconv_mm.app.annotations.report import problem_lines, split_counts, write_
 from icconv_mm.app.runs.begin import load_config
 from icconv_mm.app.training import memory
 from icconv_mm.app.training.budget import Budget
+from icconv_mm.app.training.own_backbone import WIDE, backbone_of, default_backbone, weights_of
 from icconv_mm.app.training.own_data_text import (
     Choices,
     choices_text,
@@ -32,19 +30,13 @@ from icconv_mm.app.training.own_data_text import (
     strides_of,
     written_choices,
 )
-from icconv_mm.arguments import check_positive, require_known
-from icconv_mm.checkpoints import reading
-from icconv_mm.checkpoints.loader import cached_weights, fetch_weights
-from icconv_mm.checkpoints.matching import state_dict_of
+from icconv_mm.arguments import check_positive
 from icconv_mm.datasets.kinds import TASKS
 from icconv_mm.engine.saving import UNFINISHED
-from icconv_mm.errors import ArgumentError, MissingLibraryError, UserError, name_defect, printable
-from icconv_mm.fetch import FetchError
+from icconv_mm.errors import ArgumentError, MissingLibraryError, name_defect, printable
 from icconv_mm.files import (
     alone_in,
     atomic_write,
-    configs_folder,
-    require_file,
     write_folder_of_images,
     write_json,
 )
@@ -62,9 +54,6 @@ _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smal
 _FINE, _LEAST = 1024, 10
 _STRIDE = 32
 _LEAST_BATCH = 2  # batch norm learns little of one image
-_WIDE = 64  # channels of a usual network's first stage
-_TRIES = 5  # seconds to reach the server of the weights
-_WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 
 
 def config_for(
@@ -321,85 +310,6 @@ def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterat
         yield from problem_lines(own, most=5)
 
 
-# --- the network ---
-
-
-def default_backbone(task: str) -> str:
-    """Returns the name of the backbone for who names none: on a CPU a small one, which learns more in the same time."""
-    return 'ic_resnet50' if get_device() != 'cpu' or task == 'classification' else 'small'
-
-
-def backbone_of(name: str) -> dict:
-    """Returns the config of a backbone by its name.
-
-    Raises:
-        InputError: The backbone does not exist.
-    """
-    files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
-    if name in files:
-        return Config.fromfile(files[name]).backbone.to_dict() | dict(norm_eval=False)
-    require_known([name], sorted({*files, *models.list_models()}), 'backbone: nothing is called')
-    kind, options = models.backbone_options(name)
-    pattern = dict(pattern='geometric_d4') if kind.startswith('IC') else {}
-    return dict(type=f'icconv_mm.{kind}', **options, **pattern, norm_eval=False)
-
-
-def weights_of(backbone: str, weights: str, say: Any, load_from: str | None = None) -> dict | None:
-    """Returns the backbone's initial weights as an ``init_cfg``, or None; calls ``say`` with the choice or its cost.
-
-    ``load_from`` is a checkpoint of the whole network, beside which ``'auto'`` takes no weights.
-
-    Raises:
-        MissingFileError, CheckpointError: ``weights`` (``pretrained``) is a file that is missing or cannot be read.
-    """
-    if load_from and weights == 'auto':
-        say(f'weights: those of {load_from}, for the whole network')
-        return None
-    if weights in ('auto', 'none') and backbone_of(backbone).get('base_channels', _WIDE) < _WIDE:
-        say(f'weights: {backbone} starts from random numbers, as is usual for a network of its size')
-        return None
-    if weights == 'none':
-        say(f'weights: {backbone} starts from random numbers, {_COST}')
-        return None
-    if weights == 'auto':
-        known = _WEIGHTS.fullmatch(re.sub(r'_k\d+(_seg)?$', '', backbone))
-        if known is None:
-            say(f'weights: none are published for {backbone} in this form: it starts from random numbers, {_COST}')
-            return None
-        weights = f'torchvision://resnet{known.group(1)}'
-        if (problem := _fetched(f'resnet{known.group(1)}')) is not None:
-            say(f'weights: {weights} cannot be fetched ({problem}): {backbone} starts from random numbers, {_COST}')
-            return None
-        say(f'weights: {weights}, trained on ImageNet with dense convolutions')
-    if '://' in weights:
-        return dict(type='Pretrained', checkpoint=weights)
-    require_file(weights, 'pretrained')
-    keys = state_dict_of(reading.read(weights))
-    prefix = dict(prefix='backbone.') if any(key.startswith('backbone.') for key in keys) else {}
-    return dict(type='Pretrained', checkpoint=str(Path(weights).absolute()), **prefix)
-
-
-_COST = 'which takes several times the images and epochs; --pretrained FILE gives others'
-
-
-def _fetched(name: str) -> str | None:
-    """Downloads torchvision's weights; returns why it fails, or None."""
-    from mmengine.runner.checkpoint import get_torchvision_models
-
-    if not is_installed('torchvision'):
-        return 'torchvision is not installed'
-    address = get_torchvision_models()[name]
-    if not cached_weights(address).is_file() and os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
-        return 'ICCONV_MM_OFFLINE is set'
-    try:
-        fetch_weights(address, timeout=_TRIES)
-    except FetchError as error:
-        return error.reason
-    except UserError as error:  # an answer that is no checkpoint, such as a portal's page
-        return str(error)
-    return None
-
-
 def _choose(
     task: str,
     converted: dict[str, Converted],
@@ -417,8 +327,8 @@ def _choose(
     if size < _STRIDE:
         raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
     count = max(made.splits.get('train', 1) for made in converted.values())
-    base, is_deep = network.get('base_channels', _WIDE), network.get('depth', 50) >= 50
-    is_narrow = base < _WIDE
+    base, is_deep = network.get('base_channels', WIDE), network.get('depth', 50) >= 50
+    is_narrow = base < WIDE
     most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
     shape, reason = training_size(sizes, size), ''
     image = memory.training_time(network, shape) if isinstance(epochs, Budget) else None

@@ -77,8 +77,8 @@ def test_options_of_annotations_reach_the_config_that_is_written(tmp_path, monke
 
     @functools.wraps(own_data.config_for)
     def config_for(data, **given):
-        unnamed = dict(epochs=None, work_dir=None, resume=False, load_from=None)
-        assert given == {'task': 'detection', **expected, **unnamed}
+        others = dict.fromkeys(('epochs', 'work_dir', 'load_from'))
+        assert given == {'task': 'detection', **expected, **others, 'resume': False}
         raise InputError('it was called')
 
     monkeypatch.setattr(own_data, 'config_for', config_for)

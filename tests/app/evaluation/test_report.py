@@ -14,6 +14,7 @@ from mmengine.registry import HOOKS
 
 from icconv_mm.app.adapters import detection as adapter
 from icconv_mm.app.evaluation import curves, report
+from icconv_mm.app.evaluation.evaluate import metric_name
 from icconv_mm.app.evaluation.hook import EvaluationHook
 from icconv_mm.app.evaluation.results import best_threshold
 from icconv_mm.app.runs.begin import begin
@@ -86,7 +87,7 @@ def test_what_is_left_out_is_told():
     ],
 )  # fmt: skip
 def test_metrics_have_the_usual_names(key, name):
-    assert report.metric_name(key) == name
+    assert metric_name(key) == name
 
 
 def log(folder, name, locations):

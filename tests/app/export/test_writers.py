@@ -1,5 +1,7 @@
 """Programs of torch's own operators: what converters for phones get to read."""
 
+from argparse import ArgumentParser
+
 import pytest
 import torch
 from skips import EXPORTS
@@ -11,8 +13,10 @@ if not EXPORTS:
 
 from onnx import numpy_helper
 
+from icconv_mm.app.commands import export
+from icconv_mm.app.export import quantization
 from icconv_mm.app.export.onnx_files import to_onnx
-from icconv_mm.app.export.writers import own_operators, standard_module, write_program
+from icconv_mm.app.export.writers import FORMATS, own_operators, standard_module, write_program
 from icconv_mm.backbones import ICResNet, PyConvResNet
 from icconv_mm.deployment import deploy
 from icconv_mm.patterns.receptive_field import randomize
@@ -124,3 +128,10 @@ def test_tensors_of_one_name_stay_one():
     values = {tensor.data_ptr(): tensor for tensor in module.state_dict().values()}
     assert sorted(tensor.numel() for tensor in values.values()) == [3, 9]
     assert all(map(is_whole, values.values()))
+
+
+def test_the_command_and_the_quantiser_know_all_formats():
+    parser = ArgumentParser()
+    export.add_arguments(parser)
+    assert parser._option_string_actions['--to'].choices == tuple(FORMATS)
+    assert quantization._QUANTIZED.keys() == {name for name, form in FORMATS.items() if form.load is None}

@@ -10,7 +10,7 @@ from PIL import Image
 
 import icconv_mm
 import icconv_mm_runtime
-from icconv_mm.app.prediction.predict import resized_labels
+from icconv_mm.app.prediction.checkpoint import resized_labels
 from icconv_mm.errors import ArgumentError, InputError, MissingFileError
 from icconv_mm_runtime import Result, RuntimeInputError
 

@@ -11,8 +11,8 @@ import torch
 from mmengine.structures import BaseDataElement, InstanceData
 
 from icconv_mm import apis
+from icconv_mm.app.prediction.image_run import FailedImagesError
 from icconv_mm.app.prediction.pick import ImageFeatures, pick_images, uncertainty_of, write_picks
-from icconv_mm.app.prediction.predict import FailedImagesError
 from icconv_mm.app.runs.begin import begin
 from icconv_mm.errors import ArgumentError
 

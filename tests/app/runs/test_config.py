@@ -22,31 +22,6 @@ def test_work_dir(tmp_path):
     assert load_config(write(tmp_path / 'd.py', 'work_dir = "y"')).work_dir == 'y'
 
 
-BASE = 'input_size = (640, 480)\npipeline = [dict(scale=input_size)]\nmodel = dict(type="X")\n'
-
-
-@pytest.mark.parametrize(
-    ('text', 'problem'),
-    [
-        ('input_size = (320, 240)', r'input_size = \(320, 240\) changes nothing: the base has used \(640, 480\)'),
-        ('optim_wraper = dict(a=1)', "nothing reads 'optim_wraper'; did you mean 'optim_wrapper'"),
-        ('input_size = (320, 240)\nmodel = dict(size=input_size)', None),
-        ('input_size = (640, 480)', None),
-        ('my_size = 3\nmodel = dict(size=4)', None),
-    ],
-)
-def test_variables_that_change_nothing(tmp_path, text, problem):
-    """A child of a config is told; what it uses, repeats or calls its own is fine, and so is a saved config."""
-    write(tmp_path / 'base.py', BASE)
-    path = write(tmp_path / 'child.py', f'_base_ = "./base.py"\n{text}\n')
-    if problem is None:
-        load_config(path)
-    else:
-        with pytest.raises(InputError, match=f'child.py: {problem}'):
-            load_config(path)
-    load_config(write(tmp_path / 'flat.py', f'{BASE}{text}\n'))
-
-
 def test_options_are_merged(tmp_path):
     path = write(tmp_path / 'c.py', 'train_cfg = dict(max_iters=5)\ncustom_hooks = [dict(a=1)]')
     cfg = load_config(path, {'train_cfg.max_iters': 7, 'custom_hooks.0.a': 2})

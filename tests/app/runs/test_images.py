@@ -97,7 +97,7 @@ def test_what_is_a_video(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / '2024').mkdir()
     assert not images.is_video('2024')  # a folder, not a camera
-    assert all(map(images.is_video, ('0', 'a.MP4', 'rtsp://x/y', 'b.gif')))
+    assert all(map(images.is_video, ('0', 'a.MP4', 'rtsp://x/y', 'b.gif', 'http://x/a.mp4?size=1')))
     assert not any(map(images.is_video, ('a.jpg', 'http://x/a.jpg', 'folder', '*.png')))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from icconv_mm.app.training import memory
-from icconv_mm.app.training.own_data import backbone_of, config_for, fitting_batch
+from icconv_mm.app.training.own_backbone import backbone_of
+from icconv_mm.app.training.own_data import config_for, fitting_batch
 from icconv_mm.registry import MODELS
 
 GB = 1e9

@@ -12,23 +12,15 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from icconv_mm.app import commands
 from icconv_mm.app.adapters.libraries import adapter_of
-from icconv_mm.app.training import memory, own_data, own_data_text
+from icconv_mm.app.training import memory, own_backbone, own_data_text
 from icconv_mm.app.training.budget import Budget
-from icconv_mm.app.training.own_data import (
-    LIBRARY,
-    backbone_of,
-    config_for,
-    default_backbone,
-    default_size,
-    training_size,
-    weights_of,
-)
+from icconv_mm.app.training.own_backbone import default_backbone
+from icconv_mm.app.training.own_data import LIBRARY, config_for, default_size, training_size
 from icconv_mm.app.training.own_data_text import Choices, anchors, class_weights, crop_of, written_choices
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.datasets.checks import DatasetError
-from icconv_mm.errors import ArgumentError, InputError
+from icconv_mm.errors import ArgumentError
 from icconv_mm.layers import ICConv2d
 from icconv_mm_runtime.drawing import palette
 
@@ -153,7 +145,7 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     from mmengine.registry import MODELS, init_default_scope
 
     pytest.importorskip(LIBRARY[task])
-    monkeypatch.setattr(own_data, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cpu')
     write = {'semantic': labelled.seg_maps, 'pose': labelled.deeplabcut}.get(task, labelled.masks)
     options = dict(QUICK, backbone=None)
     data = write(tmp_path / 'data')
@@ -165,7 +157,7 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     layers = [each for each in model.modules() if isinstance(each, ICConv2d)]
     assert layers and all(each.exported_convolutions == len(each.pattern) <= 4 for each in layers), 'whole blocks'
     assert default_backbone('classification') == 'ic_resnet50'
-    monkeypatch.setattr(own_data, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cuda')
     assert default_backbone(task) == 'ic_resnet50'
     again = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=2, **options)
     assert again.model.backbone.base_channels == 24, 'a config that is there keeps its backbone'
@@ -301,51 +293,6 @@ def test_rare_classes_count_more():
     shares = [0.6, 0.35, 0.05]
     weights = class_weights(shares)
     assert weights == sorted(weights) and sum(s * w for s, w in zip(shares, weights)) == pytest.approx(1, abs=0.01)
-
-
-def test_backbones_by_name():
-    norms = dict(norm_eval=False)  # as in all configs for one's own images, whatever the library does
-    assert backbone_of('ic_resnet50') == dict(type='icconv_mm.ICResNet', depth=50, pattern='geometric_d4', **norms)
-    assert backbone_of('small') == dict(
-        type='icconv_mm.ICResNet',
-        depth=18,
-        base_channels=24,
-        stem_channels=24,
-        pattern='geometric_d4',
-        align=16,
-        **norms,
-    )
-    assert backbone_of('ic_resnet50_k9')['pattern'] == 'detection/ic_resnet50_k9'
-    expected = dict(type='icconv_mm.PyConvResNet', depth=18, two_pyconvs=True, **norms)
-    assert backbone_of('pyconv_resnet18_two') == expected
-    with pytest.raises(InputError, match='backbone: nothing is called resnet5; there are: ic_resnet101'):
-        backbone_of('resnet5')
-
-
-def test_what_it_costs_to_have_no_weights(monkeypatch):
-    said = []
-    monkeypatch.setenv('ICCONV_MM_OFFLINE', '1')
-    monkeypatch.setattr('torch.hub.get_dir', lambda: '/nowhere')
-    assert weights_of('pyconv_resnet50', 'auto', said.append) is None
-    assert weights_of('ic_resnet50', 'auto', said.append) is None
-    assert 'none are published for pyconv_resnet50' in said[0] and 'torchvision://resnet50 cannot be fetched' in said[1]
-    assert all('several times the images and epochs' in line for line in said)
-    assert weights_of('ic_resnet50', 'torchvision://resnet50', said.append)['checkpoint'] == 'torchvision://resnet50'
-    with pytest.raises(InputError, match=r'pretrained: no such file: none\.pth'):
-        weights_of('ic_resnet50', 'none.pth', said.append)
-
-
-@pytest.mark.parametrize('backbone', ['small', 'ic_resnet50'])
-def test_weights_of_the_whole_network_are_said_and_no_others_fetched(tmp_path, backbone, monkeypatch, capsys):
-    pytest.importorskip('mmdet')
-    monkeypatch.setattr(own_data, '_fetched', lambda name: pytest.fail(f'{name} was fetched'))
-    command = ['train', str(labelled.voc(tmp_path / 'data')), '--task', 'detection', '--backbone', backbone]
-    command += ['--work-dir', str(tmp_path / 'run'), '--cfg-options', f'load_from={tmp_path}/detector.pth']
-    with pytest.raises(SystemExit, match='load_from: no such file'):
-        commands.main([*command, '--epochs', '1'])
-    printed = capsys.readouterr().out
-    assert f'weights: those of {tmp_path}/detector.pth, for the whole network\n' in printed
-    assert 'random numbers' not in printed
 
 
 @pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose', 'all'])

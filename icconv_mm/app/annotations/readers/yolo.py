@@ -45,7 +45,7 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
     if whole or not has_yolo_labels(files):
         return
     for path in files.labels('.names') + files.labels('.txt'):
-        if _is_of_names(path):
+        if path.suffix == '.names' or path.name in _NAMES:
             contents[path] = {'names': _lines(path), **_keypoints_of_label_studio(path.with_name('notes.json'))}
     names = [content['names'] for content in contents.values()]
     of_all = len(contents) == 1 or (names and all(own == names[0] for own in names))
@@ -58,10 +58,6 @@ def _splits_in(content: Mapping[str, Any]) -> dict[str, list]:
     """Returns the folders and lists of images that a YAML or an ``obj.data`` names, by split."""
     given = {split: [content[key] for key in keys if content.get(key)] for split, keys in _KEYS.items()}
     return {split: [one for each in own for one in _as_list(each)] for split, own in given.items()}
-
-
-def _is_of_names(path: Path) -> bool:
-    return path.suffix == '.names' or path.name in _NAMES
 
 
 def _lines(path: Path) -> list[str]:

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from icconv_mm.app.prediction import predict as module
+from icconv_mm.app.prediction.checkpoint import Predictor, _device
 from icconv_mm.app.prediction.coco_results import match_images
 from icconv_mm.app.prediction.network import predict_each, try_predict
-from icconv_mm.app.prediction.predict import Predictor, _device
 from icconv_mm.app.runs.images import drawn_names
 from icconv_mm.errors import ArgumentError, InputError
 from icconv_mm_runtime.results import Result
@@ -47,38 +46,6 @@ def test_a_image_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"b\.\\udce9: no image is written as '\.\\udce9', but as \.jpg, "):
         Predictor.draw(predictor, 'a.jpg', None, tmp_path / os.fsdecode(b'b.\xe9'))
     assert suffixes == [b'.png']
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, workers):
-    class Found(Result):
-        def plot(self, score_thr):
-            if Path(self.path).stem == 'b':
-                raise ValueError('too thin')
-            return self.image
-
-    class Network:
-        settings, descriptions = '', {'': {'kind': 'classification', 'classes': ('a',)}}
-
-        def __init__(self, *_):
-            pass
-
-        def read(self, image):
-            return image, None
-
-        def run_batch(self, batch):
-            return batch
-
-        def result(self, image, sample, longest):
-            return Found(str(sample), np.zeros((8, 9, 3), np.uint8), {'': {'scores': np.ones(1)}})
-
-    for name in 'abc':
-        (tmp_path / f'{name}.png').touch()
-    monkeypatch.setattr(module, 'Predictor', Network)
-    with pytest.raises(module.FailedImagesError, match=r'1 of 3 images failed.*\n.*b\.png: too thin'):
-        module.infer(None, 'net.pth', str(tmp_path), str(tmp_path / 'out'), workers=workers)
-    assert sorted(path.name for path in (tmp_path / 'out' / 'vis').iterdir()) == ['a.png', 'c.png']
-    assert '"id": 2' not in (tmp_path / 'out' / 'images.json').read_text()
 
 
 @pytest.mark.parametrize('method', [Predictor.predict, predict_each, try_predict])

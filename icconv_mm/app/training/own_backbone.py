@@ -1,0 +1,97 @@
+"""The backbone of a config for the user's own images, and its initial weights."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from icconv_mm import models
+from icconv_mm.arguments import require_known
+from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints.loader import cached_weights, fetch_weights
+from icconv_mm.checkpoints.matching import state_dict_of
+from icconv_mm.errors import UserError
+from icconv_mm.fetch import FetchError
+from icconv_mm.files import configs_folder, require_file
+from icconv_mm.versions import is_installed
+
+WIDE = 64  # channels of a usual network's first stage
+_TRIES = 5  # seconds to reach the server of the weights
+_WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
+_COST = 'which takes several times the images and epochs; --pretrained FILE gives others'
+
+
+def default_backbone(task: str) -> str:
+    """Returns the name of the backbone for who names none: on a CPU a small one, which learns more in the same time."""
+    return 'ic_resnet50' if get_device() != 'cpu' or task == 'classification' else 'small'
+
+
+def backbone_of(name: str) -> dict:
+    """Returns the config of a backbone by its name.
+
+    Raises:
+        InputError: The backbone does not exist.
+    """
+    files = {path.stem: path for path in sorted((configs_folder() / '_base_' / 'backbones').glob('*.py'))}
+    if name in files:
+        return Config.fromfile(files[name]).backbone.to_dict() | dict(norm_eval=False)
+    require_known([name], sorted({*files, *models.list_models()}), 'backbone: nothing is called')
+    kind, options = models.backbone_options(name)
+    pattern = dict(pattern='geometric_d4') if kind.startswith('IC') else {}
+    return dict(type=f'icconv_mm.{kind}', **options, **pattern, norm_eval=False)
+
+
+def weights_of(backbone: str, weights: str, say: Any, load_from: str | None = None) -> dict | None:
+    """Returns the backbone's initial weights as an ``init_cfg``, or None; calls ``say`` with the choice or its cost.
+
+    ``load_from`` is a checkpoint of the whole network, beside which ``'auto'`` takes no weights.
+
+    Raises:
+        MissingFileError, CheckpointError: ``weights`` (``pretrained``) is a file that is missing or cannot be read.
+    """
+    if load_from and weights == 'auto':
+        say(f'weights: those of {load_from}, for the whole network')
+        return None
+    if weights in ('auto', 'none') and backbone_of(backbone).get('base_channels', WIDE) < WIDE:
+        say(f'weights: {backbone} starts from random numbers, as is usual for a network of its size')
+        return None
+    if weights == 'none':
+        say(f'weights: {backbone} starts from random numbers, {_COST}')
+        return None
+    if weights == 'auto':
+        known = _WEIGHTS.fullmatch(re.sub(r'_k\d+(_seg)?$', '', backbone))
+        if known is None:
+            say(f'weights: none are published for {backbone} in this form: it starts from random numbers, {_COST}')
+            return None
+        weights = f'torchvision://resnet{known.group(1)}'
+        if (problem := _fetched(f'resnet{known.group(1)}')) is not None:
+            say(f'weights: {weights} cannot be fetched ({problem}): {backbone} starts from random numbers, {_COST}')
+            return None
+        say(f'weights: {weights}, trained on ImageNet with dense convolutions')
+    if '://' in weights:
+        return dict(type='Pretrained', checkpoint=weights)
+    require_file(weights, 'pretrained')
+    keys = state_dict_of(reading.read(weights))
+    prefix = dict(prefix='backbone.') if any(key.startswith('backbone.') for key in keys) else {}
+    return dict(type='Pretrained', checkpoint=str(Path(weights).absolute()), **prefix)
+
+
+def _fetched(name: str) -> str | None:
+    """Downloads torchvision's weights; returns why it fails, or None."""
+    from mmengine.runner.checkpoint import get_torchvision_models
+
+    if not is_installed('torchvision'):
+        return 'torchvision is not installed'
+    address = get_torchvision_models()[name]
+    if not cached_weights(address).is_file() and os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
+        return 'ICCONV_MM_OFFLINE is set'
+    try:
+        fetch_weights(address, timeout=_TRIES)
+    except FetchError as error:
+        return error.reason
+    except UserError as error:  # an answer that is no checkpoint, such as a portal's page
+        return str(error)
+    return None
