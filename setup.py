@@ -60,9 +60,9 @@ def cuda_at_hand() -> bool:
     if torch.version.cuda is None or not CUDA_HOME or not Path(CUDA_HOME, 'bin/nvcc').exists():
         no_cuda('torch is built without CUDA' if torch.version.cuda is None else 'there is no CUDA toolkit with nvcc')
         return False
-    found, wanted = nvcc_major(CUDA_HOME), torch.version.cuda.split('.')[0]
-    if found != wanted:
-        no_cuda(f'nvcc is of CUDA {found}, torch of CUDA {wanted}')
+    version, wanted = nvcc_major(CUDA_HOME), torch.version.cuda.split('.')[0]
+    if version != wanted:
+        no_cuda(f'nvcc is of CUDA {version}, torch of CUDA {wanted}')
         return False
     if EXT_MODE != 'cuda' and not torch.cuda.is_available() and not os.environ.get('TORCH_CUDA_ARCH_LIST'):
         no_cuda('torch sees no GPU; ICCONV_MM_EXT=cuda compiles them all the same, which takes minutes')
@@ -103,8 +103,8 @@ def takes_long(source: str) -> bool:
 
 def openmp_library(torch_lib: Path) -> list[str]:
     """Links torch's own OpenMP runtime where its wheel brings one: a second would have threads of its own."""
-    own = sorted(torch_lib.glob('libgomp*.so*'))
-    return [str(own[0])] if own else ['-fopenmp']
+    libraries = sorted(torch_lib.glob('libgomp*.so*'))
+    return [str(libraries[0])] if libraries else ['-fopenmp']
 
 
 def extension_modules() -> list:

@@ -7,15 +7,15 @@ from typing import Any
 from icconv_mm.errors import ArgumentError, InputError
 
 
-def require_known(names: Iterable[str], known: Collection[str], what: str) -> list[str]:
+def require_known(names: Iterable[str], supported: Collection[str], what: str) -> list[str]:
     """Returns the names if all are known. Internal; ``what`` begins the message: ``'--tasks: no task'``.
 
     Raises:
         InputError: A name is not known; the message lists the known ones.
     """
     names = list(names)
-    if unknown := [name for name in names if name not in known]:
-        raise InputError(f'{what} {", ".join(unknown)}; there are: {", ".join(known)}')
+    if unknown := [name for name in names if name not in supported]:
+        raise InputError(f'{what} {", ".join(unknown)}; there are: {", ".join(supported)}')
     return names
 
 

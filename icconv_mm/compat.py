@@ -50,7 +50,7 @@ class Registry:
     def register_module(self, name: str | None = None, module: Callable | None = None) -> Callable:
         """Adds ``module`` under ``name``, its own by default; without ``module``, returns a decorator."""
         if module is None:
-            return lambda made: self.register_module(name, made)
+            return lambda args: self.register_module(name, args)
         self._modules[name or module.__name__] = module
         return module
 
@@ -99,11 +99,11 @@ def _initialize(module: nn.Module, type: str, layer: str | Sequence[str], bias: 
     kinds = {layer} if isinstance(layer, str) else set(layer)
     parts: list[nn.Module] = []
     module.apply(parts.append)  # in mmengine's order, which fixes the random numbers
-    for each in parts:
-        if kinds & {each.__class__.__name__, *(base.__name__ for base in each.__class__.__bases__)}:
-            if each.weight is not None:
-                _INITIALIZERS[type](each.weight, **options)
-            _set_bias(each, bias)
+    for part in parts:
+        if kinds & {part.__class__.__name__, *(base.__name__ for base in part.__class__.__bases__)}:
+            if part.weight is not None:
+                _INITIALIZERS[type](part.weight, **options)
+            _set_bias(part, bias)
 
 
 class BaseModule(nn.Module):
@@ -300,8 +300,8 @@ def library_default(argument: str, otherwise: Any, network: str = 'ResNet') -> A
 
     ``otherwise`` without such a library, and if its ResNet lacks the argument or leaves it None.
     """
-    found = library_network and library_network(network)
-    default = inspect.signature(found).parameters.get(argument) if found else None
+    value = library_network and library_network(network)
+    default = inspect.signature(value).parameters.get(argument) if value else None
     return otherwise if default is None or default.default in (None, default.empty) else default.default
 
 

@@ -37,7 +37,7 @@ class Node(NamedTuple):
                 yield name, value
             elif value is self.cfg or isinstance(value, (list, tuple)):
                 yield from ((name, key) for key in entries(value))
-                left += [(f'{name}.{key}'.lstrip('.'), each) for key, each in entries(value).items()]
+                left += [(f'{name}.{key}'.lstrip('.'), item) for key, item in entries(value).items()]
 
     @property
     def data_paths(self) -> list[tuple[str, str, bool]]:
@@ -58,13 +58,13 @@ class Node(NamedTuple):
                 raise InputError(f'{maps} is no folder that can be listed: give ann_file, names without their suffix')
             if '://' in root:
                 return []
-            own = [('data_root', root, True)] if root else []
+            paths = [('data_root', root, True)] if root else []
             if ann_file and '://' not in str(ann_file):
-                own.append(('ann_file', join_root(root, ann_file), False))
+                paths.append(('ann_file', join_root(root, ann_file), False))
             for key, prefix in prefixes.items():
                 if prefix and '://' not in str(prefix):
-                    own.append((f"data_prefix['{key}']", join_root(root, prefix), True))
-            return [(f'{self.location}.{name}', path, is_folder) for name, path, is_folder in own]
+                    paths.append((f"data_prefix['{key}']", join_root(root, prefix), True))
+            return [(f'{self.location}.{name}', path, is_folder) for name, path, is_folder in paths]
 
 
 def entries(node: Any) -> dict[str, Any]:
@@ -132,15 +132,15 @@ class DatasetAt:
 
 def datasets_of(cfg: Mapping[str, Any]) -> dict[str, tuple[DatasetAt, ...]]:
     """Returns the datasets of each phase, wrappers before the wrapped; a phase without data has none."""
-    found = {}
+    datasets = {}
     for phase in ('train', 'val', 'test'):
         loader, name = cfg.get(f'{phase}_dataloader'), f'{phase}_dataloader.dataset'
-        found[phase] = ()
+        datasets[phase] = ()
         for location, dataset in datasets_in(loader['dataset'], name) if loader else ():
             pipeline = (dataset.get('pipeline') if isinstance(dataset, Mapping) else None) or []
             transforms = tuple(walk(pipeline, f'{location}.pipeline'))
-            found[phase] += (DatasetAt(location, dataset, not _wrapped_datasets(dataset), pipeline, transforms),)
-    return found
+            datasets[phase] += (DatasetAt(location, dataset, not _wrapped_datasets(dataset), pipeline, transforms),)
+    return datasets
 
 
 def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
@@ -156,12 +156,12 @@ def datasets_in(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tup
 
 def leaf_datasets(dataset: Mapping[str, Any] | Dataset, name: str) -> Iterator[tuple[str, Any]]:
     """Yields the datasets of :func:`datasets_in` that read files."""
-    return ((where, each) for where, each in datasets_in(dataset, name) if not _wrapped_datasets(each))
+    return ((where, node) for where, node in datasets_in(dataset, name) if not _wrapped_datasets(node))
 
 
 def with_pipeline(cfg: Mapping[str, Any]) -> list[Any]:
     """Returns the configs of :func:`datasets_in` that have a pipeline."""
-    return [each for _, each in datasets_in(cfg, '') if each.get('pipeline')]
+    return [node for _, node in datasets_in(cfg, '') if node.get('pipeline')]
 
 
 def _wrapped_datasets(dataset: Mapping[str, Any] | Dataset) -> list[tuple[str, Any]]:

@@ -80,21 +80,21 @@ def owned_folder(folder: str | Path, is_overwritten: bool = False, name: str = '
         OSError: A file cannot be written.
     """
     folder = Path(folder)
-    own = _own_files(folder)
-    if own is None and os.path.lexists(folder) and not is_overwritten:
+    hashes_before = _own_files(folder)
+    if hashes_before is None and os.path.lexists(folder) and not is_overwritten:
         _require_empty(folder, name, 'choose another, or replace files of the same names by --overwrite')
-    own = own or {}
-    with files.write_together(folder, [_OWN_FILES], is_flushed=False) as made:
-        yield made
-        paths = sorted(path for path in made.rglob('*') if path.is_file())
-        hashes = {path.relative_to(made).as_posix(): _hash_of(path) for path in paths}
-        others = [each for each in hashes if os.path.lexists(folder / each) and each not in own]
+    hashes_before = hashes_before or {}
+    with files.write_together(folder, [_OWN_FILES], is_flushed=False) as written:
+        yield written
+        paths = sorted(path for path in written.rglob('*') if path.is_file())
+        hashes = {path.relative_to(written).as_posix(): _hash_of(path) for path in paths}
+        others = [sha256 for sha256 in hashes if os.path.lexists(folder / sha256) and sha256 not in hashes_before]
         if others and not is_overwritten:
             what = f'{len(others)} files are not as this command wrote them, the first is {others[0]}'
             raise ArgumentError(name, f'{folder}: {what}: choose another folder, or replace them by --overwrite')
-        for each in own.keys() - hashes.keys():
-            _remove(folder, each)
-        write_json(made / _OWN_FILES, hashes)
+        for key in hashes_before.keys() - hashes.keys():
+            _remove(folder, key)
+        write_json(written / _OWN_FILES, hashes)
 
 
 def _require_empty(folder: Path, name: str, remedy: str) -> None:
@@ -113,12 +113,12 @@ def _own_files(folder: Path) -> dict[str, str] | None:
         return None
     inside = Path(os.path.realpath(folder))
     return {
-        each: hashed
-        for each, hashed in listed.items()
+        name: hashed
+        for name, hashed in listed.items()
         if hashed  # and no link and no '..' leads elsewhere
-        and not os.path.isabs(each)
-        and os.path.realpath(folder / each) == str(inside / each)
-        and _hash_of(inside / each) == hashed
+        and not os.path.isabs(name)
+        and os.path.realpath(folder / name) == str(inside / name)
+        and _hash_of(inside / name) == hashed
     }
 
 
@@ -135,11 +135,11 @@ def _remove(folder: Path, name: str) -> None:
             above.rmdir()
 
 
-def write_folder_of_images(annotations: Path, images: str | Path, place: Path) -> None:
+def write_folder_of_images(annotations: Path, images: str | Path, folder: Path) -> None:
     """Writes where the images lie into a folder of annotations that is going to be at ``place``."""
     places = list(dict.fromkeys([str(images), os.path.realpath(images)]))
     with suppress(ValueError):  # they are on another drive
-        places.insert(0, os.path.relpath(images, place.absolute()))
+        places.insert(0, os.path.relpath(images, folder.absolute()))
     write_json(annotations / _IMAGES, places)
 
 
@@ -154,8 +154,8 @@ def folder_of_images(annotations: str | Path) -> str:
     """
     file = Path(annotations, _IMAGES)
     with naming(str(file), OSError, ValueError, TypeError):
-        places = [os.path.abspath(os.path.join(annotations, place)) for place in json.loads(file.read_bytes())]
-        return max(places, key=os.path.isdir)
+        locations = [os.path.abspath(os.path.join(annotations, location)) for location in json.loads(file.read_bytes())]
+        return max(locations, key=os.path.isdir)
 
 
 def is_exported(file: str | Path) -> bool:

@@ -257,10 +257,10 @@ def default_cfg(name: str) -> dict:
 
 def _take_flat_keys(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
     """A ``load_state_dict`` pre-hook: adds ``backbone.`` to keys without it, names a classifier ``head.fc``."""
-    own = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
-    if any(key.startswith('backbone.') for key in own):
+    keys = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
+    if any(key.startswith('backbone.') for key in keys):
         return
-    for key, old in own.items():
+    for key, old in keys.items():
         value = state_dict.pop(old)
         state_dict[f'{prefix}{"head." if key.startswith("fc.") else "backbone."}{key}'] = value
 
@@ -273,7 +273,9 @@ def list_models(filter: str | Sequence[str] = '') -> list[str]:
         ['pyconv_hgresnet101', 'pyconv_hgresnet152', 'pyconv_hgresnet50']
     """
     filters = [filter] if isinstance(filter, str) else filter
-    return sorted(name for name in _MODELS if not filter or any(fnmatch(name, each) for each in filters))
+    return sorted(
+        name for name in _MODELS if not filter or any(fnmatch(name, pattern_of_name) for pattern_of_name in filters)
+    )
 
 
 def backbone_options(name: str) -> tuple[str, dict]:
@@ -347,11 +349,11 @@ def create_model(
         if given:
             raise InputError(f'create_model: features_only=True gives no classifier: leave out {" and ".join(given)}')
     _refuse_bool('create_model', pattern)
-    kind, own = _MODELS[name]
+    kind, defaults = _MODELS[name]
     backbone = getattr(backbones, kind)
     if issubclass(backbone, backbones.ICResNet):
         check_choice(f'create_model: {name}', pattern, options.get('supernet_d_max'))
-        own = own | dict(pattern=pattern)
+        defaults = defaults | dict(pattern=pattern)
     elif pattern is not None:
         raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
     # as without a config, whatever config was built before in this process
@@ -360,7 +362,7 @@ def create_model(
     check_positive(in_chans=in_chans, num_stages=stages)
     indices = (range(stages) if features_only else [-1]) if out_indices is None else out_indices
     indices = _stages('out_indices', indices, stages)
-    network = backbone(in_channels=in_chans, out_indices=indices, **own, **options)
+    network = backbone(in_channels=in_chans, out_indices=indices, **defaults, **options)
     init_weights(network)
     if features_only:
         network.output_type = list

@@ -57,13 +57,13 @@ class _LazyRegistry(root.Registry):
                 import_task(library)
 
     def get(self, key: str) -> type | None:
-        found = super().get(key)
-        if found is None:
+        cls = super().get(key)
+        if cls is None:
             for library in LIBRARIES:
                 if sys.modules.get(library) is not None:  # None bars an import
                     import_task(library)
-            found = super().get(key)
-        return found
+            cls = super().get(key)
+        return cls
 
 
 def _child(parent: root.Registry, *locations: str) -> root.Registry:
@@ -146,8 +146,8 @@ def library_network(name: str) -> type | None:
     used = [library for library in LIBRARIES if isinstance(getattr(package, library, None), ModuleType)]
     for library in [scope.scope_name, *used] if scope and scope.scope_name != SCOPE else []:
         with suppress(RuntimeError), root.MODELS.switch_scope_and_registry(library) as registry:
-            if found := registry.get(name):
-                return found
+            if cls := registry.get(name):
+                return cls
     return None
 
 
@@ -157,6 +157,6 @@ def find_forks() -> None:
     mmengine looks for the original distribution, which a fork does not provide; it finds a fork's module itself.
     """
     for name in MODULE2PACKAGE.keys() & versions.SUPPORTED.keys():
-        found = versions.installed(name)
-        if found and found[0] not in (name, MODULE2PACKAGE[name]):
+        version = versions.installed(name)
+        if version and version[0] not in (name, MODULE2PACKAGE[name]):
             MODULE2PACKAGE[name] = name

@@ -35,8 +35,8 @@ def same_name_in(named: str, folders: Iterable[str | Path]) -> Path | None:
     if '://' in named:
         return None
     names = dict.fromkeys([Path(named).name, PureWindowsPath(named).name])
-    found = (Path(folder, name) for folder in folders for name in names if name not in ('', '..'))
-    return next(filter(os.path.exists, found), None)  # False for what is no path
+    paths = (Path(folder, name) for folder in folders for name in names if name not in ('', '..'))
+    return next(filter(os.path.exists, paths), None)  # False for what is no path
 
 
 def write_last(folder: str | Path, checkpoint: str) -> None:
@@ -65,8 +65,8 @@ def last_checkpoint(folder: str | Path) -> str | None:
         raise ArgumentError('resume', f'{file} names {text:.200}: give it yourself')
     if '://' in text:
         return text
-    if own := same_name_in(text, [folder]):
-        return os.path.abspath(own)
+    if path := same_name_in(text, [folder]):
+        return os.path.abspath(path)
     if os.path.exists(text) and os.path.basename(text) not in ('', '.', '..'):
         return text
     raise ArgumentError('resume', f'{file} names {text[:200] or "nothing"}, which is gone; {newest}')
@@ -82,16 +82,18 @@ def checkpoint_of(path: str | Path) -> str:
     if not folder.is_dir():
         require_file(path, 'checkpoint')
         return str(path)
-    found = [*folder.glob('best_*.pth')]
+    checkpoints = [*folder.glob('best_*.pth')]
     with suppress(ArgumentError):
-        last = None if found else last_checkpoint(folder)
-        found = found or [folder / Path(last).name] if last and same_name_in(last, [folder]) else found
-    found = found or [*folder.glob('*.pth')]
-    if not found:
-        below = sorted({str(each.parent) for each in folder.glob('*/*.pth')})
+        last = None if checkpoints else last_checkpoint(folder)
+        checkpoints = (
+            checkpoints or [folder / Path(last).name] if last and same_name_in(last, [folder]) else checkpoints
+        )
+    checkpoints = checkpoints or [*folder.glob('*.pth')]
+    if not checkpoints:
+        below = sorted({str(path.parent) for path in folder.glob('*/*.pth')})
         more = f'; folders in it have some: {", ".join(below[:8])}' if below else ''
         raise MissingFileError(f'checkpoint: none (*.pth) in the folder {path}{more}')
-    return str(max(found, key=lambda file: file.stat().st_mtime_ns))
+    return str(max(checkpoints, key=lambda file: file.stat().st_mtime_ns))
 
 
 def set_aside(folder: Path, config: str) -> Path | None:
@@ -114,12 +116,12 @@ def set_aside(folder: Path, config: str) -> Path | None:
     if (copy := folder / config).is_file():
         shutil.copyfile(copy, earlier / config)  # it may be what is trained now
         text = copy.read_text(errors='replace')
-        for each in folder.glob('annotations_*'):
-            if each.name in text:
-                copy_annotations(each, earlier / each.name)
-        for each in folder.glob('*.json'):
-            if f"'/{each.name}'" in text:  # a pattern
-                shutil.copyfile(each, earlier / each.name)
+        for moved in folder.glob('annotations_*'):
+            if moved.name in text:
+                copy_annotations(moved, earlier / moved.name)
+        for moved in folder.glob('*.json'):
+            if f"'/{moved.name}'" in text:  # a pattern
+                shutil.copyfile(moved, earlier / moved.name)
     others = (LAST, 'report.html', 'report.json', 'time.json')
     for path in (*checkpoints, *(folder / name for name in others)):
         if path.is_file():
@@ -181,7 +183,7 @@ def configs_beside(
     files = sorted(folder.glob('*.py'))
     data = {path: values for path in files if (values := _values(_text_of(path))) is not None}
     # the folder of an earlier training lies in the one with its logs
-    logs = [each for place in (folder, folder.parent) for each in place.glob('*/vis_data/config.py')] if data else []
+    logs = [path for place in (folder, folder.parent) for path in place.glob('*/vis_data/config.py')] if data else []
     written = _equal_to(data, map(_text_of, logs))
     if data and len(written) != 1:
         written = _equal_to(data, [text_in(checkpoint)]) or written
@@ -192,7 +194,11 @@ def _equal_to(data: Mapping[Path, Mapping[str, ast.expr]], texts: Iterable[bytes
     """Returns the configs that are equal to one of the texts."""
     dumped = [values for values in map(_values, dict.fromkeys(texts)) if values is not None]
     with suppress(RecursionError):
-        return [path for path, values in data.items() if any(_is_equal(values, each) for each in dumped)]
+        return [
+            path
+            for path, values in data.items()
+            if any(_is_equal(values, values_of_other) for values_of_other in dumped)
+        ]
     return []
 
 
@@ -208,11 +214,11 @@ def _values(text: str | bytes | None) -> dict[str, ast.expr] | None:
     values: dict[str, ast.expr] = {}
     try:
         for node in ast.parse(text or '').body:
-            if not isinstance(node, ast.Assign) or not all(isinstance(each, ast.Name) for each in node.targets):
+            if not isinstance(node, ast.Assign) or not all(isinstance(target, ast.Name) for target in node.targets):
                 return None
             if not _is_data(node.value, values):
                 return None
-            values.update((each.id, node.value) for each in node.targets)
+            values.update((target.id, node.value) for target in node.targets)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     is_config = 'model' in values and '_base_' not in values and _CALLS.isdisjoint(values)
@@ -257,5 +263,5 @@ def _is_data(node: ast.expr, names: Container[str]) -> bool:
             return False
     elif not isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword, ast.BinOp, ast.UnaryOp)):
         return False
-    parts = [each for each in ast.iter_child_nodes(node) if isinstance(each, (ast.expr, ast.keyword))]
-    return all(_is_data(each, names) for each in parts if each is not getattr(node, 'func', None))
+    parts = [node for node in ast.iter_child_nodes(node) if isinstance(node, (ast.expr, ast.keyword))]
+    return all(_is_data(part, names) for part in parts if part is not getattr(node, 'func', None))

@@ -75,15 +75,15 @@ def check_versions(names: tuple[str, ...] = FOUNDATION) -> None:
     problems = []
     for name in names:
         distributions, low, high = SUPPORTED[name]
-        found = installed(name)
-        if found is None:
+        version = installed(name)
+        if version is None:
             if not is_installed(name):
                 problems.append(
                     f'{name}: not installed; icconv_mm supports {" or ".join(distributions)} >={low}, <{high}'
                 )
             continue  # importable without metadata (a source tree on the path): no version to compare
-        if not _release(low) <= _release(found[1]) < _release(high):
-            problems.append(f'{name}: found {found[0]} {found[1]}; icconv_mm supports >={low}, <{high}')
+        if not _release(low) <= _release(version[1]) < _release(high):
+            problems.append(f'{name}: found {version[0]} {version[1]}; icconv_mm supports >={low}, <{high}')
     if problems:
         raise MissingLibraryError('icconv_mm cannot run with the installed libraries:\n  ' + '\n  '.join(problems))
 

@@ -101,7 +101,7 @@ def _score(text: str) -> float:
 def _check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Ends the command if an argument has no effect beside the others."""
     given = [name for name, value in vars(args).items() if value != parser.get_default(name)]
-    use = next((each for each in ('web', 'benchmark') if each in given), 'out_dir')
+    use = next((option for option in ('web', 'benchmark') if option in given), 'out_dir')
     for name in given:
         if name not in _READ[use]:
             beside = 'without --web' if name in _READ['web'] else f'with --{use}'
@@ -159,9 +159,9 @@ def predict_files(args: argparse.Namespace) -> None:
 
 def _draw(result: Result, number: int, score_thr: float | None, folder: Path, drawn: set[str]) -> None:
     """Writes the drawn image under its name; with a number before it if an image of another folder already uses it."""
-    own = file_name(Path(result.path).name)
-    numbered = (f'{count}_{own}' for count in itertools.count(number))
-    name = next(name for name in itertools.chain([own], numbered) if name not in drawn)
+    file = file_name(Path(result.path).name)
+    numbered = (f'{count}_{file}' for count in itertools.count(number))
+    name = next(name for name in itertools.chain([file], numbered) if name not in drawn)
     content = encoded(result.plot(score_thr), Path(name).suffix)
     with refusing(str(folder / name)):
         write_bytes(folder / name, content, is_flushed=False)

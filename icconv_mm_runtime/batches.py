@@ -10,12 +10,12 @@ _AHEAD = 8  # batches of images that may wait for others of their key
 
 @dataclass
 class _Waiting:
-    """An image on its way: ``given`` until it has run, then ``found``, its result or error."""
+    """An image on its way: ``given`` until it has run, then ``output``, its result or error."""
 
     image: Any
     given: Any
     key: object
-    found: Any = None
+    output: Any = None
 
 
 def in_batches(
@@ -40,20 +40,20 @@ def in_batches(
 
     def finish(group: Sequence[_Waiting]) -> None:
         try:
-            found: Sequence[Any] = run([own.given for own in group])
+            outputs: Sequence[Any] = run([waiting.given for waiting in group])
         except errors as error:
-            found = [error] * len(group)
+            outputs = [error] * len(group)
             if retries and len(group) > 1:
-                for own in group:
-                    finish([own])
+                for waiting in group:
+                    finish([waiting])
                 return
-        for own, result in zip(group, found, strict=True):
-            own.given, own.found = None, result
+        for waiting, result in zip(group, outputs, strict=True):
+            waiting.given, waiting.output = None, result
 
     for image, given, key in read:
         waiting.append(_Waiting(image, given, key))
         if isinstance(given, Exception):
-            waiting[-1].given, waiting[-1].found = None, given
+            waiting[-1].given, waiting[-1].output = None, given
         else:
             groups.setdefault(key, []).append(waiting[-1])
             if len(groups[key]) == batch_size:
@@ -61,7 +61,7 @@ def in_batches(
         if waiting[0].given is not None and len(waiting) >= _AHEAD * batch_size:
             finish(groups.pop(waiting[0].key))
         while waiting and waiting[0].given is None:
-            yield waiting[0].image, waiting.popleft().found
+            yield waiting[0].image, waiting.popleft().output
     for group in groups.values():
         finish(group)
-    yield from ((own.image, own.found) for own in waiting)
+    yield from ((item.image, item.output) for item in waiting)

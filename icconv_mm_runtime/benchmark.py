@@ -52,5 +52,5 @@ def time_steps(steps: Sequence[Callable[[Any], Any]], images: Sequence[Any], bat
         milliseconds.append(np.diff(marks) * 1e3)
     timed = np.array(milliseconds[warmup:])
     low, median, high = np.percentile(timed, (10, 50, 90), axis=0)
-    times = [Times(*map(float, each)) for each in zip(median, low, high)]
+    times = [Times(*map(float, times)) for times in zip(median, low, high)]
     return Benchmark(batch_size, runs, *times, batch_size * 1e3 / float(np.median(timed.sum(1))))

@@ -29,7 +29,7 @@ def listed_names(paths: Sequence[str]) -> list[str]:
 
 def coco_records(
     task: Mapping[str, Any],
-    found: Arrays,
+    arrays: Arrays,
     image_id: int,
     score_thr: float = 0.0,
     category_ids: Sequence[int] | None = None,
@@ -39,7 +39,7 @@ def coco_records(
 
     Args:
         task: The task's description; its ``kind`` is used.
-        found: The predictions.
+        arrays: The predictions.
         image_id: Id of the image.
         score_thr: Arrays with lower scores are skipped.
         category_ids: The category of each label; by default the label plus 1.
@@ -51,33 +51,33 @@ def coco_records(
         return int(label) + 1 if category_ids is None else category_ids[label]
 
     if task['kind'] == 'semantic':
-        labels = np.flatnonzero(np.bincount(found['seg_map'].ravel()))
+        labels = np.flatnonzero(np.bincount(arrays['seg_map'].ravel()))
         if category_ids is not None:
             labels = labels[labels < len(category_ids)]
-        masks = ((category(label), encode_rle(found['seg_map'] == label, shape)) for label in labels)
+        masks = ((category(label), encode_rle(arrays['seg_map'] == label, shape)) for label in labels)
         return [{**entry, 'category_id': number, 'segmentation': mask} for number, mask in masks]
-    scores = found['scores']
+    scores = arrays['scores']
     rounded = [round(float(score), 5) for score in scores]
     if task['kind'] == 'classification':
         order = [int(label) for label in np.argsort(-scores, kind='stable') if reaches(scores[label], score_thr)]
         return [{**entry, 'category_id': category(label), 'score': rounded[label]} for label in order]
     kept = np.flatnonzero(reaches(scores, score_thr))
-    if 'keypoints' in found:
+    if 'keypoints' in arrays:
         records = []
         for i in kept:
-            triples = np.column_stack([found['keypoints'][i], found['keypoint_scores'][i]]).round(4)
-            own = {'category_id': category(0), 'keypoints': triples.ravel().tolist(), 'score': rounded[i]}
-            records.append(entry | own)
+            triples = np.column_stack([arrays['keypoints'][i], arrays['keypoint_scores'][i]]).round(4)
+            keypoint_record = {'category_id': category(0), 'keypoints': triples.ravel().tolist(), 'score': rounded[i]}
+            records.append(entry | keypoint_record)
         return records
     records = []
     for i in kept:
-        x1, y1, x2, y2 = (float(value) for value in found['boxes'][i])
+        x1, y1, x2, y2 = (float(value) for value in arrays['boxes'][i])
         box = [round(value, 3) for value in (x1, y1, x2 - x1, y2 - y1)]
-        record = {**entry, 'category_id': category(found['labels'][i]), 'bbox': box, 'score': rounded[i]}
-        if 'masks' in found:
-            record['segmentation'] = encode_rle(found['masks'][i], shape)
-        if 'tracks' in found and found['tracks'][i]:
-            record['track_id'] = int(found['tracks'][i])
+        record = {**entry, 'category_id': category(arrays['labels'][i]), 'bbox': box, 'score': rounded[i]}
+        if 'masks' in arrays:
+            record['segmentation'] = encode_rle(arrays['masks'][i], shape)
+        if 'tracks' in arrays and arrays['tracks'][i]:
+            record['track_id'] = int(arrays['tracks'][i])
         records.append(record)
     return records
 

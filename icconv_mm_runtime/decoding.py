@@ -128,8 +128,10 @@ def _pages_of_tiff(file: BinaryIO, form: tuple[str, str, str, int]) -> int:
         if len(table) < entries * size:
             break
         tags = (struct.unpack_from(f'{order}HH', table, start) + (start,) for start in range(0, len(table), size))
-        places = [start for tag, kind, start in tags if tag == _SUBFILE and kind == _LONG]
-        marks = [struct.unpack_from(f'{order}I', table, start + size - struct.calcsize(address))[0] for start in places]
+        offsets = [start for tag, kind, start in tags if tag == _SUBFILE and kind == _LONG]
+        marks = [
+            struct.unpack_from(f'{order}I', table, start + size - struct.calcsize(address))[0] for start in offsets
+        ]
         count += not any(mark & 1 for mark in marks)
         (position,) = read(address)
     if count == 1:
@@ -188,18 +190,18 @@ _PAM = re.compile(rb'\s*P7\s(.{1,900}?)ENDHDR\s*?\n', re.DOTALL)
 
 def _images_of_pnm(file: BinaryIO) -> int:
     """Returns the number of images that follow each other; those in decimals are alone in their file."""
-    count = place = 0
+    count = offset = 0
     while count < _MOST_PAGES:
-        file.seek(place)
+        file.seek(offset)
         head = file.read(1 << 10)
         if match := _PNM.match(head):
             kind, width, height, most = (int(number or 1) for number in match.groups())
             bits = 1 if kind == 4 else (8 + 8 * (most > 255)) * (3 if kind == 6 else 1)
-            place += (match.end() if kind > 4 else match.end(3) + 1) + (width * bits + 7) // 8 * height
+            offset += (match.end() if kind > 4 else match.end(3) + 1) + (width * bits + 7) // 8 * height
         elif match := _PAM.match(head):
             about = dict(line.split(None, 1) for line in match[1].splitlines() if len(line.split(None, 1)) == 2)
             sides = (int(about[key]) for key in (b'WIDTH', b'HEIGHT', b'DEPTH'))
-            place += match.end() + math.prod(sides) * (1 + (int(about[b'MAXVAL']) > 255))
+            offset += match.end() + math.prod(sides) * (1 + (int(about[b'MAXVAL']) > 255))
         else:
             break
         count += 1

@@ -138,21 +138,21 @@ def draw(image: np.ndarray, drawing: Drawing, longest: int = LONGEST) -> np.ndar
     return canvas
 
 
-def _pixels(places: Any, scale: float) -> list:
+def _pixels(positions: Any, scale: float) -> list:
     """Returns canvas positions as whole pixels, clipped, as OpenCV refuses some that are far outside."""
-    return np.clip(np.round(np.asarray(places, np.float64) * scale), -_FAR, _FAR).astype(int).tolist()
+    return np.clip(np.round(np.asarray(positions, np.float64) * scale), -_FAR, _FAR).astype(int).tolist()
 
 
 def _draw_map(canvas: np.ndarray, labels: np.ndarray, drawing: Drawing) -> list[tuple]:
     """Colours the regions; returns the name of each class and the centre of its largest region."""
-    names, own = drawing.names, drawing.colors
-    table = np.array([_bgr(own[i] if i < len(own) else color_of(i)) for i in range(256)], dtype=np.uint8)
-    known = labels != 255
-    _blend(canvas, table[labels], known, _MAP)
+    names, colors = drawing.names, drawing.colors
+    table = np.array([_bgr(colors[i] if i < len(colors) else color_of(i)) for i in range(256)], dtype=np.uint8)
+    is_shown = labels != 255
+    _blend(canvas, table[labels], is_shown, _MAP)
     if drawing.ignored_color is not None:
-        _blend(canvas, np.full_like(canvas, _bgr(drawing.ignored_color)), ~known, _IGNORED)
+        _blend(canvas, np.full_like(canvas, _bgr(drawing.ignored_color)), ~is_shown, _IGNORED)
     words = []
-    for label in np.unique(labels[known]).tolist():
+    for label in np.unique(labels[is_shown]).tolist():
         if label >= len(names):
             continue
         count, _, stats, centers = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8))
@@ -247,8 +247,8 @@ def encoded(image: np.ndarray, suffix: str) -> bytes:
     Raises:
         ValueError: The suffix is not one of :data:`IMAGE_SUFFIXES`, or OpenCV cannot encode the image.
     """
-    known = next((each for each in IMAGE_SUFFIXES if each == suffix.lower()), None)
-    is_encoded, buffer = cv2.imencode(known, image) if known else (False, None)
+    known_suffix = next((candidate for candidate in IMAGE_SUFFIXES if candidate == suffix.lower()), None)
+    is_encoded, buffer = cv2.imencode(known_suffix, image) if known_suffix else (False, None)
     if not is_encoded:
         raise ValueError(f'no image is written as {suffix!r}, but as {", ".join(IMAGE_SUFFIXES)}')
     return buffer.tobytes()
@@ -271,41 +271,41 @@ def tiles(images: Sequence[np.ndarray], side: int = 480, columns: int = 4) -> np
 # --- predictions
 
 
-def drawing_of(task: Mapping[str, Any], found: Mapping[str, np.ndarray], score_thr: float | None = None) -> Drawing:
+def drawing_of(task: Mapping[str, Any], arrays: Mapping[str, np.ndarray], score_thr: float | None = None) -> Drawing:
     """Converts a task's predictions, as :func:`icconv_mm_runtime.outputs.decode` returns them; the best come on top.
 
     Args:
         task: Its ``kind`` and ``classes``, and optionally ``palette`` (R, G, B), ``skeleton`` and ``thresholds``.
-        found: Arrays by name; without ``scores``, as in annotations, everything is drawn. ``tracks`` [n] numbers
+        arrays: Arrays by name; without ``scores``, as in annotations, everything is drawn. ``tracks`` [n] numbers
             objects of a video; 0 for none.
         score_thr: Lowest score that is drawn; by default that of each class (:mod:`icconv_mm_runtime.thresholds`).
     """
-    classes, colors, scores = task['classes'], task.get('palette') or (), found.get('scores')
+    classes, colors, scores = task['classes'], task.get('palette') or (), arrays.get('scores')
 
-    def words(label: int, place: int) -> str:
+    def words(label: int, index: int) -> str:
         name = classes[label] if label < len(classes) else str(label)
-        if 'tracks' in found and found['tracks'][place]:
-            name += f' #{found["tracks"][place]}'
-        return name if scores is None else f'{name} {scores[place]:.2f}'
+        if 'tracks' in arrays and arrays['tracks'][index]:
+            name += f' #{arrays["tracks"][index]}'
+        return name if scores is None else f'{name} {scores[index]:.2f}'
 
     drawing = Drawing()
-    if 'seg_map' in found:
-        drawing.seg_map, drawing.names, drawing.colors = found['seg_map'], classes, colors
+    if 'seg_map' in arrays:
+        drawing.seg_map, drawing.names, drawing.colors = arrays['seg_map'], classes, colors
     if task['kind'] == 'classification':
-        labels = found['labels'] if scores is None else [scores.argmax()]
+        labels = arrays['labels'] if scores is None else [scores.argmax()]
         drawing.title = ', '.join(words(int(label), label) for label in labels)
         return drawing
-    order = range(len(found.get('keypoints', found.get('boxes', ()))))
-    for i in order if scores is None else shown(task, found, score_thr)[::-1].tolist():
-        if 'keypoints' in found:
-            points, seen = found['keypoints'][i], reaches(found['keypoint_scores'][i], KEYPOINT_SCORE)
+    order = range(len(arrays.get('keypoints', arrays.get('boxes', ()))))
+    for i in order if scores is None else shown(task, arrays, score_thr)[::-1].tolist():
+        if 'keypoints' in arrays:
+            points, seen = arrays['keypoints'][i], reaches(arrays['keypoint_scores'][i], KEYPOINT_SCORE)
             person = DrawnObject(color_of(i), keypoints=points, shown=seen, skeleton=task.get('skeleton') or ())
             drawing.objects.append(person)
         else:
-            label = int(found['labels'][i])
+            label = int(arrays['labels'][i])
             color = colors[label] if label < len(colors) else color_of(label)
-            mask = found['masks'][i] if 'masks' in found else None
-            drawing.objects.append(DrawnObject(color, words(label, i), found['boxes'][i], mask))
+            mask = arrays['masks'][i] if 'masks' in arrays else None
+            drawing.objects.append(DrawnObject(color, words(label, i), arrays['boxes'][i], mask))
     return drawing
 
 

@@ -48,17 +48,17 @@ def open_file(file: str | Path, threads: int | None = None, device: str | None =
                 refusals.append(error)
         if refusals:
             reason = ''.join(f' ({error})' for error in refusals if str(error))
-            known = ', '.join(name for error in refusals for name in error.known)
-            raise RuntimeInputError(f'{file}: there is no device {device!r}{reason}; there are: {known}')
+            names = ', '.join(name for error in refusals for name in error.known)
+            raise RuntimeInputError(f'{file}: there is no device {device!r}{reason}; there are: {names}')
         raise RuntimeInputError(f'{file}: needs {" or ".join(missing)}: pip install {missing[0]}')
 
 
 class _NoDevice(RuntimeInputError):
     """An engine does not have a device, or cannot use it for the reason that is the message; ``known`` are others."""
 
-    def __init__(self, known: Iterable[str], reason: str = '') -> None:
+    def __init__(self, names: Iterable[str], reason: str = '') -> None:
         super().__init__(reason)
-        self.known = sorted(known, key=lambda name: (name != 'cpu', name))
+        self.known = sorted(names, key=lambda name: (name != 'cpu', name))
 
 
 def _onnxruntime(file: Path, threads: int | None, device: str | None) -> tuple[dict[str, Any], RunFunction]:
@@ -99,8 +99,11 @@ def _providers(device: str, available: Sequence[str]) -> list[tuple[str, dict]]:
     if name not in names or (colon and (name == 'cpu' or not number.isdecimal())):
         raise _NoDevice(names)
     behind = {'cpu': [], 'tensorrt': ['cuda', 'cpu']}.get(name, ['cpu'])
-    own = {'device_id': number} if number else {}
-    return [(names[name], own), *((names[each], own if each == 'cuda' else {}) for each in behind if each in names)]
+    options = {'device_id': number} if number else {}
+    return [
+        (names[name], options),
+        *((names[option], options if option == 'cuda' else {}) for option in behind if option in names),
+    ]
 
 
 def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict[str, Any], RunFunction]:
@@ -110,11 +113,11 @@ def _openvino(file: Path, threads: int | None, device: str | None) -> tuple[dict
     options = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': 'f32'}
     core = _core(openvino.Core)
     # a device without a number is the first of its kind, as for OpenVINO itself
-    known = {f'openvino:{name}'.lower(): name for name in core.available_devices}
-    kinds = {name.split('.')[0]: target.split('.')[0] for name, target in known.items()}
-    target = {**kinds, **known, 'cpu': 'CPU', 'openvino': 'CPU'}.get('cpu' if device is None else device)
+    devices = {f'openvino:{name}'.lower(): name for name in core.available_devices}
+    kinds = {name.split('.')[0]: target.split('.')[0] for name, target in devices.items()}
+    target = {**kinds, **devices, 'cpu': 'CPU', 'openvino': 'CPU'}.get('cpu' if device is None else device)
     if target is None:
-        raise _NoDevice(known)
+        raise _NoDevice(devices)
     if threads and target == 'CPU':
         options['INFERENCE_NUM_THREADS'] = threads
     with refusing(f'{file}: cannot be read'):
@@ -152,13 +155,13 @@ def _require_finite(file: Path) -> None:
         raise RuntimeInputError(f'{file}: {name} {ADVICE}')
 
 
-def _check_weights(file: Path, known: str | None) -> None:
+def _check_weights(file: Path, name: str | None) -> None:
     """Raises RuntimeInputError if the ``.bin`` is not the one that the ``.xml`` names; former versions name none."""
-    if known is None:
+    if name is None:
         return
     digest = hashlib.sha256()
     with open(file, 'rb') as content:
         while block := content.read(1 << 20):
             digest.update(block)
-    if digest.hexdigest() != known:
+    if digest.hexdigest() != name:
         raise RuntimeInputError(f'{file}: is of another export than the .xml beside it; export both again')

@@ -89,9 +89,9 @@ def _values(tensor: np.ndarray, name: str, folder: Path) -> Iterator[tuple[str, 
         return
     if fields.get(_LOCATION) == 1:
         values = _external(folder, (dict(_fields(entry)) for key, entry in every if key == _EXTERNAL))
-    for key, own in ((_FLOAT_DATA, np.float32), (_DOUBLE_DATA, np.float64)):
+    for key, field in ((_FLOAT_DATA, np.float32), (_DOUBLE_DATA, np.float64)):
         if values is None and not isinstance(fields.get(key, 0), int):
-            kind, values = own, fields[key]
+            kind, values = field, fields[key]
     if values is None and not isinstance(fields.get(_INT32_DATA, 0), int):  # of 16 bits, each as a number of its own
         values = np.array(list(_varints(fields[_INT32_DATA])), np.uint16).view(np.uint8)
     if values is not None and len(values) % np.dtype(kind).itemsize == 0:
@@ -117,8 +117,8 @@ def _stored_in_ort(content: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
 
     def weights(parent: Any, kind: str) -> Iterator[tuple[str, np.ndarray]]:
         if kind == 'tensor':
-            own, of_type, data = (parent.Offset(offset) for offset in (_NAME_OF_ORT, _TYPE_OF_ORT, _DATA_OF_ORT))
-            name = parent.String(parent.Pos + own).decode(errors='replace') if own else ''
+            field, of_type, data = (parent.Offset(offset) for offset in (_NAME_OF_ORT, _TYPE_OF_ORT, _DATA_OF_ORT))
+            name = parent.String(parent.Pos + field).decode(errors='replace') if field else ''
             number = encode.Get(packer.int32, content, parent.Pos + of_type) if of_type else 0
             if number in _FLOATS and data:
                 values = content[parent.Vector(data) : parent.Vector(data) + parent.VectorLen(data)]
@@ -166,14 +166,14 @@ def _varints(message: np.ndarray) -> Iterator[int]:
 
 def _fields(message: np.ndarray) -> Iterator[tuple[int, Any]]:
     """Yields number and value of each field of a message of protocol buffers: bytes as an array, or an integer."""
-    place = 0
+    offset = 0
 
     def varint() -> int:
-        nonlocal place
+        nonlocal offset
         value = shift = 0
-        while place < len(message) and shift < 70:
-            byte = int(message[place])
-            place += 1
+        while offset < len(message) and shift < 70:
+            byte = int(message[offset])
+            offset += 1
             value |= (byte & 127) << shift
             shift += 7
             if byte < 128:
@@ -181,7 +181,7 @@ def _fields(message: np.ndarray) -> Iterator[tuple[int, Any]]:
         raise EOFError
 
     try:
-        while place < len(message):
+        while offset < len(message):
             key = varint()
             kind = key & 7
             if kind == 0:
@@ -190,9 +190,9 @@ def _fields(message: np.ndarray) -> Iterator[tuple[int, Any]]:
             if kind not in (1, 2, 5):
                 return
             length = varint() if kind == 2 else {1: 8, 5: 4}[kind]
-            if length > len(message) - place:
+            if length > len(message) - offset:
                 return
-            yield key >> 3, message[place : place + length]
-            place += length
+            yield key >> 3, message[offset : offset + length]
+            offset += length
     except EOFError:  # it ends early: the engine tells
         return

@@ -42,17 +42,17 @@ def group_people(heatmaps: np.ndarray, tags: np.ndarray, rule: Grouping) -> tupl
         order = COCO_KEYPOINT_ORDER if count == len(COCO_KEYPOINT_ORDER) else range(count)
     options = rule.max_num_people, rule.nms_kernel, rule.detection_threshold
     peaks = [_peaks(heatmaps[k], tags[:, k], *options) for k in range(count)]
-    if (found := sum(len(scores) for _, scores, _ in peaks)) > limits.MAX_PEAKS:
+    if (people_count := sum(len(scores) for _, scores, _ in peaks)) > limits.MAX_PEAKS:
         raise ValueError(
-            f'{found} peaks are too many, at most {limits.MAX_PEAKS} are grouped; raise detection_threshold'
+            f'{people_count} peaks are too many, at most {limits.MAX_PEAKS} are grouped; raise detection_threshold'
         )
     people = assign_by_tag(peaks, order, rule.tag_threshold, rule.max_num_people if rule.ignore_too_much else None)
     scores = people[..., 2].mean(1) if len(people) else np.zeros(0, np.float32)
-    found, pixels = people[..., 2] > 0, people[..., :2].astype(int)
+    people_count, pixels = people[..., 2] > 0, people[..., :2].astype(int)
     if rule.adjust:
-        people[..., :2] = np.where(found[..., None], _shifted(heatmaps, pixels), people[..., :2])
+        people[..., :2] = np.where(people_count[..., None], _shifted(heatmaps, pixels), people[..., :2])
     if rule.refine and len(people):
-        _fill(heatmaps, tags, people, pixels, found)
+        _fill(heatmaps, tags, people, pixels, people_count)
     return people, scores
 
 
@@ -168,18 +168,18 @@ def _shifted(heatmaps: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return (pixels + 0.5 + np.where(np.stack([right, below], -1), 0.25, -0.25)).astype(np.float32)
 
 
-def _fill(heatmaps: np.ndarray, tags: np.ndarray, people: np.ndarray, pixels: np.ndarray, found: np.ndarray) -> None:
+def _fill(heatmaps: np.ndarray, tags: np.ndarray, people: np.ndarray, pixels: np.ndarray, is_set: np.ndarray) -> None:
     """Fills missing keypoints in place: the pixel of largest ``heatmap - round(|tag - mean tag of the person|)``."""
-    every = np.broadcast_to(np.arange(len(heatmaps)), found.shape)
-    own = tags[:, every, pixels[..., 1], pixels[..., 0]] * found  # [L, P, K]
-    means = (own.sum(2) / found.sum(1)).astype(np.float32)
+    every = np.broadcast_to(np.arange(len(heatmaps)), is_set.shape)
+    tag = tags[:, every, pixels[..., 1], pixels[..., 0]] * is_set  # [L, P, K]
+    means = (tag.sum(2) / is_set.sum(1)).astype(np.float32)
     with np.errstate(over='ignore'):  # a diverging network can give tags of any size
-        for keypoint in np.flatnonzero(~found.all(0)):
+        for keypoint in np.flatnonzero(~is_set.all(0)):
             blocks = _Blocks.of(heatmaps[keypoint], tags[:, keypoint])
-            for person in np.flatnonzero(~found[:, keypoint]):
+            for person in np.flatnonzero(~is_set[:, keypoint]):
                 pixels[person, keypoint] = blocks.best_pixel(means[:, person])
     scores = heatmaps[every, pixels[..., 1], pixels[..., 0]]
-    accepted = ~found & (scores > 0)
+    accepted = ~is_set & (scores > 0)
     filled = np.concatenate([_shifted(heatmaps, pixels), scores[..., None]], -1)
     people[accepted] = filled[accepted]
 

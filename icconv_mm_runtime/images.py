@@ -60,21 +60,21 @@ def try_read_all(images: Any) -> Iterator[tuple[str, np.ndarray | RuntimeInputEr
         images = [images]
     elif not isinstance(images, Iterable):
         raise _wrong_kind(images)
-    for number, each in enumerate(images):
-        is_pair = isinstance(each, tuple) and len(each) == 2 and isinstance(each[0], str)
-        name, content = each if is_pair else (f'array_{number}', each)
+    for number, image in enumerate(images):
+        is_pair = isinstance(image, tuple) and len(image) == 2 and isinstance(image[0], str)
+        name, content = image if is_pair else (f'array_{number}', image)
         if is_array(content):
             yield _attempt(name, as_array, content)
-        elif isinstance(content, bytes) and content is not each:
+        elif isinstance(content, bytes) and content is not image:
             yield _attempt(name, _decoded_bytes, content, name)
-        elif each == '':  # Path would read the working directory
+        elif image == '':  # Path would read the working directory
             yield '', RuntimeInputError('images: a name is empty')
-        elif is_stream(each):
-            yield from _frames(each)
-        elif isinstance(each, (str, Path)):
-            yield from _try_read(Path(each))
+        elif is_stream(image):
+            yield from _frames(image)
+        elif isinstance(image, (str, Path)):
+            yield from _try_read(Path(image))
         else:
-            raise _wrong_kind(each)
+            raise _wrong_kind(image)
 
 
 def as_array(image: Any) -> np.ndarray:
@@ -144,8 +144,8 @@ def _attempt(name: str, function: Callable[..., Any], *arguments: Any) -> tuple[
 
 def _bgr_image(image: np.ndarray, name: str = 'an array') -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        found = f'{list(image.shape)} of {image.dtype}'
-        raise RuntimeInputError(f'{name} must be [height, width, 3] of uint8 in the order BGR, got {found}')
+        kind = f'{list(image.shape)} of {image.dtype}'
+        raise RuntimeInputError(f'{name} must be [height, width, 3] of uint8 in the order BGR, got {kind}')
     height, width = image.shape[:2]
     if height * width > limits.MAX_IMAGE_PIXELS:
         raise RuntimeInputError(f'{name}: has {width}x{height} pixels, at most {limits.MAX_IMAGE_PIXELS} are read')
@@ -228,8 +228,8 @@ def _check_sizes(sample: Sample, *sizes: Sequence[int]) -> None:
     is_right = all(min(size) >= 1 and max(size) <= limits.MAX_SIDE for size in sizes)
     if not is_right or sum(map(math.prod, sizes)) > limits.MAX_LEVEL_PIXELS:
         height, width = sample.image.shape[:2]
-        made = ', '.join(f'{size[0]}x{size[1]}' for size in sizes)
-        raise RuntimeInputError(f'{sample.path}: {width}x{height} pixels would become {made}')
+        sizes_in_words = ', '.join(f'{size[0]}x{size[1]}' for size in sizes)
+        raise RuntimeInputError(f'{sample.path}: {width}x{height} pixels would become {sizes_in_words}')
 
 
 def _to_size(sample: Sample, size: tuple[int, int]) -> None:
@@ -329,7 +329,7 @@ def batch_key(sample: Sample, batch: Mapping[str, Any]) -> object:
 
 def arrays_of(samples: Sequence[Sample], batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Returns the network inputs for a batch, by name."""
-    shapes = [_input_shape(levels, samples[0].path, batch) for levels in zip(*(each.levels for each in samples))]
+    shapes = [_input_shape(levels, samples[0].path, batch) for levels in zip(*(sample.levels for sample in samples))]
     if (pixels := len(samples) * sum(map(math.prod, shapes))) > limits.MAX_INPUT_PIXELS:
         raise RuntimeInputError(
             f'{samples[0].path}: an input of {pixels} pixels is too large, at most {limits.MAX_INPUT_PIXELS} are given '

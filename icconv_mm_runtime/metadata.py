@@ -48,9 +48,9 @@ def check_metadata(metadata: Any, file: str) -> None:
     if len(set(names)) < len(names) or ('' in names and len(names) > 1):
         raise RuntimeInputError(f'{where}: tasks: expected a name for each, got {names!r:.100}')
     for task in metadata['tasks']:
-        if set(task['outputs']) != set(known := OUTPUTS[form_of(task)]):
+        if set(task['outputs']) != set(outputs := OUTPUTS[form_of(task)]):
             raise RuntimeInputError(
-                f'{where}: the outputs of {task["kind"]} are {", ".join(known)}, got {task["outputs"]}'
+                f'{where}: the outputs of {task["kind"]} are {", ".join(outputs)}, got {task["outputs"]}'
             )
     kinds = [step['op'] for step in metadata['steps']]
     if any(kind in ENDS for kind in kinds[:-1]):
@@ -109,12 +109,12 @@ def part_of_file_name(value: Any, where: str) -> None:
         raise _wrong(where, f'a part of the name of a file, of at most {limits.MAX_TASK_NAME} bytes', value)
 
 
-def one_of(*known: Any) -> Check:
+def one_of(*choices: Any) -> Check:
     """Returns a check for one of the known values."""
 
     def check(value: Any, where: str) -> None:
-        if not isinstance(value, str) or value not in known:
-            raise _wrong(where, f'one of {", ".join(known)}', value)
+        if not isinstance(value, str) or value not in choices:
+            raise _wrong(where, f'one of {", ".join(choices)}', value)
 
     return check
 
@@ -126,8 +126,8 @@ def several(kind: Check, low: int, high: int) -> Check:
         if not isinstance(value, (list, tuple)) or not low <= len(value) <= high:
             expected = f'{low}' if low == high else f'{low} to {high}'
             raise _wrong(where, f'a list of {expected} values', value)
-        for i, each in enumerate(value):
-            kind(each, f'{where}.{i}')
+        for i, item in enumerate(value):
+            kind(item, f'{where}.{i}')
 
     return check
 
@@ -146,18 +146,18 @@ def size(value: Any, where: str) -> None:
 
 def record(required: Mapping[str, Check], others: Mapping[str, Check] | None = None, closed: bool = False) -> Check:
     """Returns a check for a mapping with the required fields, some of the others and, if ``closed``, no more."""
-    known = {**required, **(others or {})}
+    fields = {**required, **(others or {})}
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, Mapping):
             raise _wrong(where, 'fields and values', value)
-        for name, kind in known.items():
+        for name, kind in fields.items():
             if name in value:
                 kind(value[name], _field_of(where, name))
             elif name in required:
                 raise RuntimeInputError(f'{_field_of(where, name)} is missing')
-        if closed and (more := [name for name in value if name not in known]):
-            raise _wrong(where, f'the fields {", ".join(known)}', more)
+        if closed and (more := [name for name in value if name not in fields]):
+            raise _wrong(where, f'the fields {", ".join(fields)}', more)
 
     return check
 

@@ -51,10 +51,10 @@ def check_outputs(
         ValueError: An output is missing, has another shape or dtype, or is not finite; the message names it.
     """
     sizes = {'height': input_shape[0], 'width': input_shape[1]}
-    found = {}
+    arrays = {}
     for name, (shape, kinds) in OUTPUTS[form_of(task)].items():
         key = f'{task["name"]}.{name}' if task['name'] else name
-        values = found[name] = outputs.get(key)
+        values = arrays[name] = outputs.get(key)
         if not isinstance(values, np.ndarray):
             raise ValueError(f'the network gives no output {key}')
         wanted = (batch, *(sizes.get(side, side) for side in shape))
@@ -73,8 +73,8 @@ def check_outputs(
                 raise ValueError(f'the output {key} has {size} {side}')
         if kinds == _FLOAT and not _is_finite(values):
             raise ValueError(f'the output {key} is not finite; has training diverged?')
-    _check_numbers(task, found, sizes.get('keypoints', 0), sizes.get('classes', 0))
-    return found
+    _check_numbers(task, arrays, sizes.get('keypoints', 0), sizes.get('classes', 0))
+    return arrays
 
 
 def _is_finite(values: np.ndarray) -> bool:
@@ -82,9 +82,9 @@ def _is_finite(values: np.ndarray) -> bool:
         return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
 
 
-def _check_numbers(task: Mapping[str, Any], found: Mapping[str, np.ndarray], keypoints: int, classes: int) -> None:
+def _check_numbers(task: Mapping[str, Any], arrays: Mapping[str, np.ndarray], keypoints: int, classes: int) -> None:
     """Raises ValueError if labels or keypoints exceed the metadata's classes (unless none are named) or the outputs."""
-    labels, named = found.get('labels', np.zeros(0, int)), len(task['classes']) or limits.MAX_CLASSES
+    labels, named = arrays.get('labels', np.zeros(0, int)), len(task['classes']) or limits.MAX_CLASSES
     if classes > named:
         raise ValueError(f'the network gives {classes} classes, the metadata name {named}')
     if labels.size and not 0 <= labels.min() <= labels.max() < named:
@@ -106,10 +106,10 @@ def decode(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int,
 
 def _boxes(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Arrays:
     """Returns ``boxes`` [n, 4] as corners, ``scores``, ``labels``, best first, and for some ``masks`` [n, H, W]."""
-    found = outputs['scores'][row] > 0
-    result = {name: outputs[name][row][found] for name in ('boxes', 'scores', 'labels')}
+    is_object = outputs['scores'][row] > 0
+    result = {name: outputs[name][row][is_object] for name in ('boxes', 'scores', 'labels')}
     if 'masks' in outputs:
-        masks = outputs['masks'][row][found]
+        masks = outputs['masks'][row][is_object]
         shape = sample.image.shape[:2]
         if (pixels := len(masks) * shape[0] * shape[1]) > limits.MAX_MASK_PIXELS:
             raise ValueError(f'the masks have {pixels} pixels, at most {limits.MAX_MASK_PIXELS} are drawn')
@@ -150,7 +150,7 @@ def _semantic(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: i
     seg_map = np.empty(shape, np.uint8 if len(logits) <= 256 else np.int32)
     step = min(64, max(1, limits.MAX_LOGITS // values))
     for start in range(0, shape[0], step):  # the logits of the whole image would take too much memory
-        first, second, share = (each[start : start + step] for each in rows)
+        first, second, share = (row[start : start + step] for row in rows)
         wide = _between(logits[:, first[0] : second[-1] + 1], 2, columns)
         scores = _between(wide, 1, (first - first[0], second - first[0], share))
         if len(logits) > 1:
@@ -164,15 +164,15 @@ def _neighbours(source: int, target: int, align_corners: bool) -> tuple[np.ndarr
     """Returns for each of ``target`` pixels two of ``source``, and the weight of the second, as in torch."""
     pixels = np.arange(target, dtype=np.float32)
     if align_corners:
-        places = pixels * np.float32((source - 1) / (target - 1) if target > 1 else 0)
+        positions = pixels * np.float32((source - 1) / (target - 1) if target > 1 else 0)
     else:
-        places = np.maximum((pixels + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5), 0)
-    return _pairs(places, source)
+        positions = np.maximum((pixels + np.float32(0.5)) * np.float32(source / target) - np.float32(0.5), 0)
+    return _pairs(positions, source)
 
 
-def _pairs(places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    first = np.minimum(places.astype(int), count - 1)
-    return first, np.minimum(first + 1, count - 1), (places - first).astype(np.float32)
+def _pairs(positions: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    first = np.minimum(positions.astype(int), count - 1)
+    return first, np.minimum(first + 1, count - 1), (positions - first).astype(np.float32)
 
 
 def _between(maps: np.ndarray, axis: int, neighbours: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
@@ -203,10 +203,10 @@ def _region(sample: Sample) -> tuple:
 
 def _keypoints(task: Mapping[str, Any], outputs: Mapping[str, np.ndarray], row: int, sample: Sample) -> Arrays:
     """Returns the same as :func:`_pose`, for a network that groups keypoints itself."""
-    found = outputs['scores'][row] > 0
+    is_person = outputs['scores'][row] > 0
     size, center, extent = sample.region
-    keypoints = outputs['keypoints'][row][found] / np.array(size) * extent + center - 0.5 * extent
-    scores = {name: outputs[name][row][found] for name in ('keypoint_scores', 'scores')}
+    keypoints = outputs['keypoints'][row][is_person] / np.array(size) * extent + center - 0.5 * extent
+    scores = {name: outputs[name][row][is_person] for name in ('keypoint_scores', 'scores')}
     return {'keypoints': keypoints, **scores}
 
 

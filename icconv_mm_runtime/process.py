@@ -169,7 +169,7 @@ class _Text(io.TextIOWrapper):
             return super().write(text)
         is_terminal = self.isatty() or 'FORCE_COLOR' in os.environ
         parts = _STYLE.split(text) if is_terminal else [text]
-        super().write(''.join(part if place % 2 else printable(part, '\n\t\r') for place, part in enumerate(parts)))
+        super().write(''.join(part if index % 2 else printable(part, '\n\t\r') for index, part in enumerate(parts)))
         return len(text)
 
 

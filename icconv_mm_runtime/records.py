@@ -58,10 +58,10 @@ class ResultLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._own = self.share()
         self._sizes = [_size(path) for path in self._own]  # before they are read
-        own, self._closing = self.folder / f'{self.number}.jsonl', ExitStack()
-        self._file = own.open('ab')
+        file, self._closing = self.folder / f'{self.number}.jsonl', ExitStack()
+        self._file = file.open('ab')
         self._closing.callback(self._file.close)
-        if self._closing.enter_context(locked(own)) is False:
+        if self._closing.enter_context(locked(file)) is False:
             self._closing.close()
             raise RuntimeInputError(f'{out}: another process predicts the same images into it')
         kept = [line for _, line in self._lines(self.number) if self._is_same(json.loads(line))] if resume else []
@@ -69,7 +69,7 @@ class ResultLog:
         self._file.writelines(kept)
         self._file.flush()
         self.done = {json.loads(line)['path'] for line in kept}
-        self.has_others = any(each.name.split('.')[0] != key for each in self.folder.parent.iterdir())
+        self.has_others = any(path.name.split('.')[0] != key for path in self.folder.parent.iterdir())
         (self.folder / f'{self.number}.json').unlink(missing_ok=True)
 
     def share(self, number: int | None = None) -> Sequence[Path]:
@@ -153,17 +153,17 @@ class ResultLog:
             while line := file.readline():
                 with suppress(ValueError, KeyError, TypeError):
                     row = json.loads(line)
-                    place = row['number']
-                    if line.endswith(b'\n') and row['bytes'] == (sizes[place] if place < len(sizes) else 0):
-                        starts[place] = file.tell() - len(line)
-            for place, start in sorted(starts.items()):
+                    index = row['number']
+                    if line.endswith(b'\n') and row['bytes'] == (sizes[index] if index < len(sizes) else 0):
+                        starts[index] = file.tell() - len(line)
+            for index, start in sorted(starts.items()):
                 file.seek(start)
-                yield place, file.readline()
+                yield index, file.readline()
 
     def _is_same(self, row: dict) -> bool:
         """Returns whether the image of a row is as it was."""
-        place = row['number']
-        return place < len(self._sizes) and row.get('mark') == _mark_of(self._own[place])
+        index = row['number']
+        return index < len(self._sizes) and row.get('mark') == _mark_of(self._own[index])
 
     def _mark(self, number: int) -> dict | None:
         try:
@@ -187,8 +187,8 @@ def _mark_of(path: Path) -> int:
     size, mark = _size(path), 0
     if size:
         with open(path, 'rb') as file:
-            for place in (0, size // 2, max(0, size - _BLOCK)):
-                file.seek(place)
+            for offset in (0, size // 2, max(0, size - _BLOCK)):
+                file.seek(offset)
                 mark = zlib.crc32(file.read(_BLOCK), mark)
     return mark
 

@@ -63,8 +63,8 @@ class Result:
 
     def one(self, name: str) -> 'Result':
         """Returns the result of one task alone."""
-        own = {name: self.tasks[name]}, {name: self.descriptions[name]}
-        return Result(self.path, self.image, *own, self.score_thr, self.shape)
+        parts = {name: self.tasks[name]}, {name: self.descriptions[name]}
+        return Result(self.path, self.image, *parts, self.score_thr, self.shape)
 
     @property
     def ori_shape(self) -> tuple[int, int]:
@@ -135,7 +135,7 @@ class Result:
         from icconv_mm_runtime.drawing import draw, drawing_of, joined
 
         score_thr = self.score_thr if score_thr is None else score_thr
-        parts = [drawing_of(self.descriptions[name], found, score_thr) for name, found in self.tasks.items()]
+        parts = [drawing_of(self.descriptions[name], arrays, score_thr) for name, arrays in self.tasks.items()]
         whole = joined(parts)
         whole.shape = self.shape
         return draw(self.image, whole)
@@ -154,8 +154,8 @@ class Result:
 
         return [
             record
-            for name, found in self.tasks.items()
-            for record in coco_records(self.descriptions[name], found, image_id, score_thr, category_ids)
+            for name, arrays in self.tasks.items()
+            for record in coco_records(self.descriptions[name], arrays, image_id, score_thr, category_ids)
         ]
 
     def to_supervision(self) -> 'Detections':
@@ -188,14 +188,14 @@ class Result:
 
     def _shown(self, name: str) -> Arrays:
         """Returns the predictions of a task whose scores are high enough."""
-        found, task = self.tasks[name], self.descriptions[name]
+        arrays, task = self.tasks[name], self.descriptions[name]
         if task['kind'] in ('semantic', 'classification'):
-            return found
-        kept = shown(task, found, self.score_thr)
-        return {key: values[kept] for key, values in found.items()}
+            return arrays
+        kept = shown(task, arrays, self.score_thr)
+        return {key: values[kept] for key, values in arrays.items()}
 
     def _any(self, name: str) -> np.ndarray | None:
-        return next((self._shown(task)[name] for task, found in self.tasks.items() if name in found), None)
+        return next((self._shown(task)[name] for task, arrays in self.tasks.items() if name in arrays), None)
 
 
 Prediction = Result  # its former name

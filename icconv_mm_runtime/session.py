@@ -82,10 +82,10 @@ class Session:
         Raises:
             RuntimeInputError: An image, or the network's output for it, cannot be used.
         """
-        for _, found in self._results(images, batch_size, tile, retries=False):
-            if isinstance(found, RuntimeInputError):
-                raise found
-            yield found
+        for _, result in self._results(images, batch_size, tile, retries=False):
+            if isinstance(result, RuntimeInputError):
+                raise result
+            yield result
 
     def try_predict(
         self, images: Any, batch_size: int = 1, tile: int | None = None
@@ -134,10 +134,10 @@ class Session:
                 raise RuntimeInputError('tile: only boxes and segmentation maps are put together again')
             for path, image in try_read_all(images):
                 try:
-                    found = image if isinstance(image, Exception) else self._of_tiles(path, image, tile, batch_size)
+                    result = image if isinstance(image, Exception) else self._of_tiles(path, image, tile, batch_size)
                 except RuntimeInputError as error:
-                    found = error
-                yield path, found
+                    result = error
+                yield path, result
             return
         yield from in_batches(self._read(images), self.run_batch, batch_size, RuntimeInputError, retries)
 
@@ -193,10 +193,10 @@ class Session:
             return dict(self.run(arrays))
 
     def _decoded(self, batch: Sequence[Sample], outputs: Mapping[str, np.ndarray]) -> list[Result]:
-        found: list[dict[str, Arrays]] = [{} for _ in batch]
+        arrays: list[dict[str, Arrays]] = [{} for _ in batch]
         with refusing(f'{self.file}: on {batch[0].path}'), np.errstate(all='ignore'):
             for name, task in self.tasks.items():
-                own = check_outputs(task, outputs, len(batch), batch[0].input_shape)
+                decoded = check_outputs(task, outputs, len(batch), batch[0].input_shape)
                 for row, sample in enumerate(batch):
-                    found[row][name] = decode(task, own, row, sample)
-        return [Result(sample.path, sample.image, tasks, self.tasks) for sample, tasks in zip(batch, found)]
+                    arrays[row][name] = decode(task, decoded, row, sample)
+        return [Result(sample.path, sample.image, tasks, self.tasks) for sample, tasks in zip(batch, arrays)]

@@ -85,32 +85,36 @@ def _repeated(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns pairs of a box and a later one that repeats it, and how much they overlap in the tile of the later."""
     shift = labels * 8.0 * (width + 1)  # separates the classes
-    found = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
+    pairs = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
     for tile, (left, top, right, bottom) in enumerate(edges):
-        own, others = np.flatnonzero(numbers == tile), np.flatnonzero(numbers != tile)
+        inside, others = np.flatnonzero(numbers == tile), np.flatnonzero(numbers != tile)
         seen = boxes[others].clip([left, top] * 2, [right, bottom] * 2)
         is_seen = (seen[:, 2:] > seen[:, :2]).all(1)
         others, seen = others[is_seen], seen[is_seen]
         by_left = np.argsort(seen[:, 0] + shift[others], kind='stable')
         others, seen = others[by_left], seen[by_left]
-        starts, sides, at = seen[:, 0] + shift[others], boxes[own, 2] - boxes[own, 0], boxes[own, 0] + shift[own]
+        starts, sides, at = (
+            seen[:, 0] + shift[others],
+            boxes[inside, 2] - boxes[inside, 0],
+            boxes[inside, 0] + shift[inside],
+        )
         # of boxes that share more than half, each begins less than a width before and half a width behind the other
         first, last = np.searchsorted(starts, at - sides), np.searchsorted(starts, at + sides / 2, 'right')
-        for part in np.array_split(np.arange(len(own)), max(1, (last - first).clip(0).sum() // _PAIRS)):
+        for part in np.array_split(np.arange(len(inside)), max(1, (last - first).clip(0).sum() // _PAIRS)):
             many = (last - first)[part].clip(0)
             ends = np.cumsum(many)
-            place = np.arange(many.sum()) + np.repeat(first[part] - ends + many, many)
-            later, earlier = np.repeat(own[part], many), others[place]
-            overlaps = _overlaps(boxes[later], seen[place])
+            indices = np.arange(many.sum()) + np.repeat(first[part] - ends + many, many)
+            later, earlier = np.repeat(inside[part], many), others[indices]
+            overlaps = _overlaps(boxes[later], seen[indices])
             is_repeated = (overlaps > _IOU) & (earlier < later)
-            found.append((earlier[is_repeated], later[is_repeated], overlaps[is_repeated]))
-    return tuple(map(np.concatenate, zip(*found)))
+            pairs.append((earlier[is_repeated], later[is_repeated], overlaps[is_repeated]))
+    return tuple(map(np.concatenate, zip(*pairs)))
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Returns the intersection over union of each box with the other of its pair."""
     common = (np.minimum(boxes[:, 2:], others[:, 2:]) - np.maximum(boxes[:, :2], others[:, :2])).clip(min=0).prod(1)
-    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (boxes, others)]
+    areas = [(boxes_of_side[:, 2:] - boxes_of_side[:, :2]).prod(1) for boxes_of_side in (boxes, others)]
     return common / np.maximum(areas[0] + areas[1] - common, np.finfo(np.float32).tiny)
 
 
@@ -119,16 +123,16 @@ def joined_maps(parts: Sequence[Arrays], corners: Sequence[Corner], shape: Seque
     whole = np.zeros(shape, parts[0]['seg_map'].dtype)
     tops, lefts = (sorted({corner[axis] for corner in corners}) for axis in (0, 1))
     for part, (top, left) in zip(parts, corners):
-        own = part['seg_map']
-        y, x = _seam(tops, top, own.shape[0]), _seam(lefts, left, own.shape[1])
-        whole[top + y :, left + x :][: own.shape[0] - y, : own.shape[1] - x] = own[y:, x:]
+        seg_map = part['seg_map']
+        y, x = _seam(tops, top, seg_map.shape[0]), _seam(lefts, left, seg_map.shape[1])
+        whole[top + y :, left + x :][: seg_map.shape[0] - y, : seg_map.shape[1] - x] = seg_map[y:, x:]
     return {'seg_map': whole}
 
 
 def _seam(starts: Sequence[int], start: int, length: int) -> int:
     """Returns the pixel from which a tile replaces the tile before it: half of what both show."""
-    place = starts.index(start)
-    return (starts[place - 1] + length - start) // 2 if place else 0
+    row = starts.index(start)
+    return (starts[row - 1] + length - start) // 2 if row else 0
 
 
 JOINED: dict[str, Callable[[Sequence[Arrays], Sequence[Corner], Sequence[int], int], Arrays]] = {

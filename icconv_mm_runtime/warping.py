@@ -33,7 +33,7 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: Sequence[int], value: Sequ
     x, y = (factor * np.arange(side) for factor, side in zip(scale, size))
     left, right = _neighbors(np.rint(x * 1024) + np.rint(start[0] * 1024), image.shape[1])
     top, bottom = _neighbors(np.rint((y + start[1]) * 1024), image.shape[0])
-    columns = [(3 * place[:, None] + np.arange(3)).ravel() for place, _ in (left, right)]
+    columns = [(3 * index[:, None] + np.arange(3)).ravel() for index, _ in (left, right)]
     across = [np.repeat(weight, 3) for _, weight in (left, right)]
     down = [weight[:, None] for _, weight in (top, bottom)]
     color = np.tile(np.rint(value).astype(np.int32), size[0])
@@ -41,11 +41,11 @@ def warp(image: np.ndarray, matrix: np.ndarray, size: Sequence[int], value: Sequ
     result = np.empty((size[1], 3 * size[0]), np.uint8)
     for first in range(0, size[1], _LINES):
         lines = slice(first, first + _LINES)
-        above, below = (rows[place[lines]] for place, _ in (top, bottom))
+        above, below = (rows[index[lines]] for index, _ in (top, bottom))
         weights = [weight[lines].astype(np.uint16) for weight in down]
         total = beside + (32 - sum(down)[lines]) * beyond + 512
-        for places, weight in zip(columns, across):
-            total += weight * (above.take(places, 1) * weights[0] + below.take(places, 1) * weights[1])
+        for column, weight in zip(columns, across):
+            total += weight * (above.take(column, 1) * weights[0] + below.take(column, 1) * weights[1])
         result[lines] = total >> 10
     return result.reshape(size[1], size[0], 3)
 
@@ -56,6 +56,6 @@ def _neighbors(positions: np.ndarray, length: int) -> list[tuple[np.ndarray, np.
     first, share = positions >> 5, positions & 31
     weighted = ((first, 32 - share), (first + 1, share))
     return [
-        (place.clip(0, length - 1), (weight * ((place >= 0) & (place < length))).astype(np.int32))
-        for place, weight in weighted
+        (index.clip(0, length - 1), (weight * ((index >= 0) & (index < length))).astype(np.int32))
+        for index, weight in weighted
     ]

@@ -160,7 +160,7 @@ def aligned_table(layers: Sequence[AlignedLayer], block: int) -> Table:
     for layer in layers:
         counts = layer.pattern.out_channels, layer.moved, f'{layer.share:.0%}', len(layer.pattern)
         rows.append((layer.name, *map(str, counts)))
-    total, moved = (sum(each) for each in zip(*((layer.pattern.out_channels, layer.moved) for layer in layers)))
+    total, moved = (sum(column) for column in zip(*((layer.pattern.out_channels, layer.moved) for layer in layers)))
     title = f'blocks of {block}: {moved} of {total} channels have another dilation'
     return tables.table(title, rows, {'layer'})
 

@@ -125,11 +125,11 @@ def versions_for(installed: Mapping[str, str]) -> Versions:
     Raises:
         SetupError: mmcv is not known to compile for this torch.
     """
-    found = installed.get('torch', 'none')
-    here = '.'.join(found.split('.')[:2])
+    torch_version = installed.get('torch', 'none')
+    here = '.'.join(torch_version.split('.')[:2])
     if here not in known_torch():
         raise SetupError(
-            f'torch {found} is installed, and mmcv is known to compile for torch {", ".join(known_torch())}; '
+            f'torch {torch_version} is installed, and mmcv is known to compile for torch {", ".join(known_torch())}; '
             f'--torch {DEFAULT_TORCH} installs that instead'
         )
     return Versions(here)
@@ -165,8 +165,8 @@ def plan_installation(versions: Versions, installed: Mapping[str, str], device: 
 
 def has_mmcv(versions: Versions, installed: Mapping[str, str]) -> bool:
     """Returns whether the right mmcv is installed; only its import shows which torch it was compiled for."""
-    found = installed.get(versions.mmcv), installed.get('torch', '').split('+')[0]
-    if found != (versions.pins[versions.mmcv], versions.pins['torch']):
+    installed_mmcv = installed.get(versions.mmcv), installed.get('torch', '').split('+')[0]
+    if installed_mmcv != (versions.pins[versions.mmcv], versions.pins['torch']):
         return False
     return subprocess.run([sys.executable, '-c', 'import mmcv.ops'], capture_output=True).returncode == 0
 
@@ -208,8 +208,10 @@ def pip(*arguments: str, env: Mapping[str, str] | None = None) -> None:
 
 def installed_here() -> dict[str, str]:
     """Returns canonical name -> version of every distribution in this environment."""
-    found = list(importlib.metadata.distributions())
-    return {canonical(each.metadata['Name']): each.version for each in reversed(found)}  # the first is imported
+    distributions = list(importlib.metadata.distributions())
+    return {
+        canonical(distribution.metadata['Name']): distribution.version for distribution in reversed(distributions)
+    }  # the first is imported
 
 
 def device_here() -> str:

@@ -61,11 +61,13 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
                 'load: take the weights of the ResNet or ResNeXt of the same depth'
             )
     if not prefix:
-        own = dict(state_dict_of(state_dict))
-        if any(key.startswith('backbone.') for key in own):
-            own = {key.removeprefix('backbone.'): value for key, value in own.items() if key.startswith('backbone.')}
+        weights = dict(state_dict_of(state_dict))
+        if any(key.startswith('backbone.') for key in weights):
+            weights = {
+                key.removeprefix('backbone.'): value for key, value in weights.items() if key.startswith('backbone.')
+            }
         state_dict.clear()
-        state_dict.update((key, value) for key, value in own.items() if not key.startswith(_HEADS))
+        state_dict.update((key, value) for key, value in weights.items() if not key.startswith(_HEADS))
     _rename(module, state_dict, prefix)
     if getattr(module, 'adapt_stem', False):
         _adapt_stem(module, state_dict, prefix)
@@ -75,15 +77,15 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
 
 def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
     """Renames layers of deep stems and pooled shortcuts of other libraries, in place."""
-    own = module.state_dict()
+    expected = module.state_dict()
     inside = {key.removeprefix(prefix) for key in state_dict if key.startswith(prefix)}
 
     def renamed(key: str) -> str:
         if match := re.fullmatch(r'(layer\d\.\d+\.downsample\.)([01])\.(\w+)', key):
             # mmpretrain and mmpose have a pooling layer only for a stride
-            shifts = f'{match[1]}0.weight' in inside and f'{match[1]}0.weight' not in own
+            shifts = f'{match[1]}0.weight' in inside and f'{match[1]}0.weight' not in expected
             return f'{match[1]}{int(match[2]) + 1}.{match[3]}' if shifts else key
-        if key in own:
+        if key in expected:
             return key
         if match := re.fullmatch(r'stem\.(\d)\.([a-z]+)\.(\w+)', key):  # ConvModules of mmpretrain and mmpose
             return f'stem.{3 * int(match[1]) + (match[2] != "conv")}.{match[3]}'
@@ -123,29 +125,29 @@ def _check_keys(module: nn.Module, state_dict: dict, is_part: bool) -> None:
     """Raises ArchitectureMismatchError unless all weights fit and, except for a part, none is unmatched."""
     from icconv_mm.checkpoints.matching import ArchitectureMismatchError, Mismatch, compare
 
-    found = compare(module, state_dict)
+    differences = compare(module, state_dict)
     if is_part:
-        found = Mismatch((), (), found.shapes, found.kinds)
+        differences = Mismatch((), (), differences.shapes, differences.kinds)
     stages = tuple(f'{name}.' for name in dict(module.named_children()) if name.startswith('layer'))
     # a network of fewer stages ignores the others of the file
     left = tuple(
         key
-        for key in found.unexpected
+        for key in differences.unexpected
         if _OF_A_BACKBONE.match(key) and (not key.startswith('layer') or key.startswith(stages))
     )
-    if mismatch := Mismatch(found.missing, left, found.shapes, found.kinds):
+    if mismatch := Mismatch(differences.missing, left, differences.shapes, differences.kinds):
         hints = [
             f'{option}=True'
             for option, key in (('deep_stem', 'stem.0.weight'), ('avg_down', 'layer2.0.downsample.2.weight'))
-            if key in found.unexpected
+            if key in differences.unexpected
         ]
         hint = f'\n  the file is of a network with {" and ".join(hints)}' if hints else ''
-        if any('.pyconv_levels.' in key for key in found.missing):
+        if any('.pyconv_levels.' in key for key in differences.missing):
             hint += (
                 '\n  the file has no pyramidal kernels: give PyConv weights (docs/pyconv.md, Released weights), or '
                 'init_cfg=None to start from random weights'
             )
-        if _stem_weight(module) in {key for key, *_ in found.shapes}:
+        if _stem_weight(module) in {key for key, *_ in differences.shapes}:
             hint += (
                 '\n  the stem of the file is for images of other channels: adapt_stem=True adapts it, init_cfg=None '
                 'starts from random weights'

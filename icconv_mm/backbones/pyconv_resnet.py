@@ -37,7 +37,7 @@ def check_stages(stage_kernels: Sequence, stage_groups: Sequence, num_stages: in
     A network of fewer stages may have the tables of all four.
     """
     for name, table in (('stage_kernels', stage_kernels), ('stage_groups', stage_groups)):
-        if not (isinstance(table, Sequence) and all(isinstance(each, Sequence) for each in table)):
+        if not (isinstance(table, Sequence) and all(isinstance(row, Sequence) for row in table)):
             raise InputError(
                 f'{name} must be a list with a list of numbers, one per level, for each stage, got {table!r}'
             )
@@ -86,11 +86,11 @@ def to_pyconv(conv: nn.Conv2d, kernels: Sequence[int], groups: Sequence[int], ex
     for index, level in enumerate(new.pyconv_levels):  # of the kind of the convolution
         size = level.in_channels, level.out_channels, level.kernel_size
         with conv.weight.device:
-            own = type(conv)(*size, level.stride, level.padding, level.dilation, level.groups, bias)
+            convolution = type(conv)(*size, level.stride, level.padding, level.dilation, level.groups, bias)
         if hasattr(conv, 'eps'):
-            own.eps = conv.eps
-        nn.init.kaiming_normal_(own.weight, mode='fan_out', nonlinearity='relu')
-        new.pyconv_levels[index] = own
+            convolution.eps = conv.eps
+        nn.init.kaiming_normal_(convolution.weight, mode='fan_out', nonlinearity='relu')
+        new.pyconv_levels[index] = convolution
     new = new.pyconv_levels[0] if len(kernels) == 1 else new
     if has_data(conv.weight):
         new.to(conv.weight)

@@ -324,7 +324,7 @@ class ResNet(BaseModule):
         blocks = []
         for number, dilation in enumerate(dilations):
             stride = self.stage_stride(stage) if number == 0 else 1
-            made = block(
+            layer = block(
                 in_channels,
                 self.block_width(self.base_channels * 2**stage),
                 out_channels,
@@ -339,7 +339,7 @@ class ResNet(BaseModule):
                 with_cp=self.stage_with_cp(stage),
                 **self.block_options(stage, number),
             )
-            blocks.append(made)
+            blocks.append(layer)
             in_channels = out_channels
         return Stage(*blocks)
 

@@ -189,9 +189,10 @@ def _build(backbone: dict | nn.Module, init_cfg: dict | list[dict] | None) -> nn
         return backbone
     if init_cfg is not None:
         for name in ('pretrained', 'init_cfg'):
-            if own := backbone.get(name):
+            if setting := backbone.get(name):
                 warnings.warn(
-                    f'{name}={own} of {backbone["type"]} is ignored: its wrapper sets init_cfg={init_cfg}', stacklevel=3
+                    f'{name}={setting} of {backbone["type"]} is ignored: its wrapper sets init_cfg={init_cfg}',
+                    stacklevel=3,
                 )
         rest = {name: value for name, value in backbone.items() if name not in ('pretrained', 'init_cfg')}
         backbone = {**rest, 'init_cfg': init_cfg}

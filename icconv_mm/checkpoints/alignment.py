@@ -62,14 +62,14 @@ def align_weights(
         raise InputError('align: no inception convolutions found; a network that is no ResNet needs its config')
     channels = [len(state[f'{name}.weight']) for name in groups]
     layers = []
-    for (name, own), old in zip(groups.items(), load_pattern(pattern, channels, list(groups.values()), list(groups))):
+    for (name, group), old in zip(groups.items(), load_pattern(pattern, channels, list(groups.values()), list(groups))):
         weight = state[f'{name}.weight']
-        dilations = aligned_dilations(weight, old, block, own)
+        dilations = aligned_dilations(weight, old, block, group)
         size = len(weight) // len(dilations)
         moved = (dilations.repeat_interleave(size, 0) != dilation_of_each(old)).any(1)
         norms = weight.double().flatten(1).norm(dim=1)
         share = float(norms[moved].sum() / norms.sum()) if norms.any() else 0.0
-        new = runs_of(sort_channels(state, name, dilations, own)).for_convolution(len(weight), own)
+        new = runs_of(sort_channels(state, name, dilations, group)).for_convolution(len(weight), group)
         layers.append(AlignedLayer(name, new, int(moved.sum()), share))
     return state, layers
 
@@ -77,20 +77,20 @@ def align_weights(
 def patterns_in(model: nn.Module) -> dict[str, DilationPattern]:
     """Returns the pattern of each inception convolution of a network, by name."""
     modules = dict(model.named_modules())
-    found = {name: getattr(module, 'pattern', None) for name, module in modules.items()}
-    return {name: pattern for name, pattern in found.items() if isinstance(pattern, DilationPattern)}
+    patterns = {name: getattr(module, 'pattern', None) for name, module in modules.items()}
+    return {name: pattern for name, pattern in patterns.items() if isinstance(pattern, DilationPattern)}
 
 
 def _groups_by_name(state: Mapping[str, Tensor]) -> dict[str, int]:
     """Returns the groups of the 3x3 convolutions in the stages of a ResNet, by name, in forward order."""
-    found = {
+    keys = {
         (match[1], *map(int, match.groups()[1:])): key.removesuffix('.weight')
         for key, weight in state.items()
         if (match := _CONV.fullmatch(key)) and tuple(weight.shape[2:]) == (3, 3)
     }
-    if len(prefixes := sorted({prefix for prefix, *_ in found})) > 1:
+    if len(prefixes := sorted({prefix for prefix, *_ in keys})) > 1:
         raise InputError(f'align: found ResNets under {", ".join(map(repr, prefixes))}; several need their config')
-    names = [name for _, name in sorted(found.items())]
+    names = [name for _, name in sorted(keys.items())]
     if not names:
         return {}
     first = state[f'{names[0]}.weight']  # in every ResNet: in = out

@@ -355,7 +355,7 @@ def _network_in(checkpoint: Mapping, wanted: str | None) -> Mapping:
 def _has_kernels(value: Any, depth: int) -> bool:
     """Returns whether a dict, or a nested one, holds convolution weights; optimiser states nest theirs deeper."""
     inner = value.values() if isinstance(value, Mapping) and depth else ()
-    return any(getattr(each, 'ndim', 0) == 4 or _has_kernels(each, depth - 1) for each in inner)
+    return any(getattr(module, 'ndim', 0) == 4 or _has_kernels(module, depth - 1) for module in inner)
 
 
 def checked_weights(checkpoint: Mapping) -> dict[str, Tensor]:

@@ -117,14 +117,14 @@ def fetch_weights(address: str, timeout: float = 30) -> Path:
 
 def _hash_defect(file: Path, address: str) -> str:
     """Returns how a file differs from the hash in the name of a publisher who writes one; else ''."""
-    known = _hash_of(address)
-    found = hashlib.sha256(file.read_bytes()).hexdigest() if known else ''
-    return '' if found.startswith(known) else f'has the SHA-256 {found}, not the one in its name'
+    sha256 = _hash_of(address)
+    actual = hashlib.sha256(file.read_bytes()).hexdigest() if sha256 else ''
+    return '' if actual.startswith(sha256) else f'has the SHA-256 {actual}, not the one in its name'
 
 
 def _hash_of(address: str) -> str:
-    found = re.search(r'-([0-9a-f]{8,64})\.\w+$', address) if address.startswith(_HASHED) else None
-    return found[1] if found else ''
+    match = re.search(r'-([0-9a-f]{8,64})\.\w+$', address) if address.startswith(_HASHED) else None
+    return match[1] if match else ''
 
 
 def cached_weights(address: str) -> Path:

@@ -43,15 +43,20 @@ class Mismatch:
 
     def __str__(self) -> str:
         """Returns the keys, grouped by module."""
-        shapes = [f'{key} {list(own)} in the model, {list(found)} in the checkpoint' for key, own, found in self.shapes]
-        kinds = [f'{key} is {own} in the model, {found} in the checkpoint' for key, own, found in self.kinds]
+        shapes = [
+            f'{key} {list(expected)} in the model, {list(actual)} in the checkpoint'
+            for key, expected, actual in self.shapes
+        ]
+        kinds = [
+            f'{key} is {expected} in the model, {actual} in the checkpoint' for key, expected, actual in self.kinds
+        ]
         parts = (
             ('missing in the checkpoint', self.missing, _grouped(self.missing)),
             ('not in the model', self.unexpected, _grouped(self.unexpected)),
             ('of another shape', shapes, _few(shapes, '; ', '; and {} more')),
             ('of another kind', kinds, _few(kinds, '; ', '; and {} more')),
         )
-        return '\n  '.join(f'{what} ({len(found)}): {shown}' for what, found, shown in parts if found)
+        return '\n  '.join(f'{what} ({len(names)}): {shown}' for what, names, shown in parts if names)
 
     def outside(self, modules: Sequence[str]) -> 'Mismatch':
         """Returns the differences outside the given modules (``'bbox_head'``), where they are accepted."""
@@ -91,32 +96,34 @@ def state_dict_of(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def compare(model: nn.Module, state_dict: Mapping[str, Tensor]) -> 'Mismatch':
     """Compares keys and shapes; ignores the counters of batch norm, which old checkpoints lack."""
-    own = model.state_dict()
+    expected = model.state_dict()
     return Mismatch(
-        tuple(key for key in own if key not in state_dict and not key.endswith('num_batches_tracked')),
-        tuple(key for key in state_dict if key not in own),
+        tuple(key for key in expected if key not in state_dict and not key.endswith('num_batches_tracked')),
+        tuple(key for key in state_dict if key not in expected),
         tuple(
-            (key, tuple(own[key].shape), tuple(value.shape))
+            (key, tuple(expected[key].shape), tuple(value.shape))
             for key, value in state_dict.items()
-            if isinstance(own.get(key), Tensor) and isinstance(value, Tensor) and own[key].shape != value.shape
+            if isinstance(expected.get(key), Tensor)
+            and isinstance(value, Tensor)
+            and expected[key].shape != value.shape
         ),
         tuple(
-            (key, in_words(own[key]), in_words(value))
+            (key, in_words(expected[key]), in_words(value))
             for key, value in state_dict.items()
-            if key in own and not _can_become(value, own[key])
+            if key in expected and not _can_become(value, expected[key])
         ),
     )
 
 
-def _can_become(value: Any, own: Any) -> bool:
+def _can_become(value: Any, expected: Any) -> bool:
     """Returns whether ``load_state_dict`` can load the value; it skips or converts values of another kind."""
-    if not isinstance(own, Tensor):  # extra state, which only its module understands
+    if not isinstance(expected, Tensor):  # extra state, which only its module understands
         return not isinstance(value, Tensor) or value.layout == torch.strided
     if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
         return False
-    if value.is_complex() != own.is_complex():
+    if value.is_complex() != expected.is_complex():
         return False
-    return value.is_floating_point() or value.is_complex() or not own.is_floating_point()
+    return value.is_floating_point() or value.is_complex() or not expected.is_floating_point()
 
 
 def in_words(value: Any) -> str:
@@ -160,8 +167,8 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
     if prefix:
         prefix = prefix.rstrip('.') + '.'
         weights = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    found = compare(module, weights)
-    mismatch = Mismatch(found.missing, (), found.shapes, found.kinds)
+    differences = compare(module, weights)
+    mismatch = Mismatch(differences.missing, (), differences.shapes, differences.kinds)
     if mismatch.kinds or (mismatch and not _loads_after_upgrade(module, weights, more=True)):
         raise _misfit(name, module, mismatch)
     _require_finite(module, weights, name)
@@ -169,10 +176,10 @@ def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, pr
 
 def _require_finite(model: nn.Module, weights: Mapping[str, Any], name: str) -> None:
     """Raises InputError for weights that are not finite where the model's own are."""
-    bad = [key for key, value in weights.items() if (own := float_array(value)) is not None and not is_finite(own)]
-    own = model.state_dict() if bad else {}  # of a sharded model, all processes must ask for it as often
+    bad = [key for key, value in weights.items() if (array := float_array(value)) is not None and not is_finite(array)]
+    array = model.state_dict() if bad else {}  # of a sharded model, all processes must ask for it as often
     for key in bad:
-        if (values := float_array(own.get(key))) is not None and is_finite(values):
+        if (values := float_array(array.get(key))) is not None and is_finite(values):
             raise InputError(f'{name}: {key} {ADVICE}; take an earlier checkpoint')
 
 

@@ -37,8 +37,8 @@ def dataset_meta_of(checkpoint: Any) -> dict[str, Any]:
     Raises:
         InputError: ``classes`` or ``palette`` do not have the form that the libraries write.
     """
-    found = mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta')
-    meta = {str(key).lower(): value for key, value in found.items() if key != 'from_file'}
+    dataset_meta = mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta')
+    meta = {str(key).lower(): value for key, value in dataset_meta.items() if key != 'from_file'}
     if meta.get('classes') is not None:
         class_names(meta['classes'], 'meta.dataset_meta.classes')
     palette = meta.get('palette')
@@ -59,8 +59,8 @@ def class_names(classes: Any, name: str) -> tuple[str, ...]:
         InputError: ``classes`` is no list of names; the message begins with ``name``, their location.
     """
     names = classes if isinstance(classes, (list, tuple)) else [classes] if classes is not None else []
-    names = [each.get('name') if isinstance(each, dict) else each for each in names]
-    if not all(isinstance(each, str) for each in names):
+    names = [name.get('name') if isinstance(name, dict) else name for name in names]
+    if not all(isinstance(name, str) for name in names):
         raise InputError(f'{name} is {short(classes)}, expected a list of class names')
     check_names(names, f'{name}: the class')
     return tuple(names)
@@ -112,7 +112,7 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
             raise InputError(f'message_hub.resumed_keys[{short(key)}] is {short(value)}, expected True or False')
     info = mapping(hub.get('runtime_info'), 'message_hub.runtime_info')
     kept = info.get('keep_ckpt_ids', [])
-    if not isinstance(kept, list) or any(type(each) is not int for each in kept):
+    if not isinstance(kept, list) or any(type(value) is not int for value in kept):
         raise InputError(f'message_hub.runtime_info.keep_ckpt_ids is {short(kept)}, expected a list of integers')
     removed = []
     for key, value in list(info.items()):
@@ -120,8 +120,8 @@ def check_message_hub(checkpoint: Mapping[str, Any], folders: Sequence[Path]) ->
             continue
         if not isinstance(value, str):
             raise InputError(f'message_hub.runtime_info.{key} is {short(value)}, expected a path')
-        if own := same_name_in(value, folders):
-            info[key] = str(own)
+        if path := same_name_in(value, folders):
+            info[key] = str(path)
         else:
             del info[key]
             removed += [value] * (key.startswith('best_ckpt') and os.path.exists(value))

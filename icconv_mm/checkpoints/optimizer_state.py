@@ -49,29 +49,31 @@ def match_optimizer(
     of_rank = optimizer.optim if isinstance(optimizer, ZeroRedundancyOptimizer) else optimizer  # holds the states
     states, groups = mapping(state.get('state'), f'{name}.state'), state.get('param_groups')
     if not isinstance(groups, list) or len(groups) != len(optimizer.param_groups):
-        found = f'{len(groups)} groups' if isinstance(groups, list) else in_words(groups)
-        raise InputError(f'{name}.param_groups is {found}, the optimizer of this run has {len(optimizer.param_groups)}')
+        sizes = f'{len(groups)} groups' if isinstance(groups, list) else in_words(groups)
+        raise InputError(f'{name}.param_groups is {sizes}, the optimizer of this run has {len(optimizer.param_groups)}')
     changed: dict[str, None] = {}
-    for number, (group, own) in enumerate(zip(groups, optimizer.param_groups)):
+    for number, (group, parameters) in enumerate(zip(groups, optimizer.param_groups)):
         location = f'{name}.param_groups[{number}]'
-        changed.update(dict.fromkeys(_take_options(mapping(group, location), own, scheduled, location)))
+        changed.update(dict.fromkeys(_take_options(mapping(group, location), parameters, scheduled, location)))
         if is_sharded:
             continue
         numbers = group.get('params')
-        if not isinstance(numbers, list) or any(type(each) is not int for each in numbers):
+        if not isinstance(numbers, list) or any(type(number) is not int for number in numbers):
             raise InputError(f'{location}.params is {in_words(numbers)}, expected a list of integers')
-        if len(numbers) != len(own['params']):
-            raise InputError(f'{location} has {len(numbers)} parameters, that of this run has {len(own["params"])}')
+        if len(numbers) != len(parameters['params']):
+            raise InputError(
+                f'{location} has {len(numbers)} parameters, that of this run has {len(parameters["params"])}'
+            )
         expected: dict[torch.Size, dict[str, Any] | None] = {}
-        for index, parameter in zip(numbers, own['params']):
-            if found := states.get(index):
+        for index, parameter in zip(numbers, parameters['params']):
+            if sizes := states.get(index):
                 where, shape = f'{name}.state[{index}]', parameter.shape
                 if shape not in expected:
-                    known = of_rank.state.get(parameter)  # as Adagrad's, from the start
-                    expected[shape] = known or _state_after_a_step(of_rank, own, parameter)
-                _check_state(mapping(found, where), expected[shape], where)
-    for key, found in states.items() if is_sharded else ():
-        _check_state(mapping(found, f'{name}.state[{key}]'), None, f'{name}.state[{key}]')
+                    state_of_rank = of_rank.state.get(parameter)  # as Adagrad's, from the start
+                    expected[shape] = state_of_rank or _state_after_a_step(of_rank, parameters, parameter)
+                _check_state(mapping(sizes, where), expected[shape], where)
+    for key, sizes in states.items() if is_sharded else ():
+        _check_state(mapping(sizes, f'{name}.state[{key}]'), None, f'{name}.state[{key}]')
     base = getattr(wrapper, 'base_param_settings', None)
     if base is None or 'base_param_settings' not in state:
         state.pop('base_param_settings', None)
@@ -81,17 +83,17 @@ def match_optimizer(
 
 
 def _take_options(
-    group: dict[str, Any], own: Mapping[str, Any], scheduled: Collection[str], location: str
+    group: dict[str, Any], expected: Mapping[str, Any], scheduled: Collection[str], location: str
 ) -> list[str]:
     """Replaces the options of a group by this run's, but for scheduled ones; returns those that differ."""
     changed = []
-    for key, value in own.items():
+    for key, value in expected.items():
         former = group.get(key, value)
         if key == 'params':
             continue
         if key.removeprefix('initial_') in scheduled:
             numbers = former if isinstance(former, (list, tuple)) else [former]
-            if not all(type(each) in (int, float) and is_finite(each) and each >= 0 for each in numbers):
+            if not all(type(number) in (int, float) and is_finite(number) and number >= 0 for number in numbers):
                 raise InputError(f'{location}.{key} is {short(former)}, expected a finite number from 0 on')
             if type(former) not in (int, float) and len(numbers) != len(value):
                 raise InputError(f'{location}.{key} is {short(former)}, expected {len(value)} numbers')
@@ -103,7 +105,7 @@ def _take_options(
         group[key] = value
         if key not in _OF_KERNELS and not _is_equal(former, value):
             changed.append(f'{key} = {short(value)} ({short(former)} in the checkpoint)')
-    for key in group.keys() - own.keys():
+    for key in group.keys() - expected.keys():
         del group[key]
     return changed
 
@@ -117,14 +119,14 @@ def _is_equal(former: Any, value: Any) -> bool:
 def _state_after_a_step(optimizer: Optimizer, group: dict[str, Any], parameter: Tensor) -> dict[str, Any] | None:
     """Returns the state that an optimizer keeps of a parameter; None if that cannot be found out."""
     probe = copy.copy(optimizer)  # without its hooks
-    own = torch.zeros_like(parameter, requires_grad=True)
-    own.grad = torch.zeros_like(parameter)
-    probe.state, probe.param_groups = defaultdict(dict), [{**group, 'params': [own]}]
+    gradient = torch.zeros_like(parameter, requires_grad=True)
+    gradient.grad = torch.zeros_like(parameter)
+    probe.state, probe.param_groups = defaultdict(dict), [{**group, 'params': [gradient]}]
     try:
         probe.step()
     except Exception:  # of any optimizer, such as one that evaluates the loss itself
         return None
-    return probe.state[own]
+    return probe.state[gradient]
 
 
 def _check_state(state: dict[str, Any], expected: dict[str, Any] | None, location: str) -> None:
@@ -136,21 +138,29 @@ def _check_state(state: dict[str, Any], expected: dict[str, Any] | None, locatio
             raise InputError(f'{location}.{key} has NaN or infinite values: take an earlier checkpoint')
         if expected is not None and (value is None or key not in expected):
             del state[key]
-    for key, own in (expected or {}).items() if is_used else ():
-        if own is None:
+    for key, expected_value in (expected or {}).items() if is_used else ():
+        if expected_value is None:
             continue
         if key not in state:
             raise InputError(f'{location} has no {key}: it is of another optimizer, or of other options')
         value = state[key]
-        if not isinstance(own, Tensor):
-            is_alike = type(value) in (int, float) if type(own) in (int, float) else type(value) is type(own)
+        if not isinstance(expected_value, Tensor):
+            is_alike = (
+                type(value) in (int, float)
+                if type(expected_value) in (int, float)
+                else type(value) is type(expected_value)
+            )
         elif isinstance(value, Tensor):
-            is_alike = value.shape == own.shape and value.is_floating_point() == own.is_floating_point()
-            is_alike = is_alike and value.is_complex() == own.is_complex() and value.layout == own.layout
+            is_alike = (
+                value.shape == expected_value.shape and value.is_floating_point() == expected_value.is_floating_point()
+            )
+            is_alike = (
+                is_alike and value.is_complex() == expected_value.is_complex() and value.layout == expected_value.layout
+            )
         else:
-            is_alike = own.dim() == 0 and type(value) in (int, float)  # of an earlier torch
+            is_alike = expected_value.dim() == 0 and type(value) in (int, float)  # of an earlier torch
         if not is_alike:
-            raise InputError(f'{location}.{key} is {_described(value)}, expected {_described(own)}')
+            raise InputError(f'{location}.{key} is {_described(value)}, expected {_described(expected_value)}')
 
 
 def _described(value: Any) -> str:

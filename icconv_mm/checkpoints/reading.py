@@ -240,8 +240,8 @@ class _Unpickler(pickle._Unpickler):
         if key not in self.storages:
             if self.size_of and self.size_of(key) != count * kind.dtype.itemsize:
                 raise pickle.UnpicklingError(f'storage {key} has {self.size_of(key)} bytes, not {count} {kind.dtype}')
-            made = self.make_storage(identity)
-            self.storages[key] = _Storage(torch_private.untyped(made), made.dtype)
+            storage = self.make_storage(identity)
+            self.storages[key] = _Storage(torch_private.untyped(storage), storage.dtype)
         return self.storages[key]
 
     def load_call(self) -> None:
@@ -286,11 +286,11 @@ class _Storage(NamedTuple):
 def _tensor(storage, offset, size, stride, requires_grad=False, _=None, *others) -> Tensor:
     """Replaces ``torch._utils._rebuild_tensor``, ``_v2``, ``_v3``: a view of a storage, within its bounds."""
     numbers = (offset, *size, *stride)
-    if type(storage) is not _Storage or any(type(each) is not int or not 0 <= each < 2**48 for each in numbers):
+    if type(storage) is not _Storage or any(type(number) is not int or not 0 <= number < 2**48 for number in numbers):
         raise pickle.UnpicklingError('a tensor without storage, shape and strides')
-    if any(each.get('conj') or each.get('neg') for each in others if type(each) is dict):
+    if any(other.get('conj') or other.get('neg') for other in others if type(other) is dict):
         raise pickle.UnpicklingError('a tensor with a lazy conjugation or negation: save resolve_conj() of it')
-    memory, dtype = storage.memory, next((each for each in others if type(each) is torch.dtype), storage.dtype)
+    memory, dtype = storage.memory, next((other for other in others if type(other) is torch.dtype), storage.dtype)
     count, held = prod(size), memory.nbytes() // dtype.itemsize
     last = offset + sum((number - 1) * step for number, step in zip(size, stride, strict=True))
     if len(size) > 64 or (count and last >= held):
@@ -376,8 +376,8 @@ def _statistic_of_log(owner: Any, name: Any) -> None:
 
 def _set_versions(weights: OrderedDict, state: dict) -> None:
     """Sets the versions of modules by name, which ``Module.state_dict`` attaches to its result; drops other state."""
-    if isinstance(found := state.get('_metadata'), dict):
-        weights._metadata = OrderedDict((name, value) for name, value in found.items() if isinstance(value, dict))
+    if isinstance(metadata := state.get('_metadata'), dict):
+        weights._metadata = OrderedDict((name, value) for name, value in metadata.items() if isinstance(value, dict))
 
 
 def _bytes(text: str = '', encoding: str = 'latin1') -> bytes:

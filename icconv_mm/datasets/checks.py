@@ -60,8 +60,8 @@ def read_coco(path: str | Path, content: Any = None) -> dict:
         raise DatasetError(f'{path}: not a COCO annotation file: the top level is a {kind}, expected an object')
     for field in _REQUIRED_FIELDS:
         if not isinstance(content.get(field), list):
-            found = ', '.join(map(short, content)) or 'nothing'
-            raise DatasetError(f'{path}: not a COCO annotation file: no list {field!r}; found {found:.400}')
+            names = ', '.join(map(short, content)) or 'nothing'
+            raise DatasetError(f'{path}: not a COCO annotation file: no list {field!r}; found {names:.400}')
     return content
 
 
@@ -78,12 +78,12 @@ def defective_entries(
         for i, entry in enumerate(content[field]):
             if (defect := _entry_defect(entry, members)) is not None:
                 yield field, i, defect
-    known = {
+    known_ids = {
         member: {entry['id'] for entry in content[field] if isinstance(entry, dict) and is_id(entry.get('id'))}
         for field, member in (('images', 'image_id'), ('categories', 'category_id'))
         if member in fields['annotations']
     }
-    for member, ids in known.items():
+    for member, ids in known_ids.items():
         for i, entry in enumerate(content['annotations']):
             if isinstance(entry, dict) and (value := entry.get(member)) not in ids and is_id(value):
                 yield 'annotations', i, f'{member} {value} is not in the file'
@@ -113,7 +113,7 @@ def check_measures(content: dict, path: str | Path) -> None:
 def warn_of_areas(content: Mapping[str, Any], path: str | Path) -> None:
     """Warns of objects with area 0 but a non-empty box: mmdet skips them in training, and their poses score 0."""
     annotations = content.get('annotations') or ()
-    empty = [i for i, each in enumerate(annotations) if not each.get('iscrowd') and _lacks_area(each)]
+    empty = [i for i, annotation in enumerate(annotations) if not annotation.get('iscrowd') and _lacks_area(annotation)]
     if empty:
         text = (
             f'{path}: {len(empty)} of {len(annotations)} annotations have "area" 0 and a box that is not empty, the '
@@ -164,8 +164,8 @@ def warn_of_lost_people(content: Mapping[str, Any], path: str | Path) -> None:
         path: The annotation file.
     """
     images = {image['id'] for image in content.get('images') or ()}
-    people = [each for each in content.get('annotations') or () if each.get('keypoints')]
-    if lost := sum(each['image_id'] not in images for each in people):
+    people = [annotation for annotation in content.get('annotations') or () if annotation.get('keypoints')]
+    if lost := sum(person['image_id'] not in images for person in people):
         text = f'{path}: mmpose leaves out {lost} of the {len(people)} people: of no image of the file'
         print_log(text, logger='current', level=logging.WARNING)
 
@@ -207,29 +207,29 @@ def explain_coco(path: str, classes: Sequence[str], where: str, *, empty: bool) 
 def category_names(path: str | Path) -> dict[int, str]:
     """Returns the category names of a COCO file by id, in its order; of a large file, it parses only the categories."""
     text = Path(path).read_bytes().decode()
-    found = list(re.finditer(r'"categories"\s*:\s*(?=\[)', text))
-    if len(found) == 1:
-        categories, _ = json.JSONDecoder().raw_decode(text, found[0].end())
+    matches = list(re.finditer(r'"categories"\s*:\s*(?=\[)', text))
+    if len(matches) == 1:
+        categories, _ = json.JSONDecoder().raw_decode(text, matches[0].end())
     else:
         categories = json.loads(text)['categories']
     return {category['id']: category['name'] for category in categories}
 
 
-def check_known(classes: Sequence[str], known: Iterable[str], where: str, source: str) -> None:
+def check_known(classes: Sequence[str], names: Iterable[str], where: str, source: str) -> None:
     """Raises DatasetError if a class of the config is not in the data while the data have classes not in the config.
 
     Args:
         classes: Class names by label, as in the config.
-        known: All class names of the data.
+        names: All class names of the data.
         where: The dataset's name in the config.
         source: The file or folder that the data's class names come from.
     """
-    known = list(known)
-    others = [name for name in known if name not in classes]
+    names = list(names)
+    others = [name for name in names if name not in classes]
     for name in classes if others else ():
-        if name not in known:
+        if name not in names:
             meant = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
-            hint = f'did you mean {meant[0]!r}?' if meant else f'there are {_short(known)}'
+            hint = f'did you mean {meant[0]!r}?' if meant else f'there are {_short(names)}'
             raise DatasetError(f'{where}: no {name!r} of metainfo.classes in {source}; {hint}')
 
 
@@ -244,7 +244,7 @@ def check_order(classes: Sequence[str], labels: Mapping[str, int], where: str, s
     """
     for name, label in labels.items():
         if classes[label] != name:
-            missing = [each for each in classes if each not in labels]
+            missing = [name for name in classes if name not in labels]
             what = f'lacks {_short(missing)} of' if missing else 'has another order than'
             raise DatasetError(
                 f'{where}: {source} {what} metainfo.classes, so that {name!r} would be learned as {classes[label]!r}: '

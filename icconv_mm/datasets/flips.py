@@ -99,13 +99,13 @@ def _without_known_partner(names: Sequence[str], pairs: Sequence[tuple[str, str]
     alone = [name for name in names if not any(name in pair for pair in pairs)]
     stems = {name: _ORDER.sub('', name).lower() for name in alone}
     counts = Counter(stems.values())
-    found = []
+    unpaired = []
     for name, stem in stems.items():
         is_ordered = counts[stem] > 1 or stem in ('', *_GENERIC)
         is_on_axis = bool(pairs) and _AXIS.search(stem)
         if _has_side(name) or (is_ordered and not is_on_axis):
-            found.append(name)
-    return found
+            unpaired.append(name)
+    return unpaired
 
 
 def _has_side(name: str) -> bool:

@@ -48,7 +48,7 @@ def keypoint_metainfo(metainfo: Mapping[str, Any]) -> dict[str, Any]:
         swap |= {a: b, b: a}
     links = [tuple(link) for link in metainfo.get('skeleton') or ()]
     for link in links:
-        if len(link) != 2 or not all(isinstance(each, int) and 0 <= each < len(names) for each in link):
+        if len(link) != 2 or not all(isinstance(end, int) and 0 <= end < len(names) for end in link):
             raise InputError(f'metainfo.skeleton: {link} is no pair of numbers from 0 to {len(names) - 1}')
     sigmas = list(metainfo.get('sigmas') or sigmas_of(names))
     if len(sigmas) != len(names) or min(sigmas) <= 0:
@@ -72,13 +72,13 @@ def read_names(metainfo: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MissingFileError, InputError: A file does not exist, or is invalid.
     """
-    own = dict(metainfo)
+    settings = dict(metainfo)
     for key in ('keypoints', 'classes'):
-        if isinstance(path := own.get(key), str):
+        if isinstance(path := settings.get(key), str):
             require_file(path, f'metainfo.{key}')
             with naming(path, OSError, ValueError, TypeError):
-                own |= json.loads(Path(path).read_bytes()) if key == 'keypoints' else {key: list_from_file(path)}
-    return own
+                settings |= json.loads(Path(path).read_bytes()) if key == 'keypoints' else {key: list_from_file(path)}
+    return settings
 
 
 def sigmas_of(names: Sequence[str]) -> list[float]:

@@ -115,12 +115,12 @@ def size_defect(results: Mapping[str, Any]) -> str | None:
     """Returns how the size of a loaded image differs from that in its annotations (of one task or several), or None."""
     for labels in (results, *(results.get('labels') or {}).values()):
         expected = labels.get('height'), labels.get('width')
-        found = results['ori_shape']
-        if None not in expected and tuple(found) != expected:
-            (height, width), (said_height, said_width) = found, expected
+        shape = results['ori_shape']
+        if None not in expected and tuple(shape) != expected:
+            (height, width), (said_height, said_width) = shape, expected
             return (
                 f'the image has {width} x {height} pixels, but its annotations say {said_width} x {said_height}'
-                f'{unrotated_labels_hint(results["img_path"], expected, found)}'
+                f'{unrotated_labels_hint(results["img_path"], expected, shape)}'
             )
     return None
 
@@ -186,12 +186,12 @@ def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:
         candidates = path.rglob('*') if recursive else path.iterdir()
     else:
         candidates = map(Path, glob.glob(str(inputs), recursive=True))
-    found = images_among(candidates)
-    if not found:
+    paths = images_among(candidates)
+    if not paths:
         if not path.is_dir() and not glob.has_magic(str(inputs)):
             raise MissingFileError(f'no such file or folder: {inputs}')
         kind = 'in the folder' if path.is_dir() else 'matches'
-        below = path.is_dir() and any(images_among([each]) for each in path.rglob('*'))
+        below = path.is_dir() and any(images_among([path]) for path in path.rglob('*'))
         more = f"; folders in it have some: '{path}/**/*'" if below else ''
         raise MissingFileError(f'no image ({", ".join(IMAGE_SUFFIXES)}) {kind} {inputs}{more}')
-    return found
+    return paths

@@ -185,14 +185,14 @@ def read_yaml(path: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _expanded(node: Any, known: dict[int, int]) -> int:
+def _expanded(node: Any, ids: dict[int, int]) -> int:
     """Returns the number of values of a YAML node with aliases expanded; above the limit if it contains itself."""
-    if id(node) not in known:
-        known[id(node)] = limits.YAML_NODES + 1  # until it is counted: detects a cycle
+    if id(node) not in ids:
+        ids[id(node)] = limits.YAML_NODES + 1  # until it is counted: detects a cycle
         parts = node.value if not isinstance(node.value, str) else ()
-        parts = (each for part in parts for each in (part if isinstance(part, tuple) else (part,)))
-        known[id(node)] = 1 + sum(_expanded(each, known) for each in parts)
-    return known[id(node)]
+        parts = (number for part in parts for number in (part if isinstance(part, tuple) else (part,)))
+        ids[id(node)] = 1 + sum(_expanded(part, ids) for part in parts)
+    return ids[id(node)]
 
 
 def fault_of(error: Exception) -> str:
@@ -210,12 +210,12 @@ def as_number(value: Any, field: str) -> float:
         DatasetError: The value is no finite number; the message names ``field``.
     """
     try:
-        made = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else float('nan')
+        number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else float('nan')
     except (ValueError, OverflowError):
-        made = float('nan')
-    if not abs(made) < 1e9:
+        number = float('nan')
+    if not abs(number) < 1e9:
         raise DatasetError(f'{field} is {short(value, 40)}, expected a number')
-    return made
+    return number
 
 
 def as_integer(value: Any, field: str) -> int:
@@ -224,10 +224,10 @@ def as_integer(value: Any, field: str) -> int:
     Raises:
         DatasetError: The value is no whole number; the message names ``field``.
     """
-    made = as_number(value, field)
-    if made != int(made):
+    number = as_number(value, field)
+    if number != int(number):
         raise DatasetError(f'{field} is {short(value, 40)}, expected a whole number')
-    return int(made)
+    return int(number)
 
 
 def mentions(text: str, *keys: str) -> bool:

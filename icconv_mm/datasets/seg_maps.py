@@ -80,41 +80,43 @@ def _shape_defect(labels: np.ndarray, shape: Sequence[int] | None) -> str | None
 
 
 def labels_defect(
-    found: Collection[int], num_classes: int, ignored: Collection[int] = (IGNORED,), reduced: bool = False
+    labels: Collection[int], num_classes: int, ignored: Collection[int] = (IGNORED,), reduced: bool = False
 ) -> str | None:
     """Returns the defect of a set of labels as training sees them, as :func:`seg_map_defect`."""
-    strange = [label for label in found if not 0 <= label < num_classes and label not in ignored]
+    strange = [label for label in labels if not 0 <= label < num_classes and label not in ignored]
     if not strange:
         return None
     named = ', '.join(str(label + (reduced and label < IGNORED)) for label in strange[:4])
     also = ' or '.join(map(str, sorted({*ignored, *([0] if reduced else [])})))
     classes = '1 class has' if num_classes == 1 else f'{num_classes} classes have'
-    known = f'labels from {int(reduced)} to {num_classes - 1 + reduced}' if num_classes > 1 else f'label {int(reduced)}'
-    return f'label {named}{", ..." * (len(strange) > 4)}, but the {classes} {known}' + (
+    allowed = (
+        f'labels from {int(reduced)} to {num_classes - 1 + reduced}' if num_classes > 1 else f'label {int(reduced)}'
+    )
+    return f'label {named}{", ..." * (len(strange) > 4)}, but the {classes} {allowed}' + (
         f', and {also} is ignored' if also else ''
     )
 
 
-def learned(found: Collection[int], reduced: bool, label_map: Mapping[int, int] | None) -> set[int]:
+def learned(labels: Collection[int], reduced: bool, label_map: Mapping[int, int] | None) -> set[int]:
     """Returns the labels that training sees for the labels of the files.
 
     Args:
-        found: Labels in the files.
+        labels: Labels in the files.
         reduced: ``reduce_zero_label`` of mmseg's dataset.
         label_map: Its ``label_map``, for classes of its type that the config omits.
     """
     if reduced:
-        found = {IGNORED if label == 0 else label - (label < IGNORED) for label in found}
-    return {(label_map or {}).get(label, label) for label in found}
+        labels = {IGNORED if label == 0 else label - (label < IGNORED) for label in labels}
+    return {(label_map or {}).get(label, label) for label in labels}
 
 
-def nothing_to_learn(found: Collection[int], num_classes: int, ignored: Collection[int] = ()) -> str | None:
+def nothing_to_learn(labels: Collection[int], num_classes: int, ignored: Collection[int] = ()) -> str | None:
     """Returns why a network cannot train on maps with only these labels, or None: it needs at least two classes."""
-    classes = sorted(label for label in found if 0 <= label < num_classes and label not in ignored)
+    classes = sorted(label for label in labels if 0 <= label < num_classes and label not in ignored)
     if len(classes) > 1:
         return None
     what = f'only label {classes[0]}' if classes else 'none'
-    others = sorted(set(found) - set(classes))
+    others = sorted(set(labels) - set(classes))
     beside = f' beside {", ".join(map(str, others))}, which is ignored' if others else ''
     return f'{what} of the {num_classes} classes occurs in any segmentation map{beside}: there is nothing to tell apart'
 

@@ -31,8 +31,8 @@ def segmentation_defect(segmentation: Any, height: int, width: int) -> str | Non
             ``counts``, a list of run lengths in pixels or their compressed form.
         height, width: Size of the image.
     """
-    found = first_defect([(None, segmentation, height, width)])
-    return found and found[1]
+    defect = first_defect([(None, segmentation, height, width)])
+    return defect and defect[1]
 
 
 def first_defect(entries: Iterable[tuple[Key, Any, int, int]]) -> tuple[Key, str] | None:
@@ -49,8 +49,8 @@ def first_defect(entries: Iterable[tuple[Key, Any, int, int]]) -> tuple[Key, str
         elif defect is not None:
             return key, defect
         if len(compressed) == _CHUNK:
-            if found := _first_of_compressed(compressed):
-                return found
+            if problem := _first_of_compressed(compressed):
+                return problem
             compressed = []
     return _first_of_compressed(compressed)
 
@@ -73,8 +73,8 @@ def check_segmentations(content: Mapping[str, Any], path: str | Path, *, require
             if image and (required or segmentation):
                 yield annotation, segmentation, image['height'], image['width']
 
-    if found := first_defect(entries()):
-        annotation, defect = found
+    if problem := first_defect(entries()):
+        annotation, defect = problem
         raise DatasetError(f'{location_of(annotation, images[annotation["image_id"]], path)}: {defect}')
 
 
@@ -108,7 +108,7 @@ def polygons_defect(polygons: Any, height: int, width: int) -> str | None:
             return f'a polygon has {count // 2} points, of which at most {limits.POLYGON_POINTS} are read'
         least, most = min(polygon), max(polygon)
         if least < -margin or most > 2 * margin or not math.isfinite(sum(polygon)):
-            ends = ' to '.join(short(each, 20) if isinstance(each, int) else f'{each:g}' for each in (least, most))
+            ends = ' to '.join(short(point, 20) if isinstance(point, int) else f'{point:g}' for point in (least, most))
             return f'a polygon goes from {ends} in an image of {width} x {height} pixels'
         if count * (most - least) > (longest := height * width + 16 * margin) and _length(polygon) > longest:
             return f'a polygon is longer than {longest} pixels, in an image of {width} x {height}'

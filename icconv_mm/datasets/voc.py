@@ -11,7 +11,7 @@ BOX_SIDES = ('xmin', 'ymin', 'xmax', 'ymax')
 
 def voc_names(paths: Iterable[Path]) -> set[str]:
     """Returns the class names in some files, spelled as mmdet reads them."""
-    names = {each.findtext('name') for path in paths for each in read_xml(path).iter('object')}
+    names = {node.findtext('name') for path in paths for node in read_xml(path).iter('object')}
     return names - {None, ''}
 
 

@@ -175,7 +175,7 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable, args: tuple, kwargs: dict) -> Any:
         """Treats a module that the code creates, such as a slice of an ``nn.Sequential``, as part of the code."""
-        if all(m is not each for each in self.root.modules()):
+        if all(m is not module for module in self.root.modules()):
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
 
@@ -246,5 +246,5 @@ def is_plain(module: nn.Module) -> bool:
 
 def is_batch_norm(module: nn.Module) -> bool:
     """Whether a module is a batch norm of known code that uses running statistics."""
-    known = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return known and not module.training and not has_hooks(module) and has_statistics(module)
+    is_standard = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return is_standard and not module.training and not has_hooks(module) and has_statistics(module)

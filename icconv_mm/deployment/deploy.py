@@ -189,5 +189,5 @@ def _shorten(container: nn.Module, chain: Chain) -> bool:
 
 
 def _put(container: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition('.')
-    setattr(container.get_submodule(parent), own, module.eval())
+    parent, _, attribute = name.rpartition('.')
+    setattr(container.get_submodule(parent), attribute, module.eval())

@@ -113,20 +113,20 @@ class _Saving:
         return getattr(self._runner, name)
 
     def save_checkpoint(self, out_dir: str, filename: str, file_client_args: Any = None, **options: Any) -> None:
-        place, part = Path(out_dir, filename), Path(out_dir, f'.{filename}{self._ending}')
+        path, part = Path(out_dir, filename), Path(out_dir, f'.{filename}{self._ending}')
         try:
-            with naming(str(place), OSError):
+            with naming(str(path), OSError):
                 if options.get('save_optimizer', True) and not is_main_process():
                     # the main process gathers the optimiser's shards, and waits for those of the others
                     wrapper = self._runner.optim_wrapper
-                    for each in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
-                        if isinstance(each.optimizer, ZeroRedundancyOptimizer):
-                            each.optimizer.consolidate_state_dict()
+                    for optimizer in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+                        if isinstance(optimizer.optimizer, ZeroRedundancyOptimizer):
+                            optimizer.optimizer.consolidate_state_dict()
                 self._runner.save_checkpoint(out_dir, part.name, **options)
                 if is_main_process():
                     _flush(part)
-                    part.replace(place)
-                    _flush(place.parent)
+                    part.replace(path)
+                    _flush(path.parent)
         except BaseException:
             if is_main_process() and part.is_file():
                 part.unlink()

@@ -120,9 +120,9 @@ def to_inception(
 
 def inception_candidates(module: nn.Module, filter: LayerFilter) -> list[tuple[str, nn.Module]]:
     """Returns the layers that :func:`to_inception` converts, with their names, in order of definition."""
-    known = dict(select_convs(module, filter, tuple(standardized_kinds())))
+    convs = dict(select_convs(module, filter, tuple(standardized_kinds())))
     return [
-        (name, conv) for name, conv in conv_layers(module, filter) if name in known or hasattr(conv, 'to_inception')
+        (name, conv) for name, conv in conv_layers(module, filter) if name in convs or hasattr(conv, 'to_inception')
     ]
 
 

@@ -116,9 +116,9 @@ class ModulatedDeformConv2d(DeformConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` -> ``[N, C_out, H', W']``."""
-        own = self.conv_offset(x)
-        mask = own.shape[1] // 3
-        return self.sample(x, own[:, : 2 * mask], own[:, 2 * mask :].sigmoid())
+        channels = self.conv_offset(x)
+        mask = channels.shape[1] // 3
+        return self.sample(x, channels[:, : 2 * mask], channels[:, 2 * mask :].sigmoid())
 
 
 def deform_conv2d_on_any_device(

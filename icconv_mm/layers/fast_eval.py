@@ -41,11 +41,11 @@ def _may_run(x: Tensor, *others: Tensor | None) -> bool:
     """
     if in_transform_or_mode() or is_jit_or_onnx_tracing() or requested() not in ('auto', 'cpu'):
         return False
-    tensors = [x, *(each for each in others if each is not None)]
-    if torch.is_grad_enabled() and any(each.requires_grad for each in tensors):
+    tensors = [x, *(other for other in others if other is not None)]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return False
     # quantised and sharded weights have other types
-    return all(type(each) in (Tensor, nn.Parameter) and each.device.type == 'cpu' for each in tensors)
+    return all(type(tensor) in (Tensor, nn.Parameter) and tensor.device.type == 'cpu' for tensor in tensors)
 
 
 def _is_map(x: Tensor) -> bool:
@@ -138,18 +138,18 @@ def packs(dtype: torch.dtype) -> bool:
     conv = nn.Conv2d(16, 16, 3, padding=1, device='meta')
     # no random numbers: this check must not change those of the caller
     x, weight = torch.arange(1024.0).sin().view(1, 16, 8, 8), torch.arange(2304.0).cos().view(16, 16, 3, 3)
-    x, weight = (each.to(dtype).contiguous(memory_format=torch.channels_last) for each in (x, weight))
-    conv.weight, conv.bias = (nn.Parameter(each, False) for each in (weight, weight.new_ones(16)))
+    x, weight = (tensor.to(dtype).contiguous(memory_format=torch.channels_last) for tensor in (x, weight))
+    conv.weight, conv.bias = (nn.Parameter(tensor, False) for tensor in (weight, weight.new_ones(16)))
     try:
         z = x.clone()
         packed_conv2d_add_relu_(z, x, conv)
-        found = packed_conv2d(x, conv), packed_conv2d(x, conv, relu=True), z
+        outputs = packed_conv2d(x, conv), packed_conv2d(x, conv, relu=True), z
     except RuntimeError as error:
         _log.info('oneDNN does not serve convolutions in %s: %s', dtype, error)
         return False
     y = F.conv2d(x.float(), weight.float(), padding=1) + 1
     expected = y, y.relu(), (y + x.float()).relu()
-    return all(torch.allclose(one.float(), other, rtol=0.02, atol=0.2) for one, other in zip(found, expected))
+    return all(torch.allclose(one.float(), other, rtol=0.02, atol=0.2) for one, other in zip(outputs, expected))
 
 
 # --- norm, sum and ReLU

@@ -127,7 +127,7 @@ class GroundingTransformer(nn.Module):
         mix = self.mixture(keys.flatten(2))
         if self.window is not None:
             return self.out_conv(window_attention(queries, keys, values, mix, self.window, self.similarity))
-        queries, keys = (_split_parts(each.flatten(2), self.mixtures) for each in (queries, keys))
+        queries, keys = (_split_parts(maps.flatten(2), self.mixtures) for maps in (queries, keys))
         if self.similarity == 'embedded':
             out = mixture_attention(queries, keys, values.flatten(2), mix, scale=queries.shape[2] ** -0.5)
         else:

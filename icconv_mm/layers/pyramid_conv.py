@@ -167,10 +167,10 @@ class PConvLayer(NormsFirst):
         for level, x in enumerate(levels[1:], 1):
             here, finer = self._deforms(level), self._deforms(level - 1)
             if here == finer:
-                own, up = merged_convs(x, pair, here, merged)
+                from_same_level, up = merged_convs(x, pair, here, merged)
             else:
-                own, up = self.from_same(x, here), self.from_coarser(x, finer)
-            same.append(own)
+                from_same_level, up = self.from_same(x, here), self.from_coarser(x, finer)
+            same.append(from_same_level)
             upwards.append(up)
         return same, upwards
 

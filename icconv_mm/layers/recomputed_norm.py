@@ -26,7 +26,7 @@ class _Recipe:
     def __init__(self, x: Tensor, norm: nn.BatchNorm2d):
         self.by_batch = norm.training or norm.running_mean is None
         statistics = (None, None) if self.by_batch else (norm.running_mean, norm.running_var)
-        affine = (None if each is None else each.detach() for each in (norm.weight, norm.bias))
+        affine = (None if parameter is None else parameter.detach() for parameter in (norm.weight, norm.bias))
         self.arguments = (x.detach(), *statistics, *affine, self.by_batch, 0.0, norm.eps)
 
     def __call__(self) -> Tensor:
@@ -39,8 +39,8 @@ class _Recomputed(saved_tensors_hooks):
     The map is identified by its address in memory, and held until then, so no other map can have this address.
     """
 
-    def __init__(self, made: Tensor, recipe: _Recipe):
-        self._held, place = made, _place(made)
+    def __init__(self, output: Tensor, recipe: _Recipe):
+        self._held, place = output, _place(output)
         super().__init__(
             lambda kept: recipe if _place(kept) == place else kept,
             lambda kept: kept() if isinstance(kept, _Recipe) else kept,
@@ -72,10 +72,10 @@ def recomputed_norm_relu(
     """
     if not _is_recomputed(x, conv, norm, relu):
         return norm_relu(x, conv, norm, relu), nullcontext()
-    made, recipe = norm(x), _Recipe(x, norm)
-    with _Recomputed(made, recipe):
-        made = relu(made)
-    return made, _Recomputed(made, recipe)
+    output, recipe = norm(x), _Recipe(x, norm)
+    with _Recomputed(output, recipe):
+        output = relu(output)
+    return output, _Recomputed(output, recipe)
 
 
 def _is_recomputed(x: Tensor, conv: nn.Module, norm: nn.Module, relu: nn.Module) -> bool:

@@ -37,12 +37,12 @@ def layer_like(layer: nn.Module, kind: type[nn.Module], weight: nn.Parameter | N
         InputError: If ``layer`` has a setting, other than its default, that ``kind`` does not have; the message names
             it.
     """
-    settings, known = settings_of(layer) | changes, _arguments(kind)
-    for name in settings.keys() - known.keys():
+    settings, arguments = settings_of(layer) | changes, _arguments(kind)
+    for name in settings.keys() - arguments.keys():
         if settings[name] != _arguments(type(layer))[name].default:
             raise InputError(f'{kind.__name__} has no {name}, and the layer has {name}={settings[name]!r}')
     # without parameters: those of the layer replace them
-    new = kind(**{name: value for name, value in settings.items() if name in known}, device='meta')
+    new = kind(**{name: value for name, value in settings.items() if name in arguments}, device='meta')
     new.weight, new.bias = layer.weight if weight is None else weight, layer.bias
     return new.train(layer.training)
 
@@ -50,4 +50,4 @@ def layer_like(layer: nn.Module, kind: type[nn.Module], weight: nn.Parameter | N
 @cache
 def _arguments(kind: type) -> Mapping[str, inspect.Parameter]:
     parameters = dict(inspect.signature(kind).parameters)
-    return {name: each for name, each in parameters.items() if name not in _OF_PARAMETERS}
+    return {name: parameter for name, parameter in parameters.items() if name not in _OF_PARAMETERS}

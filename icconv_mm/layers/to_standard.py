@@ -67,7 +67,7 @@ def to_standard(module: nn.Module) -> nn.Module:
         >>> [(each.out_channels, each.dilation) for each in to_standard(network)[0].convolutions]
         [(4, (1, 1)), (2, (2, 4))]
     """
-    layers = [(name, each) for name, each in module.named_modules() if type(each) in _SPLITS]
+    layers = [(name, child) for name, child in module.named_modules() if type(child) in _SPLITS]
     return convert_all(module, layers, lambda layer, _: _SPLITS[type(layer)](layer), layers)
 
 
@@ -89,7 +89,7 @@ def _split_inception(layer: ICConv2d) -> SplitConv2d:
 
 def _split_pyramidal(layer: PyConv2d) -> SplitConv2d:
     ends = [0, *accumulate(level.out_channels for level in layer.pyconv_levels)]
-    outputs = [range(*each) for each in pairwise(ends)]
+    outputs = [range(*end) for end in pairwise(ends)]
     inputs = [range(layer.in_channels)] * len(outputs)
     return SplitConv2d(layer.pyconv_levels, inputs, outputs, isinstance(layer, PyConv2dReLU)).train(layer.training)
 

@@ -105,7 +105,7 @@ class FPT(BaseModule):
         plain = dict(norm_cfg=norm_cfg, act_cfg=None)
         with naming('FPT: norm_cfg', ValueError):
             self.laterals = nn.ModuleList(
-                ConvModule(each, out_channels, 1, **plain) for each in in_channels[start_level:]
+                ConvModule(channel, out_channels, 1, **plain) for channel in in_channels[start_level:]
             )
         grounding = dict(mixtures=grounding_mixtures, similarity=similarity, window=window)
         self._make_transformers(dict(mixtures=self_mixtures, pool_keys=pool_keys), grounding, norm_cfg)
@@ -189,7 +189,7 @@ class FPT(BaseModule):
             for transformers in (self.groundings, self.renderings):
                 if (name := f'{index}_{other}') in transformers:
                     maps.append(transformers[name](levels[index], level))
-        return torch.cat([levels[index], *(self.drop_block(each) for each in maps)], 1)
+        return torch.cat([levels[index], *(self.drop_block(feature_map) for feature_map in maps)], 1)
 
     def _extra_levels(self, last_input: Tensor, last_output: Tensor) -> list[Tensor]:
         extra: list[Tensor] = []
@@ -208,13 +208,13 @@ class FPT(BaseModule):
         for level in range(self.start_level, len(inputs)):
             ratio = self.strides[level] // self.strides[self.start_level]
             expected = [first.shape[0], self.in_channels[level], *(-(-size // ratio) for size in first.shape[2:])]
-            if (found := list(inputs[level].shape)) != expected:
+            if (shape := list(inputs[level].shape)) != expected:
                 raise InputError(
                     f'FPT: the levels are not a pyramid of strides {self.strides}: level {level} must have the shape '
-                    f'{expected}, got {found}'
+                    f'{expected}, got {shape}'
                 )
-            if self.window is not None and level > self.start_level and self.window > min(found[2:]):
+            if self.window is not None and level > self.start_level and self.window > min(shape[2:]):
                 raise InputError(
-                    f'FPT: level {level} is {found[2]} x {found[3]}, smaller than the window of {self.window} of the '
+                    f'FPT: level {level} is {shape[2]} x {shape[3]}, smaller than the window of {self.window} of the '
                     'grounding transformers'
                 )

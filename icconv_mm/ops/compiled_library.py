@@ -20,8 +20,8 @@ def missing_library() -> str | None:
     package, _, path = _find_library()
     if path is None:
         others = ', '.join(sorted(file.name for file in package.glob('_C_torch*')))
-        found = f'; found only {others}, built for another torch or Python' if others else ''
-        return f'icconv_mm has no compiled operators for torch {torch.__version__}{found}; {REBUILD}'
+        hint = f'; found only {others}, built for another torch or Python' if others else ''
+        return f'icconv_mm has no compiled operators for torch {torch.__version__}{hint}; {REBUILD}'
     try:
         torch.ops.load_library(str(path))
     except (OSError, RuntimeError) as error:
@@ -63,5 +63,5 @@ def missing_kernel(operator: str, device: str) -> str | None:
 @cache  # called at every call of an operator
 def _is_registered(operator: str, device: str) -> bool:
     # a library built from older sources lacks the schema
-    known = hasattr(torch.ops.icconv_mm, operator)
-    return known and has_kernel(f'icconv_mm::{operator}', device.upper())
+    is_registered = hasattr(torch.ops.icconv_mm, operator)
+    return is_registered and has_kernel(f'icconv_mm::{operator}', device.upper())

@@ -298,10 +298,10 @@ class _Derivative(torch.autograd.Function):
         x, grad, *weights = ctx.saved_tensors
         exchanged = [] if d_x is None else [(d_x, grad, weights)]
         exchanged += [] if d_grad is None else [(x, d_grad, weights)]
-        if any(each is not None for each in d_weights):
+        if any(weight is not None for weight in d_weights):
             moved = [torch.zeros_like(weight) if d is None else d for weight, d in zip(weights, d_weights)]
             exchanged.append((x, grad, moved))
-        terms = [ctx.convolution.third(ctx.settings, *each, ctx.sizes) for each in exchanged]
+        terms = [ctx.convolution.third(ctx.settings, *tangent, ctx.sizes) for tangent in exchanged]
         if d_bias is not None:
             terms.append(d_bias[:, None, None])
         return tuple(map(sum, zip(*terms))) if isinstance(terms[0], tuple) else sum(terms)

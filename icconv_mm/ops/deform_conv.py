@@ -70,7 +70,7 @@ def _axes(stride, padding, dilation):
 def _pair(name: str, value: int | Sequence[int]) -> list[int]:
     pair = [value, value] if isinstance(value, int) else list(value)
     least = 0 if name == 'padding' else 1
-    if len(pair) != 2 or not all(least <= each <= MAX_DILATION for each in pair):
+    if len(pair) != 2 or not all(least <= value <= MAX_DILATION for value in pair):
         raise ValueError(f'{name} must be one or two numbers in {least}..{MAX_DILATION}, got {value}')
     return pair
 
@@ -111,12 +111,12 @@ class _Samples:
         images, _, *size = x.shape
         self.size, self.parts, self.taps = size, parts, kernel[0] * kernel[1]
         moved = offset.reshape(images, parts, self.taps, 2, *offset.shape[2:])
-        places = [
+        coordinates = [
             moved[:, :, :, axis] + grid for axis, grid in enumerate(_grids(offset, kernel, stride, padding, dilation))
         ]
-        inside = torch.stack([(p > -1) & (p < side) for p, side in zip(places, size)]).all(0)
+        inside = torch.stack([(p > -1) & (p < side) for p, side in zip(coordinates, size)]).all(0)
         # what is outside, or no number, must not become an index
-        y, x_ = (torch.where(inside, p, torch.zeros_like(p)) for p in places)
+        y, x_ = (torch.where(inside, p, torch.zeros_like(p)) for p in coordinates)
         top, left = y.detach().floor(), x_.detach().floor()
         self.y, self.x = self._flat(y - top), self._flat(x_ - left)
         self.mask = None if mask is None else self._flat(mask.reshape(y.shape))
@@ -187,17 +187,17 @@ def gradients(
     samples = _Samples(x, offset, mask, weight.shape[2:], settings)
     corners = samples.corners(x)
     columns = _columns(samples, corners, groups, offset.shape[2:])
-    own = grad.reshape(len(x), groups, weight.shape[0] // groups, columns.shape[-1])
-    to_weight = torch.einsum('ngop,ngip->goi', own, columns).reshape(weight.shape)
-    to_values = torch.einsum('goi,ngop->ngip', _matrix(weight, groups), own).reshape(corners[0].shape)
+    grad_of_groups = grad.reshape(len(x), groups, weight.shape[0] // groups, columns.shape[-1])
+    to_weight = torch.einsum('ngop,ngip->goi', grad_of_groups, columns).reshape(weight.shape)
+    to_values = torch.einsum('goi,ngop->ngip', _matrix(weight, groups), grad_of_groups).reshape(corners[0].shape)
     a, b, c, d = ((to_values * corner).sum(2, keepdim=True) for corner in corners)
     y, x_, shares = samples.y, samples.x, samples.shares()
     to_y, to_column = (1 - x_) * (c - a) + x_ * (d - b), (1 - y) * (b - a) + y * (d - c)
     to_mask = grad.new_empty(0)
     if mask is not None:
         to_mask = sum(share * dot for share, dot in zip(shares, (a, b, c, d))).reshape(mask.shape)
-        to_y, to_column, to_values = (each * samples.mask for each in (to_y, to_column, to_values))
-    pairs = [each.reshape(len(x), deform_groups, samples.taps, *offset.shape[2:]) for each in (to_y, to_column)]
+        to_y, to_column, to_values = (tensor * samples.mask for tensor in (to_y, to_column, to_values))
+    pairs = [tensor.reshape(len(x), deform_groups, samples.taps, *offset.shape[2:]) for tensor in (to_y, to_column)]
     to_offset = torch.stack(pairs, 3).reshape(offset.shape)
     to_x = x.new_zeros(len(x), deform_groups, x.shape[1] // deform_groups, x.shape[2] * x.shape[3])
     for share, valid, index in zip(shares, samples.valid, samples.index):

@@ -134,7 +134,7 @@ def backends() -> dict[str, Status]:
     threads = '' if with_openmp and with_openmp() else ', without OpenMP: they run on one thread'
     cuda = 'torch sees no CUDA device'
     if torch.cuda.is_available():  # any operator will do
-        kernels = [known['cuda'] for known in _kernels.values() if 'cuda' in known]
+        kernels = [kernels['cuda'] for kernels in _kernels.values() if 'cuda' in kernels]
         reasons = [kernel.absence() for kernel in kernels if kernel.is_compiled]
         cuda = None if None in reasons else reasons[0]
     return {
@@ -175,7 +175,8 @@ def explain(operator: str, *args, **named) -> Explanation:
     args = _arguments[operator].of(operator, args, named)
     name, asked = choose(operator, *args)
     answers = {
-        each: asked[each] if each in asked else kernel.answer(*args) for each, kernel in _kernels[operator].items()
+        kernel_backend: asked[kernel_backend] if kernel_backend in asked else kernel.answer(*args)
+        for kernel_backend, kernel in _kernels[operator].items()
     }
     return Explanation(answers, name if asked[name].supports else None)
 
@@ -330,7 +331,7 @@ def register(
         return kernels[backend]._replace(run=compiled or run_compiled, absence=absence, is_compiled=compiled is None)
 
     _arguments[operator] = arguments or Arguments(compiled or reference)
-    _kernels[operator] = {each: complete(each) for each in BACKENDS if each in kernels} | {
+    _kernels[operator] = {backend: complete(backend) for backend in BACKENDS if backend in kernels} | {
         'reference': Kernel(run=reference)
     }
 
@@ -340,12 +341,12 @@ def register(
 
 def choose(operator: str, *args) -> tuple[str, dict[str, Answer]]:
     """Returns the backend for a call, and the answers of those considered: the one in use, or the best ones."""
-    known, name = _kernels[operator], requested()
+    kernels, name = _kernels[operator], requested()
     if name != 'auto':
-        name = name if name in known else 'reference'
-        return name, {name: known[name].answer(*args)}
+        name = name if name in kernels else 'reference'
+        return name, {name: kernels[name].answer(*args)}
     answers = {}
-    for name, kernel in known.items():
+    for name, kernel in kernels.items():
         answers[name] = kernel.answer(*args)
         if answers[name].verdict is Verdict.CAN_RUN:
             break

@@ -41,12 +41,12 @@ class Sums(NamedTuple):
 
     @property
     def channels(self) -> list[int]:
-        return [channel for _, own in self.rows for channel in own]
+        return [channel for _, part in self.rows for channel in part]
 
     @property
     def slots(self) -> list[tuple[int, int] | None]:
         """Returns the layer's channel and filter row of each channel of the 1x3 convolutions; None for padding."""
-        return [slot for _, own in self.rows for slot in _padded([(c, row) for row in range(3) for c in own], None)]
+        return [slot for _, part in self.rows for slot in _padded([(c, row) for row in range(3) for c in part], None)]
 
     @property
     def step_and_reach(self) -> tuple[int, int]:
@@ -74,9 +74,9 @@ class Plan(NamedTuple):
     @property
     def order(self) -> list[int]:
         """Returns the position of each channel of the layer in the concatenated padded outputs."""
-        found = [channel for part in self.direct for channel in _padded(part.channels, -1)]
-        found += _padded(self.sums.channels, -1) if self.sums else []
-        return [found.index(channel) for channel in range(max(found) + 1)]
+        channels = [channel for part in self.direct for channel in _padded(part.channels, -1)]
+        channels += _padded(self.sums.channels, -1) if self.sums else []
+        return [channels.index(channel) for channel in range(max(channels) + 1)]
 
 
 @lru_cache(maxsize=1024)
@@ -92,7 +92,7 @@ def plan(pattern: tuple[int, ...], in_channels: int) -> Plan:
     for count, height, width in triples(pattern):
         by_dilation.setdefault((height, width), []).extend(range(position, position + count))
         position += count
-    parts = [Direct(dilation, tuple(own)) for dilation, own in by_dilation.items() if own]
+    parts = [Direct(dilation, tuple(part)) for dilation, part in by_dilation.items() if part]
     parts.sort(key=lambda part: -len(part.channels))
     # in the order of channels, so that sorted runs of whole blocks need no permutation
     ordered = (sorted(parts[:count], key=lambda part: part.channels) for count in range(len(parts) + 1))
@@ -107,7 +107,7 @@ def _sums(parts: Sequence[Direct]) -> Sums | None:
     for part in parts:
         rows.setdefault(part.dilation[1], []).extend(part.channels)
     heights = {channel: part.dilation[0] for part in parts for channel in part.channels}
-    return Sums(tuple((width, tuple(own)) for width, own in sorted(rows.items())), heights)
+    return Sums(tuple((width, tuple(row)) for width, row in sorted(rows.items())), heights)
 
 
 def _cost(cut: Plan, in_channels: int) -> float:
@@ -198,8 +198,8 @@ def _summed(x: Tensor, weight: Tensor, bias: Tensor | None, sums: Sums, stride: 
     partial = torch.cat(rows, 1) if len(rows) > 1 else rows[0]
     step, reach = sums.step_and_reach
     channels, slots = sums.channels, sums.slots
-    shifts = [-1 if each is None else reach + (each[1] - 1) * sums.heights[each[0]] // step for each in slots]
-    owners = [-1 if each is None else channels.index(each[0]) for each in slots]
+    shifts = [-1 if slot is None else reach + (slot[1] - 1) * sums.heights[slot[0]] // step for slot in slots]
+    owners = [-1 if slot is None else channels.index(slot[0]) for slot in slots]
     shifts = _one_hot(shifts, 2 * reach + 1, x)[:, None, :, None]
     total = len(slots)
     shifted = F.conv2d(partial, shifts, None, (stride, 1), (step * reach, 0), (step, 1), groups=total)
@@ -231,8 +231,8 @@ def _whole_groups(weight: Tensor, groups: int) -> tuple[Tensor, int]:
     joined = BLOCK // parts if BLOCK % parts == 0 else 1  # number of groups that become one
     if joined == 1 or groups % joined:
         return weight, groups
-    own = _one_hot(range(joined), joined, weight)[None, :, None, :, None, None, None]
-    filters = weight.view(-1, joined, parts, 1, inside, *kernel) * own
+    one_hot = _one_hot(range(joined), joined, weight)[None, :, None, :, None, None, None]
+    filters = weight.view(-1, joined, parts, 1, inside, *kernel) * one_hot
     return filters.reshape(outputs, joined * inside, *kernel), groups // joined
 
 
@@ -269,8 +269,8 @@ def _level(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, stride: 
         return F.conv2d(x, weight, bias, stride, border, dilation, groups)
     filters = weight.view(groups, parts, inside, 1, *kernel).transpose(0, 1).reshape(parts, groups * inside, 1, *kernel)
     sums = []
-    for part, each in enumerate(filters):
-        moved = F.conv2d(x, each, None, stride, border, dilation, groups * inside)
+    for part, level in enumerate(filters):
+        moved = F.conv2d(x, level, None, stride, border, dilation, groups * inside)
         owners = [channel // inside * parts + part for channel in range(groups * inside)]
         ones = _one_hot(owners, out_channels, x).t()[..., None, None]
         sums.append(F.conv2d(moved, ones, None if part else bias))

@@ -121,7 +121,7 @@ def _check_inception(
 def _flat(pattern: Iterable) -> tuple[int, ...]:
     """Returns a flat pattern from a flat one or from a table of runs."""
     pattern = tuple(pattern)
-    return pattern if all(isinstance(each, int) for each in pattern) else DilationPattern.of(pattern).flat
+    return pattern if all(isinstance(item, int) for item in pattern) else DilationPattern.of(pattern).flat
 
 
 # --- rules of the compiled kernels (measured: docs/performance.md)
@@ -209,11 +209,11 @@ def make_parts(pattern: tuple[int, ...], in_channels: int, groups: int) -> tuple
     return tuple(
         Convolved(
             dilation=dilation,
-            groups=len(found),
-            inputs=tuple(i for group, _ in found for i in range(group * group_in, (group + 1) * group_in)),
-            outputs=tuple(i for _, members in found for i in members),
+            groups=len(parts),
+            inputs=tuple(i for group, _ in parts for i in range(group * group_in, (group + 1) * group_in)),
+            outputs=tuple(i for _, members in parts for i in members),
         )
-        for (dilation, _), found in by_kind.items()
+        for (dilation, _), parts in by_kind.items()
     )
 
 
@@ -277,8 +277,8 @@ def _in_order(outputs: list[Tensor], dim: int, parts: tuple[Convolved, ...]) -> 
     order = [channel for part in parts for channel in part.outputs]
     if order == sorted(order):
         return joined
-    places = tuple(sorted(range(len(order)), key=order.__getitem__))
-    return joined.index_select(dim, _index(places, joined))
+    inverse = tuple(sorted(range(len(order)), key=order.__getitem__))
+    return joined.index_select(dim, _index(inverse, joined))
 
 
 def _index(channels: tuple[int, ...], like: Tensor) -> Tensor:

@@ -175,9 +175,9 @@ def _combine(means: Tensor, variances: Tensor, counts: Tensor) -> tuple[Tensor, 
 
 def _gather(mean: Tensor, var: Tensor, count: Tensor, group) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the moments of every process of a group, [P, C], [P, C] and [P], in one exchange."""
-    own = torch.cat([mean, var, count[None]])
-    every = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(every, own, group=group)
+    moments = torch.cat([mean, var, count[None]])
+    every = [torch.empty_like(moments) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(every, moments, group=group)
     means, variances, counts = torch.stack(every).split([len(mean), len(mean), 1], 1)
     return means, variances, counts[:, 0]
 
@@ -232,9 +232,9 @@ def _refusal(levels: Sequence[Tensor], weight, bias, running_mean, *_) -> str | 
     if any(level.numel() == 0 for level in levels):
         return 'it needs levels that are not empty'
     wanted = torch.float64 if first.dtype == torch.float64 else torch.float32
-    for each in (weight, bias, running_mean):
-        if each is not None and each.dtype != wanted:
-            return f'it needs {str(wanted).removeprefix("torch.")} parameters and statistics, got {each.dtype}'
+    for tensor in (weight, bias, running_mean):
+        if tensor is not None and tensor.dtype != wanted:
+            return f'it needs {str(wanted).removeprefix("torch.")} parameters and statistics, got {tensor.dtype}'
     return None
 
 

@@ -74,7 +74,7 @@ def define(
         fmt = torch.contiguous_format if layout_of is None else memory_format(args[layout_of])
         if isinstance(out, Tensor):
             return out.contiguous(memory_format=fmt)
-        return type(out)(each.contiguous(memory_format=fmt) for each in out)
+        return type(out)(tensor.contiguous(memory_format=fmt) for tensor in out)
 
     def with_gradient(*args):
         if torch.is_grad_enabled() or in_forward_ad():  # tangents do not require gradients
@@ -151,7 +151,7 @@ class _Once(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         grads = ctx.operator(grad, *ctx.saved_tensors, *ctx.settings)
-        return None, None, None, *(each if need else None for each, need in zip(grads, ctx.needs_input_grad[3:]))
+        return None, None, None, *(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad[3:]))
 
 
 def is_symbol(x: object) -> bool:

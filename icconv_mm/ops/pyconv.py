@@ -239,7 +239,7 @@ def _level_parts(filled, sizes, groups):
 def _own(part: Tensor, size: tuple[int, ...], groups: int) -> Tensor:
     """Returns a level's elements in its rows ``[C_l, C_in, kh, kw]`` of the filled filters: a view, groups first."""
     (channels, inside, *kernel), sides = size, part.shape[2:]
-    top, left = ((side - own) // 2 for side, own in zip(sides, kernel))
+    top, left = ((side - length) // 2 for side, length in zip(sides, kernel))
     middle = part[:, :, top : top + kernel[0], left : left + kernel[1]]
     blocks = middle.unflatten(0, (groups, channels // groups)).unflatten(2, (groups, inside))
     return blocks.diagonal(0, 0, 2).movedim(-1, 0)

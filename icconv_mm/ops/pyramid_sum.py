@@ -9,14 +9,14 @@ from icconv_mm.ops.tensors import FLOAT_DTYPES, device_refusal, mixture_refusal
 from icconv_mm.torch_private import below_autograd, in_transform_or_mode, is_jit_or_onnx_tracing
 
 
-def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
-    """``own + finer + upsample(coarser)``, bilinear with aligned corners; with gradients of any order.
+def pyramid_sum(same: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
+    """``same + finer + upsample(coarser)``, bilinear with aligned corners; with gradients of any order.
 
     The last step of a pyramid convolution (:class:`icconv_mm.layers.PConvLayer`). torch makes a map for each addition;
     the compiled kernel reads its inputs once and writes the sum.
 
     Args:
-        own: ``[N, C, H, W]``.
+        same: ``[N, C, H, W]``, the part of the same level.
         coarser: ``[N, C, h, w]``.
         finer: ``[N, C, H, W]`` or None: the part of the finer level, already of this level's size.
 
@@ -24,16 +24,16 @@ def pyramid_sum(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Te
         ``[N, C, H, W]``, a new map of the dtype of ``own``.
     """
     if in_transform_or_mode() or is_jit_or_onnx_tracing():
-        return reference(own, coarser, finer)
-    return run('pyramid_sum', own, coarser, finer)
+        return reference(same, coarser, finer)
+    return run('pyramid_sum', same, coarser, finer)
 
 
 # --- the reference, in torch's own steps
 
 
-def reference(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
+def reference(same: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tensor:
     """``[N, C, H, W]``, ``[N, C, h, w]``, ``[N, C, H, W]`` -> ``[N, C, H, W]``."""
-    y = own if finer is None else own + finer
+    y = same if finer is None else same + finer
     upsampled = F.interpolate(coarser, y.shape[-2:], mode='bilinear', align_corners=True)
     return y + upsampled.to(y.dtype)  # autocast interpolates in float32 where it has no other kernel
 
@@ -41,10 +41,10 @@ def reference(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> Tens
 # --- the compiled kernel: its gradient and its rules
 
 
-def _compiled(own, coarser, finer=None):
+def _compiled(same, coarser, finer=None):
     if torch.is_grad_enabled():
-        return _PyramidSum.apply(own, coarser, finer)
-    return _compiled_sum(own, coarser, finer)
+        return _PyramidSum.apply(same, coarser, finer)
+    return _compiled_sum(same, coarser, finer)
 
 
 def _compiled_sum(*args):
@@ -54,9 +54,9 @@ def _compiled_sum(*args):
 
 class _PyramidSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, own, coarser, finer):
+    def forward(ctx, same, coarser, finer):
         ctx.size = coarser.shape
-        return _compiled_sum(own, coarser, finer)
+        return _compiled_sum(same, coarser, finer)
 
     @staticmethod
     def backward(ctx, grad):
@@ -68,19 +68,19 @@ class _PyramidSum(torch.autograd.Function):
         return grad if need_own else None, to_coarser, grad if need_finer else None
 
 
-def _refusal(own: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str | None:
-    maps = [own, coarser] if finer is None else [own, coarser, finer]
+def _refusal(same: Tensor, coarser: Tensor, finer: Tensor | None = None) -> str | None:
+    maps = [same, coarser] if finer is None else [same, coarser, finer]
     if reason := device_refusal(maps, 'cpu') or mixture_refusal(maps, 'maps'):
         return reason
-    if own.dtype not in FLOAT_DTYPES:
-        return f'it needs floating-point maps, got {own.dtype}'
+    if same.dtype not in FLOAT_DTYPES:
+        return f'it needs floating-point maps, got {same.dtype}'
     if coarser.numel() == 0:
         return 'it needs levels that are not empty'
     return None
 
 
-def _objection(own: Tensor, *_) -> str | None:
-    return f'in {own.dtype} the reference is faster' if own.dtype in (torch.float16, torch.bfloat16) else None
+def _objection(same: Tensor, *_) -> str | None:
+    return f'in {same.dtype} the reference is faster' if same.dtype in (torch.float16, torch.bfloat16) else None
 
 
 # the dispatcher of `torch.library` would add some microseconds to each call, ten where a gradient is recorded

@@ -62,8 +62,8 @@ def is_autocast(device: str) -> bool:
 def device_refusal(tensors: Iterable[Tensor], device: str) -> str | None:
     """Returns the message of a kernel about tensors on another device type; None if all are on it."""
     expected = 'the CPU' if device == 'cpu' else 'a CUDA device'
-    found = (tensor.device for tensor in tensors if tensor.device.type != device)
-    return next((f'it needs tensors on {expected}, got {each}' for each in found), None)
+    devices = (tensor.device for tensor in tensors if tensor.device.type != device)
+    return next((f'it needs tensors on {expected}, got {device_name}' for device_name in devices), None)
 
 
 def mixture_refusal(tensors: Sequence[Tensor], what: str) -> str | None:
@@ -80,14 +80,14 @@ def is_list_of_tensors(arg: object) -> bool:
 
 def tensors_of(args: Iterable[object]) -> list[Tensor]:
     """Returns the tensors among the arguments of a call, and those in lists of tensors."""
-    flat = (each for arg in args for each in (arg if is_list_of_tensors(arg) else (arg,)))
-    return [each for each in flat if isinstance(each, Tensor)]
+    flat = (value for arg in args for value in (arg if is_list_of_tensors(arg) else (arg,)))
+    return [value for value in flat if isinstance(value, Tensor)]
 
 
 def cast(arg: object, device: str) -> object:
     """Returns an argument of a call as cast by ``torch.autocast``: float64 and non-floating values stay."""
     if is_list_of_tensors(arg):
-        return [cast(each, device) for each in arg]
+        return [cast(value, device) for value in arg]
     if not isinstance(arg, Tensor) or arg.dtype == torch.float64 or not arg.is_floating_point():
         return arg
     return arg.to(_autocast_dtype(device))
@@ -139,7 +139,7 @@ def convolve(
         lowered = is_autocast('cpu') and x.dtype != torch.float64
         dtype = _autocast_dtype('cpu') if lowered else x.dtype
         if dtype == torch.bfloat16:
-            given = (None if each is None else each.to(dtype).float() for each in (x, weight, bias))
+            given = (None if tensor is None else tensor.to(dtype).float() for tensor in (x, weight, bias))
             with torch.autocast('cpu', enabled=False):
                 return F.conv2d(*given, *settings).to(dtype)
     return F.conv2d(x, weight, bias, *settings)

@@ -106,14 +106,14 @@ def aligned_choices(errors: Tensor, block: int) -> Tensor:
     one_each = sparse.hstack([sparse.kron(sparse.eye(units), np.ones((1, candidates))), np.zeros((units, candidates))])
     filled = sparse.hstack([sparse.kron(np.ones((1, units)), sparse.eye(candidates)), -block * sparse.eye(candidates)])
     extra = np.eye(1, candidates)[0] * rest
-    found = milp(
+    solution = milp(
         np.concatenate([costs.ravel(), np.zeros(candidates)]),
         integrality=np.repeat([0, 1], [units * candidates, candidates]),
         bounds=Bounds(0, np.repeat([1, blocks], [units * candidates, candidates])),
         constraints=[LinearConstraint(one_each.tocsc(), 1, 1), LinearConstraint(filled.tocsc(), extra, extra)],
         options={'mip_rel_gap': 0},
     )
-    counts = np.rint(found.x[-candidates:]).astype(int) * block + extra.astype(int)
+    counts = np.rint(solution.x[-candidates:]).astype(int) * block + extra.astype(int)
     slots = np.repeat(np.arange(candidates), counts)
-    _, places = linear_sum_assignment(costs[:, slots])
-    return torch.from_numpy(slots[places])
+    _, columns = linear_sum_assignment(costs[:, slots])
+    return torch.from_numpy(slots[columns])

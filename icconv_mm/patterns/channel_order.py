@@ -75,9 +75,9 @@ def _feeds(state: Mapping[str, Tensor], name: str | None, following: str | None,
         return False
     block = name.rpartition('conv')[0]
     inside = [key for key in state if key.startswith(block)]
-    known = re.compile(re.escape(block) + r'(conv\d|bn\d|downsample)\.')
+    pattern = re.compile(re.escape(block) + r'(conv\d|bn\d|downsample)\.')
     # batch norms that come before their convolution are those of a pre-activation block
-    return all(known.match(key) for key in inside) and inside.index(f'{name}.weight') < inside.index(norm[0])
+    return all(pattern.match(key) for key in inside) and inside.index(f'{name}.weight') < inside.index(norm[0])
 
 
 def _permute_outputs(state: dict[str, Tensor], name: str, order: Tensor, inputs: bool = True) -> None:

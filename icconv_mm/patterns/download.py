@@ -66,8 +66,8 @@ def published_file(name: str) -> Path:
     path = _target(name)
     if _is_published(path, name):
         return path
-    found = 'another file than published' if path.exists() else 'not there'
-    absent = f'the published pattern {name!r} is {found}: {path}: run {command_of("download_patterns")}'
+    reason = 'another file than published' if path.exists() else 'not there'
+    absent = f'the published pattern {name!r} is {reason}: {path}: run {command_of("download_patterns")}'
     if os.environ.get('ICCONV_MM_OFFLINE', '0') not in ('', '0'):
         raise MissingFileError(absent)
     _log.warning('fetching the published pattern %r from %s into %s', name, PUBLISHED_AT, path.parent)
@@ -145,9 +145,9 @@ def _fetch(name: str, source: str) -> bool:
 
 
 def _check_hash(path: Path, origin: str, name: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != PUBLISHED[name]:
-        raise InputError(f'{origin} is not the published file: SHA-256 {found}, expected {PUBLISHED[name]}')
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    if sha256 != PUBLISHED[name]:
+        raise InputError(f'{origin} is not the published file: SHA-256 {sha256}, expected {PUBLISHED[name]}')
 
 
 def _in_folder(name: str, folder: Path) -> Path:

@@ -111,7 +111,7 @@ def even_pattern(channels: int, d_max: int) -> DilationPattern:
     """Returns all pairs of dilations up to ``d_max`` with equal numbers of channels, the smallest with what is left."""
     pairs = sorted(product(range(1, d_max + 1), repeat=2), key=lambda pair: (sum(pair), pair))
     share, rest = divmod(channels, len(pairs))
-    return DilationPattern([(share + (place < rest), *pair) for place, pair in enumerate(pairs)])
+    return DilationPattern([(share + (index < rest), *pair) for index, pair in enumerate(pairs)])
 
 
 def read_patterns(path: str | Path) -> list[DilationPattern]:
@@ -132,8 +132,8 @@ def read_patterns(path: str | Path) -> list[DilationPattern]:
     except (ValueError, RecursionError) as error:
         raise InputError(f'{path}: not JSON ({error})') from None
     if isinstance(layers, _Pairs) or not isinstance(layers, list):
-        found = 'an object' if isinstance(layers, _Pairs) else type(layers).__name__
-        raise InputError(f'{path}: expected a list with one entry per layer, got {found}')
+        name = 'an object' if isinstance(layers, _Pairs) else type(layers).__name__
+        raise InputError(f'{path}: expected a list with one entry per layer, got {name}')
     return parse_layers(layers, str(path))
 
 
@@ -219,10 +219,10 @@ def rf_next_patterns(path: str | Path, network: nn.Module, filter: LayerFilter =
     for short, conv in conv_layers(network.backbone if prefix else network, filter):
         name = prefix + short
         with naming(f'{path}: {name}', ValueError):
-            found = structure.get(name, conv.dilation)
-            if any(each % own for each, own in zip(found, conv.dilation)):
-                raise InputError(f'dilation {found} is no multiple of that in the network, {conv.dilation}')
-            factors = (each // own for each, own in zip(found, conv.dilation))
+            dilation = structure.get(name, conv.dilation)
+            if any(numbers % default for numbers, default in zip(dilation, conv.dilation)):
+                raise InputError(f'dilation {dilation} is no multiple of that in the network, {conv.dilation}')
+            factors = (numbers // default for numbers, default in zip(dilation, conv.dilation))
             patterns[name] = DilationPattern([(conv.out_channels, *factors)])
     others = [name for name in structure if name not in patterns]
     if len(others) == len(structure):
@@ -237,12 +237,12 @@ def _read_rf_next(path: Path) -> dict[str, tuple[int, int]]:
     content = read_small(path, 'result of RFSearchHook')
     try:
         structure = json.loads(content)['structure']
-        pairs = {name: (each, each) if isinstance(each, int) else tuple(each) for name, each in structure.items()}
+        pairs = {name: (item, item) if isinstance(item, int) else tuple(item) for name, item in structure.items()}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise InputError(f'{path}: expected JSON with the dilations of layers below "structure"') from None
     if not pairs:
         raise InputError(f'{path}: it holds no layer')
     for name, pair in pairs.items():
-        if len(pair) != 2 or not all(type(each) is int and each > 0 for each in pair):
+        if len(pair) != 2 or not all(type(number) is int and number > 0 for number in pair):
             raise InputError(f'{path}: {name}: expected two whole dilations above 0, got {pair}')
     return {name.removeprefix('module.'): pair for name, pair in pairs.items()}

@@ -162,11 +162,13 @@ def select_kernels(
     check_d_max(d_max)
     side = 2 * d_max + 1
     if isinstance(model, nn.Module):
-        found = [SupernetKernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)]
+        kernels = [
+            SupernetKernel(name, conv.weight.detach(), conv.groups) for name, conv in select_convs(model, filter)
+        ]
     else:
-        found = list(_kernels_of_state(model, filter, groups))
-    found = [kernel for kernel in found if filter is not None or max(kernel.weight.shape[2:]) > 3]
-    if not found:
+        kernels = list(_kernels_of_state(model, filter, groups))
+    kernels = [kernel for kernel in kernels if filter is not None or max(kernel.weight.shape[2:]) > 3]
+    if not kernels:
         state = model.state_dict() if isinstance(model, nn.Module) else model
         sizes = sorted({tuple(w.shape[2:]) for w in state.values() if isinstance(w, Tensor) and w.ndim == 4})
         shown = ', '.join(f'{h}x{w}' for h, w in sizes) or 'none'
@@ -174,7 +176,7 @@ def select_kernels(
             f'no supernet kernel of {side}x{side} selected; kernels present: {shown} '
             f'(the stem counts only if the filter names it)'
         )
-    for name, weight, groups in found:
+    for name, weight, groups in kernels:
         filters, _, height, width = weight.shape
         if (height, width) != (side, side):
             hint = f'that is d_max {height // 2}' if height == width and height % 2 else 'not square and odd'
@@ -183,7 +185,7 @@ def select_kernels(
             raise InputError(f'{name}: {filters} filters do not divide into {groups} groups')
         if bad := (~weight.isfinite()).sum().item():
             raise InputError(f'{name}: {bad} of {weight.numel()} weights are NaN or infinite')
-    return found
+    return kernels
 
 
 def _kernels_of_state(state: Mapping[str, Tensor], filter: LayerFilter, groups) -> Iterator[SupernetKernel]:

@@ -36,7 +36,7 @@ def levels_of(model: nn.Module) -> list[Level]:
         model.train(training)
     # a level may be a pair of maps
     firsts = [maps_of(level)[0] for level in ([features] if isinstance(features, Tensor) else features)]
-    return [Level(each.shape[1], round(_PROBE / each.shape[-1])) for each in firsts]
+    return [Level(first.shape[1], round(_PROBE / first.shape[-1])) for first in firsts]
 
 
 def each_map(function: Callable[[Tensor], Tensor], features: Any) -> Any:

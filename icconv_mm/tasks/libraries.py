@@ -57,14 +57,14 @@ def registered_class(registry: Registry, kind: Any, where: str) -> type:
     scope = kind.split('.')[0]
     if scope in LIBRARIES and not versions.is_installed(scope):
         raise MissingLibraryError(f'{where}: {kind} needs {scope}, which is not installed')
-    if (found := registry.get(kind)) is None and scope == SCOPE:
+    if (cls := registry.get(kind)) is None and scope == SCOPE:
         for library in filter(versions.is_installed, LIBRARIES):
             import_task(library)
-        found = registry.get(kind)
-    if found is None:
+        cls = registry.get(kind)
+    if cls is None:
         hint = '' if '.' in kind else f'; name its library, as in mmdet.{kind}'
         missing = [library for library in LIBRARIES if not versions.is_installed(library)]
         if scope == SCOPE and missing:
             hint = f'; types of tasks whose library is not installed do not exist: {", ".join(missing)}'
         raise InputError(f'{where}: no registered {kind!r}{hint}')
-    return found
+    return cls

@@ -93,7 +93,7 @@ def predict(
         parts = [paths[start : start + size] for start in range(0, len(paths), size)]
         images = ray.data.from_arrow([pa.table({'path': part}) for part in parts])
     files = [Path(file), *([Path(file).with_suffix('.bin')] if Path(file).suffix == '.xml' else [])]
-    content = ray.put({each.name: each.read_bytes() for each in files})
+    content = ray.put({file.name: file.read_bytes() for file in files})
     device = device or ('cuda' if num_gpus else 'cpu')
     return images.map_batches(
         _Worker,
@@ -115,8 +115,8 @@ def _listed(uri: str) -> tuple[fs.FileSystem, list[str]]:
             return filesystem, [root]
         if info.type == fs.FileType.NotFound:
             raise RuntimeInputError(f'{uri}: no such file or folder')
-        found = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
-        paths = [each.path for each in found if each.path.lower().endswith(IMAGE_SUFFIXES)]
+        infos = filesystem.get_file_info(fs.FileSelector(root, recursive=True))
+        paths = [info.path for info in infos if info.path.lower().endswith(IMAGE_SUFFIXES)]
     if not paths:
         raise RuntimeInputError(f'{uri}: no image ({", ".join(IMAGE_SUFFIXES)}) in this folder')
     return filesystem, sorted(paths)
@@ -151,12 +151,12 @@ class _Worker:
                 images.append((path, self._content(path, content)))
             except RuntimeInputError as error:
                 rows.append({'path': None if path is None else str(path), 'error': str(error)})
-        for path, found in self.session.try_predict(images, self.batch_size):
+        for path, result in self.session.try_predict(images, self.batch_size):
             try:
-                if isinstance(found, RuntimeInputError):
-                    raise found
+                if isinstance(result, RuntimeInputError):
+                    raise result
                 with refusing(path):
-                    rows += self._rows(found)
+                    rows += self._rows(result)
             except RuntimeInputError as error:
                 rows.append({'path': path, 'error': str(error)})
         return pa.Table.from_pylist(rows, ROW_SCHEMA)
@@ -175,24 +175,24 @@ class _Worker:
     def _rows(self, prediction: Result) -> list[dict]:
         height, width = prediction.image.shape[:2]
         about = {'path': prediction.path, 'height': height, 'width': width}
-        return [{**about, 'task': name, **_columns(found)} for name, found in prediction.tasks.items()]
+        return [{**about, 'task': name, **_columns(arrays)} for name, arrays in prediction.tasks.items()]
 
 
-def _columns(found: Arrays) -> dict[str, Any]:
+def _columns(arrays: Arrays) -> dict[str, Any]:
     """Returns the predictions of a task as values of the columns."""
-    if 'seg_map' in found:
-        labels = np.unique(found['seg_map'])
-        return {'labels': labels.tolist(), 'masks': [encode_rle(found['seg_map'] == label) for label in labels]}
-    columns: dict[str, Any] = {name: found[name].tolist() for name in ('scores', 'labels') if name in found}
-    if 'boxes' in found:
-        columns['boxes'] = _structs(_BOX, found['boxes'])
-    elif 'keypoints' in found:
-        points = np.concatenate([found['keypoints'], found['keypoint_scores'][..., None]], -1)
+    if 'seg_map' in arrays:
+        labels = np.unique(arrays['seg_map'])
+        return {'labels': labels.tolist(), 'masks': [encode_rle(arrays['seg_map'] == label) for label in labels]}
+    columns: dict[str, Any] = {name: arrays[name].tolist() for name in ('scores', 'labels') if name in arrays}
+    if 'boxes' in arrays:
+        columns['boxes'] = _structs(_BOX, arrays['boxes'])
+    elif 'keypoints' in arrays:
+        points = np.concatenate([arrays['keypoints'], arrays['keypoint_scores'][..., None]], -1)
         columns['keypoints'] = [_structs(_KEYPOINT, person) for person in points]
     else:  # of a classifier
-        columns['labels'] = list(range(len(found['scores'])))
-    if 'masks' in found:
-        columns['masks'] = [encode_rle(mask) for mask in found['masks']]
+        columns['labels'] = list(range(len(arrays['scores'])))
+    if 'masks' in arrays:
+        columns['masks'] = [encode_rle(mask) for mask in arrays['masks']]
     return columns
 
 

@@ -155,12 +155,15 @@ def _fetch(folder: Path) -> None:
         done = subprocess.run(command, cwd=temporary, capture_output=True, text=True, timeout=600)
         if done.returncode:
             raise RuntimeInputError(f'npm pack {name}: {" ".join(done.stderr.split())[-200:]}')
-        with tarfile.open(next(Path(temporary).glob('*.tgz'))) as archive, write_together(folder, [*_SHA256]) as made:
-            for source, known in _SHA256.items():
+        with (
+            tarfile.open(next(Path(temporary).glob('*.tgz'))) as archive,
+            write_together(folder, [*_SHA256]) as written,
+        ):
+            for source, expected in _SHA256.items():
                 content = archive.extractfile(f'package/{source}').read()
-                if (found := hashlib.sha256(content).hexdigest()) != known:
-                    raise RuntimeInputError(f'npm pack {name}: {source} has the SHA-256 {found}, expected {known}')
-                write_bytes(made / source, content)
+                if (sha256 := hashlib.sha256(content).hexdigest()) != expected:
+                    raise RuntimeInputError(f'npm pack {name}: {source} has the SHA-256 {sha256}, expected {expected}')
+                write_bytes(written / source, content)
 
 
 def server(folder: str | Path, port: int = 0, isolated: bool = True) -> ThreadingHTTPServer:

@@ -42,8 +42,8 @@ postMessage('ready');
 
 def browser_time(process: psutil.Process) -> float:
     """Returns the seconds of processor time of a browser and its processes until now."""
-    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    return sum(each.user + each.system for each in times)
+    times = [module.cpu_times() for module in (process, *process.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
 
 
 def compare(folder: Path, file: Path, sides: list[int], threads: int, rounds: int, count: int) -> None:
@@ -82,9 +82,9 @@ def compare(folder: Path, file: Path, sides: list[int], threads: int, rounds: in
             rows = []
             for _ in range(rounds + 1):  # the first is the warm-up
                 rows.append((*spent(native, time.process_time), *spent(in_browser, lambda: browser_time(process))))
-            own, own_wall, theirs, theirs_wall = (statistics.median(column) for column in zip(*rows[1:]))
+            own_median, own_wall, theirs, theirs_wall = (statistics.median(column) for column in zip(*rows[1:]))
             print(
-                f'| {threads} | {side} x {side} | {own:.1f} | {theirs:.1f} | {theirs / own:.2f} '
+                f'| {threads} | {side} x {side} | {own_median:.1f} | {theirs:.1f} | {theirs / own_median:.2f} '
                 f'| {own_wall:.1f} | {theirs_wall:.1f} |',
                 flush=True,
             )

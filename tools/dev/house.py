@@ -57,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     modules = [path for path in (*package, *runtime) if path.suffix == '.py']
     large = sorted(((lines_of([path]), str(path.relative_to(ROOT))) for path in modules), reverse=True)
     print(f'modules over 400 lines: {sum(lines > 400 for lines, _ in large)}, the largest {large[0]}')
-    functions = [each for path in (*app, *runtime) if path.suffix == '.py' for each in functions_of(path)]
+    functions = [function for path in (*app, *runtime) if path.suffix == '.py' for function in functions_of(path)]
     print(f'longest function of application and runtime: {max(functions)}')
-    print(f'most parameters: {sorted(functions, key=lambda each: -each[1])[:5]}')
+    print(f'most parameters: {sorted(functions, key=lambda row: -row[1])[:5]}')
     faces = {ROOT / 'icconv_mm' / name for name in FACES}
     outside = [path for path in extension if path.suffix == '.py' and path not in faces]
-    found = [line for path in outside for line in imports_of_app(path)]
-    print(f'imports of the application from outside, but the faces: {len(found)} {found}')
+    lines = [line for path in outside for line in imports_of_app(path)]
+    print(f'imports of the application from outside, but the faces: {len(lines)} {lines}')
 
 
 if __name__ == '__main__':

@@ -98,8 +98,8 @@ def _make_family(stem: Path, family: str, image: np.ndarray) -> None:
     with torch.no_grad():
         outputs = torch.export.load(f'{stem}.fixed.pt2').module()(*arguments_of(inputs))
     names = [name for task in session.metadata['tasks'] for name in _outputs_of(task)]
-    known = {f'output {name}': value.numpy() for name, value in zip(names, outputs, strict=True)}
-    np.savez(f'{stem}.npz', **{f'input {name}': value for name, value in inputs.items()}, **known)
+    expected = {f'output {name}': value.numpy() for name, value in zip(names, outputs, strict=True)}
+    np.savez(f'{stem}.npz', **{f'input {name}': value for name, value in inputs.items()}, **expected)
 
 
 def _outputs_of(task: Mapping[str, Any]) -> list[str]:
@@ -145,8 +145,8 @@ def outcome(folder: Path, name: str, form: str, family: str) -> float | str:
             return f'does not end in {SECONDS} s'
         said.seek(0)
         text = said.read()
-    if found := re.search(r'^RESULT (.*)$', text, re.MULTILINE):
-        return json.loads(found[1])
+    if match := re.search(r'^RESULT (.*)$', text, re.MULTILINE):
+        return json.loads(match[1])
     return f'the process ends by signal {-code}' if code < 0 else f'the process ends with status {code}'
 
 
@@ -156,10 +156,10 @@ def one(folder: Path, name: str, form: str, family: str) -> float | str:
     with np.load(folder / f'{family}.npz') as arrays:
         parts = {part: {key.partition(' ')[2]: arrays[key] for key in arrays if key.startswith(part)} for part in PARTS}
     try:
-        found = RUNTIMES[name][0](file, parts['input'])
+        outputs = RUNTIMES[name][0](file, parts['input'])
     except Exception as error:  # a runtime may raise anything
         return _sentence(f'{type(error).__name__}: {error}')
-    return found if isinstance(found, str) else difference(parts['output'], found)
+    return outputs if isinstance(outputs, str) else difference(parts['output'], outputs)
 
 
 def _sentence(text: str) -> str:
@@ -169,31 +169,33 @@ def _sentence(text: str) -> str:
     return text if len(text) <= 200 else f'{text[:200]} ...'
 
 
-def _order(known: Arrays, found: dict[str, np.ndarray], task: str) -> None:
+def _order(expected: Arrays, outputs: dict[str, np.ndarray], task: str) -> None:
     """Puts each box at the index of the nearest known one, in place: a last digit decides the order of equal scores."""
-    names = [f'{task}{name}' for name in ('boxes', 'scores', 'labels', 'masks') if f'{task}{name}' in known]
-    rows = [np.concatenate([of[name][0].reshape(len(of[name][0]), -1) for name in names], 1) for of in (known, found)]
+    names = [f'{task}{name}' for name in ('boxes', 'scores', 'labels', 'masks') if f'{task}{name}' in expected]
+    rows = [
+        np.concatenate([of[name][0].reshape(len(of[name][0]), -1) for name in names], 1) for of in (expected, outputs)
+    ]
     left, order = list(range(len(rows[0]))), []
     for row in rows[0]:
         order.append(left.pop(int(np.abs(rows[1][left] - row).sum(1).argmin())))
     for name in names:
-        found[name] = found[name][:, order]
+        outputs[name] = outputs[name][:, order]
 
 
-def difference(known: Arrays, found: Mapping[str, np.ndarray] | Sequence[np.ndarray]) -> float | str:
+def difference(expected: Arrays, outputs: Mapping[str, np.ndarray] | Sequence[np.ndarray]) -> float | str:
     """Returns the largest difference of an output, relative to its largest value."""
-    if not isinstance(found, Mapping):
-        found = dict(zip(known, found, strict=True))
+    if not isinstance(outputs, Mapping):
+        outputs = dict(zip(expected, outputs, strict=True))
     largest = 0.0
-    found = {name: np.asarray(found[name]) for name in known}
-    for name, value in known.items():
-        if found[name].shape != value.shape:
-            return f'the output {name} has the shape {list(found[name].shape)}, not {list(value.shape)}'
-    for name in [name for name in known if name.endswith('boxes')]:
-        _order(known, found, name.removesuffix('boxes'))
-    for name, value in known.items():
-        own = found[name]
-        apart = np.abs(own.astype(np.float64) - value).max() / max(np.abs(value).max(), 1e-12)
+    outputs = {name: np.asarray(outputs[name]) for name in expected}
+    for name, value in expected.items():
+        if outputs[name].shape != value.shape:
+            return f'the output {name} has the shape {list(outputs[name].shape)}, not {list(value.shape)}'
+    for name in [name for name in expected if name.endswith('boxes')]:
+        _order(expected, outputs, name.removesuffix('boxes'))
+    for name, value in expected.items():
+        output = outputs[name]
+        apart = np.abs(output.astype(np.float64) - value).max() / max(np.abs(value).max(), 1e-12)
         largest = max(largest, float(apart if np.isfinite(apart) else np.inf))
     return largest
 
@@ -204,17 +206,17 @@ def difference(known: Arrays, found: Mapping[str, np.ndarray] | Sequence[np.ndar
 def collect(folder: Path) -> None:
     """Adds the results in a folder to :data:`RESULTS`, in place of those of the same runtime, version and family."""
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
-    known = {(each['runtime'], each['version']): each for each in results}
+    earlier = {(result['runtime'], result['version']): result for result in results}
     for path in sorted(folder.glob('results/*.json')):
-        made = json.loads(path.read_text())
-        if (before := known.get((made['runtime'], made['version']))) is None:
-            results.append(made)
+        content = json.loads(path.read_text())
+        if (before := earlier.get((content['runtime'], content['version']))) is None:
+            results.append(content)
             continue
-        for form, cells in made['cells'].items():
+        for form, cells in content['cells'].items():
             before['cells'].setdefault(form, {}).update(cells)
     order = list(RUNTIMES)
     results.sort(
-        key=lambda each: (order.index(each['runtime']), [int(part) for part in re.findall(r'\d+', each['version'])])
+        key=lambda row: (order.index(row['runtime']), [int(part) for part in re.findall(r'\d+', row['version'])])
     )
     RESULTS.write_text(json.dumps(results, indent=1) + '\n')
 
@@ -226,8 +228,8 @@ def tables(results: Sequence[Mapping[str, Any]]) -> str:
     for form, title in TITLES.items():
         lines += [f'{title}\n', f'| | {" | ".join(FAMILIES)} |', f'|---{"|---" * len(FAMILIES)}|']
         for result in results:
-            if own := result['cells'].get(form):
-                cells = [_cell(own[family], reasons) if family in own else '' for family in FAMILIES]
+            if cell := result['cells'].get(form):
+                cells = [_cell(cell[family], reasons) if family in cell else '' for family in FAMILIES]
                 lines.append(f'| {result["runtime"]} {result["version"]} | {" | ".join(cells)} |')
         lines.append('')
     return '\n'.join([*lines, *(f'{number}. {reason}' for reason, number in reasons.items()), ''])

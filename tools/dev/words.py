@@ -52,8 +52,8 @@ def words_of(line: str) -> list[str]:
     """The replaced words of a line with their replacements."""
     line = re.sub(ALLOWED, '', line)
     line = re.sub(r'(?<=[a-z0-9])(?=[A-Z])', ' ', line).replace('_', ' ').lower()
-    known = {**WORDS, **NAMES}
-    return [f'{match[0]} -> {use}' for word, use in known.items() for match in re.finditer(rf'\b({word})\b', line)]
+    words = {**WORDS, **NAMES}
+    return [f'{match[0]} -> {use}' for word, use in words.items() for match in re.finditer(rf'\b({word})\b', line)]
 
 
 def main() -> int:

@@ -84,7 +84,7 @@ def table(metafile: dict, collection: str) -> str:
     Raises:
         KeyError: There is no such collection, or figures have no origin (``Figures: published`` or ``measured``).
     """
-    shared = {each['Name']: each['Metadata'] for each in metafile['Collections']}[collection]
+    shared = {collection['Name']: collection['Metadata'] for collection in metafile['Collections']}[collection]
     rows, metrics = [], []
     for model in metafile['Models']:
         if model['In Collection'] != collection:
@@ -109,7 +109,7 @@ def table(metafile: dict, collection: str) -> str:
 
 def with_tables(text: str, metafile: dict) -> str:
     """The text of a README with its tables as the metafile has them."""
-    return PLACE.sub(lambda place: place.group(1) + table(metafile, place.group(2)), text)
+    return PLACE.sub(lambda row: row.group(1) + table(metafile, row.group(2)), text)
 
 
 def features(folder: str, name: str) -> dict[str, list[str]]:
@@ -159,7 +159,7 @@ def count(metafiles: dict[str, dict], by: str) -> str:
 
 def with_counts(text: str, metafiles: dict[str, dict]) -> str:
     """The text of a page with its counts as the metafiles have them."""
-    return COUNT.sub(lambda place: place.group(1) + count(metafiles, place.group(2)), text)
+    return COUNT.sub(lambda row: row.group(1) + count(metafiles, row.group(2)), text)
 
 
 def main() -> None:
@@ -167,14 +167,14 @@ def main() -> None:
     parser.add_argument('--check', action='store_true', help='write nothing; exit with status 1 if a table is stale')
     check = parser.parse_args().check
     metafiles = {path.parent.name: yaml.safe_load(path.read_text()) for path in sorted(CONFIGS.glob('*/metafile.yml'))}
-    made = {}
+    tables = {}
     for folder, metafile in metafiles.items():
         page = CONFIGS / folder / 'README.md'
-        made[page] = with_tables(page.read_text(), metafile)
+        tables[page] = with_tables(page.read_text(), metafile)
     page = CONFIGS / 'README.md'
-    made[page] = with_counts(page.read_text(), metafiles)
+    tables[page] = with_counts(page.read_text(), metafiles)
     stale = []
-    for page, text in made.items():
+    for page, text in tables.items():
         if text != page.read_text():
             stale.append(str(page.relative_to(REPO)))
             if not check:

@@ -41,17 +41,17 @@ def metainfo_of(kind: Any, dataset_cfg: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         MissingFileError, InputError: Such a file does not exist or cannot be read.
     """
-    own = dict(dataset_cfg.get('metainfo') or {})
+    metainfo = dict(dataset_cfg.get('metainfo') or {})
     if dataset_cfg.get('classes') is not None:  # an argument of mmpretrain's datasets
-        own = {'classes': dataset_cfg['classes'], **own}
-    own = read_names(own)
-    return {key.lower(): value for source in (getattr(kind, 'METAINFO', {}), own) for key, value in source.items()}
+        metainfo = {'classes': dataset_cfg['classes'], **metainfo}
+    metainfo = read_names(metainfo)
+    return {key.lower(): value for source in (getattr(kind, 'METAINFO', {}), metainfo) for key, value in source.items()}
 
 
 def metainfo_of_built(dataset: Any) -> Mapping[str, Any]:
     """Returns the metainfo of a built dataset; for a wrapper without any, that of its first dataset."""
-    found = getattr(dataset, 'metainfo', None)
-    return found if isinstance(found, Mapping) else getattr(next(leaf_datasets(dataset, ''))[1], 'metainfo', {})
+    metainfo = getattr(dataset, 'metainfo', None)
+    return metainfo if isinstance(metainfo, Mapping) else getattr(next(leaf_datasets(dataset, ''))[1], 'metainfo', {})
 
 
 class TaskAdapter:
@@ -110,15 +110,15 @@ class TaskAdapter:
 
         ``model`` has no wrappers, and is None if there is none; ``training``: whether it is trained on the dataset.
         """
-        found = []
+        defects = []
         for name, leaf, loaders in self.with_loaders(dataset, where):
             if len(leaf) == 0:
                 raise DatasetError(f'{name}: the dataset is empty')
             self.check_dataset(leaf, name, loaders)
-            found.append((leaf, loaders))
+            defects.append((leaf, loaders))
         if training:
             with naming(where):
-                self.check_together(found)
+                self.check_together(defects)
         if model is not None:
             self.check_model(model, dataset, where, training)
 
@@ -143,27 +143,27 @@ class TaskAdapter:
         numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # panoptic networks have heads for things
         others: tuple[str, ...] = ()
         for path, module in network.named_modules():
-            own = next((part for part in reversed(path.split('.')) if not part.isdigit()), '')
-            if {own, type(module).__name__} & set(self.other_heads):
+            part = next((part for part in reversed(path.split('.')) if not part.isdigit()), '')
+            if {part, type(module).__name__} & set(self.other_heads):
                 others += (f'{path}.',)
-            elif classes and own.endswith('head'):
-                found = getattr(module, 'num_classes', None)
-                if isinstance(found, int) and found not in numbers:
+            elif classes and part.endswith('head'):
+                number = getattr(module, 'num_classes', None)
+                if isinstance(number, int) and number not in numbers:
                     raise InputError(
-                        f'{name}.{path}.num_classes is {found}, but {where} has {len(classes)} classes: '
+                        f'{name}.{path}.num_classes is {number}, but {where} has {len(classes)} classes: '
                         f'{", ".join(map(str, classes[:8]))}{", ..." if len(classes) > 8 else ""}'
                     )
             weights = getattr(module, 'class_weight', None)
             if classes and isinstance(weights, list | tuple) and not path.startswith(others):
                 # detectors may weight the background as well; a single value weights a single output
-                known = numbers | {1} | (set() if 'loss_decode' in path else {number + 1 for number in numbers})
-                if len(weights) not in known:
+                allowed = numbers | {1} | (set() if 'loss_decode' in path else {number + 1 for number in numbers})
+                if len(weights) not in allowed:
                     raise InputError(
                         f'{name}.{path}.class_weight has {len(weights)} values, but {where} has {len(classes)} classes'
                     )
-            found = getattr(module, 'num_keypoints', None)
-            if count and isinstance(found, int) and found != count:
-                raise InputError(f'{name}.{path}.num_keypoints is {found}, but {where} has {count} keypoints')
+            number = getattr(module, 'num_keypoints', None)
+            if count and isinstance(number, int) and number != count:
+                raise InputError(f'{name}.{path}.num_keypoints is {number}, but {where} has {count} keypoints')
 
     def check_names(self, network: 'nn.Module', meta: Mapping[str, Any], where: str) -> None:
         """Raises InputError if ``meta``, of ``where``, has fewer class names than a head of the network has classes."""
@@ -171,9 +171,9 @@ class TaskAdapter:
         if self.kind == 'pose' or hasattr(network, 'language_model'):  # of one class; of which words are the classes
             return
         for path, module in network.named_modules():
-            own, count = path.rpartition('.')[2], getattr(module, 'num_classes', None)
-            is_other = {own, type(module).__name__} & set(self.other_heads)
-            if own.endswith('head') and not is_other and isinstance(count, int) and count > len(names):
+            attribute, count = path.rpartition('.')[2], getattr(module, 'num_classes', None)
+            is_other = {attribute, type(module).__name__} & set(self.other_heads)
+            if attribute.endswith('head') and not is_other and isinstance(count, int) and count > len(names):
                 raise InputError(f'{where} names {len(names)} classes, but {path} of the model has {count}')
 
     def check_metric(self, metric: Any, meta: Mapping[str, Any], where: str, source: str = 'the file') -> None:
@@ -187,9 +187,9 @@ class TaskAdapter:
 
         The configs of the datasets, given by phase, are changed in place.
         """
-        for each in itertools.chain(*datasets.values()):
-            for node in each.transforms if each.is_leaf else ():
-                self.prepare_loader(node.cfg, each.cfg, model_cfg)
+        for dataset in itertools.chain(*datasets.values()):
+            for node in dataset.transforms if dataset.is_leaf else ():
+                self.prepare_loader(node.cfg, dataset.cfg, model_cfg)
 
     def prepare_loader(self, node: dict, dataset_cfg: Mapping[str, Any], model_cfg: Mapping[str, Any]) -> None:
         """Changes one transform of a dataset for a model, given as configs, as part of :meth:`prepare_loaders`."""
@@ -228,7 +228,7 @@ class TaskAdapter:
         """
         meta = dataset_meta_of(checkpoint)
         for phase in PHASES_TO_NAME:
-            leaf = next((each.cfg for each in (datasets or {}).get(phase, ()) if each.is_leaf), None)
+            leaf = next((dataset.cfg for dataset in (datasets or {}).get(phase, ()) if dataset.is_leaf), None)
             if leaf is not None and not ({'classes', 'palette'} <= meta.keys() or 'keypoint_id2name' in meta):
                 meta = {**metainfo_of(self.dataset_class(leaf['type']), leaf), **meta}
         return meta
@@ -271,14 +271,18 @@ class TaskAdapter:
     def described(self, dataset_meta: Mapping[str, Any]) -> dict[str, Any]:
         """Returns a task's description as in an exported file: its kind, and its classes' names and colours."""
         names = self.class_names(dict(dataset_meta))
-        own = {'kind': self.kind, 'classes': names, 'palette': self.colors(dataset_meta)}
-        return own | ({'thresholds': dataset_meta['thresholds']} if dataset_meta.get('thresholds') else {})
+        description = {'kind': self.kind, 'classes': names, 'palette': self.colors(dataset_meta)}
+        return description | ({'thresholds': dataset_meta['thresholds']} if dataset_meta.get('thresholds') else {})
 
     def colors(self, dataset_meta: Mapping[str, Any]) -> list[tuple[int, int, int]]:
         """Returns the colour (R, G, B) of each class: the dataset's, else distinct ones."""
-        count, own = len(self.class_names(dict(dataset_meta))), dataset_meta.get('palette')
-        known = own if isinstance(own, (list, tuple)) and len(own) >= count else palette(count)
-        return [tuple(map(int, color)) for color in known]
+        count, palette_of_config = len(self.class_names(dict(dataset_meta))), dataset_meta.get('palette')
+        colors = (
+            palette_of_config
+            if isinstance(palette_of_config, (list, tuple)) and len(palette_of_config) >= count
+            else palette(count)
+        )
+        return [tuple(map(int, color)) for color in colors]
 
     def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
         """Maps predictions for a reduced image to the original of ``shape`` (height, width), in place."""

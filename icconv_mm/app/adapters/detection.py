@@ -75,7 +75,7 @@ class Adapter(TaskAdapter):
         if isinstance(dataset, CocoDataset) and '://' not in dataset.ann_file:
             is_plain = load_list is CocoDataset.load_data_list
             names = _check_coco(dataset, where, is_plain)
-            has_masks = any(getattr(each, 'with_mask', False) for each in loaders)
+            has_masks = any(getattr(loader, 'with_mask', False) for loader in loaders)
             ignored = _check_masks(dataset, where) if has_masks else None
             if is_plain and dataset._indices is None:  # of all images
                 _check_boxes(dataset, where, names, ignored)
@@ -136,20 +136,20 @@ class Adapter(TaskAdapter):
             checks.check_order(meta['classes'], labels, f'{where}.ann_file', source)
 
     def predictions(self, sample: Any) -> Arrays:
-        found = sample.pred_instances.cpu().numpy()
+        arrays = sample.pred_instances.cpu().numpy()
         names = {'boxes': 'bboxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
-        return {name: found[own] for name, own in names.items() if own in found}
+        return {name: arrays[key] for name, key in names.items() if key in arrays}
 
     def annotations(self, sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
         """Returns boxes and masks as a drawing; for panoptic data also the segmentation map."""
-        known = sample.gt_instances
-        boxes = known.bboxes.tensor if isinstance(known.bboxes, BaseBoxes) else known.bboxes
-        found = {'boxes': np.asarray(boxes), 'labels': np.asarray(known.labels)}
-        if 'masks' in known:
-            found['masks'] = mask2ndarray(known.masks).astype(bool)
+        instances = sample.gt_instances
+        boxes = instances.bboxes.tensor if isinstance(instances.bboxes, BaseBoxes) else instances.bboxes
+        arrays = {'boxes': np.asarray(boxes), 'labels': np.asarray(instances.labels)}
+        if 'masks' in instances:
+            arrays['masks'] = mask2ndarray(instances.masks).astype(bool)
         if 'gt_sem_seg' in sample:
-            found['seg_map'] = np.asarray(sample.gt_sem_seg.sem_seg[0])
-        content = drawing_of(self.described(dataset_meta), found)
+            arrays['seg_map'] = np.asarray(sample.gt_sem_seg.sem_seg[0])
+        content = drawing_of(self.described(dataset_meta), arrays)
         content.shape = tuple(sample.ori_shape[:2]) if self.labels_of_file else None
         return content
 
@@ -163,8 +163,8 @@ class Adapter(TaskAdapter):
         return super().colors(dataset_meta)
 
     def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
-        found, scale = sample.pred_instances, shape[1] / sample.ori_shape[1]
-        found.bboxes = found.bboxes * scale
+        instances, scale = sample.pred_instances, shape[1] / sample.ori_shape[1]
+        instances.bboxes = instances.bboxes * scale
         super().enlarge(sample, shape)
 
 
@@ -181,15 +181,17 @@ def _check_coco(dataset: CocoDataset, where: str, is_plain: bool) -> Mapping[int
     return names
 
 
-def _check_boxes(dataset: CocoDataset, where: str, known: Collection[int], ignored: list[bool] | None) -> None:
+def _check_boxes(dataset: CocoDataset, where: str, numbers: Collection[int], ignored: list[bool] | None) -> None:
     """Raises DatasetError if mmdet skips or ignores all boxes, and warns of skipped ones, which mmdet does silently.
 
     The file is read again only if no box is left. ``known``: category ids in the file; ``ignored``: whether each loaded
     box is ignored, or None if not yet known.
     """
     if ignored is None:
-        ignored = [each['ignore_flag'] for i in range(len(dataset)) for each in dataset.get_data_info(i)['instances']]
-    others = set(known) - set(dataset.cat2label)  # categories that the config does not name
+        ignored = [
+            instance['ignore_flag'] for i in range(len(dataset)) for instance in dataset.get_data_info(i)['instances']
+        ]
+    others = set(numbers) - set(dataset.cat2label)  # categories that the config does not name
     total = sum(len(images) for category, images in dataset.cat_img_map.items() if category not in others)
     why = (
         'without area, less than a pixel wide or high, outside their image, marked as crowds or to be ignored, of no '
@@ -214,11 +216,11 @@ def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
                 ignored.append(instance['ignore_flag'])
                 yield (info, instance), instance.get('mask'), info['height'], info['width']
 
-    if not isinstance(dataset, CocoPanopticDataset) and (found := first_defect(masks())):
-        (info, instance), defect = found
+    if not isinstance(dataset, CocoPanopticDataset) and (problem := first_defect(masks())):
+        (info, instance), defect = problem
         content = checks.check_coco_file(dataset.ann_file)
-        image = next(each for each in content['images'] if each['id'] == info['img_id'])
-        same = (each for each in content['annotations'] if _is_instance(each, info, instance))
+        image = next(image for image in content['images'] if image['id'] == info['img_id'])
+        same = (annotation for annotation in content['annotations'] if _is_instance(annotation, info, instance))
         raise checks.DatasetError(f'{where}: {checks.location_of(next(same), image, dataset.ann_file)}: {defect}')
     return ignored
 
@@ -226,8 +228,8 @@ def _check_masks(dataset: CocoDataset, where: str) -> list[bool]:
 def _is_instance(annotation: Mapping[str, Any], info: Mapping[str, Any], instance: Mapping[str, Any]) -> bool:
     """Returns whether mmdet made this instance from an annotation of the file."""
     x, y, width, height = annotation['bbox']
-    own = annotation['image_id'], annotation.get('segmentation') or None, [x, y, x + width, y + height]
-    return str(own) == str((info['img_id'], instance.get('mask'), list(instance['bbox'])))  # NaN is not equal to NaN
+    entry = annotation['image_id'], annotation.get('segmentation') or None, [x, y, x + width, y + height]
+    return str(entry) == str((info['img_id'], instance.get('mask'), list(instance['bbox'])))  # NaN is not equal to NaN
 
 
 def _check_xml_names(dataset: XMLDataset, where: str) -> None:

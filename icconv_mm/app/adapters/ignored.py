@@ -27,18 +27,18 @@ def ignore_index(model_cfg: Mapping[str, Any]) -> int:
         for head in as_list(model_cfg.get(key) or [])
         if kind_of(head) not in OTHER_HEADS
     ]
-    own = [(key, head['ignore_index']) for key, head in heads if head.get('ignore_index') is not None]
-    for key, value in own:
-        if value != own[0][1]:
+    settings = [(key, head['ignore_index']) for key, head in heads if head.get('ignore_index') is not None]
+    for key, value in settings:
+        if value != settings[0][1]:
             raise InputError(
-                f'model.{own[0][0]}.ignore_index is {own[0][1]} and model.{key}.ignore_index is {value}: a map has one '
-                'label for ignored pixels, so give both the same'
+                f'model.{settings[0][0]}.ignore_index is {settings[0][1]} and model.{key}.ignore_index is {value}: a '
+                'map has one label for ignored pixels, so give both the same'
             )
-    found = own[0][1] if own else IGNORED
-    if found != IGNORED:
+    index = settings[0][1] if settings else IGNORED
+    if index != IGNORED:
         for _, head in heads:
-            head.setdefault('ignore_index', found)
-    return found
+            head.setdefault('ignore_index', index)
+    return index
 
 
 class IgnoreIndexHook(Hook):
@@ -61,9 +61,9 @@ class IgnoreIndexHook(Hook):
     def _relabel(self, module: Any, given: Sequence[Any], options: Mapping[str, Any], data: Any) -> None:
         label = self.learned if options.get('training', given[1:] and given[1]) else self.measured
         for sample in (data.get('data_samples') or ()) if isinstance(data, Mapping) else ():
-            own = sample.get(self.task) if self.task else sample
-            if own is not None and 'gt_sem_seg' in own:
-                own.gt_sem_seg.data.masked_fill_(own.gt_sem_seg.data == IGNORED, label)
+            sample_of_task = sample.get(self.task) if self.task else sample
+            if sample_of_task is not None and 'gt_sem_seg' in sample_of_task:
+                sample_of_task.gt_sem_seg.data.masked_fill_(sample_of_task.gt_sem_seg.data == IGNORED, label)
 
 
 def ignoring_hooks(
@@ -77,13 +77,13 @@ def ignoring_hooks(
         metrics: Configs of its metrics, changed in place.
     """
     learned = ignore_index(model_cfg)
-    own = [metric for metric in metrics if kind_of(metric) == 'IoUMetric']
-    followers = [metric for metric in own if metric.get('ignore_index') is None] if learned != IGNORED else []
+    ious = [metric for metric in metrics if kind_of(metric) == 'IoUMetric']
+    followers = [metric for metric in ious if metric.get('ignore_index') is None] if learned != IGNORED else []
     for metric in followers:
         metric['ignore_index'] = learned
     classes = [head.get('num_classes') or 0 for head in as_list(model_cfg.get('decode_head') or [])]
     if followers and learned < max(classes, default=0):
         print_log(f'class {learned} is ignored by the heads, and by IoUMetric as well (ignore_index)', 'current')
-    measured = {metric.get('ignore_index', IGNORED) for metric in own}
+    measured = {metric.get('ignore_index', IGNORED) for metric in ious}
     measured = measured.pop() if len(measured) == 1 else IGNORED
     return [IgnoreIndexHook(task, learned, measured)] if {learned, measured} != {IGNORED} else []

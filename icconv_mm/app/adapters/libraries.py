@@ -10,11 +10,11 @@ def require_library(scope: str | None, name: str = 'the config') -> None:
     """Raises MissingLibraryError if the library of a config, given by :func:`scope_of`, is not installed."""
     if scope in NO_LIBRARY:
         return
-    known = versions.SUPPORTED.get(scope)
+    supported = versions.SUPPORTED.get(scope)
     if not versions.is_installed(scope):
-        hint = f': pip install "{known[0][0]}>={known[1]},<{known[2]}"' if known else ''
+        hint = f': pip install "{supported[0][0]}>={supported[1]},<{supported[2]}"' if supported else ''
         raise MissingLibraryError(f"{name} needs {scope} (default_scope = '{scope}'), which is not installed{hint}")
-    if known:
+    if supported:
         with naming(name):
             versions.check_versions((scope,))
 

@@ -54,12 +54,12 @@ class Adapter(TaskAdapter):
 
     def with_loaders(self, dataset: Any, where: str) -> Iterator[tuple[str, Any, Sequence[Any]]]:
         """Yields the datasets of each task, with the transforms that load its annotations."""
-        for location, each in datasets_in(dataset, where):
-            if isinstance(each, MultiTaskDataset):
-                joined = [t for t in each.pipeline.transforms if isinstance(t, LoadTaskAnnotations)]
-                for name, own in each.datasets.items():
+        for location, node in datasets_in(dataset, where):
+            if isinstance(node, MultiTaskDataset):
+                joined = [t for t in node.pipeline.transforms if isinstance(t, LoadTaskAnnotations)]
+                for name, part in node.datasets.items():
                     loaders = [t.loaders[name] for t in joined if name in t.loaders]
-                    yield from ((at, leaf, loaders) for at, leaf in leaf_datasets(own, f'{location}.datasets.{name}'))
+                    yield from ((at, leaf, loaders) for at, leaf in leaf_datasets(part, f'{location}.datasets.{name}'))
 
     def check_dataset(self, dataset: Any, where: str, loaders: Sequence[Any] = ()) -> None:
         if library := library_of(type(dataset)):
@@ -67,8 +67,8 @@ class Adapter(TaskAdapter):
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
         for library in filter(None, {library_of(type(dataset)) for dataset, _ in datasets}):
-            own = [(dataset, loaders) for dataset, loaders in datasets if library_of(type(dataset)) == library]
-            adapter_of(library).check_together(own)
+            pairs = [(dataset, loaders) for dataset, loaders in datasets if library_of(type(dataset)) == library]
+            adapter_of(library).check_together(pairs)
 
     def check_model(self, model: Any, dataset: Any, where: str, training: bool) -> None:
         if isinstance(model, MultiTaskModel):
@@ -86,18 +86,22 @@ class Adapter(TaskAdapter):
             joined = [node.cfg for node in dataset.transforms if node.kind == 'LoadTaskAnnotations']
             for name in self.tasks.keys() & (dataset.cfg.get('datasets') or {}) if joined else ():
                 start = f'{dataset.location}.datasets.{name}.'
-                leaf = next(each.cfg for each in every if each.is_leaf and f'{each.location}.'.startswith(start))
+                leaf = next(
+                    dataset.cfg for dataset in every if dataset.is_leaf and f'{dataset.location}.'.startswith(start)
+                )
                 for node in joined:
                     self.tasks[name].prepare_loader(node.get(name) or {}, leaf, model_cfg['tasks'][name])
 
     def hooks(
         self, model_cfg: Mapping[str, Any], metrics: Sequence[MutableMapping[str, Any]], task: str = ''
     ) -> list[Hook]:
-        found = []
+        hooks = []
         for name, adapter in self.tasks.items():
-            own = [node['metric'] for node in metrics if kind_of(node) == 'TaskMetric' and node.get('task') == name]
-            found += adapter.hooks(model_cfg['tasks'][name], own, name)
-        return found
+            task_metrics = [
+                node['metric'] for node in metrics if kind_of(node) == 'TaskMetric' and node.get('task') == name
+            ]
+            hooks += adapter.hooks(model_cfg['tasks'][name], task_metrics, name)
+        return hooks
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
         if library := library_of(registered_class(DATASETS, dataset_cfg.get('type'), where)):
@@ -111,15 +115,15 @@ class Adapter(TaskAdapter):
 
     def dataset_meta(self, checkpoint: Any, datasets: Mapping[str, Sequence[DatasetAt]] | None = None) -> dict:
         meta: dict[str, dict] = {}
-        for name, own in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
+        for name, saved_meta in mapping(meta_of(checkpoint).get('dataset_meta') or {}, 'meta.dataset_meta').items():
             if name in self.tasks:
-                meta[name] = dataset_meta_of({'meta': {'dataset_meta': own}})
-        for each in itertools.chain(*((datasets or {}).get(phase, ()) for phase in PHASES_TO_NAME)):
-            if each.is_leaf:
-                name = each.location.rpartition('.')[2]
-                kind = registered_class(DATASETS, each.cfg.get('type'), each.location)
+                meta[name] = dataset_meta_of({'meta': {'dataset_meta': saved_meta}})
+        for dataset in itertools.chain(*((datasets or {}).get(phase, ()) for phase in PHASES_TO_NAME)):
+            if dataset.is_leaf:
+                name = dataset.location.rpartition('.')[2]
+                kind = registered_class(DATASETS, dataset.cfg.get('type'), dataset.location)
                 if name in self.tasks and name not in meta:
-                    meta[name] = metainfo_of(kind, each.cfg)
+                    meta[name] = metainfo_of(kind, dataset.cfg)
         return meta
 
     def parts(self, dataset_meta: dict) -> dict[str, tuple[TaskAdapter, dict]]:
@@ -128,7 +132,7 @@ class Adapter(TaskAdapter):
     def class_names(self, dataset_meta: dict) -> tuple[str, ...]:
         """Returns the class names of all tasks, each once."""
         names = (adapter.class_names(meta) for adapter, meta in self.parts(dataset_meta).values())
-        return tuple(dict.fromkeys(name for own in names for name in own))
+        return tuple(dict.fromkeys(name for class_name in names for name in class_name))
 
     def model_input(self, path: str, dataset_meta: dict) -> dict:
         labels = {name: adapter.model_input(path, meta) for name, (adapter, meta) in self.parts(dataset_meta).items()}
@@ -139,8 +143,8 @@ class Adapter(TaskAdapter):
 
     def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
         for name, adapter in self.tasks.items():
-            if (own := sample.get(name)) is not None:
-                adapter.enlarge(own, shape)
+            if (part := sample.get(name)) is not None:
+                adapter.enlarge(part, shape)
         super().enlarge(sample, shape)
 
 
@@ -184,13 +188,13 @@ class MultiTaskVisualizer(Visualizer):
 
 def _found(sample: Any, dataset_meta: Mapping[str, Any], score_thr: float | None) -> Drawing:
     parts = _parts_of_tasks(sample, dataset_meta, 'pred_')
-    return joined(adapter.drawing(own, meta, score_thr) for adapter, own, meta in parts)
+    return joined(adapter.drawing(sample, meta, score_thr) for adapter, sample, meta in parts)
 
 
 def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
     """Returns the annotations of all tasks as a drawing; in pixels of the file if the image was resized before them."""
     parts = _parts_of_tasks(sample, dataset_meta, 'gt_')
-    content = joined(adapter.annotations(own, meta) for adapter, own, meta in parts)
+    content = joined(adapter.annotations(sample, meta) for adapter, sample, meta in parts)
     content.shape = tuple(sample.ori_shape[:2]) if sample.get(LABELS_OF_FILE) else None
     return content
 
@@ -198,8 +202,8 @@ def _labels(sample: Any, dataset_meta: Mapping[str, Any]) -> Drawing:
 def _parts_of_tasks(sample: Any, dataset_meta: Mapping[str, Any], prefix: str) -> list[tuple[TaskAdapter, Any, dict]]:
     """Returns the sample's tasks that have annotations (``gt_``) or predictions (``pred_``), with their metainfo."""
     parts = []
-    for name, own in sample.items():
-        library = library_of(type(own))
-        if library and any(key.startswith(prefix) for key in own.all_keys()):
-            parts.append((adapter_of(library), own, dataset_meta.get(name, {})))
+    for name, part_of_task in sample.items():
+        library = library_of(type(part_of_task))
+        if library and any(key.startswith(prefix) for key in part_of_task.all_keys()):
+            parts.append((adapter_of(library), part_of_task, dataset_meta.get(name, {})))
     return parts

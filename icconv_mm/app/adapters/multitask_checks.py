@@ -43,17 +43,17 @@ def check_model(model: MultiTaskModel, dataset: Any, where: str, training: bool)
     for name in model.tasks:
         if training and name not in labels:
             raise InputError(f'model.tasks.{name}: {where} has no annotations for it, only for {", ".join(labels)}')
-    for location, each in datasets_in(dataset, where):
-        if isinstance(each, MultiTaskDataset):
-            packs = [t for t in each.pipeline.transforms if isinstance(t, PackTaskInputs)]
+    for location, node in datasets_in(dataset, where):
+        if isinstance(node, MultiTaskDataset):
+            packs = [t for t in node.pipeline.transforms if isinstance(t, PackTaskInputs)]
             if not packs:
                 raise InputError(f'{location}.pipeline: no icconv_mm.PackTaskInputs')
-            _check_moves(each.pipeline.transforms, packs[0], f'{location}.pipeline')
-            for name in each.datasets:
+            _check_moves(node.pipeline.transforms, packs[0], f'{location}.pipeline')
+            for name in node.datasets:
                 if name not in packs[0].packs:
-                    known = ', '.join(packs[0].packs)
-                    raise InputError(f'{location}.pipeline: icconv_mm.PackTaskInputs packs {known}, but not {name}')
-            check_people_are_instances(each, location)
+                    names = ', '.join(packs[0].packs)
+                    raise InputError(f'{location}.pipeline: icconv_mm.PackTaskInputs packs {names}, but not {name}')
+            check_people_are_instances(node, location)
     if training and has_filters(model):
         levels, giver = levels_of(model), 'backbone' if model.neck is None else 'neck'
         for name, task in model.tasks.items():
@@ -66,8 +66,8 @@ def _check_moves(transforms: Sequence[Callable], pack: PackTaskInputs, where: st
 
     Transforms from outside the libraries are not checked.
     """
-    loads = [i for i, each in enumerate(transforms) if isinstance(each, LoadTaskAnnotations)]
-    if any(isinstance(each, WarpPeople) for own in pack.packs.values() for each in own.transforms):
+    loads = [i for i, transform in enumerate(transforms) if isinstance(transform, LoadTaskAnnotations)]
+    if any(isinstance(step, WarpPeople) for transform in pack.packs.values() for step in transform.transforms):
         behind = 'keypoints'
     elif loads and any(getattr(load, 'with_seg', False) for load in transforms[loads[0]].loaders.values()):
         behind, transforms = 'segmentation maps', transforms[loads[0] :]
@@ -89,7 +89,7 @@ def _leaves(transforms: Iterable[Callable]) -> Iterator[Callable]:
     """Yields the transforms inside others that choose among several (RandomChoice) or configure one (RandomResize)."""
     for transform in transforms:
         inner = getattr(transform, 'transforms', None) or [getattr(transform, 'resize', None)]
-        if all(callable(each) for each in inner):
+        if all(callable(leaf) for leaf in inner):
             yield from _leaves(inner)
         else:
             yield transform
@@ -100,15 +100,15 @@ def check_people_are_instances(dataset: MultiTaskDataset, where: str) -> None:
 
     Checked only if the dataset has boxes of mmdet as well.
     """
-    files = {name: getattr(each, 'ann_file', None) for name, each in dataset.datasets.items()}
+    files = {name: getattr(dataset, 'ann_file', None) for name, dataset in dataset.datasets.items()}
     people = [name for name in files if 'num_keypoints' in dataset.datasets[name].metainfo]
     others = [name for name in files if name not in people and library_of(type(dataset.datasets[name])) == 'mmdet']
     if not people or not others:
         return
-    known = _annotation_ids(files[others[0]])
+    instances = _annotation_ids(files[others[0]])
     for name in people:
         ids = _annotation_ids(files[name])
-        if strangers := sorted(ids - known):
+        if strangers := sorted(ids - instances):
             raise DatasetError(
                 f'{where}.datasets.{name}.ann_file: {len(strangers)} of the {len(ids)} annotation ids of {files[name]} '
                 f'are not in {files[others[0]]} (the first: {strangers[0]}): the files are of different versions'

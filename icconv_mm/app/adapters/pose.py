@@ -61,7 +61,7 @@ class Adapter(TaskAdapter):
         nobody = not _has_keypoints(dataset)
         is_plain = not isinstance(dataset, BottomupMixin)
         content = read_json(dataset.ann_file) if nobody or is_plain else {}
-        people = [each for each in content.get('annotations', ()) if each.get('keypoints')]
+        people = [annotation for annotation in content.get('annotations', ()) if annotation.get('keypoints')]
         with naming(where):
             if is_plain:
                 checks.check_once(content, dataset.ann_file)
@@ -116,14 +116,14 @@ class Adapter(TaskAdapter):
             # Test pipelines resize the image but leave the annotations in pixels of the file, of which the image shows
             # a part.
             points, shape = points - (sample.input_center - sample.input_scale / 2), tuple(sample.input_scale[::-1])
-        found = {'keypoints': points, 'keypoint_scores': np.asarray(people.keypoints_visible)}
-        content = drawing_of(self.described(dataset_meta), found)
+        arrays = {'keypoints': points, 'keypoint_scores': np.asarray(people.keypoints_visible)}
+        content = drawing_of(self.described(dataset_meta), arrays)
         content.shape = shape
         return content
 
     def predictions(self, sample: Any) -> Arrays:
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'scores': 'bbox_scores'}
-        return {name: np.asarray(sample.pred_instances[own]) for name, own in names.items()}
+        return {name: np.asarray(sample.pred_instances[key]) for name, key in names.items()}
 
     def enlarge(self, sample: Any, shape: tuple[int, int]) -> None:
         people, scale = sample.pred_instances, shape[1] / sample.ori_shape[1]
@@ -142,8 +142,8 @@ def _has_keypoints(dataset: Any) -> bool:
         if 'keypoints' not in info:  # mmpose's info of a test image without people
             continue
         size = info.get('width') or np.inf, info.get('height') or np.inf
-        place = info['keypoints']
-        inside = ((place >= 0) & (place < size)).all(-1) & (place > 1).any(-1)
+        points = info['keypoints']
+        inside = ((points >= 0) & (points < size)).all(-1) & (points > 1).any(-1)
         if (inside & (info['keypoints_visible'] > 0)).any():
             return True
     return False

@@ -52,14 +52,14 @@ class Adapter(TaskAdapter):
             defect = seg_maps.seg_map_defect(labels, 1 << 32)  # checks the format only: training sees other labels
             if defect is None and loader.num_classes:
                 reduced = info.get('reduce_zero_label', False)
-                found = seg_maps.learned(seg_maps.labels_in(labels), reduced, info.get('label_map'))
-                defect = seg_maps.labels_defect(sorted(found), loader.num_classes, loader.ignored, reduced)
+                learned = seg_maps.learned(seg_maps.labels_in(labels), reduced, info.get('label_map'))
+                defect = seg_maps.labels_defect(sorted(learned), loader.num_classes, loader.ignored, reduced)
             if defect:
                 raise DatasetError(f'{where}: {path}: {defect}')
 
     def check_together(self, datasets: Sequence[tuple[Any, Sequence[Any]]]) -> None:
         """Raises DatasetError if fewer than two classes occur; all maps are read if a sample of them has fewer."""
-        found: set[int] = set()
+        learned: set[int] = set()
         loader = None
         for step in (_MAPS, None):
             for dataset, loaders in datasets:
@@ -67,10 +67,10 @@ class Adapter(TaskAdapter):
                     return
                 for info in _infos(dataset, max(1, len(dataset) // step) if step else 1):
                     labels = seg_maps.labels_in(seg_maps.read_seg_map(info['seg_map_path']))
-                    found |= seg_maps.learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
-                    if seg_maps.nothing_to_learn(found, loader.num_classes, loader.ignored) is None:
+                    learned |= seg_maps.learned(labels, info.get('reduce_zero_label', False), info.get('label_map'))
+                    if seg_maps.nothing_to_learn(learned, loader.num_classes, loader.ignored) is None:
                         return
-        if found and (problem := seg_maps.nothing_to_learn(found, loader.num_classes, loader.ignored)):
+        if learned and (problem := seg_maps.nothing_to_learn(learned, loader.num_classes, loader.ignored)):
             raise DatasetError(problem)
 
     def explain_data(self, dataset_cfg: Mapping[str, Any], where: str, *, empty: bool) -> None:
@@ -117,7 +117,7 @@ class Adapter(TaskAdapter):
 
 
 def _label_loader(loaders: Sequence[Any]) -> LoadSegMap | None:
-    return next((each for each in loaders if isinstance(each, LoadSegMap)), None)
+    return next((loader for loader in loaders if isinstance(loader, LoadSegMap)), None)
 
 
 def _infos(dataset: Any, step: int) -> Iterator[dict]:

@@ -36,11 +36,11 @@ def decode_brush(values: Sequence[int], size: tuple[int, int]) -> np.ndarray:
         last = -(-at // 8)
         return int.from_bytes(content[first:last], 'big') >> (8 * last - at) & ((1 << width) - 1)
 
-    own, word = number(32), number(5) + 1
+    is_repeated, word = number(32), number(5) + 1
     widths = [number(4) + 1 for _ in range(4)]
-    if own != count or word != 8:
-        raise DatasetError(f'rle has {own} values, its image {size[0]} x {size[1]} pixels of four')
-    made = np.zeros(count, np.uint8)
+    if is_repeated != count or word != 8:
+        raise DatasetError(f'rle has {is_repeated} values, its image {size[0]} x {size[1]} pixels of four')
+    decoded = np.zeros(count, np.uint8)
     filled = 0
     while filled < count:
         is_run = number(1)
@@ -48,9 +48,9 @@ def decode_brush(values: Sequence[int], size: tuple[int, int]) -> np.ndarray:
         last = at + 8 * (1 if is_run else length)
         if last > len(bits) or filled + length > count:
             raise DatasetError(f'rle ends after {filled} of {count} values')
-        made[filled : filled + length] = np.packbits(bits[at:last])
+        decoded[filled : filled + length] = np.packbits(bits[at:last])
         at, filled = last, filled + length
-    return (made.reshape(size[1], size[0], 4)[..., 3] > 0).astype(np.uint8)
+    return (decoded.reshape(size[1], size[0], 4)[..., 3] > 0).astype(np.uint8)
 
 
 def encode_brush(mask: np.ndarray) -> list[int]:

@@ -61,42 +61,45 @@ def convert_dataset(
     """
     check_names(classes or (), 'classes: the class')
     images = dataset.labelled(task)
-    made = Converted(task, root or root_of(images), notes=list(dataset.notes))
+    converted = Converted(task, root or root_of(images), notes=list(dataset.notes))
     given = {image.path: image.split for image in images}
     if not shared and (note := assign_splits(images)):
-        made.notes.append(note)
+        converted.notes.append(note)
     images = _readable(dataset, images, thorough, given)
-    say_duplicates(dataset, made, images, thorough)
+    say_duplicates(dataset, converted, images, thorough)
     if task == 'semantic':
         images = convert_seg_maps(
-            dataset, made, images, folder, classes, {*ignore_index, *dataset.ignore_index}, thorough
+            dataset, converted, images, folder, classes, {*ignore_index, *dataset.ignore_index}, thorough
         )
     elif task == 'classification':
         names = require_known(classes, dataset.labels(), 'classes: no class') if classes else dataset.labels()
         labels = {image.path: image.label_among(names) for image in images}
         images = [replace(image, labels=[labels[image.path]]) for image in images if labels[image.path]]
         counts = Counter(labels.values())
-        made.classes = names if classes else [name for name in names if counts[name]]
-        made.counts = {name: counts[name] for name in made.classes} if images else {}
+        converted.classes = names if classes else [name for name in names if counts[name]]
+        converted.counts = {name: counts[name] for name in converted.classes} if images else {}
     else:
-        images = _convert_annotations(dataset, made, images, classes)
+        images = _convert_annotations(dataset, converted, images, classes)
     values = {value: color for color, value in dataset.colors.items()}
-    made.colors = {name: values[value] for value, name in dataset.seg_map_classes.items() if value in values}
-    if not images or (not made.counts and task != 'semantic'):
+    converted.colors = {name: values[value] for value, name in dataset.seg_map_classes.items() if value in values}
+    if not images or (not converted.counts and task != 'semantic'):
         raise nothing_left(dataset, f'no image is left with annotations for {task!r}')
     check_left_out(dataset)
-    made.sizes = np.array([image.size for image in images])
-    _write_names(made, folder)
+    converted.sizes = np.array([image.size for image in images])
+    _write_names(converted, folder)
     for split in SPLITS:
-        own = [image for image in images if image.split == split]
-        if own:
-            made.splits[split], made.paths[split] = len(own), [image.path for image in own]
-            made.annotations[split] = sum(len(image.annotations or ()) for image in own)
+        images_of_split = [image for image in images if image.split == split]
+        if images_of_split:
+            converted.splits[split], converted.paths[split] = (
+                len(images_of_split),
+                [image.path for image in images_of_split],
+            )
+            converted.annotations[split] = sum(len(image.annotations or ()) for image in images_of_split)
             path = folder / f'{task}_{split}.{"txt" if task == "classification" else "json"}'
-            made.files[split] = _write(made, own, path)
+            converted.files[split] = _write(converted, images_of_split, path)
     if not shared:
-        fill_splits([made])
-    return made
+        fill_splits([converted])
+    return converted
 
 
 def root_of(images: Iterable[AnnotatedImage]) -> Path:
@@ -116,14 +119,14 @@ def fill_splits(converted: Collection[Converted]) -> None:
         ('test', 'val', ''),
         ('train', 'val', 'no image for training is left'),
     ):
-        if any(missing in made.files for made in converted):
+        if any(missing in result.files for result in converted):
             continue
-        for made in converted:
-            if instead in made.files:
-                for each in (made.files, made.paths, made.annotations):
-                    each[missing] = each[instead]
-                if note and note not in made.notes:
-                    made.notes.append(note)
+        for result in converted:
+            if instead in result.files:
+                for paths in (result.files, result.paths, result.annotations):
+                    paths[missing] = paths[instead]
+                if note and note not in result.notes:
+                    result.notes.append(note)
 
 
 def nothing_left(dataset: Dataset, what: str) -> DatasetError:
@@ -143,14 +146,14 @@ def _readable(
         thorough: Whether the images are decoded.
         splits: The split of each image as the dataset gives it.
     """
-    known = {str(problem) for problem in dataset.warnings}  # warnings of another task
+    problems = {str(problem) for problem in dataset.warnings}  # warnings of another task
     whole = [image for image in images if min(image.size) > 0]  # reading the size of the others records their problem
     if thorough:
         with ThreadPoolExecutor(_DECODING) as pool:
             for image, defect in zip(whole, pool.map(_defect_of, whole)):
                 image.problem = defect or image.problem
     for image in images:
-        if image.problem and f'{image.path}: {image.problem}: left out' not in known:
+        if image.problem and f'{image.path}: {image.problem}: left out' not in problems:
             dataset.leave_out(image.path, image.problem, image.path, splits[image.path])
     return [image for image in images if not image.problem]
 
@@ -173,32 +176,32 @@ def _defect_of(image: AnnotatedImage) -> str:
 
 
 def _convert_annotations(
-    dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage], classes: Sequence[str] | None
+    dataset: Dataset, converted: Converted, images: Sequence[AnnotatedImage], classes: Sequence[str] | None
 ) -> list[AnnotatedImage]:
     """Returns copies of the images with only the annotations of this task; other tasks train on other annotations."""
     check_annotations(dataset, images)
-    known, what = list(dataset.classes), 'classes: no class'
-    if made.task == 'pose':
-        known, what = _posed(dataset, made, images), 'classes: no class with keypoints is called'
-    names = require_known(classes, known, what) if classes else known
-    if made.task == 'pose':
-        made.keypoints, made.skeleton = dataset.keypoints_of(*names)
-        made.flip_pairs = _flips(dataset, made)
-        fits = len(dataset.sigmas) == len(made.keypoints)
-        made.sigmas = dataset.sigmas if fits else sigmas_of(made.keypoints)
+    class_names, what = list(dataset.classes), 'classes: no class'
+    if converted.task == 'pose':
+        class_names, what = _posed(dataset, converted, images), 'classes: no class with keypoints is called'
+    names = require_known(classes, class_names, what) if classes else class_names
+    if converted.task == 'pose':
+        converted.keypoints, converted.skeleton = dataset.keypoints_of(*names)
+        converted.flip_pairs = _flips(dataset, converted)
+        fits = len(dataset.sigmas) == len(converted.keypoints)
+        converted.sigmas = dataset.sigmas if fits else sigmas_of(converted.keypoints)
     learned, wanted = [], set(names)
     for image in images:
         annotations = [annotation for annotation in image.annotations if annotation.name in wanted]
-        if made.task == 'instance':
+        if converted.task == 'instance':
             annotations = [annotation for annotation in annotations if _has_mask(dataset, annotation)]
         learned.append(replace(image, annotations=annotations))
-    made.classes = names if made.task != 'pose' or len(names) == 1 else ['object']
-    _count_annotations(made, learned)
-    _say_crowds(dataset, made, learned)
+    converted.classes = names if converted.task != 'pose' or len(names) == 1 else ['object']
+    _count_annotations(converted, learned)
+    _say_crowds(dataset, converted, learned)
     return learned
 
 
-def _say_crowds(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> None:
+def _say_crowds(dataset: Dataset, converted: Converted, images: Sequence[AnnotatedImage]) -> None:
     """Adds a note on each class of which most objects are crowds, as some tools write for every mask.
 
     Raises:
@@ -209,20 +212,20 @@ def _say_crowds(dataset: Dataset, made: Converted, images: Sequence[AnnotatedIma
     if crowds and crowds == names:
         what = f'all {crowds.total()} objects are crowds or ignored (iscrowd, difficult), which are not learned'
         raise DatasetError(f'{dataset.location}: {what}; if each is one object, use --crowd-as-objects')
-    for name in made.classes:
+    for name in converted.classes:
         if 2 * crowds[name] > names[name]:
             what = f'{crowds[name]} of {names[name]} {name!r} are crowds or ignored (iscrowd, difficult): not learned'
-            made.notes.append(f'{what}; if each is one object, use --crowd-as-objects')
+            converted.notes.append(f'{what}; if each is one object, use --crowd-as-objects')
 
 
-def _posed(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> list[str]:
+def _posed(dataset: Dataset, converted: Converted, images: Sequence[AnnotatedImage]) -> list[str]:
     """Returns the classes with keypoints; the loss would ignore regions of others, as of people without keypoints."""
     there = {annotation.name for image in images for annotation in image.annotations}
     posed = {
         annotation.name for image in images for annotation in image.annotations if annotation.keypoints is not None
     }
     if there - posed:
-        made.notes.append(f'never with a keypoint, left out: {", ".join(sorted(there - posed))}')
+        converted.notes.append(f'never with a keypoint, left out: {", ".join(sorted(there - posed))}')
     return [name for name in dataset.classes if name in posed]
 
 
@@ -280,43 +283,43 @@ def _leave_outside(annotation: Annotation, size: tuple[int, int]) -> str:
     return f'{outside.sum()} keypoints outside the image of {size[0]} x {size[1]}, the first at ({first}): not learned'
 
 
-def _count_annotations(made: Converted, images: Sequence[AnnotatedImage]) -> None:
+def _count_annotations(converted: Converted, images: Sequence[AnnotatedImage]) -> None:
     annotations = [(annotation, max(image.size)) for image in images for annotation in image.annotations]
     names = Counter(annotation.name for annotation, _ in annotations)
-    if made.task == 'pose':
+    if converted.task == 'pose':
         count = sum(annotation.keypoints is not None for annotation, _ in annotations)
-        made.counts = {made.classes[0]: count} if count else {}
+        converted.counts = {converted.classes[0]: count} if count else {}
     else:
-        made.counts = {name: names[name] for name in made.classes} if names else {}
+        converted.counts = {name: names[name] for name in converted.classes} if names else {}
     boxes = [(annotation.box[2] / longer, annotation.box[3] / longer) for annotation, longer in annotations]
-    made.boxes = np.array(boxes).reshape(-1, 2)
-    made.most = max((len(image.annotations) for image in images), default=0)
+    converted.boxes = np.array(boxes).reshape(-1, 2)
+    converted.most = max((len(image.annotations) for image in images), default=0)
 
 
-def _flips(dataset: Dataset, made: Converted) -> list[tuple[str, str]] | None:
+def _flips(dataset: Dataset, converted: Converted) -> list[tuple[str, str]] | None:
     """Returns the keypoint pairs swapped by a flip, with a note on the others; None if nothing tells."""
-    flips = flips_of(made.keypoints, dataset.flip_indices)
+    flips = flips_of(converted.keypoints, dataset.flip_indices)
     if flips.problem:
         dataset.warn(dataset.location, f'flip_idx {flips.problem}')
     names = f'{", ".join(flips.alone[:8])}{", ..." if len(flips.alone) > 8 else ""}'
     where = f'(see flip_pairs in {KEYPOINTS_FILE} and flip_prob in the config)'
     if flips.pairs is None:
         what = 'nothing says which keypoints a flip swaps with these, whose names have a side or an order'
-        made.notes.append(f'{what}: {names}: images are not flipped {where}')
+        converted.notes.append(f'{what}: {names}: images are not flipped {where}')
     elif flips.alone:
         what = 'half of the training images are flipped, in which these keep their names, having no partner'
-        made.notes.append(f'{what}: {names} {where}')
+        converted.notes.append(f'{what}: {names} {where}')
     return flips.pairs
 
 
 # --- writing ---
 
 
-def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path) -> Path:
+def _write(converted: Converted, images: Sequence[AnnotatedImage], path: Path) -> Path:
     """Writes the annotations of one split; the user's images and segmentation maps are relative to ``made.root``."""
-    names = [str(each.path.relative_to(made.root)) for each in images]
-    labels = {name: label for label, name in enumerate(made.classes)}
-    if made.task == 'classification':
+    names = [str(image.path.relative_to(converted.root)) for image in images]
+    labels = {name: label for label, name in enumerate(converted.classes)}
+    if converted.task == 'classification':
         lines = [f'{name} {labels[image.label]}\n' for name, image in zip(names, images)]
         _write_text(path, ''.join(lines))
         return path
@@ -324,30 +327,32 @@ def _write(made: Converted, images: Sequence[AnnotatedImage], path: Path) -> Pat
     for number, (name, image) in enumerate(zip(names, images), 1):
         width, height = image.size
         entries.append({'id': number, 'file_name': name, 'width': width, 'height': height})
-        if made.task == 'semantic':
+        if converted.task == 'semantic':
             if image.seg_map.is_relative_to(path.parent.absolute()):
                 entries[-1]['seg_map'] = str(image.seg_map.relative_to(path.parent.absolute()))
             else:
-                entries[-1]['seg_map_file_name'] = os.path.relpath(image.seg_map, made.root)
+                entries[-1]['seg_map_file_name'] = os.path.relpath(image.seg_map, converted.root)
             continue
         for annotation in image.annotations:
-            annotations.append({'id': next(numbers), 'image_id': number, **_entry(made, annotation, labels)})
-    categories: list[dict[str, Any]] = [{'id': i, 'name': name} for i, name in enumerate(made.classes, 1)]
-    if made.task == 'pose':
-        skeleton = [[a + 1, b + 1] for a, b in made.skeleton]
-        categories[0] |= {'keypoints': made.keypoints, 'skeleton': skeleton}
+            annotations.append({'id': next(numbers), 'image_id': number, **_entry(converted, annotation, labels)})
+    categories: list[dict[str, Any]] = [{'id': i, 'name': name} for i, name in enumerate(converted.classes, 1)]
+    if converted.task == 'pose':
+        skeleton = [[a + 1, b + 1] for a, b in converted.skeleton]
+        categories[0] |= {'keypoints': converted.keypoints, 'skeleton': skeleton}
     write_json(path, {'images': entries, 'annotations': annotations, 'categories': categories})
     return path
 
 
-def _write_names(made: Converted, folder: Path) -> None:
+def _write_names(converted: Converted, folder: Path) -> None:
     """Writes the class names, one per line, or for poses the keypoints file, which a config names as ``metainfo``."""
-    if made.task != 'pose':
-        _write_text(folder / f'{made.task}_classes.txt', ''.join(f'{name}\n' for name in made.classes))
+    if converted.task != 'pose':
+        _write_text(folder / f'{converted.task}_classes.txt', ''.join(f'{name}\n' for name in converted.classes))
         return
-    pairs = made.flip_pairs or []
-    own = dict(keypoints=made.keypoints, skeleton=made.skeleton, flip_pairs=pairs, sigmas=made.sigmas)
-    write_json(folder / KEYPOINTS_FILE, {'classes': made.classes[:1], **own}, indent=1)
+    pairs = converted.flip_pairs or []
+    metainfo = dict(
+        keypoints=converted.keypoints, skeleton=converted.skeleton, flip_pairs=pairs, sigmas=converted.sigmas
+    )
+    write_json(folder / KEYPOINTS_FILE, {'classes': converted.classes[:1], **metainfo}, indent=1)
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -355,18 +360,18 @@ def _write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _entry(made: Converted, annotation: Annotation, labels: Mapping[str, int]) -> dict:
+def _entry(converted: Converted, annotation: Annotation, labels: Mapping[str, int]) -> dict:
     entry: dict[str, Any] = {'bbox': [round(value, 3) for value in annotation.box], 'area': round(annotation.area, 3)}
-    entry['category_id'] = 1 if made.task == 'pose' else labels[annotation.name] + 1
+    entry['category_id'] = 1 if converted.task == 'pose' else labels[annotation.name] + 1
     entry['iscrowd'] = int(annotation.crowd)
     if annotation.segmentation is not None:
         entry['segmentation'] = annotation.segmentation
-    elif made.task == 'instance':  # a crowd without a segmentation
+    elif converted.task == 'instance':  # a crowd without a segmentation
         x, y, w, h = annotation.box
         entry['segmentation'] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-    if made.task == 'pose':
+    if converted.task == 'pose':
         entry['area'] *= _PERSON if annotation.guessed else 1
-        none = [0] * (3 * len(made.keypoints))
+        none = [0] * (3 * len(converted.keypoints))
         entry['keypoints'] = [round(float(value), 3) for value in annotation.keypoints or none]
         entry['num_keypoints'] = sum(v > 0 for v in entry['keypoints'][2::3])
     return entry

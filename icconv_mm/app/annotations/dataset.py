@@ -82,8 +82,8 @@ class AnnotatedImage:
 
     def label_among(self, classes: Collection[str]) -> str | None:
         """Returns the only label of the image that is one of the classes, which a network learns; else None."""
-        own = {label for label in self.labels if label in classes}
-        return own.pop() if len(own) == 1 else None
+        names = {label for label in self.labels if label in classes}
+        return names.pop() if len(names) == 1 else None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -152,10 +152,10 @@ class Dataset:
             self._folders[folder] = Path(os.path.realpath(folder))
         named = self._folders[folder] / path.name
         real = Path(os.path.realpath(path)) if os.path.islink(path) else named
-        if (made := self.images.get(real)) is None:
-            made = self.images[real] = AnnotatedImage(real, split, link=None if real == named else named)
-        made.split = made.split or split
-        return made
+        if (image := self.images.get(real)) is None:
+            image = self.images[real] = AnnotatedImage(real, split, link=None if real == named else named)
+        image.split = image.split or split
+        return image
 
     def warn(self, file: str | Path, what: str, is_left_out: bool = False) -> None:
         """Records a warning."""
@@ -210,12 +210,12 @@ class Dataset:
             ArgumentError: The classes have different keypoints; a pose network learns one list.
         """
         common = self.keypoints, self.skeleton
-        own = {name: self.keypoints_by_class.get(name, common) for name in names}
-        if len({tuple(keypoints) for keypoints, _ in own.values()}) > 1:
-            lists = '; '.join(f'{name} has {", ".join(keypoints)}' for name, (keypoints, _) in own.items())
+        keypoints = {name: self.keypoints_by_class.get(name, common) for name in names}
+        if len({tuple(keypoints) for keypoints, _ in keypoints.values()}) > 1:
+            lists = '; '.join(f'{name} has {", ".join(keypoints)}' for name, (keypoints, _) in keypoints.items())
             what = 'a pose network learns one list of keypoints, but the classes have different ones'
             raise ArgumentError('classes', f'{self.location}: {what}: {lists}. Name the classes of one list')
-        return next(iter(own.values()), common)
+        return next(iter(keypoints.values()), common)
 
     def annotations(self) -> Iterator[tuple[AnnotatedImage, Annotation]]:
         """Yields every annotation with its image."""

@@ -69,7 +69,9 @@ def read_dataset(
     if task is not None:
         dataset = choose_dataset(datasets, task)
     elif len(datasets) > 1:
-        there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
+        there = '; '.join(
+            f'{dataset.location} ({dataset.format}): {", ".join(dataset.tasks())}' for dataset in datasets
+        )
         raise ArgumentError('path', f'{path}: has {len(datasets)} datasets, name one by its file or task: {there}')
     else:
         (dataset,) = datasets
@@ -92,5 +94,5 @@ def _choose_classes(dataset: Dataset, classes: Sequence[str]) -> None:
     dataset.classes = [name for name in chosen if name in dataset.classes]
     for image in dataset:
         if image.annotations is not None:
-            image.annotations = [each for each in image.annotations if each.name in chosen]
-        image.labels = [each for each in image.labels if each in chosen]
+            image.annotations = [annotation for annotation in image.annotations if annotation.name in chosen]
+        image.labels = [label for label in image.labels if label in chosen]

@@ -25,14 +25,14 @@ def _equal_images(images: Sequence[AnnotatedImage]) -> list[list[AnnotatedImage]
     return groups
 
 
-def say_duplicates(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage], thorough: bool) -> None:
+def say_duplicates(dataset: Dataset, converted: Converted, images: Sequence[AnnotatedImage], thorough: bool) -> None:
     """Adds a note if splits share images; if ``thorough``, records a warning for each group of equal images."""
     groups = _equal_images(images)
     shared = [same for same in groups if len({image.split for image in same}) > 1]
     if shared:
         names = ' and '.join(str(image.path) for image in shared[0][:2])
         what = f'{len(shared)} images are in several splits under other names, the first: {names}'
-        made.notes.append(f'{what}: the evaluation is too good')
+        converted.notes.append(f'{what}: the evaluation is too good')
     for same in groups if thorough else ():
         splits = sorted({image.split for image in same})
         others = ', '.join(str(image.path) for image in same[1:])

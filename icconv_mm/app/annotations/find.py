@@ -62,44 +62,46 @@ def read_datasets(
     for location in map(Path, locations):
         files = Files(location.absolute())
         files.voc_from = voc_from
-        own = [_read_dataset(*source) for reader in _READERS for source in _sources(reader, files)]
-        unreadable = [each for each in files.warnings if each.file.lower().endswith(ANNOTATION_SUFFIXES)]
-        if not own and not any(problem.is_left_out for problem in unreadable):
+        sources_read = [_read_dataset(*source) for reader in _READERS for source in _sources(reader, files)]
+        unreadable = [warning for warning in files.warnings if warning.file.lower().endswith(ANNOTATION_SUFFIXES)]
+        if not sources_read and not any(problem.is_left_out for problem in unreadable):
             refuse_unsupported(files)
-            own = [_read_dataset(*source) for source in class_folder_sources(files) if files.only is None]
-        labelled = [each for each in own if each.tasks()]
+            sources_read = [_read_dataset(*source) for source in class_folder_sources(files) if files.only is None]
+        labelled = [dataset for dataset in sources_read if dataset.tasks()]
         if not labelled:
-            for problem in [problem for each in own for problem in each.warnings] + files.warnings:
+            for problem in [problem for dataset in sources_read for problem in dataset.warnings] + files.warnings:
                 raise DatasetError(f'{location}: none of its annotations can be used, the first: {problem}')
-            missing = [name for each in own for name in each.missing]
+            missing = [name for dataset in sources_read for name in dataset.missing]
             if missing:
                 what = f'none of the {len(missing)} images that its annotations name is there, the first: {missing[0]}'
                 raise DatasetError(f'{location}: {what}: give a folder that has both')
             images = len(files.ending(*IMAGE_SUFFIXES))
             hint = f'; there are {images} images: give a folder that holds their annotations, too' if images else ''
             raise DatasetError(f'{location}: no annotations in a supported format: {_FORMATS}{hint}')
-        empty = [each for each in own if each not in labelled]  # their warnings are added to another dataset
+        empty = [
+            dataset for dataset in sources_read if dataset not in labelled
+        ]  # their warnings are added to another dataset
         labelled[0].warnings[:0] = files.warnings
         labelled[0].warnings += [problem for dataset in empty for problem in dataset.warnings]
-        labelled[0].missing += [each for one in empty for each in one.missing]
-        for each in labelled:
-            each.strict = strict
-            remove_background(each)
-            for _, annotation in each.annotations() if crowd_as_objects else ():
+        labelled[0].missing += [path for one in empty for path in one.missing]
+        for dataset in labelled:
+            dataset.strict = strict
+            remove_background(dataset)
+            for _, annotation in dataset.annotations() if crowd_as_objects else ():
                 annotation.crowd = False
-            _say_several_labels(each)
-            _say_outside(each, files)
-            check_left_out(each)
+            _say_several_labels(dataset)
+            _say_outside(dataset, files)
+            check_left_out(dataset)
         datasets += labelled
     return datasets
 
 
 def remove_background(dataset: Dataset) -> None:
     """Removes objects of a class that tools use for pixels of no object, as ISAT does for holes, with a warning."""
-    for name in [each for each in dataset.classes if each in _NO_OBJECTS and len(dataset.classes) > 1]:
+    for name in [name for name in dataset.classes if name in _NO_OBJECTS and len(dataset.classes) > 1]:
         removed = 0
         for image in dataset.images.values():
-            kept = [each for each in image.annotations or () if each.name != name]
+            kept = [annotation for annotation in image.annotations or () if annotation.name != name]
             if len(kept) < len(image.annotations or ()):
                 removed += len(image.annotations) - len(kept)
                 image.annotations = kept
@@ -158,14 +160,16 @@ def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
     Raises:
         ArgumentError: No dataset has annotations for the task, or several fit equally.
     """
-    fitting = [each for each in datasets if task in each.tasks()]
+    fitting = [dataset for dataset in datasets if task in dataset.tasks()]
     if not fitting:
-        there = '; '.join(f'{each.location} ({each.format}): {", ".join(each.tasks())}' for each in datasets)
+        there = '; '.join(
+            f'{dataset.location} ({dataset.format}): {", ".join(dataset.tasks())}' for dataset in datasets
+        )
         raise ArgumentError('task', f'no annotations for {task!r}: {there}')
-    least = min(len(each.tasks()) for each in fitting)
-    best = [each for each in fitting if len(each.tasks()) == least]
+    least = min(len(dataset.tasks()) for dataset in fitting)
+    best = [dataset for dataset in fitting if len(dataset.tasks()) == least]
     if len(best) > 1:
-        names = ', '.join(str(each.location) for each in best)
+        names = ', '.join(str(dataset.location) for dataset in best)
         raise ArgumentError('data', f'{len(best)} datasets have annotations for {task!r}: name one of {names}')
     return best[0]
 
@@ -180,7 +184,7 @@ def name_of(location: str | Path) -> str:
 
 def all_tasks(datasets: Sequence[Dataset]) -> list[str]:
     """Returns the tasks that one network can train on with these datasets: boxes only if no dataset has masks."""
-    there = {task for each in datasets for task in each.tasks()}
+    there = {task for dataset in datasets for task in dataset.tasks()}
     return [
         task
         for task in TASKS
@@ -194,8 +198,8 @@ def only_task(datasets: Sequence[Dataset]) -> str:
     Raises:
         ArgumentError: They have annotations for several tasks, or for none.
     """
-    tasks = [task for task in TASKS if any(task in each.tasks() for each in datasets)]
-    if 'pose' in tasks and all(each.format in _OF_KEYPOINTS for each in datasets):
+    tasks = [task for task in TASKS if any(task in dataset.tasks() for dataset in datasets)]
+    if 'pose' in tasks and all(dataset.format in _OF_KEYPOINTS for dataset in datasets):
         return 'pose'
     if len(tasks) != 1:
         several = f'there are annotations for {" and ".join(tasks)}: choose one' if tasks else 'nothing is annotated'

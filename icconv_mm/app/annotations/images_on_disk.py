@@ -121,7 +121,7 @@ def _is(kind: Callable[[], bool]) -> bool:
 
 def _has_predictions(names: Sequence[str]) -> bool:
     """Returns whether a folder has results of ``icconv predict``."""
-    return any(each.startswith('images.') and each.replace('images', 'predictions', 1) in names for each in names)
+    return any(name.startswith('images.') and name.replace('images', 'predictions', 1) in names for name in names)
 
 
 class Files:
@@ -183,7 +183,7 @@ class Files:
             except OSError as error:
                 self.warnings.warn(folder, f'cannot be read ({error.strerror})', is_left_out=True)
                 continue
-            left_out = {_RUNS, *([_DRAWN] if _has_predictions([each.name for each in entries]) else [])}
+            left_out = {_RUNS, *([_DRAWN] if _has_predictions([entry.name for entry in entries]) else [])}
             for entry in entries:
                 if entry.name.startswith('.'):
                     continue
@@ -244,7 +244,7 @@ class Files:
             if folder not in self._by_stem:
                 names = self.by_folder.get(folder)
                 names = filter(is_text, os.listdir(folder)) if names is None and folder.is_dir() else names or ()
-                there = [folder / each for each in names if each.lower().endswith(IMAGE_SUFFIXES)]
+                there = [folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
                 there.sort(key=lambda path: IMAGE_SUFFIXES.index(path.suffix.lower()), reverse=True)
                 self._by_stem[folder] = {path.stem: path for path in there}
             if name in self._by_stem[folder]:
@@ -262,22 +262,22 @@ class Files:
             InputError: Several names match an image equally, or several images match a name.
         """
         names = dict.fromkeys(name for name in names if len(name) <= limits.PATH_LETTERS)
-        made = files_of_names(names, near, self._names_in)
-        plain = {name.replace('\\', '/'): name for name in names if '\\' in name and name not in made}
+        paths = files_of_names(names, near, self._names_in)
+        plain = {name.replace('\\', '/'): name for name in names if '\\' in name and name not in paths}
         of_windows = files_of_names(plain, near, self._names_in)
-        taken = set(made.values())
-        made |= {plain[name]: path for name, path in of_windows.items() if path not in taken}
-        taken.update(made.values())
+        taken = set(paths.values())
+        paths |= {plain[name]: path for name, path in of_windows.items() if path not in taken}
+        taken.update(paths.values())
         leading: dict[Path, list[str]] = {}
         for name in names:
-            location = None if name in made else self._elsewhere(name, near, split)
+            location = None if name in paths else self._elsewhere(name, near, split)
             if location is not None and location not in taken:
                 leading.setdefault(location, []).append(name)
         for location, fitting in leading.items():
             if len(fitting) > 1 and len(fitting := nearest(fitting, location)) > 1:
                 raise InputError(f'{location}: {len(fitting)} annotated names lead to it: {fitting[0]}, {fitting[1]}')
-            made[fitting[0]] = location
-        return made
+            paths[fitting[0]] = location
+        return paths
 
     def image(self, name: str, *near: Path, split: str = '') -> Path | None:
         """Returns the image of a name, as :meth:`images` finds it; None without one."""
@@ -311,8 +311,8 @@ class Files:
         fitting = self._images.get(name.rpartition('/')[2], [])
         if len(fitting) == 1 and not name.startswith('/'):  # most names: looking into the folders is slow
             return fitting[0]
-        if (found := located(name, near)) is not None and found.is_file():
-            return found
+        if (candidate := located(name, near)) is not None and candidate.is_file():
+            return candidate
         fitting = self._images.get(as_path(name).name, [])
         fitting = self._nearest(as_path(name), fitting, split) if len(fitting) > 1 else fitting
         if len(fitting) > 1:
@@ -328,9 +328,9 @@ class Files:
             fitting = self._ends[given.name].paths[end]
             if split and len(fitting) > 1:
                 fitting = [path for path in fitting if self.split_of(path) == split] or fitting
-            own = {os.path.realpath(path): path for path in reversed(fitting)}
-            fitting = list(reversed(own.values()))
-            above = [one for one in fitting if all(each.is_relative_to(one.parent) for each in fitting)]
+            paths_by_real = {os.path.realpath(path): path for path in reversed(fitting)}
+            fitting = list(reversed(paths_by_real.values()))
+            above = [one for one in fitting if all(path.is_relative_to(one.parent) for path in fitting)]
             self._fitting[end, split] = above if len(above) == 1 else fitting  # a.png beside sub/a.png
         return self._fitting[end, split]
 

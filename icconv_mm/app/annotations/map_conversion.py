@@ -44,12 +44,12 @@ def read_class_ids(
     if labels.ndim != 3 or labels.shape[2] < 3:
         raise InputError(f'{path}: has one channel, expected the three of a panoptic map')
     ids = sum(labels[..., k].astype(np.int32) * 256**k for k in range(3))
-    known = np.array(sorted(segments), dtype=ids.dtype)
-    if len(known) == 0:
+    known_ids = np.array(sorted(segments), dtype=ids.dtype)
+    if len(known_ids) == 0:
         return np.zeros_like(ids)
-    location = np.searchsorted(known, ids).clip(max=len(known) - 1)
-    classes = np.array([segments[number] for number in known.tolist()], dtype=ids.dtype)
-    return np.where(known[location] == ids, classes[location], 0)
+    location = np.searchsorted(known_ids, ids).clip(max=len(known_ids) - 1)
+    classes = np.array([segments[number] for number in known_ids.tolist()], dtype=ids.dtype)
+    return np.where(known_ids[location] == ids, classes[location], 0)
 
 
 _SAMPLE = 200  # maps read before a training if classes have names; every map is checked when it is loaded
@@ -58,7 +58,7 @@ _FEW = 20  # maps whose palettes are inspected
 
 def convert_seg_maps(
     dataset: Dataset,
-    made: Converted,
+    converted: Converted,
     images: list[AnnotatedImage],
     folder: Path,
     classes: Sequence[str] | None,
@@ -68,7 +68,7 @@ def convert_seg_maps(
     """Assigns a class to each value, and writes new maps unless networks can read them as they are."""
     is_sampled = bool(classes or dataset.seg_map_classes) and not thorough  # without names, all values are classes
     step = -(-len(images) // _SAMPLE) if is_sampled else 1
-    read = partial(_read_map, dataset, by_palette=_is_by_palette(dataset, made, images[::step]))
+    read = partial(_read_map, dataset, by_palette=_is_by_palette(dataset, converted, images[::step]))
     pixels, maps, count = Counter(), Counter(), 0
     where: dict[int, Path] = {}
     good, plain = [], True
@@ -95,27 +95,33 @@ def convert_seg_maps(
             }
         )
         where, plain = dict.fromkeys(pixels, good[0].seg_map), False
-        made.notes.append(f'segmentation maps have 0 and 255 with greys at the edges: {HALF} and more are the object')
+        converted.notes.append(
+            f'segmentation maps have 0 and 255 with greys at the edges: {HALF} and more are the object'
+        )
     values = Values(pixels, maps, count, where)
-    names = names_of_values(dataset, made, values, classes, ignore_index)
-    made.classes = list(names.values())
+    names = names_of_values(dataset, converted, values, classes, ignore_index)
+    converted.classes = list(names.values())
     total = sum(pixels[value] for value in names) or 1
-    made.counts = {name: pixels[value] / total for value, name in names.items()}
+    converted.counts = {name: pixels[value] / total for value, name in names.items()}
     if pixels[IGNORED] and IGNORED not in ignore_index | names.keys():
-        made.notes.append(f'label {IGNORED} is ignored: {pixels[IGNORED] / sum(pixels.values()):.1%} of the pixels')
+        converted.notes.append(
+            f'label {IGNORED} is ignored: {pixels[IGNORED] / sum(pixels.values()):.1%} of the pixels'
+        )
     there = [name for value, name in names.items() if pixels[value]]
     if step == 1 and len(there) < 2:
         held = f'label {", ".join(map(str, sorted(pixels)))}, of the classes {" ".join(there) or "none"} alone'
         raise DatasetError(f'{dataset.location}: segmentation maps hold {held}: there is nothing to tell apart')
     if not (plain and list(names) == list(range(len(names))) and set(pixels) <= {*names, IGNORED}):
-        made.notes.append(f'segmentation maps are written anew, {len(names)} classes from 0 and 255 for ignored pixels')
+        converted.notes.append(
+            f'segmentation maps are written anew, {len(names)} classes from 0 and 255 for ignored pixels'
+        )
         if len(names) > IGNORED:
             raise DatasetError(
                 f'{dataset.location}: {len(names)} classes, and a map of one byte has room for {IGNORED}'
             )
         labels = {value: label for label, value in enumerate(names) if 0 <= value <= LARGEST}
-        known = {*pixels, *ignore_index, *dataset.seg_map_classes, IGNORED}
-        good = _write_maps(dataset, good, labels, known, folder / 'maps', made.root, read)
+        allowed = {*pixels, *ignore_index, *dataset.seg_map_classes, IGNORED}
+        good = _write_maps(dataset, good, labels, allowed, folder / 'maps', converted.root, read)
     return good
 
 
@@ -154,7 +160,7 @@ def _read_map(dataset: Dataset, image: AnnotatedImage, by_palette: bool) -> np.n
     return _of_colors(labels, dataset.colors) if channels == 3 else labels
 
 
-def _is_by_palette(dataset: Dataset, made: Converted, images: Sequence[AnnotatedImage]) -> bool:
+def _is_by_palette(dataset: Dataset, converted: Converted, images: Sequence[AnnotatedImage]) -> bool:
     """Returns whether palette colours, not indices, are the classes: most of the used colours are in the colour table.
 
     Other palettes are for display only.
@@ -166,7 +172,9 @@ def _is_by_palette(dataset: Dataset, made: Converted, images: Sequence[Annotated
         if (colored := _colors_of_palette(image.seg_map)) is not None:
             used |= {color for _, color in colored.getcolors(colored.width * colored.height)}
     if used and 2 * len(used & dataset.colors.keys()) <= len(used):
-        made.notes.append('palettes of maps have other colours than the table: their numbers are taken for its rows')
+        converted.notes.append(
+            'palettes of maps have other colours than the table: their numbers are taken for its rows'
+        )
         return False
     return bool(used)
 
@@ -184,9 +192,9 @@ def _of_colors(image: np.ndarray, colors: dict[tuple[int, int, int], int]) -> np
     """Returns the value of each pixel [H, W] of a coloured map; 65535 if the table lacks its colour."""
     codes = image.astype(np.int32) @ np.array([65536, 256, 1])
     table = sorted((r * 65536 + g * 256 + b, value) for (r, g, b), value in colors.items())
-    known, values = np.array(table).T
-    location = np.searchsorted(known, codes).clip(max=len(known) - 1)
-    return np.where(known[location] == codes, values[location], LARGEST)
+    table_colors, values = np.array(table).T
+    location = np.searchsorted(table_colors, codes).clip(max=len(table_colors) - 1)
+    return np.where(table_colors[location] == codes, values[location], LARGEST)
 
 
 def map_path(image: Path, taken: set[Path]) -> Path:
@@ -201,7 +209,7 @@ def _write_maps(
     dataset: Dataset,
     images: Sequence[AnnotatedImage],
     labels: dict[int, int],
-    known: set[int],
+    allowed: set[int],
     folder: Path,
     root: Path,
     read: Callable[[AnnotatedImage], np.ndarray | None],
@@ -209,10 +217,10 @@ def _write_maps(
     """Writes maps of one byte (the label of each value, 255 for others), and returns the images that have one.
 
     Args:
-        dataset: Records a warning for unusable maps, and for values that are neither classes nor ``known``.
+        dataset: Records a warning for unusable maps, and for values that are neither classes nor ``allowed``.
         images: All images.
         labels: The label of each value.
-        known: Values that were checked before.
+        allowed: Values that were checked before.
         folder: Receives the maps.
         root: The folder of all images.
         read: Returns the values of a map.
@@ -223,9 +231,9 @@ def _write_maps(
     for image in images:
         if (values := read(image)) is None:
             continue
-        for value in set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - known:
+        for value in set(np.flatnonzero(np.bincount(values.ravel())).tolist()) - allowed:
             dataset.warn(image.seg_map, f'{unnamed_value(value)}: ignored in this map and those after it')
-            known.add(value)
+            allowed.add(value)
         location = map_path(folder / image.path.relative_to(root), taken)
         with atomic_write(location, is_flushed=False) as file:
             Image.fromarray(table[values]).save(file, 'PNG', compress_level=1)

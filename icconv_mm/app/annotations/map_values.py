@@ -42,58 +42,58 @@ def is_soft(pixels: Counter[int], dataset: Dataset, classes: Sequence[str] | Non
 
 
 def names_of_values(
-    dataset: Dataset, made: Converted, values: Values, classes: Sequence[str] | None, ignore_index: set[int]
+    dataset: Dataset, converted: Converted, values: Values, classes: Sequence[str] | None, ignore_index: set[int]
 ) -> dict[int, str]:
     """Returns the name of each value that is a class, by label; adds values with ignored names to ``ignore_index``."""
     there = sorted(set(values.pixels) - ignore_index)
-    known = dict(dataset.seg_map_classes) if classes is None or dataset.seg_map_classes else dict(enumerate(classes))
-    known = {value: name for value, name in known.items() if value not in ignore_index}
-    is_named = bool(known)
-    if LARGEST in there and len(there) > 2 and not known:
+    names = dict(dataset.seg_map_classes) if classes is None or dataset.seg_map_classes else dict(enumerate(classes))
+    names = {value: name for value, name in names.items() if value not in ignore_index}
+    is_named = bool(names)
+    if LARGEST in there and len(there) > 2 and not names:
         share = values.pixels[LARGEST] / sum(values.pixels.values())
-        made.notes.append(f'label {LARGEST}, the last of 16 bits, is ignored: {share:.1%} of the pixels')
+        converted.notes.append(f'label {LARGEST}, the last of 16 bits, is ignored: {share:.1%} of the pixels')
         ignore_index.add(LARGEST)
         there.remove(LARGEST)
-    mask = _mask_of_one_object(values, there, known)
+    mask = _mask_of_one_object(values, there, names)
     if mask:
-        known = mask
+        names = mask
         alone = 'alone' if len(there) == 2 else 'in all maps, and others in few'
-        made.notes.append(
-            f'segmentation maps have {there[0]} and 255 {alone}: 255 is the object ({known[IGNORED]}), not ignored'
+        converted.notes.append(
+            f'segmentation maps have {there[0]} and 255 {alone}: 255 is the object ({names[IGNORED]}), not ignored'
         )
     if not is_named:
-        return known | _numbered(dataset, made, values, [value for value in there if value != IGNORED], known)
-    for value in [value for value, name in known.items() if name.lower() in _IGNORED_NAMES]:
-        made.notes.append(f'{known[value]!r}, value {value}, is ignored: not learned')
-        del known[value]
+        return names | _numbered(dataset, converted, values, [value for value in there if value != IGNORED], names)
+    for value in [value for value, name in names.items() if name.lower() in _IGNORED_NAMES]:
+        converted.notes.append(f'{names[value]!r}, value {value}, is ignored: not learned')
+        del names[value]
         ignore_index.add(value)
     for value in there:
-        if value not in known and value not in ignore_index | {IGNORED}:
+        if value not in names and value not in ignore_index | {IGNORED}:
             what = f'{unnamed_value(value)}: {values.pixels[value]} pixels in all maps are ignored'
             dataset.warn(values.where[value], what)
     if classes and dataset.seg_map_classes:
-        chosen = require_known(classes, known.values(), 'classes: no class')
-        known = {value: name for name in chosen for value in known if known[value] == name}
-    return known
+        chosen = require_known(classes, names.values(), 'classes: no class')
+        names = {value: name for name in chosen for value in names if names[value] == name}
+    return names
 
 
-def _mask_of_one_object(values: Values, there: Sequence[int], known: Mapping[int, str]) -> dict[int, str]:
+def _mask_of_one_object(values: Values, there: Sequence[int], names: Mapping[int, str]) -> dict[int, str]:
     """Returns the names of the background and of 255, where 255 can only be the object; else an empty dict.
 
     Beside it is 0 alone; or 255 is in every map, and all other values but one are rare and have no name.
     """
     others = [value for value in there if value != IGNORED]
-    usual = [value for value in others if value in known or not values.is_rare(value)]
+    usual = [value for value in others if value in names or not values.is_rare(value)]
     is_mask = others == [0] or (values.maps[IGNORED] == values.count and len(usual) == 1)
-    if IGNORED not in there or not is_mask or known.keys() not in (set(), {0, 1}) or (known and usual != [0]):
+    if IGNORED not in there or not is_mask or names.keys() not in (set(), {0, 1}) or (names and usual != [0]):
         return {}
     background = usual[0] if usual else 0
     name = 'background' if background == 0 else f'class_{background}'
-    return {background: known.get(0, name), IGNORED: known.get(1, 'foreground')}
+    return {background: names.get(0, name), IGNORED: names.get(1, 'foreground')}
 
 
 def _numbered(
-    dataset: Dataset, made: Converted, values: Values, unnamed: Sequence[int], known: Mapping[int, str]
+    dataset: Dataset, converted: Converted, values: Values, unnamed: Sequence[int], named_values: Mapping[int, str]
 ) -> dict[int, str]:
     """Returns names with the number of each value but the known; a few pixels beyond a gap in the numbers are ignored.
 
@@ -103,20 +103,20 @@ def _numbered(
     total = sum(values.pixels.values())
     names = {}
     for i, value in enumerate(unnamed):
-        if i >= first_gap and values.pixels[value] < _STRAY * total and value not in known:
+        if i >= first_gap and values.pixels[value] < _STRAY * total and value not in named_values:
             what = f'label {value}, beyond a gap in the labels: {values.pixels[value]} pixels are ignored'
             dataset.warn(values.where[value], what)
-        elif value not in known:
+        elif value not in named_values:
             names[value] = f'class_{value}'
     for value, name in names.items():
         if values.is_rare(value):
             share = f'{values.maps[value]} of {values.count} maps and {values.pixels[value] / total:.2%} of the pixels'
             what = f'is learned as {name}; if it means nothing, set --ignore-index {value}'
             dataset.warn(values.where[value], f'label {value}, in {share}, {what}')
-    if not known:
+    if not named_values:
         span = f'{min(names)} to {max(names)}' if names else 'in them'
         how = 'name them by --classes, and what means nothing by --ignore-index'
-        made.notes.append(f'nothing names the labels {span}: {how}')
+        converted.notes.append(f'nothing names the labels {span}: {how}')
     return names
 
 

@@ -49,8 +49,8 @@ def numbered(count: int) -> list[str]:
 def predicted_keypoints(keypoints: Sequence[float]) -> list[float] | None:
     """Returns x, y and visibility of predicted keypoints with scores: 2 if they are shown, else 0; None if none is."""
     seen = reaches(keypoints[2::3], KEYPOINT_SCORE)
-    made = [2 * int(seen[k // 3]) if k % 3 == 2 else value for k, value in enumerate(keypoints)]
-    return made if seen.any() else None
+    triples = [2 * int(seen[k // 3]) if k % 3 == 2 else value for k, value in enumerate(keypoints)]
+    return triples if seen.any() else None
 
 
 def assign_points(
@@ -76,17 +76,21 @@ def assign_points(
     Raises:
         DatasetError: The image has only points of unknown objects: without them, it would seem to be empty.
     """
-    for named, own in points.items():
-        fitting = [each for name, each in objects if named in ('', name)]
-        is_twice = not named and len({point.name for point in own}) < len(own)
+    for named, points_of_object in points.items():
+        fitting = [annotation for name, annotation in objects if named in ('', name)]
+        is_twice = not named and len({point.name for point in points_of_object}) < len(points_of_object)
         if is_twice and not objects and len(dataset.keypoints) == 1:
-            yield from ((None, keypoints_of_points(dataset, [point], dataset.keypoints, where)) for point in own)
+            yield from (
+                (None, keypoints_of_points(dataset, [point], dataset.keypoints, where)) for point in points_of_object
+            )
         elif len(fitting) > 1 or is_twice:
             which = f'with the {owner} {named} of {len(fitting)} objects' if named else f'without a {owner}'
-            what = f'{len(own)} points {which}, which says whose they are'
+            what = f'{len(points_of_object)} points {which}, which says whose they are'
             if not objects:
                 raise DatasetError(what)
             dataset.warn(where, what, is_left_out=True)
         else:
-            keypoints = keypoints_of_points(dataset, own, dataset.keypoints, where, f'{owner} {named}' if named else '')
+            keypoints = keypoints_of_points(
+                dataset, points_of_object, dataset.keypoints, where, f'{owner} {named}' if named else ''
+            )
             yield (fitting[0] if fitting else None), keypoints

@@ -123,10 +123,10 @@ def _drawn(dataset: Dataset, converted: Sequence[Converted], image: AnnotatedIma
     by_task = {task.task: task for task in converted}
     classes = next((t.classes for name, t in by_task.items() if name in ('detection', 'instance')), dataset.classes)
     objects = []
-    own = [annotation for annotation in image.annotations or () if annotation.name in classes]
-    posed = [annotation for annotation in own if annotation.keypoints]
-    named = max(posed, key=lambda each: each.box[2] * each.box[3] if each.box else 0, default=None)
-    for annotation in own:
+    annotations = [annotation for annotation in image.annotations or () if annotation.name in classes]
+    posed = [annotation for annotation in annotations if annotation.keypoints]
+    named = max(posed, key=lambda dataset: dataset.box[2] * dataset.box[3] if dataset.box else 0, default=None)
+    for annotation in annotations:
         label = classes.index(annotation.name)
         names, skeleton = dataset.keypoints_of(annotation.name)
         item = DrawnObject(color_of(label), annotation.name, skeleton=skeleton)
@@ -169,7 +169,7 @@ def check_left_out(dataset: Dataset) -> None:
         image.split for image in dataset if not image.problem and (image.annotations or image.seg_map or image.labels)
     }
     for split in sorted(set(dataset.lost.values()) - kept - {''}):
-        first = next(key for key, own in dataset.lost.items() if own == split)
+        first = next(key for key, count in dataset.lost.items() if count == split)
         raise DatasetError(f'{dataset.location}: nothing is left of the split {split}{_list(left_out, first)}')
     total = len({*map(str, dataset.images), *dataset.lost})
     if len(dataset.lost) > max(_SHARE * total, _FEW):
@@ -186,8 +186,10 @@ def _list(lines: list[str], first: str = '') -> str:
 
 def write_warnings(path: Path, datasets: Iterable[Dataset]) -> None:
     """Writes all warnings of some datasets to a JSON list: ``file``, ``problem`` and whether it was ``left_out``."""
-    made = []
-    for each in datasets:
-        made += [dict(file=own.file, problem=own.text, left_out=own.is_left_out) for own in each.warnings]
-        made += [dict(file=name, problem='the image is not there', left_out=True) for name in each.missing]
-    write_json(path, made, indent=1)
+    rows = []
+    for dataset in datasets:
+        rows += [
+            dict(file=problem.file, problem=problem.text, left_out=problem.is_left_out) for problem in dataset.warnings
+        ]
+        rows += [dict(file=name, problem='the image is not there', left_out=True) for name in dataset.missing]
+    write_json(path, rows, indent=1)

@@ -29,7 +29,7 @@ def files_of_names(
         waiting.setdefault(('/',) * name.startswith('/') + tuple(folders), {})[base] = name
     deepest = min(max(map(len, waiting), default=0), _MOST_DROPPED)
     roots = [(folder, dropped) for dropped in range(deepest + 1) for folder in dict.fromkeys(near)]
-    made: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     taken: set[Path] = set()
     while roots and (waiting := {folders: bases for folders, bases in waiting.items() if bases}):
         best, roots = _best(roots, waiting, names_in)
@@ -38,8 +38,8 @@ def files_of_names(
                 name = waiting[folders].pop(base)
                 if (path := location / base) not in taken:
                     taken.add(path)
-                    made[name] = path
-    return made
+                    paths[name] = path
+    return paths
 
 
 def _best(

@@ -59,7 +59,7 @@ def _points(annotation: Annotation) -> Iterator[float]:
 
 
 def _ends_of_polygons(annotation: Annotation) -> list[float]:
-    return [max(each) for each in annotation.segmentation] if isinstance(annotation.segmentation, list) else []
+    return [max(polygon) for polygon in annotation.segmentation] if isinstance(annotation.segmentation, list) else []
 
 
 def _check_images(dataset: Dataset, images: Sequence[AnnotatedImage], counts: dict[str, int]) -> None:
@@ -111,7 +111,11 @@ def _are_sound(annotations: Sequence[Annotation], counts: dict[str, int]) -> boo
             and {4}.issuperset(map(len, boxes))
             and (not scores or (min(scores) >= 0 and max(scores) <= 1))
             and counts.keys() >= {annotation.name for annotation in annotations}
-            and all(len(each.keypoints) == counts[each.name] for each in annotations if each.keypoints is not None)
+            and all(
+                len(annotation.keypoints) == counts[annotation.name]
+                for annotation in annotations
+                if annotation.keypoints is not None
+            )
         )
     except (TypeError, OverflowError):
         return False
@@ -145,4 +149,4 @@ def _annotation_defect(annotation: Annotation, counts: dict[str, int]) -> str:
 def _are_numbers(values: Any) -> bool:
     if not isinstance(values, Iterable) or isinstance(values, str):
         return False
-    return all(isinstance(each, (int, float)) and not isinstance(each, bool) and abs(each) < 1e9 for each in values)
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9 for value in values)

@@ -50,9 +50,9 @@ def as_segmentation(
         defect = 'the mask is empty'
     else:
         if (defect := segmentation_defect(given, height, width)) is None:
-            made = _compressed(given)
-            if area(made):
-                return made
+            rle = _compressed(given)
+            if area(rle):
+                return rle
             defect = 'the mask is empty'
         else:
             defect = f'mask: {defect}'
@@ -66,8 +66,8 @@ def _compressed(rle: dict) -> dict:
 
     if not isinstance(rle['counts'], list):
         return rle
-    made = frPyObjects(rle, *rle['size'])
-    return {'size': list(rle['size']), 'counts': made['counts'].decode('ascii')}
+    converted = frPyObjects(rle, *rle['size'])
+    return {'size': list(rle['size']), 'counts': converted['counts'].decode('ascii')}
 
 
 def rle_of(segmentation: list | dict, size: tuple[int, int]) -> dict:

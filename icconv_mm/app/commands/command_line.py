@@ -53,9 +53,9 @@ def parser_of_commands(prog: str, doc: str, commands: Mapping[str, str]) -> tupl
         doc: Its help.
         commands: Help of each command by its name.
     """
-    made = _Parser(prog=prog, description=doc)
-    below = made.add_subparsers(dest='command', metavar='COMMAND', required=True)
-    return made, {
+    parser = _Parser(prog=prog, description=doc)
+    below = parser.add_subparsers(dest='command', metavar='COMMAND', required=True)
+    return parser, {
         name: add_debug(below.add_parser(name, description=text, help=text.splitlines()[0]))
         for name, text in commands.items()
     }
@@ -66,26 +66,26 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         deprecated = 'pkg_resources is deprecated', '``build_loss`` would be deprecated'  # OpenMMLab's own uses
-        for known in (*deprecated, 'Warning: The (bbox|polygon) is out of bounds'):
-            warnings.filterwarnings('ignore', message=known)
+        for text in (*deprecated, 'Warning: The (bbox|polygon) is out of bounds'):
+            warnings.filterwarnings('ignore', message=text)
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
         self._words = sys.argv[1:] if args is None else list(args)
-        found, unknown = super().parse_known_args(args, namespace)
+        options, unknown = super().parse_known_args(args, namespace)
         if unknown:  # refused here, where the options are known, not by the parser above
             self.error(f'unrecognized arguments: {" ".join(unknown)}')
-        return found, unknown
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         is_missing = message.startswith('the following arguments are required')
         if is_missing and (misspelt := next(filter(self._is_unknown, self._words), None)):
             is_missing, message = False, f'unrecognized arguments: {misspelt}'  # it may stand for what is required
         text, _, given = message.partition('unrecognized arguments: ')
-        unknown = next((each.partition('=')[0] for each in given.split() if _OPTION.match(each)), None)
+        unknown = next((part.partition('=')[0] for part in given.split() if _OPTION.match(part)), None)
         options = [option for option in self._option_string_actions if option.startswith('--')]
         near = difflib.get_close_matches(unknown, options, n=1, cutoff=0.7) if unknown and not text else []
-        if not text and not unknown and given and all(os.path.exists(each) for each in given.split()):
+        if not text and not unknown and given and all(os.path.exists(part) for part in given.split()):
             message += "; write a pattern of files in quotes, such as 'DIR/*.jpg'"  # else the shell gives its files
         elif is_missing and len(sys.argv) > 2:
             message += ' (give them first: some options take all words that follow)'
@@ -216,11 +216,11 @@ def find_files(args: argparse.Namespace) -> None:
         if given.get('pretrained') not in (None, 'none', 'auto'):
             require_file(given['pretrained'], '--pretrained')
         config = given.get('config') or []
-        for each in [*given.get('data', []), *([config] if isinstance(config, str) else config)]:
-            if each.endswith('.py'):
-                require_file(each, 'config')
+        for location in [*given.get('data', []), *([config] if isinstance(config, str) else config)]:
+            if location.endswith('.py'):
+                require_file(location, 'config')
             else:
-                require_path(each, 'data')
+                require_path(location, 'data')
         if given.get('out_dir') and os.path.isfile(given['out_dir']):
             raise ArgumentError('out_dir', f'{given["out_dir"]} is a file, not a folder')
         inputs = given.get('inputs', '0')
@@ -281,8 +281,8 @@ def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
         epochs = length.pop('epochs') or vars(args).get('time')
         options = dict(epochs=epochs, work_dir=args.work_dir, resume=bool(vars(args).get('resume')))
         options['load_from'] = (vars(args).get('cfg_options') or {}).get('load_from')
-        own = config_for(args.config, **given, **options)
-        args.config, args.work_dir = own.filename, own.work_dir
+        cfg = config_for(args.config, **given, **options)
+        args.config, args.work_dir = cfg.filename, cfg.work_dir
     run, rest = read_run(args)
     if set(length.values()) != {None}:
         set_length(run.cfg, **length)

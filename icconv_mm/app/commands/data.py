@@ -55,12 +55,18 @@ def run(args: Namespace) -> None:
         sets = read_datasets(*args.data, **reading)
         with owned_folder(out, args.overwrite) as unfinished:
             lines = []
-            for number, found in enumerate(sets):
+            for number, dataset_of_set in enumerate(sets):
                 folder = unfinished / str(number) if number else unfinished
                 options = dict(classes=args.classes, ignore_index=args.ignore_index, thorough=True)
-                made = [convert_dataset(found, task, folder, **options) for task in _tasks(found, args.classes)]
-                page = draw_page(found, made, folder / 'page.jpg').relative_to(unfinished)
-                lines += [*summary(found, made), f'  written to {(out / page).parent}; images: {out / page}']
+                results = [
+                    convert_dataset(dataset_of_set, task, folder, **options)
+                    for task in _tasks(dataset_of_set, args.classes)
+                ]
+                page = draw_page(dataset_of_set, results, folder / 'page.jpg').relative_to(unfinished)
+                lines += [
+                    *summary(dataset_of_set, results),
+                    f'  written to {(out / page).parent}; images: {out / page}',
+                ]
             write_warnings(unfinished / 'warnings.json', sets)
         print('\n'.join(lines))
 

@@ -41,13 +41,13 @@ def table(title: str, rows: Sequence[Sequence[str]], words: Collection[str], **o
     ``options`` are those of ``rich.table.Table``.
     """
     titles, *rows = rows
-    made = Table(title=plain(title, 'table.title'), title_justify='left', **options)
+    rich_table = Table(title=plain(title, 'table.title'), title_justify='left', **options)
     for name in titles:
         is_text = name in words
-        made.add_column(plain(name), justify='left' if is_text else 'right', no_wrap=not is_text, overflow='fold')
+        rich_table.add_column(plain(name), justify='left' if is_text else 'right', no_wrap=not is_text, overflow='fold')
     for row in rows:
-        made.add_row(*map(plain, row))
-    return made
+        rich_table.add_row(*map(plain, row))
+    return rich_table
 
 
 def results_table(results: Sequence['LayerResult']) -> Table:

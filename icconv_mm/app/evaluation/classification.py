@@ -28,22 +28,26 @@ class ObservedLabels(ObservedMetric):
     def number(self, key: str, value: float) -> tuple[str, float] | None:
         return super().number(key, value) and (key.replace('accuracy/top1', 'accuracy', 1), value / self.scale)
 
-    def fill(self, made: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
-        count = len(made.names)
-        made.confusion = np.zeros((count, count), dtype=np.int64)
+    def fill(self, evaluation: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
+        count = len(evaluation.names)
+        evaluation.confusion = np.zeros((count, count), dtype=np.int64)
         records, wrong = [], []
         for result, (path, shape) in zip(reading.results, reading.notes):
             scores, label = result['pred_score'].float().numpy(), int(result['gt_label'])
             best = int(scores.argmax())
-            made.confusion[label, best] += 1
+            evaluation.confusion[label, best] += 1
             records.append(Record(path, shape, {'scores': scores}, {'label': label}, float(scores[label])))
             if best != label:
                 wrong.append((float(scores[best]), records[-1], best))
-        right, told, found = made.confusion.diagonal(), made.confusion.sum(1), made.confusion.sum(0)
+        right, told, predicted = (
+            evaluation.confusion.diagonal(),
+            evaluation.confusion.sum(1),
+            evaluation.confusion.sum(0),
+        )
         rows = []
-        for label, name in enumerate(made.names):
-            values = [(right, found), (right, told), (2 * right, told + found)]
+        for label, name in enumerate(evaluation.names):
+            values = [(right, predicted), (right, told), (2 * right, told + predicted)]
             shares = [float(part[label] / whole[label]) if whole[label] else None for part, whole in values]
             rows.append([name, int(told[label]), *shares])
-        made.worst, made.unannotated = worst_of(records), surest(wrong)
-        made.tables = [MetricTable('accuracy', ['class', 'images', 'precision', 'recall', 'F1'], rows)]
+        evaluation.worst, evaluation.unannotated = worst_of(records), surest(wrong)
+        evaluation.tables = [MetricTable('accuracy', ['class', 'images', 'precision', 'recall', 'F1'], rows)]

@@ -57,23 +57,27 @@ class CocoTables:
         return MetricTable(self.table.title, columns, filled)
 
 
-def coco_tables(own: Any, title: str, scores: Mapping[int, float] | None = None) -> CocoTables:
+def coco_tables(evaluator: Any, title: str, scores: Mapping[int, float] | None = None) -> CocoTables:
     """Returns the results of a COCOeval that has accumulated and summarized.
 
     Args:
-        own: It.
+        evaluator: It.
         title: Title of the table.
         scores: Scores of the predictions by id, if thresholds are not of those that the evaluation sorts by.
     """
-    params = own.params
-    names = [own.cocoGt.cats[number]['name'] for number in params.catIds]
-    precision = own.eval['precision'][..., -1]  # IoU, recall, class, area; mmdet's values of classes are of the last
+    params = evaluator.params
+    names = [evaluator.cocoGt.cats[number]['name'] for number in params.catIds]
+    precision = evaluator.eval['precision'][
+        ..., -1
+    ]  # IoU, recall, class, area; mmdet's values of classes are of the last
     which = [np.isclose(params.iouThrs, level) for level in (0.5, 0.75)]
     areas = range(1, precision.shape[3])
     columns = ['class', 'objects', 'AP', 'AP50', 'AP75', *(f'AP {params.areaRngLbl[area]}' for area in areas)]
-    unmatched = -1 if type(own).__module__.startswith('xtcocotools') else 0
-    matches = {name: _matches(found, scores, unmatched) for name, found in zip(names, _matched(own))}
-    stats = list(own.stats[: 3 if own.params.iouType == 'keypoints_crowd' else len(columns) - 2])  # its own are others
+    unmatched = -1 if type(evaluator).__module__.startswith('xtcocotools') else 0
+    matches = {name: _matches(matches, scores, unmatched) for name, matches in zip(names, _matched(evaluator))}
+    stats = list(
+        evaluator.stats[: 3 if evaluator.params.iouType == 'keypoints_crowd' else len(columns) - 2]
+    )  # its own are others
     stats += [-1] * (len(columns) - 2 - len(stats))
     rows = [
         [
@@ -84,12 +88,12 @@ def coco_tables(own: Any, title: str, scores: Mapping[int, float] | None = None)
     ]
     for k, name in enumerate(names):
         values = precision[:, :, k]
-        chosen = [values[..., 0], *(values[each][..., 0] for each in which), *(values[..., area] for area in areas)]
+        chosen = [values[..., 0], *(values[index][..., 0] for index in which), *(values[..., area] for area in areas)]
         rows.append([name, matches[name][2], *map(_mean, chosen)])
     first = precision[0, :, :, 0]
     curves = {name: np.stack([params.recThrs, first[:, k]]) for k, name in enumerate(names) if first[0, k] > -1}
     table = MetricTable(title, columns, rows)
-    return CocoTables(params.iouType, table, matches, curves, float(params.iouThrs[0]), own.cocoGt)
+    return CocoTables(params.iouType, table, matches, curves, float(params.iouThrs[0]), evaluator.cocoGt)
 
 
 def _mean(values: np.ndarray) -> float | None:
@@ -97,37 +101,45 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def _matched(own: Any) -> list[list[dict]]:
+def _matched(evaluator: Any) -> list[list[dict]]:
     """Returns the matches of each class and image, of all predictions.
 
     An evaluation drops those beyond its last ``maxDets``, 20 people, say. Images with more are matched again.
     """
-    params = own.params
+    params = evaluator.params
     count, areas, most = len(params.imgIds), len(params.areaRng), params.maxDets[-1]
     starts = range(0, len(params.catIds) * areas * count, areas * count)
-    found = [[each for each in own.evalImgs[start : start + count] if each is not None] for start in starts]
-    cut = sorted({each['image_id'] for images in found for each in images if len(each['dtScores']) >= most})
+    evaluations = [
+        [evalImg for evalImg in evaluator.evalImgs[start : start + count] if evalImg is not None] for start in starts
+    ]
+    cut = sorted({image['image_id'] for images in evaluations for image in images if len(image['dtScores']) >= most})
     if cut:
-        again = copy.copy(own)
+        again = copy.copy(evaluator)
         again.params = copy.deepcopy(params)
         again.params.imgIds, again.params.areaRng = cut, params.areaRng[:1]
         again.params.iouThrs = params.iouThrs[:1]
-        again.params.maxDets = [max(most, *(len(own.cocoDt.imgToAnns[number]) for number in cut))]
+        again.params.maxDets = [max(most, *(len(evaluator.cocoDt.imgToAnns[number]) for number in cut))]
         with contextlib.redirect_stdout(io.StringIO()):
             again.evaluate()
-        for k, images in enumerate(found):
+        for k, images in enumerate(evaluations):
             whole = again.evalImgs[k * len(cut) : (k + 1) * len(cut)]
-            images[:] = [each for each in images if each['image_id'] not in cut] + [e for e in whole if e is not None]
-    return found
+            images[:] = [image for image in images if image['image_id'] not in cut] + [
+                e for e in whole if e is not None
+            ]
+    return evaluations
 
 
 def _matches(
-    found: Sequence[dict], scores: Mapping[int, float] | None, unmatched: int
+    evaluations: Sequence[dict], scores: Mapping[int, float] | None, unmatched: int
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    if not found:
+    if not evaluations:
         return np.zeros(0), np.zeros(0, bool), 0
-    own = [[scores[i] for i in each['dtIds']] for each in found] if scores else [each['dtScores'] for each in found]
-    hits = np.concatenate([each['dtMatches'][0] > unmatched for each in found])
-    counted = ~np.concatenate([np.asarray(each['dtIgnore'][0], dtype=bool) for each in found])
-    total = int(sum((np.asarray(each['gtIgnore']) == 0).sum() for each in found))
-    return np.concatenate(own)[counted], hits[counted], total
+    values = (
+        [[scores[i] for i in evaluation['dtIds']] for evaluation in evaluations]
+        if scores
+        else [evaluation['dtScores'] for evaluation in evaluations]
+    )
+    hits = np.concatenate([evaluation['dtMatches'][0] > unmatched for evaluation in evaluations])
+    counted = ~np.concatenate([np.asarray(evaluation['dtIgnore'][0], dtype=bool) for evaluation in evaluations])
+    total = int(sum((np.asarray(evaluation['gtIgnore']) == 0).sum() for evaluation in evaluations))
+    return np.concatenate(values)[counted], hits[counted], total

@@ -19,11 +19,11 @@ def logged_curves(work_dir: Path, steps: int = 1) -> dict[str, dict[str, dict[fl
     groups: dict[str, dict[str, dict[int, float]]] = {'loss': {}, 'metric': {}, 'learning rate': {}}
     for file in sorted(work_dir.glob('*/vis_data/scalars.json')):
         entries = _logged(file, steps)
-        begin = min((place for _, place, is_training in entries if is_training), default=math.inf)
+        begin = min((step for _, step, is_training in entries if is_training), default=math.inf)
         for values in (values for group in groups.values() for values in group.values()):
-            for place in [place for place in values if place >= begin]:
-                del values[place]
-        for entry, place, is_training in entries:
+            for step in [step for step in values if step >= begin]:
+                del values[step]
+        for entry, step, is_training in entries:
             for key, value in entry.items():
                 if not isinstance(value, (int, float)):  # a list with a value per class
                     continue
@@ -31,7 +31,7 @@ def logged_curves(work_dir: Path, steps: int = 1) -> dict[str, dict[str, dict[fl
                 if not is_training:
                     name = None if key in _NO_METRICS or value < 0 else 'metric'
                 if name is not None:
-                    groups[name].setdefault(key, {})[place] = value
+                    groups[name].setdefault(key, {})[step] = value
     return {name: group for name, group in groups.items() if group}
 
 

@@ -33,8 +33,8 @@ _FRACTIONS = re.compile(
 def metric_name(key: str) -> str:
     """Returns a logged metric's usual name: ``coco/bbox_mAP_50`` is box AP50, ``coco/RBC_precision`` is AP of RBC."""
     task, slash, name = key.replace('coco/', '', 1).rpartition('/')
-    own = next((pattern.sub(usual, name) for pattern, usual in _METRICS if pattern.fullmatch(name)), name)
-    return f'{task}{slash}{own}'
+    match = next((pattern.sub(usual, name) for pattern, usual in _METRICS if pattern.fullmatch(name)), name)
+    return f'{task}{slash}{match}'
 
 
 class LeftOutError(Exception):
@@ -52,7 +52,7 @@ class Reading:
     numbers: Mapping[str, Any]
     results: list[Any]
     notes: list[Any]
-    own: Any = None
+    compared: Any = None
     fault: str | None = None
 
 
@@ -82,9 +82,9 @@ class ObservedMetric:
     @classmethod
     def observes(cls, metric: Any) -> bool:
         """Returns whether a metric is of a known class, and none that handles results in its own way."""
-        own = type(metric)
+        metric_kind = type(metric)
         return any(
-            isinstance(metric, kind) and own.process is kind.process and own.evaluate is kind.evaluate
+            isinstance(metric, kind) and metric_kind.process is kind.process and metric_kind.evaluate is kind.evaluate
             for kind in cls.kinds
         )
 
@@ -100,7 +100,7 @@ class ObservedMetric:
             if len(notes) == len(added):
                 self.metric.results[before:] = zip(added, notes)
                 return
-        self.metric.results[before:] = [(each, None) for each in added]
+        self.metric.results[before:] = [(item, None) for item in added]
 
     def _compute(self, results: list) -> dict:
         kept, notes = ([pair[i] for pair in results] for i in (0, 1))
@@ -108,7 +108,7 @@ class ObservedMetric:
             numbers = self._own_compute(kept)
         self.latest = Reading(numbers, kept, notes)
         try:
-            self.latest.own = self.read(kept, seen)
+            self.latest.compared = self.read(kept, seen)
         except LeftOutError as error:
             self.latest.fault = str(error)
         except Exception as error:  # the evaluation does not fail for the report
@@ -130,7 +130,7 @@ class ObservedMetric:
         """Returns the usual name and the fraction of a number by its key; None if it is none of the library's."""
         return (metric_name(key), value / self.scale) if _FRACTIONS.fullmatch(key.rpartition('/')[2]) else None
 
-    def fill(self, made: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
+    def fill(self, evaluation: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
         """Adds tables, thresholds, confusions and images; ``given``: thresholds chosen on other images."""
         raise NotImplementedError
 
@@ -157,11 +157,13 @@ def evaluation_of(
         given: Thresholds of each class that were chosen on other images; by default those with the largest F1 on
             these.
     """
-    made = Evaluation(task['kind'], list(task['classes']), images)
+    evaluation = Evaluation(task['kind'], list(task['classes']), images)
     for key, value in numbers.items():
         if not isinstance(value, bool) and np.ndim(value) == 0 and not isinstance(value, (str, bytes, type(None))):
-            _add_number(made, readings, key, float(value))
-    made.overall = dict(sorted(made.overall.items(), key=lambda item: item[0].endswith('aAcc')))  # it counts least
+            _add_number(evaluation, readings, key, float(value))
+    evaluation.overall = dict(
+        sorted(evaluation.overall.items(), key=lambda item: item[0].endswith('aAcc'))
+    )  # it counts least
     reasons = []
     for observed, reading in readings:
         try:
@@ -169,7 +171,7 @@ def evaluation_of(
                 raise LeftOutError(reading.fault)
             if any(note is None for note in reading.notes):
                 raise LeftOutError('its samples do not tell the size of their image')
-            filled = replace(made, overall=dict(made.overall))
+            filled = replace(evaluation, overall=dict(evaluation.overall))
             observed.fill(filled, task, reading, given)
             return filled
         except LeftOutError as error:
@@ -177,14 +179,18 @@ def evaluation_of(
         except Exception as error:  # results of a library's other tasks have other fields
             reasons.append(f'{type(observed.metric).__name__}: {first_line_of(error)}')
     reason = '; '.join(reasons) or 'no metric of the config is one that tells what it has compared'
-    made.left_out = f'Tables by class, thresholds and images are left out: {reason}.'
-    return made
+    evaluation.left_out = f'Tables by class, thresholds and images are left out: {reason}.'
+    return evaluation
 
 
-def _add_number(made: Evaluation, readings: Sequence[tuple[ObservedMetric, Reading]], key: str, value: float) -> None:
+def _add_number(
+    evaluation: Evaluation, readings: Sequence[tuple[ObservedMetric, Reading]], key: str, value: float
+) -> None:
     for observed, reading in readings:
-        own = next((own for own in reading.numbers if key == own or key.endswith(f'/{own}')), None)
-        if own is not None and (named := observed.number(key, value)) is not None:
-            made.overall[named[0]] = named[1] if math.isfinite(value) and value >= 0 else None  # COCO's -1: no objects
+        name = next((name for name in reading.numbers if key == name or key.endswith(f'/{name}')), None)
+        if name is not None and (named := observed.number(key, value)) is not None:
+            evaluation.overall[named[0]] = (
+                named[1] if math.isfinite(value) and value >= 0 else None
+            )  # COCO's -1: no objects
             return
-    made.others[key] = value if math.isfinite(value) else None
+    evaluation.others[key] = value if math.isfinite(value) else None

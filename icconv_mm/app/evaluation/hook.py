@@ -52,15 +52,15 @@ class EvaluationHook(Hook):
         for metric in getattr(getattr(loop, 'evaluator', None), 'metrics', ()):
             if id(metric) not in self._observed:
                 self._observed[id(metric)] = observer_of(self.adapter, metric)
-        for _, own in self._observed.values():
-            if own is not None:
-                own.begin()
+        for _, reading in self._observed.values():
+            if reading is not None:
+                reading.begin()
         meta = getattr(loop.dataloader.dataset, 'metainfo', None) or {}
-        for name, (adapter, own) in self.adapter.parts(dict(meta)).items():
+        for name, (adapter, reading) in self.adapter.parts(dict(meta)).items():
             if name not in self.tasks:
                 self.tasks[name] = {'kind': adapter.kind, 'classes': ()}
                 try:
-                    self.tasks[name] = adapter.described(own)
+                    self.tasks[name] = adapter.described(reading)
                 except Exception as error:  # a dataset of the user's own; the run does not fail for its report
                     self.fault = first_line_of(error)
 
@@ -88,7 +88,9 @@ class EvaluationHook(Hook):
         if name == 'validation' and isinstance(runner._train_loop, BaseLoop):
             self._epoch_of_training = time.perf_counter(), runner.iter
         best = best_checkpoint(runner)
-        readings = [(task, each, each.latest) for task, each in self._observed.values() if each and each.latest]
+        readings = [
+            (task, reading, reading.latest) for task, reading in self._observed.values() if reading and reading.latest
+        ]
         if best is None or best != self.checkpoint:
             self._kept, self.checkpoint = (readings, dict(metrics or {}), images), best
         for _, observed, _ in readings:
@@ -97,15 +99,21 @@ class EvaluationHook(Hook):
     def evaluations(self, thresholds: Mapping[str, Any] | None = None) -> dict[str, Evaluation]:
         """Returns the evaluation of each task that a metric has measured."""
         readings, metrics, images = self._kept
-        found = {}
+        evaluations = {}
         for name, task in self.tasks.items() if is_main_process() else ():
             start = f'{name}/' if name else ''
             numbers = {key.removeprefix(start): value for key, value in metrics.items() if key.startswith(start)}
-            own = [(observed, reading) for of, observed, reading in readings if of == name]
-            if numbers or own:
+            readings_of_task = [(observed, reading) for of, observed, reading in readings if of == name]
+            if numbers or readings_of_task:
                 given = (thresholds or {}).get(name)
-                found[name] = evaluation_of(task, own, numbers, len(own[0][1].results) if own else images, given)
-        return found
+                evaluations[name] = evaluation_of(
+                    task,
+                    readings_of_task,
+                    numbers,
+                    len(readings_of_task[0][1].results) if readings_of_task else images,
+                    given,
+                )
+        return evaluations
 
 
 def best_checkpoint(runner: Runner) -> str | None:

@@ -31,13 +31,13 @@ def training_plots(runner: Runner) -> list[Any]:
         chosen = sorted(named.items(), key=lambda item: (len(item[0]), item[0]))[:_NAMES]
         curves = {key: np.array(sorted(values.items())).T for key, values in chosen}
         plots.append(_plot(title, curves, 'iteration'))
-    return [each for each in plots if each is not None]
+    return [plot for plot in plots if plot is not None]
 
 
-def precision_recall_plot(made: Evaluation) -> Any:
+def precision_recall_plot(evaluation: Evaluation) -> Any:
     """Plots the classes with the most room for improvement, if there are many."""
-    chosen = sorted(made.curves.items(), key=lambda item: item[1][1].mean())[:_NAMES]
-    title = 'precision against recall' + (f', the {_NAMES} worst classes' if len(made.curves) > _NAMES else '')
+    chosen = sorted(evaluation.curves.items(), key=lambda item: item[1][1].mean())[:_NAMES]
+    title = 'precision against recall' + (f', the {_NAMES} worst classes' if len(evaluation.curves) > _NAMES else '')
     return _plot(title, dict(chosen), 'recall', square=True)
 
 

@@ -38,32 +38,37 @@ class ObservedPoses(ObservedMetric):
     def read(self, results: list, seen: list) -> tuple[CocoTables, Mapping[Any, list[dict]]]:
         if not seen:
             raise LeftOutError('format_only compares nothing')
-        people, kept = [each for own in self._kept.values() for each in own], self._kept
+        people, kept = [person for people in self._kept.values() for person in people], self._kept
         entries = seen[0].cocoDt.dataset['annotations']
         scores = {entry['id']: float(one['bbox_score']) for entry, one in zip(entries, people, strict=True)}
         self._kept = {}
         return coco_tables(seen[0], 'keypoint AP (OKS)', scores), kept
 
     def number(self, key: str, value: float) -> tuple[str, float] | None:
-        found = super().number(key, value)
-        start, slash, name = found[0].rpartition('/') if found else ('', '', '')
-        return found and (f'{start}{slash}keypoint {name}', value)
+        number = super().number(key, value)
+        start, slash, name = number[0].rpartition('/') if number else ('', '', '')
+        return number and (f'{start}{slash}keypoint {name}', value)
 
-    def fill(self, made: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
-        own, kept = reading.own
-        overall, *rows = own.table.rows
+    def fill(self, evaluation: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
+        readings, kept = reading.compared
+        overall, *rows = readings.table.rows
         if len(rows) == 1:  # one class, whose name the file may have otherwise
-            ((_, matches),), ((_, curve),) = own.matches.items(), own.curves.items() or [('', None)]
-            own.matches, own.curves = {made.names[0]: matches}, {} if curve is None else {made.names[0]: curve}
-            own.table.rows = [overall, [made.names[0], *overall[1:]]]
-        people = own.with_thresholds(chosen(made, own.matches, given))
+            ((_, matches),), ((_, curve),) = readings.matches.items(), readings.curves.items() or [('', None)]
+            readings.matches, readings.curves = (
+                {evaluation.names[0]: matches},
+                {} if curve is None else {evaluation.names[0]: curve},
+            )
+            readings.table.rows = [overall, [evaluation.names[0], *overall[1:]]]
+        people = readings.with_thresholds(chosen(evaluation, readings.matches, given))
         people.rows = people.rows[len(rows) == 1 :]
-        made.curves, made.iou = own.curves, own.iou
-        made.tables = [people]
+        evaluation.curves, evaluation.iou = readings.curves, readings.iou
+        evaluation.tables = [people]
         if self.metric.gt_converter is None and self.metric.pred_converter is None:
-            _add_keypoints(made, task['keypoints'], _records(reading, kept, own.truth))
+            _add_keypoints(evaluation, task['keypoints'], _records(reading, kept, readings.truth))
         else:
-            made.left_out = 'The table of keypoints and images are left out: CocoMetric compares converted keypoints.'
+            evaluation.left_out = (
+                'The table of keypoints and images are left out: CocoMetric compares converted keypoints.'
+            )
 
 
 def _records(reading: Reading, kept: Mapping[Any, list[dict]], truth: Any) -> list[Record]:
@@ -71,30 +76,34 @@ def _records(reading: Reading, kept: Mapping[Any, list[dict]], truth: Any) -> li
     notes = {pred['img_id']: note for (pred, _), note in zip(reading.results, reading.notes)}
     records = []
     for number, note in notes.items():
-        told = [each for each in truth.imgToAnns.get(number, ()) if each.get('keypoints')]
-        triples = np.array([each['keypoints'] for each in told], dtype=float)
+        told = [annotation for annotation in truth.imgToAnns.get(number, ()) if annotation.get('keypoints')]
+        triples = np.array([annotation['keypoints'] for annotation in told], dtype=float)
         triples = triples.reshape(len(told), -1, 3) if told else np.zeros((0, 0, 3))
-        boxes = np.array([each['bbox'] for each in told], dtype=float).reshape(-1, 4)
-        own = kept.get(number, ())
-        found = np.array([one['keypoints'] for one in own]).reshape(len(own), -1, 3) if own else np.zeros((0, 0, 3))
+        boxes = np.array([annotation['bbox'] for annotation in told], dtype=float).reshape(-1, 4)
+        people = kept.get(number, ())
+        keypoints = (
+            np.array([one['keypoints'] for one in people]).reshape(len(people), -1, 3)
+            if people
+            else np.zeros((0, 0, 3))
+        )
         sides = (
             {
-                'keypoints': found[..., :2],
-                'keypoint_scores': found[..., 2],
-                'scores': np.array([one['bbox_score'] for one in own], dtype=float),
+                'keypoints': keypoints[..., :2],
+                'keypoint_scores': keypoints[..., 2],
+                'scores': np.array([one['bbox_score'] for one in people], dtype=float),
             },
             {
                 'keypoints': triples[..., :2],
                 'visible': triples[..., 2],
                 'boxes': np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]),
-                'ignored': np.array([bool(each.get('iscrowd')) for each in told], dtype=bool),
+                'ignored': np.array([bool(annotation.get('iscrowd')) for annotation in told], dtype=bool),
             },
         )
         records.append(Record(*note, *sides))
     return records
 
 
-def _add_keypoints(made: Evaluation, names: Sequence[str], records: Sequence[Record]) -> None:
+def _add_keypoints(evaluation: Evaluation, names: Sequence[str], records: Sequence[Record]) -> None:
     """Adds the table of keypoints, the share of those that are near, and the worst images."""
     errors: list[list[float]] = [[] for _ in names]
     near = np.zeros((len(errors), 2), dtype=int)  # found, annotated
@@ -105,31 +114,29 @@ def _add_keypoints(made: Evaluation, names: Sequence[str], records: Sequence[Rec
         share = float(near[k, 0] / near[k, 1]) if near[k, 1] else None
         median = float(np.median(errors[k])) if errors[k] else None
         rows.append([name, int(near[k, 1]), share, None if median is None else f'{median:.1f} px'])
-    seen = [each for own in errors for each in own]
+    seen = [distance for distances in errors for distance in distances]
     total = near.sum(0)
-    made.overall[f'PCK@{NEAR:g}'] = float(total[0] / total[1]) if total[1] else None
+    evaluation.overall[f'PCK@{NEAR:g}'] = float(total[0] / total[1]) if total[1] else None
     columns = ['keypoint', 'annotated', f'PCK@{NEAR:g}', 'median error']
     median = f'{np.median(seen):.1f} px' if seen else None
-    rows.insert(0, ['all', int(total[1]), made.overall[f'PCK@{NEAR:g}'], median])
-    made.tables.append(MetricTable("keypoints; near is 10 % of an object's larger side", columns, rows))
-    made.worst = worst_of(records)
+    rows.insert(0, ['all', int(total[1]), evaluation.overall[f'PCK@{NEAR:g}'], median])
+    evaluation.tables.append(MetricTable("keypoints; near is 10 % of an object's larger side", columns, rows))
+    evaluation.worst = worst_of(records)
 
 
 def compare_people(record: Record, errors: list[list[float]], near: np.ndarray) -> float:
     """Returns the fraction of annotated keypoints that are near those of the best prediction for their person."""
-    truth, found = record.truth, np.asarray(record.found['keypoints'], dtype=float)
+    truth, predictions = record.truth, np.asarray(record.predictions['keypoints'], dtype=float)
     hits = total = 0
-    for points, visible, box, is_ignored in zip(
-        *(truth[each] for each in ('keypoints', 'visible', 'boxes', 'ignored'))
-    ):
+    for points, visible, box, is_ignored in zip(*(truth[key] for key in ('keypoints', 'visible', 'boxes', 'ignored'))):
         seen = np.flatnonzero(np.asarray(visible) > 0)
         if is_ignored or not len(seen):
             continue
         total += len(seen)
         near[seen, 1] += 1
-        if not len(found):
+        if not len(predictions):
             continue
-        distances = np.linalg.norm(found[:, seen] - np.asarray(points)[seen], axis=2)
+        distances = np.linalg.norm(predictions[:, seen] - np.asarray(points)[seen], axis=2)
         best = distances[distances.mean(1).argmin()]
         is_near = best < NEAR * max(box[2] - box[0], box[3] - box[1])
         near[seen[is_near], 0] += 1

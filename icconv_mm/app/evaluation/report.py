@@ -72,8 +72,8 @@ def write_report(
     with contextlib.suppress(UserError):  # a report needs no checkpoint
         checkpoint = checkpoint or last_checkpoint(runner.work_dir)
     thresholds = {
-        task: stored_thresholds(checkpoint, task, own['classes']) if is_test else None
-        for task, own in hook.tasks.items()
+        task: stored_thresholds(checkpoint, task, task_meta['classes']) if is_test else None
+        for task, task_meta in hook.tasks.items()
     }
     evaluations = hook.evaluations(thresholds)
     if not evaluations and not is_test:
@@ -88,7 +88,10 @@ def write_report(
         summary=_summary(runner, hook, name, checkpoint, is_test),
         commands=[] if checkpoint is None else list(_commands(name, checkpoint, runner, is_test, budget)),
         curves=[] if is_test else training_plots(runner),
-        tasks=[_section(task, each, hook, is_test, bool(thresholds[task])) for task, each in evaluations.items()],
+        tasks=[
+            _section(task, evaluation, hook, is_test, bool(thresholds[task]))
+            for task, evaluation in evaluations.items()
+        ],
         config_name=Path(name).name,
         config=config,
     )
@@ -96,11 +99,11 @@ def write_report(
     with atomic_write(page) as file:
         file.write(_rendered(content).encode(errors='replace'))
     if evaluations:
-        tasks = {task: each.as_json() for task, each in evaluations.items()}
+        tasks = {task: evaluation.as_json() for task, evaluation in evaluations.items()}
         numbers = {'config': name, 'checkpoint': checkpoint, 'images': 'test' if is_test else 'validation'}
         write_json(folder / REPORT, {**numbers, 'images_per_second': hook.speeds, 'tasks': tasks}, indent=1)
-    for task, each in evaluations.items():
-        for line in _lines(task, each):
+    for task, evaluation in evaluations.items():
+        for line in _lines(task, evaluation):
             say(printable(line))
     say(printable(f'report: {page} ({page.stat().st_size / 1e6:.1f} MB)'))
     return page
@@ -129,28 +132,30 @@ def _config_text(runner: Runner) -> str:
 def _summary(runner: Runner, hook: EvaluationHook, name: str, checkpoint: str | None, is_test: bool) -> dict[str, str]:
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     backbone = (runner.cfg.model.get('backbone') or {}).get('type')
-    network = ', '.join(str(each).rpartition('.')[2] for each in (runner.cfg.model.get('type'), backbone) if each)
+    network = ', '.join(str(kind).rpartition('.')[2] for kind in (runner.cfg.model.get('type'), backbone) if kind)
     count = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     device = next((str(parameter.device) for parameter in model.parameters()), 'cpu')
-    found = {'config': name, 'network': f'{network}, {count:.1f} million parameters'}
+    summary = {'config': name, 'network': f'{network}, {count:.1f} million parameters'}
     if not is_test:
         loop = runner.train_loop
         epochs = f'{loop.epoch} of {loop.max_epochs} epochs, ' if isinstance(loop, EpochBasedTrainLoop) else ''
         batch = loop.dataloader.batch_size or 'several'
-        found['training'] = (
+        summary['training'] = (
             f'{len(loop.dataloader.dataset)} images, batches of {batch}, {epochs}{loop.iter} of {loop.max_iters} '
             f'iterations, {_duration(time.perf_counter() - hook.started)}'
         )
     if size := runner.cfg.get('size'):
-        found['image size'] = f'{size} pixels'
+        summary['image size'] = f'{size} pixels'
     if hook.speeds:
-        found['speed'] = '; '.join(f'{what}: {value:.3g} images/s' for what, value in hook.speeds.items())
+        summary['speed'] = '; '.join(f'{what}: {value:.3g} images/s' for what, value in hook.speeds.items())
     if checkpoint and Path(checkpoint).is_file():
         kind = 'checkpoint' if is_test else 'best checkpoint' if hook.checkpoint else 'last checkpoint'
-        found[kind] = f'{checkpoint}, {Path(checkpoint).stat().st_size / 1e6:.1f} MB'
+        summary[kind] = f'{checkpoint}, {Path(checkpoint).stat().st_size / 1e6:.1f} MB'
     threads = f', {torch.get_num_threads()} threads' if device == 'cpu' else ''
-    found['machine'] = f'{device}{threads}, {get_world_size()} processes, torch {torch.__version__}, seed {runner.seed}'
-    return found
+    summary['machine'] = (
+        f'{device}{threads}, {get_world_size()} processes, torch {torch.__version__}, seed {runner.seed}'
+    )
+    return summary
 
 
 def _tests_on_validation(cfg: Config) -> bool:
@@ -188,17 +193,17 @@ def _commands(
         yield title, command_of(tool, *arguments).strip('`')
 
 
-def _lines(task: str, made: Evaluation) -> Iterator[str]:
+def _lines(task: str, evaluation: Evaluation) -> Iterator[str]:
     """Yields the lines that are printed: metrics of all classes, then of each."""
-    chosen = {key: _percent(value) for key, value in made.overall.items() if not _is_detail(key, made)}
-    overall = ', '.join(f'{key} {value}' for key, value in (chosen | _as_they_are(made)).items())
-    yield f'{task or made.kind or "metrics"}: {overall} ({made.images} images)'
-    if made.left_out:
-        yield f'  {made.left_out}'
-    if not made.tables:
+    chosen = {key: _percent(value) for key, value in evaluation.overall.items() if not _is_detail(key, evaluation)}
+    overall = ', '.join(f'{key} {value}' for key, value in (chosen | _as_they_are(evaluation)).items())
+    yield f'{task or evaluation.kind or "metrics"}: {overall} ({evaluation.images} images)'
+    if evaluation.left_out:
+        yield f'  {evaluation.left_out}'
+    if not evaluation.tables:
         return
-    table = made.tables[-1 if made.kind == 'pose' else 0]
-    columns, rows = table.columns, table.rows[made.kind != 'classification' :]  # without the line of all
+    table = evaluation.tables[-1 if evaluation.kind == 'pose' else 0]
+    columns, rows = table.columns, table.rows[evaluation.kind != 'classification' :]  # without the line of all
     for row in rows[:_LINES]:
         shown = [
             f'{key} {_printed(key, value)}'
@@ -210,14 +215,14 @@ def _lines(task: str, made: Evaluation) -> Iterator[str]:
         yield f'  and {len(rows) - _LINES} more in the report'
 
 
-def _is_detail(key: str, made: Evaluation) -> bool:
+def _is_detail(key: str, evaluation: Evaluation) -> bool:
     """Returns whether a number is of one class or one size, which the tables have, or a recall beside an AP."""
     name = key.rpartition('/')[2]
-    return bool(made.tables) and re.search(r'^AP of |AP[sml]$|\([MLEH]\)$|\bAR\b', name) is not None
+    return bool(evaluation.tables) and re.search(r'^AP of |AP[sml]$|\([MLEH]\)$|\bAR\b', name) is not None
 
 
-def _as_they_are(made: Evaluation) -> dict[str, str]:
-    return {key: '-' if value is None else f'{value:.4g}' for key, value in made.others.items()}
+def _as_they_are(evaluation: Evaluation) -> dict[str, str]:
+    return {key: '-' if value is None else f'{value:.4g}' for key, value in evaluation.others.items()}
 
 
 def _printed(key: str, value: Any) -> str:
@@ -231,31 +236,31 @@ def _percent(value: float | None) -> str:
 # --- sections of the page ---
 
 
-def _section(task: str, made: Evaluation, hook: EvaluationHook, is_test: bool, is_given: bool) -> SimpleNamespace:
-    described = {**hook.tasks[task], 'thresholds': made.used}
-    images = f'{made.images} {"test" if is_test else "validation"} image{"" if made.images == 1 else "s"}'
-    classes = f'{len(made.names)} class{"" if len(made.names) == 1 else "es"}'
-    is_of_objects = made.kind in ('detection', 'instance')
+def _section(task: str, evaluation: Evaluation, hook: EvaluationHook, is_test: bool, is_given: bool) -> SimpleNamespace:
+    described = {**hook.tasks[task], 'thresholds': evaluation.used}
+    images = f'{evaluation.images} {"test" if is_test else "validation"} image{"" if evaluation.images == 1 else "s"}'
+    classes = f'{len(evaluation.names)} class{"" if len(evaluation.names) == 1 else "es"}'
+    is_of_objects = evaluation.kind in ('detection', 'instance')
     unit = {'pose': 'keypoints near their place', 'semantic': 'pixels right', 'classification': 'score of its class'}
-    note = (
-        f'Annotations on the left, predictions on the right; {unit.get(made.kind, "F1 of the image")} in the caption.'
-    )
+    caption = unit.get(evaluation.kind, 'F1 of the image')
+    note = f'Annotations on the left, predictions on the right; {caption} in the caption.'
     return SimpleNamespace(
-        title=(task or made.kind or 'metrics').capitalize(),
+        title=(task or evaluation.kind or 'metrics').capitalize(),
         prefix=f'{task} ' if task else '',
         subtitle=f'{images}, {classes}',
-        overall=made.overall,
-        others=_as_they_are(made),
-        left_out=made.left_out,
+        overall=evaluation.overall,
+        others=_as_they_are(evaluation),
+        left_out=evaluation.left_out,
         tables=[
-            SimpleNamespace(**vars(each), is_fraction=not each.title.startswith('keypoints')) for each in made.tables
+            SimpleNamespace(**vars(table), is_fraction=not table.title.startswith('keypoints'))
+            for table in evaluation.tables
         ],
-        threshold_note=_threshold_note(made, is_test, is_given),
-        curve=precision_recall_plot(made) if made.curves else None,
-        confusion=_confusion(made) if made.confusion is not None and made.confusion.any() else None,
-        worst=list(_worst(made, described)),
+        threshold_note=_threshold_note(evaluation, is_test, is_given),
+        curve=precision_recall_plot(evaluation) if evaluation.curves else None,
+        confusion=_confusion(evaluation) if evaluation.confusion is not None and evaluation.confusion.any() else None,
+        worst=list(_worst(evaluation, described)),
         worst_note=note,
-        unannotated=list(_unannotated(made, described)),
+        unannotated=list(_unannotated(evaluation, described)),
         unannotated_title='Annotations that look missing' if is_of_objects else 'Labels that look wrong',
         unannotated_note='The predictions with the highest scores that no annotation is near.'
         if is_of_objects
@@ -263,10 +268,10 @@ def _section(task: str, made: Evaluation, hook: EvaluationHook, is_test: bool, i
     )
 
 
-def _threshold_note(made: Evaluation, is_test: bool, is_given: bool) -> str:
-    if not made.used:
+def _threshold_note(evaluation: Evaluation, is_test: bool, is_given: bool) -> str:
+    if not evaluation.used:
         return ''
-    what = f'largest F1 at {"OKS" if made.kind == "pose" else "IoU"} {made.iou:g}'
+    what = f'largest F1 at {"OKS" if evaluation.kind == "pose" else "IoU"} {evaluation.iou:g}'
     if is_test:
         source = 'The validation of the training chose the thresholds of the matrix' if is_given else what.capitalize()
         return f'Threshold: {what} on these images. ' + (f'{source}.' if is_given else '')
@@ -276,60 +281,61 @@ def _threshold_note(made: Evaluation, is_test: bool, is_given: bool) -> str:
     )
 
 
-def _confusion(made: Evaluation) -> SimpleNamespace:
+def _confusion(evaluation: Evaluation) -> SimpleNamespace:
     """Returns the shares of each row; of many classes, those with the most mistakes."""
-    counts = made.confusion
-    told, found = counts.sum(1), counts.sum(0)
-    there = np.flatnonzero(told + found)
-    mistakes = (told + found - 2 * counts.diagonal())[there]
+    counts = evaluation.confusion
+    told, predicted = counts.sum(1), counts.sum(0)
+    there = np.flatnonzero(told + predicted)
+    mistakes = (told + predicted - 2 * counts.diagonal())[there]
     kept = np.sort(there[np.argsort(-mistakes, kind='stable')[:_ROWS]])
     shares = counts / np.maximum(told[:, None], 1)
-    names = made.labels
+    names = evaluation.labels
     note = 'Shares of each row, in %. '
-    if made.used:
-        limits = sorted({round(each, 2) for each in made.used})
+    if evaluation.used:
+        limits = sorted({round(index, 2) for index in evaluation.used})
         at = (
             f'{limits[0]:.2f}'
             if len(limits) == 1
             else f'the threshold of each class, {limits[0]:.2f} to {limits[-1]:.2f}'
         )
-        note += f'Predictions with a score of at least {at}; boxes are matched at IoU {made.iou:g}. '
+        note += f'Predictions with a score of at least {at}; boxes are matched at IoU {evaluation.iou:g}. '
     if len(kept) < len(there):
         note += f'The {len(kept)} classes with the most mistakes of {len(there)}.'
     rows = [(names[i], [(float(shares[i, k]), int(counts[i, k])) for k in kept]) for i in kept]
     return SimpleNamespace(names=[names[k] for k in kept], rows=rows, note=note)
 
 
-def _worst(made: Evaluation, described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for record in made.worst:
+def _worst(evaluation: Evaluation, described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for record in evaluation.worst:
         if record.score >= 1 or not record.truth:
             continue
         image = _image(record)
         if image is not None:
             halves = [
                 draw(_enlarged(image, _SIDE), _sized(drawing, record), _SIDE)
-                for drawing in (_truth(described, record), drawing_of(described, _decoded(record.found)))
+                for drawing in (_truth(described, record), drawing_of(described, _decoded(record.predictions)))
             ]
             gap = np.full((halves[0].shape[0], 6, 3), 128, np.uint8)
             yield _uri(np.hstack([halves[0], gap, halves[1]])), f'{Path(record.path).name}: {record.score:.0%}'
 
 
-def _unannotated(made: Evaluation, described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for record, i in made.unannotated:
+def _unannotated(evaluation: Evaluation, described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for record, i in evaluation.unannotated:
         if (image := _image(record)) is None:
             continue
-        if made.kind == 'classification':
-            score, label = float(record.found['scores'][i]), int(record.truth['label'])
-            words = f'{made.names[i]} {score:.2f}, labelled {made.names[label]}'
+        if evaluation.kind == 'classification':
+            score, label = float(record.predictions['scores'][i]), int(record.truth['label'])
+            words = f'{evaluation.names[i]} {score:.2f}, labelled {evaluation.names[label]}'
             yield _uri(draw(image, Drawing(), _CROP)), f'{Path(record.path).name}: {words}'
             continue
-        one = {key: values[i : i + 1] for key, values in record.found.items() if key in ('boxes', 'scores', 'labels')}
+        arrays = record.predictions.items()
+        one = {key: values[i : i + 1] for key, values in arrays if key in ('boxes', 'scores', 'labels')}
         label, score = int(one['labels'][0]), float(one['scores'][0])
         drawing = drawing_of(described, one, 0.0)
         drawing.objects[0].text = ''
         shown = draw(_enlarged(image, 800), _sized(drawing, record))
         uri = _uri(_cropped(shown, one['boxes'][0] * (shown.shape[1] / record.shape[1])))
-        yield uri, f'{made.names[label]} {score:.2f}, {Path(record.path).name}'
+        yield uri, f'{evaluation.names[label]} {score:.2f}, {Path(record.path).name}'
 
 
 def _image(record: Record) -> np.ndarray | None:

@@ -20,7 +20,7 @@ class Record:
     Attributes:
         path: The image; empty if the metric's samples do not name it.
         shape: Its height and width.
-        found: Predictions, with the names of :mod:`icconv_mm_runtime.results`.
+        predictions: Predictions, with the names of :mod:`icconv_mm_runtime.results`.
         truth: Annotations: ``boxes``, ``labels``, ``ignored``, ``masks``; ``keypoints`` [n, K, 2] and ``visible``
             [n, K]; ``seg_map``; ``label``.
         score: Fraction that is right.
@@ -28,7 +28,7 @@ class Record:
 
     path: str
     shape: tuple[int, int]
-    found: dict[str, Any]
+    predictions: dict[str, Any]
     truth: dict[str, Any]
     score: float = 0.0
 
@@ -95,16 +95,20 @@ class Evaluation:
             'metrics': self.overall,
             'other_metrics': self.others,
             'thresholds': self.thresholds,
-            'tables': [{'title': each.title, 'columns': each.columns, 'rows': each.rows} for each in self.tables],
+            'tables': [{'title': table.title, 'columns': table.columns, 'rows': table.rows} for table in self.tables],
             'confusion': None if self.confusion is None else self.confusion.tolist(),
         }
 
 
-def chosen(made: Evaluation, matches: Mapping[str, tuple], given: Sequence | None) -> dict[str, list[float] | None]:
+def chosen(
+    evaluation: Evaluation, matches: Mapping[str, tuple], given: Sequence | None
+) -> dict[str, list[float] | None]:
     """Sets the thresholds of each class by its matches, and returns what :func:`best_threshold` does."""
-    points = {name: best_threshold(*own) for name, own in matches.items()}
-    made.thresholds = [own and own[0] for own in (points.get(name) for name in made.names)]
-    made.used = [DEFAULT_SCORE if each is None else each for each in given or made.thresholds]
+    points = {name: best_threshold(*match) for name, match in matches.items()}
+    evaluation.thresholds = [match and match[0] for match in (points.get(name) for name in evaluation.names)]
+    evaluation.used = [
+        DEFAULT_SCORE if threshold is None else threshold for threshold in given or evaluation.thresholds
+    ]
     return points
 
 
@@ -133,9 +137,9 @@ def best_threshold(scores: np.ndarray, hits: np.ndarray, total: int) -> list[flo
 
 def worst_of(records: Sequence[Record]) -> list[Record]:
     """Returns the images with the lowest scores."""
-    return heapq.nsmallest(WORST, records, key=lambda each: each.score)
+    return heapq.nsmallest(WORST, records, key=lambda row: row.score)
 
 
-def surest(found: Sequence[tuple[float, Record, int]]) -> list[tuple[Record, int]]:
+def surest(items: Sequence[tuple[float, Record, int]]) -> list[tuple[Record, int]]:
     """Returns the images and indices of the predictions with the highest scores."""
-    return [(record, i) for _, record, i in heapq.nlargest(UNANNOTATED, found, key=lambda each: each[0])]
+    return [(record, i) for _, record, i in heapq.nlargest(UNANNOTATED, items, key=lambda row: row[0])]

@@ -43,8 +43,8 @@ class ObservedIoU(ObservedMetric):
 
     def _count(self, pred_label: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> tuple[Tensor, ...]:
         beyond = num_classes**2  # of pixels that are ignored, or of no class
-        known = (label != ignore_index) & (label < num_classes) & (pred_label < num_classes)
-        pairs = (label * num_classes + pred_label).where(known, beyond)
+        is_counted = (label != ignore_index) & (label < num_classes) & (pred_label < num_classes)
+        pairs = (label * num_classes + pred_label).where(is_counted, beyond)
         counts = torch.bincount(pairs.flatten(), minlength=beyond + 1)[:beyond]
         counts = counts.reshape(num_classes, num_classes).cpu().numpy()
         there = np.argwhere(counts)
@@ -57,12 +57,12 @@ class ObservedIoU(ObservedMetric):
     def _keep_maps(self, image: _Image, pred_label: Tensor, label: Tensor) -> None:
         """Keeps the maps of the worst images alone: those of a whole dataset would fill the memory."""
         self._worst.append(image)
-        kept = heapq.nsmallest(WORST, self._worst, key=lambda each: each.score)
-        if any(each is image for each in kept) and label.ndim == 2:  # mmseg squeezes a map of one row
+        kept = heapq.nsmallest(WORST, self._worst, key=lambda image: image.score)
+        if any(kept_image is image for kept_image in kept) and label.ndim == 2:  # mmseg squeezes a map of one row
             image.maps = label.cpu().numpy(), pred_label.cpu().numpy()
-        for each in self._worst:
-            if not any(each is other for other in kept):
-                each.maps = None
+        for kept_image in self._worst:
+            if not any(kept_image is other for other in kept):
+                kept_image.maps = None
         self._worst = kept
 
     def notes(self, samples: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -75,26 +75,28 @@ class ObservedIoU(ObservedMetric):
         """Returns IoU and the other measures of each class as the metric computes them from its own results."""
         if self.metric.format_only:
             raise LeftOutError('format_only compares nothing')
-        areas = [sum(each) for each in zip(*results)]
-        own = self.metric
-        found = own.total_area_to_metrics(*areas, own.metrics, own.nan_to_num, own.beta)
-        found.pop('aAcc')
-        return {'of the pixels': (areas[3] / areas[3].sum().clamp(min=1)).numpy(), **found}
+        areas = [sum(areas) for areas in zip(*results)]
+        metric = self.metric
+        values = metric.total_area_to_metrics(*areas, metric.metrics, metric.nan_to_num, metric.beta)
+        values.pop('aAcc')
+        return {'of the pixels': (areas[3] / areas[3].sum().clamp(min=1)).numpy(), **values}
 
-    def fill(self, made: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
-        count = len(made.names)
-        made.confusion = np.zeros((count, count), dtype=np.int64)
+    def fill(self, evaluation: Evaluation, task: Mapping[str, Any], reading: Reading, given: Sequence | None) -> None:
+        count = len(evaluation.names)
+        evaluation.confusion = np.zeros((count, count), dtype=np.int64)
         for image in reading.notes:
-            np.add.at(made.confusion, (image.pairs[:, 0], image.pairs[:, 1]), image.pairs[:, 2])
-        rows = [[name, *map(_value, own)] for name, *own in zip(made.names, *reading.own.values())]
-        means = [reading.numbers.get(f'm{key}') for key in list(reading.own)[1:]]
-        rows.insert(0, ['all', 1.0, *(None if each is None else _value(each / self.scale) for each in means)])
-        columns = ['class', *(_NAMES.get(key, key) for key in reading.own)]
-        made.tables = [MetricTable(columns[2], columns, rows)]
-        worst = heapq.nsmallest(WORST, (each for each in reading.notes if each.maps), key=lambda each: each.score)
+            np.add.at(evaluation.confusion, (image.pairs[:, 0], image.pairs[:, 1]), image.pairs[:, 2])
+        rows = [[name, *map(_value, values)] for name, *values in zip(evaluation.names, *reading.compared.values())]
+        means = [reading.numbers.get(f'm{key}') for key in list(reading.compared)[1:]]
+        rows.insert(0, ['all', 1.0, *(None if mean is None else _value(mean / self.scale) for mean in means)])
+        columns = ['class', *(_NAMES.get(key, key) for key in reading.compared)]
+        evaluation.tables = [MetricTable(columns[2], columns, rows)]
+        worst = heapq.nsmallest(WORST, (note for note in reading.notes if note.maps), key=lambda pair: pair.score)
         for image in worst:
-            truth, found = image.maps
-            made.worst.append(Record(image.path, truth.shape, {'seg_map': found}, {'seg_map': truth}, image.score))
+            truth, prediction = image.maps
+            evaluation.worst.append(
+                Record(image.path, truth.shape, {'seg_map': prediction}, {'seg_map': truth}, image.score)
+            )
 
 
 def _value(value: Any) -> float | None:

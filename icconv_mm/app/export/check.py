@@ -83,18 +83,18 @@ def check_file(
     batches = [[path] for path in images]
     for _ in (1, 2):
         seconds: dict[str, list[float]] = {'model': [], 'file': []}
-        found = [session.predict(list(map(str, batch)), len(batch)) for batch in batches]
-        found = _timed(chain.from_iterable(found), seconds['file'])
+        predictions = [session.predict(list(map(str, batch)), len(batch)) for batch in batches]
+        predictions = _timed(chain.from_iterable(predictions), seconds['file'])
         samples = ((batch, sample) for batch in batches for sample in model.predict(batch))
         samples = _timed(samples, seconds['model'])
-        sizes = {Path(prediction.path): prediction.image.shape for prediction in found}
+        sizes = {Path(prediction.path): prediction.image.shape for prediction in predictions}
         if limits is not None:
-            for prediction, (batch, sample) in zip(found, samples, strict=True):
+            for prediction, (batch, sample) in zip(predictions, samples, strict=True):
                 is_one_size = len({sizes[path] for path in batch}) == 1
-                known = alone.get(prediction.path) if is_one_size else None
+                expected = alone.get(prediction.path) if is_one_size else None
                 tie = partial(is_tie, model, session, batch, limits)
-                differences.add(prediction.path, prediction.tasks, sample, tie, known)
-            alone = {prediction.path: prediction.tasks for prediction in found}
+                differences.add(prediction.path, prediction.tasks, sample, tie, expected)
+            alone = {prediction.path: prediction.tasks for prediction in predictions}
         milliseconds = milliseconds or {
             name: round(1e3 * statistics.median(values), 1) for name, values in seconds.items()
         }
@@ -150,19 +150,18 @@ def is_tie(
     finally:
         estimator.test_cfg = settings
     heatmaps, tags = (
-        np.stack([getattr(sample.pred_fields, each).cpu().numpy() for sample in samples])
-        for each in ('heatmaps', 'tags')
+        np.stack([getattr(sample.pred_fields, key).cpu().numpy() for sample in samples]) for key in ('heatmaps', 'tags')
     )
     tags = tags.reshape(*heatmaps.shape[:2], -1, *heatmaps.shape[2:]).swapaxes(1, 2)
     maps = {f'{prefix}heatmaps': heatmaps, f'{prefix}tags': tags}
-    for key, known in maps.items():
-        limit = limits['scores'] * max(1, np.abs(known[row]).max())
-        if not np.abs(outputs[key][row] - known[row]).max() <= limit:
+    for key, expected in maps.items():
+        limit = limits['scores'] * max(1, np.abs(expected[row]).max())
+        if not np.abs(outputs[key][row] - expected[row]).max() <= limit:
             return False
     of_maps = Session.of(session.metadata, lambda _: {**outputs, **maps}, session.file)
     grouped = list(of_maps.predict(paths, len(paths)))[row].tasks[name]
-    known = model.adapters[name].predictions(samples[row])
-    return comparison.is_close(comparison.compared(task, grouped, known, limits=limits), limits)
+    expected = model.adapters[name].predictions(samples[row])
+    return comparison.is_close(comparison.compared(task, grouped, expected, limits=limits), limits)
 
 
 def _depends_on_order(model: ComparedModel, session: Session, path: Path, limits: Mapping[str, float]) -> bool:
@@ -172,8 +171,8 @@ def _depends_on_order(model: ComparedModel, session: Session, path: Path, limits
         (stable,) = model.predict([path])
     for name, task in session.tasks.items():
         pair = (sample.get(name) if name else sample for sample in (stable, usual))
-        found, known = map(model.adapters[name].predictions, pair)
-        if task['kind'] != 'semantic' and not comparison.is_close(comparison.compared(task, found, known), limits):
+        first, second = map(model.adapters[name].predictions, pair)
+        if task['kind'] != 'semantic' and not comparison.is_close(comparison.compared(task, first, second), limits):
             return True
     return False
 
@@ -198,9 +197,9 @@ def _recorded(session: Session, outputs: dict[str, np.ndarray], arrays: Mapping)
 
 def _timed(results: Iterator, seconds: list[float]) -> list:
     """Returns all results and appends the seconds of each to ``seconds``."""
-    found, begin = [], time.perf_counter()
-    for each in results:
-        found.append(each)
+    outputs, begin = [], time.perf_counter()
+    for result in results:
+        outputs.append(result)
         seconds.append(time.perf_counter() - begin)
         begin = time.perf_counter()
-    return found
+    return outputs

@@ -48,7 +48,7 @@ class Differences:
     def add(
         self,
         path: str,
-        found: Mapping[str, Mapping[str, np.ndarray]],
+        exported: Mapping[str, Mapping[str, np.ndarray]],
         sample: Any,
         is_tie: Callable[[str, str], bool],
         alone: Mapping[str, Mapping[str, np.ndarray]] | None = None,
@@ -59,19 +59,19 @@ class Differences:
         file's predictions for the same image outside of a batch, which are compared as well.
         """
         for name, task in self.tasks.items():
-            own = sample.get(name) if name else sample
-            known = self.adapters[name].predictions(own)
+            sample_of_task = sample.get(name) if name else sample
+            expected = self.adapters[name].predictions(sample_of_task)
             if most := task.get('most'):  # the file returns the best ones, at most this many
-                known = {key: values[:most] for key, values in known.items()}
+                expected = {key: values[:most] for key, values in expected.items()}
             where = f'{path}{f" ({name})" if name else ""}'
-            references = {where: known, **({} if alone is None else {f'{where}, in a batch and alone': alone[name]})}
+            references = {where: expected, **({} if alone is None else {f'{where}, in a batch and alone': alone[name]})}
             for where, reference in references.items():
-                values = compared(task, found[name], reference, own, self.limits)
+                values = compared(task, exported[name], reference, sample_of_task, self.limits)
                 if task.get('grouping') and not is_close(values, self.limits) and is_tie(path, name):
                     self.ties.add(path)
                     continue
                 if 'missing' in values:
-                    self._objects += len(reference['scores']) + len(found[name]['scores'])
+                    self._objects += len(reference['scores']) + len(exported[name]['scores'])
                     values['missing'] += self.largest.get('missing', 0) if values['missing'] else 0
                 for kind, value in values.items():
                     if kind not in self.largest or not value <= self.largest[kind]:
@@ -95,10 +95,14 @@ class Differences:
 
 
 def compared(
-    task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any = None, limits: Mapping[str, float] = LIMITS
+    task: Mapping[str, Any],
+    exported: Mapping,
+    expected: Mapping,
+    sample: Any = None,
+    limits: Mapping[str, float] = LIMITS,
 ) -> dict[str, float]:
     """Returns the differences of a file's and a model's predictions for a task, by kind; semantic needs ``sample``."""
-    return _COMPARED[task['kind']](task, found, known, sample, limits)
+    return _COMPARED[task['kind']](task, exported, expected, sample, limits)
 
 
 def is_close(values: Mapping[str, float], limits: Mapping[str, float] = LIMITS) -> bool:
@@ -107,57 +111,59 @@ def is_close(values: Mapping[str, float], limits: Mapping[str, float] = LIMITS) 
 
 
 def _objects(
-    task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any, limits: Mapping[str, float]
+    task: Mapping[str, Any], exported: Mapping, expected: Mapping, sample: Any, limits: Mapping[str, float]
 ) -> dict[str, float]:
     """Compares boxes or people, paired by equal label and score, nearest first."""
-    place = 'keypoints' if 'keypoints' in found else 'boxes'
-    pairs, missing = _matched(task, found, known, place, limits)
+    place = 'keypoints' if 'keypoints' in exported else 'boxes'
+    pairs, missing = _matched(task, exported, expected, place, limits)
     result = {'missing': missing, 'scores': 0.0, place: 0.0}
-    for own, other in pairs:
-        for name in {'scores', 'keypoint_scores', place} & found.keys():
+    for index, other in pairs:
+        for name in {'scores', 'keypoint_scores', place} & exported.keys():
             kind = place if name == place else 'scores'
-            difference = np.abs(found[name][own] - known[name][other]).max()
+            difference = np.abs(exported[name][index] - expected[name][other]).max()
             result[kind] = max(result[kind], float(difference))
-    if 'masks' in found:
-        wrong = sum(int((found['masks'][own] != known['masks'][other]).sum()) for own, other in pairs)
-        result['masks'] = wrong / max(sum(found['masks'][own].size for own, _ in pairs), 1)
+    if 'masks' in exported:
+        wrong = sum(int((exported['masks'][index] != expected['masks'][other]).sum()) for index, other in pairs)
+        result['masks'] = wrong / max(sum(exported['masks'][index].size for index, _ in pairs), 1)
     return result
 
 
-def _matched(task: Mapping[str, Any], found: Mapping, known: Mapping, place: str, limits: Mapping[str, float]) -> tuple:
+def _matched(
+    task: Mapping[str, Any], exported: Mapping, expected: Mapping, field: str, limits: Mapping[str, float]
+) -> tuple:
     """Returns the pairs of equal predictions, and the number of the others that no tie explains.
 
     A prediction whose score equals the last of a full list, or the threshold, may be replaced by another, or by none.
     """
-    scores, places, labels = known['scores'], known[place], known.get('labels')
+    scores, places, labels = expected['scores'], expected[field], expected.get('labels')
     pairs, left = [], list(range(len(scores)))
-    for i, own in enumerate(found[place]):
-        near = [j for j in left if abs(float(found['scores'][i] - scores[j])) <= limits['scores']]
-        near = [j for j in near if labels is None or found['labels'][i] == labels[j]]
-        near = [j for j in near if np.abs(own - places[j]).max() < _SAME]
+    for i, index in enumerate(exported[field]):
+        near = [j for j in left if abs(float(exported['scores'][i] - scores[j])) <= limits['scores']]
+        near = [j for j in near if labels is None or exported['labels'][i] == labels[j]]
+        near = [j for j in near if np.abs(index - places[j]).max() < _SAME]
         if near:
-            best = min(near, key=lambda j: float(np.abs(own - places[j]).max()))
+            best = min(near, key=lambda j: float(np.abs(index - places[j]).max()))
             left.remove(best)
             pairs.append((i, best))
-    lonely = set(range(len(found[place]))) - {i for i, _ in pairs}
+    lonely = set(range(len(exported[field]))) - {i for i, _ in pairs}
     ends = [task.get('least', np.inf)]  # the score threshold
     if len(scores) >= task.get('most', np.inf):
-        ends.append(min(float(score) for score in (*found['scores'], *scores)))
-    alone = [*(found['scores'][i] for i in lonely), *(scores[j] for j in left)]
+        ends.append(min(float(score) for score in (*exported['scores'], *scores)))
+    alone = [*(exported['scores'][i] for i in lonely), *(scores[j] for j in left)]
     return pairs, sum(all(abs(score - end) > limits['scores'] for end in ends) for score in alone)
 
 
 def _seg_map(
-    task: Mapping[str, Any], found: Mapping, known: Mapping, sample: Any, limits: Mapping[str, float]
+    task: Mapping[str, Any], exported: Mapping, expected: Mapping, sample: Any, limits: Mapping[str, float]
 ) -> dict[str, float]:
     """Returns the fraction of different pixels, without ties: pixels whose two classes have equal scores."""
-    own, labels = (torch.from_numpy(each['seg_map'].astype(np.int64)) for each in (found, known))
-    wrong = own != labels
+    exported_labels, labels = (torch.from_numpy(arrays['seg_map'].astype(np.int64)) for arrays in (exported, expected))
+    wrong = exported_labels != labels
     logits = sample.seg_logits.data.cpu()[:, wrong]
     if len(logits) == 1:  # one class against the background
         return {'seg_map': float(wrong.float().mean())}
     scores = logits.softmax(0)
-    apart = scores.gather(0, labels[wrong][None]) - scores.gather(0, own[wrong][None])
+    apart = scores.gather(0, labels[wrong][None]) - scores.gather(0, exported_labels[wrong][None])
     return {'seg_map': float((apart > limits['scores']).sum() / wrong.numel())}
 
 
@@ -166,25 +172,27 @@ _COMPARED = {
     'instance': _objects,
     'semantic': _seg_map,
     'pose': _objects,
-    'classification': lambda _, found, known, *__: {'scores': float(np.abs(found['scores'] - known['scores']).max())},
+    'classification': lambda _, exported, expected, *__: {
+        'scores': float(np.abs(exported['scores'] - expected['scores']).max())
+    },
 }
 
 
 # --- a file's predictions in place of the model's
 
 
-def put_into(sample: Any, task: Mapping[str, Any], found: Mapping[str, np.ndarray]) -> None:
+def put_into(sample: Any, task: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Sets the predictions of a data sample to the file's, so that the library's metric evaluates them."""
     kind = task['kind']
     if kind == 'classification':
-        scores = torch.from_numpy(found['scores'])
+        scores = torch.from_numpy(arrays['scores'])
         sample.set_pred_score(scores).set_pred_label(scores.argmax())
     elif kind == 'semantic':
-        sample.pred_sem_seg = PixelData(data=torch.from_numpy(found['seg_map'].astype(np.int64))[None])
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(arrays['seg_map'].astype(np.int64))[None])
     elif kind == 'pose':
         names = {'keypoints': 'keypoints', 'keypoint_scores': 'keypoint_scores', 'bbox_scores': 'scores'}
-        sample.pred_instances = InstanceData(**{name: found[own] for name, own in names.items()})
+        sample.pred_instances = InstanceData(**{name: arrays[key] for name, key in names.items()})
     else:
         names = {'bboxes': 'boxes', 'scores': 'scores', 'labels': 'labels', 'masks': 'masks'}
-        tensors = {name: torch.from_numpy(found[own]) for name, own in names.items() if own in found}
+        tensors = {name: torch.from_numpy(arrays[key]) for name, key in names.items() if key in arrays}
         sample.pred_instances = InstanceData(**tensors)

@@ -20,7 +20,7 @@ from icconv_mm_runtime import metadata as metadata_schema
 
 def describe(
     model: nn.Module,
-    known: Mapping[str, tuple[TaskAdapter, dict]],
+    parts: Mapping[str, tuple[TaskAdapter, dict]],
     transforms: Sequence[Mapping[str, Any]],
     fixed: Sequence[int] | None,
     checkpoint: str,
@@ -29,14 +29,14 @@ def describe(
 
     Args:
         model, checkpoint: The model, in evaluation mode, and the file of its weights.
-        known: Adapter and class names of each task, as :meth:`TaskAdapter.parts` returns them.
+        parts: Adapter and class names of each task, as :meth:`TaskAdapter.parts` returns them.
         transforms: The test pipeline.
         fixed: Height and width of every input; None for free sizes.
 
     Raises:
         InputError: A part of the network or a transform cannot be exported.
     """
-    metas = {name: adapter.model_input('', meta) for name, (adapter, meta) in known.items()}
+    metas = {name: adapter.model_input('', meta) for name, (adapter, meta) in parts.items()}
     steps = steps_of(transforms, 'test pipeline')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # warns if there is nothing to fold
@@ -45,7 +45,7 @@ def describe(
     batch = batch_of(model, steps, fixed, 'model.data_preprocessor')
     network.sized = batch['sized']
     tasks = []
-    for part, (name, (adapter, meta)) in zip(network.parts, known.items()):
+    for part, (name, (adapter, meta)) in zip(network.parts, parts.items()):
         described = {**adapter.described(meta), 'name': name, 'kind': part.kind, 'outputs': list(part.names)}
         tasks.append({**described, **part.details(metas[name])})
     layers = [module for module in model.modules() if isinstance(module, ICConv2d)]

@@ -77,10 +77,10 @@ class DetectorOutputs(nn.Module):
         return _one_stage(self.detector.bbox_head, features, size)
 
 
-def _check_kind(module: nn.Module | None, known: Sequence[type], where: str, exact: bool = True) -> None:
+def _check_kind(module: nn.Module | None, kinds: Sequence[type], where: str, exact: bool = True) -> None:
     """Raises InputError for a class that is not known; ``exact`` refuses subclasses, which may decode differently."""
-    if not (type(module) in known if exact else isinstance(module, tuple(known))):
-        names = ', '.join(kind.__name__ for kind in known)
+    if not (type(module) in kinds if exact else isinstance(module, tuple(kinds))):
+        names = ', '.join(kind.__name__ for kind in kinds)
         raise InputError(f'{where}: {type(module).__name__} cannot be exported; those that can are {names}')
 
 
@@ -138,8 +138,8 @@ def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict, count: 
     else:
         keep = nms_mask(moved, scores, nms['iou_threshold'], NONE / 2)
         scores = torch.where(keep > 0, scores, NONE)
-    values, places = best(scores, count)
-    return gather_rows(boxes, places), values, places
+    values, indices = best(scores, count)
+    return gather_rows(boxes, indices), values, indices
 
 
 def _soft_settings(nms: dict) -> dict[str, Any]:
@@ -196,20 +196,20 @@ def _one_stage(head: nn.Module, features: Sequence[Tensor], size: Tensor) -> tup
     for level, priors in enumerate(_priors(head, classes)):
         scores = _scores(head, classes[level])
         flat = scores.flatten(1)
-        values, places = best(torch.where(flat > cfg.get('score_thr', 0), flat, NONE), cfg.nms_pre)
-        rows, labels = places // scores.shape[-1], places % scores.shape[-1]
+        values, indices = best(torch.where(flat > cfg.get('score_thr', 0), flat, NONE), cfg.nms_pre)
+        rows, labels = indices // scores.shape[-1], indices % scores.shape[-1]
         if factors:
             factor = _rows(factors[0][level], 1).sigmoid()
             values = torch.where(values > NONE, values * gather_rows(factor, rows)[..., 0], values)
-        own = gather_rows(_rows(deltas[level], 4), rows)
-        parts.append((F.embedding(rows, priors), own, values, labels))
-    priors, deltas, scores, labels = (torch.cat(each, 1) for each in zip(*parts))
+        deltas_of_level = gather_rows(_rows(deltas[level], 4), rows)
+        parts.append((F.embedding(rows, priors), deltas_of_level, values, labels))
+    priors, deltas, scores, labels = (torch.cat(part, 1) for part in zip(*parts))
     boxes = decode_boxes(head.bbox_coder, priors, deltas, size)
     boxes = boxes * _for_boxes(size, [2, 3, 2, 3])
     if (least := cfg.get('min_bbox_size', -1)) >= 0:
         scores = torch.where(_large(boxes, least), scores, NONE)
-    boxes, scores, places = suppressed(boxes, scores, labels, cfg.nms, cfg.max_per_img)
-    return boxes, scores, labels.gather(1, places)
+    boxes, scores, indices = suppressed(boxes, scores, labels, cfg.nms, cfg.max_per_img)
+    return boxes, scores, labels.gather(1, indices)
 
 
 # --- two-stage detectors
@@ -220,9 +220,9 @@ def _proposals(head: nn.Module, cfg: dict, features: Sequence[Tensor], size: Ten
     parts = []
     for level, priors in enumerate(_priors(head, classes)):
         values, rows = best(_scores(head, classes[level])[..., 0], cfg.nms_pre)
-        own = gather_rows(_rows(deltas[level], 4), rows)
-        parts.append((F.embedding(rows, priors), own, values, torch.full_like(rows, level)))
-    priors, deltas, scores, levels = (torch.cat(each, 1) for each in zip(*parts))
+        deltas_of_level = gather_rows(_rows(deltas[level], 4), rows)
+        parts.append((F.embedding(rows, priors), deltas_of_level, values, torch.full_like(rows, level)))
+    priors, deltas, scores, levels = (torch.cat(part, 1) for part in zip(*parts))
     boxes = decode_boxes(head.bbox_coder, priors, deltas, size)
     if (least := cfg.get('min_bbox_size', -1)) >= 0:
         scores = torch.where(_large(boxes, least), scores, NONE)
@@ -259,7 +259,7 @@ def _regressed(head: nn.Module, boxes: Tensor, labels: Tensor, deltas: Tensor, s
 
 def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, with_masks: bool) -> tuple[Tensor, ...]:
     roi, cfg = detector.roi_head, detector.test_cfg
-    boxes, known = _proposals(detector.rpn_head, cfg.rpn, features, size)
+    boxes, proposal_scores = _proposals(detector.rpn_head, cfg.rpn, features, size)
     batch, count = boxes.shape[:2]
     heads, logits, deltas = _stages(roi.bbox_head), [], boxes
     for head, extractor in zip(heads, _stages(roi.bbox_roi_extractor)):
@@ -269,13 +269,13 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
         logits.append(classes.reshape(batch, count, -1))
         deltas = deltas.reshape(batch, count, -1)
     if isinstance(roi, EODCascadeRoIHead):
-        scores = sum(each.softmax(-1) for each in logits) / len(logits)
+        scores = sum(logit.softmax(-1) for logit in logits) / len(logits)
     else:
         scores = (sum(logits) / len(logits)).softmax(-1)
     scores = scores[..., :-1]
     kinds = scores.shape[-1]
     scores = torch.where(
-        (scores > cfg.rcnn.score_thr) & (known[..., None] > NONE), scores, torch.full_like(scores, NONE)
+        (scores > cfg.rcnn.score_thr) & (proposal_scores[..., None] > NONE), scores, torch.full_like(scores, NONE)
     )
     if head.reg_class_agnostic:
         boxes = decode_boxes(head.bbox_coder, boxes, deltas, size)[:, :, None].expand(-1, -1, kinds, -1)
@@ -287,8 +287,8 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
     if not with_masks:  # mmdet then scales before the suppression
         boxes = boxes * scale
     labels = torch.arange(kinds, device=boxes.device).expand(batch, count, -1).reshape(batch, -1)
-    boxes, scores, places = suppressed(boxes, scores.flatten(1), labels, cfg.rcnn.nms, cfg.rcnn.max_per_img)
-    labels = labels.gather(1, places)
+    boxes, scores, indices = suppressed(boxes, scores.flatten(1), labels, cfg.rcnn.nms, cfg.rcnn.max_per_img)
+    labels = labels.gather(1, indices)
     if not with_masks:
         return boxes, scores, labels
     return boxes * scale, scores, labels, _masks(roi, features, boxes, labels)
@@ -296,11 +296,11 @@ def _two_stages(detector: nn.Module, features: Sequence[Tensor], size: Tensor, w
 
 def _masks(roi: nn.Module, features: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
     """Returns probabilities ``[B, k, h, w]`` inside the boxes."""
-    found = []
+    masks_of_objects = []
     for head, extractor in zip(_stages(roi.mask_head), _stages(roi.mask_roi_extractor)):
         masks = head(_pooled(extractor, features, boxes))
         if not head.class_agnostic:
-            own = labels.reshape(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:])
-            masks = masks.gather(1, own)
-        found.append(masks.sigmoid())
-    return (sum(found) / len(found)).reshape(*labels.shape, *found[0].shape[2:])
+            indices = labels.reshape(-1, 1, 1, 1).expand(-1, 1, *masks.shape[2:])
+            masks = masks.gather(1, indices)
+        masks_of_objects.append(masks.sigmoid())
+    return (sum(masks_of_objects) / len(masks_of_objects)).reshape(*labels.shape, *masks_of_objects[0].shape[2:])

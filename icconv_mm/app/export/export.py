@@ -85,8 +85,8 @@ def export(
     datasets = [*run.datasets['test'], *run.datasets['val']]
     paths = find_images(images) if images is not None else images_to_check(datasets, run.name)
     with naming(run.name):
-        known = predictor.task.parts(predictor.dataset_meta)
-        network, description = describe(predictor.model, known, transforms, fixed, checkpoint)
+        parts = predictor.task.parts(predictor.dataset_meta)
+        network, description = describe(predictor.model, parts, transforms, fixed, checkpoint)
     with (
         naming('', RuntimeInputError),
         naming(str(out.parent), OSError),
@@ -118,28 +118,31 @@ def compared_model(predictor: Predictor, batch: Mapping[str, Any] | None = None)
         with _padded_to(shape, predictor.model.data_preprocessor) if shape else nullcontext():
             return [sample for _, sample in predictor.predict(whole, len(batch))]
 
-    known = predictor.task.parts(predictor.dataset_meta)
-    return ComparedModel(predictor.model, {name: adapter for name, (adapter, _) in known.items()}, predict)
+    parts = predictor.task.parts(predictor.dataset_meta)
+    return ComparedModel(predictor.model, {name: adapter for name, (adapter, _) in parts.items()}, predict)
 
 
 @contextmanager
 def _padded_to(shape: Sequence[int], preprocessor: nn.Module) -> Iterator[None]:
     """Pads images to ``shape`` (height, width), as their file does: padding moves what a network finds beside it."""
     if hasattr(preprocessor, 'test_cfg'):  # mmseg's, which stacks images in a way of its own
-        place, name, value = preprocessor, 'test_cfg', dict(size=tuple(shape))
+        owner, name, value = preprocessor, 'test_cfg', dict(size=tuple(shape))
     else:
-        place, name, value = data_preprocessor, 'stack_batch', partial(_stacked, tuple(shape))
-    before = getattr(place, name)
-    setattr(place, name, value)
+        owner, name, value = data_preprocessor, 'stack_batch', partial(_stacked, tuple(shape))
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(place, name, before)
+        setattr(owner, name, before)
 
 
 def _stacked(shape: tuple[int, int], tensors: Sequence[Tensor], divisor: int, value: float) -> Tensor:
     return torch.stack(
-        [pad(each, (0, shape[1] - each.shape[-1], 0, shape[0] - each.shape[-2]), value=value) for each in tensors]
+        [
+            pad(tensor, (0, shape[1] - tensor.shape[-1], 0, shape[0] - tensor.shape[-2]), value=value)
+            for tensor in tensors
+        ]
     )
 
 
@@ -170,7 +173,7 @@ def _found(model: nn.Module, session: Session, data: dict) -> list[Any]:
     paths = [sample.img_path for sample in samples]
     for sample, prediction in zip(samples, session.predict(paths), strict=True):
         for name, task in session.tasks.items():
-            own = sample.get(name) if name else sample
-            if own is not None:  # an image may have no annotations for a task
-                comparison.put_into(own, task, prediction.tasks[name])
+            sample_of_task = sample.get(name) if name else sample
+            if sample_of_task is not None:  # an image may have no annotations for a task
+                comparison.put_into(sample_of_task, task, prediction.tasks[name])
     return list(samples)

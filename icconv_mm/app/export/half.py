@@ -36,7 +36,7 @@ def to_half(model: onnx.ModelProto, inputs: Iterable[Mapping[str, np.ndarray]]) 
             and so do those whose weights exceed it.
     """
     types = _types(model)
-    weights = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    weights = {initializer.name: numpy_helper.to_array(initializer) for initializer in model.graph.initializer}
     too_large = {name for name, weight in weights.items() if np.abs(weight).max(initial=0) > _LARGEST}
     results = _largest_results(model, half_nodes(model, types, too_large), inputs)
     too_large |= {name for name, value in results.items() if not value * _ROOM < _LARGEST}
@@ -54,7 +54,7 @@ def half_nodes(model: onnx.ModelProto, types: Mapping[str, int], too_large: Iter
         types: Element types of its tensors.
         too_large: Tensors that stay in float32.
     """
-    constants, readers = {each.name for each in model.graph.initializer}, readers_of(model)
+    constants, readers = {initializer.name for initializer in model.graph.initializer}, readers_of(model)
     too_large, chosen, half = set(too_large), set(), set()
     for node in model.graph.node:  # a node comes after those that it reads
         values = [name for name in _data(node) if types.get(name) == TensorProto.FLOAT]
@@ -75,7 +75,7 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = (*graph.input, *graph.value_info, *graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
-    return types | {each.name: each.data_type for each in graph.initializer}
+    return types | {initializer.name: initializer.data_type for initializer in graph.initializer}
 
 
 def _data(node: onnx.NodeProto) -> list[str]:
@@ -106,24 +106,24 @@ def _largest_results(
         calibrator = create_calibrator(str(source), kinds, augmented_model_path=str(augmented))
         calibrator.collect_data(Reader())
         ranges = calibrator.compute_data().data
-    return {name: float(np.abs(each.range_value).max()) for name, each in ranges.items()}
+    return {name: float(np.abs(largest.range_value).max()) for name, largest in ranges.items()}
 
 
 def _convert(graph: onnx.GraphProto, chosen: set[str], types: Mapping[str, int]) -> None:
-    values = {each.name: each for each in graph.initializer}
+    values = {initializer.name: initializer for initializer in graph.initializer}
     results = {output.name for output in graph.output}
     read_as_float = {
         name for node in graph.node for name in names_read(node) if node.name not in chosen or name not in _data(node)
     } | results
     nodes: list[onnx.NodeProto] = []
-    made: set[str] = set()
+    names: set[str] = set()
 
     def half_of(name: str) -> str:
         """Returns the name of a tensor in float16, which exists from here on."""
         half = name + _SUFFIX
-        if half in made:
+        if half in names:
             return half
-        made.add(half)
+        names.add(half)
         if name in values:
             graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(values[name]).astype('f2'), half))
         else:
@@ -140,7 +140,7 @@ def _convert(graph: onnx.GraphProto, chosen: set[str], types: Mapping[str, int])
             del node.input[:], node.output[:]
             node.input.extend(node_inputs)
             node.output.extend(name + _SUFFIX for name in outputs)
-            made.update(node.output)
+            names.update(node.output)
             nodes.append(node)
             for name in read_as_float.intersection(outputs):
                 cast = dict(name=f'{name}_float_cast', to=TensorProto.FLOAT)

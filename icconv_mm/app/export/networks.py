@@ -69,7 +69,7 @@ class Exported(nn.Module):
             return image
         # the libraries pad with zeros after the normalisation; a product is for runtimes without booleans
         rows, columns = (torch.arange(side, dtype=image.dtype, device=image.device) for side in image.shape[-2:])
-        inside = [(size[:, axis : axis + 1] - places).clamp(0, 1) for axis, places in enumerate((rows, columns))]
+        inside = [(size[:, axis : axis + 1] - positions).clamp(0, 1) for axis, positions in enumerate((rows, columns))]
         return image * inside[0][:, None, :, None] * inside[1][:, None, None]
 
 

@@ -45,7 +45,7 @@ def to_onnx(
     with warnings.catch_warnings():  # of the exporter, about its own code and about this package's operators
         warnings.simplefilter('ignore')
         # torch's own optimiser takes minutes for a network of thousands of nodes
-        made = torch.onnx.export(
+        exported = torch.onnx.export(
             program,
             input_names=list(inputs),
             output_names=list(outputs),
@@ -55,7 +55,7 @@ def to_onnx(
             verbose=False,
         )
     logger.setLevel(level)
-    model = _folded(made.model)
+    model = _folded(exported.model)
     _fold_orders(model)
     _write_norms_as_sums(model.graph)
     _name_sizes(model)
@@ -97,7 +97,7 @@ def _is_folded(node: onnx_ir.Node) -> bool | None:
 def _fold_orders(model: onnx.ModelProto) -> None:
     """Folds the channel order after an inception convolution into the filters of the convolutions that read it."""
     graph = model.graph
-    values = {each.name: each for each in graph.initializer}
+    values = {initializer.name: initializer for initializer in graph.initializer}
     readers = readers_of(model)
     results = {output.name for output in graph.output}
     done = []
@@ -153,13 +153,13 @@ def _width(name: str, graph: onnx.GraphProto, values: Mapping) -> int | None:
     if maker.op_type == 'Conv' and maker.input[1] in values:
         return values[maker.input[1]].dims[0]
     if maker.op_type in ('Relu', 'Concat'):
-        widths = [_width(each, graph, values) for each in maker.input]
+        widths = [_width(name, graph, values) for name in maker.input]
         return None if None in widths else sum(widths)
     return None
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: int) -> int:
-    return next((each.i for each in node.attribute if each.name == name), default)
+    return next((attribute.i for attribute in node.attribute if attribute.name == name), default)
 
 
 def _name_sizes(model: onnx.ModelProto) -> None:
@@ -190,8 +190,8 @@ def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 
 def names_read(node: onnx.NodeProto) -> list[str]:
     """Returns the names of the tensors that a node reads, in the body of its loop, too."""
-    inner = (each for attribute in node.attribute for each in attribute.g.node)
-    return [*node.input, *(name for each in inner for name in names_read(each))]
+    inner = (node for attribute in node.attribute for node in attribute.g.node)
+    return [*node.input, *(name for node in inner for name in names_read(node))]
 
 
 def remove_unread(model: onnx.ModelProto) -> None:

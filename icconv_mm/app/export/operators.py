@@ -26,10 +26,10 @@ def nms_mask(boxes: Tensor, scores: Tensor, iou_threshold: float, least: float) 
     from mmcv.ops import nms
 
     keep = torch.zeros_like(scores)
-    for row, own, score in zip(keep, boxes, scores):
-        (known,) = torch.nonzero(score > least, as_tuple=True)
-        if len(known):
-            row[known[nms(own[known], score[known], iou_threshold)[1]]] = 1
+    for row, boxes_of_class, score in zip(keep, boxes, scores):
+        (rows,) = torch.nonzero(score > least, as_tuple=True)
+        if len(rows):
+            row[rows[nms(boxes_of_class[rows], score[rows], iou_threshold)[1]]] = 1
     return keep
 
 
@@ -49,12 +49,12 @@ def soft_nms(
     from mmcv.ops import soft_nms as mmcv_soft_nms
 
     left = torch.full_like(scores, NONE)
-    for row, own, score in zip(left, boxes, scores):
-        (known,) = torch.nonzero(score >= 0, as_tuple=True)
-        if len(known):
+    for row, boxes_of_class, score in zip(left, boxes, scores):
+        (rows,) = torch.nonzero(score >= 0, as_tuple=True)
+        if len(rows):
             method = 'gaussian' if gaussian else 'linear'
-            found, places = mmcv_soft_nms(own[known], score[known], iou_threshold, sigma, min_score, method)
-            row[known[places]] = found[:, -1]
+            kept, places = mmcv_soft_nms(boxes_of_class[rows], score[rows], iou_threshold, sigma, min_score, method)
+            row[rows[places]] = kept[:, -1]
     return left
 
 
@@ -72,9 +72,9 @@ def roi_features(
 
     out = levels[0].new_zeros(len(rois), levels[0].shape[1], *size)
     for number, (features, scale) in enumerate(zip(levels, scales)):
-        (own,) = torch.nonzero(level == number, as_tuple=True)
-        if len(own):
-            out[own] = roi_align(features.contiguous(), rois[own], tuple(size), scale, samples, 'avg', aligned)
+        (rows,) = torch.nonzero(level == number, as_tuple=True)
+        if len(rows):
+            out[rows] = roi_align(features.contiguous(), rois[rows], tuple(size), scale, samples, 'avg', aligned)
     return out
 
 
@@ -86,16 +86,16 @@ def _(levels, rois, level, scales, size, samples, aligned):
 # --- selection, in tensors of fixed shapes
 
 
-def gather_rows(values: Tensor, places: Tensor) -> Tensor:
+def gather_rows(values: Tensor, indices: Tensor) -> Tensor:
     """Gathers rows: ``[B, N, k]`` at indices ``[B, n]`` -> ``[B, n, k]``."""
-    return values.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))
+    return values.gather(1, indices[..., None].expand(-1, -1, values.shape[-1]))
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Returns the highest ``count`` of scores ``[B, N]`` and their indices, padded with :data:`NONE` at index 0."""
     filled = F.pad(scores, (0, count), value=NONE)
-    values, places = filled.topk(count, 1)
-    return values, torch.where(values > NONE, places, 0)
+    values, indices = filled.topk(count, 1)
+    return values, torch.where(values > NONE, indices, 0)
 
 
 # --- pooling by operators that every runtime has, of maps of any size

@@ -81,8 +81,8 @@ class EmbeddingOutputs(nn.Module):
         estimator, scales = self.estimator, self.scales
         levels = [image] if isinstance(image, Tensor) else list(image)
         height, width = levels[scales.index(1)].shape[-2:]
-        if own := estimator.test_cfg.get('test_scales'):
-            levels, scales = estimator._resized(levels[0], []), check_scales(own)
+        if test_scales := estimator.test_cfg.get('test_scales'):
+            levels, scales = estimator._resized(levels[0], []), check_scales(test_scales)
         features = estimator._features(levels, estimator.test_cfg.get('flip_test', False))
         meta = {'input_size': (width, height), 'test_scales': scales, 'flip_indices': self.flip_indices}
         heatmaps, tags = estimator.head.merge(features, meta, estimator.test_cfg)
@@ -111,17 +111,17 @@ class RTMOOutputs(nn.Module):
         classes, boxes, _, visible, vectors = head(self.estimator.extract_feat(image))
         sizes = [maps.shape[-2:] for maps in classes]
         priors = head.prior_generator.grid_priors(sizes, dtype=image.dtype, device=image.device)
-        strides = [image.new_full((own.shape[0],), stride) for own, stride in zip(priors, head.featmap_strides)]
+        strides = [image.new_full((prior.shape[0],), stride) for prior, stride in zip(priors, head.featmap_strides)]
         priors, strides = torch.cat(priors), torch.cat(strides)
         scores = head._flatten_predictions(classes).sigmoid().amax(-1)
         boxes = head.decode_bbox(head._flatten_predictions(boxes), priors, strides)
         scores = torch.where(scores > cfg.get('score_thr', 0.01), scores, NONE)
         keep = nms_mask(boxes, scores, cfg.get('nms_thr', 1.0), NONE / 2)
-        scores, places = best(torch.where(keep > 0, scores, NONE), _MOST_PEOPLE)
-        boxes = gather_rows(boxes, places).flatten(0, 1)
-        vectors = gather_rows(head._flatten_predictions(vectors), places)
-        grids = F.embedding(places.flatten(), priors)
+        scores, indices = best(torch.where(keep > 0, scores, NONE), _MOST_PEOPLE)
+        boxes = gather_rows(boxes, indices).flatten(0, 1)
+        vectors = gather_rows(head._flatten_predictions(vectors), indices)
+        grids = F.embedding(indices.flatten(), priors)
         corners = torch.cat(bbox_xyxy2cs(boxes, head.bbox_padding), 1)
-        found = head.dcc.forward_test(vectors.flatten(0, 1), corners, grids)
-        visible = gather_rows(head._flatten_predictions(visible).sigmoid(), places)
-        return found.unflatten(0, scores.shape), visible, scores
+        keypoints = head.dcc.forward_test(vectors.flatten(0, 1), corners, grids)
+        visible = gather_rows(head._flatten_predictions(visible).sigmoid(), indices)
+        return keypoints.unflatten(0, scores.shape), visible, scores

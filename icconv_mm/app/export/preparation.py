@@ -32,8 +32,8 @@ def steps_of(transforms: Sequence[Mapping[str, Any]], where: str) -> list[dict[s
                 raise InputError(f'{where}.{number}: {kind} with {others} cannot be exported')
             continue
         if kind not in _STEPS:
-            known = ', '.join(_STEPS)
-            raise InputError(f'{where}.{number}: {kind} cannot be exported; transforms that can are {known}')
+            names = ', '.join(_STEPS)
+            raise InputError(f'{where}.{number}: {kind} cannot be exported; transforms that can are {names}')
         make, allowed = _STEPS[kind]
         if others := {key: value for key, value in options.items() if key not in allowed and value is not None}:
             raise InputError(f'{where}.{number}: {kind} with {others} cannot be exported')

@@ -20,9 +20,9 @@ def _nms_mask_onnx(boxes, scores, iou_threshold: float, least: float):
     one_class = op.Unsqueeze(op.Where(above, positive, op.Constant(value_float=0.0)), op.Constant(value_ints=[1]))
     limits = (op.Constant(value_floats=[value]) for value in (iou_threshold, _SMALLEST))
     chosen = op.NonMaxSuppression(boxes, one_class, op.Constant(value_ints=[_ALL]), *limits)
-    places = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
+    indices = op.Gather(chosen, op.Constant(value_ints=[0, 2]), axis=1)
     ones = op.Expand(op.Constant(value_floats=[1.0]), op.Shape(chosen, start=0, end=1))
-    return op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), places, ones)
+    return op.ScatterND(op.Mul(scores, op.Constant(value_float=0.0)), indices, ones)
 
 
 @script()
@@ -36,8 +36,8 @@ def _taken(
     more = op.Greater(op.ReduceMax(left, keepdims=0), op.ReduceMax(none, keepdims=0))
     while more:
         flat = op.Reshape(left, op.Constant(value_ints=[-1]))  # OpenVINO must see its rank
-        own, other = op.Unsqueeze(flat, last), op.Unsqueeze(flat, first)
-        better = op.Or(op.Greater(other, own), op.And(op.Equal(other, own), earlier))
+        forward, other = op.Unsqueeze(flat, last), op.Unsqueeze(flat, first)
+        better = op.Or(op.Greater(other, forward), op.And(op.Equal(other, forward), earlier))
         worse = op.ReduceMax(op.Cast(op.And(near, better), to=1), last, keepdims=0)
         now = op.And(op.Less(worse, one), op.GreaterOrEqual(flat, least))
         taken = op.Where(now, flat, taken)
@@ -50,12 +50,14 @@ def _taken(
 def _soft_nms_onnx(boxes, scores, iou_threshold: float, sigma: float, gaussian: bool, min_score: float):
     zero, one = op.Constant(value_float=0.0), op.Constant(value_float=1.0)
     first, last = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
-    known = op.NonZero(op.GreaterOrEqual(scores, zero))
-    places = op.Transpose(known, perm=[1, 0])
+    rows = op.NonZero(op.GreaterOrEqual(scores, zero))
+    places = op.Transpose(rows, perm=[1, 0])
     # an empty entry in the end: there may be no box
-    own = op.Pad(op.GatherND(scores, places), op.Constant(value_ints=[0, 1]), op.Constant(value_float=operators.NONE))
+    selected = op.Pad(
+        op.GatherND(scores, places), op.Constant(value_ints=[0, 1]), op.Constant(value_float=operators.NONE)
+    )
     corners = op.Pad(op.GatherND(boxes, places), op.Constant(value_ints=[0, 0, 1, 0]), zero)
-    image = op.Pad(op.Gather(known, first), op.Constant(value_ints=[0, 0, 0, 1]), op.Constant(value_int=-1))
+    image = op.Pad(op.Gather(rows, first), op.Constant(value_ints=[0, 0, 0, 1]), op.Constant(value_int=-1))
     x1, y1, x2, y2 = op.Split(corners, num_outputs=4, axis=1)
 
     def shared(low, high):
@@ -69,15 +71,17 @@ def _soft_nms_onnx(boxes, scores, iou_threshold: float, sigma: float, gaussian: 
     else:
         near = op.GreaterOrEqual(overlap, op.Constant(value_float=iou_threshold))
         factor = op.Where(near, op.Sub(one, overlap), one)
-    count = op.Range(op.Constant(value_int=0), op.Size(own), op.Constant(value_int=1))
+    count = op.Range(op.Constant(value_int=0), op.Size(selected), op.Constant(value_int=1))
     row, column = op.Unsqueeze(count, first), op.Unsqueeze(count, last)
     apart = op.Or(op.Equal(row, column), op.Not(op.Equal(image, op.Transpose(image, perm=[1, 0]))))
     none = op.Constant(value_float=operators.NONE)
     # mmcv takes the best, however low it is
-    least = op.Min(op.Constant(value_float=min_score), op.ReduceMax(own, keepdims=0))
-    taken = _taken(own, op.Where(apart, one, factor), op.Less(row, column), op.Expand(none, op.Shape(own)), least)
-    found = op.Slice(taken, first, op.Constant(value_ints=[-1]), first)
-    return op.ScatterND(op.Expand(none, op.Shape(scores)), places, found)
+    least = op.Min(op.Constant(value_float=min_score), op.ReduceMax(selected, keepdims=0))
+    taken = _taken(
+        selected, op.Where(apart, one, factor), op.Less(row, column), op.Expand(none, op.Shape(selected)), least
+    )
+    kept = op.Slice(taken, first, op.Constant(value_ints=[-1]), first)
+    return op.ScatterND(op.Expand(none, op.Shape(scores)), places, kept)
 
 
 def _roi_features_onnx(levels, rois, level, scales, size, samples: int, aligned: bool):
@@ -87,8 +91,8 @@ def _roi_features_onnx(levels, rois, level, scales, size, samples: int, aligned:
     )
     out = op.Expand(op.Constant(value_floats=[0.0]), shape)
     for number, (features, scale) in enumerate(zip(levels, scales)):
-        own = op.Transpose(op.NonZero(op.Equal(level, op.Constant(value_int=number))), perm=[1, 0])
-        regions = op.Gather(rois, op.Squeeze(own, last), axis=0)
+        indices = op.Transpose(op.NonZero(op.Equal(level, op.Constant(value_int=number))), perm=[1, 0])
+        regions = op.Gather(rois, op.Squeeze(indices, last), axis=0)
         image = op.Cast(op.Gather(regions, op.Constant(value_int=0), axis=1), to=onnx.TensorProto.INT64)
         corners = op.Slice(regions, last, op.Constant(value_ints=[5]), last)
         pooled = op.RoiAlign(
@@ -102,7 +106,7 @@ def _roi_features_onnx(levels, rois, level, scales, size, samples: int, aligned:
             sampling_ratio=samples,
             spatial_scale=float(scale),
         )
-        out = op.ScatterND(out, own, pooled)
+        out = op.ScatterND(out, indices, pooled)
     return out
 
 

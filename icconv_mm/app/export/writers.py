@@ -81,7 +81,7 @@ def _deform_conv(node: Any) -> list[Any]:
     x, weight, offset, *others = (node.get_input(number) for number in range(node.get_input_size()))
     bias, mask = (*others, None, None)[:2]
     pads = node.get_attribute('pads')
-    made = opset8.deformable_convolution(
+    convolution = opset8.deformable_convolution(
         x,
         offset,
         weight,
@@ -96,8 +96,8 @@ def _deform_conv(node: Any) -> list[Any]:
         True,
     )
     if bias is not None:
-        made = opset8.add(made, opset8.reshape(bias, np.array([1, -1, 1, 1]), False))
-    return list(made.outputs())
+        convolution = opset8.add(convolution, opset8.reshape(bias, np.array([1, -1, 1, 1]), False))
+    return list(convolution.outputs())
 
 
 def write_openvino(model: Any, description: Mapping[str, Any], path: Path) -> None:
@@ -152,8 +152,8 @@ def torch_runner(form: Format, path: Path, outputs: Sequence[str], scales: int) 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         tensors = [torch.from_numpy(array) for array in inputs.values()]
         images = [image.to(form.pixels) for image in tensors[:scales]]
-        found = loaded(images, *tensors[scales:])
-        return {name: value.numpy() for name, value in zip(outputs, found)}
+        results = loaded(images, *tensors[scales:])
+        return {name: value.numpy() for name, value in zip(outputs, results)}
 
     return run
 
@@ -169,12 +169,12 @@ def standard_module(program: torch.export.ExportedProgram) -> torch.fx.GraphModu
         def is_impure(self, node: torch.fx.Node) -> bool:
             return False  # torch looks up quantisation operators, which may not be loaded
 
-    own = [
+    operators = [
         operator
         for operator in torch._decomp.decomposition_table
         if isinstance(operator, torch._ops.OpOverload) and operator.namespace == 'icconv_mm'
     ]
-    table = {operator: torch._decomp.decomposition_table[operator] for operator in own}
+    table = {operator: torch._decomp.decomposition_table[operator] for operator in operators}
     with any_remainder():
         module = program.run_decompositions(table).module()
     folder = Folder(module)

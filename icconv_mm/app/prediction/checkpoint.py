@@ -63,7 +63,7 @@ class Predictor:
         content = reading.read(checkpoint)
         self.model = run.build_model()
         transforms = run.inference_transforms()
-        self._oriented = not any('ignore_orientation' in str(each.get('color_type')) for each in transforms)
+        self._oriented = not any('ignore_orientation' in str(transform.get('color_type')) for transform in transforms)
         self.pipeline = run.build_pipeline()
         check_fits(self.model, content, checkpoint)
         load_state_dict(self.model, state_dict_of(content))

@@ -93,7 +93,7 @@ class CocoResults:
         if not set(_TRACKED_KINDS) & set(kinds):
             raise ArgumentError('track', f'a network for {", ".join(kinds)} has no boxes to track')
         trackers = [tracker(part.description) if part.kind in _TRACKED_KINDS else None for part in self.parts]
-        parts = [replace(part, tracker=own) for part, own in zip(self.parts, trackers, strict=True)]
+        parts = [replace(part, tracker=tracker) for part, tracker in zip(self.parts, trackers, strict=True)]
         return replace(self, parts=parts)
 
     def write(self, out: Path, rows: Callable[[], Iterable[dict]]) -> dict[str, Path]:
@@ -120,19 +120,22 @@ def results_of(
     Raises:
         InputError: The annotation file cannot be used, or does not fit the images.
     """
-    parts = [TaskResults(name, own, list(range(1, len(own['classes']) + 1))) for name, own in descriptions.items()]
+    parts = [
+        TaskResults(name, description, list(range(1, len(description['classes']) + 1)))
+        for name, description in descriptions.items()
+    ]
     if ann_file is None:
         return CocoResults(parts, {path: i for i, path in enumerate(paths, start=1)}, score_thr)
     require_file(ann_file, 'ann_file')
     content = check_coco_file(ann_file)
-    known = {category['name']: category['id'] for category in content['categories']}
-    unused = max(known.values(), default=0) + 1
+    ids = {category['name']: category['id'] for category in content['categories']}
+    unused = max(ids.values(), default=0) + 1
     for k, part in enumerate(parts):
         classes = part.description['classes']
-        if absent := [name for name in classes if name not in known]:
+        if absent := [name for name in classes if name not in ids]:
             what = f'{ann_file} has no categories {absent}; they get ids from {unused}'
             print_log(what, 'current', logging.WARNING)
-        numbered = {name: unused + i for i, name in enumerate(absent)} | known
+        numbered = {name: unused + i for i, name in enumerate(absent)} | ids
         parts[k] = replace(part, category_ids=[numbered[name] for name in classes])
     return CocoResults(parts, match_images(paths, content['images'], ann_file), score_thr)
 
@@ -151,11 +154,11 @@ def match_images(paths: Sequence[Path], images: Sequence[dict], ann_file: str) -
         named, ends = by_name.get(path.name, []), set()
         for whole in (path.absolute().parts, path.resolve().parts):
             ends |= {whole[start:] for start in range(len(whole))}
-        entries = [each for each in named if as_path(each['file_name']).parts in ends]
+        entries = [name for name in named if as_path(name['file_name']).parts in ends]
         if len(entries) != 1:
-            found = f'{len(entries)} images' if entries else 'no image'
+            count = f'{len(entries)} images' if entries else 'no image'
             other = f', only {named[0]["file_name"]!r}' if named and not entries else ''
-            raise ArgumentError('ann_file', f'{ann_file}: {found} {path.name!r} for {path}{other}')
+            raise ArgumentError('ann_file', f'{ann_file}: {count} {path.name!r} for {path}{other}')
         matched[path] = entries[0]['id']
     twice = [id for id, count in Counter(matched.values()).items() if count > 1]
     if twice:

@@ -136,9 +136,9 @@ class _ImageRun:
             return (attempt(predict_tiles, self.network, path, options.tile) for path in paths)
         return (sample for _, sample in try_predict(self.network, paths, options.batch_size, options.workers))
 
-    def _drawn(self, found: tuple[Path, Any]) -> tuple[Path, Any, Result | Exception]:
+    def _drawn(self, result: tuple[Path, Any]) -> tuple[Path, Any, Result | Exception]:
         """Returns an image, what the network finds in it, and its result, which is drawn; or an exception."""
-        path, sample = found
+        path, sample = result
         return path, sample, sample if isinstance(sample, Exception) else attempt(self._draw, path, sample)
 
     def _draw(self, path: Path, sample: Any) -> Result:

@@ -81,8 +81,8 @@ def try_predict(
     check_batch_size(batch_size)
 
     def read(image: Given) -> tuple[Given, Any, object]:
-        found = attempt(network.read, image)
-        return (image, found, None) if isinstance(found, Exception) else (image, *found)
+        read_image = attempt(network.read, image)
+        return (image, read_image, None) if isinstance(read_image, Exception) else (image, *read_image)
 
     yield from in_batches(ahead(read, images, workers), network.run_batch, batch_size, Exception)
 

@@ -52,7 +52,7 @@ class ImageFeatures:
         Raises:
             ArgumentError: The backbone has returned no map for each image.
         """
-        maps = [each for each in self._maps if len(each) == count]
+        maps = [feature_map for feature_map in self._maps if len(feature_map) == count]
         self.clear()
         if not maps:
             raise ArgumentError('pick', 'the backbone returns nothing for each image by which images could differ')
@@ -88,7 +88,7 @@ def pick_images(uncertainties: np.ndarray, features: np.ndarray, count: int) -> 
 
 def uncertainty_of(parts: Mapping[str, TaskAdapter], sample: Any) -> float:
     """Returns how unsure a network is of its predictions for an image, the mean of its tasks, from 0 to 1."""
-    return float(np.mean([each.uncertainty(sample.get(name) if name else sample) for name, each in parts.items()]))
+    return float(np.mean([part.uncertainty(sample.get(name) if name else sample) for name, part in parts.items()]))
 
 
 def write_picks(out: Path, picked: Sequence[tuple[Path, float]], drawn: Iterable[np.ndarray]) -> dict[str, Path]:

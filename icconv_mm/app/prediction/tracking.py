@@ -35,24 +35,24 @@ class Tracker:
         self._by_label: dict[int, Any] = {}
         self._numbers: dict[tuple[int, int], int] = {}
 
-    def update(self, found: Arrays) -> np.ndarray:
+    def update(self, arrays: Arrays) -> np.ndarray:
         """Returns the number of each object's track in the next frame, [n], from 1; 0 for an object without a track.
 
         Args:
-            found: ``boxes`` [n, 4] as corners in pixels, ``scores`` [n] and ``labels`` [n].
+            arrays: ``boxes`` [n, 4] as corners in pixels, ``scores`` [n] and ``labels`` [n].
         """
         from supervision import Detections
 
-        boxes, scores, labels = (np.asarray(found[name]) for name in ('boxes', 'scores', 'labels'))
+        boxes, scores, labels = (np.asarray(arrays[name]) for name in ('boxes', 'scores', 'labels'))
         tracks = np.zeros(len(labels), int)
         kept = reaches(scores, _LEAST_SCORE)
         for label in sorted({*self._by_label, *labels[kept].tolist()}):
-            places = np.flatnonzero(kept & (labels == label))
-            objects = Detections(boxes[places], confidence=scores[places], data={'place': places})
+            indices = np.flatnonzero(kept & (labels == label))
+            objects = Detections(boxes[indices], confidence=scores[indices], data={'place': indices})
             tracked = self._tracker(label).update(objects.with_nms(_IOU, class_agnostic=True))
-            for place, number in zip(tracked.data.get('place', ()), tracked.tracker_id, strict=True):
+            for index, number in zip(tracked.data.get('place', ()), tracked.tracker_id, strict=True):
                 if number >= 0:
-                    tracks[place] = self._numbers.setdefault((label, int(number)), len(self._numbers) + 1)
+                    tracks[index] = self._numbers.setdefault((label, int(number)), len(self._numbers) + 1)
         return tracks
 
     def _tracker(self, label: int) -> Any:

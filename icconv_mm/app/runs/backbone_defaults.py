@@ -49,9 +49,9 @@ def write_defaults(nodes: Sequence[Node]) -> None:
     from icconv_mm.compat import library_default
 
     for node in _own_backbones(nodes):
-        own, scope = node.cfg, node.cfg.get('_scope_') or nodes[0].cfg.get('default_scope') or 'mmengine'
+        settings, scope = node.cfg, node.cfg.get('_scope_') or nodes[0].cfg.get('default_scope') or 'mmengine'
         with DefaultScope.overwrite_default_scope(scope):
-            own.setdefault('norm_eval', library_default('norm_eval', False))
-            own.setdefault('stem_channels', library_default('stem_channels', own.get('base_channels', 64)))
+            settings.setdefault('norm_eval', library_default('norm_eval', False))
+            settings.setdefault('stem_channels', library_default('stem_channels', settings.get('base_channels', 64)))
             if node.kind == 'ICResNeXt':
-                own.setdefault('groups', library_default('groups', 32, 'ResNeXt'))
+                settings.setdefault('groups', library_default('groups', 32, 'ResNeXt'))

@@ -58,14 +58,16 @@ def config_beside(checkpoint: str | Path) -> Path:
         ArgumentError: The folder has no config that a training wrote, or several.
     """
     require_file(checkpoint, 'checkpoint')
-    found, others = configs_beside(checkpoint, stored_config)
-    if len(found) != 1:
-        names = f'several configs beside it: {", ".join(path.name for path in found)}' if found else 'none beside it'
+    configs, others = configs_beside(checkpoint, stored_config)
+    if len(configs) != 1:
+        names = (
+            f'several configs beside it: {", ".join(path.name for path in configs)}' if configs else 'none beside it'
+        )
         scripts = ', '.join(path.name for path in others[:4])
         why = f' ({scripts}: not as its training wrote it, and not run unless you give it)' if others else ''
         raise ArgumentError('config', f'{checkpoint}: {names}{why}; say which')
-    print_log(f'config: {found[0]}', 'current')
-    return found[0]
+    print_log(f'config: {configs[0]}', 'current')
+    return configs[0]
 
 
 def stored_config(checkpoint: str | Path) -> str | None:
@@ -93,11 +95,11 @@ def _problem_of(cfg: Config, option: str) -> str | None:
     node, read = cfg._cfg_dict, _read_keys(cfg)
     keys = option.split('.')
     for depth, key in enumerate(keys):
-        known = entries(node)
-        if key in known:
+        values = entries(node)
+        if key in values:
             if depth == 0 and key not in read and not _has_readers_of_its_own(cfg):
                 return f'{key!r} has an effect only inside the config files'
-            node = known[key]
+            node = values[key]
             continue
         if depth == 0 and key in read:
             return None
@@ -106,7 +108,7 @@ def _problem_of(cfg: Config, option: str) -> str | None:
             return f'{location} is a list of {len(node)}: write {location}.N, N counted from 0' + (
                 '' if key.isdigit() else f', as in {location}.0.{rest}'
             )
-        if close := difflib.get_close_matches(key, [*known] if depth else [*known, *read], n=1, cutoff=0.85):
+        if close := difflib.get_close_matches(key, [*values] if depth else [*values, *read], n=1, cutoff=0.85):
             return f'no such key {key!r} in the config; did you mean {close[0]!r}?'
         return f'the config has no {key!r}, and it is no argument of the runner' if depth == 0 else None
     return None

@@ -75,13 +75,13 @@ def find_inputs(text: str, folder: str | Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         return find_images(text)
-    others = [each for each in sorted(path.iterdir()) if each.suffix.lower() in HEIC_SUFFIXES]
+    others = [path for path in sorted(path.iterdir()) if path.suffix.lower() in HEIC_SUFFIXES]
     try:
         return sorted([*find_images(text), *others])
     except MissingFileError:
         if others:
             return others
-        videos = [each.name for each in sorted(path.iterdir()) if each.suffix.lower() in VIDEO_SUFFIXES]
+        videos = [path.name for path in sorted(path.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]
         if videos:
             raise MissingFileError(f'{text}: no images, but videos: give one of them by name: {videos[0]}') from None
         raise
@@ -136,9 +136,9 @@ def drawn_names(paths: Sequence[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for path in paths:
-        own = Path(file_name(path.name))
-        numbered = (f'{own.stem}_{count}{own.suffix}' for count in itertools.count(2))
-        names[path] = next(name for name in itertools.chain([own.name], numbered) if name not in taken)
+        name = Path(file_name(path.name))
+        numbered = (f'{name.stem}_{count}{name.suffix}' for count in itertools.count(2))
+        names[path] = next(name for name in itertools.chain([name.name], numbered) if name not in taken)
         taken.add(names[path])
     return names
 

@@ -122,13 +122,13 @@ def scaled(key: str, value: Any, ratio: float, change: Callable[[int], int] | No
         return number if least and number <= 1 else max(round(ratio * number), least)
 
     if isinstance(value, Mapping):
-        return type(value)({new(number): own for number, own in value.items()})
+        return type(value)({new(number): setting for number, setting in value.items()})
     if isinstance(value, (list, tuple)):
         return type(value)(
-            {**each, 'action_epoch': new(each['action_epoch'])}
-            if isinstance(each, Mapping)
-            else type(each)((new(each[0]), *each[1:]))
-            for each in value
+            {**item, 'action_epoch': new(item['action_epoch'])}
+            if isinstance(item, Mapping)
+            else type(item)((new(item[0]), *item[1:]))
+            for item in value
         )
     return new(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -160,10 +160,14 @@ def change_length(
         if interval is not None and isinstance(hook, CheckpointHook) and hook.interval > 0:
             hook.interval = interval  # saving each short epoch would take the time of training
         scale_running(hook, ratio, int(done), length)
-    own, total = schedulers
+    scheduler_configs, total = schedulers
     former = runner.param_schedulers
-    if own and length > done and not (isinstance(former, Mapping) or any(map(is_of_metrics, former or ()))):
-        configs = copy.deepcopy(own)
+    if (
+        scheduler_configs
+        and length > done
+        and not (isinstance(former, Mapping) or any(map(is_of_metrics, former or ())))
+    ):
+        configs = copy.deepcopy(scheduler_configs)
         for scheduler in walk_dicts(configs):
             stretch(scheduler, kind_of(scheduler), total)
         runner.param_schedulers = runner.build_param_scheduler(checked_schedulers(runner, configs))

@@ -36,7 +36,7 @@ def _scale_counts(scheduler: dict, kind: str, ratio: float, whole: bool = True) 
     spans = 'end' in scheduler and math.isclose(scheduler.get('T_max') or 0, _span_of(scheduler))
     for key, least in _COUNTS.items():
         if (value := scheduler.get(key)) is not None:
-            scaled = [max(round(ratio * each), least) if whole else ratio * each for each in as_list(value)]
+            scaled = [max(round(ratio * value), least) if whole else ratio * value for value in as_list(value)]
             scheduler[key] = scaled if isinstance(value, (list, tuple)) else scaled[0]
     if whole and 'end' in scheduler:
         scheduler['end'] = max(scheduler['end'], scheduler.get('begin', 0) + 1)
@@ -73,11 +73,12 @@ def checked_schedulers(runner: Runner, schedulers: Any) -> Any:
         schedulers: ``param_scheduler`` of the config; None without any.
     """
     if isinstance(schedulers, dict) and 'type' not in schedulers:  # for several optimisers
-        return {name: checked_schedulers(runner, own) for name, own in schedulers.items()}
+        return {name: checked_schedulers(runner, configs) for name, configs in schedulers.items()}
     if isinstance(schedulers, dict):
         return [_checked_scheduler(runner, dict(schedulers))]
     return schedulers and [
-        _checked_scheduler(runner, dict(each)) if isinstance(each, dict) else each for each in schedulers
+        _checked_scheduler(runner, dict(scheduler)) if isinstance(scheduler, dict) else scheduler
+        for scheduler in schedulers
     ]
 
 
@@ -143,7 +144,7 @@ class ScheduleHook(Hook):
         for scheduler, state in zip(now, before):
             if is_of_metrics(scheduler) and state.keys() >= _STATE_OF_METRICS:  # its state is valid for any length
                 state.update(_plan(vars(scheduler)))
-        if [_plan(vars(each)) for each in now] == [_plan(state) for state in before]:
+        if [_plan(vars(scheduler)) for scheduler in now] == [_plan(state) for state in before]:
             return
         changes = _changes(now, before)
         if metrics := next(filter(is_of_metrics, now), None):
@@ -157,9 +158,12 @@ class ScheduleHook(Hook):
         )
         self._is_another = True
         checkpoint['param_schedulers'] = (
-            {name: [each.state_dict() for each in own] for name, own in runner.param_schedulers.items()}
+            {
+                name: [scheduler.state_dict() for scheduler in scheduler]
+                for name, scheduler in runner.param_schedulers.items()
+            }
             if isinstance(runner.param_schedulers, dict)
-            else [each.state_dict() for each in now]
+            else [scheduler.state_dict() for scheduler in now]
         )
 
     def before_train(self, runner: Runner) -> None:
@@ -172,8 +176,8 @@ class ScheduleHook(Hook):
             length = len(loop.dataloader)
             if iterations // length != loop.epoch:  # the checkpoint's epochs had another length
                 iterations = loop.epoch * length
-        own = runner.param_schedulers
-        for schedulers in own.values() if isinstance(own, dict) else [own]:
+        current = runner.param_schedulers
+        for schedulers in current.values() if isinstance(current, dict) else [current]:
             replay(schedulers, iterations, length)
 
 
@@ -203,8 +207,8 @@ def replay(schedulers: list[_ParamScheduler], iterations: int, epoch: int | None
 
 def _each(schedulers: Any) -> Iterator[Any]:
     """Yields schedulers or their states, one optimiser after the other."""
-    for own in schedulers.values() if isinstance(schedulers, dict) else [schedulers]:
-        yield from own
+    for schedulers_of_optimizer in schedulers.values() if isinstance(schedulers, dict) else [schedulers]:
+        yield from schedulers_of_optimizer
 
 
 def is_of_metrics(scheduler: _ParamScheduler) -> bool:

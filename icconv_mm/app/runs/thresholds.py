@@ -12,9 +12,9 @@ def stored_thresholds(checkpoint: str, task: str, names: Sequence[str]) -> list[
     """Returns the thresholds of a task in the report beside a checkpoint; None without any for these classes."""
     path = Path(checkpoint).parent / REPORT
     with contextlib.suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
-        own = json.loads(path.read_bytes())['tasks'][task]
-        found = [None if each is None else float(each) for each in own['thresholds']]
-        is_valid = all(each is None or 0 <= each <= 1 for each in found)
-        if found and own['classes'] == list(names) and len(found) == len(names) and is_valid:
-            return found
+        stored = json.loads(path.read_bytes())['tasks'][task]
+        thresholds = [None if threshold is None else float(threshold) for threshold in stored['thresholds']]
+        is_valid = all(threshold is None or 0 <= threshold <= 1 for threshold in thresholds)
+        if thresholds and stored['classes'] == list(names) and len(thresholds) == len(names) and is_valid:
+            return thresholds
     return None

@@ -29,10 +29,10 @@ def fit_workers(nodes: Sequence[Node], names: Collection[str]) -> None:
         names: The loaders that run, such as ``'train_dataloader'``.
     """
     try:
-        found = os.statvfs(_SHARED)
+        statistics = os.statvfs(_SHARED)
     except (OSError, AttributeError):  # a system without it
         return
-    free = found.f_bavail * found.f_frsize / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
+    free = statistics.f_bavail * statistics.f_frsize / int(os.environ.get('LOCAL_WORLD_SIZE', 1))
     loaders = {node.location: node.cfg for node in nodes if node.location in names}
     pixels = {name: _pixels_of([node.cfg for node in nodes if node.part == name]) for name in loaders}
     counts = {name: loader.get('num_workers') or 0 for name, loader in loaders.items()}
@@ -61,7 +61,7 @@ def fit_workers(nodes: Sequence[Node], names: Collection[str]) -> None:
 
 def _pixels_of(settings: Sequence[dict]) -> float:
     """Returns the pixels of the largest image in a loader's transforms, among all its settings, or of a usual one."""
-    values = [each[key] for each in settings for key in _SIZES if key in each]
+    values = [setting[key] for setting in settings for key in _SIZES if key in setting]
     pairs = [(value, value) if isinstance(value, (int, float)) else value for value in values]
     areas = [
         pair[0] * pair[1]

@@ -33,8 +33,8 @@ _TEXT = re.compile(r'(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?
 
 def seconds_of(given: str | float) -> float:
     """Returns the seconds of a duration: ``90s``, ``12m``, ``1h30m``, or a number; any other is an ArgumentError."""
-    found = _TEXT.fullmatch(f'{given}s' if isinstance(given, (int, float)) else given.strip())
-    seconds = sum(float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1))) if found else 0.0
+    match = _TEXT.fullmatch(f'{given}s' if isinstance(given, (int, float)) else given.strip())
+    seconds = sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1))) if match else 0.0
     if not 0 < seconds < math.inf:
         raise ArgumentError('time', f'expected a duration such as 90s, 12m or 1h30m, got {given!r:.40}')
     return seconds

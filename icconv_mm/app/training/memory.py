@@ -44,9 +44,9 @@ def training_memory(backbone: dict, size: tuple[int, int]) -> tuple[float, float
     kept: list[torch.Tensor] = []
     network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'}).train()
     images = torch.zeros(2, 3, _SIDE, _SIDE)  # batch norm refuses one whose last map is one pixel
-    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda place: None):
+    with torch.autograd.graph.saved_tensors_hooks(kept.append, lambda storage: None):
         network(images)
-    storages = {each.data_ptr(): each.nbytes() for each in (tensor.untyped_storage() for tensor in kept)}
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in kept)}
     for parameter in network.parameters():
         storages.pop(parameter.untyped_storage().data_ptr(), None)
     maps = sum(storages.values())

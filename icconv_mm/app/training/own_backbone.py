@@ -62,12 +62,12 @@ def weights_of(backbone: str, weights: str, say: Any, load_from: str | None = No
         say(f'weights: {backbone} starts from random numbers, {_COST}')
         return None
     if weights == 'auto':
-        known = _WEIGHTS.fullmatch(re.sub(r'_k\d+(_seg)?$', '', backbone))
-        if known is None:
+        match = _WEIGHTS.fullmatch(re.sub(r'_k\d+(_seg)?$', '', backbone))
+        if match is None:
             say(f'weights: none are published for {backbone} in this form: it starts from random numbers, {_COST}')
             return None
-        weights = f'torchvision://resnet{known.group(1)}'
-        if (problem := _fetched(f'resnet{known.group(1)}')) is not None:
+        weights = f'torchvision://resnet{match.group(1)}'
+        if (problem := _fetched(f'resnet{match.group(1)}')) is not None:
             say(f'weights: {weights} cannot be fetched ({problem}): {backbone} starts from random numbers, {_COST}')
             return None
         say(f'weights: {weights}, trained on ImageNet with dense convolutions')

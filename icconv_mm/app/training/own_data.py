@@ -190,17 +190,17 @@ def _as_given(images: Path, locations: Sequence[str]) -> Path:
 def _name_of_content(folder: Path) -> str:
     """Returns the name of a folder of annotations: the SHA-256 of all its files, with their names."""
     whole = hashlib.sha256()
-    for path in sorted(each for each in folder.rglob('*') if each.is_file()):
+    for path in sorted(path for path in folder.rglob('*') if path.is_file()):
         whole.update(f'{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n'.encode())
     return f'annotations_{whole.hexdigest()[:12]}'
 
 
 def _remove_unread(folder: Path, path: Path) -> None:
     """Removes unedited folders of annotations that neither the config nor mmengine's copy of it reads."""
-    configs = ''.join(each.read_text() for each in (path, folder / path.name) if each.is_file())
-    for each in folder.glob('annotations_' + '[0-9a-f]' * 12):
-        if each.name not in configs and not each.is_symlink() and _name_of_content(each) == each.name:
-            shutil.rmtree(each, ignore_errors=True)
+    configs = ''.join(path.read_text() for path in (path, folder / path.name) if path.is_file())
+    for leftover in folder.glob('annotations_' + '[0-9a-f]' * 12):
+        if leftover.name not in configs and not leftover.is_symlink() and _name_of_content(leftover) == leftover.name:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _check_unedited(
@@ -236,10 +236,10 @@ def _prepared(
     tasks = all_tasks(datasets) if task == 'all' else [task]
     if not tasks:
         raise ArgumentError('task', 'only whole images are annotated: use --task classification')
-    for each in tasks:
-        if not is_installed(LIBRARY[each]):
-            raise MissingLibraryError(f'--task {each} needs {LIBRARY[each]}, which is not installed')
-    sets = {each: choose_dataset(datasets, each) for each in tasks}
+    for part in tasks:
+        if not is_installed(LIBRARY[part]):
+            raise MissingLibraryError(f'--task {part} needs {LIBRARY[part]}, which is not installed')
+    sets = {task: choose_dataset(datasets, task) for task in tasks}
     named = 'semantic' if 'semantic' in sets else tasks[0]  # of several, only maps may lack class names
     if classes and len(sets) > 1:
         if named != 'semantic':
@@ -251,63 +251,64 @@ def _prepared(
     if len(sets) > 1:
         for note in _share_splits(sets):
             say(note)
-    root = root_of(image for name, own in sets.items() for image in own.labelled(name))
+    root = root_of(image for name, dataset in sets.items() for image in dataset.labelled(name))
     options = dict(ignore_index=ignore_index, shared=len(sets) > 1, root=root)
     converted = {
-        name: convert_dataset(own, name, folder, classes=classes if name == named else None, **options)
-        for name, own in sets.items()
+        name: convert_dataset(dataset, name, folder, classes=classes if name == named else None, **options)
+        for name, dataset in sets.items()
     }
-    for name, made in converted.items():
-        if 'train' not in made.splits:
+    for name, conversion in converted.items():
+        if 'train' not in conversion.splits:
             raise nothing_left(sets[name], f'no image for training has annotations for {name!r} that can be used')
     if len(sets) > 1:
         fill_splits(converted.values())
     for line in _report(sets, converted):
         say(line)
-    write_warnings(folder / 'warnings.json', {id(own): own for own in sets.values()}.values())
+    write_warnings(folder / 'warnings.json', {id(dataset): dataset for dataset in sets.values()}.values())
     return converted
 
 
 def _not_learned(datasets: Sequence[Dataset], sets: dict[str, Dataset], tasks: Sequence[str]) -> Iterator[str]:
     """Yields a line for each annotated task of a dataset that is not learned from it."""
-    for own in datasets:
-        for task in own.tasks():
+    for dataset in datasets:
+        for task in dataset.tasks():
             used = sets.get(task) or (sets.get('instance') if task == 'detection' else None)
-            if task in tasks and used is not own:
+            if task in tasks and used is not dataset:
                 instead = f'but from {used.location}' if used else 'as no other task is learned beside it'
-                yield f'{own.location}: {own.format}: {task} not learned from it, {instead}'
+                yield f'{dataset.location}: {dataset.format}: {task} not learned from it, {instead}'
 
 
 def _share_splits(sets: dict[str, Dataset]) -> Iterator[str]:
     """Gives each image one split for all tasks, that of the first dataset with a split; yields lines about changes."""
     shared: dict[Path, AnnotatedImage] = {}
     differing = []
-    for task, own in sets.items():
-        for image in own.labelled(task):
+    for task, dataset in sets.items():
+        for image in dataset.labelled(task):
             first = shared.setdefault(image.path, image)
             if first.split and image.split and first.split != image.split:
-                differing.append(f'{image.path}: {first.split}, not {image.split} as {own.location} says')
+                differing.append(f'{image.path}: {first.split}, not {image.split} as {dataset.location} says')
             first.split = first.split or image.split
     if differing:
         yield f'{len(differing)} images have two splits, of which the first counts: {differing[0]}'
     if note := assign_splits(list(shared.values())):
         yield note
-    for own in sets.values():
-        for path, image in own.images.items():
+    for dataset in sets.values():
+        for path, image in dataset.images.items():
             image.split = shared[path].split if path in shared else image.split
 
 
 def _report(sets: dict[str, Dataset], converted: dict[str, Converted]) -> Iterator[str]:
     """Yields lines about the annotations of each task, then about the problems of each dataset."""
-    splits = {split for made in converted.values() for split in made.splits}
-    for task, made in converted.items():
-        own = sets[task]
-        yield f'{own.location}: {own.format}, {task}: {len(made.classes)} classes ({split_counts(made)})'
-        yield from (f'  {note}' for note in made.notes)
-        if absent := ' or '.join(split for split in SPLITS if split in splits - made.splits.keys()):
+    splits = {split for conversion in converted.values() for split in conversion.splits}
+    for task, conversion in converted.items():
+        dataset = sets[task]
+        counts = f'{len(conversion.classes)} classes ({split_counts(conversion)})'
+        yield f'{dataset.location}: {dataset.format}, {task}: {counts}'
+        yield from (f'  {note}' for note in conversion.notes)
+        if absent := ' or '.join(split for split in SPLITS if split in splits - conversion.splits.keys()):
             yield f'  no annotations for {task} in the split {absent}: not evaluated there'
-    for own in {id(own): own for own in sets.values()}.values():
-        yield from problem_lines(own, most=5)
+    for dataset in {id(dataset): dataset for dataset in sets.values()}.values():
+        yield from problem_lines(dataset, most=5)
 
 
 def _choose(
@@ -321,12 +322,12 @@ def _choose(
     patience: int | None,
     say: Any,
 ) -> Choices:
-    sizes = np.concatenate([made.sizes for made in converted.values()])
-    boxes = np.concatenate([made.boxes for made in converted.values()])
+    sizes = np.concatenate([conversion.sizes for conversion in converted.values()])
+    boxes = np.concatenate([conversion.boxes for conversion in converted.values()])
     size = default_size(sizes, boxes, task) if size is None else size
     if size < _STRIDE:
         raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
-    count = max(made.splits.get('train', 1) for made in converted.values())
+    count = max(conversion.splits.get('train', 1) for conversion in converted.values())
     base, is_deep = network.get('base_channels', WIDE), network.get('depth', 50) >= 50
     is_narrow = base < WIDE
     most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
@@ -381,11 +382,11 @@ def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
     """
     if task == 'classification':
         return 224
-    own = float(np.median(sizes.max(1)))
+    side = float(np.median(sizes.max(1)))
     low, high = _SIDES
     if len(boxes) and (least := float(np.percentile(np.sqrt(boxes.prod(1)), 5))) > 0:
         high = int(np.clip(_LEAST / least, high, _FINE))
-    return int(-(-np.clip(own, low, high) // _STRIDE) * _STRIDE)
+    return int(-(-np.clip(side, low, high) // _STRIDE) * _STRIDE)
 
 
 def training_size(sizes: np.ndarray, longer: int) -> tuple[int, int]:

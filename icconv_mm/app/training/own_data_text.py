@@ -91,7 +91,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
         undefined=jinja2.StrictUndefined,
     )
     is_small = chosen.task == 'detection' and chosen.base_channels < 64  # others were not measured
-    first = next(task for task, made in converted.items() if 'val' in made.files)
+    first = next(task for task, conversion in converted.items() if 'val' in conversion.files)
     values = dict(
         task=chosen.task,
         tasks=list(converted),
@@ -103,7 +103,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
     settings = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
     body = '\n'.join(templates.get_template(f'{name}.py').render(values) for name in (settings, 'end'))
     used = set(re.findall(r'\w+', body))
-    variables = [*_files(chosen, converted), *(_literal(*each) for each in _numbers(chosen, converted))]
+    variables = [*_files(chosen, converted), *(_literal(*number) for number in _numbers(chosen, converted))]
     values |= dict(
         here=HERE,
         annotations=annotations,
@@ -136,17 +136,17 @@ def written_choices(config: Path) -> dict[str, Any]:
     them, they are None.
     """
     kinds = {'backbone': str, 'size': int, 'epochs': int, 'batch': int, 'annotations': str, 'data': list}
-    found = dict.fromkeys(kinds)
+    choices = dict.fromkeys(kinds)
     with suppress(FileNotFoundError, ValueError, AttributeError, RecursionError, SyntaxError):
         text = config.read_text()
         file = config.with_suffix(CHOICES)
-        own = json.loads(file.read_bytes()) if file.is_file() else _former_choices(text)
+        stored = json.loads(file.read_bytes()) if file.is_file() else _former_choices(text)
         for name, kind in kinds.items():
-            found[name] = own[name] if isinstance(own.get(name), kind) else None
+            choices[name] = stored[name] if isinstance(stored.get(name), kind) else None
         head, _, rest = text.partition('\n')
-        hashed = rest if head == f'# sha256 of the rest: {own.get("sha256")}' else text
-        found['is_unedited'] = own.get('sha256') == hashlib.sha256(hashed.encode()).hexdigest()
-    return {'is_unedited': False, **found}
+        hashed = rest if head == f'# sha256 of the rest: {stored.get("sha256")}' else text
+        choices['is_unedited'] = stored.get('sha256') == hashlib.sha256(hashed.encode()).hexdigest()
+    return {'is_unedited': False, **choices}
 
 
 def _former_choices(text: str) -> dict[str, Any]:
@@ -212,13 +212,13 @@ def _literal(name: str, value: Any, comment: str = '') -> str:
     if '{{' in text:
         raise InputError(f'{name}: {text:.200} has {{{{, which mmengine replaces in a config: rename it')
     if isinstance(value, dict):
-        members = [f'{key}={each!r}' for key, each in value.items()]
+        members = [f'{key}={item!r}' for key, item in value.items()]
         text = f'dict({", ".join(members)})'
     line = f'{name} = {text}{f"  # {comment}" if comment else ""}'
     if len(line) <= 120:
         return line
     if isinstance(value, dict):
-        members = [_literal(key, each).replace(' = ', '=', 1).replace('\n', '\n    ') for key, each in value.items()]
+        members = [_literal(key, item).replace(' = ', '=', 1).replace('\n', '\n    ') for key, item in value.items()]
         text = ''.join(['dict(\n', *(f'    {member},\n' for member in members), ')'])
     else:
         text = pformat(value, width=112 - len(name), compact=True).replace('\n', '\n' + ' ' * (len(name) + 3))
@@ -227,20 +227,20 @@ def _literal(name: str, value: Any, comment: str = '') -> str:
 
 def _files(chosen: Choices, converted: dict[str, Converted]) -> Iterator[str]:
     """Yields lines with the files and class counts of each task; beside objects, the variables end in the task."""
-    for task, made in converted.items():
+    for task, conversion in converted.items():
         end = f'_{task}' if chosen.task == 'all' and task in ('semantic', 'pose') else ''
         for split in SPLITS:
-            file = made.files.get(split)
+            file = conversion.files.get(split)
             value = f"annotations + '/{file.name}'" if file else 'None  # no image of this split has any'
             yield f'{split}_ann_file{end} = {value}'
         if task == 'pose':
             yield f"keypoints{end} = annotations + '/{KEYPOINTS_FILE}'  # names, skeleton, flip_pairs, sigmas"
-            yield f'num_keypoints{end} = {len(made.keypoints)}'
+            yield f'num_keypoints{end} = {len(conversion.keypoints)}'
         else:
             yield f"classes{end} = annotations + '/{task}_classes.txt'  # a name in each line"
-            yield f'num_classes{end} = {len(made.classes)}'
-            colors = zip(made.classes, palette(len(made.classes)))
-            yield _literal(f'palette{end}', [made.colors.get(name, color) for name, color in colors])
+            yield f'num_classes{end} = {len(conversion.classes)}'
+            colors = zip(conversion.classes, palette(len(conversion.classes)))
+            yield _literal(f'palette{end}', [conversion.colors.get(name, color) for name, color in colors])
 
 
 def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple[str, Any, str]]:
@@ -294,15 +294,15 @@ def _numbers(chosen: Choices, converted: dict[str, Converted]) -> Iterator[tuple
 
 def _most_images(converted: dict[str, Converted]) -> int:
     """Returns the number of training images of the task that has most."""
-    return max(made.splits.get('train', 1) for made in converted.values())
+    return max(conversion.splits.get('train', 1) for conversion in converted.values())
 
 
 def _groups(converted: dict[str, Converted], split: str) -> list[list[str]]:
     """Returns groups of tasks that annotate the same images of a split, without tasks that have none there."""
     groups: list[list[str]] = []
-    for name, made in converted.items():
-        if split in made.files:
-            group = next((each for each in groups if _is_joined(converted, each, name, split)), None)
+    for name, conversion in converted.items():
+        if split in conversion.files:
+            group = next((group for group in groups if _is_joined(converted, group, name, split)), None)
             groups.append([name]) if group is None else group.append(name)
     return groups
 
@@ -318,5 +318,5 @@ def _is_joined(converted: dict[str, Converted], group: Sequence[str], name: str,
     A joined dataset matches people to some of the objects, by the numbers of their annotations.
     """
     is_shared = not set(converted[group[0]].paths[split]).isdisjoint(converted[name].paths[split])
-    counts = [converted[each].annotations[split] for each in (*group, name) if each != 'semantic']
+    counts = [converted[task].annotations[split] for task in (*group, name) if task != 'semantic']
     return is_shared and counts == sorted(counts, reverse=True)

@@ -228,11 +228,11 @@ def build_runner(run: TaskRun, allow_mismatch: Sequence[str] = (), time: str | f
 
 def _is_for_users(record: logging.LogRecord) -> bool:
     """Returns whether a message is not one of those that mmengine writes to authors of libraries in every run."""
-    known = (
+    patterns = (
         *('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'The prefix is not set in metric class'),
         'Resumed iteration number is not divisible',  # UnsavedStateHook has the gradients, or says so
     )
-    return not record.getMessage().startswith(known)
+    return not record.getMessage().startswith(patterns)
 
 
 def check_marks(nodes: Sequence[Node]) -> None:

@@ -21,13 +21,13 @@ def choose_backbone(prefixes: Iterable[str], wanted: str | None, kind: str) -> s
         InputError: ``wanted`` is not among the prefixes, or it is None and there are several.
     """
     prefixes = list(dict.fromkeys(prefixes))
-    found = ', '.join(map(repr, prefixes))
+    names = ', '.join(map(repr, prefixes))
     if wanted is not None:
         if wanted not in prefixes:
-            raise InputError(f'no {kind} under the prefix {wanted!r}; found {found}')
+            raise InputError(f'no {kind} under the prefix {wanted!r}; found {names}')
         return wanted
     if len(prefixes) > 1:
-        raise InputError(f'the file holds {len(prefixes)} {kind}s, under {found}; say which (backbone_prefix)')
+        raise InputError(f'the file holds {len(prefixes)} {kind}s, under {names}; say which (backbone_prefix)')
     return prefixes[0]
 
 
@@ -58,13 +58,13 @@ def depth_of(state: Mapping[str, object], stages: Sequence[str] = _STAGES) -> in
     """
     blocks = []
     for stage, name in enumerate(stages, start=1):
-        found = {int(match[1]) for key in state if (match := re.match(rf'backbone\.layer{stage}\.(\d+)\.', key))}
-        if found != set(range(len(found))):
-            raise InputError(f'{name}: blocks are missing, found {sorted(found)}')
-        blocks.append(len(found))
+        block_counts = {int(match[1]) for key in state if (match := re.match(rf'backbone\.layer{stage}\.(\d+)\.', key))}
+        if block_counts != set(range(len(block_counts))):
+            raise InputError(f'{name}: blocks are missing, found {sorted(block_counts)}')
+        blocks.append(len(block_counts))
     if tuple(blocks) not in _BLOCKS:
-        known = ', '.join(f'{list(counts)} (depth {depth})' for counts, depth in _BLOCKS.items())
-        raise InputError(f'the stages have {blocks} blocks, expected {known}')
+        depths = ', '.join(f'{list(counts)} (depth {depth})' for counts, depth in _BLOCKS.items())
+        raise InputError(f'the stages have {blocks} blocks, expected {depths}')
     for stage, (name, count) in enumerate(zip(stages, blocks), start=1):
         for block in range(count):
             for conv in ('conv1', 'conv2', 'conv3') if block else ('conv1', 'conv2', 'conv3', 'downsample.0'):

@@ -123,9 +123,9 @@ def _complete_norm(state: dict[str, Tensor], conv: str, kind: str) -> None:
     if f'{norm}.weight' not in state:
         raise InputError(f'{conv}: its norm is missing')
     for key in (f'{norm}.weight', f'{norm}.bias'):
-        found = list(state[key].shape) if key in state else 'none'
-        if found != [channels]:
-            raise InputError(f'{key}: expected {[channels]}, found {found}')
+        shape = list(state[key].shape) if key in state else 'none'
+        if shape != [channels]:
+            raise InputError(f'{key}: expected {[channels]}, found {shape}')
     if kind == 'bn':
         weight = state[f'{norm}.weight']
         state.setdefault(f'{norm}.running_mean', torch.zeros_like(weight))

@@ -39,14 +39,14 @@ def convert_eod_heads(conversion: Conversion) -> None:
     Raises:
         InputError: The rows of layers do not fit each other, or mmdet has no such mask head.
     """
-    found = {part: conversion.matching(sign) for part, sign in _SIGNS.items()}
-    missing = [part for part, keys in found.items() if not keys]
+    matches = {part: conversion.matching(sign) for part, sign in _SIGNS.items()}
+    missing = [part for part, keys in matches.items() if not keys]
     if missing:
         conversion.layout = f'EOD without the {missing[0]} of its Faster, Mask and Cascade R-CNN'
         return
-    neck, rpn, boxes = (re.fullmatch(_SIGNS[part], keys[0])[1] for part, keys in found.items())
+    neck, rpn, boxes = (re.fullmatch(_SIGNS[part], keys[0])[1] for part, keys in matches.items())
     cascade = f'{boxes}.fc_rcnn_cls.weight' not in conversion.left
-    classes = len(conversion.left[[*found.values()][-1][0]])  # with the background
+    classes = len(conversion.left[[*matches.values()][-1][0]])  # with the background
     level_key = re.compile(rf'{re.escape(neck)}\.[cp](\d)_(lateral|conv)\.(?:(conv|bn)\.)?(\w+)')
     for key in conversion.matching(level_key):
         level, layer, norm, param = level_key.fullmatch(key).groups()

@@ -81,10 +81,10 @@ def _find_backbone(conversion: Conversion, wanted: str | None) -> str:
     if prefixes:
         prefix = choose_backbone(prefixes, wanted, 'IC-Conv backbone')
         # the networks that were not chosen, with their heads
-        own, *others = (each.removesuffix('backbone.') for each in (prefix, *set(prefixes) - {prefix}))
-        within = tuple(other for other in others if len(other) > len(own))
+        name, *others = (name.removesuffix('backbone.') for name in (prefix, *set(prefixes) - {prefix}))
+        within = tuple(other for other in others if len(other) > len(name))
         for key in list(conversion.left) if others else ():
-            if not key.startswith(own) or key.startswith(within):
+            if not key.startswith(name) or key.startswith(within):
                 conversion.drop(key, 'of another network')
         return prefix
     if not any(_BACKBONE_KEY.fullmatch(key.removeprefix('backbone.')) for key in conversion.left):
@@ -147,12 +147,12 @@ def _matching_weights(conv: str, parts: Mapping[str, Tensor], placed: Mapping[st
     return weights
 
 
-def _check_pattern(conversion: Conversion, found: dict[str, list[int]], pattern: str) -> None:
+def _check_pattern(conversion: Conversion, dilations: dict[str, list[int]], pattern: str) -> None:
     """Compares the lengths of the file's runs with those of a pattern; a file does not contain its dilations."""
-    first = conversion.state_dict[f'backbone.{next(iter(found))}.weight']  # in every ResNet: in = out
+    first = conversion.state_dict[f'backbone.{next(iter(dilations))}.weight']  # in every ResNet: in = out
     groups = first.shape[0] // first.shape[1]
-    layers = load_pattern(pattern, channels=[sum(runs) for runs in found.values()], groups=groups)
-    for (conv, runs), layer in zip(found.items(), layers):
+    layers = load_pattern(pattern, channels=[sum(runs) for runs in dilations.values()], groups=groups)
+    for (conv, runs), layer in zip(dilations.items(), layers):
         expected = [run.out_channels for run in layer]
         if runs != expected:
             raise InputError(f'{conv}: pattern {pattern} has runs of {expected} channels, the file {runs}')

@@ -46,12 +46,12 @@ def convert_pyconv(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> 
             conversion.layout = f'ResNet-{place_resnet(conversion)}'
             conversion.rename_left(rules)
             return
-        found = 'the keys of this package: it is converted already, and loads as it is'
+        reason = 'the keys of this package: it is converted already, and loads as it is'
         if not any('.pyconv_levels.' in key for key in conversion.left):
-            found = 'no key that ends in layerL.B.convC.conv2_N.weight'
+            reason = 'no key that ends in layerL.B.convC.conv2_N.weight'
         if any(key.startswith('pyconvhead.') for key in conversion.left):
-            found = "the keys of PyConvSegNet: its source is 'pyconvsegnet'"
-        raise InputError(f'no PyConv classifier found: the file has {found}')
+            reason = "the keys of PyConvSegNet: its source is 'pyconvsegnet'"
+        raise InputError(f'no PyConv classifier found: the file has {reason}')
     _convert_backbone(conversion)
     conversion.rename_left(rules)
     conversion.layout = 'classifier' if 'fc.weight' in conversion.left else 'backbone alone'
@@ -95,13 +95,15 @@ def _check_levels(conversion: Conversion, keys) -> None:
     for key in keys:
         if match := _LEVEL.fullmatch(key):
             numbers[match['conv']].append(int(match['number']))
-    for conv, found in numbers.items():
-        missing = sorted(set(range(1, max(found) + 1)) - set(found))
+    for conv, numbers_of_conv in numbers.items():
+        missing = sorted(set(range(1, max(numbers_of_conv) + 1)) - set(numbers_of_conv))
         if missing:
-            raise InputError(f'{conv}: the last level is number {max(found)}, but {missing} miss')
-        channels = sum(len(conversion.left[f'{conv}.conv2_{number}.weight']) for number in found)
+            raise InputError(f'{conv}: the last level is number {max(numbers_of_conv)}, but {missing} miss')
+        channels = sum(len(conversion.left[f'{conv}.conv2_{number}.weight']) for number in numbers_of_conv)
         stem, _, last = conv.rpartition('.')  # conv2 has the norm bn2; in the head layers.3 has layers.4
         name = f'{stem}.{int(last) + 1}' if last.isdigit() else f'{stem}.{last.replace("conv", "bn")}'
         norm = conversion.left.get(f'{name}.weight')
         if norm is not None and len(norm) != channels:
-            raise InputError(f'{conv}: its {len(found)} levels have {channels} channels, its norm {len(norm)}')
+            raise InputError(
+                f'{conv}: its {len(numbers_of_conv)} levels have {channels} channels, its norm {len(norm)}'
+            )

@@ -55,14 +55,14 @@ def SplitFeatureHead(head_type: str, prior_shift: int = 0, **kwargs) -> nn.Modul
     """
     head = MODELS.build(dict(type=head_type, **kwargs))
     for branch, name in enumerate(('cls_convs', 'reg_convs')):
-        found = getattr(head, name, None)
-        if not isinstance(found, nn.ModuleList):
+        attribute = getattr(head, name, None)
+        if not isinstance(attribute, nn.ModuleList):
             raise InputError(
                 f'SplitFeatureHead: {type(head).__name__} needs two towers of convolutions, cls_convs and reg_convs; '
-                f'{name}: {"none" if found is None else type(found).__name__}'
+                f'{name}: {"none" if attribute is None else type(attribute).__name__}'
             )
-        per_level = len(found) and all(isinstance(tower, nn.ModuleList) for tower in found)
-        for tower in found if per_level else [found]:
+        per_level = len(attribute) and all(isinstance(tower, nn.ModuleList) for tower in attribute)
+        for tower in attribute if per_level else [attribute]:
             if not len(tower):
                 tower.append(_Start())
             tower[0].register_forward_pre_hook(partial(_pick, branch=branch))
@@ -338,4 +338,4 @@ class EODCascadeRoIHead(CascadeRoIHead):
     def _refine_roi(self, *args: Any, **kwargs: Any) -> tuple:
         # the last head applies softmax: to the logarithm, which gives the mean again
         rois, probabilities, boxes = super()._refine_roi(*args, **kwargs)
-        return rois, [each.log() for each in probabilities], boxes
+        return rois, [probability.log() for probability in probabilities], boxes

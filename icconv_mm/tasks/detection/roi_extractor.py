@@ -37,14 +37,14 @@ class CPURoIExtractor(SingleRoIExtractor):
         if roi_scale_factor is not None or not self._is_supported(feats):
             return super().forward(feats, rois, roi_scale_factor)
         layer = self.roi_layers[0]
-        scales = [each.spatial_scale for each in self.roi_layers]
+        scales = [layer.spatial_scale for layer in self.roi_layers]
         level = self.map_roi_levels(rois, len(feats)).clamp(min=0)  # NaN has the least of all levels
         return _roi_align(feats, rois, level, scales, layer.output_size, layer.sampling_ratio)
 
     def _is_supported(self, feats: Sequence[Tensor]) -> bool:
         if is_compiling() or is_jit_or_onnx_tracing() or len(feats) > len(self.roi_layers):
             return False
-        if any(each.device.type != 'cpu' or each.dtype != torch.float32 for each in feats):
+        if any(feat.device.type != 'cpu' or feat.dtype != torch.float32 for feat in feats):
             return False
         return all(_is_fixed_average(layer) for layer in self.roi_layers)
 
@@ -58,9 +58,9 @@ def _roi_align(
 ) -> Tensor:
     """Returns the features of regions [n, C, h, w], each from its ``level`` [n]; levels have ``scales``."""
     channels, (rows, columns) = feats[0].shape[1], size
-    table = torch.cat([each.permute(0, 2, 3, 1).reshape(-1, channels) for each in feats])
-    shapes = torch.tensor([each.shape[-2:] for each in feats])
-    pixels = torch.tensor([each.shape[0] * each.shape[2] * each.shape[3] for each in feats])
+    table = torch.cat([feat.permute(0, 2, 3, 1).reshape(-1, channels) for feat in feats])
+    shapes = torch.tensor([feat.shape[-2:] for feat in feats])
+    pixels = torch.tensor([feat.shape[0] * feat.shape[2] * feat.shape[3] for feat in feats])
     heights, widths = shapes[level].unbind(1)
     x1, y1, x2, y2 = (rois[:, 1:] * rois.new_tensor(scales)[level, None] - 0.5).unbind(1)
     below, y_weights = _neighbours(y1, y2, heights, rows, samples)
@@ -71,8 +71,8 @@ def _roi_align(
     weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
     bins = len(rois) * rows * columns
     around = (2 * samples) ** 2
-    found = _WeightedSums.apply(table, indices.reshape(bins, around).int(), weights.reshape(bins, around))
-    return leaving(found.view(-1, rows, columns, channels).permute(0, 3, 1, 2), feats[0])
+    output = _WeightedSums.apply(table, indices.reshape(bins, around).int(), weights.reshape(bins, around))
+    return leaving(output.view(-1, rows, columns, channels).permute(0, 3, 1, 2), feats[0])
 
 
 def _neighbours(start: Tensor, end: Tensor, cells: Tensor, bins: int, samples: int) -> tuple[Tensor, Tensor]:
@@ -87,12 +87,12 @@ def _neighbours(start: Tensor, end: Tensor, cells: Tensor, bins: int, samples: i
     """
     bin_length = ((end - start) / bins)[:, None, None]
     middles = (torch.arange(samples) + 0.5) / samples
-    places = start[:, None, None] + torch.arange(bins)[:, None] * bin_length + middles * bin_length
+    positions = start[:, None, None] + torch.arange(bins)[:, None] * bin_length + middles * bin_length
     last = (cells - 1)[:, None, None]
-    is_inside = (places >= -1) & (places <= last + 1)
-    places = torch.where(is_inside, places, 0).clamp(min=0).minimum(last)
-    low = places.floor()
-    share = places - low
+    is_inside = (positions >= -1) & (positions <= last + 1)
+    positions = torch.where(is_inside, positions, 0).clamp(min=0).minimum(last)
+    low = positions.floor()
+    share = positions - low
     weight = is_inside / samples
     cells = torch.stack([low, (low + 1).minimum(last)], -1).long()
     weights = torch.stack([(1 - share) * weight, share * weight], -1)
@@ -116,5 +116,7 @@ class _WeightedSums(torch.autograd.Function):
         rows, order = indices.flatten().sort(stable=True)
         offsets = torch.searchsorted(rows, torch.arange(ctx.rows, dtype=rows.dtype))
         sums = order.div(indices.shape[1], rounding_mode='floor')
-        found = embedding_bag(sums, grad.contiguous(), offsets, per_sample_weights=weights.flatten()[order], mode='sum')
-        return found, None, None
+        grad_table = embedding_bag(
+            sums, grad.contiguous(), offsets, per_sample_weights=weights.flatten()[order], mode='sum'
+        )
+        return grad_table, None, None

@@ -78,7 +78,7 @@ class MultiTaskDataset(BaseDataset):
         (first, dataset), *others = self.datasets.items()
         for name, other in others:
             if not any(first in indices and name in indices for indices in images.values()):
-                paths = [_path_of(each, 0) if len(each) else 'none' for each in (dataset, other)]
+                paths = [_path_of(part, 0) if len(part) else 'none' for part in (dataset, other)]
                 raise InputError(
                     f'datasets.{first} has {len(dataset)} images and datasets.{name} has {len(other)}, none in '
                     f'common ({paths[0]}; {paths[1]}): sets of different images go into '
@@ -97,8 +97,8 @@ class MultiTaskDataset(BaseDataset):
 def _copied(cfg: Mapping[str, Any], lazy_init: bool) -> dict[str, Any]:
     """Returns a copy of a dataset config; with ``lazy_init``, neither it nor the datasets inside read a file yet."""
     copied = copy.deepcopy(dict(cfg))
-    for _, each in datasets_in(copied, '') if lazy_init else ():
-        each['lazy_init'] = True
+    for _, node in datasets_in(copied, '') if lazy_init else ():
+        node['lazy_init'] = True
     return copied
 
 
@@ -163,13 +163,15 @@ class MultiTaskDataPreprocessor(ImgDataPreprocessor):
         batch_shape = tuple(data['inputs'].shape[-2:])
         for shape, sample in zip(shapes, data.get('data_samples') or ()):
             content = tuple(map(min, shape, sample.metainfo.get('content_shape', shape)))
-            for own in filter(lambda value: isinstance(value, BaseDataElement), sample.values()):
-                own.set_metainfo(self._location(own, shape, content, batch_shape))
-                for instances in own.values():  # heads expect tensors [N, 4], not mmdet's box objects of the pipeline
+            for element in filter(lambda value: isinstance(value, BaseDataElement), sample.values()):
+                element.set_metainfo(self._location(element, shape, content, batch_shape))
+                for (
+                    instances
+                ) in element.values():  # heads expect tensors [N, 4], not mmdet's box objects of the pipeline
                     if isinstance(instances, InstanceData) and not isinstance(instances.get('bboxes'), Tensor | None):
                         instances.bboxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
                 if training:
-                    self._pad_labels(own, batch_shape)
+                    self._pad_labels(element, batch_shape)
         return data
 
     def _location(

@@ -138,7 +138,7 @@ class MultiTaskModel(BaseModel):
         if mode != 'tensor':
             raise InputError(f"mode must be 'loss', 'predict' or 'tensor', got {mode!r}")
         with self._memory.holding(inputs, self._compute(inputs)):
-            samples = {name: data_samples and [each.get(name) for each in data_samples] for name in self.tasks}
+            samples = {name: data_samples and [sample.get(name) for sample in data_samples] for name in self.tasks}
             return {name: task(inputs, samples[name], mode) for name, task in self.tasks.items()}
 
     def loss(self, inputs: Tensor, data_samples: Sequence[MultiTaskSample]) -> dict[str, Tensor | list[Tensor]]:
@@ -146,16 +146,23 @@ class MultiTaskModel(BaseModel):
         losses: dict[str, Any] = {}
         features = self.gradient.share(self._compute(inputs), list(self.tasks))
         rows = {name: [i for i, sample in enumerate(data_samples) if name in sample] for name in self.tasks}
-        shares = _shares([len(own) for own in rows.values()], inputs.device)
-        for (name, own), share in zip(rows.items(), shares):
-            if not own:
+        shares = _shares([len(losses) for losses in rows.values()], inputs.device)
+        for (name, losses_of_task), share in zip(rows.items(), shares):
+            if not losses_of_task:
                 # Of all parameters: those of the neck that only this task reads have no other gradient.
                 reached = [*self.parameters(), *(maps_of(features[name]) if self.gradient.is_active else ())]
                 losses[f'{name}.loss_absent'] = zero_loss(reached).to(inputs.device)
                 continue
-            found = self._run(name, inputs, features[name], [data_samples[i].get(name) for i in own], own, 'loss')
+            task_losses = self._run(
+                name,
+                inputs,
+                features[name],
+                [data_samples[i].get(name) for i in losses_of_task],
+                losses_of_task,
+                'loss',
+            )
             weight, more = self.balance(name)
-            for key, value in found.items():
+            for key, value in task_losses.items():
                 if 'loss' in key:  # others are logged as they are, such as an accuracy
                     value = each_map(lambda loss, factor=weight * share: loss * factor, value)
                 losses[f'{name}.{key}'] = value
@@ -166,11 +173,13 @@ class MultiTaskModel(BaseModel):
         """Returns the samples, with predictions in those of the tasks."""
         features = self._compute(inputs)
         for name in self.tasks:
-            own = [i for i, sample in enumerate(data_samples) if name in sample]
-            if not own:
+            indices = [i for i, sample in enumerate(data_samples) if name in sample]
+            if not indices:
                 continue
-            predicted = self._run(name, inputs, features, [data_samples[i].get(name) for i in own], own, 'predict')
-            for i, sample in zip(own, predicted, strict=True):
+            predicted = self._run(
+                name, inputs, features, [data_samples[i].get(name) for i in indices], indices, 'predict'
+            )
+            for i, sample in zip(indices, predicted, strict=True):
                 data_samples[i].set_field(sample, name)
         return data_samples
 
@@ -245,8 +254,8 @@ class Memory:
 
     def __call__(self, images: Tensor) -> Any:
         """Returns the features of a tensor: the cached ones if they were computed from this very tensor."""
-        for known, features in self._known:
-            if known is images:
+        for features_before, features in self._known:
+            if features_before is images:
                 return features
         return self._compute(images)
 
@@ -355,7 +364,7 @@ class SharedGradient:
     def share(self, features: Any, names: Sequence[str]) -> dict[str, Any]:
         """Returns the features for each task, by name; while it :attr:`is_active`, each task has to use them."""
         maps = maps_of(features)
-        if not self.is_active or not any(each.requires_grad for each in maps):
+        if not self.is_active or not any(feature_map.requires_grad for feature_map in maps):
             return dict.fromkeys(names, features)
         forked = iter(_Fork.apply(partial(self._combined, names), len(names), *maps))
         return {name: each_map(lambda _: next(forked), features) for name in names}
@@ -379,8 +388,8 @@ class SharedGradient:
             return weights
         there = gramian.diagonal() > 0
         if there.sum() > 1:
-            own = self.weighting(gramian[there][:, there].cpu())
-            weights[there] = (own * len(own) if self.is_mean else own).to(weights)
+            task_weights = self.weighting(gramian[there][:, there].cpu())
+            weights[there] = (task_weights * len(task_weights) if self.is_mean else task_weights).to(weights)
         broadcast(weights)  # some draw random numbers
         return weights
 

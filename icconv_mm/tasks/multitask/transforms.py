@@ -71,15 +71,15 @@ def _built(cfg: Mapping[str, Any], name: str) -> BaseTransform:
 
 def _joined_boxes(boxes: Mapping[str, dict]) -> dict:
     """Joins the boxes of all tasks in one list, with the task encoded in the label."""
-    for number, own in enumerate(boxes.values()):
-        own['gt_bboxes_labels'] = own['gt_bboxes_labels'] + _STEP * number
+    for number, part in enumerate(boxes.values()):
+        part['gt_bboxes_labels'] = part['gt_bboxes_labels'] + _STEP * number
     first, *others = boxes.values()
     if not others:
         return first
-    if len({frozenset(own) for own in boxes.values()}) > 1:
-        kinds = ', '.join(f'{name} {"with" if "gt_masks" in own else "without"} masks' for name, own in boxes.items())
+    if len({frozenset(part) for part in boxes.values()}) > 1:
+        kinds = ', '.join(f'{name} {"with" if "gt_masks" in part else "without"} masks' for name, part in boxes.items())
         raise InputError(f'icconv_mm.LoadTaskAnnotations: all tasks with boxes need masks, or none: {kinds}')
-    parts = {key: [own[key] for own in boxes.values()] for key in first}
+    parts = {key: [part[key] for part in boxes.values()] for key in first}
     return {
         key: np.concatenate(values) if isinstance(values[0], np.ndarray) else type(values[0]).cat(values)
         for key, values in parts.items()
@@ -165,13 +165,13 @@ class PackTaskInputs(BaseTransform):
 
 def _own(results: dict, name: str) -> dict:
     """Returns the boxes and the segmentation map of one task from the joined ones."""
-    own = {}
+    arrays = {}
     if name in results.get('box_tasks', ()):
         number, labels = results['box_tasks'].index(name), results['gt_bboxes_labels']
         mine = np.flatnonzero(labels // _STEP == number)
-        own = {key: results[key][mine] for key in _BOXES if key in results}
-        own['gt_bboxes_labels'] = own['gt_bboxes_labels'] % _STEP
+        arrays = {key: results[key][mine] for key in _BOXES if key in results}
+        arrays['gt_bboxes_labels'] = arrays['gt_bboxes_labels'] % _STEP
     if name in results.get('map_tasks', ()):
         number, labels = results['map_tasks'].index(name), results['gt_seg_map']
-        own['gt_seg_map'] = labels if labels.ndim == 2 else np.ascontiguousarray(labels[..., number])
-    return own
+        arrays['gt_seg_map'] = labels if labels.ndim == 2 else np.ascontiguousarray(labels[..., number])
+    return arrays

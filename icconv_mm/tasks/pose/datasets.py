@@ -62,13 +62,13 @@ class BottomupMixin:
         annotation = _Kept((key, value) for key, value in raw_data_info['raw_ann_info'].items() if value is not None)
         annotation.setdefault('segmentation', [])
         expected = self._metainfo['num_keypoints']  # the property would copy all of the metainfo
-        found = len(annotation.get('keypoints', ()))
-        if 'keypoints' in annotation and found != 3 * expected:
+        count = len(annotation.get('keypoints', ()))
+        if 'keypoints' in annotation and count != 3 * expected:
             raise InputError(
                 f'{self.ann_file}: annotation {annotation.get("id")} of image {annotation.get("image_id")} has '
-                f'{found} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
+                f'{count} values in "keypoints", expected {3 * expected} (x, y, visibility of {expected} keypoints)'
             )
-        image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if found else None
+        image, problem = raw_data_info['raw_img_info'], pose_defect(annotation) if count else None
         info = None if problem else super().parse_data_info({**raw_data_info, 'raw_ann_info': annotation})
         segmentation = annotation['segmentation']
         if info and not self.test_mode:  # not used in training, and most of the memory
@@ -88,7 +88,7 @@ class BottomupMixin:
             annotated = {info['img_id'] for info in data_list}
             count = self.metainfo['num_keypoints']
             shapes = dict(bbox=(0, 4), bbox_score=0, keypoints=(0, count, 2), keypoints_visible=(0, count))
-            for image in (each for each in image_list if each['img_id'] not in annotated):  # background
+            for image in (image for image in image_list if image['img_id'] not in annotated):  # background
                 nobody = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
                 paths = {key: image[key] for key in ('img_id', 'img_path')}
                 data_list.append(dict(**paths, id=[], raw_ann_info=None, invalid_segs=[], **nobody))

@@ -236,8 +236,8 @@ class AEHead(AssociativeEmbeddingHead):
                 tags = flipped_tags = None
             aggregator.add(heatmaps, tags, flipped_heatmaps, flipped_tags, meta.get('flip_indices'))
         if count != len(scales):
-            found = count if count < len(scales) else f'more than {len(scales)}'
-            raise InputError(f'AEHead: expected features of {len(scales)} scales, {list(scales)}, got {found}')
+            given = count if count < len(scales) else f'more than {len(scales)}'
+            raise InputError(f'AEHead: expected features of {len(scales)} scales, {list(scales)}, got {given}')
         return aggregator.result()
 
     def _maps(self, feats: Iterable) -> Iterable:

@@ -59,7 +59,7 @@ def group_keypoints(
         keypoint_order,
     )
     people = group_people(*maps, rule)
-    keypoints, scores = (torch.from_numpy(each).to(heatmaps.device) for each in people)
+    keypoints, scores = (torch.from_numpy(person).to(heatmaps.device) for person in people)
     return keypoints, scores
 
 

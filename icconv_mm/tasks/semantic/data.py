@@ -168,17 +168,17 @@ class LoadSegMap(LoadAnnotations):
     def _load_seg_map(self, results: dict) -> None:
         path, image = results['seg_map_path'], results.get('img_path')
         shape, reduced = results.get('ori_shape'), results.get('reduce_zero_label', False)
-        known = self.num_classes or 1 << 8
-        defect, hint = None if '://' in path else self._wide_defect(path, known, reduced), ''
+        limit = self.num_classes or 1 << 8
+        defect, hint = None if '://' in path else self._wide_defect(path, limit, reduced), ''
         if defect is None:
             super()._load_seg_map(results)
             labels = results['gt_seg_map']
-            defect = seg_map_defect(labels, known, ignored=self.ignored, shape=shape, reduced=reduced)
+            defect = seg_map_defect(labels, limit, ignored=self.ignored, shape=shape, reduced=reduced)
             hint = unrotated_labels_hint(image, labels.shape[:2], shape) if defect else ''
         if defect is not None:
             raise ImageFileError(f'{path}: {defect}{hint}')
 
-    def _wide_defect(self, path: str, known: int, reduced: bool) -> str | None:
+    def _wide_defect(self, path: str, limit: int, reduced: bool) -> str | None:
         """Returns the defect of labels that do not fit into eight bits; None if there is none."""
         try:
             with opened(Path(path)) as image:
@@ -188,4 +188,4 @@ class LoadSegMap(LoadAnnotations):
         if not is_wide:
             return None
         wide = [label for label in labels_in(read_seg_map(path)) if not 0 <= label < 1 << 8]
-        return labels_defect(wide, known, self.ignored, reduced)
+        return labels_defect(wide, limit, self.ignored, reduced)

@@ -54,10 +54,10 @@ class LovaszSoftmaxLoss(nn.Module):
 def _slopes(errors: Tensor, is_own: Tensor) -> Tensor:
     """Returns by how much the Jaccard loss of a class grows at each pixel, taken by falling error, [pixels]."""
     order = (-errors.view(torch.int32)).sort().indices
-    own = is_own[order]
-    found = own.cumsum(0)
-    count = found[-1]
-    places = torch.arange(1, len(own) + 1, device=own.device)
-    jaccard = 1 - (count - found) / (count + places - found)
+    is_of_class = is_own[order]
+    positives = is_of_class.cumsum(0)
+    count = positives[-1]
+    places = torch.arange(1, len(is_of_class) + 1, device=is_of_class.device)
+    jaccard = 1 - (count - positives) / (count + places - positives)
     jaccard[1:] -= jaccard[:-1].clone()
     return torch.empty_like(errors).scatter_(0, order, jaccard)

@@ -210,7 +210,7 @@ def test_a_second_validation_replaces_the_first():
     for found in (([[50, 50, 60, 60]], [0], [0.9]), right):
         evaluator.process([objects(found, right[:2])])
         numbers = evaluator.evaluate(1)
-    assert numbers['coco/bbox_mAP'] == 1 and observed.latest.own[0].table.rows[0][2] == pytest.approx(1)
+    assert numbers['coco/bbox_mAP'] == 1 and observed.latest.compared[0].table.rows[0][2] == pytest.approx(1)
     assert len(observed.latest.results) == len(observed.latest.notes) == 1
 
 

@@ -139,4 +139,4 @@ def test_a_crowded_image_of_people():
     numbers, made = poses([people(own, np.full(30, 0.9), told, size=(400, 400))])
     (row,) = made.tables[0].rows
     assert row[2] == pytest.approx(2 / 3, abs=0.01) and row[2] == pytest.approx(numbers['coco/AP'])
-    assert row[-3:] == [1.0, 1.0, 1.0] and len(made.worst[0].found['keypoints']) == 30
+    assert row[-3:] == [1.0, 1.0, 1.0] and len(made.worst[0].predictions['keypoints']) == 30

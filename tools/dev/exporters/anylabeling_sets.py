@@ -14,52 +14,52 @@ from anylabeling.views.labeling.label_file import LabelFile
 OUT = Path(sys.argv[1])
 SORTED = sorted(ours.CLASSES)
 PIECES = [
-    replace(each, pieces=(piece,), holes=(), crowd=False, box=ours.around(piece))
-    for each in ours.MASKS
-    for piece in each.pieces
+    replace(item, pieces=(piece,), holes=(), crowd=False, box=ours.around(piece))
+    for item in ours.MASKS
+    for piece in item.pieces
 ]
 NO_HOLES = 'has no holes and no crowds'
-DIFFICULT = [replace(each, crowd=each.difficult) for each in ours.BOXES]
+DIFFICULT = [replace(item, crowd=item.difficult) for item in ours.BOXES]
 CLAMPED = 'objects end a pixel before the right and the lower edge of the image'
-PLAIN = [replace(each, crowd=False) for each in ours.BOXES]
+PLAIN = [replace(item, crowd=False) for item in ours.BOXES]
 
 
-def shape(each, kind, points, label=None, group=None, difficult=None, **more):
+def shape(item, kind, points, label=None, group=None, difficult=None, **more):
     points = [[float(value) for value in point] for point in points]
-    difficult = each.difficult if difficult is None else difficult
-    made = dict(kie_linking=[], label=label or each.name, score=None, points=points, group_id=group, description='')
-    return made | dict(difficult=difficult, shape_type=kind, flags={}, attributes={}, **more)
+    difficult = item.difficult if difficult is None else difficult
+    entry = dict(kie_linking=[], label=label or item.name, score=None, points=points, group_id=group, description='')
+    return entry | dict(difficult=difficult, shape_type=kind, flags={}, attributes={}, **more)
 
 
 def pairs(polygon):
     return list(zip(polygon[::2], polygon[1::2]))
 
 
-def boxes(number, each):
-    return [shape(each, 'rectangle', pairs(ours.corners(each.box)), group=number if each.keypoints else None)]
+def boxes(number, item):
+    return [shape(item, 'rectangle', pairs(ours.corners(item.box)), group=number if item.keypoints else None)]
 
 
-def polygons(number, each):
-    return [shape(each, 'polygon', pairs(piece), group=each.group) for piece in each.pieces]
+def polygons(number, item):
+    return [shape(item, 'polygon', pairs(piece), group=item.group) for piece in item.pieces]
 
 
-def rotated(number, each):
-    return [shape(each, 'rotation', pairs(ours.corners(each.box, each.degrees)), direction=radians(each.degrees))]
+def rotated(number, item):
+    return [shape(item, 'rotation', pairs(ours.corners(item.box, item.degrees)), direction=radians(item.degrees))]
 
 
-def poses(number, each):
-    triples = zip(ours.KEYPOINTS, zip(*[iter(each.keypoints)] * 3))
-    return boxes(number, each) + [
-        shape(each, 'point', [(x, y)], name, number, difficult=v == 1) for name, (x, y, v) in triples if v
+def poses(number, item):
+    triples = zip(ours.KEYPOINTS, zip(*[iter(item.keypoints)] * 3))
+    return boxes(number, item) + [
+        shape(item, 'point', [(x, y)], name, number, difficult=v == 1) for name, (x, y, v) in triples if v
     ]
 
 
 def save(folder, objects, shapes_of):
     for path in ours.draw(folder, objects=objects):
-        made = [one for i, each in enumerate(ours.objects_of(path.name, objects)) for one in shapes_of(i, each)]
+        shapes = [one for i, item in enumerate(ours.objects_of(path.name, objects)) for one in shapes_of(i, item)]
         width, height = ours.SIZES[path.name]
         file = str(path.with_suffix('.json'))
-        LabelFile().save(file, made, path.name, image_height=height, image_width=width)
+        LabelFile().save(file, shapes, path.name, image_height=height, image_width=width)
 
 
 def converter(keypoints=False):
@@ -73,10 +73,10 @@ def yolo(name, objects, shapes_of, mode):
     folder = OUT / name
     ours.draw(folder / 'data/images', objects=objects)
     (folder / 'data/labels').mkdir()
-    made = converter(mode == 'pose')
+    converter_of_mode = converter(mode == 'pose')
     for image in ours.SIZES:
         stem = Path(image).stem
-        made.custom_to_yolo(f'saved/{stem}.json', str(folder / f'data/labels/{stem}.txt'), mode)
+        converter_of_mode.custom_to_yolo(f'saved/{stem}.json', str(folder / f'data/labels/{stem}.txt'), mode)
     shutil.copy('classes.txt', folder / 'data')
     return folder
 
@@ -101,25 +101,25 @@ def voc(name, objects, shapes_of, mode):
     return folder
 
 
-def clamped(each):
-    x, y, w, h = each.box
-    width, height = ours.SIZES[each.image]
-    return replace(each, box=(x, y, min(w, width - 1 - x), min(h, height - 1 - y)))
+def clamped(item):
+    x, y, w, h = item.box
+    width, height = ours.SIZES[item.image]
+    return replace(item, box=(x, y, min(w, width - 1 - x), min(h, height - 1 - y)))
 
 
 def resorted(objects, order):
-    made = []
-    for each in objects:
-        triples = list(zip(*[iter(each.keypoints)] * 3))
-        made.append(replace(each, keypoints=sum((triples[i] for i in order), ())))
-    return made
+    points = []
+    for item in objects:
+        triples = list(zip(*[iter(item.keypoints)] * 3))
+        points.append(replace(item, keypoints=sum((triples[i] for i in order), ())))
+    return points
 
 
 save(OUT / 'boxes/data', ours.BOXES, boxes)
 ours.write_truth(OUT / 'boxes', DIFFICULT, 'JSON of its own', classes=SORTED)
 
 save(OUT / 'polygons/data', ours.MASKS, polygons)
-joined = [replace(each, holes=(), crowd=False) for each in ours.MASKS]
+joined = [replace(item, holes=(), crowd=False) for item in ours.MASKS]
 ours.write_truth(OUT / 'polygons', joined, 'JSON of its own', classes=SORTED, iou=0.9, changes=[NO_HOLES])
 
 save(OUT / 'rotated/data', ours.ROTATED, rotated)

@@ -32,75 +32,77 @@ def export(
     sources = {path.name: path for path in ours.draw(Path('images'), objects=objects)}
     items = []
     for image in images:
-        made = [one for i, each in enumerate(ours.objects_of(image, objects)) for one in annotations_of(i + 1, each)]
+        annotations = [
+            one for i, item in enumerate(ours.objects_of(image, objects)) for one in annotations_of(i + 1, item)
+        ]
         media = Image.from_file(path=str(sources[image]))
-        items.append(DatasetItem(Path(image).stem, subset=splits[image], media=media, annotations=made))
+        items.append(DatasetItem(Path(image).stem, subset=splits[image], media=media, annotations=annotations))
     categories = {AnnotationType.label: LabelCategories.from_iterable(classes)}
     if colors:
         categories[AnnotationType.mask] = MaskCategories(dict(enumerate(colors)))
     points = [(i, ours.KEYPOINTS, {(a + 1, b + 1) for a, b in ours.SKELETON}) for i in range(len(classes))]
-    if any(each.keypoints for each in objects):
+    if any(item.keypoints for item in objects):
         categories[AnnotationType.points] = PointsCategories.from_iterable(points)
     dataset = Dataset.from_iterable(items, categories=categories, media_type=Image)
     dataset.export(str(folder / 'data'), to, save_media=True, **options)
     return folder
 
 
-def label(each, names=ours.CLASSES):
-    return names.index(each.name)
+def label(item, names=ours.CLASSES):
+    return names.index(item.name)
 
 
-def box(number, each):
-    attributes = dict(difficult=each.difficult, occluded=each.occluded)
-    return [Bbox(*each.box, label=label(each), attributes=attributes)]
+def box(number, item):
+    attributes = dict(difficult=item.difficult, occluded=item.occluded)
+    return [Bbox(*item.box, label=label(item), attributes=attributes)]
 
 
-def masks(number, each, **attributes):
-    if each.holes or each.crowd:
-        attributes |= dict(is_crowd=True) if each.crowd else {}
-        return [Mask(np.array(ours.mask_of(each), bool), label=label(each), group=number, attributes=attributes)]
-    return [Polygon(list(piece), label=label(each), group=number, attributes=attributes) for piece in each.pieces]
+def masks(number, item, **attributes):
+    if item.holes or item.crowd:
+        attributes |= dict(is_crowd=True) if item.crowd else {}
+        return [Mask(np.array(ours.mask_of(item), bool), label=label(item), group=number, attributes=attributes)]
+    return [Polygon(list(piece), label=label(item), group=number, attributes=attributes) for piece in item.pieces]
 
 
-def pixels(number, each):
-    return [Mask(np.array(ours.mask_of(each), bool), label=label(each), id=number, group=number)]
+def pixels(number, item):
+    return [Mask(np.array(ours.mask_of(item), bool), label=label(item), id=number, group=number)]
 
 
-def pixels_beside_background(number, each):
-    return [Mask(np.array(ours.mask_of(each), bool), label=label(each) + 1, id=number, group=number)]
+def pixels_beside_background(number, item):
+    return [Mask(np.array(ours.mask_of(item), bool), label=label(item) + 1, id=number, group=number)]
 
 
-def pose(number, each):
-    triples = list(zip(*[iter(each.keypoints)] * 3))
+def pose(number, item):
+    triples = list(zip(*[iter(item.keypoints)] * 3))
     points = [value for x, y, _ in triples for value in (x, y)]
     seen = [v for *_, v in triples]
-    return [Bbox(*each.box, label=label(each), group=number), Points(points, seen, label=label(each), group=number)]
+    return [Bbox(*item.box, label=label(item), group=number), Points(points, seen, label=label(item), group=number)]
 
 
-def rotated(number, each):
-    x, y, w, h = each.box
-    return [RotatedBbox(x + w / 2, y + h / 2, w, h, each.degrees, label=label(each))]
+def rotated(number, item):
+    x, y, w, h = item.box
+    return [RotatedBbox(x + w / 2, y + h / 2, w, h, item.degrees, label=label(item))]
 
 
 def with_holes_filled(objects):
-    return [replace(each, holes=()) for each in objects]
+    return [replace(item, holes=()) for item in objects]
 
 
-plain = [replace(each, crowd=False, difficult=False) for each in ours.BOXES]
+plain = [replace(item, crowd=False, difficult=False) for item in ours.BOXES]
 split = dict(splits=ours.SPLITS)
-ignored = [replace(each, crowd=each.difficult) for each in ours.BOXES]
+ignored = [replace(item, crowd=item.difficult) for item in ours.BOXES]
 
 folder = export('coco_boxes', ours.BOXES, box, 'coco_instances')
 ours.write_truth(folder, plain, 'COCO', changes=['has no difficult objects'], **split)
 
-folder = export('coco_masks', ours.MASKS, lambda n, each: masks(n, each, is_crowd=each.crowd), 'coco_instances')
+folder = export('coco_masks', ours.MASKS, lambda n, item: masks(n, item, is_crowd=item.crowd), 'coco_instances')
 half = 'polygons of masks go through the middle of their edge pixels'
 holes = 'holes of masks that are no crowds are filled'
 ours.write_truth(folder, with_holes_filled(ours.MASKS), 'COCO', changes=[holes, half], iou=0.89, **split)
 
 folder = export('coco_masks_without_attribute', ours.MASKS, masks, 'coco_instances')
 crowds = 'iscrowd is 1 for every mask without the attribute is_crowd'
-objects = [replace(each, crowd=bool(each.holes) or each.crowd) for each in ours.MASKS]
+objects = [replace(item, crowd=bool(item.holes) or item.crowd) for item in ours.MASKS]
 ours.write_truth(folder, objects, 'COCO', changes=[crowds], iou=0.9, **split)
 
 folder = export('coco_keypoints', ours.POSES, pose, 'coco_person_keypoints')
@@ -132,7 +134,7 @@ folder = export('cvat_boxes', ours.BOXES, box, 'cvat')
 ours.write_truth(folder, plain, 'CVAT', **split)
 
 folder = export('cvat_masks', ours.MASKS, masks, 'cvat')
-objects = [replace(each, crowd=False) for each in ours.MASKS]
+objects = [replace(item, crowd=False) for item in ours.MASKS]
 ours.write_truth(folder, objects, 'CVAT', iou=0.9, changes=['has no crowds'], **split)
 
 folder = export('cvat_rotated', ours.ROTATED, rotated, 'cvat')
@@ -140,7 +142,7 @@ decided = ['rotated, are polygons for masks, and the boxes around these for dete
 ours.write_truth(folder, ours.polygons_of_rotated(), 'CVAT', decided=decided, iou=0.9, **split)
 
 folder = export('labelme_of_mit', ours.BOXES, box, 'label_me')
-objects = [replace(each, pieces=(ours.corners(each.box),)) for each in plain]
+objects = [replace(item, pieces=(ours.corners(item.box),)) for item in plain]
 more = dict(changes=['boxes are polygons of four corners'], classes=sorted(ours.CLASSES))
 ours.write_truth(folder, objects, 'LabelMe of MIT', **more, **split)
 

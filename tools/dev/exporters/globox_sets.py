@@ -9,15 +9,15 @@ import globox
 import ours
 
 OUT = Path(sys.argv[1]).absolute()
-plain = [replace(each, crowd=False) for each in ours.BOXES]
+plain = [replace(item, crowd=False) for item in ours.BOXES]
 annotations = globox.AnnotationSet(
     globox.Annotation(
         image,
         ours.SIZES[image],
         [
-            globox.BoundingBox(label=each.name, xmin=x, ymin=y, xmax=x + w, ymax=y + h)
-            for each in ours.objects_of(image, plain)
-            for x, y, w, h in [each.box]
+            globox.BoundingBox(label=item.name, xmin=x, ymin=y, xmax=x + w, ymax=y + h)
+            for item in ours.objects_of(image, plain)
+            for x, y, w, h in [item.box]
         ],
     )
     for image in ours.SIZES

@@ -25,23 +25,23 @@ def converter(kind):
     shutil.rmtree(folder, ignore_errors=True)
     for path in ours.draw(folder / 'images', objects=ours.MASKS):
         annotation = Annotation(str(path), str(folder / path.with_suffix('.json').name))
-        for number, each in enumerate(ours.objects_of(path.name, ours.MASKS)):
-            parts = [(each.name, piece, each.crowd) for piece in each.pieces]
-            parts += [(BACKGROUND, hole, False) for hole in each.holes]
+        for number, item in enumerate(ours.objects_of(path.name, ours.MASKS)):
+            parts = [(item.name, piece, item.crowd) for piece in item.pieces]
+            parts += [(BACKGROUND, hole, False) for hole in item.holes]
             for layer, (name, polygon, crowd) in enumerate(parts, 1):
                 x, y, w, h = ours.around(polygon)
                 points = [list(map(float, point)) for point in zip(polygon[::2], polygon[1::2])]
-                made = Object(name, number + 1, points, w * h, 10 * number + layer, [x, y, x + w, y + h], crowd)
-                annotation.objects.append(made)
+                entry = Object(name, number + 1, points, w * h, 10 * number + layer, [x, y, x + w, y + h], crowd)
+                annotation.objects.append(entry)
         annotation.save_annotation()
-    made = kind()
-    made.read_from_ISAT(str(folder))
-    made.cates = NAMES
-    return made
+    entry = kind()
+    entry.read_from_ISAT(str(folder))
+    entry.cates = NAMES
+    return entry
 
 
-filled = [replace(each, holes=()) for each in ours.MASKS]
-no_crowds = [replace(each, crowd=False) for each in filled]
+filled = [replace(item, holes=()) for item in ours.MASKS]
+no_crowds = [replace(item, crowd=False) for item in filled]
 hole = 'a hole is an object of the class __background__'
 
 data = OUT / 'coco/data'
@@ -71,9 +71,9 @@ ours.write_truth(data.parent, no_crowds, "labelme's JSON", **more)
 
 data = OUT / 'maps/data'
 ours.draw(data / 'images', objects=ours.MASKS)
-made = converter(VOC)
-made.is_instance, made.keep_crowd = False, True
-made.save_to_voc(str(data / 'masks'))
+voc = converter(VOC)
+voc.is_instance, voc.keep_crowd = False, True
+voc.save_to_voc(str(data / 'masks'))
 shutil.copytree('isat', OUT / 'json/data')
 shutil.rmtree('isat')
 ours.write_truth(OUT / 'json', [], 'JSON of its own', refused='is of ISAT, which is not read')

@@ -23,55 +23,58 @@ KEYPOINT = f'<KeyPointLabels name="keypoint" toName="image">{POINTS}</KeyPointLa
 EMPTY = 'writes nothing for an image without objects'
 
 
-def region(each, kind, value, label=None, **more):
+def region(item, kind, value, label=None, **more):
     """A region of an annotation, as the window makes it; coordinates are in percent of the image."""
-    width, height = ours.SIZES[each.image]
-    own = dict(value=value | {f'{kind}labels': [label or each.name]}, original_width=width, original_height=height)
+    width, height = ours.SIZES[item.image]
+    entry = dict(value=value | {f'{kind}labels': [label or item.name]}, original_width=width, original_height=height)
     names = dict(rectangle='box')
-    return own | dict(from_name=names.get(kind, kind), to_name='image', type=f'{kind}labels', image_rotation=0) | more
+    return entry | dict(from_name=names.get(kind, kind), to_name='image', type=f'{kind}labels', image_rotation=0) | more
 
 
-def share(each, points):
-    return [[100 * value / side for value, side in zip(point, ours.SIZES[each.image])] for point in points]
+def share(item, points):
+    return [[100 * value / side for value, side in zip(point, ours.SIZES[item.image])] for point in points]
 
 
-def rectangle(number, each):
-    x, y, w, h = each.box
-    turn = radians(each.degrees)
+def rectangle(number, item):
+    x, y, w, h = item.box
+    turn = radians(item.degrees)
     start = x + w / 2 - w / 2 * cos(turn) + h / 2 * sin(turn), y + h / 2 - w / 2 * sin(turn) - h / 2 * cos(turn)
-    ((left, top), (width, height)) = share(each, [start, (w, h)])
-    value = dict(x=left, y=top, width=width, height=height, rotation=each.degrees % 360)
-    return [region(each, 'rectangle', value, id=f'r{number}')]
+    ((left, top), (width, height)) = share(item, [start, (w, h)])
+    value = dict(x=left, y=top, width=width, height=height, rotation=item.degrees % 360)
+    return [region(item, 'rectangle', value, id=f'r{number}')]
 
 
-def polygons(number, each):
-    points = [share(each, zip(piece[::2], piece[1::2])) for piece in each.pieces]
-    return [region(each, 'polygon', dict(points=own, closed=True), id=f'p{number}{i}') for i, own in enumerate(points)]
+def polygons(number, item):
+    points = [share(item, zip(piece[::2], piece[1::2])) for piece in item.pieces]
+    return [
+        region(item, 'polygon', dict(points=polygon, closed=True), id=f'p{number}{i}')
+        for i, polygon in enumerate(points)
+    ]
 
 
-def masked(number, each):
-    if len(each.pieces) == 1 and not each.holes:
-        return polygons(number, each)
-    mask = np.array(ours.mask_of(each), np.uint8) * 255
-    return [region(each, 'brush', dict(format='rle', rle=mask2rle(mask)), id=f'b{number}')]
+def masked(number, item):
+    if len(item.pieces) == 1 and not item.holes:
+        return polygons(number, item)
+    mask = np.array(ours.mask_of(item), np.uint8) * 255
+    return [region(item, 'brush', dict(format='rle', rle=mask2rle(mask)), id=f'b{number}')]
 
 
-def posed(number, each):
-    triples = zip(*[iter(each.keypoints)] * 3)
-    made = rectangle(number, each)
+def posed(number, item):
+    triples = zip(*[iter(item.keypoints)] * 3)
+    entry = rectangle(number, item)
     for name, (x, y, v) in zip(ours.KEYPOINTS, triples):
         if v:
-            ((left, top),) = share(each, [(x, y)])
+            ((left, top),) = share(item, [(x, y)])
             value = dict(x=left, y=top, width=0.5)
-            made.append(region(each, 'keypoint', value, name, id=f'k{number}{name}', parentID=f'r{number}'))
-    return made
+            entry.append(region(item, 'keypoint', value, name, id=f'k{number}{name}', parentID=f'r{number}'))
+    return entry
 
 
 def visible(objects):
     """Label Studio knows no hidden keypoints: they are visible."""
-    triples = [[(x, y, 2 * (v > 0)) for x, y, v in zip(*[iter(each.keypoints)] * 3)] for each in objects]
-    flat = [tuple(value for triple in own for value in triple) for own in triples]
-    return [replace(each, keypoints=points) for each, points in zip(objects, flat)]
+    triples = [[(x, y, 2 * (v > 0)) for x, y, v in zip(*[iter(item.keypoints)] * 3)] for item in objects]
+    flat = [tuple(value for triple in triple for value in triple) for triple in triples]
+    return [replace(item, keypoints=points) for item, points in zip(objects, flat)]
 
 
 def export(name, objects, regions_of, controls, kind, images=ours.SIZES, later=None):
@@ -80,13 +83,13 @@ def export(name, objects, regions_of, controls, kind, images=ours.SIZES, later=N
     ours.draw(work / 'upload/1', images, objects)
     tasks = []
     for i, image in enumerate(images):
-        made = []
-        for k, own in enumerate([objects] if later is None else [objects, later]):
-            results = [one for n, each in enumerate(ours.objects_of(image, own)) for one in regions_of(n, each)]
+        exports = []
+        for k, group in enumerate([objects] if later is None else [objects, later]):
+            results = [one for n, item in enumerate(ours.objects_of(image, group)) for one in regions_of(n, item)]
             who, when = dict(id=k + 1, email=f'{k + 1}@example.com'), f'2026-01-0{k + 1}T00:00:00Z'
             annotation = dict(id=10 * i + k, result=results, completed_by=who, was_cancelled=False, ground_truth=False)
-            made.append(annotation | dict(created_at=when, updated_at=when, lead_time=1.0))
-        tasks.append(dict(id=i + 1, data=dict(image=f'/data/upload/1/{image}'), annotations=made))
+            exports.append(annotation | dict(created_at=when, updated_at=when, lead_time=1.0))
+        tasks.append(dict(id=i + 1, data=dict(image=f'/data/upload/1/{image}'), annotations=exports))
     (work / 'tasks.json').write_text(json.dumps(tasks))
     config = f'<View><Image name="image" value="$image"/>{controls}</View>'
     converter = Converter(config, str(work), upload_dir=str(work / 'upload'))
@@ -103,13 +106,13 @@ def export(name, objects, regions_of, controls, kind, images=ours.SIZES, later=N
     return folder
 
 
-plain = [replace(each, crowd=False) for each in ours.BOXES]
+plain = [replace(item, crowd=False) for item in ours.BOXES]
 some = ['one.png', 'two.png']
 folder = export('json_boxes', ours.BOXES, rectangle, BOX, 'JSON')
 ours.write_truth(folder, plain, 'JSON of its own', classes=SORTED)
 
 folder = export('json_masks', ours.MASKS, masked, POLYGON + BRUSH, 'JSON')
-objects = [replace(each, crowd=False) for each in ours.MASKS]
+objects = [replace(item, crowd=False) for item in ours.MASKS]
 ours.write_truth(folder, objects, 'JSON of its own', classes=SORTED, iou=0.9, changes=['has no crowds'])
 
 folder = export('json_rotated', ours.ROTATED, rectangle, BOX, 'JSON')
@@ -118,7 +121,7 @@ ours.write_truth(folder, ours.polygons_of_rotated(), 'JSON of its own', classes=
 folder = export('json_keypoints', ours.POSES, posed, BOX + KEYPOINT, 'JSON')
 names = sorted(ours.KEYPOINTS)
 order = [ours.KEYPOINTS.index(name) for name in names]
-objects = [replace(each, keypoints=sum((each.keypoints[3 * i : 3 * i + 3] for i in order), ())) for each in ours.POSES]
+objects = [replace(item, keypoints=sum((item.keypoints[3 * i : 3 * i + 3] for i in order), ())) for item in ours.POSES]
 hidden = 'has no hidden keypoints: they are visible'
 more = dict(classes=['zebra'], keypoints=names, changes=[hidden])
 ours.write_truth(folder, visible(objects), 'JSON of its own', **more)
@@ -129,9 +132,9 @@ folder = export(
     rectangle,
     BOX,
     'JSON',
-    later=[replace(each, box=(each.box[0], each.box[1] + 1, *each.box[2:])) for each in ours.BOXES],
+    later=[replace(item, box=(item.box[0], item.box[1] + 1, *item.box[2:])) for item in ours.BOXES],
 )
-moved = [replace(each, box=(each.box[0], each.box[1] + 1, *each.box[2:])) for each in plain]
+moved = [replace(item, box=(item.box[0], item.box[1] + 1, *item.box[2:])) for item in plain]
 ours.write_truth(folder, moved, 'JSON of its own', classes=SORTED, decided=['has 2 annotations: the latest is taken'])
 
 folder = export('coco_boxes', ours.BOXES, rectangle, BOX, 'COCO_WITH_IMAGES')
@@ -144,7 +147,7 @@ ours.write_truth(folder, moved, 'COCO', images=some, classes=SORTED, decided=dec
 
 folder = export('coco_polygons', ours.MASKS, polygons, POLYGON, 'COCO_WITH_IMAGES')
 pieces = [
-    replace(each, pieces=(p,), holes=(), crowd=False, box=ours.around(p)) for each in ours.MASKS for p in each.pieces
+    replace(item, pieces=(p,), holes=(), crowd=False, box=ours.around(p)) for item in ours.MASKS for p in item.pieces
 ]
 apart = 'each piece is an object'
 ours.write_truth(folder, pieces, 'COCO', classes=SORTED, iou=0.9, changes=[apart])
@@ -152,18 +155,18 @@ ours.write_truth(folder, pieces, 'COCO', classes=SORTED, iou=0.9, changes=[apart
 single = [ours.POSES[1], ours.POSES[2]]
 folder = export('coco_keypoints', single, posed, BOX + KEYPOINT, 'COCO_WITH_IMAGES')
 skeletons = []
-for each in visible(single):
-    seen = [(round(x), round(y)) for x, y, v in zip(*[iter(each.keypoints)] * 3) if v]
+for item in visible(single):
+    seen = [(round(x), round(y)) for x, y, v in zip(*[iter(item.keypoints)] * 3) if v]
     around = ours.around(sum(seen, ()))
-    skeletons.append(replace(each, name='default', box=around))
+    skeletons.append(replace(item, name='default', box=around))
 apart = "the keypoints of an image are one object of the class 'default', in whole pixels"
-boxes = [replace(each, keypoints=()) for each in single]
+boxes = [replace(item, keypoints=()) for item in single]
 more = dict(classes=[*SORTED, 'default'], keypoints=ours.KEYPOINTS, changes=[apart, hidden], point=0.5, box=0.5)
 ours.write_truth(folder, skeletons + boxes, 'COCO', **more)
 
 folder = export('coco_brushes', ours.MASKS, masked, POLYGON + BRUSH, 'BRUSH_TO_COCO', images=some)
 apart = 'polygons of brushes go through the middle of their edge pixels, without holes'
-filled = sorted(pieces, key=lambda each: each.image)
+filled = sorted(pieces, key=lambda item: item.image)
 more = dict(images=some, iou=0.75, box=1.0, changes=['each piece is an object', apart, EMPTY])
 ours.write_truth(folder, filled, 'COCO of brushes', **more)
 

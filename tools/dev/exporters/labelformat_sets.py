@@ -9,8 +9,8 @@ import ours
 from labelformat import formats
 
 OUT = Path(sys.argv[1])
-PLAIN = [replace(each, crowd=False) for each in ours.BOXES]
-MASKS = [replace(each, crowd=False) for each in ours.MASKS]
+PLAIN = [replace(item, crowd=False) for item in ours.BOXES]
+MASKS = [replace(item, crowd=False) for item in ours.MASKS]
 
 
 def start(name, objects, kind):
@@ -25,7 +25,7 @@ folder, given = start('coco_boxes', PLAIN, formats.COCOObjectDetectionInput)
 formats.COCOObjectDetectionOutput(folder / 'data/annotations.json').save(given)
 ours.write_truth(folder, PLAIN, 'COCO', changes=['annotations have no id'])
 
-crowds = [replace(each, crowd=each.crowd or bool(each.holes)) for each in ours.MASKS]
+crowds = [replace(item, crowd=item.crowd or bool(item.holes)) for item in ours.MASKS]
 folder, given = start('coco_masks', crowds, formats.COCOInstanceSegmentationInput)
 formats.COCOInstanceSegmentationOutput(folder / 'data/annotations.json').save(given)
 ours.write_truth(folder, crowds, 'COCO', iou=0.9, changes=['RLE needs iscrowd 1'])
@@ -45,7 +45,7 @@ formats.YOLOv8ObjectDetectionOutput(folder / 'data/data.yaml', 'train').save(giv
 splits = dict.fromkeys(ours.SIZES, 'train')
 ours.write_truth(folder, PLAIN, 'YOLO', splits=splits)
 
-polygons = [each for each in MASKS if not each.holes]
+polygons = [item for item in MASKS if not item.holes]
 folder, given = start('yolo_masks', polygons, formats.COCOInstanceSegmentationInput)
 formats.YOLOv8InstanceSegmentationOutput(folder / 'data/data.yaml', 'train').save(given)
 ours.write_truth(folder, polygons, 'YOLO', splits=splits, iou=0.9)

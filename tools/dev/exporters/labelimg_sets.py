@@ -17,24 +17,24 @@ def write(folder, form):
     for path in ours.draw(folder, objects=ours.BOXES):
         width, height = ours.SIZES[path.name]
         writer = form(folder.name, path.name, (height, width, 3), local_img_path=f'images/{path.name}')
-        for each in ours.objects_of(path.name, ours.BOXES):
-            polygon = ours.corners(each.box)
+        for item in ours.objects_of(path.name, ours.BOXES):
+            polygon = ours.corners(item.box)
             box = LabelFile.convert_points_to_bnd_box(list(zip(polygon[::2], polygon[1::2])))
-            writer.add_bnd_box(*box, each.name, each.difficult)
+            writer.add_bnd_box(*box, item.name, item.difficult)
         if form is PascalVocWriter:
             writer.save(target_file=str(path.with_suffix('.xml')))
         else:
             writer.save(class_list=CLASSES, target_file=str(path.with_suffix('.txt')))
 
 
-def from_one(each):
+def from_one(item):
     """Returns an object whose box starts at 1 where it started at 0."""
-    x, y, w, h = each.box
-    return replace(each, box=(max(x, 1), max(y, 1), x + w - max(x, 1), y + h - max(y, 1)))
+    x, y, w, h = item.box
+    return replace(item, box=(max(x, 1), max(y, 1), x + w - max(x, 1), y + h - max(y, 1)))
 
 
 CLASSES = list(ours.CLASSES)
-boxes = [from_one(replace(each, crowd=each.difficult)) for each in ours.BOXES]
+boxes = [from_one(replace(item, crowd=item.difficult)) for item in ours.BOXES]
 clamped = '0 becomes 1'
 write(OUT / 'voc/data', PascalVocWriter)
 more = dict(classes=sorted(ours.CLASSES), options=dict(voc_from=0))
@@ -42,5 +42,5 @@ zero = 'boxes count pixels from 0: needs --voc-from 0'
 ours.write_truth(OUT / 'voc', boxes, 'Pascal VOC', changes=[clamped, zero], **more)
 
 write(OUT / 'yolo/data', YOLOWriter)
-boxes = [replace(each, crowd=False) for each in boxes]
+boxes = [replace(box, crowd=False) for box in boxes]
 ours.write_truth(OUT / 'yolo', boxes, 'YOLO with classes.txt', changes=[clamped])

@@ -59,6 +59,6 @@ if __name__ == '__main__':
     )
     arguments = parser.parse_args()
     for tool in arguments.tools:
-        made = make(tool, arguments.environments.absolute())
-        size = sum(path.stat().st_size for path in made.rglob('*') if path.is_file())
-        print(f'{made}: {len(list(made.iterdir()))} sets, {size / 1000:.0f} kB')
+        version = make(tool, arguments.environments.absolute())
+        size = sum(path.stat().st_size for path in version.rglob('*') if path.is_file())
+        print(f'{version}: {len(list(version.iterdir()))} sets, {size / 1000:.0f} kB')

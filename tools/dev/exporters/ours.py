@@ -38,16 +38,16 @@ class Object:
 def corners(box: Sequence[float], degrees: float = 0) -> tuple[float, ...]:
     """Returns the polygon of a box that is rotated about its middle, clockwise."""
     x, y, w, h = box
-    made: tuple[float, ...] = ()
+    points: tuple[float, ...] = ()
     for dx, dy in ((-w / 2, -h / 2), (w / 2, -h / 2), (w / 2, h / 2), (-w / 2, h / 2)):
         c, s = cos(radians(degrees)), sin(radians(degrees))
-        made += (x + w / 2 + dx * c - dy * s, y + h / 2 + dx * s + dy * c)
-    return tuple(round(value, 4) for value in made) if degrees else made
+        points += (x + w / 2 + dx * c - dy * s, y + h / 2 + dx * s + dy * c)
+    return tuple(round(value, 4) for value in points) if degrees else points
 
 
 def around(*polygons: Sequence[float]) -> tuple[float, ...]:
     """Returns the box around polygons."""
-    xs, ys = (sorted(value for each in polygons for value in each[start::2]) for start in (0, 1))
+    xs, ys = (sorted(value for polygon in polygons for value in polygon[start::2]) for start in (0, 1))
     return xs[0], ys[0], xs[-1] - xs[0], ys[-1] - ys[0]
 
 
@@ -80,24 +80,24 @@ ROTATED = [Object(image, name, box, degrees=turn) for image, name, box, turn in 
 
 def polygons_of_rotated(objects: Sequence[Object] = tuple(ROTATED)) -> list[Object]:
     """Returns rotated boxes as polygons, with the boxes around these."""
-    return [_masked(each.image, each.name, corners(each.box, each.degrees)) for each in objects]
+    return [_masked(item.image, item.name, corners(item.box, item.degrees)) for item in objects]
 
 
 def whole_boxes(objects: Sequence[Object]) -> list[Object]:
     """Returns objects with masks as boxes."""
-    return [replace(each, pieces=(), holes=()) for each in objects]
+    return [replace(item, pieces=(), holes=()) for item in objects]
 
 
 def objects_of(image: str, objects: Sequence[Object]) -> list[Object]:
     """Returns the objects of an image."""
-    return [each for each in objects if each.image == image]
+    return [item for item in objects if item.image == image]
 
 
-def mask_of(each: Object) -> list[list[int]]:
+def mask_of(item: Object) -> list[list[int]]:
     """Returns the mask [H][W] of an object: the pixels whose middle is in a piece and in no hole."""
-    width, height = SIZES[each.image]
+    width, height = SIZES[item.image]
     rows = [[0] * width for _ in range(height)]
-    for polygons, value in ((each.pieces, 1), (each.holes, 0)):
+    for polygons, value in ((item.pieces, 1), (item.holes, 0)):
         for polygon in polygons:
             for y in range(height):
                 for x in range(width):
@@ -128,9 +128,9 @@ def seg_map(names: Sequence[str], image: str) -> dict[str, list[int]]:
     """Returns the RLE of each class of an image; pixels without an object have the name that is no class."""
     width, height = SIZES[image]
     of_pixels = [[next(iter(set(names) - set(CLASSES)), '')] * width for _ in range(height)]
-    for each in objects_of(image, MASKS):
-        for y, row in enumerate(mask_of(each)):
-            of_pixels[y] = [each.name if value else before for value, before in zip(row, of_pixels[y])]
+    for item in objects_of(image, MASKS):
+        for y, row in enumerate(mask_of(item)):
+            of_pixels[y] = [item.name if value else before for value, before in zip(row, of_pixels[y])]
     return {name: encode_rle([[value == name for value in row] for row in of_pixels]) for name in names}
 
 
@@ -142,10 +142,10 @@ def draw(folder: Path, names: Sequence[str] = tuple(SIZES), objects: Sequence[Ob
         width, height = SIZES[path.name]
         base = 40 * list(SIZES).index(path.name) + 60
         rows = [[(base, base + 20, base)] * width for _ in range(height)]
-        for number, each in enumerate(objects_of(path.name, objects)):
-            x, y, w, h = map(int, each.box)
+        for number, item in enumerate(objects_of(path.name, objects)):
+            x, y, w, h = map(int, item.box)
             for row in rows[y : y + h]:
-                row[x : x + w] = [(250 - 40 * number, 90 * CLASSES.index(each.name), 30 * number)] * len(row[x : x + w])
+                row[x : x + w] = [(250 - 40 * number, 90 * CLASSES.index(item.name), 30 * number)] * len(row[x : x + w])
         raw = b''.join(b'\0' + bytes(value for pixel in row for value in pixel) for row in rows)
         chunks = [(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))]
         chunks += [(b'IDAT', zlib.compress(raw, 9)), (b'IEND', b'')]
@@ -162,31 +162,31 @@ def as_coco(objects: Sequence[Object], first: int = 1) -> dict:
     """Returns objects as COCO, for tools that convert, with RLE for holes and crowds and categories from ``first``."""
     images = [dict(id=i, file_name=name, width=w, height=h) for i, (name, (w, h)) in enumerate(SIZES.items(), 1)]
     extra = dict(keypoints=KEYPOINTS, skeleton=[[a + 1, b + 1] for a, b in SKELETON])
-    extra = extra if any(each.keypoints for each in objects) else {}
+    extra = extra if any(item.keypoints for item in objects) else {}
     categories = [dict(id=i, name=name, supercategory='', **extra) for i, name in enumerate(CLASSES, first)]
     annotations = []
-    for i, each in enumerate(objects, 1):
-        width, height = SIZES[each.image]
-        segmentation: list | dict = [list(piece) for piece in each.pieces]
-        if each.holes or each.crowd:
-            segmentation = dict(size=[height, width], counts=encode_rle(mask_of(each)))
-        entry = dict(id=i, image_id=list(SIZES).index(each.image) + 1, category_id=CLASSES.index(each.name) + first)
-        entry |= dict(bbox=list(each.box), area=each.box[2] * each.box[3], iscrowd=int(each.crowd))
+    for i, item in enumerate(objects, 1):
+        width, height = SIZES[item.image]
+        segmentation: list | dict = [list(piece) for piece in item.pieces]
+        if item.holes or item.crowd:
+            segmentation = dict(size=[height, width], counts=encode_rle(mask_of(item)))
+        entry = dict(id=i, image_id=list(SIZES).index(item.image) + 1, category_id=CLASSES.index(item.name) + first)
+        entry |= dict(bbox=list(item.box), area=item.box[2] * item.box[3], iscrowd=int(item.crowd))
         entry |= dict(segmentation=segmentation)
-        if each.keypoints:
-            entry |= dict(keypoints=list(each.keypoints), num_keypoints=sum(v > 0 for v in each.keypoints[2::3]))
+        if item.keypoints:
+            entry |= dict(keypoints=list(item.keypoints), num_keypoints=sum(v > 0 for v in item.keypoints[2::3]))
         annotations.append(entry)
     return dict(images=images, categories=categories, annotations=annotations)
 
 
 def _entries(objects: Sequence[Object], keypoints: bool) -> Iterator[dict]:
-    for each in objects:
-        entry = {'class': each.name, **({'box': list(each.box)} if each.box else {})}
-        if each.pieces:
-            entry['mask'] = encode_rle(mask_of(each))
-        if keypoints and each.keypoints:
-            entry['keypoints'] = list(each.keypoints)
-        if each.crowd:
+    for item in objects:
+        entry = {'class': item.name, **({'box': list(item.box)} if item.box else {})}
+        if item.pieces:
+            entry['mask'] = encode_rle(mask_of(item))
+        if keypoints and item.keypoints:
+            entry['keypoints'] = list(item.keypoints)
+        if item.crowd:
             entry['crowd'] = True
         yield entry
 
@@ -246,11 +246,11 @@ def write_truth(
     truth['tolerance'] = dict(box=box, point=point, iou=iou)
     truth['images'] = {}
     for name in images:
-        own = {'objects': list(_entries(objects_of(name, objects), bool(keypoints)))}
+        content = {'objects': list(_entries(objects_of(name, objects), bool(keypoints)))}
         if splits is not None:
-            own['split'] = splits[name]
+            content['split'] = splits[name]
         if seg_maps is not None:
-            own = {'seg_map': seg_maps[name], **({'split': splits[name]} if splits else {})}
-        truth['images'][name] = own
+            content = {'seg_map': seg_maps[name], **({'split': splits[name]} if splits else {})}
+        truth['images'][name] = content
     lines = json.dumps(truth, indent=1)
     (folder / 'truth.json').write_text(lines + '\n')

@@ -10,7 +10,7 @@ import ours
 from pylabel import importer
 
 OUT = Path(sys.argv[1])
-PLAIN = [replace(each, crowd=False) for each in ours.BOXES]
+PLAIN = [replace(item, crowd=False) for item in ours.BOXES]
 
 
 def dataset(objects):
@@ -34,8 +34,8 @@ ours.write_truth(folder, PLAIN, 'Pascal VOC', **more)
 
 folder = OUT / 'yolo'
 (folder / 'data').mkdir(parents=True)
-made = dataset(PLAIN)
-made.export.ExportToYoloV5(str(folder / 'data/labels'), 'dataset.yaml', copy_images=True, cat_id_index=0)
+data = dataset(PLAIN)
+data.export.ExportToYoloV5(str(folder / 'data/labels'), 'dataset.yaml', copy_images=True, cat_id_index=0)
 splits = dict.fromkeys(ours.SIZES, 'train')
 ours.write_truth(folder, PLAIN, 'YOLO', splits=splits, changes=['val is the folder of train'])
 

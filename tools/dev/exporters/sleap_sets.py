@@ -21,10 +21,10 @@ def project(images):
     for image in images:
         video = sio.Video.from_filename([image])
         instances = []
-        for each in ours.objects_of(image, ours.POSES):
-            points = np.array([(x, y) if v else (np.nan, np.nan) for x, y, v in zip(*[iter(each.keypoints)] * 3)])
+        for item in ours.objects_of(image, ours.POSES):
+            points = np.array([(x, y) if v else (np.nan, np.nan) for x, y, v in zip(*[iter(item.keypoints)] * 3)])
             instance = sio.Instance.from_numpy(points, skeleton=skeleton)
-            instance.points['visible'] = [v == 2 for v in each.keypoints[2::3]]
+            instance.points['visible'] = [v == 2 for v in item.keypoints[2::3]]
             instances.append(instance)
         if instances:
             frames.append(sio.LabeledFrame(video=video, frame_idx=0, instances=instances))
@@ -41,10 +41,10 @@ def start(name):
 
 
 some = ['one.png', 'two.png']
-objects = [replace(each, name='animal', box=()) for each in ours.POSES]
+objects = [replace(item, name='animal', box=()) for item in ours.POSES]
 unframed = 'has no boxes and no images without instances'
-own = dict(images=some, classes=['animal'], keypoints=ours.KEYPOINTS, flips=[0, 2, 1])
-more = dict(changes=[unframed], needs=['sleap_io'], **own)
+options = dict(images=some, classes=['animal'], keypoints=ours.KEYPOINTS, flips=[0, 2, 1])
+more = dict(changes=[unframed], needs=['sleap_io'], **options)
 
 folder = start('slp')
 sio.save_slp(project(some), 'labels.slp')
@@ -55,7 +55,7 @@ sio.save_slp(project(some), 'labels.pkg.slp', embed=True, verbose=False)
 for path in some:
     os.remove(path)
 renamed = {'one.png': '0_000000.png', 'two.png': '1_000000.png'}
-objects = [replace(each, image=renamed[each.image]) for each in objects]
+objects = [replace(item, image=renamed[item.image]) for item in objects]
 ours.SIZES |= {new: ours.SIZES[old] for old, new in renamed.items()}
 ours.write_truth(folder.parent, objects, 'a package (.pkg.slp)', **more | dict(images=list(renamed.values())))
 
@@ -64,15 +64,15 @@ sio.save_coco(project(some), 'annotations.json')
 hidden = 'hidden keypoints are left out'
 
 
-def without_hidden(each):
-    triples = [(x, y, v) if v == 2 else (0, 0, 0) for x, y, v in zip(*[iter(each.keypoints)] * 3)]
-    return replace(each, keypoints=sum(triples, ()))
+def without_hidden(item):
+    triples = [(x, y, v) if v == 2 else (0, 0, 0) for x, y, v in zip(*[iter(item.keypoints)] * 3)]
+    return replace(item, keypoints=sum(triples, ()))
 
 
-poses = [without_hidden(each) for each in ours.POSES]
-around = [replace(each, box=()) for each in poses]
+poses = [without_hidden(item) for item in ours.POSES]
+around = [replace(pose, box=()) for pose in poses]
 boxes = 'boxes are those around the keypoints'
-ours.write_truth(folder.parent, around, 'COCO', **own | dict(classes=['zebra'], flips=(), changes=[boxes, hidden]))
+ours.write_truth(folder.parent, around, 'COCO', **options | dict(classes=['zebra'], flips=(), changes=[boxes, hidden]))
 
 folder = start('ultralytics')
 sio.save_ultralytics(project(some), str(folder), split_ratios={'train': 0.5, 'val': 0.5}, verbose=False)
@@ -83,8 +83,8 @@ for path in sorted(folder.glob('*/images/*')):
     frames[image] = path.relative_to(folder).as_posix()
     os.remove(image)
 ours.SIZES |= {new: ours.SIZES[old] for old, new in frames.items()}
-objects = [replace(each, name='animal', box=(), image=frames[each.image]) for each in poses]
+objects = [replace(pose, name='animal', box=(), image=frames[pose.image]) for pose in poses]
 splits = {name: name.split('/')[0] for name in frames.values()}
 same = 'flip_idx swaps nothing, though the skeleton has symmetries'
-more = own | dict(images=list(splits), splits=splits, changes=[hidden, same], decided=['flip_idx swaps nothing'])
+more = options | dict(images=list(splits), splits=splits, changes=[hidden, same], decided=['flip_idx swaps nothing'])
 ours.write_truth(folder.parent, objects, 'YOLO with keypoints', **more | dict(flips=()))

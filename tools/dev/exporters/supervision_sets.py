@@ -10,30 +10,30 @@ import supervision as sv
 
 OUT = Path(sys.argv[1])
 HALF = 'polygons of masks go through the middle of their edge pixels'
-plain = [replace(each, crowd=False) for each in ours.BOXES]
-masks = [replace(each, crowd=False) for each in ours.MASKS]
+plain = [replace(item, crowd=False) for item in ours.BOXES]
+masks = [replace(item, crowd=False) for item in ours.MASKS]
 
 
 def dataset(name, objects, iscrowd=False):
     folder = OUT / name / 'data'
     paths = ours.draw(Path('images'), objects=objects)
-    found = {}
+    detections_of = {}
     for path in paths:
-        own = ours.objects_of(path.name, objects)
-        if not own:
-            found[str(path)] = sv.Detections.empty()
+        items = ours.objects_of(path.name, objects)
+        if not items:
+            detections_of[str(path)] = sv.Detections.empty()
             continue
-        boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in (each.box for each in own)], float)
-        made = sv.Detections(boxes, class_id=np.array([ours.CLASSES.index(each.name) for each in own]))
-        if own[0].pieces:
-            made.mask = np.array([ours.mask_of(each) for each in own], bool)
+        boxes = np.array([(x, y, x + w, y + h) for x, y, w, h in (item.box for item in items)], float)
+        detections = sv.Detections(boxes, class_id=np.array([ours.CLASSES.index(item.name) for item in items]))
+        if items[0].pieces:
+            detections.mask = np.array([ours.mask_of(item) for item in items], bool)
         if iscrowd:
-            made.data['iscrowd'] = np.array([int(each.crowd) for each in own])
-        if any(each.degrees for each in own):
-            corners = [ours.corners(each.box, each.degrees) for each in own]
-            made.data['xyxyxyxy'] = np.array(corners, float).reshape(-1, 4, 2)
-        found[str(path)] = made
-    return folder, sv.DetectionDataset(ours.CLASSES, list(found), found)
+            detections.data['iscrowd'] = np.array([int(item.crowd) for item in items])
+        if any(item.degrees for item in items):
+            corners = [ours.corners(item.box, item.degrees) for item in items]
+            detections.data['xyxyxyxy'] = np.array(corners, float).reshape(-1, 4, 2)
+        detections_of[str(path)] = detections
+    return folder, sv.DetectionDataset(ours.CLASSES, list(detections_of), detections_of)
 
 
 def paths(folder, form):
@@ -49,57 +49,57 @@ def paths(folder, form):
     )
 
 
-folder, made = dataset('coco_boxes', ours.BOXES)
-made.as_coco(**paths(folder, 'coco'))
+folder, data = dataset('coco_boxes', ours.BOXES)
+data.as_coco(**paths(folder, 'coco'))
 ours.write_truth(folder.parent, plain, 'COCO')
 
-folder, made = dataset('coco_masks', ours.MASKS)
-made.as_coco(**paths(folder, 'coco'))
-crowds = [replace(each, crowd=bool(each.holes) or len(each.pieces) > 1) for each in ours.MASKS]
+folder, data = dataset('coco_masks', ours.MASKS)
+data.as_coco(**paths(folder, 'coco'))
+crowds = [replace(item, crowd=bool(item.holes) or len(item.pieces) > 1) for item in ours.MASKS]
 why = 'iscrowd is 1 for masks with holes or several pieces, unless the data has iscrowd'
 ours.write_truth(folder.parent, crowds, 'COCO', iou=0.75, changes=[why, HALF])
 
-folder, made = dataset('coco_masks_as_objects', ours.MASKS)
-made.as_coco(**paths(folder, 'coco'))
+folder, data = dataset('coco_masks_as_objects', ours.MASKS)
+data.as_coco(**paths(folder, 'coco'))
 options = dict(crowd_as_objects=True)
 ours.write_truth(folder.parent, masks, 'COCO', iou=0.75, changes=[why, HALF], options=options)
 
-folder, made = dataset('coco_iscrowd', ours.MASKS, iscrowd=True)
-made.as_coco(**paths(folder, 'coco'))
-filled = [replace(each, holes=()) for each in ours.MASKS]
+folder, data = dataset('coco_iscrowd', ours.MASKS, iscrowd=True)
+data.as_coco(**paths(folder, 'coco'))
+filled = [replace(item, holes=()) for item in ours.MASKS]
 why = 'holes are filled'
 ours.write_truth(folder.parent, filled, 'COCO', iou=0.75, changes=[why, HALF])
 
-folder, made = dataset('voc', ours.BOXES)
-made.as_pascal_voc(**paths(folder, 'voc'))
+folder, data = dataset('voc', ours.BOXES)
+data.as_pascal_voc(**paths(folder, 'voc'))
 decided = ['boxes count pixels from 1']
 ours.write_truth(folder.parent, plain, 'Pascal VOC', classes=sorted(ours.CLASSES), decided=decided)
 
-folder, made = dataset('yolo', ours.BOXES)
-made.as_yolo(**paths(folder, 'yolo'))
+folder, data = dataset('yolo', ours.BOXES)
+data.as_yolo(**paths(folder, 'yolo'))
 ours.write_truth(folder.parent, plain, 'YOLO with names alone')
 
 pieces = [
-    replace(each, pieces=(piece,), holes=(), crowd=False, box=ours.around(piece))
-    for each in ours.MASKS
-    for piece in each.pieces
+    replace(item, pieces=(piece,), holes=(), crowd=False, box=ours.around(piece))
+    for item in ours.MASKS
+    for piece in item.pieces
 ]
 apart = 'each piece is an object'
-folder, made = dataset('yolo_masks', ours.MASKS)
-made.as_yolo(**paths(folder, 'yolo'))
+folder, data = dataset('yolo_masks', ours.MASKS)
+data.as_yolo(**paths(folder, 'yolo'))
 ours.write_truth(folder.parent, pieces, 'YOLO with names alone', iou=0.75, box=1.0, changes=[apart, HALF])
 
-folder, made = dataset('yolo_rotated', ours.ROTATED)
-made.as_yolo(**paths(folder, 'yolo'), is_obb=True)
+folder, data = dataset('yolo_rotated', ours.ROTATED)
+data.as_yolo(**paths(folder, 'yolo'), is_obb=True)
 ours.write_truth(folder.parent, ours.polygons_of_rotated(), 'YOLO with rotated boxes', iou=0.9, box=1.0)
 
-folder, made = dataset('voc_masks', ours.MASKS)
-made.as_pascal_voc(**paths(folder, 'voc'))
+folder, data = dataset('voc_masks', ours.MASKS)
+data.as_pascal_voc(**paths(folder, 'voc'))
 more = dict(iou=0.7, box=1.0, decided=decided, changes=[apart, HALF], classes=sorted(ours.CLASSES))
 ours.write_truth(folder.parent, pieces, 'Pascal VOC with polygons', **more)
 
-folder, made = dataset('labelme', ours.MASKS)
-made.as_labelme(**paths(folder, 'labelme'))
-filled = [replace(each, holes=(), crowd=False) for each in ours.MASKS]
+folder, data = dataset('labelme', ours.MASKS)
+data.as_labelme(**paths(folder, 'labelme'))
+filled = [replace(item, holes=(), crowd=False) for item in ours.MASKS]
 more = dict(iou=0.75, box=1.0, classes=sorted(ours.CLASSES), changes=['holes are filled', HALF])
 ours.write_truth(folder.parent, filled, "labelme's JSON", **more)

@@ -17,7 +17,7 @@ def table(folder: Path = ROOT / 'tests/data/exporters') -> str:
     truths = defaultdict(list)
     for path in sorted(folder.glob('*/*/truth.json')):
         truths[path.parts[-3]].append(json.loads(path.read_text()))
-    return _HEAD + ''.join(f'| {_name(tool)} | {" | ".join(_cells(own))} |\n' for tool, own in truths.items())
+    return _HEAD + ''.join(f'| {_name(tool)} | {" | ".join(_cells(truth))} |\n' for tool, truth in truths.items())
 
 
 def _name(folder: str) -> str:
@@ -30,12 +30,12 @@ def _cells(truths: list[dict]) -> Iterable[str]:
         writes[truth['writes']] += 1
     yield ', '.join(f'{name} ({count})' if count > 1 else name for name, count in sorted(writes.items()))
     images = [image for truth in truths for image in truth['images'].values()]
-    objects = [each for image in images for each in image.get('objects', ())]
+    objects = [item for image in images for item in image.get('objects', ())]
     kinds = {
-        'boxes': any('box' in each for each in objects),
-        'masks': any('mask' in each for each in objects),
-        'keypoints': any('keypoints' in each for each in objects),
-        'crowds': any(each.get('crowd') for each in objects),
+        'boxes': any('box' in item for item in objects),
+        'masks': any('mask' in item for item in objects),
+        'keypoints': any('keypoints' in item for item in objects),
+        'crowds': any(item.get('crowd') for item in objects),
         'segmentation maps': any('seg_map' in image for image in images),
         'splits': any('split' in image for image in images),
     }

@@ -18,13 +18,13 @@ def circumstances(command: str, device: str = 'cpu') -> dict[str, Any]:
 
 def origin(device: str) -> dict[str, Any]:
     """Where figures come from: the machine, and the versions of Python, torch, this package and OpenMMLab."""
-    found = {name: versions.installed(name) for name in versions.SUPPORTED}
+    versions_by_name = {name: versions.installed(name) for name in versions.SUPPORTED}
     return {
         'machine': machine(device),
         'versions': {
             'python': platform.python_version(),
             'icconv_mm': __version__,
-            **{name: version[1] for name, version in found.items() if version},
+            **{name: version[1] for name, version in versions_by_name.items() if version},
             'torch': torch.__version__,  # with what it was built for, which the distribution may not say
         },
     }

@@ -63,10 +63,10 @@ def onnxruntime_node(file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
         for name, value in inputs.items():
             Path(folder, f'{name}.bin').write_bytes(value.tobytes())
         _call('node', '-e', _NODE, 'onnxruntime-node', folder, str(file))
-        made = json.loads(Path(folder, 'outputs.json').read_text())
+        outputs = json.loads(Path(folder, 'outputs.json').read_text())
         return {
             name: np.frombuffer(Path(folder, f'{name}.out').read_bytes(), kind).reshape(shape)
-            for name, (kind, shape) in made.items()
+            for name, (kind, shape) in outputs.items()
         }
 
 
@@ -105,10 +105,12 @@ def onnxruntime_web(file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             try:
                 page.open(f'http://127.0.0.1:{server.server_port}/')
-                made = page.run(_PAGE.replace('GIVEN', given))
+                outputs = page.run(_PAGE.replace('GIVEN', given))
             finally:
                 server.shutdown()
-    return {name: np.frombuffer(bytes.fromhex(text), kind).reshape(shape) for name, (kind, shape, text) in made.items()}
+    return {
+        name: np.frombuffer(bytes.fromhex(text), kind).reshape(shape) for name, (kind, shape, text) in outputs.items()
+    }
 
 
 def openvino(file: Path, inputs: Arrays) -> dict[str, np.ndarray]:
@@ -141,22 +143,24 @@ def mnn(file: Path, inputs: Arrays) -> list[np.ndarray]:
     from _tools import mnnconvert  # of MNN; the command of this name starts pip
 
     with tempfile.TemporaryDirectory() as folder:
-        made = f'{folder}/network.mnn'
-        mnnconvert(['mnnconvert', '-f', 'ONNX', '--modelFile', str(file), '--MNNModel', made, '--bizCode', 'icconv_mm'])
-        if not Path(made).is_file():
+        target = f'{folder}/network.mnn'
+        mnnconvert(
+            ['mnnconvert', '-f', 'ONNX', '--modelFile', str(file), '--MNNModel', target, '--bizCode', 'icconv_mm']
+        )
+        if not Path(target).is_file():
             raise RuntimeError('mnnconvert wrote no file')
         manager = MNN.nn.create_runtime_manager(({'backend': 'CPU', 'precision': 'high', 'numThread': 1},))
         manager.set_hint(3, 0)  # Winograd's large tiles lose digits
         names = _names_of(file)
-        network = MNN.nn.load_module_from_file(made, list(inputs), names, runtime_manager=manager)
+        network = MNN.nn.load_module_from_file(target, list(inputs), names, runtime_manager=manager)
         kinds = {'uint8': MNN.expr.uint8, 'float32': MNN.expr.float}
         values = []
         for value in inputs.values():
             placed = MNN.expr.placeholder(list(value.shape), MNN.expr.NCHW, kinds[str(value.dtype)])
             placed.write(value)
             values.append(placed)
-        made = network.forward(values)
-        return dict(zip(names, [MNN.expr.convert(each, MNN.expr.NCHW).read().copy() for each in made]))
+        target = network.forward(values)
+        return dict(zip(names, [MNN.expr.convert(output, MNN.expr.NCHW).read().copy() for output in target]))
 
 
 def tract(file: Path, inputs: Arrays) -> list[np.ndarray]:
@@ -178,8 +182,11 @@ def tvm(file: Path, inputs: Arrays) -> list[np.ndarray]:
     shapes = {name: list(value.shape) for name, value in inputs.items()}
     module = from_onnx(onnx.load(str(file)), shapes, {name: str(value.dtype) for name, value in inputs.items()})
     machine = relax.VirtualMachine(tvm.compile(relax.transform.LegalizeOps()(module), 'llvm'), tvm.cpu())
-    made = machine['main'](*(tvm.runtime.tensor(value) for value in inputs.values()))
-    return [value.numpy() for value in (made if hasattr(made, '__len__') and not hasattr(made, 'shape') else [made])]
+    outputs = machine['main'](*(tvm.runtime.tensor(value) for value in inputs.values()))
+    return [
+        value.numpy()
+        for value in (outputs if hasattr(outputs, '__len__') and not hasattr(outputs, 'shape') else [outputs])
+    ]
 
 
 def onnx2tf(file: Path, inputs: Arrays) -> list[np.ndarray]:
@@ -187,13 +194,16 @@ def onnx2tf(file: Path, inputs: Arrays) -> list[np.ndarray]:
 
     with tempfile.TemporaryDirectory() as folder:
         _call(sys.executable, '-m', 'onnx2tf', '-i', str(file), '-o', folder, '-n', '-kat', *inputs)
-        made = list(Path(folder).glob('*_float32.tflite'))
-        if not made:
+        files = list(Path(folder).glob('*_float32.tflite'))
+        if not files:
             raise RuntimeError('onnx2tf writes no file and says no reason')
-        found = _tflite(str(made[0]), inputs)
-    shapes = [[dim.dim_value for dim in each.type.tensor_type.shape.dim] for each in onnx.load(file).graph.output]
+        outputs = _tflite(str(files[0]), inputs)
+    shapes = [[dim.dim_value for dim in output.type.tensor_type.shape.dim] for output in onnx.load(file).graph.output]
     # maps come out with channels last
-    return [each if list(each.shape) == shape else each.transpose(0, 3, 1, 2) for each, shape in zip(found, shapes)]
+    return [
+        output if list(output.shape) == shape else output.transpose(0, 3, 1, 2)
+        for output, shape in zip(outputs, shapes)
+    ]
 
 
 def litert(file: Path, inputs: Arrays) -> list[np.ndarray]:
@@ -213,7 +223,7 @@ def _tflite(file: str, inputs: Arrays) -> list[np.ndarray]:
     interpreter = Interpreter(file)
     values = {}
     for details in interpreter.get_input_details():
-        value = next(each for each in inputs.values() if each.ndim == len(details['shape']))
+        value = next(tensor for tensor in inputs.values() if tensor.ndim == len(details['shape']))
         if value.ndim == 4 and details['shape'][1] != 3:
             value = value.transpose(0, 2, 3, 1)
         interpreter.resize_tensor_input(details['index'], value.shape)
@@ -233,8 +243,8 @@ def executorch(file: Path, inputs: Arrays) -> list[np.ndarray]:
 
     image, *size = arguments_of(inputs)
     program = torch.export.load(file)
-    made = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
-    method = Runtime.get().load_program(made.buffer).load_method('forward')
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch()
+    method = Runtime.get().load_program(lowered.buffer).load_method('forward')
     return [value.numpy() for value in method.execute([*image, *size])]
 
 
@@ -244,8 +254,8 @@ def coreml(file: Path, inputs: Arrays) -> str:
     import torch
 
     program = torch.export.load(file).run_decompositions({})
-    made = coremltools.convert(program, minimum_deployment_target=coremltools.target.iOS17)
-    description = made.get_spec().description
+    model = coremltools.convert(program, minimum_deployment_target=coremltools.target.iOS17)
+    description = model.get_spec().description
     counts = len(description.input), len(description.output)
     if counts != (len(inputs), len(_names_of(file))):
         raise RuntimeError(f'the specification has {counts[0]} inputs and {counts[1]} outputs')

@@ -101,9 +101,9 @@ class Pretraining:
         saved = time.monotonic()
         while (epoch := self.step // self.steps) < self.recipe.epochs:
             order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.train.labels))
-            for place in range(self.step % self.steps, self.steps):
+            for step in range(self.step % self.steps, self.steps):
                 began = time.process_time()
-                self._learn(np.sort(order[place * self.recipe.batch :][: self.recipe.batch]))
+                self._learn(np.sort(order[step * self.recipe.batch :][: self.recipe.batch]))
                 self.seconds += time.process_time() - began
                 if self.step % self.steps and time.monotonic() - saved >= save_seconds:
                     self._save(out / 'state.pth')
@@ -194,8 +194,8 @@ _PROGRESS = ('loss', 'seconds', 'history')
 def _optimizer(network: torch.nn.Module) -> Optimizer:
     """Returns AdamW without weight decay of norms and biases."""
     parameters = list(network.parameters())
-    vectors = [each for each in parameters if each.ndim < 2]
-    matrices = [each for each in parameters if each.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
     groups = [dict(params=matrices, weight_decay=WEIGHT_DECAY), dict(params=vectors, weight_decay=0.0)]
     return FusedAdamW(groups)
 
@@ -204,20 +204,20 @@ def augmented(images: np.ndarray, randomness: np.random.Generator) -> np.ndarray
     """Returns the images [N, H, W, 3] flipped and shifted at random; what comes in at an edge is reflected."""
     count, height, width = images.shape[:3]
     padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), 'reflect')
-    made = np.empty_like(images)
+    output = np.empty_like(images)
     shifts, flips = randomness.integers(0, 2 * SHIFT + 1, (count, 2)), randomness.random(count) < 0.5
     for i, ((y, x), is_flipped) in enumerate(zip(shifts, flips, strict=True)):
-        made[i] = padded[i, y : y + height, x : x + width][:, :: -1 if is_flipped else 1]
-    return made
+        output[i] = padded[i, y : y + height, x : x + width][:, :: -1 if is_flipped else 1]
+    return output
 
 
 def to_input(images: np.ndarray, size: int) -> Tensor:
     """Returns images [N, H, W, 3], BGR, as a network's input [N, 3, size, size], RGB, in channels_last."""
-    made = (torch.from_numpy(images[..., ::-1].astype(np.float32)) - torch.tensor(MEAN)) / torch.tensor(STD)
-    made = made.permute(0, 3, 1, 2)  # channels_last: the network's own format on a CPU
-    if made.shape[2:] == (size, size):
-        return made
-    return F.interpolate(made, (size, size), mode='bilinear', align_corners=False, antialias=True)
+    tensor = (torch.from_numpy(images[..., ::-1].astype(np.float32)) - torch.tensor(MEAN)) / torch.tensor(STD)
+    tensor = tensor.permute(0, 3, 1, 2)  # channels_last: the network's own format on a CPU
+    if tensor.shape[2:] == (size, size):
+        return tensor
+    return F.interpolate(tensor, (size, size), mode='bilinear', align_corners=False, antialias=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

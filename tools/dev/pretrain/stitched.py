@@ -28,16 +28,16 @@ CUTS = 0.35, 0.65  # where a tile is cut in two, as parts of its longer side
 
 def tiles(side: int, count: int, randomness: np.random.Generator) -> list[tuple[int, int, int, int]]:
     """Returns tiles (x, y, width, height) that fill a square: the largest is cut in two until there are ``count``."""
-    made = [(0, 0, side, side)]
-    while len(made) < count:
-        made.sort(key=lambda tile: tile[2] * tile[3])
-        x, y, width, height = made.pop()
+    cuts = [(0, 0, side, side)]
+    while len(cuts) < count:
+        cuts.sort(key=lambda tile: tile[2] * tile[3])
+        x, y, width, height = cuts.pop()
         cut = round(max(width, height) * randomness.uniform(*CUTS))
         if width >= height:
-            made += [(x, y, cut, height), (x + cut, y, width - cut, height)]
+            cuts += [(x, y, cut, height), (x + cut, y, width - cut, height)]
         else:
-            made += [(x, y, width, cut), (x, y + cut, width, height - cut)]
-    return made
+            cuts += [(x, y, width, cut), (x, y + cut, width, height - cut)]
+    return cuts
 
 
 def fitted(
@@ -107,8 +107,8 @@ def write(data: Path, out: Path, counts: dict[str, int], side: int, seed: int) -
     dataset = Dataset('stitched images', out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix='.stitched_') as folder:
-        for place, (name, count) in enumerate(counts.items()):
-            part, randomness = tiny_imagenet.load(data, name), np.random.default_rng([seed, place])
+        for index, (name, count) in enumerate(counts.items()):
+            part, randomness = tiny_imagenet.load(data, name), np.random.default_rng([seed, index])
             dataset.classes = part.classes
             numbers = _numbers(part, randomness)
             for i in command_line.progress(range(count), f'stitching {name}'):

@@ -62,10 +62,10 @@ def mmcv_wheel(env: Target) -> Path:
         except BlockingIOError:
             say('another set-up is building the same mmcv wheel; waiting for it')
             fcntl.flock(lock, fcntl.LOCK_EX)
-        found = list(target.glob('*.whl'))
-        if found:
-            say(f'mmcv wheel from the cache: {found[0]}')
-            return found[0]
+        wheels = list(target.glob('*.whl'))
+        if wheels:
+            say(f'mmcv wheel from the cache: {wheels[0]}')
+            return wheels[0]
         check_compiler()
         check_disk(target, FREE_GB['cache'], 'the build of mmcv')
         return build_mmcv(env, cache_folder() / 'build' / key, target)
@@ -217,7 +217,7 @@ def cuda_environment(env: Target) -> dict:
 def gpu_architectures() -> str:
     try:
         query = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']
-        found = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+        architectures = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
     except (OSError, subprocess.CalledProcessError):
-        found = []
-    return ';'.join(sorted(set(found))) or '8.0;9.0'
+        architectures = []
+    return ';'.join(sorted(set(architectures))) or '8.0;9.0'

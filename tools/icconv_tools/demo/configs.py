@@ -63,9 +63,9 @@ def prepare_config(
 
 def use_backbone(cfg: Config, backbone: dict[str, Any]) -> None:
     """Give a config another backbone, with what the task sets on top of it, and its channels to what comes after."""
-    own = {key: value for key, value in cfg.model.backbone.items() if key not in cfg.backbone}
+    settings = {key: value for key, value in cfg.model.backbone.items() if key not in cfg.backbone}
     cfg.backbone = backbone
-    cfg.model.backbone = backbone | own
+    cfg.model.backbone = backbone | settings
     width = cfg.model.backbone.get('base_channels', 64)
     width *= ResNet.arch_settings[backbone['depth']][0].expansion
     channels = [width * 2**stage for stage in range(4)]

@@ -121,8 +121,8 @@ def _plots(curves: Curves, lines: Mapping[str, float], label: str) -> str:
     rows = -(-len(curves) // _COLUMNS)
     with mpl.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': label, 'font.size': 7, 'font.family': 'sans-serif'}):
         figure = Figure(figsize=(_WIDTH, _HEIGHT * rows), layout='constrained')
-        for place, (key, curve) in enumerate(curves.items(), 1):
-            axes = figure.add_subplot(rows, _COLUMNS, place, title=key)
+        for index, (key, curve) in enumerate(curves.items(), 1):
+            axes = figure.add_subplot(rows, _COLUMNS, index, title=key)
             axes.plot(list(curve), list(curve.values()), marker='.' if len(curve) < 8 else None, linewidth=1.2)
             if key in lines:
                 axes.axhline(lines[key], color='#b00020', linestyle='--', linewidth=0.8)

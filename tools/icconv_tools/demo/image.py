@@ -38,10 +38,10 @@ def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Pat
         objects, people = (COCO(data / f'annotations/{name}_val.json') for name in ('instances', 'person_keypoints'))
     truth = {LABELS: _maps(data / 'semantic/val'), KEYPOINTS: lambda image: people.imgToAnns[image['id']]}
     truth |= dict.fromkeys((MASKS, BOXES), lambda image: objects.imgToAnns[image['id']])
-    kinds = {kind for found in columns.values() for kind in found}
+    kinds = {kind for part in columns.values() for kind in part}
     shown = {'ground truth': {kind: truth[kind] for kind in kinds}}
-    for title, found in columns.items():
-        shown[title] = {kind: _maps(file) if kind is LABELS else _objects(file, kind) for kind, file in found.items()}
+    for title, part in columns.items():
+        shown[title] = {kind: _maps(file) if kind is LABELS else _objects(file, kind) for kind, file in part.items()}
     images = _choose(objects)
     scenes = [cv2.imread(str(data / 'val' / image['file_name'])) for image in images]
     rows = []
@@ -54,7 +54,9 @@ def draw_image(columns: Mapping[str, Mapping[Kind, Path]], data: Path, path: Pat
 def _choose(objects: COCO) -> list[dict]:
     """The first images with somebody in them and a handful of objects, whatever was found there."""
     images = objects.dataset['images']
-    labels = {image['id']: [each['category_id'] for each in objects.imgToAnns[image['id']]] for image in images}
+    labels = {
+        image['id']: [annotation['category_id'] for annotation in objects.imgToAnns[image['id']]] for image in images
+    }
     chosen = [image for image in images if 4 <= len(labels[image['id']]) <= 7 and 1 in labels[image['id']]]
     return (chosen or images)[:_EXAMPLES]
 
@@ -66,11 +68,11 @@ def _maps(folder: Path) -> _Source:
 def _objects(path: Path, kind: Kind) -> _Source:
     """The confident ones of a results file, which there is none of if nothing was detected."""
     least = 0.2 if kind is KEYPOINTS else 0.5  # poses score the mean height of their keypoints' peaks
-    found = defaultdict(list)
-    for each in json.loads(path.read_text()) if path.is_file() else ():
-        if each['score'] >= least:
-            found[each['image_id']].append(each)
-    return lambda image: found[image['id']]
+    objects = defaultdict(list)
+    for load in json.loads(path.read_text()) if path.is_file() else ():
+        if load['score'] >= least:
+            objects[load['image_id']].append(load)
+    return lambda image: objects[image['id']]
 
 
 def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco: COCO) -> np.ndarray:
@@ -81,18 +83,20 @@ def _draw(scene: np.ndarray, image: dict, sources: Mapping[Kind, _Source], coco:
     if LABELS in sources:
         drawing.seg_map = sources[LABELS](image)
     for kind in (MASKS, KEYPOINTS, BOXES):
-        for each in sources[kind](image) if kind in sources else ():
-            item = DrawnObject(PALETTE[each['category_id'] - 1])
+        for annotation in sources[kind](image) if kind in sources else ():
+            item = DrawnObject(PALETTE[annotation['category_id'] - 1])
             if kind is MASKS:  # smoothed as the scene is
-                smooth = cv2.GaussianBlur(cv2.resize(coco.annToMask(each) * 255, tile.shape[1::-1]), (0, 0), factor)
+                smooth = cv2.GaussianBlur(
+                    cv2.resize(coco.annToMask(annotation) * 255, tile.shape[1::-1]), (0, 0), factor
+                )
                 item.mask = smooth > 127
             elif kind is KEYPOINTS:
-                keypoints = np.array(each['keypoints']).reshape(-1, 3)
+                keypoints = np.array(annotation['keypoints']).reshape(-1, 3)
                 item.keypoints, item.skeleton = keypoints[:, :2], [(a - 1, b - 1) for a, b in SKELETON]
-                item.shown = keypoints[:, 2] > (_SEEN if 'score' in each else 0)  # an annotation has 1 or 2
+                item.shown = keypoints[:, 2] > (_SEEN if 'score' in annotation else 0)  # an annotation has 1 or 2
             else:
-                x, y, width, height = each['bbox']
-                item.box, item.text = (x, y, x + width, y + height), CLASSES[each['category_id'] - 1]
+                x, y, width, height = annotation['bbox']
+                item.box, item.text = (x, y, x + width, y + height), CLASSES[annotation['category_id'] - 1]
             drawing.objects.append(item)
     return draw(tile, drawing)
 

@@ -77,14 +77,18 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> list[Resul
         ToolError: A training or test ended with an error.
     """
     console = console or tables.console()
-    known = {task.name: task for task in (MULTITASK, *SEPARATE)}
+    tasks_by_name = {task.name: task for task in (MULTITASK, *SEPARATE)}
     if not options.tasks:
-        raise InputError(f'--tasks: no task given; there are: {", ".join(known)}')
-    tasks = [known[name] for name in dict.fromkeys(require_known(options.tasks, known, '--tasks: no task'))]
+        raise InputError(f'--tasks: no task given; there are: {", ".join(tasks_by_name)}')
+    tasks = [
+        tasks_by_name[name] for name in dict.fromkeys(require_known(options.tasks, tasks_by_name, '--tasks: no task'))
+    ]
     if options.neck is not None:
         require_known([options.neck], NECKS, '--neck: no neck')
         with_neck = NECKS[options.neck]
-        tasks += [known[name] for name in with_neck.starts_from if known[name] not in tasks] + [with_neck]
+        tasks += [tasks_by_name[name] for name in with_neck.starts_from if tasks_by_name[name] not in tasks] + [
+            with_neck
+        ]
     backbone = backbone_file(options.backbone)
     require_device(options.device)
     ensure_miniature(options.data, options.drawing, lambda pairs: track(pairs, 'drawing the dataset', console=console))
@@ -105,11 +109,11 @@ def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, 
     results, trained = [], {}
     for number, task in enumerate(tasks, 1):
         start = next(((name, trained[name]) for name in task.starts_from if name in trained), None)
-        own = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
-        text = json.dumps({'of': _comparable(options), 'rows': [asdict(result) for result in own]})
+        result = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
+        text = json.dumps({'of': _comparable(options), 'rows': [asdict(result) for result in result]})
         (options.work_dir / task.name / _RESULTS).write_text(text)
         trained[task.name] = _checkpoint(options.work_dir / task.name)
-        results += own
+        results += result
         write_reports(results, options.work_dir)
     return results
 
@@ -166,8 +170,8 @@ def earlier_results(folder: Path, options: DemoOptions) -> list[Result]:
     """What an earlier demo found in the same circumstances; none where it was not, or not wholly, tested."""
     file = folder / _RESULTS
     try:
-        known = json.loads(file.read_text()) if file.is_file() else {}
-        return [Result(**row) for row in known['rows']] if known.get('of') == _comparable(options) else []
+        results = json.loads(file.read_text()) if file.is_file() else {}
+        return [Result(**row) for row in results['rows']] if results.get('of') == _comparable(options) else []
     except (ValueError, TypeError):  # cut short, or of another version
         return []
 
@@ -195,7 +199,7 @@ def _run_task(
     run_tools([Tool(train, folder / 'train.log', f'{number} {task.title}: train')], console, env)
     command = python(HOME / 'tools/test.py', config, _checkpoint(folder))
     # only the first test writes predictions, into files that both would have
-    nothing = dict.fromkeys(f'{each.evaluator}.{each.kind.option}=None' for each in task.evaluations)
+    nothing = dict.fromkeys(f'{evaluation.evaluator}.{evaluation.kind.option}=None' for evaluation in task.evaluations)
     tests = {'test': ('', ())}
     for i, (addition, changes) in enumerate(task.retests, 1):
         tests[f'retest{i}'] = (addition, ('--cfg-options', *changes, *nothing))
@@ -211,18 +215,18 @@ def _run_task(
     seconds = round(time.monotonic() - began, 1)
     return [
         Result(
-            task=each.title + addition,
+            task=evaluation.title + addition,
             config=f'configs/{task.config}',
             backbone_file=str(backbone.relative_to(HOME)),
-            metric=each.kind.metric,
-            value=round(each.kind.scale * read_metric(folder / name, each.key), 4),
-            threshold=each.threshold if name == 'test' else None,
-            seconds=seconds if name == 'test' and each is task.evaluations[0] else None,
+            metric=evaluation.kind.metric,
+            value=round(evaluation.kind.scale * read_metric(folder / name, evaluation.key), 4),
+            threshold=evaluation.threshold if name == 'test' else None,
+            seconds=seconds if name == 'test' and evaluation is task.evaluations[0] else None,
             backbone_from=origin,
             network=task.name,
         )
         for name, (addition, _) in tests.items()
-        for each in (task.evaluations if name == 'test' else task.evaluations[-1:])
+        for evaluation in (task.evaluations if name == 'test' else task.evaluations[-1:])
     ]
 
 

@@ -71,7 +71,7 @@ def run_tools(tools: Sequence[Tool], console: Console, env: dict[str, str]) -> N
         Children() as children,
     ):
         processes = [children.start(tool.command, env, **output) for tool in tools]
-        for future in as_completed([pool.submit(_follow, *each, bar) for each in zip(tools, processes)]):
+        for future in as_completed([pool.submit(_follow, *pair, bar) for pair in zip(tools, processes)]):
             future.result()
 
 
@@ -90,7 +90,7 @@ def _follow(tool: Tool, process: subprocess.Popen, bar: Progress) -> None:
             tail.append(line)
             if not (step := _STEP.search(line)):
                 continue
-            loss = f'loss {float(found[1]):.3f}' if (found := _LOSS.search(line)) else ''
+            loss = f'loss {float(match[1]):.3f}' if (match := _LOSS.search(line)) else ''
             bar.update(row, completed=int(step[1]), total=int(step[2]), loss=loss)
             if not has_bar and (now := time.monotonic()) - last >= _QUIET_SECONDS:
                 last = now

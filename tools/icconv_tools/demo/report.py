@@ -60,37 +60,41 @@ def rows_of(results: Sequence[Result]) -> list[tuple[str, ...]]:
 
 def rows_of_both(results: Sequence[Result]) -> list[tuple[str, ...]] | None:
     """One network against those for single tasks, titles first; None unless all of them have been tested."""
-    alone = {each.name for each in SEPARATE}
+    alone = {task.name for task in SEPARATE}
     if not {MULTITASK.name, *alone} <= {result.network for result in results}:
         return None
     multitask = [result for result in results if result.network == MULTITASK.name]
-    single = {(each.metric, each.threshold is None): each for each in results if each.network in alone}
+    single = {(result.metric, result.threshold is None): result for result in results if result.network in alone}
     rows = [('task', 'metric', 'one network', 'four networks', 'difference', 'threshold')]
     for one in multitask:
         other = single[one.metric, one.threshold is None]
         threshold = '' if one.threshold is None else f'>= {one.threshold:.2f}'
         difference = f'{one.value - other.value:+.3f}'
         rows.append((other.task, one.metric, f'{one.value:.3f}', f'{other.value:.3f}', difference, threshold))
-    one, four = (sum(each.seconds or 0 for each in part) for part in (multitask, single.values()))
+    one, four = (sum(row.seconds or 0 for row in part) for part in (multitask, single.values()))
     rows.append(('training and tests', 'seconds', f'{one:.0f}', f'{four:.0f}', f'{one - four:+.0f}', ''))
     return rows
 
 
 def notes_on(results: Sequence[Result]) -> list[str]:
     """Which networks did not start from random weights."""
-    return [f'{each.task}: started with the backbone of {each.backbone_from}' for each in results if each.backbone_from]
+    return [
+        f'{result.task}: started with the backbone of {result.backbone_from}'
+        for result in results
+        if result.backbone_from
+    ]
 
 
 def notes_on_file(results: Sequence[Result], folder: Path) -> list[str]:
     """The network for all tasks as one file, below the work folder: its size, its time, and how far it is off."""
-    known = folder / MULTITASK.name / 'export.json'
-    if not known.is_file() or all(result.network != MULTITASK.name for result in results):
+    file = folder / MULTITASK.name / 'export.json'
+    if not file.is_file() or all(result.network != MULTITASK.name for result in results):
         return []
-    report = json.loads(known.read_text())
-    own, theirs = report['milliseconds']['file'], report['milliseconds']['model']
+    report = json.loads(file.read_text())
+    file_time, theirs = report['milliseconds']['file'], report['milliseconds']['model']
     differences = ', '.join(f'{kind} {value:.0e}' for kind, value in report['check'].items() if kind != 'images')
     return [
-        f'one network as one file: {report["file"]}, {report["bytes"] / 2**20:.1f} MiB, {own} ms an image where '
+        f'one network as one file: {report["file"]}, {report["bytes"] / 2**20:.1f} MiB, {file_time} ms an image where '
         f'PyTorch takes {theirs}; largest differences: {differences}'
     ]
 
@@ -98,12 +102,12 @@ def notes_on_file(results: Sequence[Result], folder: Path) -> list[str]:
 def print_tables(results: Sequence[Result], console: Console, earlier: Collection[Result] = ()) -> None:
     """A table of all results, those of an earlier demo last and marked, and one that compares; no value is ever cut."""
     shown = [*results, *earlier]
-    made = table(TITLE, rows_of(shown), {'task', 'backbone file'})
-    for row, result in zip(made.rows, shown, strict=True):
+    lines = table(TITLE, rows_of(shown), {'task', 'backbone file'})
+    for row, result in zip(lines.rows, shown, strict=True):
         row.style = None if result.passed else 'red'
-    console.print(made, *notes_on(shown), sep='\n')
+    console.print(lines, *notes_on(shown), sep='\n')
     if earlier:
-        console.print(f'of an earlier call: {", ".join(dict.fromkeys(each.network for each in earlier))}')
+        console.print(f'of an earlier call: {", ".join(dict.fromkeys(name.network for name in earlier))}')
     if both := rows_of_both(shown):
         console.print(table(BOTH, both, {'task'}))
 

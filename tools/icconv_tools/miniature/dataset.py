@@ -173,25 +173,25 @@ def _write_crops(folder: Path, name: str, drawn: Scene, annotations: list[dict],
 # --- COCO documents
 
 
-def _documents(found: list[list[dict]], options: MiniatureOptions) -> dict[str, dict]:
+def _documents(rows: list[list[dict]], options: MiniatureOptions) -> dict[str, dict]:
     """The two COCO documents of a split from the annotations of its images; ids count from 1."""
     images = [
         {'id': i, 'file_name': f'{i:06d}.jpg', 'height': options.size, 'width': options.size, 'license': 1}
-        for i in range(1, len(found) + 1)
+        for i in range(1, len(rows) + 1)
     ]
-    flat = [{**one, 'image_id': i} for i, each in enumerate(found, 1) for one in each]
+    flat = [{**one, 'image_id': i} for i, row in enumerate(rows, 1) for one in row]
     annotations = [{'id': i, **one} for i, one in enumerate(flat, 1)]
     classes = options.classes
     person = {'id': 1, 'name': classes[0], 'supercategory': classes[0]}
     categories = [person, *({'id': i, 'name': name, 'supercategory': 'shape'} for i, name in enumerate(classes[1:], 2))]
     about = {'description': f'icconv_mm {options.title}', 'version': str(options.version), 'options': asdict(options)}
     shared = {'info': about, 'licenses': _LICENSES, 'images': images}
-    only_boxes = [{k: v for k, v in each.items() if 'keypoints' not in k} for each in annotations]
+    only_boxes = [{k: v for k, v in annotation.items() if 'keypoints' not in k} for annotation in annotations]
     return {
         'instances': {**shared, 'annotations': only_boxes, 'categories': categories},
         'person_keypoints': {
             **shared,
-            'annotations': [each for each in annotations if each['category_id'] == 1],
+            'annotations': [annotation for annotation in annotations if annotation['category_id'] == 1],
             'categories': [{**person, 'keypoints': list(KEYPOINTS), 'skeleton': [list(pair) for pair in SKELETON]}],
         },
     }
@@ -199,7 +199,7 @@ def _documents(found: list[list[dict]], options: MiniatureOptions) -> dict[str, 
 
 def _annotations(drawn: Scene) -> list[dict]:
     """The COCO annotations of a scene's items, without ids."""
-    found = []
+    annotations = []
     for index, item in enumerate(drawn.items):
         mask = drawn.visible(index)
         x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
@@ -215,8 +215,8 @@ def _annotations(drawn: Scene) -> list[dict]:
             points = np.zeros((17, 3)) if item.keypoints is None else _labelled(item.keypoints, mask)
             annotation['keypoints'] = [round(float(v), 1) for v in points.ravel()]
             annotation['num_keypoints'] = int(np.count_nonzero(points[:, 2]))
-        found.append(annotation)
-    return found
+        annotations.append(annotation)
+    return annotations
 
 
 def _labelled(keypoints: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -118,7 +118,7 @@ val_set, test_set = (
 )
 # a task is evaluated where it has labels
 val_evaluator, test_evaluator = (
-    [each for each in evaluator if any(each['task'] in group for group in same_images[split])]
+    [metric for metric in evaluator if any(metric['task'] in group for group in same_images[split])]
     for split, evaluator in (('val', val_evaluator), ('test', test_evaluator))
 )
 val_batch_size = 1

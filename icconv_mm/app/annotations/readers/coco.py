@@ -106,8 +106,8 @@ def _kind_of_json(path: Path, files: Files) -> str:
     if missing:
         return ''  # captions, results
     annotations = content['annotations'][:10] if isinstance(content['annotations'], list) else []
-    is_panoptic = any(isinstance(each, dict) and 'segments_info' in each for each in annotations)
-    if sum(each.stat().st_size for each in (*files.contents, path)) <= _KEPT:
+    is_panoptic = any(isinstance(annotation, dict) and 'segments_info' in annotation for annotation in annotations)
+    if sum(entry.stat().st_size for entry in (*files.contents, path)) <= _KEPT:
         files.contents[path] = content  # half of the time to read a file is its decoding
     return 'COCO panoptic' if is_panoptic else 'COCO'
 
@@ -130,9 +130,9 @@ def _unite(dataset: Dataset, earlier: dict[Path, AnnotatedImage], path: Path, fi
     if shared:
         what = f'{len(shared)} of its images are in another file of this set as well'
         dataset.warn(path, f'{what}, the first: {shared[0]}: each has the annotations of one of them')
-    own, dataset.images = dataset.images, earlier | dataset.images
+    images, dataset.images = dataset.images, earlier | dataset.images
     for location in shared:
-        splits = {each.split: each for each in (own[location], earlier[location])}
+        splits = {image.split: image for image in (images[location], earlier[location])}
         of_folder = files.split_of(location)
         dataset.images[location] = splits[of_folder if of_folder in splits else held_out_first(splits)]
 
@@ -171,7 +171,7 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
     split = split_of(path.relative_to(files.root))
     defects = _defects(content, _ENTRIES)
     names = _names(dataset, path, content, defects['categories'])
-    _take_keypoints(dataset, [each for each in content['categories'] if isinstance(each, dict)], path)
+    _take_keypoints(dataset, [category for category in content['categories'] if isinstance(category, dict)], path)
     entries = _images_by_id(dataset, path, content, defects['images'], files, split)
     _say_defects(dataset, path, content, defects, split, {i: image.path for i, (image, _) in entries.items()})
     areas: list[tuple[str, Any]] = []
@@ -180,9 +180,9 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
     }
     defective, before = defects['annotations'], f'{path}: annotations['
     for i, entry in enumerate(content['annotations']):
-        if i in defective or (found := of_images.get(entry['image_id'])) is None:
+        if i in defective or (listed := of_images.get(entry['image_id'])) is None:
             continue
-        image, size, file_name, own = found
+        image, size, file_name, annotations = listed
         where = f'{before}{i}] of {file_name}'
         try:
             name = names.get(entry['category_id'])
@@ -193,9 +193,9 @@ def _read_content(dataset: Dataset, path: Path, content: dict, files: Files) -> 
             dataset.leave_out(where, fault_of(error), image.path, split)
         else:
             if annotation is not None:
-                own.append(annotation)
-    for image, size, _, own in of_images.values():
-        _add_entry(dataset, image, own, size, path)
+                annotations.append(annotation)
+    for image, size, _, annotations in of_images.values():
+        _add_entry(dataset, image, annotations, size, path)
     if areas:
         where, area = areas[0]
         more = f', as of {len(areas) - 1} others in this file' if len(areas) > 1 else ''
@@ -222,15 +222,15 @@ def _say_defects(
     images: Mapping[int, Path] = MappingProxyType({}),
 ) -> None:
     """Records a warning for each invalid entry, with the image that loses it, and for duplicate annotation ids."""
-    for field, own in defects.items():
-        for i, defect in own.items():
+    for field, numbers in defects.items():
+        for i, defect in numbers.items():
             image_id = content[field][i].get('image_id') if isinstance(content[field][i], dict) else None
             image = images.get(image_id) if isinstance(image_id, int) else None
             dataset.leave_out(f'{path}: {field}[{i}]', defect, image, split)
     entries, bad = content['annotations'], defects['annotations']
-    good = [i for i, each in enumerate(entries) if i not in bad and 'id' in each]
+    good = [i for i, entry in enumerate(entries) if i not in bad and 'id' in entry]
     ids = (entries[i]['id'] for i in good)
-    if (shared := len(good) - len({each if is_id(each) else short(each) for each in ids})) > 0:
+    if (shared := len(good) - len({entry_id if is_id(entry_id) else short(entry_id) for entry_id in ids})) > 0:
         first = {short(entries[i]['id']): i for i in reversed(good)}
         again = [i for i in good if i != (same := first[short(entries[i]['id'])]) and entries[i] == entries[same]]
         bad.update(dict.fromkeys(again, 'is there twice'))  # PyLabel repeats them
@@ -246,9 +246,9 @@ def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]
     Raises:
         DatasetError: Several categories have the same id or name.
     """
-    categories = [(i, each) for i, each in enumerate(content['categories']) if i not in defects]
-    check_once({'categories': [each for _, each in categories]}, path)
-    parents = {str(each.get('supercategory')) for _, each in categories}
+    categories = [(i, category) for i, category in enumerate(content['categories']) if i not in defects]
+    check_once({'categories': [category for _, category in categories]}, path)
+    parents = {str(category.get('supercategory')) for _, category in categories}
     names = {}
     for i, category in categories:
         others = parents - ({'none'} if category.get('supercategory') == 'none' else set())
@@ -263,7 +263,10 @@ def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]
 
 
 def _is_used(category_id: int, content: dict) -> bool:
-    return any(isinstance(each, dict) and each.get('category_id') == category_id for each in content['annotations'])
+    return any(
+        isinstance(annotation, dict) and annotation.get('category_id') == category_id
+        for annotation in content['annotations']
+    )
 
 
 def _images_by_id(
@@ -290,15 +293,15 @@ def _images_by_id(
             dataset.missing.append(f'{path}: {entry[2]}')
         else:
             by_location.setdefault(location, []).append(entry)
-    made = {}
+    images = {}
     for location, entries in by_location.items():
         image = dataset.image(location, split)
         image.annotations = image.annotations or []
         if len(entries) > 1:
             entries = _of_one_size(dataset, path, image, entries)
         for _, number, _, written in entries:
-            made[number] = image, written
-    return made
+            images[number] = image, written
+    return images
 
 
 def _near(path: Path, split: str) -> list[Path]:
@@ -309,8 +312,8 @@ def _near(path: Path, split: str) -> list[Path]:
 
 def _of_one_size(dataset: Dataset, path: Path, image: AnnotatedImage, entries: list[_ImageEntry]) -> list[_ImageEntry]:
     """Returns those entries of one image that have its size."""
-    fitting = [each for each in entries if each[3] in (None, image.size)]
-    fitting = fitting or [each for each in entries if each[3] == image.size[::-1]] or entries[:1]
+    fitting = [entry for entry in entries if entry[3] in (None, image.size)]
+    fitting = fitting or [entry for entry in entries if entry[3] == image.size[::-1]] or entries[:1]
     for entry in entries:
         if entry not in fitting:
             i, _, _, (width, height) = entry
@@ -320,7 +323,7 @@ def _of_one_size(dataset: Dataset, path: Path, image: AnnotatedImage, entries: l
 
 
 def _add_entry(
-    dataset: Dataset, image: AnnotatedImage, own: list[Annotation], size: tuple[int, int], path: Path
+    dataset: Dataset, image: AnnotatedImage, annotations: list[Annotation], size: tuple[int, int], path: Path
 ) -> None:
     """Adds the objects of an entry to its image, unless most of them are the same as those of an earlier entry.
 
@@ -330,17 +333,20 @@ def _add_entry(
     from pycocotools.mask import iou
 
     before = image.annotations
-    if own and before:
-        for annotation in own + before:
+    if annotations and before:
+        for annotation in annotations + before:
             measure(annotation, size)
-        boxes = [np.array([annotation.box for annotation in each], dtype=float) for each in (own, before)]
-        is_same_class = np.array([[one.name == other.name for other in before] for one in own])
+        boxes = [
+            np.array([annotation.box for annotation in annotations_of_entry], dtype=float)
+            for annotations_of_entry in (annotations, before)
+        ]
+        is_same_class = np.array([[one.name == other.name for other in before] for one in annotations])
         same = int(((iou(*boxes, [0] * len(before)) * is_same_class).max(1) > _SAME).sum())
-        is_again = 2 * same >= max(len(own), len(before))
+        is_again = 2 * same >= max(len(annotations), len(before))
         what = 'the same objects: the first ones are taken' if is_again else 'other objects: all are taken'
         dataset.warn(image.path, f'is listed again in {path.name}, with {what}')
-        own = [] if is_again else own
-    image.annotations = before + own
+        annotations = [] if is_again else annotations
+    image.annotations = before + annotations
 
 
 def _written(entry: dict) -> tuple[int, int] | None:
@@ -385,7 +391,7 @@ def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> Non
         names, skeleton = category.get('keypoints'), category.get('skeleton') or ()
         if not names:
             continue
-        if not (isinstance(names, list) and all(isinstance(each, (str, int)) for each in names)):
+        if not (isinstance(names, list) and all(isinstance(name, (str, int)) for name in names)):
             raise DatasetError(f'{path}: categories: "keypoints" is {short(names)}, expected a list of names')
         names = list(map(str, names))
         name = str(category.get('name'))
@@ -401,7 +407,7 @@ def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> Non
 
 def _is_link(pair: Any, count: int) -> bool:
     is_pair = isinstance(pair, list) and len(pair) == 2
-    return is_pair and all(isinstance(each, int) and 1 <= each <= count for each in pair)
+    return is_pair and all(isinstance(end, int) and 1 <= end <= count for end in pair)
 
 
 # --- panoptic ---
@@ -412,7 +418,7 @@ def _panoptic(dataset: Dataset, path: Path, files: Files) -> None:
     content, split = read_coco(path), split_of(path.relative_to(files.root))
     defects = _defects(content, _PANOPTIC)
     _say_defects(dataset, path, content, defects, split)
-    categories = {i: each for i, each in enumerate(content['categories']) if i not in defects['categories']}
+    categories = {i: category for i, category in enumerate(content['categories']) if i not in defects['categories']}
     check_once({'categories': list(categories.values())}, path)
     names = {}
     for i, category in categories.items():
@@ -424,8 +430,10 @@ def _panoptic(dataset: Dataset, path: Path, files: Files) -> None:
         if category.get('isthing', 1):
             dataset.add_class(category['name'])
     dataset.ignore_index.add(0)
-    entries = {each['id']: each for i, each in enumerate(content['images']) if i not in defects['images']}
-    annotations = [(i, each) for i, each in enumerate(content['annotations']) if i not in defects['annotations']]
+    entries = {image['id']: image for i, image in enumerate(content['images']) if i not in defects['images']}
+    annotations = [
+        (i, annotation) for i, annotation in enumerate(content['annotations']) if i not in defects['annotations']
+    ]
     files_of = [_image_of(annotation, entries) for _, annotation in annotations]
     locations = files.images(files_of, *_near(path, split), split=split)
     for (i, annotation), name in zip(annotations, files_of):
@@ -474,16 +482,18 @@ def _panoptic_image(
     if written is not None and written != image.size:
         (width, height), (own_width, own_height) = written, image.size
         raise DatasetError(f'"width" and "height" are {width} x {height}, its image has {own_width} x {own_height}')
-    ids = read_class_ids(path, {each: each for each in segments}, image.size)
+    ids = read_class_ids(path, {segment: segment for segment in segments}, image.size)
     annotations = []
     for own_id, segment in segments.items():
         category = names[segment['category_id']]
         if category.get('isthing', 1):
-            own = f'{where}: segment {own_id}'
-            segmentation = as_segmentation(ids == own_id, image.size, dataset, own, image)
+            location = f'{where}: segment {own_id}'
+            segmentation = as_segmentation(ids == own_id, image.size, dataset, location, image)
             if segmentation is not None:
                 annotations.append(
-                    Annotation(category['name'], None, segmentation, crowd=bool(segment.get('iscrowd')), location=own)
+                    Annotation(
+                        category['name'], None, segmentation, crowd=bool(segment.get('iscrowd')), location=location
+                    )
                 )
     image.seg_map, image.annotations = path, [*(image.annotations or ()), *annotations]
     image.segments = {own_id: segment['category_id'] for own_id, segment in segments.items()}

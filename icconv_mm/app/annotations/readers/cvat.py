@@ -115,18 +115,18 @@ def _read_labels(dataset: Dataset, roots: Mapping[Path, Element]) -> set[str]:
     drawings: dict[str, Element] = {}
     oriented = set()
     for path, root in roots.items():
-        for each in root.iterfind('.//labels/label'):
-            name, kind, parent = ((each.findtext(tag) or '').strip() for tag in ('name', 'type', 'parent'))
+        for node in root.iterfind('.//labels/label'):
+            name, kind, parent = ((node.findtext(tag) or '').strip() for tag in ('name', 'type', 'parent'))
             if not name:
                 dataset.warn(path, 'a label has a blank name', is_left_out=True)
             elif parent:
                 points.setdefault(parent, {})[name] = None
             elif kind != 'tag':
                 dataset.add_class(name)
-                if (drawing := each.find('svg')) is not None:
+                if (drawing := node.find('svg')) is not None:
                     drawings[name] = drawing
     drawn = defaultdict(set)
-    for label, element in (each for root in roots.values() for each in _labelled(root)):
+    for label, element in (label for root in roots.values() for label in _labelled(root)):
         if element.tag == 'skeleton':
             drawn[label] |= {point.get('label', '') for point in element.iter('points')}
         elif element.tag == 'box' and (element.get('rotation') or '0').strip('0.'):
@@ -156,8 +156,8 @@ def _edges(drawing: Element | None, names: Sequence[str]) -> list[tuple[int, int
     text = '' if drawing is None else html.unescape(tostring(drawing, encoding='unicode'))
     tags = re.findall(r'<(?:circle|line)\b[^>]*>', text)
     elements = [dict(re.findall(r'data-([\w-]+)="([^"]*)"', tag)) for tag in tags]
-    numbers = {each.get('node-id'): each.get('label-name') for each in elements if 'node-id' in each}
-    lines = [each for each in elements if 'node-from' in each]
+    numbers = {element.get('node-id'): element.get('label-name') for element in elements if 'node-id' in element}
+    lines = [element for element in elements if 'node-from' in element]
     ends = [[numbers.get(line.get(end)) for end in ('node-from', 'node-to')] for line in lines]
     return [(names.index(a), names.index(b)) for a, b in ends if a in names and b in names]
 
@@ -177,18 +177,18 @@ def _existing_images(dataset: Dataset, root: Element, path: Path, files: Files, 
     for (element, name, subset, where), full in zip(elements, names):
         location = locations.get(full)
         if location is None and as_path(name).suffix.lower() not in IMAGE_SUFFIXES:  # frames of a video have none
-            folders = [folder / own / as_path(name).parent for folder in near for own in (subset, '')]
+            folders = [folder / subfolder / as_path(name).parent for folder in near for subfolder in (subset, '')]
             location = files.beside(as_path(name).name, *folders)
         if location is None:
             dataset.missing.append(f'{path}: {name}')
             continue
         own_split = split_of(subset) or split_of(as_path(name).parent)
         entry = _Entry(location, own_split, where, (element.get('width'), element.get('height')))
-        for i, each in enumerate(element):
-            if each.tag != 'skeleton' and not _is_visible(each):  # datumaro's, of a video
+        for i, child in enumerate(element):
+            if child.tag != 'skeleton' and not _is_visible(child):  # datumaro's, of a video
                 continue
-            label, group = (each.get('label') or '').strip(), each.get('group_id') or ''
-            entry.shapes.append(_Shape(each, label, group, f'{where}, {each.tag} {i + 1}'))
+            label, group = (child.get('label') or '').strip(), child.get('group_id') or ''
+            entry.shapes.append(_Shape(child, label, group, f'{where}, {child.tag} {i + 1}'))
         yield entry
 
 
@@ -200,19 +200,19 @@ def _frames(dataset: Dataset, root: Element, path: Path, files: Files, is_shared
     tracks: dict[str, list[Element]] = defaultdict(list)
     for track in root.iter('track'):
         tracks[(track.get('subset') or '').strip()].append(track)
-    sizes = {(each.findtext('width'), each.findtext('height')) for each in root.iterfind('meta//original_size')}
+    sizes = {(node.findtext('width'), node.findtext('height')) for node in root.iterfind('meta//original_size')}
     written = sizes.pop() if len(sizes) == 1 else (None, None)
-    for subset, own in tracks.items():
-        if (count := len({track.get('task_id') for track in own})) > 1:
+    for subset, tracks_of_subset in tracks.items():
+        if (count := len({track.get('task_id') for track in tracks_of_subset})) > 1:
             what = 'their frames have the same numbers: export each task by itself, or as CVAT for images'
             raise DatasetError(f'{path}: has tracks of {count} tasks in one subset, and {what}')
         images, split = _images_of_frames(path, files, subset, len(tracks) > 1), split_of(subset)
         ranges = _ranges(root, subset)
-        in_task = sorted(frame for frame in images if not ranges or any(frame in each for each in ranges))
+        in_task = sorted(frame for frame in images if not ranges or any(frame in span for span in ranges))
         is_own = not is_shared or next(iter(images.values())).parent.name == path.stem
         shapes: dict[int, list[_Shape]] = {frame: [] for frame in in_task if is_own}
         unknown: set[int] = set()
-        for i, track in enumerate(own):
+        for i, track in enumerate(tracks_of_subset):
             where = f'{path}: track {track.get("id") or i}'
             between = _read_track(dataset, track, where, split, in_task, shapes)
             if between:
@@ -246,13 +246,13 @@ def _read_track(
                 shapes.setdefault(frame, []).append(_Shape(element, label, group, f'{where}, frame {frame}'))
     numbers = sorted(visible)
     inside = frames[bisect(frames, numbers[0]) : bisect(frames, numbers[-1])] if numbers else ()
-    return [each for each in inside if each not in visible and visible[numbers[bisect(numbers, each) - 1]]]
+    return [child for child in inside if child not in visible and visible[numbers[bisect(numbers, child) - 1]]]
 
 
 def _is_visible(element: Element) -> bool:
     """Returns whether a shape of a track is in its frame; a skeleton is if one of its points is."""
     each_of = element.iter('points') if element.tag == 'skeleton' else [element]
-    return any(each.get('outside') != '1' for each in each_of)
+    return any(child.get('outside') != '1' for child in each_of)
 
 
 def _images_of_frames(path: Path, files: Files, subset: str, is_one_of_many: bool) -> dict[int, Path]:
@@ -264,10 +264,12 @@ def _images_of_frames(path: Path, files: Files, subset: str, is_one_of_many: boo
         DatasetError: No folder has images of frames, or several have.
     """
     folder = path.parent / 'images'
-    there = {each: images for each in files.by_folder if (images := _frames_in(each, files))}
-    for each in [folder / subset] if is_one_of_many else [folder / path.stem, folder / subset, folder, path.parent]:
-        if each in there:
-            return there[each]
+    there = {path: images for path in files.by_folder if (images := _frames_in(path, files))}
+    for directory in (
+        [folder / subset] if is_one_of_many else [folder / path.stem, folder / subset, folder, path.parent]
+    ):
+        if directory in there:
+            return there[directory]
     if is_one_of_many:
         raise DatasetError(
             f'{path}: is of a video, and the folder images/{subset} has no image called frame_000000.png'
@@ -289,14 +291,14 @@ def _frames_in(folder: Path, files: Files) -> dict[int, Path]:
 
 def _ranges(root: Element, subset: str) -> list[range]:
     """Returns the frames of each task of a subset, as far as the file says."""
-    made = []
+    ranges = []
     for task in root.iterfind('meta//task'):
         start, stop = ((task.findtext(tag) or '').strip() for tag in ('start_frame', 'stop_frame'))
         step = re.search(r'step=(\d+)', task.findtext('frame_filter') or '')
         is_own = not subset or (task.findtext('subset') or 'default').strip() == subset
         if is_own and start.isdecimal() and stop.isdecimal():
-            made.append(range(int(start), int(stop) + 1, max(1, int(step[1])) if step else 1))
-    return made
+            ranges.append(range(int(start), int(stop) + 1, max(1, int(step[1])) if step else 1))
+    return ranges
 
 
 # --- shapes ---
@@ -327,9 +329,9 @@ def _read_shapes(
                 key = i if shape.group in ('', '0') else (shape.label, shape.group)
                 objects.setdefault(key, []).append(annotation)
     for parts in objects.values():
-        made = _joined_shapes(parts, size)
-        counts['joined'] += len(made) < len(parts)
-        for annotation in made:
+        joined = _joined_shapes(parts, size)
+        counts['joined'] += len(joined) < len(parts)
+        for annotation in joined:
             if annotation.box is None and annotation.segmentation is None:
                 annotation.box = box_of_keypoints(annotation.keypoints, size)
             if annotation.box is None and annotation.segmentation is None:
@@ -348,12 +350,12 @@ def _joined_shapes(parts: list[Annotation], size: tuple[int, int]) -> list[Annot
     skeletons = [part.keypoints for part in parts if part.keypoints is not None]
     if len(parts) == 1 or len(skeletons) > 1:
         return parts
-    made = Annotation(parts[0].name, keypoints=skeletons[0] if skeletons else None, location=parts[0].location)
+    annotation = Annotation(parts[0].name, keypoints=skeletons[0] if skeletons else None, location=parts[0].location)
     masks = [part.segmentation for part in parts if part.segmentation is not None]
     if all(isinstance(mask, list) for mask in masks):
-        made.segmentation = [polygon for mask in masks for polygon in mask] or None
+        annotation.segmentation = [polygon for mask in masks for polygon in mask] or None
     else:
-        made.segmentation = encode_rle(np.maximum.reduce([mask_of(mask, size) for mask in masks]))
+        annotation.segmentation = encode_rle(np.maximum.reduce([mask_of(mask, size) for mask in masks]))
     if any(part.box is not None for part in parts):
         for part in parts:
             if part.segmentation is not None:
@@ -361,8 +363,8 @@ def _joined_shapes(parts: list[Annotation], size: tuple[int, int]) -> list[Annot
         boxes = [part.box for part in parts if part.box is not None]
         corners = np.array([(x, y, x + w, y + h) for x, y, w, h in boxes])
         (left, top), (right, bottom) = corners[:, :2].min(0).tolist(), corners[:, 2:].max(0).tolist()
-        made.box = [left, top, right - left, bottom - top]
-    return [made]
+        annotation.box = [left, top, right - left, bottom - top]
+    return [annotation]
 
 
 def _annotation(
@@ -429,11 +431,11 @@ def _mask(element: Element, size: tuple[int, int]) -> np.ndarray:
 
 def _points(element: Element) -> Iterator[Point]:
     """Yields the points of a skeleton that are inside the frame."""
-    for each in element.iter('points'):
-        if not (label := each.get('label', '')):
+    for node in element.iter('points'):
+        if not (label := node.get('label', '')):
             raise DatasetError('a point of the skeleton has no label')
-        if each.get('outside') != '1':
-            yield Point(label, *_point(each.get('points')), 1 if each.get('occluded') == '1' else 2)
+        if node.get('outside') != '1':
+            yield Point(label, *_point(node.get('points')), 1 if node.get('occluded') == '1' else 2)
 
 
 def _point(text: str | None) -> tuple[float, float]:

@@ -111,8 +111,8 @@ def _read_frame(dataset: Dataset, where: str, frame: str, locations: dict[str, P
         return
     image.annotations = []
     for owner, points in animals.items():
-        box, own = box_of_keypoints(points, image.size), f'{where}{f", {owner}" if owner else ""}'
-        image.annotations.append(Annotation(dataset.classes[0], box, keypoints=points, location=own))
+        box, visible_points = box_of_keypoints(points, image.size), f'{where}{f", {owner}" if owner else ""}'
+        image.annotations.append(Annotation(dataset.classes[0], box, keypoints=points, location=visible_points))
 
 
 def _point(values: dict, owner: str, part: str) -> tuple[float, float, int]:

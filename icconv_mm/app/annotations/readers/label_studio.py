@@ -47,7 +47,7 @@ def _tasks(path: Path, files: Files) -> Dataset:
             chosen.append((where, locations[name], results))
     if not chosen and any(isinstance(task, dict) and task.get('predictions') for task in tasks):
         dataset.warn(path, 'its tasks have predictions, and no annotation yet')
-    points = {_label(each) for *_, results in chosen for each in results if _kind(each) == 'keypoint'}
+    points = {_label(result) for *_, results in chosen for result in results if _kind(result) == 'keypoint'}
     dataset.keypoints = sorted(points)
     for where, location, results in chosen:
         split = files.split_of(location)
@@ -62,10 +62,10 @@ def _tasks(path: Path, files: Files) -> Dataset:
 def _locations(names: Sequence[str], path: Path, files: Files) -> dict[str, Path]:
     """Returns the image of each name, which Label Studio may have uploaded under a prefix."""
     near = path.parent, path.parent / 'images'
-    found = files.images(names, *near)
-    uploaded = {name: _UPLOADED.sub('', name, 1) for name in names if name not in found}
+    paths = files.images(names, *near)
+    uploaded = {name: _UPLOADED.sub('', name, 1) for name in names if name not in paths}
     plain = files.images(uploaded.values(), *near)
-    return found | {name: plain[own] for name, own in uploaded.items() if own in plain}
+    return paths | {name: plain[path] for name, path in uploaded.items() if path in plain}
 
 
 def _reference(task: Any) -> str:
@@ -89,19 +89,21 @@ def _counted_results(dataset: Dataset, task: dict, where: str) -> list[dict] | N
         DatasetError: The task is not in Label Studio's form.
     """
     given = task.get('annotations') or []  # of tasks that nobody has annotated yet
-    if not (isinstance(given, list) and all(isinstance(each, dict) for each in given)):
+    if not (isinstance(given, list) and all(isinstance(result, dict) for result in given)):
         raise DatasetError(f'"annotations" is {short(given)}, expected a list')
-    done = [each for each in given if not each.get('was_cancelled')]
+    done = [result for result in given if not result.get('was_cancelled')]
     if not done:
         return None
-    done.sort(key=lambda each: (bool(each.get('ground_truth')), str(each.get('updated_at') or each.get('created_at'))))
+    done.sort(
+        key=lambda result: (bool(result.get('ground_truth')), str(result.get('updated_at') or result.get('created_at')))
+    )
     if len(done) > 1:
         which = 'the ground truth' if done[-1].get('ground_truth') else 'the latest'
         dataset.warn(where, f'has {len(done)} annotations: {which} is taken')
     results = done[-1].get('result')
-    if not (isinstance(results, list) and all(isinstance(each, dict) for each in results)):
+    if not (isinstance(results, list) and all(isinstance(result, dict) for result in results)):
         raise DatasetError(f'"result" is {short(results)}, expected a list')
-    return [each for each in results if isinstance(each.get('value'), dict)]
+    return [result for result in results if isinstance(result.get('value'), dict)]
 
 
 def _kind(result: dict) -> str:
@@ -127,18 +129,18 @@ def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], 
     Raises:
         DatasetError: The image has only keypoints of which nothing says whose they are.
     """
-    own: list[tuple[str, Annotation]] = []
+    pairs: list[tuple[str, Annotation]] = []
     points: dict[str, list[Point]] = {}
     written = None
-    of_objects = {str(each.get('id')) for each in results if _kind(each) != 'choices'}
+    of_objects = {str(result.get('id')) for result in results if _kind(result) != 'choices'}
     for k, result in enumerate(results):
-        kind, place = _kind(result), f'{where}: result[{k}]'
-        with dataset.reading(place, image.path, image.split):
+        kind, location = _kind(result), f'{where}: result[{k}]'
+        with dataset.reading(location, image.path, image.split):
             if kind == 'choices':
                 _read_choices(image, result, of_objects)
                 continue
             if kind not in ('rectangle', 'polygon', 'ellipse', 'brush', 'keypoint'):
-                dataset.warn(place, f'is of the type {short(result.get("type"))}: not read')
+                dataset.warn(location, f'is of the type {short(result.get("type"))}: not read')
                 continue
             if turned := as_number(result.get('image_rotation') or 0, 'image_rotation') % 360:
                 raise DatasetError(
@@ -150,17 +152,17 @@ def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], 
                 (point,) = _scaled([[result['value'].get('x'), result['value'].get('y')]], size or image.size)
                 points.setdefault(str(result.get('parentID') or ''), []).append(Point(_label(result), *point.tolist()))
                 continue
-            annotation = _annotation_of(dataset, result, size or image.size, image, place)
+            annotation = _annotation_of(dataset, result, size or image.size, image, location)
             if annotation is not None:
-                own.append((str(result.get('id')), annotation))
-    made = [annotation for _, annotation in own]
-    for annotation, keypoints in assign_points(dataset, points, own, where, 'parent region'):
+                pairs.append((str(result.get('id')), annotation))
+    annotations = [annotation for _, annotation in pairs]
+    for annotation, keypoints in assign_points(dataset, points, pairs, where, 'parent region'):
         if annotation is None:
             box = box_of_keypoints(keypoints, written or image.size)
-            made.append(Annotation(dataset.add_class('object'), box, keypoints=keypoints, location=where))
+            annotations.append(Annotation(dataset.add_class('object'), box, keypoints=keypoints, location=where))
         else:
             annotation.keypoints = keypoints
-    image.annotations = made
+    image.annotations = annotations
     fit_to_image(dataset, image, written, path)
 
 
@@ -171,7 +173,7 @@ def _read_choices(image: AnnotatedImage, result: dict, of_objects: Collection[st
         DatasetError: They are no list of names.
     """
     value, choices = result['value'], result['value'].get('choices')
-    if not (isinstance(choices, list) and all(isinstance(each, str) for each in choices)):
+    if not (isinstance(choices, list) and all(isinstance(choice, str) for choice in choices)):
         raise DatasetError(f'"choices" is {short(choices)}, expected a list of names')
     if value.keys() <= {'choices'} and str(result.get('id')) not in of_objects and not result.get('parentID'):
         image.labels += choices
@@ -198,7 +200,7 @@ def _annotation_of(
         x, y, w, h = (as_number(value.get(key), key) for key in ('x', 'y', 'width', 'height'))
         points = _scaled([[x, y], [x + w, y], [x + w, y + h], [x, y + h]], size)
         if not value.get('rotation'):
-            annotation.box = [float(each) for each in (*points[0], *(points[2] - points[0]))]
+            annotation.box = [float(corner) for corner in (*points[0], *(points[2] - points[0]))]
             return annotation
         points = _rotated(points, value, size)
     annotation.segmentation = as_segmentation([points.ravel().tolist()], size, dataset, where, image)
@@ -212,14 +214,14 @@ def _scaled(points: Any, size: tuple[int, int]) -> np.ndarray:
         DatasetError: They are no points.
     """
     try:
-        made = np.array(points, dtype=float)
-        for value in made.ravel().tolist():
+        scaled = np.array(points, dtype=float)
+        for value in scaled.ravel().tolist():
             as_number(value, 'points')
     except (TypeError, ValueError) as error:
         raise DatasetError(f'points are {short(points)}, expected [[x, y], ...]') from error
-    if made.ndim != 2 or made.shape[1] != 2:
+    if scaled.ndim != 2 or scaled.shape[1] != 2:
         raise DatasetError(f'points are {short(points)}, expected [[x, y], ...]')
-    return made * size / 100
+    return scaled * size / 100
 
 
 def _rotated(points: np.ndarray, value: dict, size: tuple[int, int]) -> np.ndarray:

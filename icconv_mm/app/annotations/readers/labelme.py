@@ -136,21 +136,21 @@ def _grouped(
     for i, shape in shapes:
         group = shape.get('group_id')
         if _is_point(shape) and (group is not None or len(dataset.keypoints) > 1):
-            own = points.setdefault('' if group is None else repr(group), [])
-            own.append(Point(shape['label'], *shape['points'][0], 1 if shape.get('difficult') is True else 2))
+            group_points = points.setdefault('' if group is None else repr(group), [])
+            group_points.append(Point(shape['label'], *shape['points'][0], 1 if shape.get('difficult') is True else 2))
         else:
-            own = f'shape {i}' if group is None else repr(group)
-            objects.setdefault((shape['label'], own), []).append((i, shape))
+            group_points = f'shape {i}' if group is None else repr(group)
+            objects.setdefault((shape['label'], group_points), []).append((i, shape))
     keypoints = dict.fromkeys(objects)
     alone = []
-    for key, own in assign_points(
+    for key, group_points in assign_points(
         dataset, points, [(group, (name, group)) for name, group in objects], path, 'group_id'
     ):
         if key is None:
-            alone.append(([], own))
+            alone.append(([], group_points))
         else:
-            keypoints[key] = own
-    yield from ((own, keypoints[key]) for key, own in objects.items())
+            keypoints[key] = group_points
+    yield from ((group_points, keypoints[key]) for key, group_points in objects.items())
     yield from alone
 
 
@@ -191,8 +191,8 @@ def _labelme_annotation(
     annotation.crowd = any(shape.get('difficult') is True for _, shape in shapes)
     annotation.segmentation = as_segmentation(polygons or None, size, dataset, where, image)
     if mask is not None:
-        own = 0 if annotation.segmentation is None else mask_of(annotation.segmentation, size)
-        annotation.segmentation = as_segmentation(mask | own, size, dataset, where, image)
+        area = 0 if annotation.segmentation is None else mask_of(annotation.segmentation, size)
+        annotation.segmentation = as_segmentation(mask | area, size, dataset, where, image)
     if keypoints and not annotation.segmentation:
         annotation.box = annotation.box or box_of_keypoints(keypoints, size)
     return annotation if annotation.box or annotation.segmentation else None

@@ -28,10 +28,10 @@ def listed(files: Files, kind: str, *, elsewhere: bool) -> list[tuple[str, str]]
         match = _LIST.fullmatch(name)
         if match and (match[1] == name if is_in_sets else elsewhere):  # aeroplane_train.txt lists one class only
             lists[path] = match[1]
-    own = [path for path in lists if path.parent.name == kind] or lists
+    paths_of_kind = [path for path in lists if path.parent.name == kind] or lists
     return [
         (lists[path] if lists[path] in SPLITS else '', line.strip())
-        for path in own
+        for path in paths_of_kind
         for line in filter(str.strip, read_text(path).splitlines())
     ]
 
@@ -48,16 +48,18 @@ def splits_of(
         dataset.warn(
             files.root, 'its lists (train.txt, val.txt, ...) name none of its images: nothing is split by them'
         )
-    say_training = any(own & {'train', ''} for own in claims.values())
+    say_training = any(split_names & {'train', ''} for split_names in claims.values())
     splits = {}
     for path in paths:
-        own, of_folder = claims.get(path, set()), files.split_of(path)
-        if not own and say_training and not of_folder:
+        named_splits, of_folder = claims.get(path, set()), files.split_of(path)
+        if not named_splits and say_training and not of_folder:
             dataset.warn(path, 'is in none of the lists (train.txt, val.txt, ...)', is_left_out=True)
             continue
-        splits[path] = held_out_first(own or {''}) or of_folder
-        if len(own - {''}) > 1:
-            dataset.warn(path, f'is in the lists of {" and ".join(sorted(own - {""}))}: taken for {splits[path]}')
+        splits[path] = held_out_first(named_splits or {''}) or of_folder
+        if len(named_splits - {''}) > 1:
+            dataset.warn(
+                path, f'is in the lists of {" and ".join(sorted(named_splits - {""}))}: taken for {splits[path]}'
+            )
     return splits
 
 

@@ -50,7 +50,7 @@ def seg_map_sources(files: Files) -> Iterator[tuple]:
     instances = [folder for folder in masks if _is_one_each(folder, files)]
     one_each = set(instances)
     if instances:
-        others = [each for each in masks if each not in one_each and each.parent / 'images' in files.by_folder]
+        others = [mask for mask in masks if mask not in one_each and mask.parent / 'images' in files.by_folder]
         yield 'a mask per instance', files.root, partial(_instances, instances, others, files)
     tables = tables_in(files)
     folders = [
@@ -65,7 +65,14 @@ def seg_map_sources(files: Files) -> Iterator[tuple]:
     sets: dict[Path | None, dict[Path, list[_Map]]] = {}
     for folder in folders:
         table = table_of(folder, tables)
-        same = next((each for each in sets if each and table and tables[each] == tables[table]), table)
+        same = next(
+            (
+                pairs_of_folder
+                for pairs_of_folder in sets
+                if pairs_of_folder and table and tables[pairs_of_folder] == tables[table]
+            ),
+            table,
+        )
         for image, seg_map in _pairs_of(folder, by_stem, files, has_colors(tables.get(table, {}))):
             sets.setdefault(same, {}).setdefault(image, []).append(seg_map)
     for table, pairs in sets.items():
@@ -93,16 +100,16 @@ def _instances(folders: list[Path], others: list[Path], files: Files) -> Dataset
         name = next(n for n in files.by_folder[beside] if n.lower().endswith(IMAGE_SUFFIXES))
         image = dataset.image(beside / name, split_of(folder.relative_to(files.root)))
         image.annotations = []
-        paths = [folder / each for each in files.by_folder[folder] if each.lower().endswith('.png')]
+        paths = [folder / path for path in files.by_folder[folder] if path.lower().endswith('.png')]
         if min(image.size) == 0:  # the image has the warning
             continue
         covered = np.zeros(image.size[::-1], dtype=np.uint16)
         read = partial(_mask, size=image.size)
-        for path, (mask, made) in zip(paths, pool.map(read, paths)):
+        for path, (mask, instances) in zip(paths, pool.map(read, paths)):
             if mask is None:
-                dataset.leave_out(path, made, image.path, image.split)
+                dataset.leave_out(path, instances, image.path, image.split)
             else:
-                image.annotations.append(Annotation(class_name, segmentation=made, location=str(path)))
+                image.annotations.append(Annotation(class_name, segmentation=instances, location=str(path)))
                 covered += mask
         if (shared := int((covered > 1).sum())) > 0:
             dataset.warn(folder, f'masks overlap, in {shared} pixels')
@@ -115,9 +122,9 @@ def _mask(path: Path, size: tuple[int, int]) -> tuple[np.ndarray, dict] | tuple[
     try:
         content = read_bytes(path, limits.IMAGE_BYTES)
         is_png = content[12:16] == b'IHDR' and len(content) > 24
-        own = struct.unpack('>II', content[16:24]) if is_png else size
-        if own != size:  # checked before the pixels are allocated
-            return None, f'is {own[0]} x {own[1]}, its image {size[0]} x {size[1]}'
+        size_of_file = struct.unpack('>II', content[16:24]) if is_png else size
+        if size_of_file != size:  # checked before the pixels are allocated
+            return None, f'is {size_of_file[0]} x {size_of_file[1]}, its image {size[0]} x {size[1]}'
         # Pillow takes half as long again, and datasets have tens of thousands of masks
         mask = decode_mask(content) if is_png else None
         mask = read_class_ids(path, size=size) if mask is None else mask  # for other formats, or for the error message
@@ -149,11 +156,13 @@ def _pairs_of(
     for name in maps:
         stem = Path(name).stem
         bare = {stem, _ENDINGS.sub('', stem)}
-        if looked_at < _LOOKED_AT and any(path.parent != folder for each in bare for path in by_stem.get(each, ())):
+        if looked_at < _LOOKED_AT and any(
+            path.parent != folder for candidate in bare for path in by_stem.get(candidate, ())
+        ):
             if kind_of_map(folder / name) not in allowed:  # first: folders of classes can share all their names
                 return
             looked_at += 1
-        others = {path for each in bare for path in by_stem.get(each, ()) if path.parent != folder}
+        others = {path for candidate in bare for path in by_stem.get(candidate, ()) if path.parent != folder}
         fitting = [path for path in sorted(others) if is_image_folder(path.parent)]
         if not fitting:
             continue
@@ -194,8 +203,8 @@ def _is_rather_of_labels(one: Path, other: Path) -> bool:
 
 
 def _unshared(one: Path, other: Path) -> tuple[set[str], set[str]]:
-    own, others = set(one.parts), set(other.parts)
-    return own - others, others - own
+    parts, others = set(one.parts), set(other.parts)
+    return parts - others, others - parts
 
 
 def _distance(images: Path, maps: Path, root: Path) -> tuple:
@@ -204,12 +213,12 @@ def _distance(images: Path, maps: Path, root: Path) -> tuple:
     It compares, in this order, which of them is named after labels, how much of their paths they share, whether they
     belong to one split, and how similar their names are.
     """
-    own, others = _unshared(images, maps)
+    parts, others = _unshared(images, maps)
     splits = [split_of(folder.relative_to(root)) for folder in (images, maps)]
     return (
         not _is_rather_of_labels(maps, images),
         bool(_OF_LABELS.search(images.name)),
-        len(own | others),
+        len(parts | others),
         splits[0] != splits[1],
         not maps.name.startswith(images.name),
         not _OF_IMAGES.search(images.name),
@@ -219,19 +228,23 @@ def _distance(images: Path, maps: Path, root: Path) -> tuple:
 def _maps(pairs: dict[Path, list[_Map]], table: Table, location: Path, files: Files) -> Dataset:
     dataset = Dataset('segmentation maps', location)
     splits = splits_of(sorted(pairs), listed(files, 'Segmentation', elsewhere=True), files, dataset)
-    maps = {each.path for own in pairs.values() for each in own}
+    maps = {candidate.path for pair in pairs.values() for candidate in pair}
     for path, split in splits.items():
-        own = [each for each in pairs[path] if not _is_beside_classes(each.path, path)] or pairs[path]
-        folders = {each.path.parent for each in own}  # SegmentationClassAug contains SegmentationClass
-        own = [each for each in own if each.path.parent.with_name(f'{each.path.parent.name}Aug') not in folders]
+        seg_maps = [pair for pair in pairs[path] if not _is_beside_classes(pair.path, path)] or pairs[path]
+        folders = {candidate.path.parent for candidate in seg_maps}  # SegmentationClassAug contains SegmentationClass
+        seg_maps = [
+            candidate
+            for candidate in seg_maps
+            if candidate.path.parent.with_name(f'{candidate.path.parent.name}Aug') not in folders
+        ]
         image = dataset.image(path, split)
-        image.seg_map = own[0].path
-        if len(own) > 1:
-            image.problem = f'has several segmentation maps, {own[0].path} and {own[1].path}'
-        elif own[0].other is not None:
-            image.problem = f'has the segmentation map {own[0].path}, which fits {own[0].other} as well'
+        image.seg_map = seg_maps[0].path
+        if len(seg_maps) > 1:
+            image.problem = f'has several segmentation maps, {seg_maps[0].path} and {seg_maps[1].path}'
+        elif seg_maps[0].other is not None:
+            image.problem = f'has the segmentation map {seg_maps[0].path}, which fits {seg_maps[0].other} as well'
         elif path in maps:
-            image.problem = f'is taken for the segmentation map of an image, and has one itself, {own[0].path}'
+            image.problem = f'is taken for the segmentation map of an image, and has one itself, {seg_maps[0].path}'
     take_names(dataset, table, [image.seg_map.name for image in dataset.images.values()])
     labelled = {path.parent for path in pairs}
     for path in files.ending(*IMAGE_SUFFIXES):
@@ -242,12 +255,12 @@ def _maps(pairs: dict[Path, list[_Map]], table: Table, location: Path, files: Fi
 
 def _is_beside_classes(seg_map: Path, image: Path) -> bool:
     """Returns whether a map's name marks it as a by-product: instance numbers or a visualisation."""
-    own, _ = _unshared(seg_map.parent, image.parent)
-    return any(map(_BESIDE_CLASSES.search, (*own, seg_map.stem.removeprefix(image.stem))))
+    parts, _ = _unshared(seg_map.parent, image.parent)
+    return any(map(_BESIDE_CLASSES.search, (*parts, seg_map.stem.removeprefix(image.stem))))
 
 
 def _files_in(folder: Path) -> list[Path]:
-    return sorted(each for each in followed(folder).iterdir() if is_text(each.name) and each.is_file())
+    return sorted(path for path in followed(folder).iterdir() if is_text(path.name) and path.is_file())
 
 
 def _listed_in_yaml(path: Path, content: dict) -> Dataset:
@@ -270,14 +283,16 @@ def _listed_in_yaml(path: Path, content: dict) -> Dataset:
         if not isinstance(given, dict):
             continue
         locations = (located(str(given.get(key) or ''), [path.parent]) for key in ('images', 'masks'))
-        images, masks = (each if each is not None and followed(each).is_dir() else None for each in locations)
+        images, masks = (
+            location if location is not None and followed(location).is_dir() else None for location in locations
+        )
         if images is None or masks is None:
             dataset.missing.append(f'{path}: {split}: {given}')
             continue
-        own = {each.stem: each for each in _files_in(masks) if each.suffix.lower() == '.png'}
+        paths = {path.stem: path for path in _files_in(masks) if path.suffix.lower() == '.png'}
         for image in _files_in(images):
-            if image.suffix.lower() in IMAGE_SUFFIXES and image.stem in own:
-                dataset.image(image, split).seg_map = own[image.stem]
+            if image.suffix.lower() in IMAGE_SUFFIXES and image.stem in paths:
+                dataset.image(image, split).seg_map = paths[image.stem]
             elif image.suffix.lower() in IMAGE_SUFFIXES:
                 dataset.warn(image, f'has no segmentation map in {masks}', is_left_out=True)
     return dataset

@@ -65,8 +65,10 @@ def _read_labels(path: Path) -> Dataset:
             points = np.column_stack([instance.numpy(invisible_as_nan=False), 1 + instance.points['visible']])
             points[~np.isfinite(points).all(1)] = 0
             keypoints = [float(value) for value in points.ravel()]
-            box, own = box_of_keypoints(keypoints, image.size), f'{where}: instance {i + 1}'
-            image.annotations.append(Annotation(names[id(instance.skeleton)], box, keypoints=keypoints, location=own))
+            box, visible_points = box_of_keypoints(keypoints, image.size), f'{where}: instance {i + 1}'
+            image.annotations.append(
+                Annotation(names[id(instance.skeleton)], box, keypoints=keypoints, location=visible_points)
+            )
     if predicted:
         dataset.warn(path, f'{predicted} frames have only predicted instances: not read')
     return dataset

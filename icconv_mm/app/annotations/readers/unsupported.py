@@ -54,12 +54,14 @@ def refuse_unsupported(files: Files) -> None:
 
 def _refuse_maps(files: Files) -> None:
     """Raises DatasetError if a folder of images stands beside one of segmentation maps, which no reader paired."""
-    parts = {each: set(each.relative_to(files.root).parts) for each in files.by_folder if files.has_images(each)}
-    of_images = [folder for folder, own in parts.items() if _has(_OF_IMAGES, own)]
-    for maps in [folder for folder, own in parts.items() if _has(_OF_MAPS, own)]:  # few, of many folders of classes
+    parts = {path: set(path.relative_to(files.root).parts) for path in files.by_folder if files.has_images(path)}
+    of_images = [folder for folder, folder_parts in parts.items() if _has(_OF_IMAGES, folder_parts)]
+    for maps in [
+        folder for folder, folder_parts in parts.items() if _has(_OF_MAPS, folder_parts)
+    ]:  # few, of many folders of classes
         for images in of_images:
-            own, other = parts[maps] - parts[images], parts[images] - parts[maps]
-            if _has(_OF_MAPS, own) and _has(_OF_IMAGES, other) and not _has(_OF_MAPS, other):
+            parts_of_maps, other = parts[maps] - parts[images], parts[images] - parts[maps]
+            if _has(_OF_MAPS, parts_of_maps) and _has(_OF_IMAGES, other) and not _has(_OF_MAPS, other):
                 what = f'segmentation maps of {images}, which are not read'
                 raise DatasetError(f'{maps}: {what}: {_reason(maps, files)}')
 

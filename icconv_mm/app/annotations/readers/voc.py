@@ -211,13 +211,17 @@ def _count_pixels(
     boxes, polygons, from_zero, from_one = [], [], 0, 0
     others = set(map(id, rotated))
     for _, image, written in read:
-        upright = [each for each in image.annotations if each.box is not None and id(each) not in others]
-        own = [annotation.box for annotation in upright]
+        upright = [
+            annotation
+            for annotation in image.annotations
+            if annotation.box is not None and id(annotation) not in others
+        ]
+        upright_boxes = [annotation.box for annotation in upright]
         polygons += [polygon for annotation in upright for polygon in annotation.segmentation or ()]
-        width, height = (written or image.size) if own else (0, 0)  # zeros if it cannot be read
-        from_zero += sum(x == 0 or y == 0 or any(value % 1 for value in (x, y, w, h)) for x, y, w, h in own)
-        from_one += sum(width > 0 and (x + w == width + 1 or y + h == height + 1) for x, y, w, h in own)
-        boxes += own
+        width, height = (written or image.size) if upright_boxes else (0, 0)  # zeros if it cannot be read
+        from_zero += sum(x == 0 or y == 0 or any(value % 1 for value in (x, y, w, h)) for x, y, w, h in upright_boxes)
+        from_one += sum(width > 0 and (x + w == width + 1 or y + h == height + 1) for x, y, w, h in upright_boxes)
+        boxes += upright_boxes
     first = int(from_zero <= from_one and not tool) if given is None else given
     if given is None and boxes:
         speaks = f'{from_zero} of {len(boxes)} start at 0 or have fractions'

@@ -48,7 +48,7 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
         if path.suffix == '.names' or path.name in _NAMES:
             contents[path] = {'names': _lines(path), **_keypoints_of_label_studio(path.with_name('notes.json'))}
     names = [content['names'] for content in contents.values()]
-    of_all = len(contents) == 1 or (names and all(own == names[0] for own in names))
+    of_all = len(contents) == 1 or (names and all(name == names[0] for name in names))
     for path in list(contents)[: 1 if of_all else None]:
         folder = files.root if of_all else path.parent
         yield 'YOLO', path, partial(_read_set, path, contents[path], {'': [str(folder)]})
@@ -57,7 +57,7 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
 def _splits_in(content: Mapping[str, Any]) -> dict[str, list]:
     """Returns the folders and lists of images that a YAML or an ``obj.data`` names, by split."""
     given = {split: [content[key] for key in keys if content.get(key)] for split, keys in _KEYS.items()}
-    return {split: [one for each in own for one in _as_list(each)] for split, own in given.items()}
+    return {split: [one for path in path for one in _as_list(path)] for split, path in given.items()}
 
 
 def _lines(path: Path) -> list[str]:
@@ -99,8 +99,8 @@ def yaml_of(path: Path, files: Files, *keys: str) -> dict:
     except DatasetError as error:
         if is_named:
             raise
-        splits = [key for own in _KEYS.values() for key in own]
-        looks_so = all(re.search(rf'^["\']?(?:{"|".join(own)})["\']?\s*:', start, re.M) for own in (keys, splits))
+        splits = [key for yaml_key in _KEYS.values() for key in yaml_key]
+        looks_so = all(re.search(rf'^["\']?(?:{"|".join(key)})["\']?\s*:', start, re.M) for key in (keys, splits))
         if looks_so:
             files.warnings.warn_once(path, fault_of(error), is_left_out=True)
         return {}
@@ -122,10 +122,10 @@ def _read_set(path: Path, content: dict, splits: Mapping[str, list]) -> Dataset:
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(re.fullmatch('[0-9]{1,9}', str(key)) for key in names):
         raise DatasetError(f'{path}: names is {short(names)}, expected a list, or a mapping of numbers to names')
-    known = {}
+    sizes = {}
     for key, name in sorted(names.items(), key=lambda item: int(item[0])):
         if isinstance(name, (str, int, float)) and str(name).strip():
-            known[int(key)] = dataset.add_class(str(name))
+            sizes[int(key)] = dataset.add_class(str(name))
         else:
             dataset.warn(path, f'names[{key}] is {short(name, 40)}, no name', is_left_out=True)
     shape = content.get('kpt_shape')
@@ -149,7 +149,7 @@ def _read_set(path: Path, content: dict, splits: Mapping[str, list]) -> Dataset:
             dataset.flip_indices = []
         sigmas = content.get('kpt_oks_sigmas') or []
         is_one_each = isinstance(sigmas, list) and len(sigmas) == shape[0]
-        if is_one_each and all(type(each) in (int, float) and 0 < each < math.inf for each in sigmas):
+        if is_one_each and all(type(sigma) in (int, float) and 0 < sigma < math.inf for sigma in sigmas):
             dataset.sigmas = sigmas
         elif sigmas:
             dataset.warn(path, f'kpt_oks_sigmas is {short(sigmas)}, expected {shape[0]} numbers above 0: not used')
@@ -158,7 +158,7 @@ def _read_set(path: Path, content: dict, splits: Mapping[str, list]) -> Dataset:
         dataset.warn(path, 'has no "train", the images to learn from')
     for split, locations in splits.items():
         for location in locations:
-            _read_split(dataset, path, content, str(location), split, known, shape, is_named)
+            _read_split(dataset, path, content, str(location), split, sizes, shape, is_named)
     if not dataset.images and not dataset.lost:
         raise DatasetError(f'{path}: none of the images of train, val and test is there')
     return dataset
@@ -172,7 +172,7 @@ def _read_split(
     dataset: Dataset, path: Path, content: dict, location: str, split: str, names: dict, shape: list | None, skip: bool
 ) -> None:
     root = located(str(content['path']), [path.parent]) if content.get('path') else None
-    roots = [each for each in (root, path.parent) if each is not None]
+    roots = [folder for folder in (root, path.parent) if folder is not None]
     target = located(location, roots)
     if target is None:
         dataset.missing.append(f'{path}: {split}: {location}')
@@ -183,10 +183,12 @@ def _read_split(
         labels = _labels_of(image_path)
         read.setdefault(labels.parent, set()).add(labels.name)
         real = followed(image_path)
-        own = split or split_of(image_path.relative_to(target).parent) if image_path.is_relative_to(target) else split
-        with dataset.reading(labels, real, own):
+        split_of_image = (
+            split or split_of(image_path.relative_to(target).parent) if image_path.is_relative_to(target) else split
+        )
+        with dataset.reading(labels, real, split_of_image):
             lines = read_text(labels).splitlines() if os.path.lexists(labels) else None
-            image = dataset.image(real, own)
+            image = dataset.image(real, split_of_image)
             image.annotations = None if lines is None and skip else []
             if lines is None:
                 what = f'left out, as {path.name} says' if skip else 'taken as an image without objects'
@@ -195,16 +197,16 @@ def _read_split(
                 if line.strip():
                     _read_line(dataset, image, line.split(), f'{labels}: line {number}', names, shape)
     if followed(target).is_dir():  # a list may skip images on purpose
-        for folder, own in read.items():
-            dataset.missing += [f'{labels}: the image' for labels in _without_image(folder, own)]
+        for folder, split_of_image in read.items():
+            dataset.missing += [f'{labels}: the image' for labels in _without_image(folder, split_of_image)]
 
 
-def _without_image(folder: Path, known: set[str]) -> list[Path]:
+def _without_image(folder: Path, images_known: set[str]) -> list[Path]:
     """Returns the annotation files in a folder that belong to no known image."""
     if folder.name == 'images' or not folder.is_dir():
         return []
     names = (name for name in sorted(os.listdir(folder)) if name.endswith('.txt') and is_text(name))
-    others = (folder / name for name in names if name not in known)
+    others = (folder / name for name in names if name not in images_known)
     return [path for path in others if not (text := head(path)).strip() or _LINE.match(text)]
 
 

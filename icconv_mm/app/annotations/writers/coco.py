@@ -36,11 +36,13 @@ def write_coco(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     images = usable_images(dataset, 'COCO', 'detection', 'semantic')
     names = place_images(images, folder / 'images', copy)
     for split in sorted({image.split for image in images}):
-        own = [image for image in images if image.split == split]
-        entries = {image.path: _image(number, image, names[image.path]) for number, image in enumerate(own, 1)}
+        images_of_split = [image for image in images if image.split == split]
+        entries = {
+            image.path: _image(number, image, names[image.path]) for number, image in enumerate(images_of_split, 1)
+        }
         ending = f'_{split}' if split else ''
         if 'detection' in tasks:
-            labelled = [image for image in own if image.annotations is not None]
+            labelled = [image for image in images_of_split if image.annotations is not None]
             numbers = itertools.count(1)
             content = {
                 'images': [entries[image.path] for image in labelled],
@@ -65,15 +67,15 @@ def _image(number: int, image: AnnotatedImage, name: Path) -> dict[str, Any]:
 def _categories(dataset: Dataset) -> Iterable[dict[str, Any]]:
     posed = {annotation.name for _, annotation in dataset.annotations() if annotation.keypoints is not None}
     for number, name in enumerate(dataset.classes, 1):
-        own = {'id': number, 'name': name, 'supercategory': ''}
+        category = {'id': number, 'name': name, 'supercategory': ''}
         if name in posed:
             keypoints, skeleton = dataset.keypoints_of(name)
-            own |= {'keypoints': keypoints, 'skeleton': [[a + 1, b + 1] for a, b in skeleton]}
-        yield own
+            category |= {'keypoints': keypoints, 'skeleton': [[a + 1, b + 1] for a, b in skeleton]}
+        yield category
 
 
 def _object(dataset: Dataset, annotation: Annotation) -> dict[str, Any]:
-    made = {
+    entry = {
         'category_id': dataset.classes.index(annotation.name) + 1,
         'bbox': annotation.box,
         'area': annotation.area,
@@ -81,21 +83,23 @@ def _object(dataset: Dataset, annotation: Annotation) -> dict[str, Any]:
         'segmentation': annotation.segmentation or [],
     }
     if annotation.keypoints is not None:
-        made |= {'keypoints': annotation.keypoints, 'num_keypoints': sum(v > 0 for v in annotation.keypoints[2::3])}
-    return made if annotation.score is None else made | {'score': annotation.score}
+        entry |= {'keypoints': annotation.keypoints, 'num_keypoints': sum(v > 0 for v in annotation.keypoints[2::3])}
+    return entry if annotation.score is None else entry | {'score': annotation.score}
 
 
 def _write_panoptic(dataset: Dataset, images: list[AnnotatedImage], names: dict[Path, Path], folder: Path) -> None:
-    own = [replace(image) for image in images if image.seg_map is not None]  # their maps are replaced
-    made = Converted('semantic', Path(os.path.commonpath([image.path.parent for image in own])))
+    images_with_maps = [replace(image) for image in images if image.seg_map is not None]  # their maps are replaced
+    converted = Converted('semantic', Path(os.path.commonpath([image.path.parent for image in images_with_maps])))
     with tempfile.TemporaryDirectory() as temporary:
         ignored = set(dataset.ignore_index)
-        own = convert_seg_maps(dataset, made, own, Path(temporary), None, ignored, thorough=True)
-        categories = [{'id': i, 'name': name, 'isthing': 0} for i, name in enumerate(made.classes, 1)]
-        for split in sorted({image.split for image in own}):
+        images_with_maps = convert_seg_maps(
+            dataset, converted, images_with_maps, Path(temporary), None, ignored, thorough=True
+        )
+        categories = [{'id': i, 'name': name, 'isthing': 0} for i, name in enumerate(converted.classes, 1)]
+        for split in sorted({image.split for image in images_with_maps}):
             name = f'panoptic_{split}' if split else 'panoptic'
             entries, annotations, taken = [], [], set()
-            for number, image in enumerate((each for each in own if each.split == split), 1):
+            for number, image in enumerate((image for image in images_with_maps if image.split == split), 1):
                 labels = read_class_ids(image.seg_map).astype(np.uint8)
                 path = map_path(folder / name / names[image.path], taken)
                 path.parent.mkdir(parents=True, exist_ok=True)

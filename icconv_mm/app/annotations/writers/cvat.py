@@ -34,7 +34,7 @@ def write_cvat(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
         root = ElementTree.Element('annotations')
         ElementTree.SubElement(root, 'version').text = '1.1'
         _add_labels(ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task'), dataset)
-        for number, image in enumerate(each for each in images if each.split == split):
+        for number, image in enumerate(image for image in images if image.split == split):
             width, height = map(str, image.size)
             attributes = {'id': str(number), 'name': names[image.path].as_posix(), 'width': width, 'height': height}
             element = ElementTree.SubElement(root, 'image', attributes | ({'subset': split} if split else {}))
@@ -46,11 +46,11 @@ def write_cvat(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
         ElementTree.indent(root)
         with atomic_write(folder / f'{split or "annotations"}.xml') as file:
             file.write(ElementTree.tostring(root, 'utf-8', xml_declaration=True))
-    own = [annotation for image in images for annotation in image.annotations or ()]
+    annotations = [annotation for image in images for annotation in image.annotations or ()]
     losses = [
-        (sum(each.crowd for each in own), 'crowds and ignored objects', 'written as objects'),
+        (sum(annotation.crowd for annotation in annotations), 'crowds and ignored objects', 'written as objects'),
         (sum(image.seg_map is not None for image in images), 'segmentation maps', 'not written'),
-        (sum(each.score is not None for each in own), 'scores', 'not written'),
+        (sum(annotation.score is not None for annotation in annotations), 'scores', 'not written'),
     ]
     warn_of_losses(dataset, 'CVAT', losses)
     return folder
@@ -105,8 +105,8 @@ def _add_object(
     count = len(shapes) + (annotation.keypoints is not None)
     common = {'label': annotation.name, 'source': 'manual', 'occluded': '0', 'z_order': '0'}
     common |= {'group_id': str(next(groups))} if count > 1 else {}
-    for kind, own in shapes:
-        ElementTree.SubElement(element, kind, common | own)
+    for kind, coordinates in shapes:
+        ElementTree.SubElement(element, kind, common | coordinates)
     if annotation.keypoints is not None:
         skeleton = ElementTree.SubElement(element, 'skeleton', common)
         names, _ = dataset.keypoints_of(annotation.name)

@@ -17,8 +17,8 @@ def into_new_folder(write: Callable[[Dataset, Path, bool], Path]) -> Callable[..
 
     @wraps(write)
     def write_all(dataset: Dataset, folder: str | Path, copy: bool = False) -> Path:
-        with new_folder(folder) as made:
-            write(dataset, made, copy)
+        with new_folder(folder) as written:
+            write(dataset, written, copy)
         return Path(folder)
 
     return write_all
@@ -85,9 +85,11 @@ def place_images(
     """
     placed: dict[Path, Path] = {}
     for split in sorted({image.split for image in images}) if by_split else ('',):
-        own = {image.path: image.link or image.path for image in images if not by_split or image.split == split}
-        root = os.path.commonpath([named.parent for named in own.values()])
-        placed |= {path: Path(split, named.relative_to(root)) for path, named in own.items()}
+        names_of_split = {
+            image.path: image.link or image.path for image in images if not by_split or image.split == split
+        }
+        root = os.path.commonpath([named.parent for named in names_of_split.values()])
+        placed |= {path: Path(split, named.relative_to(root)) for path, named in names_of_split.items()}
     if are_stems_unique:
         stems: set[Path] = set()
         for path, name in placed.items():
@@ -100,7 +102,7 @@ def place_images(
     taken: set[Path] = set()
     for path, name in placed.items():
         names = (name.with_name(f'{name.stem}_{number}{name.suffix}') for number in itertools.count(2))
-        placed[path] = next(each for each in itertools.chain([name], names) if each not in taken)
+        placed[path] = next(name for name in itertools.chain([name], names) if name not in taken)
         taken.add(placed[path])
         _place(path, folder / placed[path], copy)
     return placed

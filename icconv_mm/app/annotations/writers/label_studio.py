@@ -33,11 +33,14 @@ def write_label_studio(dataset: Dataset, folder: Path, copy: bool = False) -> Pa
     """
     images = usable_images(dataset, 'Label Studio', 'detection', 'classification')
     names = place_images(images, folder / 'images', copy, by_split=True)
-    tasks, are_predicted = [], any(each.score is not None for image in images for each in image.annotations or ())
+    tasks, are_predicted = (
+        [],
+        any(annotation.score is not None for image in images for annotation in image.annotations or ()),
+    )
     for image in images:
         task: dict[str, Any] = {'data': {'image': f'/data/local-files/?d=images/{quote(names[image.path].as_posix())}'}}
         result = list(_regions(dataset, image))
-        scores = [each.score for each in image.annotations or () if each.score is not None]
+        scores = [annotation.score for annotation in image.annotations or () if annotation.score is not None]
         if scores:
             task |= {'annotations': [], 'predictions': [{'score': min(scores), 'result': result}]}
         elif are_predicted and not result:  # nothing was found there; nobody has looked yet
@@ -46,10 +49,10 @@ def write_label_studio(dataset: Dataset, folder: Path, copy: bool = False) -> Pa
             task |= {'annotations': [{'result': result}]}
         tasks.append(task)
     write_json(folder / 'tasks.json', tasks, indent=1)
-    own = [annotation for image in images for annotation in image.annotations or ()]
-    hidden = sum((each.keypoints or [])[2::3].count(1) for each in own)
+    annotations = [annotation for image in images for annotation in image.annotations or ()]
+    hidden = sum((annotation.keypoints or [])[2::3].count(1) for annotation in annotations)
     losses = [
-        (sum(each.crowd for each in own), 'crowds and ignored objects', 'written as objects'),
+        (sum(annotation.crowd for annotation in annotations), 'crowds and ignored objects', 'written as objects'),
         (hidden, 'hidden keypoints', 'written as visible'),
         (sum(image.seg_map is not None for image in images), 'segmentation maps', 'not written'),
     ]
@@ -64,7 +67,7 @@ def _config(dataset: Dataset) -> str:
     tags = [('RectangleLabels', 'Label', dataset.classes)]
     if 'instance' in dataset.tasks():
         tags += [('PolygonLabels', 'Label', dataset.classes), ('BrushLabels', 'Label', dataset.classes)]
-    points = dict.fromkeys(each for name in dataset.classes for each in dataset.keypoints_of(name)[0])
+    points = dict.fromkeys(keypoint for name in dataset.classes for keypoint in dataset.keypoints_of(name)[0])
     tags += [('KeyPointLabels', 'Label', list(points))]
     tags += [('Choices', 'Choice', dataset.labels())]
     parts = ['<View>', '  <Image name="image" value="$image"/>']
@@ -82,9 +85,9 @@ def _regions(dataset: Dataset, image: AnnotatedImage) -> Iterator[dict[str, Any]
     numbers = itertools.count(1)
 
     def region(kind: str, label: str | None, value: dict[str, Any], **more: Any) -> dict[str, Any]:
-        own = {'id': f'r{next(numbers)}', 'type': kind, 'from_name': kind, 'to_name': 'image'}
-        own |= {'original_width': width, 'original_height': height, 'image_rotation': 0, **more}
-        return own | {'value': value if label is None else value | {kind: [label]}}
+        result = {'id': f'r{next(numbers)}', 'type': kind, 'from_name': kind, 'to_name': 'image'}
+        result |= {'original_width': width, 'original_height': height, 'image_rotation': 0, **more}
+        return result | {'value': value if label is None else value | {kind: [label]}}
 
     if image.labels:
         yield region('choices', None, {'choices': list(dict.fromkeys(image.labels))})
@@ -93,13 +96,13 @@ def _regions(dataset: Dataset, image: AnnotatedImage) -> Iterator[dict[str, Any]
         more = {} if annotation.score is None else {'score': annotation.score}
         kind, value = _shape(annotation, (width, height))
         value = value or {'x': x, 'y': y, 'width': w, 'height': h, 'rotation': 0}
-        made = region(kind, annotation.name, value, **more)
-        yield made
+        results = region(kind, annotation.name, value, **more)
+        yield results
         names, _ = dataset.keypoints_of(annotation.name)
         for name, (left, top, seen) in zip(names, np.reshape(annotation.keypoints or [], (-1, 3)).tolist()):
             if seen:
                 point = {'x': 100 * left / width, 'y': 100 * top / height, 'width': 0.5}
-                yield region('keypointlabels', name, point, parentID=made['id'])
+                yield region('keypointlabels', name, point, parentID=results['id'])
 
 
 def _shape(annotation: Annotation, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:

@@ -57,14 +57,14 @@ def write_yolo(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
         lines = [_line(dataset, annotation, image.size, kind, len(keypoints)) for annotation in image.annotations]
         with atomic_write((folder / 'labels' / name).with_suffix('.txt')) as file:
             file.write(''.join(f'{line}\n' for line in lines if line).encode())
-    own = [annotation for image in images for annotation in image.annotations]
-    masks = [each.segmentation for each in own if each.segmentation is not None]
+    annotations = [annotation for image in images for annotation in image.annotations]
+    masks = [annotation.segmentation for annotation in annotations if annotation.segmentation is not None]
     changed = sum(map(_is_changed, masks)) if kind == 'instance' else 0
     losses = [
         (len(masks) if kind == 'pose' else 0, 'masks beside keypoints', 'not written'),
         (changed, 'masks of several pieces or with holes', 'written as one polygon'),
         (sum(image.seg_map is not None for image in dataset), 'segmentation maps', 'not written'),
-        (sum(each.score is not None for each in own), 'scores', 'not written'),
+        (sum(annotation.score is not None for annotation in annotations), 'scores', 'not written'),
     ]
     warn_of_losses(dataset, 'YOLO', losses)
     with atomic_write(folder / 'data.yaml') as file:
@@ -103,7 +103,7 @@ def _line(dataset: Dataset, annotation: Annotation, size: tuple[int, int], kind:
         values += (points / (width, height, 1)).ravel().tolist()
     elif kind == 'instance':
         given = annotation.segmentation
-        polygons = [np.reshape(each, (-1, 2)) for each in given] if isinstance(given, list) else None
+        polygons = [np.reshape(value, (-1, 2)) for value in given] if isinstance(given, list) else None
         polygon = np.concatenate(list(_closed_rings(polygons or polygons_of(mask_of(given, size)))))
         values = (polygon / size).clip(0, 1).ravel().tolist()
     return ' '.join([str(dataset.classes.index(annotation.name)), *(f'{value:.9g}' for value in values)])
@@ -113,8 +113,8 @@ def polygons_of(mask: np.ndarray) -> list[np.ndarray]:
     """Returns polygons [n, 2] along the edges of the pixels of a mask [H, W], a piece each, without its holes."""
     # At twice the resolution, borders of pixels lie between contour points, which OpenCV takes at pixel centres.
     doubled = cv2.resize(np.asarray(mask, np.uint8), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-    found, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    pieces = [contour[:, 0] for contour in found]
+    contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    pieces = [contour[:, 0] for contour in contours]
     return [_simplified((piece + (piece % 2)) / 2) for piece in sorted(pieces, key=len, reverse=True)]
 
 

@@ -160,17 +160,17 @@ def _match_optimizers(runner: Runner, checkpoint: dict) -> None:
     if 'optimizer' not in checkpoint:
         runner.logger.warning('the checkpoint has no state of the optimizer, which starts anew')
         return
-    own, states, schedulers = runner.optim_wrapper, checkpoint['optimizer'], runner.param_schedulers
-    wrappers, is_sharded = {'': own}, isinstance(runner.model, FullyShardedDataParallel)
-    if isinstance(own, OptimWrapperDict):
-        wrappers, states = dict(own.items()), metadata.mapping(states, 'optimizer')
+    optim_wrapper, states, schedulers = runner.optim_wrapper, checkpoint['optimizer'], runner.param_schedulers
+    wrappers, is_sharded = {'': optim_wrapper}, isinstance(runner.model, FullyShardedDataParallel)
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        wrappers, states = dict(optim_wrapper.items()), metadata.mapping(states, 'optimizer')
         if states.keys() != wrappers.keys():
             raise InputError(f'optimizer has {", ".join(map(str, states))}, expected {", ".join(wrappers)}')
     for name, wrapper in wrappers.items():
         if not isinstance(getattr(wrapper, 'optimizer', None), torch.optim.Optimizer):
             continue
         of_it = schedulers.get(name) if isinstance(schedulers, Mapping) and name else schedulers
-        scheduled = {each.param_name for each in of_it or () if isinstance(each, _ParamScheduler)}
+        scheduled = {wrapper.param_name for wrapper in of_it or () if isinstance(wrapper, _ParamScheduler)}
         scheduled |= {'betas'} if 'momentum' in scheduled else set()
         state, location = (states[name], f'optimizer.{name}') if name else (states, 'optimizer')
         if changed := match_optimizer(wrapper, state, scheduled, location, is_sharded):
@@ -179,8 +179,8 @@ def _match_optimizers(runner: Runner, checkpoint: dict) -> None:
 
 def _batch_size(runner: Runner) -> int | None:
     """Returns the number of images per iteration over all processes; None if the data loader has no batch size."""
-    own = getattr(getattr(runner.train_loop.dataloader, 'batch_sampler', None), 'batch_size', None)
-    return own and own * get_world_size()
+    batch_size = getattr(getattr(runner.train_loop.dataloader, 'batch_sampler', None), 'batch_size', None)
+    return batch_size and batch_size * get_world_size()
 
 
 def _source(evaluator: Any, i: int) -> str:

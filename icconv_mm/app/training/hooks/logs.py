@@ -72,10 +72,10 @@ class OpeningHook(Hook):
         parts, count = ', '.join(self.network), sum(parameter.numel() for parameter in model.parameters()) / 1e6
         device = next((str(parameter.device) for parameter in model.parameters()), 'cpu')
         deformable = sum(isinstance(layer, DeformConv2d) for layer in model.modules())
-        own = f"; {deformable} deformable convolutions are this package's" if deformable else ''
+        note = f"; {deformable} deformable convolutions are this package's" if deformable else ''
         runner.logger.info(
             f'{self.name} -> {runner.work_dir}\n'
-            f'  network: {parts}, {count:.1f} million parameters{own}\n'
+            f'  network: {parts}, {count:.1f} million parameters{note}\n'
             f'  data: {", ".join(data)}\n'
             f'  machine: {device}, {get_world_size()} processes, torch {torch.__version__}, seed {runner.seed}'
         )
@@ -111,7 +111,7 @@ class FiniteLossHook(Hook):
             return
         losses = ', '.join(f'{name} {value}' for name, value in bad.items() if name != 'loss' or len(bad) == 1)
         samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
-        images = [str(path) for each in samples or () if (path := getattr(each, 'img_path', None))]
+        images = [str(path) for sample in samples or () if (path := getattr(sample, 'img_path', None))]
         rates = {rate for group in runner.optim_wrapper.get_lr().values() for rate in group}
         command = command_of('prepare_data', 'DATA')
         raise InputError(

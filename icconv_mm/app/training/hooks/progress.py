@@ -47,8 +47,8 @@ class ProgressBarHook(Hook):
         options = dict(transient=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         self._progress, self._shown = Progress(*columns, *times, console=console, **options), 0.0
         self._task = self._progress.add_task('', total=None, loss='')
-        streams = [each for each in runner.logger.handlers if isinstance(each, logging.StreamHandler)]
-        streams = [each for each in streams if each.stream is sys.stdout]
+        streams = [handler for handler in runner.logger.handlers if isinstance(handler, logging.StreamHandler)]
+        streams = [stream for stream in streams if stream.stream is sys.stdout]
         for handler in streams:
             handler.setStream(FileProxy(console, sys.stdout))
         try:

@@ -85,7 +85,9 @@ class UnsavedStateHook(Hook):
         state = {'changed': changed, 'hooks': hooks}
         if any(map(_is_waiting, _wrappers(runner))) and get_world_size() == 1:  # others have gradients of their own
             parameters = _unwrapped(runner.model).named_parameters()
-            state['gradients'] = {name: each.grad.detach().cpu() for name, each in parameters if each.grad is not None}
+            state['gradients'] = {
+                name: parameter.grad.detach().cpu() for name, parameter in parameters if parameter.grad is not None
+            }
         if 'gradients' in state or any(state.values()):
             checkpoint[_KEY] = state
 
@@ -105,7 +107,7 @@ def _plain_state(runner: Runner) -> Iterator[tuple[str, Any]]:
     for hook in runner.hooks:
         kind = type(hook)
         if not kind.__module__.startswith(_KNOWN):
-            yield from ((f'{kind.__name__}.{key}', each) for key, each in vars(hook).items() if type(each) in _PLAIN)
+            yield from ((f'{kind.__name__}.{key}', value) for key, value in vars(hook).items() if type(value) in _PLAIN)
     for name, module in _unwrapped(runner.model).named_modules():
         for key, value in vars(module).items():
             if type(value) in (bool, str) and key != 'training' and not key.startswith('_'):
@@ -117,8 +119,8 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 
 def _wrappers(runner: Runner) -> list[OptimWrapper]:
-    own = runner.optim_wrapper
-    return list(own.values()) if isinstance(own, OptimWrapperDict) else [own]
+    wrapper = runner.optim_wrapper
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
 
 
 def _is_waiting(wrapper: OptimWrapper) -> bool:

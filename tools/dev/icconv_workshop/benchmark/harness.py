@@ -159,11 +159,11 @@ def figures(
 ) -> list[Figure]:
     """One figure per baseline: ``<label>: ours / <baseline>`` for all results but 'ours'."""
     ours = results['ours']
-    made = []
+    rows = []
     for name, other in results.items():
         if name == 'ours':
             continue
         formats = {'formats': f'{ours.format} / {other.format}'}
         figure = f'{label}: ours / {name}'
-        made.append(Figure(suite, figure, ours.timing, other.timing, limits.get(name), {**notes, **formats}))
-    return made
+        rows.append(Figure(suite, figure, ours.timing, other.timing, limits.get(name), {**notes, **formats}))
+    return rows

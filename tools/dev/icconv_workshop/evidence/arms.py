@@ -283,7 +283,10 @@ ARMS = {
         Arm('head/pyconv', 'pspnet', _HEAD, SCALES),
         Arm('fpt/fpn', 'mask_rcnn', data=SCALES),
         _fpt('fpt'),
-        *(_fpt(f'without-{kind}', [each for each in INTERACTIONS if each != kind]) for kind in INTERACTIONS),
+        *(
+            _fpt(f'without-{kind}', [interaction for interaction in INTERACTIONS if interaction != kind])
+            for kind in INTERACTIONS
+        ),
         Arm('joint/joint', 'all', data=SCALES),
         Arm('joint/joint-half', 'all', _LOGGED, SCALES, length=_HALF_OF_FOUR),
         Arm('joint/upgrad', 'all', _UPGRAD, SCALES, length=_HALF_OF_FOUR),

@@ -184,7 +184,11 @@ COMPARISONS = {
             ('box/AP', 'mask/AP'),
             _rows(
                 'fpt',
-                {'fpn': 'FPN', 'fpt': 'FPT', **{f'without-{each}': f'FPT without {each}' for each in INTERACTIONS}},
+                {
+                    'fpn': 'FPN',
+                    'fpt': 'FPT',
+                    **{f'without-{interaction}': f'FPT without {interaction}' for interaction in INTERACTIONS},
+                },
             ),
         ),
         *_REAL,
@@ -215,19 +219,19 @@ COMPARISONS = {
 def arms_of(names: Sequence[str]) -> list[Arm]:
     """The arms of these comparisons, those for costs last; a supernet comes before its pattern."""
     chosen = [COMPARISONS[name] for name in names]
-    rows, costs = ([row.arm for each in chosen for row in getattr(each, part)] for part in ('rows', 'costs'))
-    found: dict[str, Arm] = {}
+    rows, costs = ([row.arm for name in chosen for row in getattr(name, part)] for part in ('rows', 'costs'))
+    arms: dict[str, Arm] = {}
     for name in (*rows, *costs):
         if (source := ARMS[name].pattern_of) is not None:
-            found.setdefault(source, ARMS[source])
-        found.setdefault(name, ARMS[name])
-    return list(found.values())
+            arms.setdefault(source, ARMS[source])
+        arms.setdefault(name, ARMS[name])
+    return list(arms.values())
 
 
 def groups_of(comparisons: Sequence[Comparison]) -> list[list[Arm]]:
     """Their arms in the order in which an experiment does them, those together that are done seed by seed."""
-    rows = [arms_of([each.name])[: _compared(each)] for each in comparisons]
-    return [*rows, *([arm] for arm in arms_of([each.name for each in comparisons]))]
+    rows = [arms_of([comparison.name])[: _compared(comparison)] for comparison in comparisons]
+    return [*rows, *([arm] for arm in arms_of([comparison.name for comparison in comparisons]))]
 
 
 def _compared(comparison: Comparison) -> int:

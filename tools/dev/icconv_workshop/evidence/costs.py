@@ -73,7 +73,7 @@ def network_costs(model: nn.Module, batch: dict) -> dict[str, float]:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         times = interleave({'test': lambda: model.test_step(batch)}, Options(repeats=5, warmup=0, device=device))
     return {
-        'parameters': sum(each.numel() for each in model.parameters()),
+        'parameters': sum(parameter.numel() for parameter in model.parameters()),
         'flops': (counter.get_total_flops() + sum(deformable)) / images,
         'milliseconds': 1e3 * times['test'].median / images,
     }

@@ -17,13 +17,15 @@ def plot_intervals(comparisons: Sequence[dict], path: Path) -> None:
         path: The image to write; nothing is written where no arm has a difference.
     """
     panels = []
-    for each in comparisons:
-        for metric in each['metrics']:
-            rows = {row['title']: row['differences'][metric] for row in each['rows'] if metric in row['differences']}
+    for comparison in comparisons:
+        for metric in comparison['metrics']:
+            rows = {
+                row['title']: row['differences'][metric] for row in comparison['rows'] if metric in row['differences']
+            }
             if rows:
-                baseline = each['rows'][0]
+                baseline = comparison['rows'][0]
                 score = baseline['scores'][metric]['mean']
-                title = f'{each["name"]}: {metric} less that of {baseline["title"]}, {score:.1f}'
+                title = f'{comparison["name"]}: {metric} less that of {baseline["title"]}, {score:.1f}'
                 panels.append((title, rows))
     if not panels:
         return

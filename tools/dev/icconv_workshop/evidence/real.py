@@ -71,8 +71,8 @@ def panoptic(source: Path, folder: Path) -> None:
     """
     images: dict[str, list] = {split: [] for split in ('train', 'val', 'test')}
     annotations: dict[str, list] = {split: [] for split in images}
-    (found,) = read_datasets(source)
-    for number, image in enumerate(sorted(found.images.values(), key=lambda each: each.path.name)):
+    (dataset,) = read_datasets(source)
+    for number, image in enumerate(sorted(dataset.images.values(), key=lambda row: row.path.name)):
         split = _SPLITS[crc32(image.path.name.encode()) % len(_SPLITS)]
         width, height = image.size
         ids = np.ones((height, width), np.int32)  # 1 is the background
@@ -123,14 +123,14 @@ def config_file(root: Path, name: str, task: str) -> Path:
     if narrow.is_file():
         return narrow
     chosen = REAL[name]
-    place = chosen.place(root)
+    target = chosen.place(root)
     if chosen.convert is not None:
-        place = root / 'data' / name
-        if not (place / 'nuclei_test.json').is_file():  # the last to be written
-            chosen.convert(chosen.place(root), place)
+        target = root / 'data' / name
+        if not (target / 'nuclei_test.json').is_file():  # the last to be written
+            chosen.convert(chosen.place(root), target)
     folder = root / 'data' / f'{name}_{task}'
     options = dict(chosen.options, size=chosen.size, work_dir=folder, pretrained='none', say=lambda line: None)
-    text = Path(config_for(place, task, 'ic_resnet18', **options).filename).read_text()
+    text = Path(config_for(target, task, 'ic_resnet18', **options).filename).read_text()
     text = text.replace('co_filename[:-3]', f'co_filename[:-{len("_narrow.py")}]')  # where its annotations are
     for now, first in _FIRST.items():
         if now not in text and task in ('detection', 'instance'):

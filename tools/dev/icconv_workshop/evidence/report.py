@@ -23,22 +23,25 @@ def write_report(experiment: Experiment) -> dict:
     Returns:
         What report.json holds.
     """
-    found = [_comparison(experiment, comparison) for comparison in experiment.comparisons]
+    comparisons = [_comparison(experiment, comparison) for comparison in experiment.comparisons]
     report = {
         'budget': experiment.budget.name,
         'seeds': list(experiment.seeds),
-        'comparisons': found,
+        'comparisons': comparisons,
     }
     write_json(experiment.root / 'report.json', report, indent=1)
     parts, console = [], Console(width=None if os.isatty(1) else 200)
-    for each in found:
-        if each['rows']:
-            cells = cells_of(each)
-            parts.append(f'## {each["name"]}\n\n{each["claim"]}\n\n{markdown(cells)}')
-            console.print(table(each['name'], cells, {'arm'}))
+    for comparison in comparisons:
+        if comparison['rows']:
+            cells = cells_of(comparison)
+            parts.append(f'## {comparison["name"]}\n\n{comparison["claim"]}\n\n{markdown(cells)}')
+            console.print(table(comparison['name'], cells, {'arm'}))
     (experiment.root / 'report.md').write_text('\n'.join(['# Evidence\n', *parts]))
-    for data in dict.fromkeys(each['data'] for each in found):
-        plot_intervals([each for each in found if each['data'] == data], experiment.root / f'report_{data}.png')
+    for data in dict.fromkeys(comparison['data'] for comparison in comparisons):
+        plot_intervals(
+            [comparison for comparison in comparisons if comparison['data'] == data],
+            experiment.root / f'report_{data}.png',
+        )
     console.out(f'report: {experiment.root / "report.md"}', highlight=False)
     return report
 
@@ -64,10 +67,10 @@ def _comparison(experiment: Experiment, comparison: Comparison) -> dict:
                 'test': row.test,
                 'seeds': list(results),
                 'scores': _means(list(scores.values())),
-                'values': {metric: [each.get(metric) for each in scores.values()] for metric in comparison.metrics},
+                'values': {metric: [score.get(metric) for score in scores.values()] for metric in comparison.metrics},
                 'differences': {} if row is comparison.rows[0] else _differences(comparison, scores, baseline),
                 'costs': _costs(list(results.values())),
-                'cosines': _means([each.get('cosines', {}) for each in results.values()]),
+                'cosines': _means([result.get('cosines', {}) for result in results.values()]),
             }
         )
     return {
@@ -83,32 +86,32 @@ def _differences(comparison: Comparison, scores: dict[int, dict], baseline: dict
     """By metric; of the seeds that both have."""
     both = [seed for seed in scores if seed in baseline]
     first = comparison.rows[0]
-    found = {}
+    differences = {}
     for metric in comparison.metrics:
         pairs = [(scores[seed].get(metric), baseline[seed]['tests'][first.test].get(metric)) for seed in both]
         pairs = [pair for pair in pairs if None not in pair]
         if pairs:
             difference = paired(*zip(*pairs))
-            found[metric] = {**asdict(difference), 'verdict': difference.verdict}
-    return found
+            differences[metric] = {**asdict(difference), 'verdict': difference.verdict}
+    return differences
 
 
 def _means(scores: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    found = {}
-    for name in dict.fromkeys(name for each in scores for name in each):
-        values = [each[name] for each in scores if name in each]
+    means = {}
+    for name in dict.fromkeys(name for score in scores for name in score):
+        values = [score[name] for score in scores if name in score]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        found[name] = {'mean': statistics.fmean(values), 'std': spread}
-    return found
+        means[name] = {'mean': statistics.fmean(values), 'std': spread}
+    return means
 
 
 def _costs(results: Sequence[dict]) -> dict[str, float]:
     """Times are the least of the seeds: what else ran on the machine only adds to them."""
     return {
-        'parameters': statistics.fmean(each['costs']['parameters'] for each in results),
-        'flops': statistics.fmean(each['costs']['flops'] for each in results),
-        'milliseconds': min(each['costs']['milliseconds'] for each in results),
-        'seconds_of_step': min(each['seconds_of_step'] for each in results),
+        'parameters': statistics.fmean(result['costs']['parameters'] for result in results),
+        'flops': statistics.fmean(result['costs']['flops'] for result in results),
+        'milliseconds': min(result['costs']['milliseconds'] for result in results),
+        'seconds_of_step': min(result['seconds_of_step'] for result in results),
         'iterations': results[0]['iterations'],
     }
 
@@ -139,6 +142,6 @@ def _shown(score: dict | None) -> str:
 
 def shown_difference(difference: dict | Difference) -> str:
     """``+1.20 [+0.40, +2.10]``."""
-    each = difference if isinstance(difference, dict) else asdict(difference)
-    interval = '' if each['low'] is None else f' [{each["low"]:+.2f}, {each["high"]:+.2f}]'
-    return f'{each["mean"]:+.2f}{interval}'
+    values = difference if isinstance(difference, dict) else asdict(difference)
+    interval = '' if values['low'] is None else f' [{values["low"]:+.2f}, {values["high"]:+.2f}]'
+    return f'{values["mean"]:+.2f}{interval}'

@@ -36,12 +36,12 @@ class RFNextResNet(ResNet):
 
     def patterns(self) -> list[DilationPattern]:
         """A pattern for each 3x3 convolution of a residual block, the searched and the others."""
-        found = []
+        patterns_by_rank = []
         for stage in range(1, 5):
             for module in getattr(self, f'layer{stage}').modules():
                 if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
-                    found.append(DilationPattern([(module.out_channels, *module.dilation)]))
-        return found
+                    patterns_by_rank.append(DilationPattern([(module.out_channels, *module.dilation)]))
+        return patterns_by_rank
 
     def get_extra_state(self) -> Tensor:
         """The dilations [n, 2] of the searched convolutions."""

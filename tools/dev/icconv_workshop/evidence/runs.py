@@ -114,7 +114,7 @@ class Run:
     def truth(self, kind: str) -> Path:
         """The COCO file of what it is tested on: of ``'bbox'``, ``'segm'`` or ``'keypoints'``."""
         metrics = [node for node in walk_dicts(self.config().test_evaluator) if 'CocoMetric' in node.get('type', '')]
-        return Path(next(each.ann_file for each in metrics if kind in each.get('metric', 'keypoints')))
+        return Path(next(metric.ann_file for metric in metrics if kind in metric.get('metric', 'keypoints')))
 
     @property
     def result_file(self) -> Path:
@@ -165,7 +165,7 @@ class Run:
         if (source := self.needs) is not None:
             if not (file := source.pattern_file(self.arm.align)).is_file():
                 raise InputError(f'{self.name}: no pattern yet, {source.name} comes first: {file}')
-            cfg.merge_from_dict({PATTERN_KEY: [each.to_json() for each in read_patterns(file)]})
+            cfg.merge_from_dict({PATTERN_KEY: [pattern.to_json() for pattern in read_patterns(file)]})
         self._set_length(cfg)
         cfg.randomness = {'seed': self.seed}
         for name in ('val_dataloader', 'val_evaluator', 'val_cfg'):  # tested once, after the training
@@ -244,7 +244,7 @@ def keep_task(cfg: Config, task: str) -> None:
         elif kind == 'MultiTaskDataset':
             node.datasets = {task: node.datasets[task]}
     for name in ('val_evaluator', 'test_evaluator'):
-        cfg[name] = [each for each in cfg[name] if each.task == task]
+        cfg[name] = [part for part in cfg[name] if part.task == task]
 
 
 def _file(name: str) -> Path:

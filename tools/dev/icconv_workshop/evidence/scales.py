@@ -79,7 +79,7 @@ class ScalesOptions(MiniatureOptions):
 
     def __post_init__(self) -> None:
         self._require(train=1, val=1, test=1, size=64, seed=0)
-        if not self.distances or not all(2 * MARK < each < self.size / 2 for each in self.distances):
+        if not self.distances or not all(2 * MARK < distance < self.size / 2 for distance in self.distances):
             raise InputError(
                 f'{self.title}: distances must be above {2 * MARK:.0f} and below half of size ({self.size}), '
                 f'got {self.distances}'
@@ -99,9 +99,9 @@ class ScalesOptions(MiniatureOptions):
         labels[:1] = rng.integers(2, 4)  # a star would not fit into the image
         sides = self._sides(rng)
         for place_it in (
-            *(partial(self._add_object, rng, scene, *each) for each in zip(labels[:1], sides)),
+            *(partial(self._add_object, rng, scene, *pair) for pair in zip(labels[:1], sides)),
             *(partial(self._add_person, rng, scene) for _ in range(rng.integers(1, self.people + 1))),
-            *(partial(self._add_object, rng, scene, *each) for each in zip(labels[1:], sides[1:])),
+            *(partial(self._add_object, rng, scene, *pair) for pair in zip(labels[1:], sides[1:])),
         ):
             _attempt(place_it)
         marks: list[np.ndarray] = []
@@ -173,21 +173,21 @@ class ScalesOptions(MiniatureOptions):
     def _add_ring(self, rng: np.random.Generator, scene: Scene, marks: list[np.ndarray]) -> bool:
         """A ring, its mark and the other mark; ``marks`` are those of the image so far and are added to."""
         label, distance = 4 + int(rng.integers(2)), int(rng.choice(self.distances))
-        decoy = distance * rng.choice([each for each in _DECOYS if self._says_nothing(each * distance)] or [0.5])
+        decoy = distance * rng.choice([angle for angle in _DECOYS if self._says_nothing(angle * distance)] or [0.5])
         axes = [np.array([1, 0]), np.array([0, 1])]
         along, across = axes if label == 4 else axes[::-1]
         center = np.rint(rng.uniform(0.04, 0.96, 2) * self.size)
-        own = [center + rng.choice([-1, 1]) * distance * along, center + rng.choice([-1, 1]) * decoy * across]
+        points = [center + rng.choice([-1, 1]) * distance * along, center + rng.choice([-1, 1]) * decoy * across]
         side = self.smallest * rng.uniform(1.3, 2.6)
         reach = side + MARK
-        inside = all((point > MARK).all() and (point < self.size - MARK).all() for point in own)
-        if not inside or self._disturbs(scene, own, marks):
+        inside = all((point > MARK).all() and (point < self.size - MARK).all() for point in points)
+        if not inside or self._disturbs(scene, points, marks):
             return False
         if any(np.abs(mark - center).max() < reach for mark in marks):
             return False
         near_rings = (item.planted.get('center') for item in scene.items)
-        rings = [np.array(each) for each in near_rings if each is not None]
-        if any(self._decides(ring, point) for ring in rings for point in own):
+        rings = [np.array(ring) for ring in near_rings if ring is not None]
+        if any(self._decides(ring, point) for ring in rings for point in points):
             return False  # a mark would tell another ring's class
         if any(self._decides(center, mark) for mark in marks):
             return False
@@ -199,24 +199,24 @@ class ScalesOptions(MiniatureOptions):
             tone = np.where(x < 0, *tones).astype(np.float32)
             return grain(rng, texture(rng, x.shape, contrast=0.2) * tone[..., None])
 
-        planted = {'distance': distance, 'mark': own[0].tolist(), 'center': center.tolist()}
+        planted = {'distance': distance, 'mark': points[0].tolist(), 'center': center.tolist()}
         if not place(scene, alpha, paint, label, planted=planted):
             return False
-        for point in own:
+        for point in points:
             for radius, color in ((MARK, (250, 250, 250)), (0.55 * MARK, (5, 5, 5))):
                 at = fixed(point).tolist()
                 cv2.circle(scene.image, at, round(radius * (1 << SUBPIXEL_BITS)), color, -1, cv2.LINE_AA, SUBPIXEL_BITS)
-        marks += own
+        marks += points
         return True
 
     def _says_nothing(self, distance: float) -> bool:
         fits = distance < self.size / 2 and distance > 3 * MARK
-        return fits and all(abs(distance - each) > _APART * each for each in self.distances)
+        return fits and all(abs(distance - other) > _APART * other for other in self.distances)
 
     def _decides(self, ring: np.ndarray, mark: np.ndarray) -> bool:
         """Whether a mark is where one is looked for that tells the class of a ring."""
         offset = np.abs(mark - ring)
-        return min(offset) < 2 * MARK and any(abs(max(offset) - each) < 2 * MARK for each in self.distances)
+        return min(offset) < 2 * MARK and any(abs(max(offset) - distance) < 2 * MARK for distance in self.distances)
 
     def _disturbs(self, scene: Scene, points: list[np.ndarray], marks: list[np.ndarray]) -> bool:
         """Whether marks there would touch others, or hide a good part of a small object."""

@@ -30,8 +30,8 @@ def average_precision(annotations: Path, results: Path, kind: str) -> dict[str, 
     """
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
-        found = json.loads(results.read_text())
-        evaluation = COCOeval(truth, truth.loadRes(found) if found else _nothing(truth), kind)
+        content = json.loads(results.read_text())
+        evaluation = COCOeval(truth, truth.loadRes(content) if content else _nothing(truth), kind)
         ranges = {'all': (0, 1e5), **SIZES}
         evaluation.params.areaRng = [[low**2, high**2] for low, high in ranges.values()]
         evaluation.params.areaRngLbl = list(ranges)
@@ -44,7 +44,7 @@ def average_precision(annotations: Path, results: Path, kind: str) -> dict[str, 
         names = [category['name'] for category in truth.loadCats(evaluation.params.catIds)]
         for group, classes in {'context': CONTEXT, 'texture': TEXTURE}.items():
             if set(classes) <= set(names):
-                scores[f'AP_{group}'] = precision[:, :, [names.index(each) for each in classes], 0]
+                scores[f'AP_{group}'] = precision[:, :, [names.index(name) for name in classes], 0]
     return {name: 100 * float(mean) for name, part in scores.items() if (mean := _mean(part)) is not None}
 
 
@@ -70,6 +70,6 @@ def scores_of(results: Mapping[str, Path], truth: Callable[[str], Path]) -> dict
     """
     scores = {}
     for kind, path in results.items():
-        found = average_precision(truth(kind), path, kind)
-        scores |= {f'{NAMES[kind]}/{name}': value for name, value in found.items()}
+        score = average_precision(truth(kind), path, kind)
+        scores |= {f'{NAMES[kind]}/{name}': value for name, value in score.items()}
     return scores

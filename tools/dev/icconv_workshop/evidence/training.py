@@ -36,8 +36,8 @@ def perform(run: Run, threads: int = 1) -> dict:
     Raises:
         InputError: The supernet whose pattern it takes has not run.
     """
-    if (known := run.result()) is not None:
-        return known
+    if (metrics := run.result()) is not None:
+        return metrics
     torch.set_num_threads(threads)
     if not run.is_real:
         ensure_miniature(run.data, run.budget.drawing(run.arm.data))
@@ -72,8 +72,8 @@ def _test(run: Run, name: str) -> dict[str, float]:
     for path in run.results.values():
         path.unlink()  # of the test before
     metrics = test(run.config(name), str(run.weights))
-    found = {key.split('/')[-1]: value for key, value in metrics.items()}
-    scores = {key: float(found[key.split('/')[-1]]) for key in KEPT if key.split('/')[-1] in found}
+    numbers = {key.split('/')[-1]: value for key, value in metrics.items()}
+    scores = {key: float(numbers[key.split('/')[-1]]) for key in KEPT if key.split('/')[-1] in numbers}
     return scores | scores_of(run.results, run.truth)
 
 
@@ -98,10 +98,10 @@ def _search(run: Run, backbone: nn.Module) -> dict[str, dict[str, float]]:
 
 def _cosines(folder: Path) -> dict[str, float]:
     """The mean cosine of the gradients of each pair of tasks over the training, if it was logged."""
-    found: dict[str, list[float]] = {}
+    cosines: dict[str, list[float]] = {}
     for file in folder.glob('*/vis_data/scalars.json'):
         for line in file.read_text().splitlines():
             for key, value in json.loads(line).items():
                 if key.endswith('.grad_cosine'):
-                    found.setdefault(key.removesuffix('.grad_cosine'), []).append(value)
-    return {key: statistics.fmean(values) for key, values in found.items()}
+                    cosines.setdefault(key.removesuffix('.grad_cosine'), []).append(value)
+    return {key: statistics.fmean(values) for key, values in cosines.items()}

@@ -92,22 +92,22 @@ def cases(options: Options) -> Iterator[Case]:
     """What there is to time on this kind of device."""
     on_cpu = torch.device(options.device).type == 'cpu'
     if on_cpu:
-        for each in DENSE:
-            yield _case('ResNet-50', 50, partial(ResNet, 50), each, {})
+        for case in DENSE:
+            yield _case('ResNet-50', 50, partial(ResNet, 50), case, {})
     for name, (depth, patterns, block, passes) in INCEPTION.items():
         used = find_pattern(*patterns)
-        for each in passes if on_cpu else ON_GPU:
-            if each.dtype == 'bfloat16' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        for case in passes if on_cpu else ON_GPU:
+            if case.dtype == 'bfloat16' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
                 continue
             limits = {} if used == patterns[0] else {'limit': None, 'memory': None}
             network = partial(ICResNet, depth, used, align=block)
-            yield _case(name, depth, network, each._replace(**limits), {'pattern': used})
-    for each in PYCONV if on_cpu else ON_GPU:
-        yield _case('PyConvResNet-50', 50, partial(PyConvResNet, 50), each if on_cpu else each._replace(limit=None), {})
+            yield _case(name, depth, network, case._replace(**limits), {'pattern': used})
+    for case in PYCONV if on_cpu else ON_GPU:
+        yield _case('PyConvResNet-50', 50, partial(PyConvResNet, 50), case if on_cpu else case._replace(limit=None), {})
 
 
-def _case(name: str, depth: int, ours: partial, each: Pass, notes: dict[str, object]) -> Case:
-    if each.form.startswith('as shipped'):  # as the configs of mmdet have it, and batch norms of ours like theirs
+def _case(name: str, depth: int, ours: partial, case: Pass, notes: dict[str, object]) -> Case:
+    if case.form.startswith('as shipped'):  # as the configs of mmdet have it, and batch norms of ours like theirs
         settings = {'frozen_stages': 1, 'norm_eval': True}
         upstream = {'mmdet': partial(MMDetResNet, depth, **settings)}
         ours = partial(ours, **settings)
@@ -116,10 +116,10 @@ def _case(name: str, depth: int, ours: partial, each: Pass, notes: dict[str, obj
             'torchvision': partial(torchvision_resnet, depth),
             'mmdet': partial(MMDetResNet, depth, norm_eval=False),
         }
-    if each.with_cp:
-        name, ours = f'{name} with_cp={each.with_cp}', partial(ours, with_cp=each.with_cp)
-    passed = {key: getattr(each, key) for key in ('memory', 'composition', 'dtype')}
-    return Case(name, ours, upstream, each.batch, each.image, each.form, each.limit, notes, **passed)
+    if case.with_cp:
+        name, ours = f'{name} with_cp={case.with_cp}', partial(ours, with_cp=case.with_cp)
+    passed = {key: getattr(case, key) for key in ('memory', 'composition', 'dtype')}
+    return Case(name, ours, upstream, case.batch, case.image, case.form, case.limit, notes, **passed)
 
 
 class _Stages(IntermediateLayerGetter):

@@ -77,7 +77,7 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
     onnx.save(model, str(folder / 'network.onnx'))
     fixed = torch.export.export(deployed, (x,), strict=False)
     standard = standard_module(fixed).to(memory_format=torch.channels_last)
-    own = {
+    runs = {
         'eager': partial(in_torch, network, x),
         'deployed': partial(in_torch, deployed, x.to(memory_format=torch.channels_last)),
         'onnxruntime': in_onnxruntime(folder / 'network.onnx', x, threads),
@@ -86,8 +86,8 @@ def _add(calls: dict[str, Run], name: str, network: nn.Module, x: Tensor, option
         'pt2 with our operator': _pt2(fixed, x, folder / 'operator.pt2'),
     }
     exact = in_torch(copy.deepcopy(network).double(), x.double())
-    error = max(of_maximum(one, other) for one, other in zip(own['eager'](), exact, strict=True))
-    for form, call in own.items():
+    error = max(of_maximum(one, other) for one, other in zip(runs['eager'](), exact, strict=True))
+    for form, call in runs.items():
         check_equal(f'{name} {form}', call(), exact, TIMES * error)
         calls[f'{name} {form}'] = call
     return count_convolutions(model)
@@ -111,14 +111,14 @@ def in_onnxruntime(file: Path, x: Tensor, threads: int) -> Run:
     settings.intra_op_num_threads = threads
     settings.add_session_config_entry('session.intra_op.allow_spinning', '0')  # which would take time of the others
     session = onnxruntime.InferenceSession(str(file), settings, providers=['CPUExecutionProvider'])
-    return lambda: [torch.from_numpy(each) for each in session.run(None, {'image': x.numpy()})]
+    return lambda: [torch.from_numpy(output) for output in session.run(None, {'image': x.numpy()})]
 
 
 def in_openvino(network: Path | openvino.Model, x: Tensor, threads: int) -> Run:
     """Returns the call of an ONNX file, or of a model, in OpenVINO."""
     settings = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': threads, 'INFERENCE_PRECISION_HINT': 'f32'}
     request = openvino.Core().compile_model(network, 'CPU', settings).create_infer_request()
-    return lambda: [torch.from_numpy(each) for each in request.infer([x.numpy()]).values()]
+    return lambda: [torch.from_numpy(output) for output in request.infer([x.numpy()]).values()]
 
 
 def _pt2(program: torch.export.ExportedProgram, x: Tensor, file: Path) -> Run:

@@ -68,8 +68,8 @@ def inception_layers(options: Options, images: Sequence[int] = IMAGES) -> Iterat
     used = find_pattern(PATTERN, SUBSTITUTE)
     limits = {'dense': INCEPTION_LIMIT} if used == PATTERN else {}
     with torch.device('meta'):
-        found = _convolutions(ICResNet(50, used), options, images)
-    for number, (conv, shape) in enumerate(found.values()):
+        convs = _convolutions(ICResNet(50, used), options, images)
+    for number, (conv, shape) in enumerate(convs.values()):
         notes = {'pattern': used, 'dilations': len(conv.pattern.histogram())}
         yield Layer(f'layer {number}', conv, shape, conv.stride[0], limits, notes)
 
@@ -77,9 +77,9 @@ def inception_layers(options: Options, images: Sequence[int] = IMAGES) -> Iterat
 def pyconv_layers(options: Options, images: Sequence[int] = IMAGES) -> Iterator[Layer]:
     """The pyramidal convolution of a later block of each stage of PyConvResNet-50 that has one."""
     with torch.device('meta'):
-        found = _convolutions(PyConvResNet(50), options, images)
+        convs = _convolutions(PyConvResNet(50), options, images)
     for stage, limits in PYCONV_LIMITS.items():
-        conv, shape = found[f'layer{stage}.1.conv2']
+        conv, shape = convs[f'layer{stage}.1.conv2']
         kernels = '/'.join(str(level.kernel_size[0]) for level in conv.pyconv_levels)
         notes = {'kernels': kernels, 'groups': '/'.join(map(str, conv.groups))}
         yield Layer(f'PyConv stage {stage}', conv, shape, conv.stride, limits, notes)

@@ -34,8 +34,8 @@ def run(options: Options) -> Iterator[Figure]:
             continue
         with tempfile.TemporaryDirectory() as temporary:
             count = write(Path(temporary), options.scale)
-            if (found := _count(temporary)) != count:
-                raise Disagreement(f'{name}: {found} objects were read, {count} were written')
+            if (images := _count(temporary)) != count:
+                raise Disagreement(f'{name}: {images} objects were read, {count} were written')
             times = interleave({'ours': partial(_count, temporary), 'other': partial(reference, temporary)}, options)
         limit = limit if options.scale == 1 else None
         yield Figure('reading', name, times['ours'], times['other'], limit, {'objects': count})
@@ -79,8 +79,8 @@ def _write_coco(root: Path, scale: float) -> int:
     entries = []
     for number, (box, image) in enumerate(zip(boxes, random.integers(0, len(names), count).tolist()), 1):
         polygon = (box[:2] + box[2:] / 2 * (1 + circle)).round(2).ravel().tolist()
-        own = dict(bbox=box.tolist(), area=float(box[2] * box[3]), segmentation=[polygon], iscrowd=0)
-        entries.append(dict(id=number, image_id=image, category_id=1 + number % 80, **own))
+        annotation = dict(bbox=box.tolist(), area=float(box[2] * box[3]), segmentation=[polygon], iscrowd=0)
+        entries.append(dict(id=number, image_id=image, category_id=1 + number % 80, **annotation))
     images = [dict(id=i, file_name=name, width=640, height=480) for i, name in enumerate(names)]
     categories = [dict(id=i, name=f'class {i}') for i in range(1, 81)]
     content = dict(images=images, annotations=entries, categories=categories)
@@ -92,8 +92,8 @@ def _write_yolo(root: Path, scale: float) -> int:
     names = _link_images(root / 'images', round(FILES * scale))
     (root / 'labels').mkdir()
     boxes = np.random.default_rng(0).uniform(0.2, 0.3, (len(names), 8, 4)).round(6).tolist()
-    for name, own in zip(names, boxes):
-        lines = (f'{label % 3} {" ".join(map(str, box))}\n' for label, box in enumerate(own))
+    for name, rows in zip(names, boxes):
+        lines = (f'{label % 3} {" ".join(map(str, box))}\n' for label, box in enumerate(rows))
         (root / 'labels' / name).with_suffix('.txt').write_text(''.join(lines))
     (root / 'data.yaml').write_text('names: [a, b, c]\ntrain: images\n')
     return 8 * len(names)
