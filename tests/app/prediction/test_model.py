@@ -87,7 +87,6 @@ def test_images_are_given_as_a_file_as_pixels_or_several(network, image, tmp_pat
         ([3], 'images: expected .*, got int'),
         (None, 'images: expected .*, got NoneType'),
     ],
-    ids=str,
 )
 def test_what_is_no_image(network, given, message):
     with pytest.raises(InputError, match=message):
