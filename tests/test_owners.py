@@ -311,7 +311,7 @@ OWNERS = [
     ),
     Owner(
         'finds the checkpoint and the config of a training in its folder',
-        ['icconv_mm.run_folder', 'icconv_mm.app.training.own_data'],  # the second one lists the package's own backbones
+        ['icconv_mm.run_folder', 'icconv_mm.app.training.own_backbone'],  # the second lists the package's backbones
         [
             'text(last_checkpoint)',
             'text(*.py)',

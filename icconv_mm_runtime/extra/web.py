@@ -132,7 +132,8 @@ def package(fetch: bool = True) -> Path:
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     cache = Path(os.environ.get('ICCONV_MM_CACHE') or Path(base) / 'icconv_mm')
     folder = Path(given) if given else cache / f'onnxruntime-web-{library_version()}'
-    if not given and not _is_complete(folder) and fetch and shutil.which('npm'):
+    is_complete = all((folder / name).is_file() for name in _SHA256)
+    if not given and not is_complete and fetch and shutil.which('npm'):
         _fetch(folder)
     missing = [name for name in _LIBRARY.values() if not (folder / name).is_file()]
     if missing:
@@ -141,10 +142,6 @@ def package(fetch: bool = True) -> Path:
             f'install npm, or unpack it and set {FOLDER_VARIABLE} to its folder'
         )
     return folder
-
-
-def _is_complete(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _SHA256)
 
 
 def _fetch(folder: Path) -> None:

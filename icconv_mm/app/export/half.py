@@ -43,7 +43,7 @@ def to_half(model: onnx.ModelProto, inputs: Iterable[Mapping[str, np.ndarray]]) 
     chosen = half_nodes(model, types, too_large)
     _convert(model.graph, chosen, types)
     remove_unread(model)
-    return sum(node.op_type in PRODUCTS for node in model.graph.node) - len(_products(model, chosen))
+    return sum(node.op_type in PRODUCTS and node.name not in chosen for node in model.graph.node)
 
 
 def half_nodes(model: onnx.ModelProto, types: Mapping[str, int], too_large: Iterable[str] = ()) -> set[str]:
@@ -81,10 +81,6 @@ def _types(model: onnx.ModelProto) -> dict[str, int]:
 def _data(node: onnx.NodeProto) -> list[str]:
     """Returns the inputs of a node that have the type of its results."""
     return [name for i, name in enumerate(node.input) if name and i not in _FLOAT.get(node.op_type, ())]
-
-
-def _products(model: onnx.ModelProto, chosen: set[str]) -> list[onnx.NodeProto]:
-    return [node for node in model.graph.node if node.name in chosen and node.op_type in PRODUCTS]
 
 
 def _largest_results(

@@ -142,7 +142,9 @@ class Training(Purpose):
         if path and not Path(path).is_dir():  # strategies that shard a model save a folder
             require_file(path, 'resume' if last else 'load_from')
         if last and cfg.get('randomness', {}).get('seed') is None and Path(last).is_file():
-            cfg.randomness = {**cfg.get('randomness', {}), 'seed': _seed_in(str(last))}
+            content = reading.read(str(last))
+            with naming(str(last)):  # samplers are built before the checkpoint is loaded
+                cfg.randomness = {**cfg.get('randomness', {}), 'seed': seed_of(content)}
 
 
 @dataclass(frozen=True)
@@ -236,10 +238,3 @@ def _use_amp(cfg: Config, modules: tuple[str, ...] | None) -> None:
             wrapper.pop(option, None)
         wrapper.type = scoped(CPUAmpOptimWrapper)
         wrapper.setdefault('modules', modules)
-
-
-def _seed_in(path: str) -> int | None:
-    """Returns the seed of a checkpoint's training: samplers are built before the checkpoint is loaded."""
-    content = reading.read(path)
-    with naming(path):
-        return seed_of(content)
