@@ -97,7 +97,7 @@ def encode_rle(mask: np.ndarray, shape: Sequence[int] | None = None) -> dict:
 
 
 def _letters(flat: np.ndarray) -> str:
-    """Encodes run lengths, zeros first, as COCO does: differences in groups of 5 bits, each a character."""
+    """Encodes the lengths of runs, zeros first, as COCO does: differences in groups of 5 bits, each a character."""
     changes = np.flatnonzero(np.diff(flat)) + 1
     counts = np.diff([0, *([0] if flat.size and flat[0] else []), *changes, flat.size]).tolist()
     letters = []

@@ -1,4 +1,4 @@
-"""Checks of masks in COCO form: polygons and run lengths, compressed or not."""
+"""Checks of masks in COCO form: polygons and RLE, compressed or not."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ def segmentation_defect(segmentation: Any, height: int, width: int) -> str | Non
 
     Args:
         segmentation: Polygons ``[[x1, y1, x2, y2, x3, y3, ...], ...]``, or RLE: ``size``, height and width, and
-            ``counts``, a list of run lengths in pixels or their compressed form.
+            ``counts``, the lengths of the runs in pixels or their compressed form.
         height, width: Size of the image.
     """
     defect = first_defect([(None, segmentation, height, width)])

@@ -23,7 +23,7 @@ from icconv_mm_runtime.session import Session, check_count
 _BOX = pa.struct([(name, pa.float32()) for name in ('x1', 'y1', 'x2', 'y2')])
 _RLE = pa.struct([('size', pa.list_(pa.int32())), ('counts', pa.string())])
 _KEYPOINT = pa.struct([(name, pa.float32()) for name in ('x', 'y', 'score')])
-# One for all files: types that are inferred change with the content, and readers refuse a folder with both.
+# One for all files: types that are guessed change with the content, and readers refuse a folder with both.
 ROW_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ('path', 'task', 'error')),

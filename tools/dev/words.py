@@ -34,6 +34,7 @@ WORDS = {  # whole words, also those of a name like old_name or OldName
 }
 NAMES = {  # whole names of functions and classes: English elsewhere
     r'(def|class) (found|content|whole|kept|within|mark|places?)(?= ?[:(])': 'the noun of the field',
+    r'for (each|own|found|made|known) in|(?<!\.)\b(each|own|found|made|known) :?=(?! ?=)': 'the noun that it holds',
 }
 ALLOWED = '|'.join([
     r"is_?thing|thing_classes|no_such_thing|COCO-Stuff|stuffthingmaps|'thing'|\(thing\)|<name>thing|thing\.xml",

@@ -58,7 +58,7 @@ def write_report(
         checkpoint: The tested checkpoint, whose training has chosen the thresholds if it has a report; None after a
             training.
         budget: The time that the training may take, as given; None for one of a fixed length.
-        notes: Sentences for the top of the page.
+        notes: Messages for the top of the page.
         say: Called with each line.
 
     Returns:

@@ -9,7 +9,7 @@ The function that reads fills the dataset so:
 
 - ``dataset.image(path, split)`` is the entry of an image. Its ``annotations`` are None until a file has named the
   image, and ``[]`` if it says that the image has no objects; such an image is learned as background.
-- A format with one file for each image asks ``dataset.is_first(image, file)`` before it sets them: False if other
+- A format with one file for each image calls ``dataset.is_first(image, file)`` before it sets them: False if other
   annotations of the image were read before.
 - An annotation that cannot be read is skipped under ``with dataset.reading(location, image.path):``, which counts it;
   ``--strict`` and the limit of skipped annotations see what ``reading`` and ``leave_out`` count. ``warn`` is for what

@@ -142,9 +142,9 @@ def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], 
             if kind not in ('rectangle', 'polygon', 'ellipse', 'brush', 'keypoint'):
                 dataset.warn(location, f'is of the type {short(result.get("type"))}: not read')
                 continue
-            if turned := as_number(result.get('image_rotation') or 0, 'image_rotation') % 360:
+            if rotation := as_number(result.get('image_rotation') or 0, 'image_rotation') % 360:
                 raise DatasetError(
-                    f'was drawn on the image rotated by {turned:g} degrees: rotate it back in Label Studio'
+                    f'was drawn on the image rotated by {rotation:g} degrees: rotate it back in Label Studio'
                 )
             size = written_size(result.get('original_width'), result.get('original_height'), ('width', 'height'))
             written = size or written
