@@ -65,7 +65,7 @@ def main() -> int:
     for file in map(Path, files):
         if file.suffix in ('.json', '.png', '.jpg', '.pt') or file in skipped:
             continue
-        for number, line in enumerate((ROOT / file).read_text().splitlines(), start=1):
+        for number, line in enumerate((ROOT / file).read_text(errors='replace').splitlines(), start=1):
             for word in words_of(line):
                 print(f'{file}:{number}: {word}')
                 count += 1
