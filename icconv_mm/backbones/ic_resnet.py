@@ -43,7 +43,7 @@ class ICResNet(ResNet):
         [torch.Size([1, 256, 4, 4]), torch.Size([1, 512, 2, 2])]
     """
 
-    fixed_options: dict = {}  # fixed arguments of ResNet of a variant
+    fixed_options: dict = {}  # arguments of ResNet that a variant fixes
     # convolutions by name: plugins and the offsets of deformable layers stay unchanged
     converted_names = r'^layer\d\.\d+\.conv\d$'
 
@@ -86,6 +86,7 @@ class ICResNeXt(ICResNet):
     """
 
     arch_settings = {depth: ResNet.arch_settings[depth] for depth in (50, 101, 152)}
+    library_options = {'groups': (32, 'ResNeXt')}
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class ICResNeXt(ICResNet):
         base_width: int | None = None,
         **kwargs,
     ):
-        groups = library_default('groups', 32, 'ResNeXt') if groups is None else groups
+        groups = library_default('groups', *self.library_options['groups']) if groups is None else groups
         if groups == 1:
             base_width = kwargs['width_per_group'] = None
         elif base_width is None and kwargs.get('width_per_group') is None:

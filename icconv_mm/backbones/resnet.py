@@ -123,6 +123,8 @@ class ResNet(BaseModule):
         torch.Size([1, 2048, 8, 8])
     """
 
+    # further options whose default follows the library: our own, and the library's class
+    library_options: dict[str, tuple[Any, str]] = {}
     # depth -> (block, number of blocks in each stage)
     arch_settings = {
         18: (BasicBlock, (2, 2, 2, 2)),

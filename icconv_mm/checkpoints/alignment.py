@@ -89,7 +89,8 @@ def _groups_by_name(state: Mapping[str, Tensor]) -> dict[str, int]:
         if (match := _CONV.fullmatch(key)) and tuple(weight.shape[2:]) == (3, 3)
     }
     if len(prefixes := sorted({prefix for prefix, *_ in keys})) > 1:
-        raise InputError(f'align: found ResNets under {", ".join(map(repr, prefixes))}; several need their config')
+        names = ', '.join(map(repr, prefixes))
+        raise InputError(f'align: found ResNets under {names}; with several, give the config of the model')
     names = [name for _, name in sorted(keys.items())]
     if not names:
         return {}

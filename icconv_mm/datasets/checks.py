@@ -230,7 +230,7 @@ def check_known(classes: Sequence[str], names: Iterable[str], where: str, source
         if name not in names:
             meant = difflib.get_close_matches(name, others, n=1, cutoff=0.5)
             hint = f'did you mean {meant[0]!r}?' if meant else f'there are {_short(names)}'
-            raise DatasetError(f'{where}: no {name!r} of metainfo.classes in {source}; {hint}')
+            raise DatasetError(f'{where}: metainfo.classes names {name!r}, which is not in {source}; {hint}')
 
 
 def check_order(classes: Sequence[str], labels: Mapping[str, int], where: str, source: str) -> None:

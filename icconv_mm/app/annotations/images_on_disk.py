@@ -233,7 +233,7 @@ class Files:
             return self.ending(*suffixes)
         return [self.only] if self.only.name.lower().endswith(suffixes) else []
 
-    def split_of(self, path: Path) -> str:
+    def split_of_folders(self, path: Path) -> str:
         """Returns the split named by the folders of a file below the root."""
         roots = [root for root in (self.root, Path(os.path.realpath(self.root))) if path.is_relative_to(root)]
         return split_of(path.relative_to(roots[0]).parent) if roots else ''
@@ -327,7 +327,7 @@ class Files:
         if (end, split) not in self._fitting:
             fitting = self._ends[given.name].paths[end]
             if split and len(fitting) > 1:
-                fitting = [path for path in fitting if self.split_of(path) == split] or fitting
+                fitting = [path for path in fitting if self.split_of_folders(path) == split] or fitting
             paths_by_real = {os.path.realpath(path): path for path in reversed(fitting)}
             fitting = list(reversed(paths_by_real.values()))
             above = [one for one in fitting if all(path.is_relative_to(one.parent) for path in fitting)]

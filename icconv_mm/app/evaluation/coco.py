@@ -14,7 +14,7 @@ from icconv_mm.app.evaluation.results import MetricTable
 
 @contextlib.contextmanager
 def watched_coco(kind: type) -> Iterator[list]:
-    """Yields a list that gets each evaluation of a COCOeval class that is accumulated meanwhile."""
+    """Yields a list of the evaluations that a class like COCOeval accumulates in the block."""
     seen: list = []
     accumulate = kind.accumulate
 

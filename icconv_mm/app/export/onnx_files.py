@@ -107,7 +107,7 @@ def _fold_orders(model: onnx.ModelProto) -> None:
         order = numpy_helper.to_array(values[node.input[1]])
         users = readers.get(node.output[0], [])
         width = _width(node.input[0], graph, values)
-        foldable = all(_reads_all(user, node.output[0], values, readers) for user in users)
+        foldable = all(_is_foldable(user, node.output[0], values, readers) for user in users)
         if order.ndim != 1 or not users or width is None or node.output[0] in results or not foldable:
             continue
         for user in users:
@@ -138,8 +138,8 @@ def _write_norms_as_sums(graph: onnx.GraphProto) -> None:
         graph.node.append(onnx.helper.make_node('Sqrt', [total], [norm], name=norm))
 
 
-def _reads_all(user: onnx.NodeProto, name: str, values: Mapping, readers: Mapping) -> bool:
-    """Returns whether a node is an ungrouped convolution with constant filters that no other node reads."""
+def _is_foldable(user: onnx.NodeProto, name: str, values: Mapping, readers: Mapping) -> bool:
+    """Returns whether a node is an ungrouped convolution of a tensor, whose filters are constant and its alone."""
     if user.op_type != 'Conv' or user.input[0] != name or user.input[1] not in values:
         return False
     return _attribute(user, 'group', 1) == 1 and len(readers[user.input[1]]) == 1

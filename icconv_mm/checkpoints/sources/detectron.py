@@ -121,7 +121,7 @@ def _complete_norm(state: dict[str, Tensor], conv: str, kind: str) -> None:
     """Checks that a convolution has its norm; adds the statistics of a scale-and-shift norm."""
     norm, channels = _norm_of(conv, kind), len(state[f'{conv}.weight'])
     if f'{norm}.weight' not in state:
-        raise InputError(f'{conv}: its norm is missing')
+        raise InputError(f'{conv}: its norm is missing: no {norm}.weight')
     for key in (f'{norm}.weight', f'{norm}.bias'):
         shape = list(state[key].shape) if key in state else 'none'
         if shape != [channels]:

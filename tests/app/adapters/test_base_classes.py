@@ -178,7 +178,7 @@ def test_a_class_that_the_config_misspells(tmp_path, kind, draw, settings):
     ):
         if settings and classes == ('thin',):  # nothing is left: not built
             continue
-        said = rf"no '{classes[-1]}' of metainfo\.classes in .*; {hint}"
+        said = rf"metainfo\.classes names '{classes[-1]}', which is not in .*; {hint}"
         with pytest.raises(DatasetError, match=said):
             check(kind, file, classes, **settings)
 
@@ -234,7 +234,7 @@ def test_files_of_voc_of_other_classes(tmp_path):
     loader = dict(dataset={**data, 'data_prefix': dict(sub_data_root=''), 'pipeline': []}, batch_size=1, num_workers=0)
     cfg = Config(dict(default_scope='mmdet', train_dataloader=loader))
     pytest.importorskip('mmdet')
-    said = r"^train_dataloader\.dataset: no 'thin' of metainfo\.classes in the files of .*; did you mean 'thing'\?$"
+    said = r"^train_dataloader\.dataset: metainfo\.classes names 'thin', which is not in .*; did you mean 'thing'\?$"
     errors = begin(cfg, purpose=Browsing()).errors
     errors.building = 'train_dataloader'
     with pytest.raises(DatasetError, match=said), errors:

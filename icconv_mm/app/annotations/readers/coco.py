@@ -133,7 +133,7 @@ def _unite(dataset: Dataset, earlier: dict[Path, AnnotatedImage], path: Path, fi
     images, dataset.images = dataset.images, earlier | dataset.images
     for location in shared:
         splits = {image.split: image for image in (images[location], earlier[location])}
-        of_folder = files.split_of(location)
+        of_folder = files.split_of_folders(location)
         dataset.images[location] = splits[of_folder if of_folder in splits else held_out_first(splits)]
 
 
@@ -152,7 +152,7 @@ def _images_of(results: Path) -> Path:
 
 
 def _read_results(dataset: Dataset, path: Path, files: Files) -> None:
-    """Reads predictions, as ``tools/infer.py`` writes them: a person none of whose keypoints is shown is none."""
+    """Reads predictions, as ``tools/infer.py`` writes them; people without a shown keypoint are left out."""
     content, results = read_json(_images_of(path)), read_json(path)
     shown = []
     for i, entry in enumerate(results):

@@ -39,7 +39,7 @@ def _deeplabcut(tables: list[Path], files: Files) -> Dataset:
             links = content.get('skeleton') or []
     for path in sorted(tables, key=lambda path: not files.has_images(path.parent)):  # others may refer to any folder
         rows: list[list[str]] = []
-        with dataset.reading(path, split=files.split_of(path)):
+        with dataset.reading(path, split=files.split_of_folders(path)):
             rows = list(csv.reader(read_text(path).lstrip('\ufeff').splitlines()))
             head, first = _head_of(rows)
         if not rows or str(path) in dataset.lost:

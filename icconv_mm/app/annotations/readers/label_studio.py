@@ -50,7 +50,7 @@ def _tasks(path: Path, files: Files) -> Dataset:
     points = {_label(result) for *_, results in chosen for result in results if _kind(result) == 'keypoint'}
     dataset.keypoints = sorted(points)
     for where, location, results in chosen:
-        split = files.split_of(location)
+        split = files.split_of_folders(location)
         with dataset.reading(where, location, split):
             image = dataset.image(location, split)
             if dataset.is_first(image, where):

@@ -43,12 +43,12 @@ def _labelme(paths: list[Path], files: Files) -> Dataset:
     dataset, contents = Dataset('LabelMe', files.root), {}
     for path in paths:
         image = files.beside(path.stem, path.parent)
-        with dataset.reading(path, image, files.split_of(path)):
+        with dataset.reading(path, image, files.split_of_folders(path)):
             contents[path] = _content(dataset, read_json(path), path, image)
     points = {shape['label'] for content in contents.values() for _, shape in content.shapes if _is_point(shape)}
     dataset.keypoints = sorted(points)
     for path in sorted(contents, key=lambda path: located(contents[path].image, [path.parent]) is None):
-        content, split = contents[path], files.split_of(path)
+        content, split = contents[path], files.split_of_folders(path)
         with dataset.reading(path, files.beside(path.stem, path.parent), split):
             location = files.image(content.image, path.parent)
             if location is None:

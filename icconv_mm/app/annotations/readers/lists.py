@@ -51,7 +51,7 @@ def splits_of(
     say_training = any(split_names & {'train', ''} for split_names in claims.values())
     splits = {}
     for path in paths:
-        named_splits, of_folder = claims.get(path, set()), files.split_of(path)
+        named_splits, of_folder = claims.get(path, set()), files.split_of_folders(path)
         if not named_splits and say_training and not of_folder:
             dataset.warn(path, 'is in none of the lists (train.txt, val.txt, ...)', is_left_out=True)
             continue
