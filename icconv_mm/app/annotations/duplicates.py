@@ -31,8 +31,8 @@ def say_duplicates(dataset: Dataset, converted: Converted, images: Sequence[Anno
     shared = [same for same in groups if len({image.split for image in same}) > 1]
     if shared:
         names = ' and '.join(str(image.path) for image in shared[0][:2])
-        what = f'{len(shared)} images are in several splits under other names, the first: {names}'
-        converted.notes.append(f'{what}: the evaluation is too good')
+        what = f'images in several splits under other names: {len(shared)}, the first: {names}'
+        converted.notes.append(f'{what}; the evaluation is too good')
     for same in groups if thorough else ():
         splits = sorted({image.split for image in same})
         others = ', '.join(str(image.path) for image in same[1:])
