@@ -30,6 +30,7 @@ extensions = [
 ]
 myst_heading_anchors = 4  # named as GitHub names them
 autodoc_member_order = 'alphabetical'
+autodoc_default_options = {'exclude-members': 'output_type'}  # a class of Python's, whose source has no page
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
 napoleon_use_rtype = False

@@ -104,7 +104,7 @@ def test_data_without_head(workspace):
         't = _base_.model.tasks\nmodel = dict(loss_weights=None, tasks=dict(_delete_=True, instance=t.instance))',
     )
     error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
-    assert "labels for 'semantic', but model.tasks has no such task: instance" in error
+    assert "annotations for 'semantic', but model.tasks has no such task: instance" in error
 
 
 def test_two_heads_of_one_name(workspace):
