@@ -263,5 +263,5 @@ def _is_data(node: ast.expr, names: Container[str]) -> bool:
             return False
     elif not isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.keyword, ast.BinOp, ast.UnaryOp)):
         return False
-    parts = [node for node in ast.iter_child_nodes(node) if isinstance(node, (ast.expr, ast.keyword))]
+    parts = [part for part in ast.iter_child_nodes(node) if isinstance(part, (ast.expr, ast.keyword))]
     return all(_is_data(part, names) for part in parts if part is not getattr(node, 'func', None))

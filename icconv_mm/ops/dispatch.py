@@ -134,7 +134,7 @@ def backends() -> dict[str, Status]:
     threads = '' if with_openmp and with_openmp() else ', without OpenMP: they run on one thread'
     cuda = 'torch sees no CUDA device'
     if torch.cuda.is_available():  # any operator will do
-        kernels = [kernels['cuda'] for kernels in _kernels.values() if 'cuda' in kernels]
+        kernels = [by_backend['cuda'] for by_backend in _kernels.values() if 'cuda' in by_backend]
         reasons = [kernel.absence() for kernel in kernels if kernel.is_compiled]
         cuda = None if None in reasons else reasons[0]
     return {

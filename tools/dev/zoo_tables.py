@@ -84,7 +84,7 @@ def table(metafile: dict, collection: str) -> str:
     Raises:
         KeyError: There is no such collection, or figures have no origin (``Figures: published`` or ``measured``).
     """
-    shared = {collection['Name']: collection['Metadata'] for collection in metafile['Collections']}[collection]
+    shared = {entry['Name']: entry['Metadata'] for entry in metafile['Collections']}[collection]
     rows, metrics = [], []
     for model in metafile['Models']:
         if model['In Collection'] != collection:

@@ -74,7 +74,7 @@ def coco_tables(evaluator: Any, title: str, scores: Mapping[int, float] | None =
     areas = range(1, precision.shape[3])
     columns = ['class', 'objects', 'AP', 'AP50', 'AP75', *(f'AP {params.areaRngLbl[area]}' for area in areas)]
     unmatched = -1 if type(evaluator).__module__.startswith('xtcocotools') else 0
-    matches = {name: _matches(matches, scores, unmatched) for name, matches in zip(names, _matched(evaluator))}
+    matches = {name: _matches(images, scores, unmatched) for name, images in zip(names, _matched(evaluator))}
     stats = list(
         evaluator.stats[: 3 if evaluator.params.iouType == 'keypoints_crowd' else len(columns) - 2]
     )  # its own are others
@@ -112,7 +112,9 @@ def _matched(evaluator: Any) -> list[list[dict]]:
     evaluations = [
         [evalImg for evalImg in evaluator.evalImgs[start : start + count] if evalImg is not None] for start in starts
     ]
-    cut = sorted({image['image_id'] for images in evaluations for image in images if len(image['dtScores']) >= most})
+    cut = sorted(
+        {image['image_id'] for of_class in evaluations for image in of_class if len(image['dtScores']) >= most}
+    )
     if cut:
         again = copy.copy(evaluator)
         again.params = copy.deepcopy(params)

@@ -114,12 +114,12 @@ def _objects(
     task: Mapping[str, Any], exported: Mapping, expected: Mapping, sample: Any, limits: Mapping[str, float]
 ) -> dict[str, float]:
     """Compares boxes or people, paired by equal label and score, nearest first."""
-    place = 'keypoints' if 'keypoints' in exported else 'boxes'
-    pairs, missing = _matched(task, exported, expected, place, limits)
-    result = {'missing': missing, 'scores': 0.0, place: 0.0}
+    field = 'keypoints' if 'keypoints' in exported else 'boxes'
+    pairs, missing = _matched(task, exported, expected, field, limits)
+    result = {'missing': missing, 'scores': 0.0, field: 0.0}
     for index, other in pairs:
-        for name in {'scores', 'keypoint_scores', place} & exported.keys():
-            kind = place if name == place else 'scores'
+        for name in {'scores', 'keypoint_scores', field} & exported.keys():
+            kind = field if name == field else 'scores'
             difference = np.abs(exported[name][index] - expected[name][other]).max()
             result[kind] = max(result[kind], float(difference))
     if 'masks' in exported:
@@ -135,14 +135,14 @@ def _matched(
 
     A prediction whose score equals the last of a full list, or the threshold, may be replaced by another, or by none.
     """
-    scores, places, labels = expected['scores'], expected[field], expected.get('labels')
+    scores, positions, labels = expected['scores'], expected[field], expected.get('labels')
     pairs, left = [], list(range(len(scores)))
-    for i, index in enumerate(exported[field]):
+    for i, position in enumerate(exported[field]):
         near = [j for j in left if abs(float(exported['scores'][i] - scores[j])) <= limits['scores']]
         near = [j for j in near if labels is None or exported['labels'][i] == labels[j]]
-        near = [j for j in near if np.abs(index - places[j]).max() < _SAME]
+        near = [j for j in near if np.abs(position - positions[j]).max() < _SAME]
         if near:
-            best = min(near, key=lambda j: float(np.abs(index - places[j]).max()))
+            best = min(near, key=lambda j: float(np.abs(position - positions[j]).max()))
             left.remove(best)
             pairs.append((i, best))
     lonely = set(range(len(exported[field]))) - {i for i, _ in pairs}

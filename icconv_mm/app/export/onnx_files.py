@@ -153,7 +153,7 @@ def _width(name: str, graph: onnx.GraphProto, values: Mapping) -> int | None:
     if maker.op_type == 'Conv' and maker.input[1] in values:
         return values[maker.input[1]].dims[0]
     if maker.op_type in ('Relu', 'Concat'):
-        widths = [_width(name, graph, values) for name in maker.input]
+        widths = [_width(part, graph, values) for part in maker.input]
         return None if None in widths else sum(widths)
     return None
 
@@ -190,8 +190,8 @@ def readers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
 
 def names_read(node: onnx.NodeProto) -> list[str]:
     """Returns the names of the tensors that a node reads, in the body of its loop, too."""
-    inner = (node for attribute in node.attribute for node in attribute.g.node)
-    return [*node.input, *(name for node in inner for name in names_read(node))]
+    inner = (child for attribute in node.attribute for child in attribute.g.node)
+    return [*node.input, *(name for child in inner for name in names_read(child))]
 
 
 def remove_unread(model: onnx.ModelProto) -> None:

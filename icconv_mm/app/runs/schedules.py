@@ -159,8 +159,8 @@ class ScheduleHook(Hook):
         self._is_another = True
         checkpoint['param_schedulers'] = (
             {
-                name: [scheduler.state_dict() for scheduler in scheduler]
-                for name, scheduler in runner.param_schedulers.items()
+                name: [scheduler.state_dict() for scheduler in schedulers]
+                for name, schedulers in runner.param_schedulers.items()
             }
             if isinstance(runner.param_schedulers, dict)
             else [scheduler.state_dict() for scheduler in now]

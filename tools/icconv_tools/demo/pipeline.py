@@ -109,11 +109,11 @@ def _run_tasks(options: DemoOptions, tasks: Sequence[DemoTask], backbone: Path, 
     results, trained = [], {}
     for number, task in enumerate(tasks, 1):
         start = next(((name, trained[name]) for name in task.starts_from if name in trained), None)
-        result = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
-        text = json.dumps({'of': _comparable(options), 'rows': [asdict(result) for result in result]})
+        rows = _run_task(task, options, backbone, start, console, f'{number}/{len(tasks)}')
+        text = json.dumps({'of': _comparable(options), 'rows': [asdict(row) for row in rows]})
         (options.work_dir / task.name / _RESULTS).write_text(text)
         trained[task.name] = _checkpoint(options.work_dir / task.name)
-        results += result
+        results += rows
         write_reports(results, options.work_dir)
     return results
 

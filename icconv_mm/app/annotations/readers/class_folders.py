@@ -17,7 +17,9 @@ def class_folder_sources(files: Files) -> Iterator[tuple]:
             first, *below = folder.relative_to(files.root).parts
             groups.setdefault(below[0] if split_of(first) and below else first, []).append(folder)
     unlabelled = [folder for name in list(groups) if split_of(name) for folder in groups.pop(name)]
-    are_split = any(split_of(folder.relative_to(files.root).parts[0]) for path in groups.values() for folder in path)
+    are_split = any(
+        split_of(folder.relative_to(files.root).parts[0]) for folders in groups.values() for folder in folders
+    )
     if len(groups) > 1 and (are_split or not unlabelled):
         yield 'folders of classes', files.root, partial(_read_folders, groups, unlabelled, files)
 

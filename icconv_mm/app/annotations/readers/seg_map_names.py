@@ -93,7 +93,7 @@ def take_names(dataset: Dataset, table: Table, names: Iterable[str]) -> None:
 
 def _table_of_rows(lines: list[str]) -> Table:
     """Parses rows of a name and a colour, separated by commas, semicolons or tabs; or ADE20K's list of objects."""
-    separator = max(',;\t', key=lambda path: sum(path in line for line in lines))
+    separator = max(',;\t', key=lambda mark: sum(mark in line for line in lines))
     rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator) if row]
     if rows and rows[0][0] == 'Idx' and rows[0][-1] == 'Name':
         names = {int(row[0]): row[-1].split(',')[0] for row in rows[1:] if row[0].isdigit()}
@@ -111,7 +111,7 @@ def _table_of_rows(lines: list[str]) -> Table:
 def _table_of_lines(lines: list[str]) -> Table:
     """Parses lines of a name and an optional colour; values are leading numbers if all have one, else the order."""
     texts, colors = [], []
-    decimal = (_HEX.sub(lambda path: ' '.join(map(str, bytes.fromhex(path[1]))), line) for line in lines)
+    decimal = (_HEX.sub(lambda match: ' '.join(map(str, bytes.fromhex(match[1]))), line) for line in lines)
     for line in filter(None, (line.split('#')[0].strip() for line in decimal)):
         if line != _NO_VALUE:
             color = _COLOR.search(line)

@@ -57,7 +57,7 @@ def yolo_sources(files: Files) -> Iterator[tuple]:
 def _splits_in(content: Mapping[str, Any]) -> dict[str, list]:
     """Returns the folders and lists of images that a YAML or an ``obj.data`` names, by split."""
     given = {split: [content[key] for key in keys if content.get(key)] for split, keys in _KEYS.items()}
-    return {split: [one for path in path for one in _as_list(path)] for split, path in given.items()}
+    return {split: [path for entry in entries for path in _as_list(entry)] for split, entries in given.items()}
 
 
 def _lines(path: Path) -> list[str]:

@@ -219,7 +219,9 @@ COMPARISONS = {
 def arms_of(names: Sequence[str]) -> list[Arm]:
     """The arms of these comparisons, those for costs last; a supernet comes before its pattern."""
     chosen = [COMPARISONS[name] for name in names]
-    rows, costs = ([row.arm for name in chosen for row in getattr(name, part)] for part in ('rows', 'costs'))
+    rows, costs = (
+        [row.arm for comparison in chosen for row in getattr(comparison, part)] for part in ('rows', 'costs')
+    )
     arms: dict[str, Arm] = {}
     for name in (*rows, *costs):
         if (source := ARMS[name].pattern_of) is not None:
