@@ -1,4 +1,4 @@
-"""Pretrain a backbone on Tiny ImageNet: classification, in plain PyTorch, on one thread of a CPU.
+"""Pretrain a backbone on Tiny ImageNet: classification of images side by side, in plain PyTorch, on a thread of a CPU.
 
 The same command goes on where it was interrupted, and ends with the weights that it would have had. The order of the
 images and their changes are derived from the seed, the epoch and the step, so nothing else has to be saved.
@@ -52,7 +52,8 @@ class Recipe:
         epochs: Number of epochs.
         batch: Images of a step.
         lr: Highest learning rate.
-        size: Pixels of a side to which the images are scaled.
+        size: Pixels of a side of what the network sees.
+        tiles: Images along such a side; one number is chosen for each step.
         seed: Of the first weights, the order of the images and their changes.
     """
 
@@ -61,6 +62,7 @@ class Recipe:
     batch: int
     lr: float
     size: int
+    tiles: tuple[int, ...]
     seed: int
 
 
@@ -103,7 +105,7 @@ class Pretraining:
             order = np.random.default_rng([self.recipe.seed, epoch]).permutation(len(self.train.labels))
             for step in range(self.step % self.steps, self.steps):
                 began = time.process_time()
-                self._learn(np.sort(order[step * self.recipe.batch :][: self.recipe.batch]))
+                self._learn(order[step * self.recipe.batch :][: self.recipe.batch])
                 self.seconds += time.process_time() - began
                 if self.step % self.steps and time.monotonic() - saved >= save_seconds:
                     self._save(out / 'state.pth')
@@ -123,10 +125,11 @@ class Pretraining:
 
     def _learn(self, chosen: np.ndarray) -> None:
         randomness = np.random.default_rng([self.recipe.seed, self.step // self.steps, 1 + self.step % self.steps])
-        images = to_input(augmented(self.train.images[chosen], randomness), self.recipe.size)
+        tiles = int(randomness.choice(self.recipe.tiles))
+        images = to_input(augmented(self.train.images[chosen], randomness), self.recipe.size // tiles)
         for group in self.optimizer.param_groups:
             group['lr'] = self.learning_rate()
-        logits = self.network.train()(images)
+        logits = tiled_logits(self.network.train(), images, tiles)
         loss = F.cross_entropy(logits, torch.from_numpy(self.train.labels[chosen]), label_smoothing=SMOOTHING)
         self.optimizer.zero_grad()
         loss.backward()
@@ -146,11 +149,12 @@ class Pretraining:
 
     @torch.no_grad()
     def top_1(self) -> float:
-        """Returns the percentage of validation images whose class has the highest score."""
+        """Returns the percentage of validation images that it knows, each alone, in the size of the largest tile."""
         self.network.eval()
+        size = self.recipe.size // min(self.recipe.tiles)
         correct = 0
         for first in range(0, len(self.val.labels), TEST_BATCH):
-            images = to_input(self.val.images[first : first + TEST_BATCH], self.recipe.size)
+            images = to_input(self.val.images[first : first + TEST_BATCH], size)
             predicted = self.network(images).argmax(1).numpy()
             correct += int((predicted == self.val.labels[first : first + TEST_BATCH]).sum())
         return 100 * correct / len(self.val.labels)
@@ -220,15 +224,33 @@ def to_input(images: np.ndarray, size: int) -> Tensor:
     return F.interpolate(tensor, (size, size), mode='bilinear', align_corners=False, antialias=True)
 
 
+def tiled_logits(network: ImageClassifier, images: Tensor, tiles: int) -> Tensor:
+    """Returns the logits [N, classes] of images [N, 3, size, size] that the network sees side by side in squares.
+
+    Taps of a kernel that reach over the edge of a small map learn nothing: a network that learned on maps of 2 x 2
+    cells is of no use on larger ones.
+
+    Args:
+        network: The network; its last map is pooled over each image.
+        images: N is a multiple of ``tiles ** 2``.
+        tiles: Images along a side of a square.
+    """
+    squares = images.unflatten(0, (-1, tiles, tiles)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    maps = network.forward_features(squares.contiguous(memory_format=torch.channels_last))
+    return network.head.fc(F.adaptive_avg_pool2d(maps, tiles).permute(0, 2, 3, 1).flatten(0, 2))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.parser(__doc__)
     parser.add_argument('data', type=Path, metavar='DATA', help='folder of Tiny ImageNet, with train and val')
     parser.add_argument('--out', type=Path, required=True, metavar='FOLDER', help='for classifier.pth and the state')
     parser.add_argument('--backbone', default='small', metavar='NAME', help='of configs/_base_/backbones; %(default)s')
     parser.add_argument('--epochs', type=int, default=12, metavar='N', help='default: %(default)s')
-    parser.add_argument('--batch', type=int, default=128, metavar='N', help='images of a step; %(default)s')
+    parser.add_argument('--batch', type=int, default=144, metavar='N', help='images of a step; %(default)s')
     parser.add_argument('--lr', type=float, default=0.002, help='highest learning rate; default: %(default)s')
-    parser.add_argument('--size', type=int, default=64, help='pixels to scale the images to; default: %(default)s')
+    parser.add_argument('--size', type=int, default=192, help='pixels of a side of an input; default: %(default)s')
+    tiles = 'images along that side; one number is chosen for each step; default: 3 3 2'
+    parser.add_argument('--tiles', type=int, nargs='+', default=[3, 3, 2], metavar='N', help=tiles)
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='default: %(default)s')
     parser.add_argument('--threads', type=int, default=1, metavar='N', help='default: %(default)s')
     parser.add_argument(
@@ -237,8 +259,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with command_line.reporting(args.debug, interrupted='the same command goes on from what is saved'):
         check_positive(epochs=args.epochs, batch=args.batch, size=args.size, threads=args.threads)
+        check_positive(tiles=min(args.tiles))
+        if uneven := [tiles for tiles in args.tiles if args.batch % tiles**2]:
+            raise ArgumentError('batch', f'expected a multiple of {uneven[0] ** 2}, the images of an input')
         torch.set_num_threads(args.threads)
-        recipe = Recipe(args.backbone, args.epochs, args.batch, args.lr, args.size, args.seed)
+        recipe = Recipe(args.backbone, args.epochs, args.batch, args.lr, args.size, tuple(args.tiles), args.seed)
         with alone_in(args.out, 'another pretraining is running'):
             train, val = (tiny_imagenet.load(args.data, part) for part in tiny_imagenet.PARTS)
             Pretraining(recipe, train, val).run(args.out, 60 * args.save_minutes)

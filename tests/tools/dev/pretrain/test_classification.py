@@ -3,6 +3,7 @@
 import importlib
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def train(recipe, tiny, tmp_path):
     """Runs the command in a folder of that name; returns what it has written."""
 
     def run(name, *options):
-        fixed = ['--epochs', '2', '--batch', '6', '--size', '32', *options]
+        fixed = ['--epochs', '2', '--batch', '6', '--size', '32', '--tiles', '1', *options]
         recipe.main([str(tiny), '--out', str(tmp_path / name), *fixed])
         return read(tmp_path / name / 'classifier.pth')
 
@@ -45,6 +46,19 @@ def test_two_runs_are_equal_and_the_seed_counts(train):
     assert_same(first, train('second'))
     other = train('other', '--seed', '1')
     assert first['meta']['history'][0]['loss'] != other['meta']['history'][0]['loss']
+
+
+def test_images_side_by_side_are_classified_each(train, recipe):
+    maps, classes = torch.nn.Conv2d(3, 5, 8, 8), torch.nn.Linear(5, 4)  # no cell sees two images
+    network = SimpleNamespace(forward_features=maps, head=SimpleNamespace(fc=classes))
+    images = torch.randn(18, 3, 32, 32)
+    logits = classes(maps(images).mean((2, 3)))
+    for tiles in (1, 3):
+        torch.testing.assert_close(recipe.tiled_logits(network, images, tiles), logits)
+    sides = ['--batch', '8', '--tiles', '2', '1']
+    assert_same(train('first', *sides), train('second', *sides))
+    with pytest.raises(SystemExit, match=r'--batch: expected a multiple of 4'):
+        train('third', '--tiles', '2')
 
 
 @pytest.mark.parametrize('step', [3, 5, 8])  # in the first epoch, at its end, in the second
