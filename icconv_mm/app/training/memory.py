@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.device import get_device
 
+from icconv_mm.app.training.own_backbone import WIDE
 from icconv_mm.registry import MODELS
 
 _MEMORY = Path('/proc/meminfo')
@@ -17,7 +18,7 @@ _LIBRARIES = 1.5e9  # bytes of torch, OpenMMLab, images that are read, a neck an
 _WEIGHT = 16  # bytes of a weight, its gradient and the two moments of AdamW
 _SIDE = 128  # pixels
 _STEP = 2.5  # bytes of a step for each byte that the backbone keeps for its gradient
-_WHOLE = 3  # time of a whole detector in that of its backbone: 4.4 for `small`, less for a large one
+_WHOLE = {True: 4.4, False: 3}  # time of a detector in that of its backbone: of `small`; less of a large one
 
 
 def free_memory() -> float | None:
@@ -69,4 +70,5 @@ def training_time(backbone: dict, size: tuple[int, int]) -> float | None:
         begun = time.perf_counter()
         sum(output.sum() for output in network(images)).backward()
         times.append(time.perf_counter() - begun)
-    return _WHOLE * statistics.median(times[1:]) * prod(size) / (len(images) * _SIDE**2)
+    whole = _WHOLE[backbone.get('base_channels', WIDE) < WIDE]
+    return whole * statistics.median(times[1:]) * prod(size) / (len(images) * _SIDE**2)

@@ -21,6 +21,7 @@ from icconv_mm.app.annotations.report import problem_lines, split_counts, write_
 from icconv_mm.app.runs.begin import load_config
 from icconv_mm.app.training import memory
 from icconv_mm.app.training.budget import Budget
+from icconv_mm.app.training.image_size import STRIDE, TRAINED, default_size, size_in_time, training_size
 from icconv_mm.app.training.own_backbone import WIDE, backbone_of, default_backbone, weights_of
 from icconv_mm.app.training.own_data_text import (
     Choices,
@@ -48,11 +49,7 @@ from icconv_mm_runtime.files import write_together
 LIBRARY = {task: library for library, task in LIBRARIES.items()} | {'instance': 'mmdet'}
 _SEEN = 30_000  # images that a training sees: 500 images 60 times
 _EPOCHS = (12, 300)
-_TRAINED = 0.8  # share of a budget without validations and the report
 _STEPS = {'semantic': 2000}  # least steps of a training, else 1000; a short one gets smaller batches
-_SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
-_FINE, _LEAST = 1024, 10
-_STRIDE = 32
 _LEAST_BATCH = 2  # batch norm learns little of one image
 
 
@@ -324,17 +321,20 @@ def _choose(
 ) -> Choices:
     sizes = np.concatenate([conversion.sizes for conversion in converted.values()])
     boxes = np.concatenate([conversion.boxes for conversion in converted.values()])
+    reason = ''
+    if size is None and isinstance(epochs, Budget):
+        size, reason = size_in_time(network, sizes, boxes, task, epochs.left)
     size = default_size(sizes, boxes, task) if size is None else size
-    if size < _STRIDE:
-        raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
+    if size < STRIDE:
+        raise ArgumentError('size', f'expected {STRIDE} pixels or more, got {size}')
     count = max(conversion.splits.get('train', 1) for conversion in converted.values())
     base, is_deep = network.get('base_channels', WIDE), network.get('depth', 50) >= 50
     is_narrow = base < WIDE
     most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
-    shape, reason = training_size(sizes, size), ''
+    shape = training_size(sizes, size)
     image = memory.training_time(network, shape) if isinstance(epochs, Budget) else None
     if image is not None:
-        epochs = max(1, round(_TRAINED * epochs.left / (image * count)))
+        epochs = max(1, round(TRAINED * epochs.left / (image * count)))
     elif not isinstance(epochs, int):
         epochs = int(np.clip(round(_SEEN / count), *_EPOCHS))
     if batch is None:
@@ -342,9 +342,9 @@ def _choose(
         seen = crop_of(shape) if task == 'semantic' else (size, size) if task == 'classification' else shape
         batch = fitting_batch(network, seen, usual, say)
         if batch < usual:
-            reason = f' instead of {usual}, which would not fit the memory'
+            reason = f' instead of {usual}, which would not fit the memory{reason}'
         elif batch < most:
-            reason = f' instead of {most}, for more steps'
+            reason = f' instead of {most}, for more steps{reason}'
     rate = 2e-4 if init else 5e-4 if is_deep else 2e-3 if is_narrow else 1e-3
     rate = float(f'{rate * (batch / most) ** 0.5:.2g}')
     return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, init, patience, reason)
@@ -370,27 +370,3 @@ def fitting_batch(backbone: dict, size: tuple[int, int], batch: int, say: Any) -
             f'{free / 1e9:.1f} are free: if the training is killed, give a smaller --size or --backbone'
         )
     return fitting
-
-
-def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:
-    """Returns the pixels of the longer side: that of most images, within limits; more if objects would be too small.
-
-    Args:
-        sizes: Width and height of images, [n, 2].
-        boxes: Width and height of objects as fractions of the longer side, [m, 2].
-        task: The task.
-    """
-    if task == 'classification':
-        return 224
-    side = float(np.median(sizes.max(1)))
-    low, high = _SIDES
-    if len(boxes) and (least := float(np.percentile(np.sqrt(boxes.prod(1)), 5))) > 0:
-        high = int(np.clip(_LEAST / least, high, _FINE))
-    return int(-(-np.clip(side, low, high) // _STRIDE) * _STRIDE)
-
-
-def training_size(sizes: np.ndarray, longer: int) -> tuple[int, int]:
-    """Returns width and height in the images' proportion, multiples of 32; the longer is at least ``longer``."""
-    ratio = float(np.median(sizes[:, 0] / sizes[:, 1]))
-    sides = (longer, longer / ratio) if ratio >= 1 else (longer * ratio, longer)
-    return tuple(int(-(-max(side, _STRIDE) // _STRIDE) * _STRIDE) for side in sides)

@@ -15,8 +15,9 @@ from mmengine.config import Config
 from icconv_mm.app.adapters.libraries import adapter_of
 from icconv_mm.app.training import memory, own_backbone, own_data_text
 from icconv_mm.app.training.budget import Budget
+from icconv_mm.app.training.image_size import default_size, training_size
 from icconv_mm.app.training.own_backbone import default_backbone
-from icconv_mm.app.training.own_data import LIBRARY, config_for, default_size, training_size
+from icconv_mm.app.training.own_data import LIBRARY, config_for
 from icconv_mm.app.training.own_data_text import Choices, anchors, class_weights, crop_of, written_choices
 from icconv_mm.config_tree import walk_dicts
 from icconv_mm.datasets.checks import DatasetError
