@@ -244,22 +244,45 @@ def _names(dataset: Dataset, path: Path, content: dict, defects: Collection[int]
     """Returns the name of each category id.
 
     Raises:
-        DatasetError: Several categories have the same id or name.
+        DatasetError: Several categories that have objects have the same id or name.
     """
     categories = [(i, category) for i, category in enumerate(content['categories']) if i not in defects]
+    unused = _unused_doubles([category for _, category in categories], content)
+    for i, category in categories:
+        if id(category) in unused:
+            what = f'{category["name"]!r} is the name of another category as well, and this one has no object: no class'
+            dataset.warn(f'{path}: categories[{i}]', what)
+    categories = [(i, category) for i, category in categories if id(category) not in unused]
     check_once({'categories': [category for _, category in categories]}, path)
     parents = {str(category.get('supercategory')) for _, category in categories}
     names = {}
     for i, category in categories:
-        others = parents - ({'none'} if category.get('supercategory') == 'none' else set())
+        parent = category.get('supercategory')
+        others = parents - ({'none'} if parent == 'none' else set())
+        is_root = others == {category['name']} != {parent} and len(categories) > 1
         if not category['name'].strip():
             dataset.warn(f'{path}: categories[{i}]', 'has a blank name', is_left_out=True)
-        elif others == {category['name']} and len(categories) > 1 and not _is_used(category['id'], content):
+        elif is_root and not _is_used(category['id'], content):
             what = 'the supercategory of all others, as Roboflow writes for a project, and has no object: no class'
             dataset.warn(f'{path}: categories[{i}]', f'{category["name"]!r} is {what}')
         else:
             names[category['id']] = dataset.add_class(category['name'])
     return names
+
+
+def _unused_doubles(categories: list[dict], content: dict) -> set[int]:
+    """Returns ``id()`` of categories without an object that have the name of another; of those without, the last stays.
+
+    Roboflow writes the project as the first category, which may be called like a class.
+    """
+    by_name: dict[str, list[dict]] = {}
+    for category in categories:
+        by_name.setdefault(category['name'], []).append(category)
+    doubles = {}
+    for same in by_name.values():
+        unused = [id(category) for category in same if len(same) > 1 and not _is_used(category['id'], content)]
+        doubles.update(dict.fromkeys(unused[: len(same) - 1]))
+    return set(doubles)
 
 
 def _is_used(category_id: int, content: dict) -> bool:
@@ -387,6 +410,9 @@ def _coco_annotation(
 
 def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> None:
     """Sets keypoint names and skeleton of each category, which must be the same in all files."""
+    first = _first_number(categories)
+    if first == 0:
+        dataset.warn(path, 'its skeletons count keypoints from 0, where COCO counts from 1: read so')
     for category in categories:
         names, skeleton = category.get('keypoints'), category.get('skeleton') or ()
         if not names:
@@ -397,17 +423,32 @@ def _take_keypoints(dataset: Dataset, categories: list[dict], path: Path) -> Non
         name = str(category.get('name'))
         if dataset.keypoints_by_class.get(name, (names,))[0] != names:
             raise DatasetError(f'{path}: category {name!r} has other keypoints than in the files before it')
-        pairs = [pair for pair in skeleton if _is_link(pair, len(names))] if isinstance(skeleton, list) else []
+        pairs = [pair for pair in skeleton if _is_link(pair, len(names), first)] if isinstance(skeleton, list) else []
         if len(pairs) < len(skeleton):
             other = next((pair for pair in skeleton if pair not in pairs), skeleton)
             what = f'skeleton of {name!r}: joins {short(other)} of {len(names)} keypoints'
-            dataset.warn(path, f'{what}, expected two numbers from 1')
-        dataset.set_keypoints(name, names, [(a - 1, b - 1) for a, b in pairs])
+            dataset.warn(path, f'{what}, expected two numbers from {first}')
+        dataset.set_keypoints(name, names, [(a - first, b - first) for a, b in pairs])
 
 
-def _is_link(pair: Any, count: int) -> bool:
+def _first_number(categories: list[dict]) -> int:
+    """Returns the number of the first keypoint in a file's skeletons: 0 if that is joined and the last by 1 is not."""
+    lists = [(category.get('skeleton'), category.get('keypoints')) for category in categories]
+    joined = [
+        (end, len(names))
+        for skeleton, names in lists
+        if isinstance(skeleton, list) and isinstance(names, list)
+        for pair in skeleton
+        if isinstance(pair, list)
+        for end in pair
+        if isinstance(end, int)
+    ]
+    return 0 if any(end == 0 for end, _ in joined) and all(end < count for end, count in joined) else 1
+
+
+def _is_link(pair: Any, count: int, first: int) -> bool:
     is_pair = isinstance(pair, list) and len(pair) == 2
-    return is_pair and all(isinstance(end, int) and 1 <= end <= count for end in pair)
+    return is_pair and all(isinstance(end, int) and first <= end < first + count for end in pair)
 
 
 # --- panoptic ---

@@ -1,5 +1,6 @@
 """Reads SLEAP's projects ``.slp`` and packages ``.pkg.slp``, by sleap-io (the extra ``sleap``)."""
 
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -49,11 +50,11 @@ def _read_labels(path: Path) -> Dataset:
     if len(labels.skeletons) == 1 and (pairs := labels.skeletons[0].symmetry_inds):
         swap = {one: other for pair in pairs for one, other in (tuple(pair), tuple(pair)[::-1])}
         dataset.flip_indices = [swap.get(i, i) for i in range(len(dataset.keypoints))]
-    predicted = 0
+    unread, hidden = Counter(), 0
     for frame in labels.labeled_frames:
         where = f'{path}: frame {frame.frame_idx} of video {labels.videos.index(frame.video)}'
-        if not frame.user_instances:
-            predicted += 1
+        if not frame.user_instances and not getattr(frame, 'is_negative', False):  # sleap-io has the mark since 0.7
+            unread['only predicted instances' if frame.instances else 'no instance and no mark as negative'] += 1
             continue
         location = _image_of(frame, labels.videos.index(frame.video), path)
         if location is None:
@@ -64,13 +65,16 @@ def _read_labels(path: Path) -> Dataset:
         for i, instance in enumerate(frame.user_instances):
             points = np.column_stack([instance.numpy(invisible_as_nan=False), 1 + instance.points['visible']])
             points[~np.isfinite(points).all(1)] = 0
+            if not points.any():
+                hidden += 1
+                continue
             keypoints = [float(value) for value in points.ravel()]
-            box, visible_points = box_of_keypoints(keypoints, image.size), f'{where}: instance {i + 1}'
-            image.annotations.append(
-                Annotation(names[id(instance.skeleton)], box, keypoints=keypoints, location=visible_points)
-            )
-    if predicted:
-        dataset.warn(path, f'{predicted} frames have only predicted instances: not read')
+            box, name = box_of_keypoints(keypoints, image.size), names[id(instance.skeleton)]
+            image.annotations.append(Annotation(name, box, keypoints=keypoints, location=f'{where}: instance {i + 1}'))
+    if hidden:
+        dataset.warn(path, f'{hidden} instances have no visible point: left out')
+    for what, count in unread.items():
+        dataset.warn(path, f'{count} frames have {what}: not read')
     return dataset
 
 
