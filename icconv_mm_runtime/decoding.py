@@ -14,6 +14,8 @@ _DARK = 1 << 14  # 16-bit pixels are loaded as their upper 8 bits: 12-bit data w
 _HOT = 1e-3  # share of the pixels that a sensor may have too bright in a dark image
 _MOST_PAGES = 1 << 16  # that are counted: a damaged file may lead in a circle
 _SUBFILE, _LONG = 254, 4  # TIFF: the tag that marks thumbnails, and its type
+_JPEG, _END, _TAIL = b'\xff\xd8', b'\xff\xd9', 4096  # some cameras append their own data to a JPEG: bytes of a tail
+_GREY, _LACKING = 128, 0.02  # where a JPEG ends early, and the share of its rows that may be so
 _STACK = re.compile(rb'ImageJ=[^\0]{0,99}?\nimages=(\d{1,9})\n')  # which writes large ones with one directory
 
 
@@ -24,7 +26,8 @@ class ImageDefect(ValueError):
 def decode_image(content: bytes | np.ndarray, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     """Returns the pixels [H, W, 3] of an image file, uint8, BGR, rotated as its EXIF says.
 
-    Pixels of 16 bits are loaded as their upper 8 bits.
+    Pixels of 16 bits are loaded as their upper 8 bits. A JPEG may lack its end, which OpenCV 4.11 does not load, 4.8
+    does, as long as it has its rows but for a fiftieth.
 
     Args:
         content: The bytes of the file.
@@ -35,7 +38,8 @@ def decode_image(content: bytes | np.ndarray, flags: int = cv2.IMREAD_COLOR) -> 
             which have no known range.
     """
     require_one_page(BytesIO(content))
-    pixels = np.frombuffer(content, np.uint8)
+    is_cut = lacks_end(content)
+    pixels = np.frombuffer(bytes(content) + _END if is_cut else content, np.uint8)
     image = None
     if pixels.size:
         image = cv2.imdecode(pixels, flags if _has_8_bits(content) else flags | cv2.IMREAD_ANYDEPTH)
@@ -50,7 +54,21 @@ def decode_image(content: bytes | np.ndarray, flags: int = cv2.IMREAD_COLOR) -> 
         return cv2.imdecode(pixels, flags)
     if image.dtype != np.uint8:
         raise ImageDefect(f'pixels of {image.dtype}, whose range is not known: save it with 8 bits')
+    if is_cut and (lost := _grey_share(image)) > _LACKING:
+        raise ImageDefect(f'truncated: {lost:.0%} of it are missing')
     return image
+
+
+def lacks_end(content: bytes | np.ndarray) -> bool:
+    """Returns whether the bytes of a file are of a JPEG without its end marker."""
+    return bytes(content[:2]) == _JPEG and _END not in bytes(content[-_TAIL:])
+
+
+def _grey_share(image: np.ndarray) -> float:
+    """Returns the share of rows or columns at an edge that have no pixel but grey: EXIF may rotate the lower edge."""
+    is_grey = np.abs(image.astype(np.int16) - _GREY).max(2) <= 1
+    lines = is_grey.all(1), is_grey.all(0)
+    return max(np.append(edge, False).argmin() / len(edge) for edge in (*lines, *(line[::-1] for line in lines)))
 
 
 def _undecodable(content: bytes | np.ndarray) -> str:

@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from icconv_mm.datasets.image_files import opened
 from icconv_mm.errors import MissingFileError, UserError
 from icconv_mm.registry import TRANSFORMS
-from icconv_mm_runtime.decoding import ImageDefect, decode_image
+from icconv_mm_runtime.decoding import ImageDefect, decode_image, lacks_end
 from icconv_mm_runtime.images import IMAGE_SUFFIXES, images_among
 
 # How a file of each format begins and ends. Some cameras append their own data to a JPEG: a file without the end marker
@@ -39,9 +39,10 @@ class ImageFileError(UserError, RuntimeError):
 class LoadImageFromFile(_LoadImageFromFile):
     """mmcv's ``LoadImageFromFile``, with an error that names the bad file.
 
-    OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey; here it is an error with every
-    version. The segmentation map of an image (mmseg) is checked as well. The tools of this package use this transform
-    in place of mmcv's ``LoadImageFromFile`` and mmpose's ``LoadImage``.
+    OpenCV up to 4.8, at least, decodes a truncated JPEG and fills the rest with grey, OpenCV 4.11 loads none; here it
+    is an error with every version, unless next to nothing is missing. The segmentation map of an image (mmseg) is
+    checked as well. The tools of this package use this transform in place of mmcv's ``LoadImageFromFile`` and mmpose's
+    ``LoadImage``.
 
     Args:
         skip_bad: Skip bad files with a warning: as for any transform that returns None, mmengine's datasets load
@@ -145,6 +146,8 @@ def unrotated_labels_hint(path: str | None, labels: Sequence[int], image: Sequen
 def image_defect(path: str | os.PathLike) -> str | None:
     """Returns the defect that the first and last bytes of an image file show; None if it has none.
 
+    A JPEG that lacks its end, and less than a fiftieth of its rows, has none.
+
     Files of a storage backend (``s3://``) are not checked.
     """
     if '://' in str(path):
@@ -152,21 +155,27 @@ def image_defect(path: str | os.PathLike) -> str | None:
     path = Path(path)
     if not path.is_file():
         return 'no such file'
-    size = path.stat().st_size
-    if size == 0:
+    if not (ends := ends_of(path)):
         return 'empty file'
-    with open(path, 'rb') as file:
-        head = file.read(8)
-        file.seek(max(0, size - _TAIL))
-        tail = file.read()
-    if not any(head.startswith(start) and end not in tail for start, end in _FORMATS):
+    if not any(ends.startswith(start) and end not in ends for start, end in _FORMATS):
         return None
     try:
-        with opened(path) as image:
-            image.load()
+        if lacks_end(ends):
+            decode_image(path.read_bytes())  # it may lack little
+        else:
+            with opened(path) as image:
+                image.load()
     except (OSError, SyntaxError, ValueError) as error:
         return f'truncated or corrupt ({error})'
     return None
+
+
+def ends_of(path: Path) -> bytes:
+    """Returns the first bytes and the last ones of a file, by which :func:`lacks_end` tells a truncated JPEG."""
+    with open(path, 'rb') as file:
+        start = file.read(8)
+        file.seek(max(len(start), file.seek(0, os.SEEK_END) - _TAIL))
+        return start + file.read()
 
 
 def find_images(inputs: str | Path, *, recursive: bool = False) -> list[Path]:

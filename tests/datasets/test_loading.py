@@ -31,7 +31,7 @@ def test_loads_as_mmcv_does(image):
     assert {key: ours[key] for key in ('img_shape', 'ori_shape')} == {'img_shape': (40, 60), 'ori_shape': (40, 60)}
 
 
-@pytest.mark.parametrize('keep', [0.0, 0.1, 0.5, 0.98])
+@pytest.mark.parametrize('keep', [0.0, 0.1, 0.5, 0.8])
 def test_truncated_file_is_named(image, keep):
     cut(image, keep)
     with pytest.raises(ImageFileError, match=f'{image.name}: (empty file|truncated or corrupt|cannot be decoded)'):
@@ -59,6 +59,16 @@ def test_truncation_is_found_before_decoding(tmp_path, monkeypatch):
     monkeypatch.setattr(Plain, 'transform', lambda self, results: pytest.fail('the file was decoded'))
     with pytest.raises(ImageFileError, match=r'image\.jpg: truncated'):
         LoadImageFromFile().transform({'img_path': str(path)})
+
+
+def test_a_jpeg_without_its_last_bytes_is_loaded(tmp_path):
+    path = tmp_path / 'image.jpg'
+    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (12, 16, 3), dtype=np.uint8), (320, 240))
+    cv2.imwrite(str(path), image)
+    whole = LoadImageFromFile().transform({'img_path': str(path)})['img']
+    path.write_bytes(path.read_bytes()[:-20])
+    loaded = LoadImageFromFile().transform({'img_path': str(path)})['img']
+    np.testing.assert_array_equal(loaded[:-20], whole[:-20])
 
 
 def test_data_after_the_end_of_a_jpeg_is_fine(tmp_path):

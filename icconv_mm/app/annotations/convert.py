@@ -21,9 +21,11 @@ from icconv_mm.datasets import limits
 from icconv_mm.datasets.flips import flips_of
 from icconv_mm.datasets.image_files import loaded_shape, opened
 from icconv_mm.datasets.keypoints import KEYPOINTS_FILE, sigmas_of
+from icconv_mm.datasets.loading import ends_of, image_defect
 from icconv_mm.datasets.reading import DatasetError, read_bytes
 from icconv_mm.errors import check_names, message_of
 from icconv_mm.files import atomic_write, write_json
+from icconv_mm_runtime.decoding import lacks_end
 
 _DECODING = 4  # images decoded in parallel
 _PERSON = 0.53  # area of a person as a share of the box, without a mask: as in the evaluation of CrowdPose and AIC
@@ -148,14 +150,24 @@ def _readable(
     """
     problems = {str(problem) for problem in dataset.warnings}  # warnings of another task
     whole = [image for image in images if min(image.size) > 0]  # reading the size of the others records their problem
-    if thorough:
-        with ThreadPoolExecutor(_DECODING) as pool:
-            for image, defect in zip(whole, pool.map(_defect_of, whole)):
-                image.problem = defect or image.problem
+    with ThreadPoolExecutor(_DECODING) as pool:
+        for image, defect in zip(whole, pool.map(_defect_of if thorough else _damage_of, whole)):
+            image.problem = defect or image.problem
+        is_cut = pool.map(lambda image: not image.problem and lacks_end(ends_of(image.path)), whole)
+        cut = [image.path for image, lacks in zip(whole, is_cut) if lacks]
+    if cut:
+        names = ', '.join(path.name for path in cut[:10]) + (', ...' if len(cut) > 10 else '')
+        dataset.warn(cut[0].parent, f'{len(cut)} JPEG files lack their end, and are used as they are: {names}')
     for image in images:
         if image.problem and f'{image.path}: {image.problem}: left out' not in problems:
             dataset.leave_out(image.path, image.problem, image.path, splits[image.path])
     return [image for image in images if not image.problem]
+
+
+def _damage_of(image: AnnotatedImage) -> str:
+    """Returns why an image cannot be decoded if its file is truncated; else ''."""
+    defect = image_defect(image.path)
+    return f'cannot be read ({defect})' if defect else ''
 
 
 def _defect_of(image: AnnotatedImage) -> str:
@@ -163,8 +175,9 @@ def _defect_of(image: AnnotatedImage) -> str:
     width, height = image.size
     try:
         content = read_bytes(image.path, limits.IMAGE_BYTES)
-        with opened(content) as image:
-            image.load()  # OpenCV loads some truncated files
+        if not lacks_end(content):  # such a JPEG is read where it lacks little
+            with opened(content) as image:
+                image.load()  # OpenCV loads some truncated files
         shape = loaded_shape(content)
     except Exception as error:  # whatever a decoder raises, the file is damaged
         return f'cannot be read ({message_of(error)})'

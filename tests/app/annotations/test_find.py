@@ -8,6 +8,7 @@ import cv2
 import labelled
 import numpy as np
 import pytest
+from drawn_sets import draw
 from PIL import Image
 
 from icconv_mm.app.annotations.convert import convert_dataset
@@ -230,21 +231,36 @@ def test_what_is_wrong_is_said_by_file(tmp_path):
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path):
-    """They are left out: one that is none when its size is asked for, a truncated one where all are decoded."""
+    """They are left out: one that is none, and a truncated one, which all are looked at for."""
     from icconv_mm.app.annotations.report import draw_page, summary
 
     data = labelled.voc(tmp_path / 'data')
     images = data / 'JPEGImages'
     (images / 'p0.png').write_bytes(b'no image')
-    (images / 'p1.png').write_bytes((images / 'p1.png').read_bytes()[:60])
     quick = convert_dataset(found := _only(data), 'detection', tmp_path / 'out')
     assert quick.splits == {'train': 1, 'val': 1}
     assert [Path(problem.file).name for problem in found.warnings] == ['p0.png']
     lines = '\n'.join(summary(found, [quick]))
     assert 'p0.png: cannot be read (' in lines and draw_page(found, [quick], tmp_path / 'page.jpg').is_file()
-    with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
-        convert_dataset(_only(data), 'detection', tmp_path / 'out', thorough=True)
-    assert all(f'p{n}.png: cannot be read (' in str(error.value) for n in (0, 1))
+    (images / 'p1.png').write_bytes((images / 'p1.png').read_bytes()[:60])
+    for thorough in (False, True):
+        with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
+            convert_dataset(_only(data), 'detection', tmp_path / 'out', thorough=thorough)
+        assert all(f'p{n}.png: cannot be read (' in str(error.value) for n in (0, 1))
+
+
+def test_jpeg_files_without_their_end_are_used_and_named(tmp_path):
+    for number in range(12):
+        draw(tmp_path / 'cat', f'{number}.jpg', size=(80, 60))
+        draw(tmp_path / 'dog', f'{number}.jpg', size=(80, 60))
+    for path in (tmp_path / 'cat').iterdir():
+        path.write_bytes(path.read_bytes()[:-2])
+    for thorough in (False, True):
+        converted = convert_dataset(found := _only(tmp_path), 'classification', tmp_path / 'out', thorough=thorough)
+        assert sum(converted.splits.values()) == 24
+        (warning,) = (what for _, what in found.warnings if 'lack their end' in what)
+        assert warning.startswith('12 JPEG files lack their end, and are used as they are: ')
+        assert warning.count('.jpg') == 10 and warning.endswith(', ...')
 
 
 def test_the_page_is_written_where_the_path_is_not_utf_8(tmp_path, monkeypatch):
