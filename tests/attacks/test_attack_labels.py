@@ -28,9 +28,9 @@ def encoded(data, height, width) -> dict:
     drawn = np.asfortranarray(data.draw(st.randoms()).choices([0, 1], k=height * width), np.uint8).reshape(
         height, width
     )
-    found = mask.encode(np.asfortranarray(drawn))
+    rle = mask.encode(np.asfortranarray(drawn))
     if data.draw(st.booleans()):
-        return {'size': [height, width], 'counts': found['counts'].decode()}
+        return {'size': [height, width], 'counts': rle['counts'].decode()}
     flat = drawn.T.ravel()
     changes = np.flatnonzero(np.diff(flat, prepend=0))
     return {'size': [height, width], 'counts': np.diff([0, *changes, flat.size]).tolist()}

@@ -30,8 +30,8 @@ def training_of(cfg, length, epoch):
     cfg = deepcopy(cfg)
     unit = 'epochs' if 'max_epochs' in cfg.train_cfg else 'iters'
     set_length(cfg, **{unit: length})
-    own = cfg.param_scheduler
-    return Training([each.to_dict() for each in as_list(own)], **{unit: length}, epoch=epoch)
+    schedulers = cfg.param_scheduler
+    return Training([scheduler.to_dict() for scheduler in as_list(schedulers)], **{unit: length}, epoch=epoch)
 
 
 def end_of(cfg, training, iterations):

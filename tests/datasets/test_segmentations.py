@@ -28,8 +28,8 @@ def test_rle_of_pycocotools():
     rng, entries = np.random.default_rng(0), []
     for i in range(300):
         height, width = (int(side) for side in rng.integers(1, 300, 2))
-        found = mask.encode(random_mask(rng, height, width))
-        entries.append((i, {**found, 'counts': found['counts'].decode()}, height, width))
+        encoded = mask.encode(random_mask(rng, height, width))
+        entries.append((i, {**encoded, 'counts': encoded['counts'].decode()}, height, width))
         wide = {**entries[-1][1], 'size': [height, width + 1]}
         defect = f'the runs have {height * width} pixels, but the image {height * (width + 1)} '
         assert segmentation_defect(wide, height, width + 1).startswith(defect)

@@ -261,11 +261,11 @@ class Reader(nn.Module):
         self.block = Block()
 
     def forward(self, x):
-        found = []
+        maps = []
         for layer in self.part:
             x = layer(x)
-            found.append(x.clone())
-        return [*found, self.block(x)]
+            maps.append(x.clone())
+        return [*maps, self.block(x)]
 
 
 class Slices(Reader):

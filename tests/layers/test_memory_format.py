@@ -146,9 +146,9 @@ def test_layers_of_mmcv_inside_get_contiguous_maps():
     expected = model(x)
     set_memory_format(model, 'channels_last')
     copied = copy.deepcopy(model)
-    for each in (model, copied):
-        torch.testing.assert_close(each(x), expected)
-        torch.testing.assert_close(each(x.contiguous(memory_format=CL)), expected)
+    for network in (model, copied):
+        torch.testing.assert_close(network(x), expected)
+        torch.testing.assert_close(network(x.contiguous(memory_format=CL)), expected)
 
 
 @pytest.mark.parametrize('kind', ['DCN', 'DCNv2'])
@@ -156,7 +156,7 @@ def test_a_stage_that_deforms(kind):
     """Offsets are read without a look at their format, so the convolution that makes them keeps its filters, too."""
     pytest.importorskip('mmcv.ops')
     dcn = dict(dcn=dict(type=kind, deform_groups=1), stage_with_dcn=(False, True, True, True))
-    converted, preserved = (small(each, ResNet, **dcn).double() for each in ('channels_last', 'preserve'))
+    converted, preserved = (small(layout, ResNet, **dcn).double() for layout in ('channels_last', 'preserve'))
     for name, parameter in converted.named_parameters():
         if 'conv_offset' in name:  # zeros at first
             nn.init.normal_(parameter, std=0.1)
@@ -175,8 +175,8 @@ def test_what_leaves_is_a_contiguous_copy(shape, dtype):
         y = leaving(x, given)
         assert y.is_contiguous() and torch.equal(y, x)
         for incoming in (grad, grad.contiguous()):
-            (found,) = torch.autograd.grad(y, x, incoming, retain_graph=True)
-            assert torch.equal(found, grad)
+            (gradient,) = torch.autograd.grad(y, x, incoming, retain_graph=True)
+            assert torch.equal(gradient, grad)
     assert leaving(x, torch.randn(1, 3, 8, 8).contiguous(memory_format=CL)) is x
 
 
@@ -248,8 +248,8 @@ def test_operators_of_others_read_the_maps(name):
     preserved, x = copy.deepcopy(net), torch.randn(1, 3, 64, 64)
     preserved.memory_format = 'preserve'
     expected = FOREIGN[name](ops, preserved(x)[0])
-    for each in (net, pickle.loads(pickle.dumps(net)), deploy(net)):
-        torch.testing.assert_close(FOREIGN[name](ops, each(x)[0]), expected, rtol=1e-3, atol=1e-4)
+    for network in (net, pickle.loads(pickle.dumps(net)), deploy(net)):
+        torch.testing.assert_close(FOREIGN[name](ops, network(x)[0]), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_gradients_of_operators_of_others():

@@ -124,8 +124,8 @@ def test_a_task_is_imported_with_its_library_and_not_before():
 
 
 def test_a_type_of_a_library_that_is_not_installed(monkeypatch):
-    known = versions.is_installed
-    monkeypatch.setattr(versions, 'is_installed', lambda name: name != 'mmpose' and known(name))
+    is_installed = versions.is_installed
+    monkeypatch.setattr(versions, 'is_installed', lambda name: name != 'mmpose' and is_installed(name))
     with pytest.raises(InputError, match=r"^model\.type: no registered 'icconv_mm\.Nothing'; .*: mmpose"):
         registered_class(registry.MODELS, 'icconv_mm.Nothing', 'model.type')
 

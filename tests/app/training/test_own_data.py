@@ -68,8 +68,8 @@ def test_a_config_of_an_earlier_version(tmp_path):
         head = f'# sha256 of the rest: {hashlib.sha256(text.encode()).hexdigest()}\n'
         file.write_text(head + text + edited * '# mine\n')
         beside.unlink()
-        found = written_choices(file)
-        assert found == dict(
+        choices = written_choices(file)
+        assert choices == dict(
             backbone='ic_resnet18', size=96, epochs=7, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
             data=None, is_unedited=not edited,
         )  # fmt: skip
@@ -153,9 +153,9 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     assert cfg.model.backbone.base_channels == 24 and cfg.levels == [24, 48, 96, 192] and cfg.width == 48
     init_default_scope(LIBRARY[task])
     model = MODELS.build(cfg.model)
-    assert 1.5e6 < sum(each.numel() for each in model.parameters()) < 3e6
-    layers = [each for each in model.modules() if isinstance(each, ICConv2d)]
-    assert layers and all(each.exported_convolutions == len(each.pattern) <= 4 for each in layers), 'whole blocks'
+    assert 1.5e6 < sum(parameter.numel() for parameter in model.parameters()) < 3e6
+    layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
+    assert layers and all(layer.exported_convolutions == len(layer.pattern) <= 4 for layer in layers), 'whole blocks'
     assert default_backbone('classification') == 'ic_resnet50'
     monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cuda')
     assert default_backbone(task) == 'ic_resnet50'
@@ -240,8 +240,8 @@ def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
 def test_a_last_batch_of_one_small_image_is_left_out(count, size, is_dropped):
     """Batch norm learns nothing of one pixel; of a set of one image nothing would be left."""
     chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None, '')
-    made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), most=0, flip_pairs=None, files={})
-    numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
+    converted = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), most=0, flip_pairs=None, files={})
+    numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=converted))}
     assert numbers['drop_last'] == is_dropped
 
 
@@ -305,8 +305,8 @@ def test_a_third_split_is_what_is_tested(tmp_path, task):
     for folder in (annotations, people):
         labels = json.loads((folder / 'train.json').read_text())
         for split, image in zip(('train', 'test'), labels['images']):
-            own = [each for each in labels['annotations'] if each['image_id'] == image['id']]
-            (folder / f'{split}.json').write_text(json.dumps(dict(labels, images=[image], annotations=own)))
+            entries = [entry for entry in labels['annotations'] if entry['image_id'] == image['id']]
+            (folder / f'{split}.json').write_text(json.dumps(dict(labels, images=[image], annotations=entries)))
     maps = labelled.seg_maps(tmp_path / 'data' / 'maps')
     for end in ('', 'annot'):
         (maps / f'test{end}').mkdir()
@@ -427,7 +427,7 @@ def test_a_image_has_one_split_and_tasks_are_evaluated_where_they_have_labels(tm
         dataset = _build(cfg, split)
         assert sorted(dataset.metainfo) == sorted(tasks) and len(dataset) == dict(train=3, val=2, test=1)[split]
         if split != 'train':
-            assert sorted(each.task for each in cfg[f'{split}_evaluator']) == sorted(tasks)
+            assert sorted(metric.task for metric in cfg[f'{split}_evaluator']) == sorted(tasks)
     assert cfg.default_hooks.checkpoint.save_best == ('detection/coco/bbox_mAP' if is_validated else 'semantic/mIoU')
     absent = 'test' if is_validated else 'val or test'
     assert f'  no annotations for pose in the split {absent}: not evaluated there' in said
