@@ -105,7 +105,7 @@ def test_without_a_library(name):
 def test_a_library_on_top_of_another(form, monkeypatch):
     """As mmrotate and mmyolo, whose configs have backbones of mmdet."""
     mmdet = pytest.importorskip('mmdet')
-    name = f'turned_{form.split()[-1]}'
+    name = f'rotated_{form.split()[-1]}'
     if form != 'registry below':
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
         monkeypatch.setattr(sys.modules[name], 'mmdet', mmdet, raising=False)

@@ -461,7 +461,7 @@ OWNERS = [
             '.intersect_and_union',
             '.total_area_to_metrics',
         ],
-        'from pycocotools.cocoeval import COCOeval as Judge\nJudge(truth, found, "bbox").evaluate()',
+        'from pycocotools.cocoeval import COCOeval as Evaluator\nEvaluator(truth, found, "bbox").evaluate()',
     ),
 ]
 

@@ -247,7 +247,7 @@ def change_lines(data, path):
 
 def change_image(data, path):
     image = Image.open(path)
-    act = data.draw(st.sampled_from(['size', 'mode', 'turned']))
+    act = data.draw(st.sampled_from(['size', 'mode', 'rotated']))
     if act == 'size':
         image = image.resize(data.draw(st.sampled_from([(1, 1), (64, 49), (128, 96), (2000, 1)])))
     elif act == 'mode':

@@ -20,14 +20,14 @@ class Sub(torch.Tensor):
 
 def as_drawn(data, tensor: torch.Tensor) -> torch.Tensor:
     """The same values, kept in another way."""
-    kind = data.draw(st.sampled_from(['plain', 'channels_last', 'gaps', 'turned', 'inference', 'subclass', 'alias']))
+    kind = data.draw(st.sampled_from(['plain', 'channels_last', 'gaps', 'swapped', 'inference', 'subclass', 'alias']))
     if kind == 'channels_last':
         return tensor.contiguous(memory_format=torch.channels_last)
     if kind == 'gaps':
         wide = tensor.new_full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), math.nan)
         wide[..., : 2 * tensor.shape[-1] : 2] = tensor
         return wide[..., : 2 * tensor.shape[-1] : 2]
-    if kind == 'turned':
+    if kind == 'swapped':
         return tensor.transpose(2, 3).contiguous().transpose(2, 3)
     if kind == 'inference':
         with torch.inference_mode():

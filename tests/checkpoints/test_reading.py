@@ -146,7 +146,7 @@ def test_weights_of_an_address(tmp_path, checkpoint, monkeypatch):
         path = f'/net-{hashlib.sha256(answers["/net-0123abcd.pth"]["content"]).hexdigest()[:8]}.pth'
         answers[path] = answers['/net-0123abcd.pth']
         file = tmp_path / 'checkpoints' / path[1:]  # as torch calls it
-        file.write_bytes(b'of a mirror')
+        file.write_bytes(b'of another server')
         for _ in range(2):
             assert loader.load_from_http(address + path)['value'] == 5
             assert file.read_bytes() == answers[path]['content']
@@ -393,14 +393,14 @@ def test_bytes_that_are_no_bool_become_true(tmp_path):
 
 def test_tensors_keep_what_they_share(tmp_path):
     whole = torch.arange(6.0)
-    content = {'whole': whole, 'part': whole[2:], 'turned': whole.view(2, 3).T, 'wide': torch.ones(1).expand(3, 4)}
+    content = {'whole': whole, 'part': whole[2:], 'transposed': whole.view(2, 3).T, 'wide': torch.ones(1).expand(3, 4)}
     content['half'] = torch.ones(2, dtype=torch.bfloat16)
     content['parameter'] = torch.nn.Parameter(torch.ones(2))
     for zip_format in (True, False):
         torch.save(content, tmp_path / 'shared.pth', _use_new_zipfile_serialization=zip_format)
         read = reading.read(tmp_path / 'shared.pth')
         torch.testing.assert_close(read, content)
-        assert read['turned'].stride() == (1, 3) and isinstance(read['parameter'], torch.nn.Parameter)
+        assert read['transposed'].stride() == (1, 3) and isinstance(read['parameter'], torch.nn.Parameter)
         read['whole'][2] = 100
         assert read['part'][0] == 100
 

@@ -92,14 +92,14 @@ def test_what_libraries_can_read(segmentation):
 def test_what_they_cannot(segmentation, defect):
     pattern = re.escape(defect).replace(r'\.\*', '.*')
     with pytest.raises(DatasetError, match=rf'^a\.json: image 3 \(b\.png\), annotation 5: .*{pattern}'):
-        check_segmentations(content(segmentation), 'a.json', required=True)
+        check_segmentations(one_annotation(segmentation), 'a.json', required=True)
 
 
-def content(segmentation):
+def one_annotation(segmentation):
     image = {'id': 3, 'file_name': 'b.png', 'height': HEIGHT, 'width': WIDTH}
     return {'images': [image], 'annotations': [{'id': 5, 'image_id': 3, 'segmentation': segmentation}]}
 
 
 def test_not_every_annotation_needs_one():
-    check_segmentations(content(None), 'a.json')
-    check_segmentations(content([]), 'a.json')
+    check_segmentations(one_annotation(None), 'a.json')
+    check_segmentations(one_annotation([]), 'a.json')

@@ -168,7 +168,7 @@ def test_a_stage_that_deforms(kind):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize('shape', [(2, 64, 40, 44), (1, 7, 5, 6), (3, 1, 5, 6), (1, 3, 1, 1), (0, 4, 5, 5)])
-def test_what_leaves_is_a_contiguous_copy(shape, dtype):
+def test_a_result_outside_is_a_contiguous_copy(shape, dtype):
     x, grad = (torch.randn(shape, dtype=dtype).contiguous(memory_format=CL) for _ in range(2))
     x.requires_grad_()
     for given in (torch.randn(1, 3, 8, 8), torch.randn(1, 3, 8, 16)[..., ::2]):
@@ -180,7 +180,7 @@ def test_what_leaves_is_a_contiguous_copy(shape, dtype):
     assert leaving(x, torch.randn(1, 3, 8, 8).contiguous(memory_format=CL)) is x
 
 
-def test_second_gradients_of_what_leaves():
+def test_second_gradients_of_results_outside():
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
 
     def call(x):
@@ -216,7 +216,7 @@ def test_a_plugin_that_calls_a_function_of_mmcv():
 
 # --- what others do with the maps, whenever and however they were made
 
-ROIS, TURNED = torch.tensor([[0.0, 3, 5, 50, 60]]), torch.tensor([[0.0, 30, 40, 40, 30, 0.5]])
+ROIS, ROTATED = torch.tensor([[0.0, 3, 5, 50, 60]]), torch.tensor([[0.0, 30, 40, 40, 30, 0.5]])
 OFFSET, MASK, WEIGHT = torch.randn(1, 18, 8, 8), torch.rand(1, 9, 8, 8), torch.randn(4, 32, 3, 3)
 BOXES, POINTS = torch.rand(64, 5) * 50, torch.rand(1, 5, 2)
 
@@ -229,7 +229,7 @@ def reads_memory(x):
 
 FOREIGN = {
     'roi_align': lambda ops, x: ops.roi_align(x, ROIS, 7, 1 / 8, 2),
-    'roi_align_rotated': lambda ops, x: ops.roi_align_rotated(x, TURNED, (7, 7), 1 / 8, 2),
+    'roi_align_rotated': lambda ops, x: ops.roi_align_rotated(x, ROTATED, (7, 7), 1 / 8, 2),
     'deform_conv2d': lambda ops, x: ops.deform_conv2d(x, OFFSET, WEIGHT, 1, 1),
     'modulated_deform_conv2d': lambda ops, x: ops.modulated_deform_conv2d(x, OFFSET, MASK, WEIGHT, None, 1, 1),
     'rotated_feature_align': lambda ops, x: ops.rotated_feature_align(x, BOXES, 1 / 8),

@@ -172,8 +172,8 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_other_strides_and_values_that_are_no_numbers():
     levels, grads, settings = draw(3, torch.float32)
-    turned = [level.transpose(2, 3).contiguous().transpose(2, 3) for level in levels]
-    for one, other in zip(run(levels, grads, **settings)[1], run(turned, grads, **settings)[1]):
+    transposed = [level.transpose(2, 3).contiguous().transpose(2, 3) for level in levels]
+    for one, other in zip(run(levels, grads, **settings)[1], run(transposed, grads, **settings)[1]):
         torch.testing.assert_close(one, other)
     levels[0][0, 0, 0, 0] = float('nan')
     for relu in (False, True):
@@ -225,7 +225,7 @@ def test_the_cpus_serves_every_floating_dtype():
     answer = explain('integrated_norm', *call_arguments([*levels, levels[0].double()], norm))
     assert answer['cpu'].reason.startswith('it needs levels of one dtype and device')
     assert explain('integrated_norm', *call_arguments([levels[0][:0]], norm)).chosen == 'reference'
-    with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):  # such a call asks no backend
+    with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):  # such a call reaches no backend
         explain('integrated_norm', *call_arguments(levels, norm), group=None)
 
 

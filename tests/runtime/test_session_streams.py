@@ -52,7 +52,7 @@ def capture(monkeypatch):
     return Capture
 
 
-def test_a_lost_stream_is_said(capture):
+def test_a_lost_stream_is_reported(capture):
     for source, opened, name in (('rtsp://host/a', 'rtsp://host/a', 'stream'), ('0', 0, 'camera_0')):
         capture.opened.clear()
         tried = list(means().try_predict(source))

@@ -22,13 +22,13 @@ def given(scores, labels, thresholds):
     return task | ({} if thresholds is None else {'thresholds': thresholds}), result
 
 
-@pytest.mark.parametrize(('scores', 'labels', 'thresholds', 'score_thr', 'places'), CASES)
-def test_what_is_shown(scores, labels, thresholds, score_thr, places):
+@pytest.mark.parametrize(('scores', 'labels', 'thresholds', 'score_thr', 'indices'), CASES)
+def test_what_is_shown(scores, labels, thresholds, score_thr, indices):
     task, result = given(scores, labels, thresholds)
-    assert shown(task, result, score_thr).tolist() == places
-    assert len(drawing_of(task, result, score_thr).objects) == len(places)
+    assert shown(task, result, score_thr).tolist() == indices
+    assert len(drawing_of(task, result, score_thr).objects) == len(indices)
     if score_thr is not None:
-        assert len(coco_records(task, result, 1, score_thr)) == len(places)
+        assert len(coco_records(task, result, 1, score_thr)) == len(indices)
 
 
 def test_the_best_comes_first():

@@ -95,7 +95,7 @@ def test_a_task_is_imported_with_its_library_and_not_before():
         import sys
         from icconv_mm import registry
         SHARED = 'adapter', 'check_levels', 'choose', 'libraries', 'multitask'
-        shared = tuple(f'icconv_mm.tasks.{each}' for each in SHARED)  # no library
+        shared = tuple(f'icconv_mm.tasks.{module}' for module in SHARED)  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()

@@ -114,11 +114,7 @@ def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
     dataset.keypoints, dataset.flip_indices = names or dataset.keypoints, flips or []
     converted = convert_dataset(dataset, 'pose', tmp_path / 'out')
     assert converted.flip_pairs == pairs
-    lines = [
-        line
-        for line in (*converted.notes, *(what for _, what in dataset.warnings))
-        if 'mirror' in line or 'flip' in line
-    ]
+    lines = [line for line in (*converted.notes, *(what for _, what in dataset.warnings)) if 'flip' in line]
     assert bool(lines) == bool(said) and said in ' '.join(lines)
 
 
@@ -175,7 +171,7 @@ def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_
 
 @pytest.mark.parametrize('is_of_table', [True, False])
 def test_palettes_beside_a_table_of_colors(tmp_path, is_of_table):
-    """Colours count, not their places in the palette, unless the palette has other colours than the table."""
+    """Colours count, not their indices in the palette, unless the palette has other colours than the table."""
     colors = [0, 0, 255, 255, 0, 0, 0, 255, 0] if is_of_table else [7, 7, 7, 8, 8, 8, 9, 9, 9]
     root = _maps(tmp_path / 'data', [0, 0, 0, 1, 1, 2], palette=colors + [0] * 759)
     (root / 'class_dict.csv').write_text('name,r,g,b\nroad,255,0,0\ncar,0,255,0\nsky,0,0,255\n')
@@ -185,7 +181,7 @@ def test_palettes_beside_a_table_of_colors(tmp_path, is_of_table):
     assert is_of_table != any('palettes of maps have other colours' in note for note in converted.notes)
 
 
-def test_255_is_a_thing_or_is_said_to_be_ignored(tmp_path):
+def test_255_is_an_object_or_is_ignored(tmp_path):
     dataset = _only(_maps(tmp_path / 'object', [0, 255]))
     converted = convert_dataset(dataset, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
     assert converted.counts == dict(background=0.5, crack=0.5)

@@ -119,7 +119,7 @@ def test_annotations_in_other_encodings_of_unicode(tmp_path, encoding):
         assert dataset.tasks() == tasks and not dataset.warnings and len(list(dataset.annotations())) == 6
 
 
-def test_files_without_a_list_are_said(tmp_path):
+def test_files_without_a_list_are_reported(tmp_path):
     labelled.yolo(tmp_path)
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg'])
@@ -149,7 +149,7 @@ def test_entries_of_one_image_and_another_size(tmp_path):
     assert 'train.json: images[2]: "width" and "height" are 6400 x 4800, but' in said(dataset)
 
 
-def test_a_image_that_is_listed_twice_is_said(tmp_path):
+def test_an_image_that_is_listed_twice_is_reported(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '0.jpg'])
     assert '0.jpg: is listed again in a.json, with the same objects: the first ones are taken' in said(_only(tmp_path))
@@ -207,7 +207,7 @@ def test_masks_of_another_size_are_not_decoded(tmp_path, monkeypatch):
     Image.fromarray(np.full((500, 400), 255, np.uint8)).save(root / 'p0' / 'masks' / '0.png')
     Image.fromarray(np.full((30, 40), 255, np.uint8)).save(root / 'p0' / 'masks' / '1.png', 'BMP')
     decode, sizes = cv2.imdecode, []
-    _only(root)  # asks once what OpenCV loads
+    _only(root)  # reads once what OpenCV loads
     monkeypatch.setattr(cv2, 'imdecode', lambda *args: sizes.append(decode(*args).shape) or decode(*args))
     dataset = _only(root)
     assert set(sizes) == {labelled.SIZE[::-1]} and 'is 400 x 500, its image 64 x 48: left out' in said(dataset)
@@ -403,7 +403,7 @@ def test_a_yaml_of_another_program_is_not_read(tmp_path, text):
     assert dataset.format == 'COCO' and not dataset.warnings
 
 
-def test_a_damaged_yaml_that_looks_like_a_sets_is_said(tmp_path):
+def test_a_damaged_yaml_that_looks_like_a_sets_is_reported(tmp_path):
     labelled.coco(tmp_path / 'a')
     write(tmp_path / 'a', {'data.yaml': 'names: [a\ntrain: images/train\n'})
     assert 'data.yaml: not YAML' in said(_only(tmp_path / 'a'))

@@ -204,7 +204,7 @@ def test_folders_of_classes(tmp_path):
     assert name.startswith(labelled.NAMES[int(label)])
 
 
-def test_what_is_wrong_is_said_by_file(tmp_path):
+def test_what_is_wrong_is_reported_by_file(tmp_path):
     """Boxes without area and outside, classes without a name, masks that cannot be, images that are not there."""
     root = labelled.yolo(tmp_path / 'data')
     labels = root / 'labels' / 'train' / 'p0.txt'

@@ -143,7 +143,7 @@ def test_cityscapes_as_it_lies(reported_cases, tmp_path):
     assert {name for name, share in converted.counts.items() if share} == {'road', 'sidewalk'}
 
 
-def test_equal_images_of_two_splits_are_said_in_a_training(reported_cases, tmp_path):
+def test_equal_images_of_two_splits_are_reported_in_a_training(reported_cases, tmp_path):
     converted = _converted(annotations.read(reported_cases / 'train_leak_unsaid/data'), 'detection', tmp_path)
     assert any('images in several splits under other names: ' in note for note in converted.notes)
 
@@ -208,7 +208,7 @@ def test_points_of_a_group_of_two_labels_belong_to_nobody(tmp_path):
     ) and 'which says whose they are' in _said(dataset)
 
 
-def test_a_keypoint_that_is_there_twice_is_said(tmp_path):
+def test_a_keypoint_that_is_there_twice_is_reported(tmp_path):
     points = [('nose', 'point', [[2, 2]], 1), ('nose', 'point', [[4, 4]], 1), ('tail', 'point', [[5, 5]], 1)]
     dataset = _shapes(tmp_path, *points)
     assert "group_id 1 has 2 points 'nose': the last is taken" in _said(dataset)
@@ -219,7 +219,7 @@ def test_a_keypoint_that_is_there_twice_is_said(tmp_path):
 # --- COCO ---
 
 
-def test_most_objects_of_a_class_as_crowds_are_said(tmp_path):
+def test_most_objects_of_a_class_as_crowds_are_reported(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg', '2.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '1.jpg', '2.jpg'])
     content = json.loads((tmp_path / 'a.json').read_text())

@@ -43,7 +43,7 @@ def _cvat(root, images):
     write(root, {'a.xml': f'<annotations>{text}</annotations>'})
 
 
-def test_boxes_of_cvat_that_are_turned(tmp_path):
+def test_rotated_boxes_of_cvat(tmp_path):
     _cvat(tmp_path, {f'{turn}.jpg': ('', _BOX.replace('/>', f' rotation="{turn}"/>')) for turn in (0, 90, 45)})
     (dataset,) = read_datasets(tmp_path)
     boxes = {image.path.stem: image.annotations[0].box for image in dataset.images.values()}

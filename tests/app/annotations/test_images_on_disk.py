@@ -374,7 +374,7 @@ def test_images_without_objects_are_read_as_well(tmp_path, thorough):
     assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
 
 
-def test_files_outside_the_folder_are_said(tmp_path):
+def test_files_outside_the_folder_are_reported(tmp_path):
     """They are used, and refused by nobody; links in the folder are of the folder."""
     draw(tmp_path, 'a/0.jpg', 'b/1.jpg', 'b/2.jpg', 'b/3.jpg', 'c/4.jpg')
     (tmp_path / 'a/3.jpg').symlink_to(tmp_path / 'b/3.jpg')

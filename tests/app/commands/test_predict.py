@@ -52,62 +52,62 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope='module')
-def whole(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp('whole')
+def one_run(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp('one_run')
     predict(folder, out)
     return out
 
 
-def test_an_exported_file_predicts_as_the_runtime_does(folder, whole, tmp_path):
+def test_an_exported_file_predicts_as_the_runtime_does(folder, one_run, tmp_path):
     from icconv_mm_runtime.__main__ import main
 
     main([str(folder / 'network.onnx'), str(folder / 'images'), '--out-dir', str(tmp_path)])
-    assert files(whole).keys() == files(tmp_path).keys() and len(files(whole)) == 10
-    for name, content in files(whole).items():
+    assert files(one_run).keys() == files(tmp_path).keys() and len(files(one_run)) == 10
+    for name, content in files(one_run).items():
         assert json.loads(content) == json.loads(files(tmp_path)[name]), name
     for path in (tmp_path / 'vis').iterdir():
-        np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imread(str(whole / 'vis' / path.name)))
+        np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imread(str(one_run / 'vis' / path.name)))
 
 
 @pytest.mark.parametrize('order', [(1, 2, 3), (3, 1, 2)])
-def test_shards_join_to_the_same_files(folder, whole, tmp_path, order):
+def test_shards_join_to_the_same_files(folder, one_run, tmp_path, order):
     for number in order:
         assert files(tmp_path) == {}
         predict(folder, tmp_path, '--shard', f'{number}/3')
-    assert files(tmp_path) == files(whole)
-    assert {path.name for path in tmp_path.iterdir()} == {*files(whole), 'vis'}
+    assert files(tmp_path) == files(one_run)
+    assert {path.name for path in tmp_path.iterdir()} == {*files(one_run), 'vis'}
     assert len(list((tmp_path / 'vis').iterdir())) == COUNT
 
 
-def test_processes_of_torchrun_are_shards(folder, whole, tmp_path, monkeypatch):
+def test_processes_of_torchrun_are_shards(folder, one_run, tmp_path, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     for rank in '01':
         monkeypatch.setenv('RANK', rank)
         predict(folder, tmp_path, '--no-draw')
-    assert files(tmp_path) == files(whole)
+    assert files(tmp_path) == files(one_run)
 
 
-def test_more_shards_than_images(folder, whole, tmp_path):
+def test_more_shards_than_images(folder, one_run, tmp_path):
     for number in range(1, COUNT + 3):
         predict(folder, tmp_path, '--shard', f'{number}/{COUNT + 2}', '--no-draw')
-    assert files(tmp_path) == files(whole)
+    assert files(tmp_path) == files(one_run)
 
 
-def test_a_process_that_is_killed_as_it_joins_stops_no_other_run(folder, whole, tmp_path):
+def test_a_process_that_is_killed_as_it_joins_stops_no_other_run(folder, one_run, tmp_path):
     """What it was joining is given back, and those that ran before need not run again."""
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
     (parts,) = (tmp_path / '.results').iterdir()
     parts.rename(parts.with_name(f'{parts.name}.0123.joining'))
     predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
-    assert files(tmp_path) == files(whole) and not (tmp_path / '.results').exists()
+    assert files(tmp_path) == files(one_run) and not (tmp_path / '.results').exists()
 
 
-def test_shards_of_another_run_are_not_joined(folder, whole, tmp_path):
+def test_shards_of_another_run_are_not_joined(folder, one_run, tmp_path):
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw', '--json-score-thr', '1')
     predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
     assert files(tmp_path) == {}
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
-    assert files(tmp_path) == files(whole)
+    assert files(tmp_path) == files(one_run)
 
 
 def test_shards_of_changed_images_are_not_joined(folder, tmp_path):
@@ -139,7 +139,7 @@ def test_images_of_equal_names_are_told_apart(folder, tmp_path):
         assert [image['file_name'] for image in images] == ['a/0.png', 'b/c/0.png']
 
 
-def test_a_shard_with_an_image_that_cannot_be_read(folder, whole, tmp_path):
+def test_a_shard_with_an_image_that_cannot_be_read(folder, one_run, tmp_path):
     """It costs no other image, the last process writes the rest, and the shard can run again."""
     bad, said = folder / 'images/3a.png', []
 
@@ -278,9 +278,9 @@ def test_numbers_that_cannot_be_used(folder, tmp_path, words, message):
         predict(folder, tmp_path, *words)
 
 
-def test_nothing_is_written_for_other_tools_where_nothing_is_drawn(folder, whole, tmp_path, capsys):
+def test_nothing_is_written_for_other_tools_where_nothing_is_drawn(folder, one_run, tmp_path, capsys):
     predict(folder, tmp_path, '--to', 'coco', '--no-draw', '--score-thr', '1')
-    assert files(tmp_path) == files(whole) and not (tmp_path / 'coco.boxes').exists()
+    assert files(tmp_path) == files(one_run) and not (tmp_path / 'coco.boxes').exists()
     assert 'coco' not in capsys.readouterr().out
 
 
@@ -364,13 +364,13 @@ def test_a_video_that_is_ended_early_is_interrupted_unless_it_has_no_other_end(
 
     predict_each = video_run.predict_each
     monkeypatch.setattr(video_run, 'predict_each', until)
-    writer = VideoWriter(tmp_path / 'film.mp4', 5)
+    writer = VideoWriter(tmp_path / 'clip.mp4', 5)
     for value in range(6):
         writer.add(np.full((48, 64, 3), 40 * value, np.uint8))
     writer.close()
     if is_stream:
         monkeypatch.setattr(video_run.Video, '__init__', _endless(video_run.Video.__init__))
-    words = ['predict', str(folder / 'network.onnx'), str(tmp_path / 'film.mp4'), '--out-dir', str(tmp_path / 'out')]
+    words = ['predict', str(folder / 'network.onnx'), str(tmp_path / 'clip.mp4'), '--out-dir', str(tmp_path / 'out')]
     if is_stream:
         commands.main(words)
     else:
@@ -398,7 +398,7 @@ def test_an_interrupt_leaves_the_results_until_then(folder, tmp_path, monkeypatc
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'full')])
 @pytest.mark.parametrize('words', [(), ('--to', 'coco'), ('--shard', '1/1')])
-def test_a_run_goes_on_where_it_was_ended(folder, whole, tmp_path, monkeypatch, error, words):
+def test_a_run_goes_on_where_it_was_ended(folder, one_run, tmp_path, monkeypatch, error, words):
     """The images that are there are not predicted again, and all files are those of one go."""
     with monkeypatch.context() as patch:
         stop_after(patch, 3, error)
@@ -413,7 +413,7 @@ def test_a_run_goes_on_where_it_was_ended(folder, whole, tmp_path, monkeypatch, 
         patch.setattr(ExportedNetwork, 'read', lambda network, path: read(network, asked.append(path) or path))
         predict(folder, tmp_path, *words, '--resume')
     assert [path.name for path in asked] == [f'{number}.png' for number in range(3, COUNT)]
-    assert files(tmp_path) == files(whole) and not (tmp_path / '.results').exists()
+    assert files(tmp_path) == files(one_run) and not (tmp_path / '.results').exists()
     assert sorted(path.name for path in (tmp_path / 'vis').iterdir()) == [f'{number}.png' for number in range(COUNT)]
 
 

@@ -105,10 +105,10 @@ def test_pixels_of_other_libraries(network, image, tmp_path):
     np.testing.assert_array_equal(result.boxes, model(image).boxes)
     exif = Image.Exif()
     exif[0x112] = 6
-    Image.fromarray(rgb).save(tmp_path / 'turned.jpg', exif=exif, quality=100, subsampling=0)
-    turned = model(Image.open(tmp_path / 'turned.jpg'))
-    assert turned.image.shape == (64, 48, 3)
-    assert np.abs(turned.image.astype(int) - model(tmp_path / 'turned.jpg').image).max() <= 2  # two decoders of JPEG
+    Image.fromarray(rgb).save(tmp_path / 'rotated.jpg', exif=exif, quality=100, subsampling=0)
+    rotated = model(Image.open(tmp_path / 'rotated.jpg'))
+    assert rotated.image.shape == (64, 48, 3)
+    assert np.abs(rotated.image.astype(int) - model(tmp_path / 'rotated.jpg').image).max() <= 2  # two decoders of JPEG
 
 
 def test_a_result_in_one_line(network, image):
@@ -206,8 +206,8 @@ def test_labels_of_a_reduced_image_are_those_of_the_nearest_pixels():
 def test_a_result_of_boxes_and_people_has_those_of_the_boxes(image):
     people = dict(keypoints=np.zeros((1, 2, 2)), keypoint_scores=np.ones((1, 2)), scores=np.ones(1))
     boxes = dict(boxes=np.zeros((2, 4)), scores=np.zeros(2), labels=np.zeros(2, int))
-    described = {'people': dict(kind='pose', classes=['person']), 'things': dict(kind='detection', classes=['a'])}
-    result = Result('array', image, {'people': people, 'things': boxes}, described, score_thr=0)
+    described = {'people': dict(kind='pose', classes=['person']), 'objects': dict(kind='detection', classes=['a'])}
+    result = Result('array', image, {'people': people, 'objects': boxes}, described, score_thr=0)
     assert len(result.scores) == 2 and result.names == ('a', 'a') and len(result.keypoints) == 1
     assert len(result.one('people').scores) == 1
 

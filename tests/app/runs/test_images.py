@@ -30,7 +30,7 @@ def test_large_images_are_read_reduced(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
 @pytest.mark.parametrize('oriented', [True, False])
-def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suffix, oriented):
+def test_images_are_rotated_as_the_pipelines_rotate_them(tmp_path, monkeypatch, suffix, oriented):
     """Whole and reduced, and with the size of what mmcv reads."""
     monkeypatch.setattr(images, 'LARGE', 100)
     monkeypatch.setattr(images, 'REDUCED', 300)

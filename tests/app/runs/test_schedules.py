@@ -70,7 +70,7 @@ def test_decays_keep_their_end():
             assert value == pytest.approx(RATE * decay['gamma'] ** ((length - 1) / steps // 1), rel=0.3)
 
 
-def test_a_warm_up_longer_than_the_training_is_said(caplog):
+def test_a_warm_up_longer_than_the_training_is_reported(caplog):
     Training([dict(WARM_UP, end=500)], epochs=3, epoch=10)
     assert 'LinearLR ends after 500 iterations, the training after 30: it does not reach its end' in caplog.text
 

@@ -433,7 +433,7 @@ def test_a_image_has_one_split_and_tasks_are_evaluated_where_they_have_labels(tm
     assert f'  no annotations for pose in the split {absent}: not evaluated there' in said
 
 
-def test_splits_that_contradict_each_other_are_said(tmp_path):
+def test_splits_that_contradict_each_other_are_reported(tmp_path):
     for library in ('mmdet', 'mmseg', 'mmpose'):
         pytest.importorskip(library)
     data = _maps_and_poses(tmp_path / 'data')
@@ -469,7 +469,7 @@ def test_people_beside_objects_of_another_file(tmp_path, more_people):
         check_people_are_instances(dataset, 'train')
 
 
-def test_sets_and_names_that_are_not_used_are_said(tmp_path):
+def test_sets_and_names_that_are_not_used_are_reported(tmp_path):
     """Of several datasets one is used, boxes only without masks; names are for one task or segmentation maps."""
     for library in ('mmdet', 'mmseg', 'mmpose'):
         pytest.importorskip(library)

@@ -187,27 +187,27 @@ def test_a_call_that_is_stopped_leaves_the_config_and_its_annotations(tmp_path, 
         options = dict(work_dir=run, classes=classes, ignore_index=[11], size=64, epochs=1)
         return config_for(data, 'semantic', **options, **QUICK)
 
-    def content(cfg):
+    def written_files(cfg):
         files = sorted(path for path in Path(cfg.annotations).rglob('*') if path.is_file())
         return Path(cfg.filename).read_text(), {path: path.read_bytes() for path in files}
 
-    before = content(cfg := write('sky', 'road', 'car'))
+    before = written_files(cfg := write('sky', 'road', 'car'))
     for name in ('map_conversion.atomic_write', 'convert.write_json'):
         monkeypatch.setattr(f'icconv_mm.app.annotations.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
         monkeypatch.undo()
-        assert content(cfg) == before
+        assert written_files(cfg) == before
     for name in ('config_text', 'os.replace', 'atomic_write'):
         monkeypatch.setattr(f'icconv_mm.app.training.own_data.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
         monkeypatch.undo()
-        assert content(cfg) == before
+        assert written_files(cfg) == before
     new = write('car', 'road', 'sky')
-    assert content(new)[0] != before[0] and Path(new.classes).read_text() == 'car\nroad\nsky\n'
+    assert written_files(new)[0] != before[0] and Path(new.classes).read_text() == 'car\nroad\nsky\n'
     assert sorted(path.name for path in run.iterdir()) == ['.run.lock', Path(new.annotations).name]
-    assert content(write('sky', 'road', 'car')) == before
+    assert written_files(write('sky', 'road', 'car')) == before
 
 
 def _stopped(*args, **kwargs):

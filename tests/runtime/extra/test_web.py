@@ -407,7 +407,7 @@ def test_the_page_shows_what_python_shows(network, tmp_path):
     """The table of cases that the rule of Python is tested with."""
     web.write_page(network, tmp_path)
     with opened(tmp_path) as page:
-        for scores, labels, thresholds, score_thr, places in CASES:
+        for scores, labels, thresholds, score_thr, indices in CASES:
             objects = [{'score': float(np.float32(score))} for score in scores]
             for item, label in zip(objects, labels or ()):
                 item['label'] = label
@@ -415,7 +415,7 @@ def test_the_page_shows_what_python_shows(network, tmp_path):
             task = {'classes': ['a', 'b']} | ({} if thresholds is None else {'thresholds': thresholds})
             page.run(f'chosen = {json.dumps(score_thr)}')
             items = page.run(f'itemsOf({json.dumps(task)}, {json.dumps(answer)}).map((item) => item.score)')
-            assert items == [objects[place]['score'] for place in places]
+            assert items == [objects[index]['score'] for index in indices]
 
 
 def test_each_class_is_shown_from_its_threshold(network, tmp_path):

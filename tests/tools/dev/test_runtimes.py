@@ -32,7 +32,7 @@ def test_boxes_of_equal_scores_may_change_places():
     assert runtimes.difference(reference, {**outputs, 'a.scores': outputs['a.scores'] * [1, 1, 2]}) == 0.2
 
 
-def test_a_row_has_figures_and_numbers_of_sentences():
+def test_a_row_has_figures_and_numbers_of_messages():
     cells = {'IC-ResNet': 2.6e-7, 'FPN': 'no Resize', 'AE': 0.0, 'RTMO': 'no Resize', 'all tasks': runtimes.CONVERTS}
     lines = runtimes.tables([{'runtime': 'A', 'version': '1', 'cells': {'free': cells}}]).splitlines()
     assert '| A 1 | 3e-7 |  | (1) |  | 0 | (1) |  |  | converts |' in lines

@@ -1,7 +1,7 @@
 """Random scenes for the miniature dataset: textured backgrounds, objects of six shapes, and who hides whom.
 
 The colour of everything comes from one random source, in two tones that cover about half of it each: what tells an
-object's class is its outline and how the tones lie, never a colour or a histogram.
+object's class is its contour and how the tones lie, never a colour or a histogram.
 """
 
 from collections.abc import Callable
@@ -231,10 +231,10 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     return place(scene, alpha, paint, 0, crowd=True)
 
 
-# --- outlines and patterns
-# Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: a
+# --- contours and patterns
+# Contours: closed lines [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: a
 # function of the point (x, y) of the upright shape, in periods of the pattern: dark above 0.25, which with the dark
-# outline is half of a shape.
+# contour is half of a shape.
 
 MAX_TILT = 20  # degrees
 

@@ -228,9 +228,9 @@ def test_shapes_of_images_that_are_outside(tmp_path):
 
 def test_rotated_boxes_are_polygons(tmp_path):
     """For boxes those around them; of a label with rotated boxes, straight ones are polygons as well."""
-    turned = '<box label="ship" xtl="4" ytl="4" xbr="12" ybr="8" rotation="90.00"/>'
+    rotated = '<box label="ship" xtl="4" ytl="4" xbr="12" ybr="8" rotation="90.00"/>'
     straight = '<box label="ship" xtl="1" ytl="2" xbr="6" ybr="4"/><box label="pier" xtl="1" ytl="2" xbr="6" ybr="4"/>'
-    _cvat(tmp_path, {'0.jpg': turned, '1.jpg': straight})
+    _cvat(tmp_path, {'0.jpg': rotated, '1.jpg': straight})
     dataset, objects = _objects(tmp_path)
     assert [(name, pytest.approx(box), area) for name, box, area in objects] == [
         ('ship', [6, 2, 4, 8], 32),

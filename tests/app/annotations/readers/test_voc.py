@@ -110,7 +110,7 @@ def test_real_boxes_from_one(real_samples):
 
 
 def test_an_image_of_the_name_in_the_file_comes_first(tmp_path):
-    """Another suffix is read in its place only where the named image is not there, and that is said once."""
+    """Another suffix is read in its place only where the named image is not there, with one note."""
     for number in range(4):
         _xml(tmp_path, str(number), _ONE, filename=f'{number}.png')
         draw(tmp_path, f'JPEGImages/{number}.jpg')

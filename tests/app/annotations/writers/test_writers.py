@@ -298,7 +298,7 @@ def test_every_image_keeps_its_objects_whatever_its_name(tmp_path, to):
 
 
 @pytest.mark.parametrize('to', ['yolo', 'labelstudio', 'cvat'])
-def test_what_a_format_cannot_hold_is_said(tmp_path, to):
+def test_what_a_format_cannot_hold_is_reported(tmp_path, to):
     data = _coco(tmp_path / 'data', ['0.png', '1.png'])
     content = json.loads((data / 'annotations/a.json').read_text())
     content['annotations'][0]['iscrowd'] = 1
