@@ -187,8 +187,8 @@ def rf_next(tmp_path):
 
 def test_what_rf_next_has_found(tool, rf_next, tmp_path, capsys, caplog):
     """A backbone with the pattern computes what mmcv's own network computes with the dilations that were found."""
-    checkpoint, config, fixed = rf_next
-    tool.main([checkpoint, '--config', config, '--out', f'{tmp_path}/out/pattern.json'])
+    file, config, fixed = rf_next
+    tool.main([file, '--config', config, '--out', f'{tmp_path}/out/pattern.json'])
     shown = capsys.readouterr().out
     assert 'backbone.layer2.0.conv1' in shown and 'pattern.json' in shown and 'neck' not in shown
     assert 'neck.fpn_convs.0.conv' in caplog.text
