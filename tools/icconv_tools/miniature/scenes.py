@@ -66,7 +66,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
         _add_crowd(rng, scene)
     for is_object in rng.permutation([0] * people + [1] * objects):
         add = _add_object if is_object else _add_person
-        for _ in range(6):  # a refused place is tried elsewhere, then given up
+        for _ in range(6):  # a refused position is tried elsewhere, then given up
             if add(rng, scene, scale):
                 break
     return scene
@@ -206,7 +206,7 @@ def _add_person(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
 
 
 def add_person(rng: np.random.Generator, scene: Scene, height: float) -> bool:
-    """Put a person of so many pixels, if standing straight, at a random place; as :func:`place`."""
+    """Put a person of so many pixels, if standing straight, at a random position; as :func:`place`."""
     size = len(scene.owner)
     pose = random_pose(rng, rng.uniform(0.06, 0.94, 2) * size, height)
     return place(scene, silhouette(pose, size), partial(dressed, rng, pose, scene.image), 0, keypoints=pose.keypoints)
