@@ -78,7 +78,6 @@ def test_recipe(path, length):
 
 @pytest.mark.parametrize('length', LENGTHS)
 def test_written_config(tmp_path, length):
-    pytest.importorskip('mmdet')
     data = labelled.voc(tmp_path / 'data')
     quick = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
     cfg = config_for(data, 'detection', size=64, epochs=length, work_dir=tmp_path / 'run', **quick)

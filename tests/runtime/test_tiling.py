@@ -25,7 +25,6 @@ def _pieces():
 
 def test_boxes_of_tiles():
     """A box that several tiles show whole is there once; a box of another class at its place stays."""
-    pytest.importorskip('mmdet')
     from mmdet.structures import DetDataSample
 
     truth = torch.tensor([[5.0, 5, 25, 25], [50, 40, 70, 60], [120, 60, 148, 88], [50, 40, 70, 60]])
@@ -90,7 +89,6 @@ def test_tiles_of_any_network():
 
 def test_seg_maps_of_tiles():
     """Each pixel has its label, also where tiles overlap."""
-    pytest.importorskip('mmseg')
     from mmseg.structures import SegDataSample
 
     truth = torch.arange(SIZE[0] * SIZE[1]).view(SIZE) // 97 % 7
@@ -107,8 +105,6 @@ def test_seg_maps_of_tiles():
 
 def test_reduced_images():
     """Boxes, keypoints and masks are those of the whole image."""
-    pytest.importorskip('mmpose')
-    pytest.importorskip('mmdet')
     from mmdet.structures import DetDataSample
     from mmpose.structures import PoseDataSample
 

@@ -68,7 +68,6 @@ def test_a_batch_fits(monkeypatch, free, expected, is_reported):
 
 def test_a_config_for_little_memory(tmp_path, monkeypatch):
     """It has a smaller batch, the learning rate of that batch, and says why."""
-    pytest.importorskip('mmpretrain')
     data, lines, cfgs = labelled.folders(tmp_path / 'data'), [], []
     options = dict(backbone='ic_resnet50', pretrained='none', size=640, epochs=3000, say=lines.append)
     for free in (64, 5):

@@ -57,7 +57,6 @@ def _assert_same(got, expected):
 
 
 def test_the_finest_level_is_that_of_the_whole_pyramid():
-    pytest.importorskip('mmpose')
     from mmpose.models.necks import FPN
 
     from icconv_mm.tasks.pose import FinestFPN
