@@ -113,7 +113,7 @@ class DatasetAt:
     cfg: Any  # the dataset's config
     is_leaf: bool  # whether the dataset reads files; otherwise it wraps other datasets
     pipeline: list  # the config's list of transforms; empty if it has none
-    transforms: tuple[Node, ...]  # all dicts in the pipeline, nested ones included
+    transforms: tuple[Node, ...]  # all dicts of the pipeline, nested ones included
 
     @property
     def ann_file(self) -> str:

@@ -136,7 +136,7 @@ def _remove(folder: Path, name: str) -> None:
 
 
 def write_folder_of_images(annotations: Path, images: str | Path, folder: Path) -> None:
-    """Writes where the images lie into a folder of annotations that is going to be at ``place``."""
+    """Writes where the images lie into a folder of annotations that is going to be at ``folder``."""
     places = list(dict.fromkeys([str(images), os.path.realpath(images)]))
     with suppress(ValueError):  # they are on another drive
         places.insert(0, os.path.relpath(images, folder.absolute()))

@@ -1,4 +1,4 @@
-"""Writes files: complete beside their places, then renamed; several as one.
+"""Writes files: complete beside their paths, then renamed; several as one.
 
 Standard library alone. Files get the permissions that the user's umask leaves, and temporary names have a fixed length,
 so that what has a valid name can be written.

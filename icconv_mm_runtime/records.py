@@ -81,7 +81,7 @@ class ResultLog:
         """Appends the results of an image of this process.
 
         Args:
-            number: Its place among the images of this process, from 0.
+            number: Its index among the images of this process, from 0.
             path: Its file, or the name of a frame.
             row: ``image``, its entry in the list of images; ``records`` of each task; and what else is joined.
         """
@@ -147,7 +147,7 @@ class ResultLog:
                     os.rename(left, self.folder)
 
     def _lines(self, number: int) -> Iterator[tuple[int, bytes]]:
-        """Yields place and line of the images of a process, by place; what was cut or has changed is left out."""
+        """Yields index and line of the images of a process, by index; what was cut or has changed is left out."""
         starts, sizes = {}, [_size(path) for path in self.share(number)]
         with open(self.folder / f'{number}.jsonl', 'rb') as file:
             while line := file.readline():

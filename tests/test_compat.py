@@ -47,10 +47,10 @@ def norms_that_train(net):
 def test_every_argument_that_is_shared(library):
     """The attributes of both networks, for each argument of the library's that ours has."""
     kind = theirs(library)
-    given, own = (inspect.signature(each.__init__).parameters for each in (kind, ResNet))
+    given, base = (inspect.signature(backbone.__init__).parameters for backbone in (kind, ResNet))
     with scope(library):
         expected, net = kind(depth=50, base_channels=16), ResNet(50, base_channels=16)
-    names = (given.keys() & own.keys()) - BY_WHAT_IS_BUILT
+    names = (given.keys() & base.keys()) - BY_WHAT_IS_BUILT
     assert len(names) >= 15
     for name in sorted(names):
         value = getattr(expected, name, None)
@@ -105,7 +105,7 @@ def test_without_a_library(name):
 def test_a_library_on_top_of_another(form, monkeypatch):
     """As mmrotate and mmyolo, whose configs have backbones of mmdet."""
     mmdet = pytest.importorskip('mmdet')
-    name = f'turned_{form.split()[-1]}'
+    name = f'rotated_{form.split()[-1]}'
     if form != 'registry below':
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
         monkeypatch.setattr(sys.modules[name], 'mmdet', mmdet, raising=False)

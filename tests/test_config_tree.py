@@ -29,18 +29,18 @@ def test_datasets_of_phases():
     inner = {'n': 1, 'pipeline': [{'type': 'A', 'transforms': [{'type': 'B'}]}]}
     wrapped = {'type': 'RepeatDataset', 'dataset': inner}
     cfg = Config({'train_dataloader': {'dataset': wrapped}, 'val_dataloader': None, 'test_dataloader': {'dataset': {}}})
-    found = datasets_of(cfg)
-    assert {phase: [(each.location, each.is_leaf) for each in own] for phase, own in found.items()} == {
+    datasets = datasets_of(cfg)
+    assert {phase: [(node.location, node.is_leaf) for node in nodes] for phase, nodes in datasets.items()} == {
         'train': [('train_dataloader.dataset', False), ('train_dataloader.dataset.dataset', True)],
         'val': [],
         'test': [('test_dataloader.dataset', True)],
     }
-    _, leaf = found['train']
-    own = cfg.train_dataloader.dataset.dataset
-    assert leaf.cfg is own and leaf.pipeline is own.pipeline
-    assert [node.kind for node in leaf.transforms] == ['A', 'B'] and leaf.transforms[0].cfg is own.pipeline[0]
+    _, leaf = datasets['train']
+    dataset = cfg.train_dataloader.dataset.dataset
+    assert leaf.cfg is dataset and leaf.pipeline is dataset.pipeline
+    assert [node.kind for node in leaf.transforms] == ['A', 'B'] and leaf.transforms[0].cfg is dataset.pipeline[0]
     assert leaf.transforms[1].location == 'train_dataloader.dataset.dataset.pipeline.0.transforms.0'
-    assert found['test'][0].pipeline == [] and found['test'][0].transforms == ()
+    assert datasets['test'][0].pipeline == [] and datasets['test'][0].transforms == ()
 
 
 def test_datasets_below_wrappers():

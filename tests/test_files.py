@@ -103,10 +103,10 @@ def test_from_a_checkout(tmp_path, monkeypatch):
 
 
 def _write(folder, contents, **options):
-    with owned_folder(folder, **options) as made:
+    with owned_folder(folder, **options) as draft:
         for name, text in contents.items():
-            (made / name).parent.mkdir(parents=True, exist_ok=True)
-            (made / name).write_text(text)
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).write_text(text)
 
 
 def _files(folder):
@@ -172,13 +172,13 @@ def test_after_an_exception_nothing_is_there(tmp_path, write, is_there):
     folder = tmp_path / 'out'
     if is_there:
         folder.mkdir()
-    with pytest.raises(ZeroDivisionError), write(folder) as made:
-        (made / 'half').touch()
+    with pytest.raises(ZeroDivisionError), write(folder) as draft:
+        (draft / 'half').touch()
         raise ZeroDivisionError
     assert not folder.is_dir() or not any(folder.iterdir())
-    with write(folder) as made:
-        (made / 'images').mkdir()
-        (made / 'images' / 'a').symlink_to(tmp_path)
+    with write(folder) as draft:
+        (draft / 'images').mkdir()
+        (draft / 'images' / 'a').symlink_to(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ['out']
     if write is new_folder:
         assert os.readlink(folder / 'images' / 'a') == str(tmp_path)

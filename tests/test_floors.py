@@ -39,5 +39,5 @@ def test_no_string_of_the_extension_names_the_application():
     assert names_the_application("import_module('icconv_mm.app.runs')")
     modules = [path for path in PACKAGE.rglob('*.py') if PACKAGE / 'app' not in path.parents]
     assert len(modules) > 90
-    found = {path.name for path in modules if names_the_application(path.read_text())}
-    assert found <= FACES
+    names = {path.name for path in modules if names_the_application(path.read_text())}
+    assert names <= FACES

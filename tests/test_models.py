@@ -170,7 +170,7 @@ def test_options_of_the_classes_are_taken():
 
 @pytest.mark.parametrize('build', [icconv_mm.create_model, icconv_mm.from_timm])
 def test_all_but_the_name_has_a_name(build):
-    kinds = {each.name: each.kind for each in inspect.signature(build).parameters.values()}
+    kinds = {parameter.name: parameter.kind for parameter in inspect.signature(build).parameters.values()}
     assert kinds.pop('name') == inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
     with pytest.raises(InputError, match=rf'{build.__name__}: True is no pattern'):

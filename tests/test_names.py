@@ -23,14 +23,14 @@ def test_every_registered_type_has_its_name():
         registry.import_task(library)
     from icconv_mm.tasks.pose.codec import KEYPOINT_CODECS
 
-    ours = [each for each in vars(registry).values() if isinstance(each, Registry) and each.scope == registry.SCOPE]
-    found = {}
-    for each in [*ours, KEYPOINT_CODECS]:
-        each.import_from_location()
-        found |= each.module_dict
-    assert {name: getattr(icconv_mm, name) for name in found} == found
-    assert sorted(found) == sorted(name for names in icconv_mm._TYPES.values() for name in names)
-    assert found.keys() <= set(dir(icconv_mm))
+    ours = [value for value in vars(registry).values() if isinstance(value, Registry) and value.scope == registry.SCOPE]
+    types = {}
+    for table in [*ours, KEYPOINT_CODECS]:
+        table.import_from_location()
+        types |= table.module_dict
+    assert {name: getattr(icconv_mm, name) for name in types} == types
+    assert sorted(types) == sorted(name for names in icconv_mm._TYPES.values() for name in names)
+    assert types.keys() <= set(dir(icconv_mm))
 
 
 def test_star_import_has_what_torch_alone_has():
@@ -63,8 +63,8 @@ def test_a_name_of_a_library_that_is_not_installed():
 def test_checkers_of_types_see_what_star_import_gives():
     """They read assignments and imports alone: neither ``__getattr__`` nor a computed ``__all__``."""
     (checked,) = (
-        each for each in ast.parse(inspect.getsource(icconv_mm)).body
-        if isinstance(each, ast.If) and getattr(each.test, 'id', '') == 'TYPE_CHECKING'
+        node for node in ast.parse(inspect.getsource(icconv_mm)).body
+        if isinstance(node, ast.If) and getattr(node.test, 'id', '') == 'TYPE_CHECKING'
     )  # fmt: skip
     seen = {name.name: node.module for node in checked.body for name in node.names}
     assert seen.keys() == {*icconv_mm.__all__, 'apis', 'registry'} - {'__version__', 'errors', 'versions'}

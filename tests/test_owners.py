@@ -39,22 +39,27 @@ class Owner:
 
     def owns(self, module: str) -> bool:
         """Returns whether a module is one of the owner's."""
-        return any(module == own or (own.endswith('.') and f'{module}.'.startswith(own)) for own in self.modules)
+        return any(
+            module == prefix or (prefix.endswith('.') and f'{module}.'.startswith(prefix)) for prefix in self.modules
+        )
 
     def others(self, root: Path, packages: Sequence[str]) -> list[str]:
         """Returns ``module:line: name`` for each use in the packages below a folder, but for the owner's own."""
-        found = []
+        locations = []
         for package in packages:
             for path in sorted((root / package).rglob('*.py')):
                 module = '.'.join(path.relative_to(root).with_suffix('').parts).removesuffix('.__init__')
                 if not self.owns(module) and (module.startswith(self.within) or root != ROOT):
-                    found += [f'{module}:{line}: {name}' for name, line in uses(path) if self._is_named(name)]
-        return found
+                    locations += [f'{module}:{line}: {name}' for name, line in uses(path) if self._is_named(name)]
+        return locations
 
     def _is_named(self, name: str) -> bool:
         if self.owns(name.rpartition('.')[0]):  # a function of the owner's
             return False
-        return any(name == own or (own.startswith('.') and name.endswith(own)) for own in self.names)
+        return any(
+            name == owned_name or (owned_name.startswith('.') and name.endswith(owned_name))
+            for owned_name in self.names
+        )
 
 
 @cache
@@ -64,16 +69,16 @@ def uses(path: Path) -> tuple[tuple[str, int], ...]:
 
 
 def _uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    known = {}
+    imported = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                known[alias.asname or alias.name.split('.')[0]] = (
+                imported[alias.asname or alias.name.split('.')[0]] = (
                     alias.name if alias.asname else alias.name.split('.')[0]
                 )
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                known[alias.asname or alias.name] = f'{node.module}.{alias.name}'
+                imported[alias.asname or alias.name] = f'{node.module}.{alias.name}'
                 yield f'{node.module}.{alias.name}', node.lineno
     annotations = [getattr(node, name, None) for node in ast.walk(tree) for name in ('annotation', 'returns')]
     types = {part for annotation in annotations if annotation for part in ast.walk(annotation)}
@@ -81,11 +86,11 @@ def _uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
         if node in types:
             continue
         if isinstance(node, ast.Attribute):
-            yield _dotted(node, known), node.lineno
+            yield _dotted(node, imported), node.lineno
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield f'text({node.value})', node.lineno
-        elif isinstance(node, ast.Name) and node.id in known:
-            yield known[node.id], node.lineno
+        elif isinstance(node, ast.Name) and node.id in imported:
+            yield imported[node.id], node.lineno
         for mark, shows in _MARKS.items():
             if shows(node):
                 yield mark, node.lineno
@@ -93,16 +98,16 @@ def _uses(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield from ((f'set({name})', node.lineno) for name in _assigned(target))
 
 
-def _dotted(node: ast.expr, known: dict[str, str]) -> str:
+def _dotted(node: ast.expr, imported: dict[str, str]) -> str:
     if isinstance(node, ast.Attribute):
-        return f'{_dotted(node.value, known)}.{node.attr}'
-    return known.get(node.id, node.id) if isinstance(node, ast.Name) else '?'
+        return f'{_dotted(node.value, imported)}.{node.attr}'
+    return imported.get(node.id, node.id) if isinstance(node, ast.Name) else '?'
 
 
 def _assigned(target: ast.expr | None) -> Iterator[str]:
     """Yields the attributes and keys that an assignment sets."""
     if isinstance(target, (ast.Tuple, ast.List)):
-        yield from (name for each in target.elts for name in _assigned(each))
+        yield from (name for element in target.elts for name in _assigned(element))
     elif isinstance(target, ast.Attribute):
         yield target.attr
     elif isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
@@ -121,7 +126,7 @@ def _selects(comparison: ast.AST) -> bool:
 def _pairs_sides(node: ast.AST) -> bool:
     """Returns whether a call or a pair has the words left and right, as of names of keypoints."""
     given = node.args[-2:] if isinstance(node, ast.Call) else getattr(node, 'elts', ())
-    words = [str(each.value).lower() for each in given if isinstance(each, ast.Constant)]
+    words = [str(value.value).lower() for value in given if isinstance(value, ast.Constant)]
     return len(given) == 2 == len(words) and 'left' in words[0] and words[1] == words[0].replace('left', 'right')
 
 
@@ -139,7 +144,7 @@ def _fills_in(node: ast.AST) -> bool:
     """Returns whether a call gets a value by a name, else three zeros."""
     default = node.args[1] if isinstance(node, ast.Call) and len(node.args) == 2 else None
     is_get = isinstance(default, (ast.Tuple, ast.List)) and getattr(node.func, 'attr', '') in ('get', 'pop')
-    return is_get and [ast.unparse(each).rstrip('.0') for each in default.elts] == [''] * 3
+    return is_get and [ast.unparse(element).rstrip('.0') for element in default.elts] == [''] * 3
 
 
 def _writes(call: ast.AST) -> bool:
@@ -456,7 +461,7 @@ OWNERS = [
             '.intersect_and_union',
             '.total_area_to_metrics',
         ],
-        'from pycocotools.cocoeval import COCOeval as Judge\nJudge(truth, found, "bbox").evaluate()',
+        'from pycocotools.cocoeval import COCOeval as Evaluator\nEvaluator(truth, found, "bbox").evaluate()',
     ),
 ]
 
@@ -471,7 +476,7 @@ def test_the_scan_finds_a_second_place_under_an_alias(owner, tmp_path):
     (tmp_path / 'package').mkdir()
     (tmp_path / 'package' / 'other.py').write_text(owner.planted)
     assert owner.others(tmp_path, ['package'])
-    named = {name for found in owner.modules for name in [found.rstrip('.')]}
+    named = {name for module in owner.modules for name in [module.rstrip('.')]}
     assert all(
         (ROOT / name.replace('.', '/')).is_dir() or (ROOT / f'{name.replace(".", "/")}.py').is_file() for name in named
     )

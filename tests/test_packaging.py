@@ -140,7 +140,7 @@ def test_wheel_runs_compiled_operators_where_there_is_no_compiler(compiled_wheel
         return done.stdout
 
     run('-m', 'pip', 'install', '--no-index', '--no-deps', compiled_wheel)  # what it requires is linked
-    found = run('-c', 'import icconv_mm.ops as ops; print(ops.__file__, ops.backends()["cpu"])')
-    assert found.startswith(str(site)) and "available=True, reason='compiled operators loaded'" in found
+    output = run('-c', 'import icconv_mm.ops as ops; print(ops.__file__, ops.backends()["cpu"])')
+    assert output.startswith(str(site)) and "available=True, reason='compiled operators loaded'" in output
     tests = [tree / f'tests/ops/test_{name}.py' for name in ('convolution_cpu', 'integrated_norm', 'pyramid_sum')]
     assert ' passed' in run('-m', 'pytest', '-q', '-p', 'no:cacheprovider', *tests)

@@ -81,24 +81,24 @@ def test_a_folder_stands_for_its_newest_best_checkpoint(tmp_path):
 
 def test_an_earlier_training_is_set_aside_whole(tmp_path):
     assert set_aside(tmp_path, 'run.py') is None
-    own = tmp_path / 'annotations_0123456789ab'
-    own.mkdir()
-    (own / 'a.json').touch()
+    folder = tmp_path / 'annotations_0123456789ab'
+    folder.mkdir()
+    (folder / 'a.json').touch()
     (tmp_path / 'mine.txt').touch()
     (tmp_path / 'mine.pth').touch()
     for number in (1, 2):
-        (tmp_path / 'run.py').write_text(f"a = here + '/{own.name}'; b = here + '/pattern.json'; c = {number}")
+        (tmp_path / 'run.py').write_text(f"a = here + '/{folder.name}'; b = here + '/pattern.json'; c = {number}")
         (tmp_path / 'pattern.json').write_text(f'[{number}]')
         for name in ('epoch_1.pth', 'best_AP_epoch_1.pth', 'last_checkpoint', 'report.json'):
             (tmp_path / name).write_text(f'{number}')
         moved = set_aside(tmp_path, 'run.py')
-        assert moved == tmp_path / f'earlier_{number}' and (moved / own.name / 'a.json').is_file()
+        assert moved == tmp_path / f'earlier_{number}' and (moved / folder.name / 'a.json').is_file()
         assert (moved / 'pattern.json').read_text() == f'[{number}]' and f'c = {number}' in (
             moved / 'run.py'
         ).read_text()
         assert (moved / 'report.json').read_text() == (moved / 'epoch_1.pth').read_text() == f'{number}'
         assert checkpoint_of(moved) == str(moved / 'best_AP_epoch_1.pth')
-    left = {'mine.txt', 'mine.pth', 'run.py', 'pattern.json', own.name, 'earlier_1', 'earlier_2'}
+    left = {'mine.txt', 'mine.pth', 'run.py', 'pattern.json', folder.name, 'earlier_1', 'earlier_2'}
     assert {path.name for path in tmp_path.iterdir()} == left
 
 
@@ -140,8 +140,8 @@ def test_a_config_that_a_training_wrote(tmp_path, written, dumped, log):
     if log is not None:
         (folder / log / 'vis_data').mkdir(parents=True)
         (folder / log / 'vis_data/config.py').write_text(dumped)
-    found = configs_beside(folder / 'net.pth', lambda _: dumped if log is None else None)
-    assert found == ([folder / 'a.py'], [folder / 'notes.py'])
+    configs = configs_beside(folder / 'net.pth', lambda _: dumped if log is None else None)
+    assert configs == ([folder / 'a.py'], [folder / 'notes.py'])
 
 
 def test_of_several_configs_that_of_the_checkpoint_counts(tmp_path):

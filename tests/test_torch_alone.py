@@ -61,25 +61,25 @@ runpy.run_path({path!r}, run_name='__main__')
 
 
 @pytest.fixture(scope='module')
-def found_alone(tmp_path_factory):
-    path = tmp_path_factory.mktemp('alone') / 'found.pt'
+def outputs_alone(tmp_path_factory):
+    path = tmp_path_factory.mktemp('alone') / 'outputs.pt'
     table = {name: (package.__name__, *rest) for name, (package, *rest) in NETWORKS.items()}
     alone(
-        f'import importlib\nfound, table = {{}}, {table!r}\n'
+        f'import importlib\noutputs, table = {{}}, {table!r}\n'
         'for name, (package, arguments, shapes) in table.items():\n'
         '    torch.manual_seed(0)\n'
         '    network = getattr(importlib.import_module(package), name)(**arguments)\n'
         '    network.init_weights()\n'
         '    inputs = [torch.randn(s) for s in shapes] if isinstance(shapes, list) else torch.randn(shapes)\n'
         '    state = {key: value.clone() for key, value in network.state_dict().items()}\n'
-        '    found[name] = state, list(torch.utils._pytree.tree_flatten(network(inputs))[0])\n'
-        f'torch.save(found, {str(path)!r})\n'
+        '    outputs[name] = state, list(torch.utils._pytree.tree_flatten(network(inputs))[0])\n'
+        f'torch.save(outputs, {str(path)!r})\n'
     )
     return torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_the_small_forms_compute_what_the_libraries_compute(found_alone, name):
+def test_the_small_forms_compute_what_the_libraries_compute(outputs_alone, name):
     """The same keys, the same weights from the same seed, and the same maps, drop path included."""
     package, arguments, shapes = NETWORKS[name]
     torch.manual_seed(0)
@@ -88,10 +88,10 @@ def test_the_small_forms_compute_what_the_libraries_compute(found_alone, name):
     state = {key: value.clone() for key, value in network.state_dict().items()}
     inputs = [torch.randn(shape) for shape in shapes] if isinstance(shapes, list) else torch.randn(shapes)
     maps = list(torch.utils._pytree.tree_flatten(network(inputs))[0])
-    found_state, found_maps = found_alone[name]
-    assert list(state) == list(found_state) and len(maps) == len(found_maps) > 0
-    torch.testing.assert_close(found_state, state, rtol=0, atol=0)
-    torch.testing.assert_close(found_maps, maps, rtol=1e-5, atol=1e-5)
+    state_alone, maps_alone = outputs_alone[name]
+    assert list(state) == list(state_alone) and len(maps) == len(maps_alone) > 0
+    torch.testing.assert_close(state_alone, state, rtol=0, atol=0)
+    torch.testing.assert_close(maps_alone, maps, rtol=1e-5, atol=1e-5)
 
 
 def test_conversion_search_and_deployment():

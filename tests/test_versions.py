@@ -9,13 +9,13 @@ from icconv_mm import registry, versions
 from icconv_mm.errors import MissingLibraryError
 
 
-def found(monkeypatch, **known):
+def pretend_installed(monkeypatch, **releases):
     """Pretend that exactly these distributions are installed."""
 
     def version(name):
-        if name not in known:
+        if name not in releases:
             raise importlib.metadata.PackageNotFoundError(name)
-        return known[name]
+        return releases[name]
 
     monkeypatch.setattr(importlib.metadata, 'version', version)
     monkeypatch.setattr(versions, 'is_installed', lambda name: False)
@@ -40,7 +40,7 @@ def test_installed_libraries_are_supported():
 
 def test_forks_are_accepted(monkeypatch):
     forks = {'torch': '2.11.0', 'onedl-mmengine': '0.10.9', 'onedl-mmcv': '2.3.0', 'onedl-mmdetection': '3.4.5'}
-    found(monkeypatch, **forks)
+    pretend_installed(monkeypatch, **forks)
     versions.check_versions()
     assert versions.installed('mmdet') == ('onedl-mmdetection', '3.4.5')
 
@@ -70,7 +70,7 @@ def test_configs_inherit_from_a_fork(monkeypatch, tmp_path):
     ],
 )
 def test_unsupported_version_is_named(monkeypatch, change, words):
-    found(monkeypatch, **{k: v for k, v in {**GOOD, **change}.items() if v})
+    pretend_installed(monkeypatch, **{k: v for k, v in {**GOOD, **change}.items() if v})
     with pytest.raises(ImportError) as error:
         versions.check_versions()
     assert all(word in str(error.value) for word in words), error.value
@@ -78,14 +78,14 @@ def test_unsupported_version_is_named(monkeypatch, change, words):
 
 def test_a_task_library_is_checked_where_it_is_named(monkeypatch):
     """An old mmpose beside it is no matter to who uses another library."""
-    found(monkeypatch, **GOOD, mmpose='1.1.0')
+    pretend_installed(monkeypatch, **GOOD, mmpose='1.1.0')
     versions.check_versions()
     with pytest.raises(ImportError, match=r'mmpose: found mmpose 1\.1\.0; icconv_mm supports >=1\.2, <2'):
         versions.check_versions(('mmpose',))
 
 
 @pytest.mark.parametrize(
-    ('known', 'command'),
+    ('releases', 'command'),
     [
         ({'mmcv-lite': '2.1.0', 'torch': '2.11.0'}, 'python -m icconv_mm.install_openmmlab --yes'),
         (
@@ -96,8 +96,8 @@ def test_a_task_library_is_checked_where_it_is_named(monkeypatch):
         ({'onedl-mmcv': '2.3.6', 'torch': '2.14.1+cpu'}, 'python -m icconv_mm.install_openmmlab --torch 2.15 --yes'),
     ],
 )
-def test_missing_operators_of_mmcv(monkeypatch, known, command):
-    found(monkeypatch, **known)
+def test_missing_operators_of_mmcv(monkeypatch, releases, command):
+    pretend_installed(monkeypatch, **releases)
     monkeypatch.setitem(sys.modules, 'mmcv._ext', None)
     words = re.escape('this needs the compiled operators of mmcv (') + f'.*{re.escape(f": `{command}`")}$'
     with pytest.raises(MissingLibraryError, match=words), explaining('this'):
@@ -110,7 +110,7 @@ def test_missing_operators_of_mmcv(monkeypatch, known, command):
 
 @pytest.mark.parametrize('there', [True, False])
 def test_transformers_that_mmpretrain_does_not_support(monkeypatch, there):
-    found(monkeypatch, transformers='5.24.0')
+    pretend_installed(monkeypatch, transformers='5.24.0')
     monkeypatch.setattr(versions, 'is_installed', lambda name: there)
     words = (
         'mmdet fails in the import of mmpretrain, .* transformers 5.24.0: `pip install "transformers<4.49"`'

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--rename-rules', metavar='FILE', help='JSON or YAML list of {pattern: REGEX, replace: KEY or null}'
     )
-    parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no place')
+    parser.add_argument('--allow-unmatched', action='store_true', help='leave out keys that have no counterpart')
     parser.add_argument('--backbone-prefix', help="of ic-conv, of several backbones: what stands before 'layer1'")
     parser.add_argument('--pattern', help='of ic-conv: check the file against this dilation pattern, run by run')
     parser.add_argument(
@@ -129,7 +129,7 @@ def _module(key: str) -> str:
 
 
 def left_table(conversion: Conversion) -> Table:
-    """One row per kind of key that has no place: name with its indices masked, how many, and one shape."""
+    """One row per kind of key that has no counterpart: name with its indices masked, how many, and one shape."""
     shapes = {mask_numbers(key): list(value.shape) for key, value in reversed(conversion.left.items())}
     rows = [(name, str(count), str(shapes[name])) for name, count in group_keys(conversion.left)]
     titles = ('key', 'keys', 'first shape')

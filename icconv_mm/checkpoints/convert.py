@@ -251,8 +251,8 @@ class UnmatchedKeysError(InputError):
         shown = ', '.join(f'{name} ({count})' for name, count in groups[:8])
         more = f' and {len(groups) - 8} more groups' if len(groups) > 8 else ''
         super().__init__(
-            f'{len(conversion.left)} keys of a file of layout {conversion.layout!r} have no place in the converted '
-            f'one: {shown}{more}; give rename rules for them or allow them to be left out'
+            f'{len(conversion.left)} keys of a file of layout {conversion.layout!r} have no counterpart in the '
+            f'converted one: {shown}{more}; give rename rules for them or allow them to be left out'
         )
         self.conversion = conversion
 

@@ -61,14 +61,14 @@ class Mismatch:
     def outside(self, modules: Sequence[str]) -> 'Mismatch':
         """Returns the differences outside the given modules (``'bbox_head'``), where they are accepted."""
 
-        def kept(key: str) -> bool:
+        def is_outside(key: str) -> bool:
             return not any(key == module or key.startswith(f'{module}.') for module in modules)
 
         return Mismatch(
-            tuple(filter(kept, self.missing)),
-            tuple(filter(kept, self.unexpected)),
-            tuple(entry for entry in self.shapes if kept(entry[0])),
-            tuple(entry for entry in self.kinds if kept(entry[0])),
+            tuple(filter(is_outside, self.missing)),
+            tuple(filter(is_outside, self.unexpected)),
+            tuple(entry for entry in self.shapes if is_outside(entry[0])),
+            tuple(entry for entry in self.kinds if is_outside(entry[0])),
         )
 
 

@@ -29,7 +29,7 @@ class Flips(NamedTuple):
 
     Attributes:
         pairs: Names that it swaps; None if nothing says which, so that images may not be flipped.
-        alone: Names that keep their place; without pairs, those that may have a partner that nothing names.
+        alone: Names that keep their index; without pairs, those that may have a partner that nothing names.
         problem: Why indices of a file are not used; '' if they are, or if there are none.
     """
 
@@ -47,7 +47,7 @@ def flips_of(names: Sequence[str], indices: Sequence = ()) -> Flips:
     """
     if (given := _pairs_of_indices(names, indices)) is not None:
         return Flips(given, [])
-    expected = f'expected each number from 0 to {len(names) - 1} in the place of its partner'
+    expected = f'expected each number from 0 to {len(names) - 1} at the index of its partner'
     problem = f'is {list(indices)}, {expected}: not used' if indices else ''
     pairs = find_flip_pairs(names)
     if unknown := _without_known_partner(names, pairs):

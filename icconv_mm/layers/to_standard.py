@@ -64,7 +64,7 @@ def to_standard(module: nn.Module) -> nn.Module:
 
     Example:
         >>> network = nn.Sequential(ICConv2d(8, 6, pattern=[(4, 1, 1), (2, 2, 4)]), nn.ReLU())
-        >>> [(each.out_channels, each.dilation) for each in to_standard(network)[0].convolutions]
+        >>> [(conv.out_channels, conv.dilation) for conv in to_standard(network)[0].convolutions]
         [(4, (1, 1)), (2, (2, 4))]
     """
     layers = [(name, child) for name, child in module.named_modules() if type(child) in _SPLITS]

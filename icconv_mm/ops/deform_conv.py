@@ -1,4 +1,4 @@
-"""Deformable convolution: each output pixel moves the taps of the kernel to places of its own."""
+"""Deformable convolution: each output pixel moves the taps of the kernel to positions of its own."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def deform_conv2d(
 ) -> Tensor:
     """Deformable convolution, with a mask the modulated one; differentiable once.
 
-    A tap of the kernel reads the input at its own place plus an offset, bilinear between four pixels, zero outside.
+    A tap of the kernel reads the input at its own position plus an offset, bilinear between four pixels, zero outside.
     Numbers are those of mmcv's ``deform_conv2d`` and ``modulated_deform_conv2d`` and of torchvision's
     ``deform_conv2d``; where a sample lies exactly on the border of the map, the gradient of its offset is mmcv's. The
     compiled CPU kernel takes float32; dtypes of 16 bits are computed in float32. Traces and ``torch.func`` see torch's

@@ -42,8 +42,8 @@ class Case:
 
 @pytest.fixture
 def case(request, tmp_path):
-    made = Case(request.node.name, tmp_path)
-    yield made
+    new_case = Case(request.node.name, tmp_path)
+    yield new_case
     if FOLDER:
         with open(Path(FOLDER, 'counts.txt'), 'a') as file:
-            file.write(f'{request.node.name} {made.count}\n')
+            file.write(f'{request.node.name} {new_case.count}\n')

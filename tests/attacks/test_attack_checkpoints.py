@@ -99,9 +99,9 @@ PICKLES = st.lists(st.one_of(ATOMS, ATOMS, MOVES, MEMOS), max_size=60).map(
 
 def archive(data: bytes) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, 'w') as made:
-        made.writestr('a/data.pkl', data)
-        made.writestr('a/data/0', bytes(range(64)))
+    with zipfile.ZipFile(file, 'w') as zip_file:
+        zip_file.writestr('a/data.pkl', data)
+        zip_file.writestr('a/data/0', bytes(range(64)))
     return file.getvalue()
 
 

@@ -94,14 +94,14 @@ def test_annotations(case, data):
                 del node[key]
     path = case.holds(json.dumps(content).encode())
     try:
-        found = check_coco_file(path)
+        annotations = check_coco_file(path)
     except DatasetError as error:
         assert str(path) in str(error) and len(str(error)) < 1000
         return
     coco = COCO(str(path))
-    assert len(coco.imgs) == len(found['images']) and len(coco.anns) == len(found['annotations'])
+    assert len(coco.imgs) == len(annotations['images']) and len(coco.anns) == len(annotations['annotations'])
     try:
-        check_measures(found, path)
+        check_measures(annotations, path)
     except DatasetError as error:
         assert str(path) in str(error)
 

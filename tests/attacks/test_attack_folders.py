@@ -88,8 +88,12 @@ def count_coco(root: Path) -> Counter:
 def count_panoptic(root: Path) -> Counter:
     content = json.loads((root / 'panoptic.json').read_bytes())
     names = {category['id']: category for category in content['categories']}
-    own = [names[segment['category_id']] for each in content['annotations'] for segment in each['segments_info']]
-    return Counter(category['name'] for category in own if category.get('isthing', 1))
+    categories = [
+        names[segment['category_id']]
+        for annotation in content['annotations']
+        for segment in annotation['segments_info']
+    ]
+    return Counter(category['name'] for category in categories if category.get('isthing', 1))
 
 
 def count_mpii(root: Path) -> Counter:
@@ -107,17 +111,17 @@ def count_yolo(root: Path) -> Counter:
 
 def count_voc(root: Path) -> Counter:
     trees = [ElementTree.parse(path) for path in root.glob('Annotations/*.xml')]
-    return Counter(each.findtext('name').strip() for tree in trees for each in tree.iter('object'))
+    return Counter(element.findtext('name').strip() for tree in trees for element in tree.iter('object'))
 
 
 def count_cvat(root: Path) -> Counter:
     images = ElementTree.parse(root / 'annotations.xml').iter('image')
-    return Counter(each.get('label') for image in images for each in image)
+    return Counter(shape.get('label') for image in images for shape in image)
 
 
 def count_cvat_video(root: Path) -> Counter:
     tracks = ElementTree.parse(root / 'annotations.xml').iter('track')
-    return Counter(track.get('label') for track in tracks for each in track if each.get('outside') != '1')
+    return Counter(track.get('label') for track in tracks for shape in track if shape.get('outside') != '1')
 
 
 def count_labelme(root: Path) -> Counter:
@@ -127,8 +131,8 @@ def count_labelme(root: Path) -> Counter:
 
 def count_label_studio(root: Path) -> Counter:
     tasks = json.loads((root / 'tasks.json').read_bytes())
-    results = [each for task in tasks for one in task['annotations'] for each in one['result']]
-    return Counter(each['value'][each['type']][0] for each in results)
+    results = [result for task in tasks for one in task['annotations'] for result in one['result']]
+    return Counter(result['value'][result['type']][0] for result in results)
 
 
 def count_masks(root: Path) -> Counter:
@@ -138,8 +142,8 @@ def count_masks(root: Path) -> Counter:
 def count_deeplabcut(root: Path) -> Counter:
     with open(root / 'labeled-data/video/CollectedData_me.csv', newline='') as file:
         rows = list(csv.reader(file))[3:]
-    own = [row for row in rows if any(row[1:]) and (root / row[0]).is_file()]
-    return Counter('animal' for _ in own)
+    annotated = [row for row in rows if any(row[1:]) and (root / row[0]).is_file()]
+    return Counter('animal' for _ in annotated)
 
 
 def count_folders(root: Path) -> Counter:
@@ -243,7 +247,7 @@ def change_lines(data, path):
 
 def change_image(data, path):
     image = Image.open(path)
-    act = data.draw(st.sampled_from(['size', 'mode', 'turned']))
+    act = data.draw(st.sampled_from(['size', 'mode', 'rotated']))
     if act == 'size':
         image = image.resize(data.draw(st.sampled_from([(1, 1), (64, 49), (128, 96), (2000, 1)])))
     elif act == 'mode':
@@ -290,15 +294,15 @@ def change(data, root: Path) -> str:
     files = sorted(path for path in root.rglob('*') if path.is_file())
     kinds = sorted({path.suffix for path in files})  # images are most of the files
     suffix = data.draw(st.sampled_from(kinds))
-    own = [path for path in files if path.suffix == suffix]
-    path = own[data.draw(st.integers(0, len(own) - 1))]
+    candidates = [path for path in files if path.suffix == suffix]
+    path = candidates[data.draw(st.integers(0, len(candidates) - 1))]
     try:
         if data.draw(st.integers(0, 3)) == 0:
             change_file(data, path, root)
         elif suffix in ('.json', '.yaml'):
             load = json.loads if suffix == '.json' else yaml.safe_load
-            made = change_tree(data, load(path.read_text()))
-            path.write_text(json.dumps(made) if suffix == '.json' else yaml.safe_dump(made))
+            changed = change_tree(data, load(path.read_text()))
+            path.write_text(json.dumps(changed) if suffix == '.json' else yaml.safe_dump(changed))
         elif suffix == '.xml':
             change_xml(data, path)
         elif suffix in ('.txt', '.csv'):
@@ -313,24 +317,24 @@ def change(data, root: Path) -> str:
 # --- what comes of it ---
 
 
-def written(made, task: str) -> Counter:
+def written(converted, task: str) -> Counter:
     """Objects by class of all files of a task; they are as pycocotools and training need them."""
     counts: Counter = Counter()
-    for path in set(made.files.values()):
+    for path in set(converted.files.values()):
         if task == 'classification':
             lines = path.read_text().splitlines()
-            counts.update(made.classes[int(line.rpartition(' ')[2])] for line in lines)
+            counts.update(converted.classes[int(line.rpartition(' ')[2])] for line in lines)
             continue
         coco = COCO(str(path))
         for image in coco.imgs.values():
-            with Image.open(made.root / image['file_name']) as opened:
+            with Image.open(converted.root / image['file_name']) as opened:
                 assert opened.size in ((image['width'], image['height']), (image['height'], image['width']))
             if task == 'semantic':
-                own = image.get('seg_map')
-                seg_map = path.parent / own if own else made.root / image['seg_map_file_name']
+                file = image.get('seg_map')
+                seg_map = path.parent / file if file else converted.root / image['seg_map_file_name']
                 values = np.asarray(Image.open(seg_map))
                 assert values.shape == (image['height'], image['width'])
-                assert set(np.unique(values).tolist()) <= {*range(len(made.classes)), 255}
+                assert set(np.unique(values).tolist()) <= {*range(len(converted.classes)), 255}
         for entry in coco.anns.values():
             image = coco.imgs[entry['image_id']]
             x, y, w, h = entry['bbox']
@@ -353,25 +357,25 @@ def outcome(root: Path, out: Path, count) -> str:
     """'right', 'left out' or 'refused'; anything else raises."""
     converted = []
     try:
-        found = read_datasets(root)
-        for own in found:
-            converted += [(own, task, convert_dataset(own, task, out / task)) for task in own.tasks()]
+        datasets = read_datasets(root)
+        for dataset in datasets:
+            converted += [(dataset, task, convert_dataset(dataset, task, out / task)) for task in dataset.tasks()]
     except UserError as error:
         assert str(root) in str(error), f'names no file: {error}'
         assert len(str(error)) < 3000
         return 'refused'
-    for own, task, made in converted:
-        counts = written(made, task)
-        said = [*own.warnings, *own.missing]
+    for dataset, task, conversion in converted:
+        counts = written(conversion, task)
+        said = [*dataset.warnings, *dataset.missing]
         if said:
-            assert all(str(root) in str(file) for file, *_ in own.warnings)
-        elif count is not None and len(found) == 1 and task in ('detection', 'instance', 'classification'):
+            assert all(str(root) in str(file) for file, *_ in dataset.warnings)
+        elif count is not None and len(datasets) == 1 and task in ('detection', 'instance', 'classification'):
             try:
                 expected = count(root)
             except NOT_READ_BY_OTHERS:
                 continue
             assert counts == Counter({str(name).strip(): count for name, count in expected.items()}), task
-    return 'left out' if any(own.warnings or own.missing for own in found) else 'right'
+    return 'left out' if any(dataset.warnings or dataset.missing for dataset in datasets) else 'right'
 
 
 @pytest.mark.parametrize('name', FORMATS)

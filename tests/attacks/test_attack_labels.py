@@ -28,9 +28,9 @@ def encoded(data, height, width) -> dict:
     drawn = np.asfortranarray(data.draw(st.randoms()).choices([0, 1], k=height * width), np.uint8).reshape(
         height, width
     )
-    found = mask.encode(np.asfortranarray(drawn))
+    rle = mask.encode(np.asfortranarray(drawn))
     if data.draw(st.booleans()):
-        return {'size': [height, width], 'counts': found['counts'].decode()}
+        return {'size': [height, width], 'counts': rle['counts'].decode()}
     flat = drawn.T.ravel()
     changes = np.flatnonzero(np.diff(flat, prepend=0))
     return {'size': [height, width], 'counts': np.diff([0, *changes, flat.size]).tolist()}
@@ -108,15 +108,15 @@ def test_seg_maps(case, data, dtype, channels):
     np.testing.assert_array_equal(result, expected)
 
 
-@given(orientation=st.integers(0, 9), height=SIDES, width=SIDES, turned=st.booleans())
-def test_orientations(case, orientation, height, width, turned):
+@given(orientation=st.integers(0, 9), height=SIDES, width=SIDES, swapped=st.booleans())
+def test_orientations(case, orientation, height, width, swapped):
     """An image is read where its annotations are of its size as it is seen."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = case.holds(b'').with_suffix('.jpg')
     Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(path, exif=exif)
     seen = (width, height) if 5 <= orientation <= 8 else (height, width)
-    said = seen[::-1] if turned else seen
+    said = seen[::-1] if swapped else seen
     try:
         results = LoadImageFromFile().transform({'img_path': str(path), 'height': said[0], 'width': said[1]})
     except ImageFileError as error:

@@ -20,14 +20,14 @@ class Sub(torch.Tensor):
 
 def as_drawn(data, tensor: torch.Tensor) -> torch.Tensor:
     """The same values, kept in another way."""
-    kind = data.draw(st.sampled_from(['plain', 'channels_last', 'gaps', 'turned', 'inference', 'subclass', 'alias']))
+    kind = data.draw(st.sampled_from(['plain', 'channels_last', 'gaps', 'swapped', 'inference', 'subclass', 'alias']))
     if kind == 'channels_last':
         return tensor.contiguous(memory_format=torch.channels_last)
     if kind == 'gaps':
         wide = tensor.new_full((*tensor.shape[:-1], 2 * tensor.shape[-1] + 1), math.nan)
         wide[..., : 2 * tensor.shape[-1] : 2] = tensor
         return wide[..., : 2 * tensor.shape[-1] : 2]
-    if kind == 'turned':
+    if kind == 'swapped':
         return tensor.transpose(2, 3).contiguous().transpose(2, 3)
     if kind == 'inference':
         with torch.inference_mode():
@@ -65,10 +65,10 @@ def test_inception_calls(case, data):
     exact = Call(x, weight, bias, [run for run in runs if run[0]], stride, groups).to(torch.float64)
     expected = per_run(exact)
     with torch.no_grad():
-        kept = as_drawn(data, x), as_drawn(data, weight), bias
+        arguments = as_drawn(data, x), as_drawn(data, weight), bias
         for _ in range(3):  # packed, kept, taken from what is kept
-            near(inception_conv2d(*kept, runs, stride, groups), expected, dtype)
-        near(inception_conv2d_relu(*kept, runs, stride, groups), expected.relu(), dtype)
+            near(inception_conv2d(*arguments, runs, stride, groups), expected, dtype)
+        near(inception_conv2d_relu(*arguments, runs, stride, groups), expected.relu(), dtype)
     if not dtype.is_floating_point or size[0] == 0:
         return
     x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
@@ -94,9 +94,9 @@ def test_pyramid_calls(case, data):
     case.holds(repr((list(x.shape), groups, [list(weight.shape) for weight in weights], stride, dilation)).encode())
     expected = pyramid.forward(x.double(), [weight.double() for weight in weights], None, groups, stride, dilation)
     with torch.no_grad():
-        kept = as_drawn(data, x), [as_drawn(data, weight) for weight in weights]
+        arguments = as_drawn(data, x), [as_drawn(data, weight) for weight in weights]
         for _ in range(3):
-            near(pyconv2d(*kept, None, groups, stride, dilation), expected, dtype)
+            near(pyconv2d(*arguments, None, groups, stride, dilation), expected, dtype)
 
 
 WILD = st.one_of(st.integers(-2, 9), st.sampled_from([2**20, 2**31, 2**40, 2**62, 2**63 - 2, 2**63 - 1, -(2**63)]))

@@ -111,13 +111,13 @@ def assert_used_or_refused(make, batch_size, name='net'):
     tracemalloc.start()
     try:
         session = make()
-        for _, found in session.try_predict(IMAGES, batch_size):
-            if isinstance(found, RuntimeInputError):
-                raise found
+        for _, result in session.try_predict(IMAGES, batch_size):
+            if isinstance(result, RuntimeInputError):
+                raise result
             for key, task in session.tasks.items():
-                assert all(np.isfinite(values).all() for values in found.tasks[key].values())
-                json.dumps(coco_records(task, found.tasks[key], 1), allow_nan=False)
-            assert found.plot(0.3).shape == found.image.shape
+                assert all(np.isfinite(values).all() for values in result.tasks[key].values())
+                json.dumps(coco_records(task, result.tasks[key], 1), allow_nan=False)
+            assert result.plot(0.3).shape == result.image.shape
     except RuntimeInputError as error:
         assert str(error).startswith((name, 'array')) and str(error).isprintable() and len(str(error)) < 1000
     finally:

@@ -95,7 +95,7 @@ def test_who_listens_keeps_what_was_heard(where, kind):
 
     def listen(module, args, output=None):
         if module is deployed.get_submodule(where):
-            heard.extend((each, each.clone()) for each in (*args[:1], output) if each is not None)
+            heard.extend((tensor, tensor.clone()) for tensor in (*args[:1], output) if tensor is not None)
 
     if kind == 'global':
         handle = nn.modules.module.register_module_forward_hook(listen)

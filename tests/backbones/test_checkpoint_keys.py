@@ -222,9 +222,9 @@ def test_a_part_must_fit_and_be_of_a_dense_network():
 
 def test_a_part_that_becomes_the_network_s_own_tensors():
     net, part = ICResNet(18, 'dense'), {'bn1.weight': torch.full((64,), 2.0)}
-    kept = net.conv1.weight
+    weight = net.conv1.weight
     net.load_state_dict(part, strict=False, assign=True)
-    assert net.bn1.weight.data_ptr() == part['bn1.weight'].data_ptr() and net.conv1.weight is kept
+    assert net.bn1.weight.data_ptr() == part['bn1.weight'].data_ptr() and net.conv1.weight is weight
 
 
 def test_the_state_dict_of_a_part_stays_as_it_is():

@@ -21,10 +21,11 @@ def inception_layers(net: nn.Module) -> dict[str, ICConv2d]:
 def test_every_3x3_convolution_is_an_inception_convolution(depth, layers):
     with torch.device('meta'):
         net = ICResNet(depth, 'geometric_d4')
-    found = inception_layers(net)
-    assert len(found) == layers
+    convolutions = inception_layers(net)
+    assert len(convolutions) == layers
     assert all(
-        list(conv.pattern) == list(load_pattern('geometric_d4', [conv.out_channels])[0]) for conv in found.values()
+        list(conv.pattern) == list(load_pattern('geometric_d4', [conv.out_channels])[0])
+        for conv in convolutions.values()
     )
     assert not [m for m in net.modules() if type(m) is nn.Conv2d and m.kernel_size == (3, 3)]
 

@@ -346,8 +346,8 @@ def test_features_by_torchvision(make, x):
     net = randomize_norms(make())
     extract = create_feature_extractor(net, {'layer2': 'second', 'layer4': 'last'})
     with torch.no_grad():
-        found, (_, second, _, last) = extract.eval()(x), net.eval()(x)
-    torch.testing.assert_close(found, {'second': second, 'last': last}, rtol=1e-4, atol=1e-4)
+        features, (_, second, _, last) = extract.eval()(x), net.eval()(x)
+    torch.testing.assert_close(features, {'second': second, 'last': last}, rtol=1e-4, atol=1e-4)
     traced = torch.fx.symbolic_trace(net.train())
     sum(level.square().mean() for level in traced(x)).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())

@@ -79,8 +79,8 @@ def test_the_dense_pattern_is_the_network(name):
     ours = build({'type': 'icconv_mm.ICBackbone', 'backbone': cfg, 'pattern': 'dense'})
     assert type(ours) is type(theirs)
     assert list(ours.state_dict()) == list(theirs.state_dict())
-    found = [module for module in ours.modules() if isinstance(module, ICConv2d)]
-    assert len(found) == layers if layers else len(found) > 30
+    convolutions = [module for module in ours.modules() if isinstance(module, ICConv2d)]
+    assert len(convolutions) == layers if layers else len(convolutions) > 30
     ours.load_state_dict(theirs.state_dict())
     with use_backend('reference'):
         for got, want in zip(outputs(ours, x), outputs(theirs, x), strict=True):
@@ -96,13 +96,13 @@ def test_pyramidal_keeps_shapes_and_the_other_keys(name):
     theirs, ours = build(cfg), build({'type': 'icconv_mm.PyConvBackbone', 'backbone': cfg})
     assert type(ours) is type(theirs)
     assert [got.shape for got in outputs(ours, x)] == [want.shape for want in outputs(theirs, x)]
-    found = {name: module for name, module in ours.named_modules() if isinstance(module, PyConv2d)}
-    assert found
-    others = [key for key in theirs.state_dict() if key.rpartition('.')[0] not in found]
+    convolutions = {name: module for name, module in ours.named_modules() if isinstance(module, PyConv2d)}
+    assert convolutions
+    others = [key for key in theirs.state_dict() if key.rpartition('.')[0] not in convolutions]
     assert others == [key for key in ours.state_dict() if '.pyconv_levels.' not in key]
     ours.train()
     sum(out.square().sum() for out in ours(x)).backward()
-    assert all(level.weight.grad is not None for conv in found.values() for level in conv.pyconv_levels)
+    assert all(level.weight.grad is not None for conv in convolutions.values() for level in conv.pyconv_levels)
 
 
 def test_stages_of_the_pyramids():
@@ -239,10 +239,12 @@ def test_a_built_network_and_the_search(name, layers):
     patterns = edo_search(net, 2)
     assert max(pattern.max_dilation for pattern in patterns) == 2
     net = icconv_mm.ICBackbone(net, patterns)
-    found = [layer.pattern for layer in net.modules() if isinstance(layer, ICConv2d)]
-    assert len(found) == layers and (found == patterns or name.startswith('regnet'))  # which counts in groups
+    layer_patterns = [layer.pattern for layer in net.modules() if isinstance(layer, ICConv2d)]
+    assert len(layer_patterns) == layers and (
+        layer_patterns == patterns or name.startswith('regnet')
+    )  # which counts in groups
     assert net(x).shape == expected.shape
-    shapes = [{key: value.shape for key, value in each.state_dict().items()} for each in (net, theirs)]
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (net, theirs)]
     assert shapes[0] == shapes[1]
     if name == 'resnet18':
         assert isinstance(icconv_mm.PyConvBackbone(theirs).layer1[0].conv1, PyConv2d)

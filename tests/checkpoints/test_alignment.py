@@ -54,8 +54,8 @@ def test_no_other_blocks_cost_less(seed):
 
     every = (torch.tensor(chosen) for chosen in itertools.product(choices, repeat=7))
     least = min(cost(dilations) for dilations in every if is_aligned(runs_of(dilations), 3))
-    found = aligned_dilations(weight, pattern, 3)
-    assert is_aligned(runs_of(found), 3) and cost(found) == pytest.approx(least, rel=1e-5)
+    dilations = aligned_dilations(weight, pattern, 3)
+    assert is_aligned(runs_of(dilations), 3) and cost(dilations) == pytest.approx(least, rel=1e-5)
 
 
 def test_the_weakest_filters_move_to_the_nearest_dilation():
@@ -119,7 +119,9 @@ def released(tmp_path):
     channels = [len(weight) for name, weight in counts.items() if weight.ndim == 4 and weight.shape[2] == 3]
     dilations = [(h, w) for h in (1, 2, 3) for w in (1, 2, 3, 4)]
     runs = [[count - 11 * max(1, count // 24), *[max(1, count // 24)] * 11] for count in channels]
-    write_patterns([DilationPattern([(n, *d) for n, d in zip(each, dilations)]) for each in runs], tmp_path / 'k.json')
+    write_patterns(
+        [DilationPattern([(n, *d) for n, d in zip(numbers, dilations)]) for numbers in runs], tmp_path / 'k.json'
+    )
     return tmp_path / 'in.pth', tmp_path / 'k.json'
 
 
@@ -130,9 +132,9 @@ def test_tool_aligns_a_released_file_and_then_its_own(tool, released, tmp_path, 
     printed = capsys.readouterr().out
     assert 'blocks of 8: ' in printed and 'backbone.layer4.1.conv2' in printed
     patterns = read_patterns(out.with_suffix('.json'))
-    assert all(is_aligned(each, 8) for each in patterns)
+    assert all(is_aligned(pattern, 8) for pattern in patterns)
     # sorted by dilation where nothing but the next convolution reads the channels: in each block the first layer
-    assert all(len(each) == len(each.histogram()) for each in patterns[::2])
+    assert all(len(pattern) == len(pattern.histogram()) for pattern in patterns[::2])
     written = torch.load(out, weights_only=True)
     assert written['meta']['aligned'] == 8
     create_model('ic_resnet18', pattern=patterns, checkpoint_path=str(out), base_channels=16, num_classes=10)
@@ -142,9 +144,9 @@ def test_tool_aligns_a_released_file_and_then_its_own(tool, released, tmp_path, 
     written['meta']['dataset_meta'] = {'classes': ('cat',)}
     torch.save(written, out)
     again = tmp_path / 'sixteen.pth'
-    own = [str(out), str(again), '--source', 'icconv-mm', '--align', '16']
-    tool.main([*own, '--pattern', str(out.with_suffix('.json'))])
-    assert all(is_aligned(each, 16) for each in read_patterns(again.with_suffix('.json')))
+    arguments = [str(out), str(again), '--source', 'icconv-mm', '--align', '16']
+    tool.main([*arguments, '--pattern', str(out.with_suffix('.json'))])
+    assert all(is_aligned(pattern, 16) for pattern in read_patterns(again.with_suffix('.json')))
     assert torch.load(again, weights_only=True)['meta']['dataset_meta'] == {'classes': ('cat',)}
 
 
@@ -169,7 +171,7 @@ def test_the_config_of_an_own_file_has_its_pattern(tool, tmp_path, capsys):
     assert [number for number, _ in changes] == ['0', '1'] and all(float(change) < 0.1 for _, change in changes)
     assert read_patterns(out.with_suffix('.json'))[::3] == list(patterns_in(model).values())[::3]
     tool.main([*arguments, '--align', '16', *measured])
-    assert all(is_aligned(each, 16) for each in read_patterns(out.with_suffix('.json')))
+    assert all(is_aligned(pattern, 16) for pattern in read_patterns(out.with_suffix('.json')))
     printed = re.findall(r'changes by (\S+)%', capsys.readouterr().out)
     aligned = ICResNet(pattern=read_patterns(out.with_suffix('.json')), **settings).eval()
     state = torch.load(out, weights_only=True)['state_dict']
@@ -178,7 +180,7 @@ def test_the_config_of_an_own_file_has_its_pattern(tool, tmp_path, capsys):
     with torch.no_grad():
         pairs = list(zip(aligned(x), model.backbone.eval()(x)))
     expected = [float((new - old).norm() / old.norm()) for new, old in pairs]
-    assert [float(each) / 100 for each in printed] == pytest.approx(expected, abs=1e-3) and min(expected) > 0.01
+    assert [float(percent) / 100 for percent in printed] == pytest.approx(expected, abs=1e-3) and min(expected) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -202,4 +204,4 @@ def test_nothing_is_written_if_the_pattern_does_not_fit(released, tmp_path):
         convert_file(file, tmp_path / 'out.pth', 'ic-conv', pattern=layers, align=8)
     with pytest.raises(InputError, match='align needs the pattern of the weights'):
         convert_file(file, tmp_path / 'out.pth', 'ic-conv', align=8)
-    assert sorted(each.name for each in tmp_path.iterdir()) == ['in.pth', 'k.json']
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in.pth', 'k.json']

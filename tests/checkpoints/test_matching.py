@@ -135,7 +135,9 @@ def test_weights_that_are_not_finite_are_refused_by_name(dtype, value):
     """But for those that the model has so itself."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     model.register_buffer('limits', torch.tensor([-float('inf'), 1.0]))
-    weights = {key: each.to(dtype) if each.is_floating_point() else each for key, each in model.state_dict().items()}
+    weights = {
+        key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in model.state_dict().items()
+    }
     check_fits(model, weights, 'net.pth')
     check_covers(model, weights, 'net.pth')
     weights['1.running_var'] = torch.tensor([1, value, 1, 1]).to(dtype)

@@ -23,16 +23,16 @@ KINDS = {
 def wrapper(kind='AdamW', **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, 2))
-    own = OptimWrapper(KINDS[kind]([dict(params=[*each.parameters()]) for each in model], **options))
+    optim_wrapper = OptimWrapper(KINDS[kind]([dict(params=[*module.parameters()]) for module in model], **options))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    return own
+    return optim_wrapper
 
 
 def saved(kind='AdamW', **options):
-    own = wrapper(kind, **options)
-    own.optimizer.step()
-    return copy.deepcopy(own.state_dict())
+    optim_wrapper = wrapper(kind, **options)
+    optim_wrapper.optimizer.step()
+    return copy.deepcopy(optim_wrapper.state_dict())
 
 
 @pytest.fixture
@@ -49,14 +49,14 @@ def test_an_optimizer_whose_state_is_shared_out_is_compared(group, kind, monkeyp
     options = dict(momentum=0.9) if kind == 'SGD' else {}
     of_kind = {kind: lambda params, **more: ZeroRedundancyOptimizer(params, kind, lr=0.1, **options, **more)}
     monkeypatch.setattr(f'{__name__}.KINDS', of_kind)
-    state, own = saved(kind), wrapper(kind)
-    at_first = repr(own.optimizer.optim.state_dict())
-    assert match_optimizer(own, copy.deepcopy(state), {'lr'}) == []
-    assert repr(own.optimizer.optim.state_dict()) == at_first
-    own.load_state_dict(copy.deepcopy(state))
-    own.optimizer.step()
-    told = match_optimizer(wrapper(kind, weight_decay=0.5), copy.deepcopy(state), {'lr'})
-    assert told == [f'weight_decay = 0.5 ({state["param_groups"][0]["weight_decay"]:g} in the checkpoint)']
+    state, optim_wrapper = saved(kind), wrapper(kind)
+    at_first = repr(optim_wrapper.optimizer.optim.state_dict())
+    assert match_optimizer(optim_wrapper, copy.deepcopy(state), {'lr'}) == []
+    assert repr(optim_wrapper.optimizer.optim.state_dict()) == at_first
+    optim_wrapper.load_state_dict(copy.deepcopy(state))
+    optim_wrapper.optimizer.step()
+    differences = match_optimizer(wrapper(kind, weight_decay=0.5), copy.deepcopy(state), {'lr'})
+    assert differences == [f'weight_decay = 0.5 ({state["param_groups"][0]["weight_decay"]:g} in the checkpoint)']
     states(lambda value: value[:1])(state)
     with pytest.raises(
         InputError, match=r'state\[0\]\.\w+ is torch\.float32 \[1, 3, 3, 3\], expected torch\.float32 \[4, '
@@ -69,12 +69,12 @@ def test_of_shards_options_groups_and_numbers_are_compared():
     state = saved(weight_decay=0.25)
     names = [f'{number}.{name}' for number in (0, 1) for name in ('weight', 'bias')]
     state['state'] = dict(zip(names, state['state'].values()))
-    for group, own in zip(state['param_groups'], (names[:2], names[2:])):
-        group['params'] = own
-    shards, told = wrapper(weight_decay=0.5), ['weight_decay = 0.5 (0.25 in the checkpoint)']
+    for group, members in zip(state['param_groups'], (names[:2], names[2:])):
+        group['params'] = members
+    shards, differences = wrapper(weight_decay=0.5), ['weight_decay = 0.5 (0.25 in the checkpoint)']
     for parameter in shards.optimizer.param_groups[0]['params']:
         parameter.data = parameter.data.flatten()[:1]
-    assert match_optimizer(shards, state, {'lr'}, is_sharded=True) == told
+    assert match_optimizer(shards, state, {'lr'}, is_sharded=True) == differences
     assert state['state'].keys() == {*names} and state['param_groups'][0]['params'] == names[:2]
     states(lambda value: value * float('nan'))(state)
     with pytest.raises(InputError, match=r'state\[0\.weight\]\.exp_avg has NaN'):
@@ -85,19 +85,19 @@ def test_of_shards_options_groups_and_numbers_are_compared():
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_its_own_state_is_unchanged(kind):
-    own, state = wrapper(kind), saved(kind)
-    before, at_first = copy.deepcopy(state), repr(own.optimizer.state_dict())
-    assert match_optimizer(own, state, {'lr'}) == []
+    optim_wrapper, state = wrapper(kind), saved(kind)
+    before, at_first = copy.deepcopy(state), repr(optim_wrapper.optimizer.state_dict())
+    assert match_optimizer(optim_wrapper, state, {'lr'}) == []
     assert repr(state) == repr(before)
-    assert repr(own.optimizer.state_dict()) == at_first  # nothing was done to it
-    own.load_state_dict(state)
-    own.optimizer.step()
+    assert repr(optim_wrapper.optimizer.state_dict()) == at_first  # nothing was done to it
+    optim_wrapper.load_state_dict(state)
+    optim_wrapper.optimizer.step()
 
 
 def states(function):
     def change(state):
-        for each in state['state'].values():
-            each.update({key: function(value) for key, value in each.items() if value.dim()})
+        for moments in state['state'].values():
+            moments.update({key: function(value) for key, value in moments.items() if value.dim()})
 
     return change
 
@@ -138,17 +138,20 @@ def test_a_state_of_another_optimizer_is_refused():
 
 
 def test_the_options_of_the_run_are_used_and_told_but_for_a_scheduled_rate():
-    own, state = wrapper(weight_decay=0.5), saved(weight_decay=0.25)
+    optim_wrapper, state = wrapper(weight_decay=0.5), saved(weight_decay=0.25)
     for group in state['param_groups']:
         group.update(lr=0.01, betas=(2, 'x'), fused=False)
-    told = match_optimizer(own, state, {'lr'})
-    assert told == ["betas = (0.9, 0.999) ((2, 'x') in the checkpoint)", 'weight_decay = 0.5 (0.25 in the checkpoint)']
-    own.load_state_dict(state)
-    assert [own.param_groups[0][key] for key in ('lr', 'betas', 'weight_decay')] == [0.01, (0.9, 0.999), 0.5]
-    own, state = wrapper(), saved()
-    own.param_groups[0]['initial_lr'], state['param_groups'][0]['initial_lr'] = 0.1, 0.2
-    told = ['lr scheduled from 0.2, as in the checkpoint (the config has 0.1)']
-    assert match_optimizer(own, state, {'lr'}) == told
+    differences = match_optimizer(optim_wrapper, state, {'lr'})
+    assert differences == [
+        "betas = (0.9, 0.999) ((2, 'x') in the checkpoint)",
+        'weight_decay = 0.5 (0.25 in the checkpoint)',
+    ]
+    optim_wrapper.load_state_dict(state)
+    assert [optim_wrapper.param_groups[0][key] for key in ('lr', 'betas', 'weight_decay')] == [0.01, (0.9, 0.999), 0.5]
+    optim_wrapper, state = wrapper(), saved()
+    optim_wrapper.param_groups[0]['initial_lr'], state['param_groups'][0]['initial_lr'] = 0.1, 0.2
+    differences = ['lr scheduled from 0.2, as in the checkpoint (the config has 0.1)']
+    assert match_optimizer(optim_wrapper, state, {'lr'}) == differences
     state = saved()
     state['param_groups'][0]['lr'] = 0.01  # and no schedule
     assert match_optimizer(wrapper(), state, ()) == ['lr = 0.1 (0.01 in the checkpoint)']

@@ -145,11 +145,11 @@ def test_weights_of_an_address(tmp_path, checkpoint, monkeypatch):
             loader.load_from_http(f'{address}/net-0123abcd.pth')
         path = f'/net-{hashlib.sha256(answers["/net-0123abcd.pth"]["content"]).hexdigest()[:8]}.pth'
         answers[path] = answers['/net-0123abcd.pth']
-        kept = tmp_path / 'checkpoints' / path[1:]  # as torch calls it
-        kept.write_bytes(b'of a mirror')
+        file = tmp_path / 'checkpoints' / path[1:]  # as torch calls it
+        file.write_bytes(b'of another server')
         for _ in range(2):
             assert loader.load_from_http(address + path)['value'] == 5
-            assert kept.read_bytes() == answers[path]['content']
+            assert file.read_bytes() == answers[path]['content']
         answers.clear()
         assert loader.load_from_http(address + path)['value'] == 5  # it is there
 
@@ -221,10 +221,10 @@ def tensor(stored=None, offset=0, size=(2, 2), stride=(2, 1)) -> bytes:
 
 def archive(path, content: bytes):
     """A file with four numbers, in the format since torch 1.6."""
-    with zipfile.ZipFile(path, 'w') as made:
-        made.writestr('a/data.pkl', b'\x80\x02' + content + b'.')
-        made.writestr('a/version', '3')
-        made.writestr('a/data/0', np.arange(4, dtype='f4').tobytes())
+    with zipfile.ZipFile(path, 'w') as zip_file:
+        zip_file.writestr('a/data.pkl', b'\x80\x02' + content + b'.')
+        zip_file.writestr('a/version', '3')
+        zip_file.writestr('a/data/0', np.arange(4, dtype='f4').tobytes())
     return path
 
 
@@ -232,7 +232,7 @@ def older(path, content: bytes, keys=('0',)):
     """The same in the format before torch 1.6."""
     beside = (0x1950A86A20F9469CFC6C, 1001, {'little_endian': True})
     end = pickle.dumps(list(keys), 2) + (4).to_bytes(8, 'little') + np.arange(4, dtype='f4').tobytes()
-    path.write_bytes(b''.join(pickle.dumps(each, 2) for each in beside) + b'\x80\x02' + content + b'.' + end)
+    path.write_bytes(b''.join(pickle.dumps(value, 2) for value in beside) + b'\x80\x02' + content + b'.' + end)
     return path
 
 
@@ -299,8 +299,8 @@ def test_storages_of_the_older_format(tmp_path, content, keys, message):
 
 def test_torch_does_not_unpack_a_tar_archive(tmp_path):
     """As torch wrote before 0.1.10: ``torch.load`` writes its members to the disk."""
-    with tarfile.open(tmp_path / 'a.pth', 'w') as made:
-        made.add(__file__, 'storages')
+    with tarfile.open(tmp_path / 'a.pth', 'w') as tar:
+        tar.add(__file__, 'storages')
     with pytest.raises(reading.CheckpointError, match='a tar archive'):
         reading.read(tmp_path / 'a.pth')
 
@@ -393,14 +393,14 @@ def test_bytes_that_are_no_bool_become_true(tmp_path):
 
 def test_tensors_keep_what_they_share(tmp_path):
     whole = torch.arange(6.0)
-    content = {'whole': whole, 'part': whole[2:], 'turned': whole.view(2, 3).T, 'wide': torch.ones(1).expand(3, 4)}
+    content = {'whole': whole, 'part': whole[2:], 'transposed': whole.view(2, 3).T, 'wide': torch.ones(1).expand(3, 4)}
     content['half'] = torch.ones(2, dtype=torch.bfloat16)
     content['parameter'] = torch.nn.Parameter(torch.ones(2))
     for zip_format in (True, False):
         torch.save(content, tmp_path / 'shared.pth', _use_new_zipfile_serialization=zip_format)
         read = reading.read(tmp_path / 'shared.pth')
         torch.testing.assert_close(read, content)
-        assert read['turned'].stride() == (1, 3) and isinstance(read['parameter'], torch.nn.Parameter)
+        assert read['transposed'].stride() == (1, 3) and isinstance(read['parameter'], torch.nn.Parameter)
         read['whole'][2] = 100
         assert read['part'][0] == 100
 

@@ -52,12 +52,17 @@ class Run:
         self.train = [TRANSFORMS.build(step) for step in cfg.train_dataloader.dataset.pipeline]
         self.test = [TRANSFORMS.build(step) for step in cfg.test_dataloader.dataset.pipeline]
         scheduled = cfg.param_scheduler
-        self.schedulers = {each['type']: each for each in (scheduled if isinstance(scheduled, list) else [scheduled])}
+        self.schedulers = {
+            scheduler['type']: scheduler for scheduler in (scheduled if isinstance(scheduled, list) else [scheduled])
+        }
 
     def step(self, *names, test=False):
         """The one transform of the pipeline that has one of these names; None without."""
-        (*_, found) = [None, *(each for each in (self.test if test else self.train) if type(each).__name__ in names)]
-        return found
+        (*_, transform) = [
+            None,
+            *(transform for transform in (self.test if test else self.train) if type(transform).__name__ in names),
+        ]
+        return transform
 
     def by_epoch(self):
         return 'max_epochs' in self.cfg.train_cfg
@@ -92,23 +97,23 @@ class Run:
     def groups(self, kind):
         """The learning rates, relative to that of the optimiser, and decays of a kind of parameters that learn."""
         owners = {id(value): (module, name) for module in self.model.modules() for name, value in vars_of(module)}
-        found = set()
+        groups = set()
         for group in self.optimizer.param_groups:
             for parameter in group['params']:
                 module, name = owners[id(parameter)]
                 if parameter.requires_grad and kind(module, name):
                     lr = group['lr'] / self.optimizer.defaults['lr']
-                    found.add((round(lr, 6), group['weight_decay']))
-        return found
+                    groups.add((round(lr, 6), group['weight_decay']))
+        return groups
 
     def heads_lr(self):
-        found = {}
+        rates = {}
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         for group in self.optimizer.param_groups:
             for parameter in group['params']:
-                found.setdefault(names[id(parameter)].split('.')[0], set()).add(round(group['lr'], 6))
-        assert found.pop('backbone') == {self.optimizer.defaults['lr']}
-        ((lr,),) = {tuple(values) for values in found.values()}
+                rates.setdefault(names[id(parameter)].split('.')[0], set()).add(round(group['lr'], 6))
+        assert rates.pop('backbone') == {self.optimizer.defaults['lr']}
+        ((lr,),) = {tuple(values) for values in rates.values()}
         return lr
 
     def pixels(self):
@@ -146,16 +151,16 @@ class Run:
         return head[-1] if isinstance(head, nn.ModuleList) else head
 
     def extractors(self, name='bbox_roi_extractor'):
-        found = getattr(self.model.roi_head, name)
-        return list(found) if isinstance(found, nn.ModuleList) else [found]
+        extractor = getattr(self.model.roi_head, name)
+        return list(extractor) if isinstance(extractor, nn.ModuleList) else [extractor]
 
     def roi_layers(self, attribute, name='bbox_roi_extractor'):
-        (value,) = {getattr(layer, attribute) for each in self.extractors(name) for layer in each.roi_layers}
+        (value,) = {getattr(layer, attribute) for extractor in self.extractors(name) for layer in extractor.roi_layers}
         return value
 
     def samplers(self):
         cfg = self.model.train_cfg.rcnn
-        ((num, share),) = {(each.sampler.num, each.sampler.pos_fraction) for each in as_list(cfg)}
+        ((num, share),) = {(settings.sampler.num, settings.sampler.pos_fraction) for settings in as_list(cfg)}
         return [num, share]
 
 
@@ -165,8 +170,8 @@ def only(values):
     return value
 
 
-def group(found):
-    ((lr, decay),) = found
+def group(groups):
+    ((lr, decay),) = groups
     return {'lr': lr, 'decay': decay}
 
 
@@ -194,12 +199,12 @@ def loss(module):
 
 def shapes(module, *, without=()):
     """How many weights of each shape a module has, norms aside."""
-    found = {}
+    counts = {}
     for name, parameter in module.named_parameters():
         if name.endswith('weight') and parameter.ndim > 1 and not name.startswith(without):
             key = 'x'.join(map(str, parameter.shape))
-            found[key] = found.get(key, 0) + 1
-    return found
+            counts[key] = counts.get(key, 0) + 1
+    return counts
 
 
 MEASURES = {
@@ -247,7 +252,8 @@ MEASURES = {
     'RoIs, overlap': lambda run: run.model.roi_head.bbox_assigner.pos_iou_thr,
     'RoIs within a crowd': lambda run: run.model.roi_head.bbox_assigner.ignore_iof_thr,
     'anchors and RoIs within a crowd': lambda run: only(
-        each.ignore_iof_thr for each in (run.model.rpn_head.assigner, *as_list(run.model.roi_head.bbox_assigner))
+        assigner.ignore_iof_thr
+        for assigner in (run.model.rpn_head.assigner, *as_list(run.model.roi_head.bbox_assigner))
     ),
     'samples of RoIAlign': lambda run: run.roi_layers('sampling_ratio'),
     'samples of RoIAlign, masks': lambda run: run.roi_layers('sampling_ratio', 'mask_roi_extractor'),
@@ -272,7 +278,7 @@ MEASURES = {
     'last norms start at zero': lambda run: run.model.backbone.zero_init_residual,
     'loss': lambda run: (
         {None: 'hard labels'}.get(run.model.data_preprocessor.batch_augments)
-        or ' '.join(type(each).__name__ for each in run.model.data_preprocessor.batch_augments.augments)
+        or ' '.join(type(augment).__name__ for augment in run.model.data_preprocessor.batch_augments.augments)
     ),
     'test crop': lambda run: run.step('CenterCrop', test=True).crop_size[0],
     # segmentation
@@ -348,8 +354,8 @@ def grouping(options):
 
 
 def crop(run):
-    found = run.step('RandomResizedCrop', 'RandomCrop')
-    return (found.scale if type(found).__name__ == 'RandomResizedCrop' else found.crop_size)[0]
+    transform = run.step('RandomResizedCrop', 'RandomCrop')
+    return (transform.scale if type(transform).__name__ == 'RandomResizedCrop' else transform.crop_size)[0]
 
 
 def choices(run):
@@ -378,14 +384,18 @@ test_size.__test__ = False
 TOLD = sorted({recipe for entry in FACTS for recipe in recipes_of(entry)})
 
 
-def same(found, value):
+def same(measured, value):
     if isinstance(value, dict):
-        return isinstance(found, dict) and found.keys() == value.keys() and all(same(found[k], value[k]) for k in value)
+        return (
+            isinstance(measured, dict)
+            and measured.keys() == value.keys()
+            and all(same(measured[k], value[k]) for k in value)
+        )
     if isinstance(value, list):
-        return isinstance(found, list) and len(found) == len(value) and all(map(same, found, value))
-    if isinstance(value, (bool, str)) or found is None or isinstance(found, str):
-        return found == value
-    return found == pytest.approx(value, rel=1e-5)
+        return isinstance(measured, list) and len(measured) == len(value) and all(map(same, measured, value))
+    if isinstance(value, (bool, str)) or measured is None or isinstance(measured, str):
+        return measured == value
+    return measured == pytest.approx(value, rel=1e-5)
 
 
 @cache
@@ -393,8 +403,8 @@ def measured_differences(recipe):
     """The settings in which a recipe is not its authors', with what it has."""
     settings, _ = authors_of(recipe)
     run = Run(recipe)
-    found = {name: MEASURES[name](run) for name in settings}
-    return {name: value for name, value in found.items() if not same(value, settings[name])}
+    measured = {name: MEASURES[name](run) for name in settings}
+    return {name: value for name, value in measured.items() if not same(value, settings[name])}
 
 
 @pytest.mark.parametrize('recipe', TOLD)
@@ -407,9 +417,9 @@ def test_a_recipe_is_its_authors_but_for_what_the_table_lists(recipe):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_a_table_lists_differences_alone(family):
     entries = [entry for entry in FACTS if entry['family'] == family]
-    told = {name for entry in entries for name in entry.get('told', ())}
-    found = {name for entry in entries for recipe in recipes_of(entry) for name in measured_differences(recipe)}
-    assert set(differences(family)) == told | found
+    listed = {name for entry in entries for name in entry.get('told', ())}
+    differing = {name for entry in entries for recipe in recipes_of(entry) for name in measured_differences(recipe)}
+    assert set(differences(family)) == listed | differing
 
 
 PUBLISHED = ('detection', 'instance_segmentation', 'classification', 'semantic_segmentation', 'pose')

@@ -73,15 +73,15 @@ def shorten(cfg, factor):
     for name in ('max_iters', 'max_epochs'):
         if name in cfg.train_cfg:
             cfg.train_cfg[name] //= factor
-    for each in cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]:
-        if each.type == 'LinearLR' and not each.by_epoch:
-            each.end = (each.end - 1) // WARM_UP + 1
-        elif each.type == 'PolyLR':
-            each.end = (each.end - 1) // factor + 1
-        elif each.type == 'MultiStepLR':
-            each.milestones = [step // factor for step in each.milestones]
-            if 'end' in each:
-                each.end //= factor
+    for scheduler in cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]:
+        if scheduler.type == 'LinearLR' and not scheduler.by_epoch:
+            scheduler.end = (scheduler.end - 1) // WARM_UP + 1
+        elif scheduler.type == 'PolyLR':
+            scheduler.end = (scheduler.end - 1) // factor + 1
+        elif scheduler.type == 'MultiStepLR':
+            scheduler.milestones = [step // factor for step in scheduler.milestones]
+            if 'end' in scheduler:
+                scheduler.end //= factor
 
 
 def reduce_images(cfg, size):
@@ -241,7 +241,7 @@ def test_a_run_has_the_authors_steps(recipe, miniature, tmp_path):
             lr, decay = group_of(settings, name, modules[name.rpartition('.')[0]])
             shares = [share_of_the_rate(settings, step, factor, epoch) for step in range(len(record.steps))]
             expected = [(settings['learning rate'] * lr * share, decay) for share in shares]
-            assert [step[index] for step in record.steps] == [pytest.approx(each, rel=1e-5) for each in expected]
+            assert [step[index] for step in record.steps] == [pytest.approx(value, rel=1e-5) for value in expected]
             compared += 1
             if len(groups) < 4:  # all parameters of a group are compared by the first
                 break

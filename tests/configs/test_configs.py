@@ -36,7 +36,7 @@ def twin_of_50_layers(path):
 BUILT = [path for path in TASK_CONFIGS if twin_of_50_layers(path) == path or not twin_of_50_layers(path).is_file()]
 
 
-def each(paths, fast=None):
+def parameters_of(paths, fast=None):
     """Parameters of a test: one per config, those that are not ``fast`` marked slow."""
     slow = [[] if fast is None or path.stem in fast else [pytest.mark.slow] for path in paths]
     names = [str(path.relative_to(CONFIGS).with_suffix('')) for path in paths]
@@ -93,7 +93,7 @@ def test_recipes_name_what_libraries_differ_in():
     assert read > 100
 
 
-@pytest.mark.parametrize('path', each(BUILT, FAST))
+@pytest.mark.parametrize('path', parameters_of(BUILT, FAST))
 def test_config_builds_learns_one_step_and_predicts(path, load):
     # with FPT, coarse levels may meet the loss only through transformers that start at zero: after one step
     cfg = load(path)
@@ -102,13 +102,15 @@ def test_config_builds_learns_one_step_and_predicts(path, load):
     name = f'backbone.layer{last}.0.conv2.weight'
     weight = model.get_parameter(name)
     assert torch.isfinite(loss)
-    unread = [name for name, each in model.named_parameters() if each.requires_grad and each.grad is None]
+    unread = [
+        name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]
     assert cfg.get('find_unused_parameters') or unread == []  # a distributed training waits for every gradient
     assert weight.grad.isfinite().all() and weight.grad.abs().max() > 0
     assert not torch.equal(weight, before[name])
 
 
-@pytest.mark.parametrize('path', each(TASK_CONFIGS))
+@pytest.mark.parametrize('path', parameters_of(TASK_CONFIGS))
 def test_config_names_its_scope_and_imports_the_package(path):
     cfg = read_config(path)
     assert cfg.default_scope in ('mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'mmengine')
@@ -165,7 +167,7 @@ def take(cfg, path):
     return cfg.pop(last, None)
 
 
-@pytest.mark.parametrize('path', each(RECIPES))
+@pytest.mark.parametrize('path', parameters_of(RECIPES))
 def test_recipe_is_upstreams_but_for_the_backbone(path, upstream_folder):
     alone = upstream_folder / f'{upstream_of(path).replace("/", "_").replace(":", "_")}'
     alone.write_text(f'_base_ = [{upstream_of(path)!r}]\n')
@@ -185,12 +187,12 @@ def backbone_file(path):
     for base in Config._get_base_files(str(path)):
         if '::' not in base:
             base = (path.parent / base).resolve()
-            if found := base if base in BACKBONES else backbone_file(base):
-                return found
+            if file := base if base in BACKBONES else backbone_file(base):
+                return file
     return None
 
 
-@pytest.mark.parametrize('path', each([path for path in TASK_CONFIGS if 'miniature' not in path.stem]))
+@pytest.mark.parametrize('path', parameters_of([path for path in TASK_CONFIGS if 'miniature' not in path.stem]))
 def test_a_recipe_is_named_after_the_file_of_its_backbone(path):
     name = re.sub('(_gn)?_(detectron|caffe)$', '', backbone_file(path).stem).replace('_', '-')
     if path.parent.name == 'classification':

@@ -16,18 +16,18 @@ FAMILIES = [path.parent for path in METAFILES]
 def models_of(family):
     """The models of a metafile, with what their collection says of all of them."""
     metafile = yaml.safe_load((family / 'metafile.yml').read_text())
-    shared = {each['Name']: each['Metadata'] for each in metafile['Collections']}
+    shared = {collection['Name']: collection['Metadata'] for collection in metafile['Collections']}
     return [
         {**model, 'Metadata': {**shared[model['In Collection']], **model.get('Metadata', {})}}
         for model in metafile['Models']
     ]
 
 
-def each_family():
+def for_families():
     return pytest.mark.parametrize('family', FAMILIES, ids=lambda path: path.name)
 
 
-@each_family()
+@for_families()
 def test_metafile_names_configs_that_exist(family):
     for model in models_of(family):
         path = REPO / model['Config']
@@ -35,7 +35,7 @@ def test_metafile_names_configs_that_exist(family):
         assert (path.stem, path.parent) == (model['Name'], family)
 
 
-@each_family()
+@for_families()
 def test_every_recipe_is_in_metafile_and_readme(family):
     recipes = {path.stem for path in family.glob('*.py') if 'miniature' not in path.stem}
     assert {model['Name'] for model in models_of(family)} == recipes
@@ -46,16 +46,16 @@ def test_every_recipe_is_in_metafile_and_readme(family):
     assert [path.name for path in family.glob('*miniature.py') if path.name not in text] == []
 
 
-@each_family()
+@for_families()
 def test_metadata_is_the_configs(family):
     for model in models_of(family):
-        cfg, told = read_config(REPO / model['Config']), model['Metadata']
+        cfg, metadata = read_config(REPO / model['Config']), model['Metadata']
         backbone = cfg.model.backbone
-        assert told.get('Dilation Pattern') == backbone.get('pattern'), model['Name']
-        if 'Backbone' in told:
-            assert told['Backbone'] == f'{backbone.type.removeprefix("icconv_mm.")}-{backbone.depth}'
+        assert metadata.get('Dilation Pattern') == backbone.get('pattern'), model['Name']
+        if 'Backbone' in metadata:
+            assert metadata['Backbone'] == f'{backbone.type.removeprefix("icconv_mm.")}-{backbone.depth}'
         length = {'Epochs': cfg.train_cfg.get('max_epochs'), 'Iterations': cfg.train_cfg.get('max_iters')}
-        assert {key: told[key] for key in length if key in told} == {k: v for k, v in length.items() if v}
+        assert {key: metadata[key] for key in length if key in metadata} == {k: v for k, v in length.items() if v}
 
 
 def test_tables_are_the_metafiles():

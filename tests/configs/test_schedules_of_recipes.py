@@ -30,8 +30,8 @@ def training_of(cfg, length, epoch):
     cfg = deepcopy(cfg)
     unit = 'epochs' if 'max_epochs' in cfg.train_cfg else 'iters'
     set_length(cfg, **{unit: length})
-    own = cfg.param_scheduler
-    return Training([each.to_dict() for each in as_list(own)], **{unit: length}, epoch=epoch)
+    schedulers = cfg.param_scheduler
+    return Training([scheduler.to_dict() for scheduler in as_list(schedulers)], **{unit: length}, epoch=epoch)
 
 
 def end_of(cfg, training, iterations):
@@ -78,7 +78,6 @@ def test_recipe(path, length):
 
 @pytest.mark.parametrize('length', LENGTHS)
 def test_written_config(tmp_path, length):
-    pytest.importorskip('mmdet')
     data = labelled.voc(tmp_path / 'data')
     quick = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
     cfg = config_for(data, 'detection', size=64, epochs=length, work_dir=tmp_path / 'run', **quick)

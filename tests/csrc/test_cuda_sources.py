@@ -21,13 +21,15 @@ def name_of(source: Path) -> str:
 
 def nvcc() -> str:
     home = Path(os.environ.get('CUDA_HOME', '/usr/local/cuda'), 'bin/nvcc')
-    found = str(home) if home.exists() else shutil.which('nvcc')
-    if found is None:
+    compiler = str(home) if home.exists() else shutil.which('nvcc')
+    if compiler is None:
         pytest.skip('there is no nvcc')
-    release = re.search(r'release (\d+)\.', subprocess.run([found, '--version'], capture_output=True, text=True).stdout)
+    release = re.search(
+        r'release (\d+)\.', subprocess.run([compiler, '--version'], capture_output=True, text=True).stdout
+    )
     if torch.version.cuda is None or release is None or release[1] != torch.version.cuda.split('.')[0]:
         pytest.skip(f'nvcc is not of the CUDA version of torch, {torch.version.cuda}')
-    return found
+    return compiler
 
 
 @pytest.mark.slow

@@ -119,12 +119,12 @@ def test_areas_that_cannot_be(tmp_path, coco, area):
         checks.check_measures(first(coco, area=area), tmp_path / 'a.json')
 
 
-def test_areas_of_zero_are_said(tmp_path, coco, monkeypatch):
+def test_areas_of_zero_are_reported(tmp_path, coco, monkeypatch):
     said = []
     monkeypatch.setattr(checks, 'print_log', lambda text, **_: said.append(text))
-    for changes, is_said in ((dict(area=0), 1), (dict(area=0, iscrowd=1), 0), (dict(area=0, bbox=[0, 0, 0, 4]), 0)):
+    for changes, count in ((dict(area=0), 1), (dict(area=0, iscrowd=1), 0), (dict(area=0, bbox=[0, 0, 0, 4]), 0)):
         said.clear()
         checks.check_measures(first(coco, **changes), tmp_path / 'a.json')
-        assert len(said) == is_said
+        assert len(said) == count
     checks.check_measures(first(coco, area=0), tmp_path / 'a.json')
     assert '1 of 1 annotations have "area" 0 and a box that is not empty, the first is annotations[0]' in said[0]

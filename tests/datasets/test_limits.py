@@ -61,8 +61,8 @@ def test_a_file_as_large_as_that_of_coco_is_read(tmp_path):
         file.write(',\n'.join(entry.replace('"id": 0', f'"id": {i}', 1) for i in range(count)))
         file.write(']}')
     assert path.stat().st_size > 430_000_000
-    (found,) = read_datasets(path)
-    assert len(next(iter(found.images.values())).annotations) == count and not found.warnings
+    (dataset,) = read_datasets(path)
+    assert len(next(iter(dataset.images.values())).annotations) == count and not dataset.warnings
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_masks_of_cvat_against_their_image(tmp_path, mask, problem):
     good = '<box label="x" xtl="2" ytl="4" xbr="12" ybr="8"/>'
     image = f'<image name="0.jpg"><mask label="x" {attributes}/>{good}</image>'
     write(tmp_path, {'annotations.xml': f'<annotations>{image}</annotations>'})
-    (found,) = read_datasets(tmp_path)
-    assert f'image 0.jpg, mask 1: {problem}' in said(found) and len(list(found.annotations())) == 1
+    (dataset,) = read_datasets(tmp_path)
+    assert f'image 0.jpg, mask 1: {problem}' in said(dataset) and len(list(dataset.annotations())) == 1
 
 
 def test_polygons_against_their_image(monkeypatch):
@@ -195,9 +195,9 @@ def test_pipes_are_no_files(tmp_path):
     draw(tmp_path / 'yolo', *(f'{i}.jpg' for i in range(3)))
     texts = {'data.yaml': 'names: [x]\ntrain: list.txt\n', '1.txt': '0 0.5 0.5 0.5 0.5\n'}
     write(tmp_path / 'yolo', texts | {'list.txt': '0.jpg\n1.jpg\n2.jpg\n../2.jpg\n'})
-    (found,) = read_datasets(tmp_path / 'yolo' / 'data.yaml')
-    assert '0.txt: is no regular file: left out' in said(found)
-    pipe = found.images[tmp_path / '2.jpg']
+    (dataset,) = read_datasets(tmp_path / 'yolo' / 'data.yaml')
+    assert '0.txt: is no regular file: left out' in said(dataset)
+    pipe = dataset.images[tmp_path / '2.jpg']
     assert pipe.size == (0, 0) and 'cannot be read' in pipe.problem
 
 
@@ -208,7 +208,7 @@ def test_images_of_one_row(tmp_path):
     for number in range(4):
         Image.fromarray(np.zeros((1, 20000, 3), np.uint8)).save(tmp_path / f'{number}.png')
     coco(tmp_path / 'a.json', [f'{i}.png' for i in range(4)], [[1, 0, 900, 1]] * 4, size=(20000, 1))
-    (found,) = read_datasets(tmp_path)
-    made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
-    assert '20000 x 1' in '\n'.join(summary(found, [made]))
-    draw_page(found, [made], tmp_path / 'page.jpg')
+    (dataset,) = read_datasets(tmp_path)
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out', thorough=True)
+    assert '20000 x 1' in '\n'.join(summary(dataset, [converted]))
+    draw_page(dataset, [converted], tmp_path / 'page.jpg')

@@ -28,8 +28,8 @@ def test_rle_of_pycocotools():
     rng, entries = np.random.default_rng(0), []
     for i in range(300):
         height, width = (int(side) for side in rng.integers(1, 300, 2))
-        found = mask.encode(random_mask(rng, height, width))
-        entries.append((i, {**found, 'counts': found['counts'].decode()}, height, width))
+        encoded = mask.encode(random_mask(rng, height, width))
+        entries.append((i, {**encoded, 'counts': encoded['counts'].decode()}, height, width))
         wide = {**entries[-1][1], 'size': [height, width + 1]}
         defect = f'the runs have {height * width} pixels, but the image {height * (width + 1)} '
         assert segmentation_defect(wide, height, width + 1).startswith(defect)
@@ -92,14 +92,14 @@ def test_what_libraries_can_read(segmentation):
 def test_what_they_cannot(segmentation, defect):
     pattern = re.escape(defect).replace(r'\.\*', '.*')
     with pytest.raises(DatasetError, match=rf'^a\.json: image 3 \(b\.png\), annotation 5: .*{pattern}'):
-        check_segmentations(content(segmentation), 'a.json', required=True)
+        check_segmentations(one_annotation(segmentation), 'a.json', required=True)
 
 
-def content(segmentation):
+def one_annotation(segmentation):
     image = {'id': 3, 'file_name': 'b.png', 'height': HEIGHT, 'width': WIDTH}
     return {'images': [image], 'annotations': [{'id': 5, 'image_id': 3, 'segmentation': segmentation}]}
 
 
 def test_not_every_annotation_needs_one():
-    check_segmentations(content(None), 'a.json')
-    check_segmentations(content([]), 'a.json')
+    check_segmentations(one_annotation(None), 'a.json')
+    check_segmentations(one_annotation([]), 'a.json')

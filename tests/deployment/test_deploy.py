@@ -74,7 +74,7 @@ def test_a_compiled_model_is_refused():
         deploy(torch.compile(small()))
 
 
-def test_nothing_to_do_is_said():
+def test_nothing_to_do_is_reported():
     model = nn.Sequential(nn.ConvTranspose2d(3, 4, 3), nn.Sigmoid(), nn.Linear(4, 4))
     with pytest.warns(UserWarning, match='deploy: Sequential has no norm to fold and no ReLU to fuse'):
         deployed = deploy(model)
@@ -261,11 +261,11 @@ class Reader(nn.Module):
         self.block = Block()
 
     def forward(self, x):
-        found = []
+        maps = []
         for layer in self.part:
             x = layer(x)
-            found.append(x.clone())
-        return [*found, self.block(x)]
+            maps.append(x.clone())
+        return [*maps, self.block(x)]
 
 
 class Slices(Reader):

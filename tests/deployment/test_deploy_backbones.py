@@ -64,8 +64,8 @@ def test_norms_without_parameters():
     network = ICResNet(18, 'geometric_d4', base_channels=16)
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.BatchNorm2d):
-            parent, _, own = name.rpartition('.')
-            setattr(network.get_submodule(parent), own, nn.BatchNorm2d(module.num_features, affine=False))
+            parent, _, child = name.rpartition('.')
+            setattr(network.get_submodule(parent), child, nn.BatchNorm2d(module.num_features, affine=False))
     assert not norms(checked(network, torch.randn(1, 3, 64, 64)))
 
 

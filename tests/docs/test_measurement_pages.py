@@ -13,8 +13,12 @@ def measured() -> set[str]:
     """The differences of all raw files, as pages write them."""
     reports = [json.loads(path.read_text()) for path in FOLDER.glob('*evidence*.json')]
     rows = [row for report in reports for comparison in report['comparisons'] for row in comparison['rows']]
-    differences = [each for row in rows for each in row['differences'].values() if each['low'] is not None]
-    return {f'{each["mean"]:+.1f} [{each["low"]:+.1f}, {each["high"]:+.1f}]' for each in differences}
+    differences = [
+        difference for row in rows for difference in row['differences'].values() if difference['low'] is not None
+    ]
+    return {
+        f'{difference["mean"]:+.1f} [{difference["low"]:+.1f}, {difference["high"]:+.1f}]' for difference in differences
+    }
 
 
 def test_differences_are_those_of_the_raw_files():
@@ -24,5 +28,5 @@ def test_differences_are_those_of_the_raw_files():
         if page.parent != FOLDER and page.name != 'CHANGELOG.md'
         for difference in DIFFERENCE.findall(page.read_text().replace('**', ''))
     }
-    known = measured()
-    assert len(quoted) > 70 and {each: page for each, page in quoted.items() if each not in known} == {}
+    intervals = measured()
+    assert len(quoted) > 70 and {interval: page for interval, page in quoted.items() if interval not in intervals} == {}

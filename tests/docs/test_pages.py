@@ -54,8 +54,8 @@ def test_names_of_the_package_exist(page):
 def registered() -> set[str]:
     """Classes and functions that a config finds as ``icconv_mm.Name``; from the source, which needs no task library."""
     sources = (path.read_text() for path in (REPO / 'icconv_mm').rglob('*.py'))
-    found = (re.findall(r"\.register_module\((?:name='(\w+)')?.*\)\n(?:class|def) (\w+)", text) for text in sources)
-    return {given or own for names in found for given, own in names}
+    matches = (re.findall(r"\.register_module\((?:name='(\w+)')?.*\)\n(?:class|def) (\w+)", text) for text in sources)
+    return {given or class_name for names in matches for given, class_name in names}
 
 
 def exists(names: list[str]) -> bool:
@@ -79,8 +79,8 @@ def test_options_of_the_tools_exist(page):
     missing = []
     tools = rf'(python tools/(?:dev/)?\w+\.py|icconv (?:{"|".join(COMMANDS)}))((?:[^\n`#;]|`\n)*)'
     for tool, options in re.findall(tools, text):
-        known = source_of(tool) + shared
-        missing += [f'{tool} {option}' for option in re.findall(r'--[a-z][\w-]*', options) if option not in known]
+        source = source_of(tool) + shared
+        missing += [f'{tool} {option}' for option in re.findall(r'--[a-z][\w-]*', options) if option not in source]
     assert not missing
 
 

@@ -53,9 +53,9 @@ def test_the_commands_run_on_tiny_sets(tmp_path, page, monkeypatch):
         else:
             labelled.coco(tmp_path / 'data' / name / 'objects')
             labelled.seg_maps(tmp_path / 'data' / name / 'maps', ignore_index=255)
-    found = commands(page)
-    assert any(words[1] == 'train' for words in found)
-    for words in found:
+    lines = commands(page)
+    assert any(words[1] == 'train' for words in lines)
+    for words in lines:
         _run(tmp_path, words)
 
 
@@ -64,9 +64,9 @@ def test_dilations_are_searched_by_the_commands_of_their_page(tmp_path, monkeypa
     pytest.importorskip('mmdet')
     monkeypatch.chdir(tmp_path)
     data = labelled.voc(tmp_path / 'FOLDER')
-    found = commands('search', "On one's own images")
-    assert [words[1] for words in found] == ['train', 'train', 'search', 'train']
-    for words in found:
+    lines = commands('search', "On one's own images")
+    assert [words[1] for words in lines] == ['train', 'train', 'search', 'train']
+    for words in lines:
         gc.collect()  # see workspaces.py
         main(words[1:] + QUICK * ('FOLDER' in words))
     (tmp_path / 'pattern.json').unlink()

@@ -39,19 +39,27 @@ def test_supported_versions_are_those_of_the_package():
     assert shown == RANGES
     project = tomllib.loads((REPO / 'pyproject.toml').read_text())['project']
     (python,) = (supported for library, supported, _ in rows if library == 'Python')
-    listed = [each.rpartition(' ')[2] for each in project['classifiers'] if re.search(r'Python :: 3\.\d', each)]
+    listed = [
+        classifier.rpartition(' ')[2]
+        for classifier in project['classifiers']
+        if re.search(r'Python :: 3\.\d', classifier)
+    ]
     assert python == f'{listed[0]} to {listed[-1]}' and project['requires-python'] == f'>={listed[0]}'
 
 
 def test_requirements_have_the_supported_ranges():
     project = tomllib.loads((REPO / 'pyproject.toml').read_text())['project']
     extras = project['optional-dependencies']
-    named = [Requirement(each) for group in (project['dependencies'], *extras.values()) for each in group]
-    found: dict[str, list[SpecifierSet]] = {}
-    for each in named:
-        found.setdefault(each.name, []).append(each.specifier)
-    assert {name: found[name][0] for name in RANGES} == RANGES
-    narrower = {name: others for name in RANGES if (others := [each for each in found[name] if each != RANGES[name]])}
+    named = [Requirement(text) for group in (project['dependencies'], *extras.values()) for text in group]
+    ranges: dict[str, list[SpecifierSet]] = {}
+    for requirement in named:
+        ranges.setdefault(requirement.name, []).append(requirement.specifier)
+    assert {name: ranges[name][0] for name in RANGES} == RANGES
+    narrower = {
+        name: others
+        for name in RANGES
+        if (others := [specifier for specifier in ranges[name] if specifier != RANGES[name]])
+    }
     assert narrower == {'mmcv': [SpecifierSet('<2.2')] * 2}  # mmdet's and mmsegmentation's own limit, which README says
     assert 'mmdet 3.3 and mmsegmentation 1.2 need <2.2' in section('docs/install.md', 'Supported versions')
 
@@ -59,7 +67,9 @@ def test_requirements_have_the_supported_ranges():
 def test_papers_are_those_of_the_citation_file():
     references = yaml.safe_load((REPO / 'CITATION.cff').read_text())['references']
     (_, *papers), *_ = tables((REPO / 'README.md').read_text())
-    assert [re.search(r'\((.+?)\)', paper).group(1) for paper, *_ in papers] == [each['url'] for each in references]
+    assert [re.search(r'\((.+?)\)', paper).group(1) for paper, *_ in papers] == [
+        reference['url'] for reference in references
+    ]
 
 
 def test_it_is_read_in_a_minute():

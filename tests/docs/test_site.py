@@ -40,7 +40,7 @@ def test_the_site_builds_and_its_links_lead_somewhere(tmp_path):
             if url.scheme or url.netloc:
                 continue
             file = (path.parent / unquote(url.path)).resolve() if url.path else path
-            known = pages[file].ids if file in pages else None
-            if not file.exists() or (known is not None and url.fragment and unquote(url.fragment) not in known):
+            ids = pages[file].ids if file in pages else None
+            if not file.exists() or (ids is not None and url.fragment and unquote(url.fragment) not in ids):
                 broken.append(f'{path.relative_to(tmp_path)}: {target}')
     assert not broken

@@ -27,8 +27,8 @@ def test_updates_are_those_of_adamw():
             net(x).square().sum().backward()
             optimizer.step()
     assert pairs[1][1].param_groups[0]['fused'] is (version(torch.__version__) >= version('2.4') or None)
-    for own, other in zip(*(net.parameters() for net, _ in pairs)):
-        torch.testing.assert_close(own, other, rtol=0, atol=1e-5)
+    for parameter, other in zip(*(net.parameters() for net, _ in pairs)):
+        torch.testing.assert_close(parameter, other, rtol=0, atol=1e-5)
 
 
 def test_a_device_without_it_gets_the_plain_one(monkeypatch):
@@ -41,9 +41,9 @@ def test_a_device_without_it_gets_the_plain_one(monkeypatch):
         return plain(params, **options)
 
     monkeypatch.setattr('icconv_mm.engine.optimizers.AdamW', old)
-    found = FusedAdamW((each for each in network().parameters()), lr=0.5)
-    assert type(found) is plain and found.param_groups[0]['lr'] == 0.5
-    assert [len(group['params']) for group in found.param_groups] == [4]
+    optimizer = FusedAdamW((parameter for parameter in network().parameters()), lr=0.5)
+    assert type(optimizer) is plain and optimizer.param_groups[0]['lr'] == 0.5
+    assert [len(group['params']) for group in optimizer.param_groups] == [4]
 
 
 def test_in_a_config_with_rates_of_its_own_for_some_parameters():

@@ -68,9 +68,9 @@ def test_the_last_epochs(tmp_path, monkeypatch, epochs, last, resumed, workers):
         ).train()
         return np.reshape(model.seen, (-1, 4)).mean(1).tolist()
 
-    found = seen(epochs)
+    result = seen(epochs)
     expected = [1.0] * max(0, epochs - last) + [2.0] * min(last, epochs)
-    assert found == expected
+    assert result == expected
     if resumed:
         assert seen(epochs + 2, resume=True) == [2.0, 2.0]
 

@@ -171,8 +171,8 @@ def test_kills_at_random_moments(tmp_path, ends):
                 reading.read(path)
         assert out.split()[-1].decode() == whole.stdout.split()[-1]
         (averaged, *_), (other, *_) = (
-            [reading.read(path)['ema_state_dict'] for path in each.glob('iter_120.pth')]
-            for each in (folder, tmp_path / 'whole')
+            [reading.read(path)['ema_state_dict'] for path in work_dir.glob('iter_120.pth')]
+            for work_dir in (folder, tmp_path / 'whole')
         )
         assert all(torch.equal(value, other[key]) for key, value in averaged.items())
     assert kills >= 6

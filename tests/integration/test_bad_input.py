@@ -105,8 +105,8 @@ def test_a_folder_whose_name_is_not_ascii(workspace, detector):
     folder.mkdir(parents=True)
     image = folder / '猫.jpg'
     shutil.copy(workspace.root / 'data/miniature/val/000001.jpg', image)
-    infer = (sys.executable, workspace.repo / 'tools/infer.py', workspace.config(DETECTION), detector, image)
-    run = workspace.run('env', 'LC_ALL=C', *infer, '--out-dir', folder / 'out', check=False)
+    command = (sys.executable, workspace.repo / 'tools/infer.py', workspace.config(DETECTION), detector, image)
+    run = workspace.run('env', 'LC_ALL=C', *command, '--out-dir', folder / 'out', check=False)
     assert run.returncode == 0, run.stderr
     assert (folder / 'out/vis/猫.jpg').is_file()
     train = (sys.executable, workspace.repo / 'tools/train.py', workspace.config(DETECTION))

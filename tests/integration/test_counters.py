@@ -24,10 +24,10 @@ def test_torchinfo(name):
     with FlopCounterMode(display=False) as counted:
         net(torch.randn(1, *IMAGE))
     others = 2 * sum(p.numel() for key, p in net.named_parameters() if p.ndim == 1)  # norms, which torch does not count
-    found = 2 * summary(net, (1, *IMAGE), verbose=0).total_mult_adds
-    assert 0 <= found - counted.get_total_flops() <= others
+    flops = 2 * summary(net, (1, *IMAGE), verbose=0).total_mult_adds
+    assert 0 <= flops - counted.get_total_flops() <= others
     if name == 'ic_resnet18':
-        assert found == 2 * summary(torchvision.models.resnet18(), (1, *IMAGE), verbose=0).total_mult_adds
+        assert flops == 2 * summary(torchvision.models.resnet18(), (1, *IMAGE), verbose=0).total_mult_adds
 
 
 def test_ptflops():
@@ -37,6 +37,6 @@ def test_ptflops():
 
     settings = dict(as_strings=False, print_per_layer_stat=False, backend='pytorch')
     named = {'custom_modules_hooks': {ICConv2d: conv_flops_counter_hook}}
-    found, _ = ptflops.get_model_complexity_info(network('ic_resnet18'), IMAGE, **settings, **named)
+    count, _ = ptflops.get_model_complexity_info(network('ic_resnet18'), IMAGE, **settings, **named)
     expected, _ = ptflops.get_model_complexity_info(torchvision.models.resnet18(), IMAGE, **settings)
-    assert found == pytest.approx(expected, rel=0.01)
+    assert count == pytest.approx(expected, rel=0.01)

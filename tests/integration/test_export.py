@@ -98,11 +98,11 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
         assert values['file'] == pytest.approx(values['model'], abs=1e-3), name
     apis.infer(config, checkpoint, images, str(tmp_path / 'known'), device='cpu', draw=False)
     for task in ('instance', 'semantic', 'pose'):
-        own, known = (
+        records, expected = (
             json.loads((tmp_path / folder / f'predictions.{task}.json').read_text()) for folder in ('found', 'known')
         )
-        assert len(own) == len(known) and (own or task == 'pose')
-        for one, other in zip(own, known):
+        assert len(records) == len(expected) and (records or task == 'pose')
+        for one, other in zip(records, expected):
             assert one.keys() == other.keys() and one['image_id'] == other['image_id']
             for key in {'bbox', 'score', 'keypoints'} & one.keys():
                 np.testing.assert_allclose(one[key], other[key], atol=1.1e-2 if key != 'score' else 2e-5)
@@ -113,20 +113,20 @@ def test_the_joint_network_leaves_as_one_file(workspace, weights, to, tmp_path, 
 
 def require_equal_results(file, checkpoint, config, image):
     """``icconv_mm.load`` of the file and of its checkpoint return the same, but for the differences of the check."""
-    found, known = (icconv_mm.load(*source, device='cpu')(image) for source in ([file], [checkpoint, config]))
-    assert found.tasks.keys() == known.tasks.keys() and found.path == known.path
-    np.testing.assert_array_equal(found.image, known.image)
-    np.testing.assert_array_equal(found.seg_map, known.seg_map)
-    for name, task in found.descriptions.items():
-        one, other = found.one(name), known.one(name)
+    result, expected = (icconv_mm.load(*source, device='cpu')(image) for source in ([file], [checkpoint, config]))
+    assert result.tasks.keys() == expected.tasks.keys() and result.path == expected.path
+    np.testing.assert_array_equal(result.image, expected.image)
+    np.testing.assert_array_equal(result.seg_map, expected.seg_map)
+    for name, task in result.descriptions.items():
+        one, other = result.one(name), expected.one(name)
         assert one.names == other.names
         arrays = [name for name in ARRAYS if getattr(one, name) is not None]
         assert arrays == [name for name in ARRAYS if getattr(other, name) is not None]
         for array in arrays:
             assert getattr(one, array).dtype == getattr(other, array).dtype
         if task['kind'] != 'semantic':
-            assert is_close(compared(task, found.tasks[name], known.tasks[name]))
-    assert found.plot().shape == known.plot().shape
+            assert is_close(compared(task, result.tasks[name], expected.tasks[name]))
+    assert result.plot().shape == expected.plot().shape
 
 
 def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkeypatch):
@@ -141,8 +141,8 @@ def test_metrics_of_a_file_are_those_of_what_it_finds(workspace, weights, monkey
 
         def predict(self, paths):
             for path, sample in predictor.predict(paths):
-                found = sample.pred_sem_seg.data[0].numpy() * (Path(path).name != self.spoilt)
-                yield SimpleNamespace(tasks={'': {'seg_map': found}})
+                seg_map = sample.pred_sem_seg.data[0].numpy() * (Path(path).name != self.spoilt)
+                yield SimpleNamespace(tasks={'': {'seg_map': seg_map}})
 
     metrics = compare_metrics(apis.load_run(config), checkpoint, Pretended())
     assert metrics['mIoU']['file'] == metrics['mIoU']['model']
@@ -259,22 +259,22 @@ def test_a_file_of_a_fixed_batch_has_constant_sizes_alone(workspace, weights, na
     for value in (*graph.input, *graph.output):
         assert all(dim.dim_value for dim in value.type.tensor_type.shape.dim), value.name
     paths = sorted(map(str, Path(images).iterdir()))
-    assert [each.path for each in Session(file).predict(paths, batch_size=2)] == paths
+    assert [prediction.path for prediction in Session(file).predict(paths, batch_size=2)] == paths
 
 
 def test_people_of_equal_maps_differ_by_rounding_alone(workspace, weights):
     """Poses that differ are a tie where the file's maps are the model's, and a fault where they are not."""
     loaded = apis.load_run(workspace.config(POSE))
     predictor = apis.Predictor(loaded, weights(POSE), device='cpu')
-    known = predictor.task.parts(predictor.dataset_meta)
-    network, description = describe(predictor.model, known, loaded.inference_transforms(), None, weights(POSE))
+    parts = predictor.task.parts(predictor.dataset_meta)
+    network, description = describe(predictor.model, parts, loaded.inference_transforms(), None, weights(POSE))
 
     def run(arrays, error=0.0):
-        images = [torch.from_numpy(each) for name, each in arrays.items() if name.startswith('image')]
+        images = [torch.from_numpy(array) for name, array in arrays.items() if name.startswith('image')]
         with torch.no_grad():
             outputs = network(images, *(torch.from_numpy(arrays[name]) for name in ('size',) if name in arrays))
-        found = {name: each.numpy() for name, each in zip(network.names, outputs)}
-        return {**found, 'tags': found['tags'] + error}
+        tensors = {name: output.numpy() for name, output in zip(network.names, outputs)}
+        return {**tensors, 'tags': tensors['tags'] + error}
 
     image = str(min((workspace.root / 'data/miniature/val').iterdir()))
     disturbed = Session.of(description, partial(run, error=1e-3), '')
@@ -344,9 +344,9 @@ def unusual(path, change):
     """A checkpoint with changed weights, beside the original."""
     content = torch.load(path)
     change(content['state_dict'])
-    made = f'{path}.changed.pth'
-    torch.save(content, made)
-    return made
+    changed = f'{path}.changed.pth'
+    torch.save(content, changed)
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -369,12 +369,12 @@ def test_weights_that_cannot_be_exported(workspace, weights, change, message, tm
 
 
 def test_a_runtime_that_is_missing(workspace, weights, monkeypatch, tmp_path):
-    known = metadata.version
+    version_of = metadata.version
 
     def version(name):
         if name == 'onnxruntime':
             raise metadata.PackageNotFoundError
-        return known(name)
+        return version_of(name)
 
     monkeypatch.setattr(metadata, 'version', version)
     with pytest.raises(MissingLibraryError, match="to='onnx' needs onnxruntime, which is not installed: pip install"):
@@ -406,8 +406,8 @@ def test_heads_that_are_not_covered(workspace, recipe, message):
 
 def described(predictor, name, weights):
     """The network and the description of its file."""
-    known = predictor.task.parts(predictor.dataset_meta)
-    return describe(predictor.model, known, apis.load_run(name).inference_transforms(), None, weights)
+    parts = predictor.task.parts(predictor.dataset_meta)
+    return describe(predictor.model, parts, apis.load_run(name).inference_transforms(), None, weights)
 
 
 def in_process(predictor, name, weights):
@@ -415,10 +415,10 @@ def in_process(predictor, name, weights):
     network, description = described(predictor, name, weights)
 
     def run(arrays):
-        images = [torch.from_numpy(each) for key, each in arrays.items() if key.startswith('image')]
+        images = [torch.from_numpy(array) for key, array in arrays.items() if key.startswith('image')]
         with torch.no_grad():
             outputs = network(images, *(torch.from_numpy(arrays[key]) for key in ('size',) if key in arrays))
-        return {key: each.numpy() for key, each in zip(network.names, outputs)}
+        return {key: output.numpy() for key, output in zip(network.names, outputs)}
 
     return Session.of(description, run, 'net')
 
@@ -449,9 +449,11 @@ def test_tiles_are_those_of_the_model(workspace, weights, name, tmp_path):
     apis.export(config, checkpoint, out=file, images=images)
     main([str(file), images, '--out-dir', str(tmp_path / 'found'), '--no-draw', '--tile', '80', '--batch-size', '3'])
     apis.infer(config, checkpoint, images, str(tmp_path / 'known'), device='cpu', draw=False, tile=80)
-    own, known = (json.loads((tmp_path / folder / 'predictions.json').read_text()) for folder in ('found', 'known'))
-    assert len(own) == len(known) > 4
-    for one, other in zip(own, known):
+    records, expected = (
+        json.loads((tmp_path / folder / 'predictions.json').read_text()) for folder in ('found', 'known')
+    )
+    assert len(records) == len(expected) > 4
+    for one, other in zip(records, expected):
         assert (one['image_id'], one['category_id']) == (other['image_id'], other['category_id'])
         assert one.get('segmentation') == other.get('segmentation')
         for key in {'bbox', 'score'} & one.keys():

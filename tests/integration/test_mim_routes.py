@@ -31,10 +31,10 @@ CONFIGS = {'mmdet': DETECTION, 'mmseg': SEMANTIC, 'mmpose': 'pose/ae_ic-r18_mini
 def column() -> int:
     """The column of the table that the installed distributions are."""
     installed = installed_here()
-    found = [number for number, names in enumerate(STACKS.values()) if set(names) <= installed.keys()]
-    if not found:
+    columns = [number for number, names in enumerate(STACKS.values()) if set(names) <= installed.keys()]
+    if not columns:
         pytest.skip('mim (openmim) is not installed')
-    return found[0]
+    return columns[0]
 
 
 class Site:
@@ -43,8 +43,8 @@ class Site:
     def __init__(self, root: Path, workspace) -> None:
         self.root, self.workspace, self.path = root, workspace, ''
         venv.create(root, symlinks=True)
-        own, site = (Path(sysconfig.get_path('purelib', vars=where)) for where in ({}, {'base': str(root)}))
-        for part in own.iterdir():
+        source, site = (Path(sysconfig.get_path('purelib', vars=where)) for where in ({}, {'base': str(root)}))
+        for part in source.iterdir():
             if 'icconv_mm' not in part.name and part.name != '__pycache__':
                 (site / part.name).symlink_to(part)
         script = f'#!{root}/bin/python\nfrom mim.cli import cli\ncli()\n'
@@ -70,15 +70,15 @@ class Site:
 @pytest.fixture(scope='module')
 def sites(repo, workspace, tmp_path_factory) -> dict[str, Site]:
     root = tmp_path_factory.mktemp('sites')
-    found = {}
+    by_package = {}
     for number, package in enumerate((WHEEL, EDITABLE, CLONE)):
         tree = copy_tracked(repo, root / f'tree{number}')
-        site = found[package] = Site(root / f'site{number}', workspace)
+        site = by_package[package] = Site(root / f'site{number}', workspace)
         if package == CLONE:
             site.path = str(tree)
         else:
             site.install(*(['-e'] if package == EDITABLE else []), tree)
-    return found
+    return by_package
 
 
 @pytest.fixture
@@ -129,9 +129,9 @@ def others_of_mim(site: Site, name: str, out: Path, checkpoint: str, options: li
 
 
 def test_what_serves_instead_is_served():
-    served = [{route.command for route in ROUTES if route.served[each] == YES} for each in range(len(STACKS))]
-    instead = [(each, said) for route in ROUTES for each, said in enumerate(route.served) if 'CONFIG' in said]
-    assert instead and all(said in served[each] for each, said in instead)
+    served = [{route.command for route in ROUTES if route.served[index] == YES} for index in range(len(STACKS))]
+    instead = [(index, said) for route in ROUTES for index, said in enumerate(route.served) if 'CONFIG' in said]
+    assert instead and all(said in served[index] for index, said in instead)
 
 
 def test_installed_names_are_those_of_the_table(column):

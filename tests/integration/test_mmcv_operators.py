@@ -29,11 +29,11 @@ def compare(ours, theirs, *inputs: torch.Tensor) -> None:
 @pytest.mark.parametrize('threshold', [0.1, 0.5, 0.9])
 def test_nms(threshold):
     boxes, scores = random_boxes(300, 40.0), torch.rand(300)
-    kept, indices = mmcv.ops.nms(boxes, scores, threshold)
+    detections, indices = mmcv.ops.nms(boxes, scores, threshold)
     wanted = torchvision.ops.nms(boxes, scores, threshold)
     assert 0 < len(wanted) < 300
     torch.testing.assert_close(indices, wanted)
-    torch.testing.assert_close(kept, torch.cat([boxes, scores[:, None]], 1)[wanted])
+    torch.testing.assert_close(detections, torch.cat([boxes, scores[:, None]], 1)[wanted])
 
 
 @pytest.mark.parametrize('aligned', [False, True])

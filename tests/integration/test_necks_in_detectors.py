@@ -76,10 +76,10 @@ def put_in(model, kind):
     first = model.neck[0]
     channels = first.out_channels
     if kind == 'FPT':
-        own = {'num_outs': first.get('num_outs', len(first.in_channels)), 'add_extra_convs': 'on_input'}
+        options = {'num_outs': first.get('num_outs', len(first.in_channels)), 'add_extra_convs': 'on_input'}
         if 'FPN' in first.type:
-            own = {}
-        model.neck[0] = dict(type='icconv_mm.FPT', **{key: first[key] for key in OF_FPT if key in first} | own)
+            options = {}
+        model.neck[0] = dict(type='icconv_mm.FPT', **{key: first[key] for key in OF_FPT if key in first} | options)
         return
     neck = dict(type=f'icconv_mm.{kind}', in_channels=channels, out_channels=channels, pconv_num=1)
     neck['num_outs'] = first.get('num_outs', len(first.in_channels))

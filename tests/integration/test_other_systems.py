@@ -59,9 +59,9 @@ def test_a_folder_is_trained_exported_and_predicted(site, tmp_path):
     data = labelled.voc(tmp_path / 'data')
 
     def python(*words):
-        known = {**os.environ, 'PYTHONPATH': str(site), 'ICCONV_MM_REQUIRE_CPU': '0'}
+        environment = {**os.environ, 'PYTHONPATH': str(site), 'ICCONV_MM_REQUIRE_CPU': '0'}
         done = subprocess.run(
-            [sys.executable, *map(str, words)], cwd=tmp_path, env=known, capture_output=True, text=True
+            [sys.executable, *map(str, words)], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
         return done.stdout

@@ -44,8 +44,8 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     run = f'{task}_{write.__name__}'
     options = ['--ignore-index', '11'] if task == 'semantic' else []
     folder = _train(workspace, run, data, options=['--task', task, *options])
-    ((kind, found),) = json.loads((folder / 'report.json').read_text())['tasks'].items()
-    assert kind == '' and found['kind'] == task and found['images'] > 0
+    ((kind, evaluation),) = json.loads((folder / 'report.json').read_text())['tasks'].items()
+    assert kind == '' and evaluation['kind'] == task and evaluation['images'] > 0
     page = (folder / 'report.html').read_text()
     assert ('Confusion matrix' in page) == (task != 'pose') and 'Next' in page
     assert all(link.startswith(('data:', '#')) for link in re.findall(r'(?:src|href)="([^"]*)', page))
@@ -57,7 +57,7 @@ def test_one_command_for_each_task(workspace, tmp_path, task, write, library):
     text = Path(written.keypoints if task == 'pose' else written.classes).read_text()
     classes = json.loads(text)['classes'] if task == 'pose' else text.splitlines()
     assert classes == names.get(task, list(labelled.NAMES))
-    assert found['classes'] == classes  # else its thresholds are of other ones
+    assert evaluation['classes'] == classes  # else its thresholds are of other ones
     assert workspace.tool('train', folder.with_suffix('.py'), '--work-dir', folder) is None
     checkpoint = (folder / 'last_checkpoint').read_text()
     images = next(path for path in sorted(data.rglob('*.png')) if 'mask' not in str(path) and 'annot' not in str(path))
@@ -86,7 +86,7 @@ def test_one_network_for_all_that_is_labelled(workspace, tmp_path, disjoint):
     written = Config.fromfile(folder.with_suffix('.py'))
     assert list(written.model.tasks) == ['instance', 'semantic', 'pose']
     assert written.train_dataloader.dataset.type.endswith('ConcatDataset')
-    groups = [sorted(each.datasets) for each in written.train_dataloader.dataset.datasets]
+    groups = [sorted(dataset.datasets) for dataset in written.train_dataloader.dataset.datasets]
     assert sorted(groups) == sorted(
         [['instance'], ['pose'], ['semantic']] if disjoint else [['instance', 'semantic'], ['pose']]
     )

@@ -94,11 +94,11 @@ def test_infer_draws_skeletons(workspace, images, coco_sample):
     from pycocotools.coco import COCO
 
     folder = coco_sample / 'val2017'
-    assert workspace.tool('infer', *images, folder, '--out-dir', 'runs/pose_infer', '--score-thr', 0.3) is None
-    out = workspace.root / 'runs/pose_infer'
-    found = COCO(str(out / 'images.json')).loadRes(str(out / 'predictions.json')).anns.values()
-    assert sum(person['score'] > 0.3 for person in found) >= 10
-    assert all(len(person['keypoints']) == 51 for person in found)
+    assert workspace.tool('infer', *images, folder, '--out-dir', 'runs/pose_predict', '--score-thr', 0.3) is None
+    out = workspace.root / 'runs/pose_predict'
+    people = COCO(str(out / 'images.json')).loadRes(str(out / 'predictions.json')).anns.values()
+    assert sum(person['score'] > 0.3 for person in people) >= 10
+    assert all(len(person['keypoints']) == 51 for person in people)
     for path in folder.iterdir():
         drawn = cv2.imread(str(out / 'vis' / path.name))
         assert np.abs(drawn.astype(int) - cv2.imread(str(path))).max() > 50

@@ -55,8 +55,6 @@ def written(value, imports: set) -> str:
 
 @pytest.mark.parametrize('task', ['detection', 'semantic'])
 def test_every_tool(workspace, tmp_path, task):
-    pytest.importorskip('mmdet')
-    pytest.importorskip('mmseg')
     data = {'detection': labelled.voc, 'semantic': labelled.seg_maps}[task](tmp_path / 'data')
     options = dict(ignore_index=[11]) if task == 'semantic' else {}
     cfg = config_for(data, task, 'small', size=64, epochs=1, work_dir=tmp_path / 'run', say=print, **options)

@@ -27,15 +27,15 @@ def test_a_config_by_its_name(workspace, config, kinds):
     folder = workspace.root / 'runs' / f'report_{path.stem}'
     assert workspace.tool('train', path, '--work-dir', folder, *short(4)) is None
     stored = json.loads((folder / 'report.json').read_text())
-    assert {name: each['kind'] for name, each in stored['tasks'].items()} == kinds and stored['images'] == 'validation'
+    assert {name: task['kind'] for name, task in stored['tasks'].items()} == kinds and stored['images'] == 'validation'
     assert workspace.tool('test', path, folder / 'iter_4.pth', '--work-dir', folder) is None
     (tested,) = folder.glob('*/report/report.json')
     again = json.loads(tested.read_text())
     assert again['images'] == 'test' and (tested.parent / 'report.html').is_file()
     if config != ALL:  # whose tasks share a validation set
         assert again['tasks'].keys() == stored['tasks'].keys()
-    for name, each in stored['tasks'].items():  # the same images: 4
-        assert again['tasks'][name]['metrics'] == pytest.approx(each['metrics'], abs=1e-6, nan_ok=True)
+    for name, task in stored['tasks'].items():  # the same images: 4
+        assert again['tasks'][name]['metrics'] == pytest.approx(task['metrics'], abs=1e-6, nan_ok=True)
 
 
 def test_thresholds_reach_drawings_and_exported_files(workspace, detector, tmp_path):

@@ -27,7 +27,7 @@ def name(request):
     return request.param
 
 
-def made(name, **options):
+def network(name, **options):
     torch.manual_seed(0)
     return timm.create_model(name, **{'base_channels': 16} | options)
 
@@ -40,7 +40,7 @@ def test_timm_lists_all_of_them():
 
 
 def test_forward_and_backward(name):
-    net = made(name, num_classes=42, in_chans=4)
+    net = network(name, num_classes=42, in_chans=4)
     logits = net(torch.randn(2, 4, 64, 64))
     assert logits.shape == (2, 42) and logits.isfinite().all() and net.in_chans == 4
     logits.mean().backward()
@@ -53,7 +53,7 @@ def test_what_a_cfg_says(every):
         net = icconv_mm.create_model(every, **{'pattern': 'dense'} if every.startswith('ic_') else {})
     cfg, layers = timm.get_pretrained_cfg(every), dict(net.named_modules())
     assert net.default_cfg == net.pretrained_cfg
-    assert cfg.first_conv == next(name for name, each in layers.items() if isinstance(each, torch.nn.Conv2d))
+    assert cfg.first_conv == next(name for name, layer in layers.items() if isinstance(layer, torch.nn.Conv2d))
     assert layers[cfg.first_conv].in_channels == cfg.input_size[0] and layers[cfg.classifier] is net.get_classifier()
     assert cfg.pool_size[0] == cfg.input_size[1] // net.feature_info[-1]['reduction']
     config = resolve_data_config({}, model=net)
@@ -61,7 +61,7 @@ def test_what_a_cfg_says(every):
 
 
 def test_heads(name):
-    net = made(name).double().eval()
+    net = network(name).double().eval()
     images = IMAGES.double()
     features = net.forward_features(images)
     assert features.shape == (2, net.num_features, 2, 2) and net.head_hidden_size == net.num_features
@@ -82,13 +82,13 @@ def test_heads(name):
 
 
 def test_features(name):
-    net = made(name, features_only=True, out_indices=(0, 2), in_chans=1).eval()
+    net = network(name, features_only=True, out_indices=(0, 2), in_chans=1).eval()
     info = net.feature_info
     maps = net(IMAGES[:, :1])
     assert info.out_indices == (0, 2) and len(info) == len(info.info) == 4
-    assert [each.shape[1] for each in maps] == info.channels() == [info.channels(0), info[2]['num_chs']]
-    assert [64 // each.shape[2] for each in maps] == info.reduction() == info.get('reduction', [0, 2])
-    assert [each['module'] for each in info.get_dicts()] == info.module_name() == ['layer1', 'layer3']
+    assert [feature.shape[1] for feature in maps] == info.channels() == [info.channels(0), info[2]['num_chs']]
+    assert [64 // feature.shape[2] for feature in maps] == info.reduction() == info.get('reduction', [0, 2])
+    assert [entry['module'] for entry in info.get_dicts()] == info.module_name() == ['layer1', 'layer3']
     assert info.get_dicts(['num_chs'], 3) == {'num_chs': info.channels([3])[0]}
     assert net.default_cfg['input_size']
 
@@ -102,9 +102,9 @@ def test_timm_contract_of_features(every):
         maps = net(torch.empty(1, 3, 64, 64))
         last = timm.create_model(every, features_only=True, out_indices=1, **options)
     info = net.feature_info
-    assert isinstance(maps, list) and [each.shape[1] for each in maps] == info.channels()
-    assert [64 // each.shape[2] for each in maps] == info.reduction() and info.out_indices == (1, 3)
-    assert [each['index'] for each in info.get_dicts()] == [1, 3] and info.from_other(2).out_indices == (2, 3)
+    assert isinstance(maps, list) and [feature.shape[1] for feature in maps] == info.channels()
+    assert [64 // feature.shape[2] for feature in maps] == info.reduction() and info.out_indices == (1, 3)
+    assert [entry['index'] for entry in info.get_dicts()] == [1, 3] and info.from_other(2).out_indices == (2, 3)
     assert last.feature_info.out_indices == (3,) and last.feature_info.channels() == info.channels()[1:]
 
 
@@ -116,8 +116,8 @@ def test_a_cfg_of_a_name_with_a_pattern():
 
 
 def test_intermediates(name):
-    net = made(name).eval()
-    whole = made(name, features_only=True).eval()(IMAGES)
+    net = network(name).eval()
+    whole = network(name, features_only=True).eval()(IMAGES)
     last, maps = net.forward_intermediates(IMAGES)
     assert all(map(torch.equal, maps, whole)) and last is maps[-1]
     assert torch.equal(net.forward_head(last), net(IMAGES))
@@ -139,7 +139,7 @@ def test_intermediates(name):
 
 
 def test_gradient_checkpointing(name):
-    net = made(name, num_classes=3)
+    net = network(name, num_classes=3)
     before = [block.with_cp for block in net.modules() if isinstance(block, Block)]
     gradients = []
     for enable in (False, True):
@@ -154,7 +154,7 @@ def test_gradient_checkpointing(name):
 
 
 def test_rates_that_decay_by_layer(name):
-    net = made(name)
+    net = network(name)
     groups = create_optimizer_v2(net, opt='adamw', layer_decay=0.5).param_groups
     rate = {id(parameter): group['lr_scale'] for group in groups for parameter in group['params']}
     assert len(rate) == len(list(net.parameters()))
@@ -167,7 +167,7 @@ def test_rates_that_decay_by_layer(name):
 
 
 def test_weights_of_a_file(tmp_path):
-    net = made('pyconv_resnet18', num_classes=3).eval()
+    net = network('pyconv_resnet18', num_classes=3).eval()
     torch.save(net.state_dict(), tmp_path / 'own.pth')
     options = dict(num_classes=3, base_channels=16)
     overlay = dict(pretrained_cfg_overlay=dict(file=str(tmp_path / 'own.pth'), mean=(0, 0, 0)))
@@ -180,7 +180,7 @@ def test_weights_of_a_file(tmp_path):
 
 
 def test_patterns():
-    one, other = made('ic_resnet18.geometric_d4'), made('ic_resnet18', pattern='geometric_d4')
-    assert str(one) == str(other) != str(made('ic_resnet18.dense'))
+    one, other = network('ic_resnet18.geometric_d4'), network('ic_resnet18', pattern='geometric_d4')
+    assert str(one) == str(other) != str(network('ic_resnet18.dense'))
     with pytest.raises(InputError, match="features_only=True gives no classifier: leave out global_pool='max'"):
         timm.create_model('ic_resnet18.dense', features_only=True, global_pool='max')

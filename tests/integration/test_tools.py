@@ -1,4 +1,4 @@
-"""The tools on the miniature set: train, test, infer, browse."""
+"""The tools on the miniature set: train, test, predict, browse."""
 
 import json
 import pickle
@@ -35,7 +35,7 @@ def test_training_writes_what_users_expect(workspace, detector):
 
 
 def test_detection_tools(workspace, detector):
-    """Test, infer and evaluation of infer's file agree on the AP; images are drawn."""
+    """Test, prediction and evaluation of the predicted file agree on the AP; images are drawn."""
     config, root = workspace.config(DETECTION), workspace.root
     annotations = root / 'data/miniature/annotations/instances_val.json'
     args = ('--work-dir', 'runs/tested', '--show-dir', 'runs/shown', '--out', 'runs/predictions.pkl', *short(1))

@@ -109,8 +109,8 @@ def test_without_a_filter_the_stem_stays_at_every_door():
         assert len(edo_search(supernet, 2)) == len(edo_search(supernet.state_dict(), 2)) == len(chosen)
     patterns = edo_search(supernets[0], 2)
     for door in (to_inception, ICBackbone):
-        made = door(copy.deepcopy(network), patterns)
-        assert [name for name, layer in made.named_modules() if isinstance(layer, ICConv2d)] == chosen
+        converted = door(copy.deepcopy(network), patterns)
+        assert [name for name, layer in converted.named_modules() if isinstance(layer, ICConv2d)] == chosen
 
 
 def _side(layer) -> int | None:

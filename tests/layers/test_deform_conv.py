@@ -25,15 +25,15 @@ def test_a_layer_of_mmcv_in_its_place(name, options):
     theirs = {'DCN': mmcv_ops.DeformConv2dPack, 'DCNv2': mmcv_ops.ModulatedDeformConv2dPack}[name]
     torch.manual_seed(0)
     other = moved(theirs(8, 12, 3, **options))
-    own = KINDS[name](8, 12, 3, **options)
-    own.load_state_dict(other.state_dict())
+    layer = KINDS[name](8, 12, 3, **options)
+    layer.load_state_dict(other.state_dict())
     x = torch.randn(2, 8, 9, 11)
     expected = other(x)
-    torch.testing.assert_close(own(x), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(layer(x), expected, rtol=1e-4, atol=1e-5)
     grad = torch.randn_like(expected)
     expected.backward(grad)
-    own(x).backward(grad)
-    for (key, one), two in zip(own.named_parameters(), other.parameters(), strict=True):
+    layer(x).backward(grad)
+    for (key, one), two in zip(layer.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-4, msg=key)
 
 

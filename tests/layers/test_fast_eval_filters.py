@@ -74,7 +74,7 @@ def test_random_calls(seed):
 
 
 def test_bfloat16():
-    x, weight, _ = (each.bfloat16() for each in call())
+    x, weight, _ = (tensor.bfloat16() for tensor in call())
     assert packs(torch.bfloat16) == is_packed(x, layer(weight))
     if packs(torch.bfloat16):
         got, expected = packed_conv2d(x, weight, None, ONE, ONE, ONE), F.conv2d(x.float(), weight.float(), padding=1)

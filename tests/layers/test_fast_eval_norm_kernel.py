@@ -19,9 +19,9 @@ def call(shape, dtype, memory_format=torch.contiguous_format, statistics=None, s
     x, shortcut = (torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
     weight, bias, mean = (torch.randn(shape[1], generator=generator, dtype=torch.float64) for _ in range(3))
     var = torch.rand(shape[1], generator=generator, dtype=torch.float64)
-    maps = (each.contiguous(memory_format=memory_format) for each in (x, shortcut))
+    maps = (tensor.contiguous(memory_format=memory_format) for tensor in (x, shortcut))
     exact = torch.float64 if dtype == torch.float64 else torch.float32
-    return *maps, [each.to(statistics or exact) for each in (weight, bias, mean, var)]
+    return *maps, [tensor.to(statistics or exact) for tensor in (weight, bias, mean, var)]
 
 
 def batch_norm_relu_(x, weight, bias, mean, var, eps, shortcut=None, relu=False):
@@ -35,7 +35,7 @@ def norm_of(channels):
 
 
 def steps(x, channels, eps, shortcut, with_relu):
-    weight, bias, mean, var = (each.double() for each in channels)
+    weight, bias, mean, var = (tensor.double() for tensor in channels)
     y = batch_norm(x.double(), mean, var, weight, bias, eps=eps)
     y = y if shortcut is None else y + shortcut.double()
     return relu(y) if with_relu else y
@@ -105,7 +105,7 @@ def test_maps_that_the_kernel_does_not_take():
     assert has_batch_norm_kernel(x, norm, shortcut)
     assert not has_batch_norm_kernel(torch.randn(1, 2, 3, 6)[..., ::2], norm)  # not dense
     assert not has_batch_norm_kernel(x, norm, shortcut[..., :2]) and not has_batch_norm_kernel(x, norm, shortcut.half())
-    assert not has_batch_norm_kernel(x, norm_of([each.double() for each in channels]))
+    assert not has_batch_norm_kernel(x, norm_of([tensor.double() for tensor in channels]))
     assert not has_batch_norm_kernel(x, nn.BatchNorm2d(2, affine=False))
     assert not has_batch_norm_kernel(x, nn.BatchNorm2d(2, track_running_stats=False))
 

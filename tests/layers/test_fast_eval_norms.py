@@ -47,10 +47,10 @@ def network(kind=ResNet, depth=50, **settings):
 )
 def test_the_result_is_that_of_the_steps(calls, kind, depth, settings, memory_format):
     net, x = network(kind, depth, memory_format=memory_format, **settings), torch.randn(2, 3, 64, 96)
-    kept = x.clone()
+    before = x.clone()
     with torch.no_grad():
         got = net(x)
-    assert calls and torch.equal(x, kept)
+    assert calls and torch.equal(x, before)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     in_stem = 3 if settings.get('deep_stem') else 0  # a sequence of torch's own steps
     assert len(calls) == norms - in_stem

@@ -146,9 +146,9 @@ def test_layers_of_mmcv_inside_get_contiguous_maps():
     expected = model(x)
     set_memory_format(model, 'channels_last')
     copied = copy.deepcopy(model)
-    for each in (model, copied):
-        torch.testing.assert_close(each(x), expected)
-        torch.testing.assert_close(each(x.contiguous(memory_format=CL)), expected)
+    for network in (model, copied):
+        torch.testing.assert_close(network(x), expected)
+        torch.testing.assert_close(network(x.contiguous(memory_format=CL)), expected)
 
 
 @pytest.mark.parametrize('kind', ['DCN', 'DCNv2'])
@@ -156,7 +156,7 @@ def test_a_stage_that_deforms(kind):
     """Offsets are read without a look at their format, so the convolution that makes them keeps its filters, too."""
     pytest.importorskip('mmcv.ops')
     dcn = dict(dcn=dict(type=kind, deform_groups=1), stage_with_dcn=(False, True, True, True))
-    converted, preserved = (small(each, ResNet, **dcn).double() for each in ('channels_last', 'preserve'))
+    converted, preserved = (small(layout, ResNet, **dcn).double() for layout in ('channels_last', 'preserve'))
     for name, parameter in converted.named_parameters():
         if 'conv_offset' in name:  # zeros at first
             nn.init.normal_(parameter, std=0.1)
@@ -168,19 +168,19 @@ def test_a_stage_that_deforms(kind):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize('shape', [(2, 64, 40, 44), (1, 7, 5, 6), (3, 1, 5, 6), (1, 3, 1, 1), (0, 4, 5, 5)])
-def test_what_leaves_is_a_contiguous_copy(shape, dtype):
+def test_a_result_outside_is_a_contiguous_copy(shape, dtype):
     x, grad = (torch.randn(shape, dtype=dtype).contiguous(memory_format=CL) for _ in range(2))
     x.requires_grad_()
     for given in (torch.randn(1, 3, 8, 8), torch.randn(1, 3, 8, 16)[..., ::2]):
         y = leaving(x, given)
         assert y.is_contiguous() and torch.equal(y, x)
         for incoming in (grad, grad.contiguous()):
-            (found,) = torch.autograd.grad(y, x, incoming, retain_graph=True)
-            assert torch.equal(found, grad)
+            (gradient,) = torch.autograd.grad(y, x, incoming, retain_graph=True)
+            assert torch.equal(gradient, grad)
     assert leaving(x, torch.randn(1, 3, 8, 8).contiguous(memory_format=CL)) is x
 
 
-def test_second_gradients_of_what_leaves():
+def test_second_gradients_of_results_outside():
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
 
     def call(x):
@@ -216,7 +216,7 @@ def test_a_plugin_that_calls_a_function_of_mmcv():
 
 # --- what others do with the maps, whenever and however they were made
 
-ROIS, TURNED = torch.tensor([[0.0, 3, 5, 50, 60]]), torch.tensor([[0.0, 30, 40, 40, 30, 0.5]])
+ROIS, ROTATED = torch.tensor([[0.0, 3, 5, 50, 60]]), torch.tensor([[0.0, 30, 40, 40, 30, 0.5]])
 OFFSET, MASK, WEIGHT = torch.randn(1, 18, 8, 8), torch.rand(1, 9, 8, 8), torch.randn(4, 32, 3, 3)
 BOXES, POINTS = torch.rand(64, 5) * 50, torch.rand(1, 5, 2)
 
@@ -229,7 +229,7 @@ def reads_memory(x):
 
 FOREIGN = {
     'roi_align': lambda ops, x: ops.roi_align(x, ROIS, 7, 1 / 8, 2),
-    'roi_align_rotated': lambda ops, x: ops.roi_align_rotated(x, TURNED, (7, 7), 1 / 8, 2),
+    'roi_align_rotated': lambda ops, x: ops.roi_align_rotated(x, ROTATED, (7, 7), 1 / 8, 2),
     'deform_conv2d': lambda ops, x: ops.deform_conv2d(x, OFFSET, WEIGHT, 1, 1),
     'modulated_deform_conv2d': lambda ops, x: ops.modulated_deform_conv2d(x, OFFSET, MASK, WEIGHT, None, 1, 1),
     'rotated_feature_align': lambda ops, x: ops.rotated_feature_align(x, BOXES, 1 / 8),
@@ -248,8 +248,8 @@ def test_operators_of_others_read_the_maps(name):
     preserved, x = copy.deepcopy(net), torch.randn(1, 3, 64, 64)
     preserved.memory_format = 'preserve'
     expected = FOREIGN[name](ops, preserved(x)[0])
-    for each in (net, pickle.loads(pickle.dumps(net)), deploy(net)):
-        torch.testing.assert_close(FOREIGN[name](ops, each(x)[0]), expected, rtol=1e-3, atol=1e-4)
+    for network in (net, pickle.loads(pickle.dumps(net)), deploy(net)):
+        torch.testing.assert_close(FOREIGN[name](ops, network(x)[0]), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_gradients_of_operators_of_others():

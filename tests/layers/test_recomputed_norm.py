@@ -41,7 +41,7 @@ def gradients(net, x):
     return [x.grad, *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
 
 
-def kept_bytes(call):
+def saved_bytes(call):
     """What is allocated in a call and still there after it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         result = call()
@@ -53,10 +53,10 @@ def kept_bytes(call):
 @pytest.mark.parametrize('make', NETWORKS.values(), ids=NETWORKS)
 def test_gradients_and_statistics_are_the_same_bit_for_bit(make, options):
     x = torch.randn(2, 3, 64, 64)
-    again, kept = seeded(make, **options), keep_all(seeded(make, **options))
-    for ours, expected in zip(gradients(again, x), gradients(kept, x), strict=True):
+    again, reference = seeded(make, **options), keep_all(seeded(make, **options))
+    for ours, expected in zip(gradients(again, x), gradients(reference, x), strict=True):
         assert torch.equal(ours, expected)
-    for (name, ours), expected in zip(again.state_dict().items(), kept.state_dict().values(), strict=True):
+    for (name, ours), expected in zip(again.state_dict().items(), reference.state_dict().values(), strict=True):
         assert torch.equal(ours, expected), name
 
 
@@ -93,9 +93,9 @@ def test_another_map_at_the_same_place_is_kept_as_it_is():
     """The map is held while the context is there, and let go with it."""
     x = torch.randn(2, 8, 16, 16, requires_grad=True)
     conv, norm, relu = nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
-    made, recomputation = recomputed_norm_relu(conv(x), conv, norm, relu)
-    place, values = made.data_ptr(), made.detach().clone()
-    del made
+    output, recomputation = recomputed_norm_relu(conv(x), conv, norm, relu)
+    place, values = output.data_ptr(), output.detach().clone()
+    del output
     with recomputation:
         others = [torch.full_like(values, 3.0, requires_grad=True) for _ in range(50)]
         assert place not in {other.data_ptr() for other in others}
@@ -108,11 +108,11 @@ def test_a_block_keeps_two_maps_less():
     """Those between its three convolutions. ReLU and the next convolution would keep the same one."""
     x = torch.randn(2, 64, 32, 32, requires_grad=True)
     again = seeded(NETWORKS['bottleneck']).layer1[1]
-    kept = keep_all(seeded(NETWORKS['bottleneck'])).layer1[1]
+    reference = keep_all(seeded(NETWORKS['bottleneck'])).layer1[1]
     width = 2 * 16 * 32 * 32 * 4
-    for block in (again, kept):
+    for block in (again, reference):
         block(x)  # what is allocated once
-    saved = kept_bytes(lambda: kept(x)) - kept_bytes(lambda: again(x))
+    saved = saved_bytes(lambda: reference(x)) - saved_bytes(lambda: again(x))
     assert 2 * width <= saved < 2.1 * width
 
 
@@ -149,8 +149,8 @@ def test_whoever_checkpoints_the_network_decides():
     x = torch.randn(2, 64, 32, 32, requires_grad=True)
     block = seeded(NETWORKS['bottleneck']).layer1[1]
     block(x)
-    outside = kept_bytes(lambda: checkpoint(block, x, use_reentrant=False))
-    assert outside <= kept_bytes(lambda: checkpoint(keep_all(nn.Sequential(block)), x, use_reentrant=False))
+    outside = saved_bytes(lambda: checkpoint(block, x, use_reentrant=False))
+    assert outside <= saved_bytes(lambda: checkpoint(keep_all(nn.Sequential(block)), x, use_reentrant=False))
     with save_on_cpu():
         block(x).sum().backward()
     assert x.grad.isfinite().all()

@@ -77,7 +77,7 @@ TOGETHER = {
 CASES = [(name, argument) for name, (_, others, _) in LAYERS.items() for argument in others]
 
 
-def made(name: str, argument: str | None = None) -> tuple[nn.Module, tuple]:
+def layer_and_inputs(name: str, argument: str | None = None) -> tuple[nn.Module, tuple]:
     """A layer, with another value of one argument if it is named, and inputs that fit."""
     needed, others, inputs = LAYERS[name]
     settings = dict(needed)
@@ -100,7 +100,7 @@ def made(name: str, argument: str | None = None) -> tuple[nn.Module, tuple]:
 def resized(inputs, channels):
     if isinstance(inputs, torch.Tensor):
         return torch.cat([inputs, inputs], 1)[:, :channels]
-    return type(inputs)(resized(each, channels) for each in inputs)
+    return type(inputs)(resized(value, channels) for value in inputs)
 
 
 def of_every_kind(layer: nn.Module) -> list[nn.Module]:
@@ -121,8 +121,8 @@ def test_every_argument_is_listed(name):
 
 @pytest.mark.parametrize(('name', 'argument'), CASES)
 def test_copies_carry_an_argument(name, argument):
-    layer, inputs = made(name, argument)
-    assert_differs(layer, made(name)[0], argument)
+    layer, inputs = layer_and_inputs(name, argument)
+    assert_differs(layer, layer_and_inputs(name)[0], argument)
     for other in of_every_kind(layer):
         assert_same(layer, other, *inputs)
 
@@ -132,7 +132,7 @@ def assert_differs(layer, usual, argument):
     if hasattr(layer, 'settings'):
         assert layer.settings()[argument] != usual.settings()[argument]
     else:
-        one, other = (str(getattr(each, argument, each)) for each in (layer, usual))
+        one, other = (str(getattr(module, argument, module)) for module in (layer, usual))
         assert one != other
 
 
@@ -141,7 +141,7 @@ CONVOLUTIONS = [case for case in CASES if case[0] in ('ICConv2d', 'PyConv2d')]
 
 @pytest.mark.parametrize(('name', 'argument'), CONVOLUTIONS)
 def test_deployed_forms_carry_an_argument(name, argument):
-    layer, inputs = made(name, argument)
+    layer, inputs = layer_and_inputs(name, argument)
     relu = {'ICConv2d': ICConv2dReLU, 'PyConv2d': PyConv2dReLU}[name]
     model = trained(nn.Sequential(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU()))
     deployed = deploy(model)

@@ -30,7 +30,7 @@ def test_layers(name):
     expected = layer(x)
     (expected_grad,) = torch.autograd.grad(expected.square().sum(), x)
     split = to_standard(layer)
-    assert split is not layer and all(type(each) is nn.Conv2d for each in split.convolutions)
+    assert split is not layer and all(type(convolution) is nn.Conv2d for convolution in split.convolutions)
     y = split(x)
     torch.testing.assert_close(y, expected)
     y.square().sum().backward()
@@ -44,7 +44,7 @@ def test_networks(name, prepare):
     net = prepare(network(name))
     expected = net(X)
     torch.testing.assert_close(to_standard(net)(X), expected, rtol=1e-4, atol=1e-4)
-    assert not any(isinstance(each, (ICConv2d, PyConv2d)) for each in net.modules())
+    assert not any(isinstance(module, (ICConv2d, PyConv2d)) for module in net.modules())
 
 
 @pytest.mark.parametrize('name', ['ic_resnet18', 'pyconv_resnet18'])

@@ -68,8 +68,8 @@ def cycles(count: int, folder: Path) -> dict[str, list]:
     figures = Figures(count)
     for step in range(count + 1):
         run(folder / f'run{step}', 3, AtomicCheckpointHook, max_keep_ckpts=1)
-        for kept in (MMLogger, MessageHub, Visualizer):  # mmengine holds those of every run until the process ends
-            kept._instance_dict.clear()
+        for manager in (MMLogger, MessageHub, Visualizer):  # mmengine holds those of every run until the process ends
+            manager._instance_dict.clear()
         figures.note(step)
     return figures.values
 

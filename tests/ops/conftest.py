@@ -18,7 +18,7 @@ class Choice:
     @property
     def operators(self) -> dict[str, dict[str, Kernel]]:
         """The kernels of every operator by backend."""
-        return {operator: dict(known) for operator, known in dispatch._kernels.items()}
+        return {operator: dict(kernels) for operator, kernels in dispatch._kernels.items()}
 
     def replace(self, operator: str, **kernels: Callable) -> None:
         """Leaves an operator with these alone, each of which serves every call."""

@@ -275,7 +275,7 @@ def test_opcheck(operators, number, channels_last, opcheck):
 def test_forward_mode_differentiation(grad, backend):
     """Tangents do not depend on whether gradients are recorded."""
     x, weight, bias = randn(2, 4, 6, 5), randn(6, 4, 3, 3), randn(6)
-    moves = [torch.randn_like(each) for each in (x, weight, bias)]
+    moves = [torch.randn_like(tensor) for tensor in (x, weight, bias)]
     zero = torch.zeros(6)
 
     def call(x, weight, bias):

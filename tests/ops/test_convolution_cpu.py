@@ -241,7 +241,7 @@ def test_kept_weights_can_be_swapped():
     forget_packed_weights()
     pattern, x = [4, 1, 1, 2, 2, 2], torch.randn(1, 4, 5, 5)
     first, second = torch.randn(6, 4, 3, 3), torch.randn(6, 4, 3, 3)
-    expected = [inception.forward(x.double(), each.double(), None, pattern) for each in (first, second)]
+    expected = [inception.forward(x.double(), weight.double(), None, pattern) for weight in (first, second)]
     for _ in range(3):
         OPS.inception_conv2d_compiled(x, first, None, pattern, 1, 1)
     torch.utils.swap_tensors(first, second)

@@ -24,7 +24,7 @@ PYRAMIDS = (
     (16, [8, 8], [3, 9], [4, 8], {'stride': 2}),
     (16, [6], [3], [2], {'dilation': 2}),
 )
-SORTED_FLAT, MIXED_FLAT = (DilationPattern.of(each).flat for each in (SORTED, MIXED))
+SORTED_FLAT, MIXED_FLAT = (DilationPattern.of(runs).flat for runs in (SORTED, MIXED))
 
 # a level, or the depthwise convolutions that stand for it and a sum of each
 PARTS = [
@@ -215,7 +215,7 @@ def test_mmengine_counts_the_flops_of_the_dense_network(kind, caplog):
         with caplog.at_level(logging.CRITICAL):
             net = kind.make(dense)
             info = get_model_complexity_info(net, input_shape=(4, 12, 10), show_table=False, show_arch=False)
-        counts.append([info[each] for each in kind.counted])
+        counts.append([info[key] for key in kind.counted])
     assert counts[0] == counts[1]
     assert counts[0][0] == kind.flops
 
@@ -256,8 +256,8 @@ def test_transforms_of_functions(run, shapes):
     leaves = [weight.clone().requires_grad_() for weight in weights]
     want = torch.autograd.grad(loss(leaves, x[0]), leaves)
     torch.testing.assert_close(torch.func.grad(loss)(weights, x[0]), list(want))
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
-    torch.testing.assert_close([grads[0] for grads in each], list(want))
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)
+    torch.testing.assert_close([grads[0] for grads in gradients], list(want))
 
     def of_x(x):  # linear but for the bias
         return run(x, *weights)

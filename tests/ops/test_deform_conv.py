@@ -27,7 +27,7 @@ CASES = [
 def make(case, dtype=torch.float32, images=2, scale=2.0, seed=0):
     torch.manual_seed(seed)
     inside, outside, height, width, kernel, stride, padding, dilation, groups, parts, masked, biased = case
-    pair = [(each, each) if isinstance(each, int) else each for each in (stride, padding, dilation)]
+    pair = [(value, value) if isinstance(value, int) else value for value in (stride, padding, dilation)]
     size = [
         (side + 2 * pad - step * (taps - 1) - 1) // by + 1
         for side, taps, by, pad, step in zip((height, width), kernel, *pair)
@@ -38,7 +38,7 @@ def make(case, dtype=torch.float32, images=2, scale=2.0, seed=0):
     weight = torch.randn(outside, inside // groups, *kernel, dtype=dtype)
     mask = torch.rand(images, parts * taps, *size, dtype=dtype) if masked else None
     bias = torch.randn(outside, dtype=dtype) if biased else None
-    return [x, offset, mask, weight, bias], [list(each) for each in pair] + [groups, parts]
+    return [x, offset, mask, weight, bias], [list(values) for values in pair] + [groups, parts]
 
 
 def call(tensors, settings):
@@ -47,18 +47,18 @@ def call(tensors, settings):
 
 
 def with_gradients(function, tensors):
-    tensors = [None if each is None else each.detach().clone().requires_grad_() for each in tensors]
+    tensors = [None if tensor is None else tensor.detach().clone().requires_grad_() for tensor in tensors]
     y = function(tensors)
     torch.manual_seed(1)
     y.backward(torch.randn(y.shape, dtype=y.dtype).to(y))
-    return [y.detach(), *(None if each is None else each.grad for each in tensors)]
+    return [y.detach(), *(None if tensor is None else tensor.grad for tensor in tensors)]
 
 
-def assert_all_close(found, expected, **tolerances):
-    for own, other in zip(found, expected, strict=True):
-        assert (own is None) == (other is None)
-        if own is not None:
-            torch.testing.assert_close(own, other, **tolerances)
+def assert_all_close(results, expected, **tolerances):
+    for result, other in zip(results, expected, strict=True):
+        assert (result is None) == (other is None)
+        if result is not None:
+            torch.testing.assert_close(result, other, **tolerances)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -71,7 +71,9 @@ def test_the_reference_equals_torchvision(case):
         x, offset, mask, weight, bias = tensors
         return theirs(x, offset, weight, bias, *pairs, mask)
 
-    assert_all_close(with_gradients(lambda each: call(each, settings), tensors), with_gradients(torchvisions, tensors))
+    assert_all_close(
+        with_gradients(lambda inputs: call(inputs, settings), tensors), with_gradients(torchvisions, tensors)
+    )
 
 
 @pytest.mark.parametrize('case', [case for case in CASES if min(case[2:4]) >= max(case[4])])  # mmcv refuses others
@@ -90,8 +92,8 @@ def test_the_reference_equals_mmcv(case):
         y = plain(x, offset, weight, *pairs, groups, parts)
         return y if bias is None else y + bias[:, None, None]
 
-    found = with_gradients(lambda each: call(each, settings), tensors)
-    assert_all_close(found, with_gradients(mmcvs, tensors), rtol=1e-4, atol=1e-4)
+    results = with_gradients(lambda inputs: call(inputs, settings), tensors)
+    assert_all_close(results, with_gradients(mmcvs, tensors), rtol=1e-4, atol=1e-4)
 
 
 @needs_kernel
@@ -102,11 +104,11 @@ def test_the_kernel_equals_the_reference(case, channels_last):
     if channels_last:
         tensors[0] = tensors[0].contiguous(memory_format=torch.channels_last)
     with dispatch.use_backend('cpu'):
-        found = with_gradients(lambda each: call(each, settings), tensors)
+        results = with_gradients(lambda inputs: call(inputs, settings), tensors)
     with dispatch.use_backend('reference'):
-        expected = with_gradients(lambda each: call(each, settings), tensors)
-    assert found[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    assert_all_close(found, expected, rtol=1e-4, atol=1e-4)
+        expected = with_gradients(lambda inputs: call(inputs, settings), tensors)
+    assert results[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert_all_close(results, expected, rtol=1e-4, atol=1e-4)
 
 
 def random_case(seed):
@@ -127,19 +129,19 @@ def test_random_calls(seed, instructions, monkeypatch):
     monkeypatch.setenv('ICCONV_MM_CPU', instructions)
     tensors, settings = make(random_case(seed), scale=3.0, seed=seed)
     # of any strides
-    tensors = [None if each is None else each.movedim(1, -1).contiguous().movedim(-1, 1) for each in tensors[:4]] + [
-        tensors[4]
-    ]
+    tensors = [
+        None if tensor is None else tensor.movedim(1, -1).contiguous().movedim(-1, 1) for tensor in tensors[:4]
+    ] + [tensors[4]]
     try:
         with dispatch.use_backend('cpu'):
-            found = with_gradients(lambda each: call(each, settings), tensors)
+            results = with_gradients(lambda inputs: call(inputs, settings), tensors)
     except RuntimeError as error:
         if 'one that this processor has' in str(error):
             pytest.skip(f'this processor has no {instructions}')
         raise
     with dispatch.use_backend('reference'):
-        expected = with_gradients(lambda each: call(each, settings), tensors)
-    assert_all_close(found, expected, rtol=1e-4, atol=1e-3)
+        expected = with_gradients(lambda inputs: call(inputs, settings), tensors)
+    assert_all_close(results, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize('backend', ['reference', pytest.param('cpu', marks=needs_kernel)])
@@ -148,7 +150,7 @@ def test_empty(size, backend):
     images, height, width = size
     tensors, settings = make((4, 3, height, width, (3, 3), 1, 0, 1, 1, 1, True, True), images=images)
     with dispatch.use_backend(backend):
-        y, *grads = with_gradients(lambda each: call(each, settings), tensors)
+        y, *grads = with_gradients(lambda inputs: call(inputs, settings), tensors)
     assert y.shape == (images, 3, height - 2, width - 2)
     assert not any(grad.any() for grad in grads)
 
@@ -158,10 +160,10 @@ def test_more_pixels_than_a_wave():
     case = (64, 16, 40, 61, (3, 3), 1, 1, 1, 1, 1, False, False)
     tensors, settings = make(case, images=5)
     with dispatch.use_backend('cpu'):
-        found = with_gradients(lambda each: call(each, settings), tensors)
+        results = with_gradients(lambda inputs: call(inputs, settings), tensors)
     with dispatch.use_backend('reference'):
-        expected = with_gradients(lambda each: call(each, settings), tensors)
-    assert_all_close(found, expected, rtol=1e-4, atol=1e-3)
+        expected = with_gradients(lambda inputs: call(inputs, settings), tensors)
+    assert_all_close(results, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize('backend', ['reference', pytest.param('cpu', marks=needs_kernel)])
@@ -178,8 +180,8 @@ def test_places_without_a_number_are_outside(backend):
 @pytest.mark.parametrize('case', CASES[1:3])
 def test_gradcheck(case):
     tensors, settings = make(case, torch.float64, images=1, scale=0.7)
-    x, offset, mask, weight, bias = (None if each is None else each.requires_grad_() for each in tensors)
-    given = [each for each in (x, offset, mask, weight, bias) if each is not None]
+    x, offset, mask, weight, bias = (None if tensor is None else tensor.requires_grad_() for tensor in tensors)
+    given = [tensor for tensor in (x, offset, mask, weight, bias) if tensor is not None]
 
     def function(*_):
         return call([x, offset, mask, weight, bias], settings)
@@ -190,16 +192,16 @@ def test_gradcheck(case):
 @pytest.mark.parametrize('case', CASES[:2])
 def test_opcheck(case, opcheck):
     tensors, settings = make(case)
-    inputs = [None if each is None else each.requires_grad_() for each in tensors]
+    inputs = [None if tensor is None else tensor.requires_grad_() for tensor in tensors]
     opcheck(torch.ops.icconv_mm.deform_conv2d.default, (*inputs, *settings))
     grad = reference(*tensors, *settings).detach()
-    given = [None if each is None else each.detach() for each in tensors[:4]]
+    given = [None if tensor is None else tensor.detach() for tensor in tensors[:4]]
     opcheck(torch.ops.icconv_mm.deform_conv2d_grad.default, (grad, *given, *settings))
 
 
 def test_gradients_of_the_reference_are_those_of_autograd():
     tensors, settings = make(CASES[1], torch.float64)
-    expected = with_gradients(lambda each: reference(*each, *settings), tensors)
+    expected = with_gradients(lambda inputs: reference(*inputs, *settings), tensors)
     torch.manual_seed(1)
     grad = torch.randn(expected[0].shape, dtype=torch.float64)
     assert_all_close(gradients(grad, *tensors[:4], *settings), expected[1:5])
@@ -225,7 +227,7 @@ def test_errors(change, message):
 
 def test_half_precision_is_computed_in_float32():
     tensors, settings = make(CASES[0], torch.bfloat16)
-    wide = [None if each is None else each.float() for each in tensors]
+    wide = [None if tensor is None else tensor.float() for tensor in tensors]
     y = call(tensors, settings)
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, call(wide, settings).bfloat16())

@@ -34,10 +34,12 @@ def no_library(choice):
 
 
 def test_lists_backends_with_reasons():
-    found = backends()
-    assert list(found) == ['cpu', 'cuda', 'reference']
-    assert found['reference'] and all(isinstance(status.reason, str) and status.reason for status in found.values())
-    assert bool(found['cuda']) <= torch.cuda.is_available()
+    statuses = backends()
+    assert list(statuses) == ['cpu', 'cuda', 'reference']
+    assert statuses['reference'] and all(
+        isinstance(status.reason, str) and status.reason for status in statuses.values()
+    )
+    assert bool(statuses['cuda']) <= torch.cuda.is_available()
 
 
 def test_context_manager_is_nested_and_undone():

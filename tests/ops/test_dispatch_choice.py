@@ -80,9 +80,9 @@ def test_refusal_absence_and_objection_are_asked_in_one_order(choice):
     ]
     for left, answer, said in expected:
         choice.offer('inception_conv2d', lambda *_: 'compiled', **dict(list(reasons.items())[3 - left :]))
-        found = explain('inception_conv2d', *ARGS)['cpu']
-        assert found == answer and str(found) == said
-        assert bool(found) == (left == 0) and found.supports == (left < 2)
+        status = explain('inception_conv2d', *ARGS)['cpu']
+        assert status == answer and str(status) == said
+        assert bool(status) == (left == 0) and status.supports == (left < 2)
         with use_backend('cpu'):
             if left > 1:
                 with pytest.raises(RuntimeError, match=f"'cpu' is in use, but {said}"):

@@ -70,8 +70,8 @@ def taken(kind: str, x=X, weights=None, bias=None) -> bool:
 def leaves(kind: str, bias: bool = True) -> list[torch.Tensor]:
     """Input, weights and bias that require gradients."""
     weights = KINDS[kind][1]
-    made = [X, *weights] + ([torch.randn(sum(len(weight) for weight in weights))] if bias else [])
-    return [tensor.clone().requires_grad_() for tensor in made]
+    tensors = [X, *weights] + ([torch.randn(sum(len(weight) for weight in weights))] if bias else [])
+    return [tensor.clone().requires_grad_() for tensor in tensors]
 
 
 def call(kind: str, tensors: list[torch.Tensor]) -> torch.Tensor:
@@ -98,7 +98,7 @@ def test_random_calls(make, long_way):
     run = inception_conv2d if make is inception_call else pyconv2d
 
     def results():
-        made = []
+        outputs = []
         for seed in range(80):
             one = make(seed).to(torch.float32 if seed % 2 else torch.bfloat16)
             fmt = torch.channels_last if seed % 3 else torch.contiguous_format
@@ -108,9 +108,9 @@ def test_random_calls(make, long_way):
             bias = None if one.bias is None else one.bias.detach().requires_grad_()
             out = run(x, weights if several else weights[0], bias, *one[3:])
             wanted = [x, *weights] + ([] if bias is None else [bias])
-            found = [out, *torch.autograd.grad(out, wanted, torch.ones_like(out))]
-            made.append([(each.detach(), each.stride()) for each in found])
-        return made
+            tensors = [out, *torch.autograd.grad(out, wanted, torch.ones_like(out))]
+            outputs.append([(tensor.detach(), tensor.stride()) for tensor in tensors])
+        return outputs
 
     for one, other in zip(*both_ways(long_way, results), strict=True):
         for (got, strides), (expected, expected_strides) in zip(one, other, strict=True):
@@ -180,7 +180,7 @@ def test_under_autocast(kind, long_way):
         return [out, *torch.autograd.grad(out, tensors, torch.ones_like(out))]
 
     short, long = both_ways(long_way, run)
-    assert short[0].dtype == torch.bfloat16 and {each.dtype for each in short[1:]} == {torch.float32}
+    assert short[0].dtype == torch.bfloat16 and {tensor.dtype for tensor in short[1:]} == {torch.float32}
     for one, other in zip(short, long):
         assert torch.equal(one, other)
 

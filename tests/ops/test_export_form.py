@@ -33,9 +33,9 @@ def test_an_inception_convolution_is_its_reference(pattern, stride, relu):
     flat = DilationPattern.of(pattern).flat
     out_channels = sum(flat[::3])
     x, weight, bias = torch.randn(2, 24, 13, 10), torch.randn(out_channels, 24, 3, 3), torch.randn(out_channels)
-    for each in (bias, None):
-        expected = inception_conv.forward(x, weight, each, flat, stride, 1)
-        got = export_form.inception_output(x, weight, each, flat, stride, relu=relu)
+    for optional_bias in (bias, None):
+        expected = inception_conv.forward(x, weight, optional_bias, flat, stride, 1)
+        got = export_form.inception_output(x, weight, optional_bias, flat, stride, relu=relu)
         close(got, expected.relu() if relu else expected)
 
 
@@ -48,9 +48,9 @@ def test_a_pyramidal_convolution_is_its_reference(stride, dilation):
     assert [export_form.depthwise_parts(s[0], 64, g, s[2:]) for s, g in zip(shapes, groups)] == [0, 0, 2, 2]
     counts = [export_form._whole_groups(w, g)[1] for w, g in zip(weights, groups)]  # of 16 outputs or more
     assert counts == [1, 1, 1, 2]  # of 16 outputs or more
-    for each in (bias, None):
-        expected = pyconv.forward(x, weights, each, groups, stride, dilation)
-        close(export_form.pyramidal_output(x, weights, each, groups, stride, dilation), expected)
+    for optional_bias in (bias, None):
+        expected = pyconv.forward(x, weights, optional_bias, groups, stride, dilation)
+        close(export_form.pyramidal_output(x, weights, optional_bias, groups, stride, dilation), expected)
 
 
 _CONV = torch.ops.aten.conv2d.default
@@ -84,20 +84,20 @@ def test_groups_of_few_outputs_compute_several_rows(level, groups, stride, heigh
     parts = (level[0] // groups, *level[1:])
     assert export_form.rows_at_once(parts, groups, stride, -(-height // stride)) == rows
     x, weight, bias = torch.randn(1, level[1] * groups, height, 9), torch.randn(level), torch.randn(level[0])
-    for each in (bias, None):
-        arguments = x, [weight], each, [groups], stride, 1
+    for optional_bias in (bias, None):
+        arguments = x, [weight], optional_bias, [groups], stride, 1
         program = torch.export.export(_Level(*arguments[1:]), (x,))
-        high = max(each.meta['val'].shape[2] for each in program.graph.nodes if each.target == _CONV)
+        high = max(node.meta['val'].shape[2] for node in program.graph.nodes if node.target == _CONV)
         assert high == -(-height // stride) // rows
         close(program.module()(x), pyconv.forward(*arguments))
 
 
 def test_published_patterns_become_few_convolutions(published_patterns):
     patterns = load_pattern(published_patterns / 'detection' / 'ic_resnet50_k9.json')
-    counts = [inception_conv.exported_convolutions(each.flat, each.out_channels) for each in patterns]
-    assert sum(len(each) for each in patterns) == 238 and sum(counts) <= 150
+    counts = [inception_conv.exported_convolutions(pattern.flat, pattern.out_channels) for pattern in patterns]
+    assert sum(len(pattern) for pattern in patterns) == 238 and sum(counts) <= 150
     assert max(counts[:3]) <= 8  # narrow layers, in which each costs most
-    blocks = [sum(-(-n // 16) * 16 for n in each.histogram().values()) for each in patterns]
+    blocks = [sum(-(-n // 16) * 16 for n in pattern.histogram().values()) for pattern in patterns]
     for pattern, padded in zip(patterns, blocks):
         cut, channels = export_form.plan(pattern.flat, pattern.out_channels), pattern.out_channels
         direct = sum(-(-len(part.channels) // 16) * 16 for part in cut.direct) * 9 * channels
@@ -127,9 +127,9 @@ def test_an_exported_program_becomes_standard_operators(fused, tmp_path):
     free = torch.export.Dim.DYNAMIC
     program = torch.export.export(net, (torch.randn(2, 8, 20, 18),), dynamic_shapes=({0: free, 2: free, 3: free},))
     assert sum('icconv_mm.' in str(node.target) for node in program.graph.nodes) == 2  # each one operator
-    made = torch.onnx.export(program, verbose=False)
-    assert {node.domain for node in made.model_proto.graph.node} == {''}
-    made.save(str(tmp_path / 'net.onnx'))
+    exported = torch.onnx.export(program, verbose=False)
+    assert {node.domain for node in exported.model_proto.graph.node} == {''}
+    exported.save(str(tmp_path / 'net.onnx'))
     session = runtime.InferenceSession(str(tmp_path / 'net.onnx'))
     x = torch.randn(1, 8, 31, 26)
     (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})

@@ -144,7 +144,7 @@ def test_batches_and_maps_of_nothing():
         assert got[0].numel() == 0 and got[1].shape == x.shape and not got[2].any()
 
 
-def test_rectifies_in_the_same_pass(precision):
+def test_relu_in_the_same_pass(precision):
     for make in (wide_call, random_call):
         call = on_card(make(2), dtype_of(precision))
         pattern = [number for run in call.pattern for number in run]

@@ -31,8 +31,8 @@ def draw(seed: int, dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.
 
     def maps(scale, shift):
         drawn = [torch.randn(batch, channels, *side, generator=generator, dtype=torch.float64) for side in sides]
-        made = [scale * each + shift for each in drawn]
-        return [each.to(dtype).contiguous(memory_format=fmt) for each in made]
+        scaled = [scale * tensor + shift for tensor in drawn]
+        return [tensor.to(dtype).contiguous(memory_format=fmt) for tensor in scaled]
 
     affine, parameters = rng.random() < 0.7, {'generator': generator, 'dtype': statistics_dtype(dtype)}
     settings = {
@@ -143,10 +143,12 @@ def test_parts_of_larger_maps_and_mixed_formats(fmt):
     ]
     settings = dict(weight=None, bias=None, momentum=0.1, eps=1e-5, relu=True, tracked=True)
     for part in (slice(0, 7), slice(7, 14)):
-        levels = [each[:, part] for each in merged]
+        levels = [tensor[:, part] for tensor in merged]
         grads = [torch.randn(level.shape, generator=generator) for level in levels]
         dense = [level.contiguous() for level in levels]
-        mixed = [each.contiguous(memory_format=torch.channels_last) if i % 2 else each for i, each in enumerate(dense)]
+        mixed = [
+            tensor.contiguous(memory_format=torch.channels_last) if i % 2 else tensor for i, tensor in enumerate(dense)
+        ]
         want = run(dense, grads, **settings)
         for given in (levels, mixed):
             got = run(given, grads, **settings)
@@ -164,14 +166,14 @@ def test_the_number_of_threads_changes_no_bit():
             results.append(run(levels, levels, **settings))
     finally:
         torch.set_num_threads(before)
-    for one, other in zip(*([*each[0], *each[1], *each[2:4], *each[4]] for each in results), strict=True):
+    for one, other in zip(*([*result[0], *result[1], *result[2:4], *result[4]] for result in results), strict=True):
         assert torch.equal(one, other)
 
 
 def test_other_strides_and_values_that_are_no_numbers():
     levels, grads, settings = draw(3, torch.float32)
-    turned = [level.transpose(2, 3).contiguous().transpose(2, 3) for level in levels]
-    for one, other in zip(run(levels, grads, **settings)[1], run(turned, grads, **settings)[1]):
+    transposed = [level.transpose(2, 3).contiguous().transpose(2, 3) for level in levels]
+    for one, other in zip(run(levels, grads, **settings)[1], run(transposed, grads, **settings)[1]):
         torch.testing.assert_close(one, other)
     levels[0][0, 0, 0, 0] = float('nan')
     for relu in (False, True):
@@ -191,7 +193,9 @@ def test_gradcheck(relu):
             return tuple(integrated_norm(levels, weight, bias, None, None, None, 0.1, 1e-5, relu))
 
     for frozen in ((), (weight,), (bias, levels[1]), levels):
-        inputs = [each.detach() if any(each is one for one in frozen) else each for each in (weight, bias, *levels)]
+        inputs = [
+            tensor.detach() if any(tensor is one for one in frozen) else tensor for tensor in (weight, bias, *levels)
+        ]
         assert torch.autograd.gradcheck(call, inputs)
 
 
@@ -221,7 +225,7 @@ def test_the_cpus_serves_every_floating_dtype():
     answer = explain('integrated_norm', *call_arguments([*levels, levels[0].double()], norm))
     assert answer['cpu'].reason.startswith('it needs levels of one dtype and device')
     assert explain('integrated_norm', *call_arguments([levels[0][:0]], norm)).chosen == 'reference'
-    with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):  # such a call asks no backend
+    with pytest.raises(TypeError, match="unexpected keyword argument 'group'"):  # such a call reaches no backend
         explain('integrated_norm', *call_arguments(levels, norm), group=None)
 
 

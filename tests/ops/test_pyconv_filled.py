@@ -51,7 +51,7 @@ def test_is_differentiable_twice(as_on_a_card):
         assert torch.autograd.gradgradcheck(lambda x, *weights: pyconv2d(x, weights, None, (1, 2), 2), tensors)
 
 
-def test_rectifies(as_on_a_card):
+def test_relu(as_on_a_card):
     for seed in range(20):
         call = random_call(seed)
         with use_backend('cuda'):

@@ -31,10 +31,10 @@ def draw(seed: int, dtype: torch.dtype) -> list[torch.Tensor | None]:
     return maps if rng.random() < 0.5 else [*maps[:2], None]
 
 
-def formula(own, coarser, finer):
-    own, coarser = own.double(), coarser.double()
-    upsampled = F.interpolate(coarser, own.shape[-2:], mode='bilinear', align_corners=True)
-    return own + upsampled + (0 if finer is None else finer.double())
+def formula(same, coarser, finer):
+    same, coarser = same.double(), coarser.double()
+    upsampled = F.interpolate(coarser, same.shape[-2:], mode='bilinear', align_corners=True)
+    return same + upsampled + (0 if finer is None else finer.double())
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
@@ -61,17 +61,17 @@ def test_gradients_of_two_orders(fmt, with_finer):
 def test_parts_of_larger_maps():
     merged = torch.randn(2, 12, 7, 6)
     for fmt in FORMATS:
-        own, finer = merged.contiguous(memory_format=fmt).split(6, 1)
+        same, finer = merged.contiguous(memory_format=fmt).split(6, 1)
         coarser = torch.randn(2, 12, 4, 3).contiguous(memory_format=fmt)[:, 6:]
-        want = formula(own, coarser, finer).float()
-        torch.testing.assert_close(pyramid_sum(own, coarser, finer), want)
+        want = formula(same, coarser, finer).float()
+        torch.testing.assert_close(pyramid_sum(same, coarser, finer), want)
 
 
 def test_with_and_without_the_kernel_results_and_gradients_agree():
     maps = [torch.randn(2, 8, *size) for size in ((9, 7), (5, 4), (9, 7))]
     results = []
     for name in ('cpu', 'reference'):
-        leaves = [each.clone().requires_grad_() for each in maps]
+        leaves = [tensor.clone().requires_grad_() for tensor in maps]
         with use_backend(name):
             out = pyramid_sum(*leaves)
             with torch.no_grad():
@@ -82,11 +82,11 @@ def test_with_and_without_the_kernel_results_and_gradients_agree():
 
 
 def test_transforms_see_torchs_steps():
-    own, coarser = torch.randn(3, 1, 2, 4, 4), torch.randn(3, 1, 2, 2, 2)
-    want = torch.stack([pyramid_sum(*each) for each in zip(own, coarser)])
-    torch.testing.assert_close(torch.vmap(pyramid_sum)(own, coarser), want)
-    tangents = torch.ones_like(own[0]), torch.ones_like(coarser[0])
-    out, tangent = torch.func.jvp(pyramid_sum, (own[0], coarser[0]), tangents)
+    same, coarser = torch.randn(3, 1, 2, 4, 4), torch.randn(3, 1, 2, 2, 2)
+    want = torch.stack([pyramid_sum(*pair) for pair in zip(same, coarser)])
+    torch.testing.assert_close(torch.vmap(pyramid_sum)(same, coarser), want)
+    tangents = torch.ones_like(same[0]), torch.ones_like(coarser[0])
+    out, tangent = torch.func.jvp(pyramid_sum, (same[0], coarser[0]), tangents)
     torch.testing.assert_close(out, want[0])
     torch.testing.assert_close(tangent, torch.full_like(tangent, 2))
 
@@ -98,13 +98,13 @@ def test_schema_says_that_nothing_is_changed(opcheck):
 
 
 def test_what_is_refused():
-    own, coarser = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
-    assert explain('pyramid_sum', own, coarser).chosen == 'cpu'
-    lower = explain('pyramid_sum', own.bfloat16(), coarser.bfloat16())
+    same, coarser = torch.randn(1, 2, 4, 4), torch.randn(1, 2, 2, 2)
+    assert explain('pyramid_sum', same, coarser).chosen == 'cpu'
+    lower = explain('pyramid_sum', same.bfloat16(), coarser.bfloat16())
     assert lower.chosen == 'reference' and 'in torch.bfloat16 the reference is faster' in lower['cpu'].reason
-    mixed = explain('pyramid_sum', own, coarser.double())
+    mixed = explain('pyramid_sum', same, coarser.double())
     assert mixed.chosen == 'reference' and mixed['cpu'].reason.startswith('it needs maps of one dtype and device')
-    assert pyramid_sum(own, coarser.double()).dtype == torch.float32
-    for others in ([coarser[:, :1]], [coarser, own[..., :3]], [coarser[:, :, :0]]):
+    assert pyramid_sum(same, coarser.double()).dtype == torch.float32
+    for others in ([coarser[:, :1]], [coarser, same[..., :3]], [coarser[:, :, :0]]):
         with pytest.raises(RuntimeError, match='pyramid_sum: expected'):
-            torch.ops.icconv_mm.pyramid_sum_compiled(own, *others, *[None] * (2 - len(others)))
+            torch.ops.icconv_mm.pyramid_sum_compiled(same, *others, *[None] * (2 - len(others)))

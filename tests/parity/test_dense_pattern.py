@@ -54,7 +54,7 @@ def shrunk(cfg, width: int = 16):
 
     def narrow(value):
         if isinstance(value, (list, tuple)):
-            return [narrow(each) for each in value]
+            return [narrow(item) for item in value]
         return value * width // 64 if value in wide else value
 
     if 'neck' in cfg:
@@ -77,7 +77,7 @@ def both(library: str, cfg) -> list[torch.nn.Module]:
     kind = 'ICResNetV1c' if backbone.type == 'ResNetV1c' else 'ICResNet'
     backbone.update(type=f'icconv_mm.{kind}', pattern='dense')
     with DefaultScope.overwrite_default_scope(library):
-        models = [MODELS.build(each) for each in (cfg, ours)]
+        models = [MODELS.build(config) for config in (cfg, ours)]
     torch.manual_seed(0)
     init_weights(models[0])
     for name, parameter in trained(models[0]).named_parameters():
@@ -109,12 +109,12 @@ def flat(value) -> list[torch.Tensor]:
 
 
 def agree(models, call) -> None:
-    found = []
+    outputs = []
     for model in models:
         torch.manual_seed(0)  # samplers and dropout draw
-        found.append(flat(call(model)))
-    assert len(found[0]) == len(found[1]) > 0
-    for one, other in zip(*found):
+        outputs.append(flat(call(model)))
+    assert len(outputs[0]) == len(outputs[1]) > 0
+    for one, other in zip(*outputs):
         assert one.shape == other.shape and torch.isfinite(one).all()
         assert (one - other).abs().max() <= 1e-4 * one.abs().max().clamp(min=1), (one, other)
 

@@ -24,23 +24,23 @@ CASES = {
 
 def narrowed(recipe: str, meta: dict) -> dict:
     """The model of a recipe with the widths of a case."""
-    cfg, told = Config.fromfile(REPO / f'configs/{recipe}.py').model, meta['settings']
+    cfg, settings = Config.fromfile(REPO / f'configs/{recipe}.py').model, meta['settings']
     cfg.backbone.update(
         base_channels=meta['backbone']['base_channels'],
         pattern=str(folder_of('eod', meta['case']) / meta['pattern_file']),
         init_cfg=None,
     )
-    cfg.neck.update(in_channels=meta['backbone']['out_channels'], out_channels=told['fpn'])
-    cfg.rpn_head.update(in_channels=told['fpn'], feat_channels=told['fpn'])
+    cfg.neck.update(in_channels=meta['backbone']['out_channels'], out_channels=settings['fpn'])
+    cfg.rpn_head.update(in_channels=settings['fpn'], feat_channels=settings['fpn'])
     roi = cfg.roi_head
-    for head in roi.bbox_head if told['cascade'] else [roi.bbox_head]:
-        head.update(in_channels=told['fpn'], fc_out_channels=told['fc'], num_classes=told['classes'])
+    for head in roi.bbox_head if settings['cascade'] else [roi.bbox_head]:
+        head.update(in_channels=settings['fpn'], fc_out_channels=settings['fc'], num_classes=settings['classes'])
     for extractor in (roi.bbox_roi_extractor, roi.get('mask_roi_extractor', {})):
-        extractor.update(out_channels=told['fpn'])
-        extractor.setdefault('roi_layer', {}).update(sampling_ratio=told['sampling'])
-    if told['mask']:
-        roi.mask_head.update(in_channels=told['fpn'], conv_out_channels=told['mask']['planes'])
-        roi.mask_head.num_classes = told['classes']
+        extractor.update(out_channels=settings['fpn'])
+        extractor.setdefault('roi_layer', {}).update(sampling_ratio=settings['sampling'])
+    if settings['mask']:
+        roi.mask_head.update(in_channels=settings['fpn'], conv_out_channels=settings['mask']['planes'])
+        roi.mask_head.num_classes = settings['classes']
     return cfg
 
 
@@ -76,12 +76,12 @@ def maps(case):
         return stages, model.neck(stages)
 
 
-def deviation(stored, name, found):
+def deviation(stored, name, value):
     info = stored.meta['tensors'][name]
-    assert list(found.shape) == info['full_shape'], name
-    if found.ndim == 4:
-        found = found[:, :: info['channel_stride'], :: info['spatial_stride'] or 1, :: info['spatial_stride'] or 1]
-    return stored.deviation(name, found)
+    assert list(value.shape) == info['full_shape'], name
+    if value.ndim == 4:
+        value = value[:, :: info['channel_stride'], :: info['spatial_stride'] or 1, :: info['spatial_stride'] or 1]
+    return stored.deviation(name, value)
 
 
 def samples_of(meta):
@@ -100,9 +100,9 @@ def samples_of(meta):
 def test_maps(case, maps):
     stored, _ = case
     stages, pyramid = maps
-    found = {f'c{level}': stage for level, stage in enumerate(stages, 2)}
-    found |= {f'p{level}': stage for level, stage in enumerate(pyramid, 2)}
-    assert max(deviation(stored, name, value) for name, value in found.items()) < 1e-6
+    tensors = {f'c{level}': stage for level, stage in enumerate(stages, 2)}
+    tensors |= {f'p{level}': stage for level, stage in enumerate(pyramid, 2)}
+    assert max(deviation(stored, name, value) for name, value in tensors.items()) < 1e-6
 
 
 def test_logits_of_the_rpn(case, maps):
@@ -130,9 +130,9 @@ def test_logits_of_the_heads(case, maps):
             if head.reg_class_agnostic:
                 assert deviation(stored, f'loc{name}', loc) < 1e-6
             else:
-                found, expected = stored.pair(f'loc{name}', torch.cat([loc.new_zeros(len(loc), 4), loc], 1))
-                placed = found != 0  # but for the boxes of the background, which mmdet does not have
-                assert placed.mean() > 0.9 and abs(found - expected)[placed].max() < 1e-6 * abs(expected).max()
+                logits, expected = stored.pair(f'loc{name}', torch.cat([loc.new_zeros(len(loc), 4), loc], 1))
+                placed = logits != 0  # but for the boxes of the background, which mmdet does not have
+                assert placed.mean() > 0.9 and abs(logits - expected)[placed].max() < 1e-6 * abs(expected).max()
         if roi.with_mask:
             masks = [roi._mask_forward(stage, levels, rois)['mask_preds'] for stage in range(3)]
             assert all(deviation(stored, 'mask', mask) < 1e-6 for mask in masks)
@@ -141,12 +141,12 @@ def test_logits_of_the_heads(case, maps):
 def test_proposals(case, maps, double_nms):
     stored, model = case
     with torch.no_grad():
-        found = model.rpn_head.predict(maps[1], samples_of(stored.meta), rescale=False)
-    images = torch.arange(len(found)).repeat_interleave(len(found[0].bboxes))
-    boxes, scores = (torch.cat([each[name] for each in found]) for name in ('bboxes', 'scores'))
+        proposals = model.rpn_head.predict(maps[1], samples_of(stored.meta), rescale=False)
+    images = torch.arange(len(proposals)).repeat_interleave(len(proposals[0].bboxes))
+    boxes, scores = (torch.cat([instances[name] for instances in proposals]) for name in ('bboxes', 'scores'))
     rows = torch.cat([images[:, None], boxes - TO_EDGES, scores[:, None]], 1)
-    found, expected = stored.pair('proposals', rows)  # their scores hold the difference of an RPN with softmax
-    assert abs(found - expected).max() < 1e-6
+    proposals, expected = stored.pair('proposals', rows)  # their scores hold the difference of an RPN with softmax
+    assert abs(proposals - expected).max() < 1e-6
 
 
 def test_detections(case, maps, double_nms):
@@ -158,11 +158,11 @@ def test_detections(case, maps, double_nms):
         metas = [sample.metainfo for sample in samples]
         results = roi.predict_bbox(maps[1], metas, proposals, roi.test_cfg)
     expected = torch.from_numpy(stored['detections']).double()
-    for image, found in enumerate(results):
-        told = expected[expected[:, 0] == image]
-        assert len(told) == 100 and torch.equal(found.labels, told[:, 6].long() - 1)
-        assert (found.bboxes - TO_EDGES - told[:, 1:5]).abs().max() < 1e-6
-        assert (found.scores - told[:, 5]).abs().max() < 1e-6
+    for image, instances in enumerate(results):
+        rows = expected[expected[:, 0] == image]
+        assert len(rows) == 100 and torch.equal(instances.labels, rows[:, 6].long() - 1)
+        assert (instances.bboxes - TO_EDGES - rows[:, 1:5]).abs().max() < 1e-6
+        assert (instances.scores - rows[:, 5]).abs().max() < 1e-6
 
 
 def test_anchors(case):
@@ -189,11 +189,11 @@ def coder(**options):
 def test_a_box_may_shrink_and_keeps_a_pixel():
     boxes = torch.tensor([[10.0, 10.0, 30.0, 40.0], [90.0, 90.0, 98.0, 98.0], [-40.0, -40.0, -30.0, -30.0]])
     deltas = torch.tensor([[0.0, 0.0, -10.0, 10.0], [5.0, 5.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    found = coder().decode(boxes, deltas, max_shape=(100, 120))
-    assert found[0, 2] - found[0, 0] == pytest.approx(20 * torch.tensor(-10.0).exp().item(), rel=1e-2)
-    assert found[0, [1, 3]].tolist() == [0, 100]  # at most 1000 / 16 times as high
-    assert found[1].tolist() == [119, 99, 120, 100]
-    assert found[2].tolist() == [0, 0, 1, 1]
+    decoded = coder().decode(boxes, deltas, max_shape=(100, 120))
+    assert decoded[0, 2] - decoded[0, 0] == pytest.approx(20 * torch.tensor(-10.0).exp().item(), rel=1e-2)
+    assert decoded[0, [1, 3]].tolist() == [0, 100]  # at most 1000 / 16 times as high
+    assert decoded[1].tolist() == [119, 99, 120, 100]
+    assert decoded[2].tolist() == [0, 0, 1, 1]
 
 
 def test_decoding_several_classes_is_mmdets_where_nothing_is_clipped():

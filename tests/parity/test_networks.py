@@ -70,8 +70,8 @@ class Classifier(nn.Module):
 
     def named_maps(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         maps = self.backbone(x)
-        found = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
-        return found | {'logits': self.head.fc(maps[-1].mean((2, 3)))}
+        named = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
+        return named | {'logits': self.head.fc(maps[-1].mean((2, 3)))}
 
 
 class Segmentor(nn.Module):
@@ -85,22 +85,22 @@ class Segmentor(nn.Module):
 
     def named_maps(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         head, maps = self.decode_head, self.backbone(x)
-        found = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
-        found['layer0'] = self.backbone.stem_forward(x)
-        found['head_local'] = head.local_context(maps[-1])
-        found['head_global_9x9'] = head.global_context(F.adaptive_avg_pool2d(maps[-1], 9))
-        found['head_global'] = F.interpolate(
-            found['head_global_9x9'], maps[-1].shape[2:], mode='bilinear', align_corners=True
+        named = {f'c{stage + 2}': feature for stage, feature in enumerate(maps)}
+        named['layer0'] = self.backbone.stem_forward(x)
+        named['head_local'] = head.local_context(maps[-1])
+        named['head_global_9x9'] = head.global_context(F.adaptive_avg_pool2d(maps[-1], 9))
+        named['head_global'] = F.interpolate(
+            named['head_global_9x9'], maps[-1].shape[2:], mode='bilinear', align_corners=True
         )
-        found['head_merged'] = head.features(maps[-1])
-        found['logits_lowres'] = head(maps)
-        found['aux_logits_lowres'] = self.auxiliary_head(maps)
+        named['head_merged'] = head.features(maps[-1])
+        named['logits_lowres'] = head(maps)
+        named['aux_logits_lowres'] = self.auxiliary_head(maps)
         for name, zoom in (('logits_zoom2', 2), ('logits_zoom4', 4), ('logits', 8)):
             # mmseg enlarges the logits to the size that the meta data of the image tell
             size = tuple((side - 1) // 8 * zoom + 1 for side in x.shape[2:])
-            found[name] = head.predict_by_feat(found['logits_lowres'], [{'img_shape': size}])
+            named[name] = head.predict_by_feat(named['logits_lowres'], [{'img_shape': size}])
         assert size == x.shape[2:]
-        return found
+        return named
 
 
 def pyconv_backbone(case: str) -> nn.Module:

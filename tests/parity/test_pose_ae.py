@@ -27,9 +27,9 @@ def case(reference):
     return load
 
 
-def assert_close(data, name, found, **tolerance):
+def assert_close(data, name, values, **tolerance):
     """Of the values that the reference has."""
-    got, expected = data.pair(name, found)
+    got, expected = data.pair(name, values)
     np.testing.assert_allclose(got, expected, err_msg=name, **tolerance)
 
 
@@ -121,11 +121,11 @@ def test_candidates(case):
         heatmaps, tags = data['heatmaps'][0], np.moveaxis(data['tags'][0], -1, 0)
         tags = np.broadcast_to(tags, (len(tags), *heatmaps.shape))
         for joint, heatmap in enumerate(heatmaps):
-            pixels, scores, own_tags = _peaks(heatmap, tags[:, joint], 30, 5, 0.1)
+            pixels, scores, peak_tags = _peaks(heatmap, tags[:, joint], 30, 5, 0.1)
             count = int((data['topk/val_k'][0, joint] > 0.1).sum())
             np.testing.assert_array_equal(scores.astype(np.float32), data['topk/val_k'][0, joint, :count])
             np.testing.assert_array_equal(pixels, data['topk/loc_k'][0, joint, :count])
-            np.testing.assert_array_equal(own_tags.astype(np.float32), data['topk/tag_k'][0, joint, :count])
+            np.testing.assert_array_equal(peak_tags.astype(np.float32), data['topk/tag_k'][0, joint, :count])
 
 
 def test_crowd_with_ties_is_solved_as_by_munkres_3(case):

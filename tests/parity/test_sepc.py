@@ -69,18 +69,18 @@ def errors(case, dtype: torch.dtype) -> dict[str, float]:
     meta, stored, neck, state, levels = case
     neck = neck.to(dtype)
     neck.load_state_dict(state)
-    found = {}
+    tensors = {}
     for level, (cls, loc) in enumerate(neck([x.to(dtype) for x in levels])):
         for name, value in ((f'cls{level}', cls), (f'loc{level}', loc)):
-            found[name] = value[:, :: meta['channel_step']]
-            found[f'{name}_chmean'] = value.double().mean((2, 3))
-            found[f'{name}_chstd'] = value.double().std((2, 3), unbiased=False)
+            tensors[name] = value[:, :: meta['channel_step']]
+            tensors[f'{name}_chmean'] = value.double().mean((2, 3))
+            tensors[f'{name}_chstd'] = value.double().std((2, 3), unbiased=False)
     for key, value in neck.state_dict().items():
-        found[f'buffer/{key}'] = value
+        tensors[f'buffer/{key}'] = value
     result = {}
     for name in stored.names:
         ours = f'buffer/{rename_neck(name[7:])}' if name.startswith('buffer/') else name
-        result[name] = stored.deviation(name, found[ours].double())
+        result[name] = stored.deviation(name, tensors[ours].double())
     return result
 
 

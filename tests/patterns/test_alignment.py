@@ -59,9 +59,9 @@ def test_no_aligned_choice_has_a_smaller_sum_of_errors(units, block, choices):
 
     all_choices = filter(is_aligned, itertools.product(range(choices), repeat=units))
     least = min(sum(errors[u, choice].item() for u, choice in enumerate(chosen)) for chosen in all_choices)
-    found = aligned_choices(errors, block).tolist()
-    assert is_aligned(found)
-    assert sum(errors[u, choice].item() for u, choice in enumerate(found)) == pytest.approx(least, rel=1e-12)
+    aligned = aligned_choices(errors, block).tolist()
+    assert is_aligned(aligned)
+    assert sum(errors[u, choice].item() for u, choice in enumerate(aligned)) == pytest.approx(least, rel=1e-12)
 
 
 def test_an_aligned_search_has_whole_blocks_and_says_what_they_cost():

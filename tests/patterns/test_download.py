@@ -107,8 +107,8 @@ def test_a_changed_file_is_not_the_published_one(address, cache, monkeypatch):
 def test_one_that_fails_does_not_keep_the_others_back(address, cache, tmp_path):
     commit, path = location(NAME)
     (tmp_path / 'served' / commit / path).write_bytes(b'[]')
-    found = hashlib.sha256(b'[]').hexdigest()
-    message = f'{address}/{commit}/{path} is not the published file: SHA-256 {found}, expected {PUBLISHED[NAME]}'
+    digest = hashlib.sha256(b'[]').hexdigest()
+    message = f'{address}/{commit}/{path} is not the published file: SHA-256 {digest}, expected {PUBLISHED[NAME]}'
     with pytest.raises(DownloadError, match=message) as error:
         download_patterns(source=address)
     assert error.value.fetched == dict.fromkeys(list(PUBLISHED)[1:], True)

@@ -33,13 +33,13 @@ def _loop(weight, d_max, criterion, means, groups):
     """The definition, tap by tap, in Python floats: the dilation of each group (or filter)."""
     filters, fan_in, side, _ = weight.shape
     weight, means, units = weight.tolist(), means.tolist(), groups if groups > 1 else filters
-    found = []
+    choices = []
     for unit in range(units):
         best = None
         for d_sum in range(2, 2 * d_max + 1):
             for d_h in range(max(1, d_sum - d_max), min(d_max, d_sum - 1) + 1):
                 d_w = d_sum - d_h
-                kept = {(d_max + a * d_h, d_max + b * d_w) for a in (-1, 0, 1) for b in (-1, 0, 1)}
+                taps = {(d_max + a * d_h, d_max + b * d_w) for a in (-1, 0, 1) for b in (-1, 0, 1)}
                 error = 0.0
                 for filter in range(unit * filters // units, (unit + 1) * filters // units):
                     group = filter // (filters // groups)
@@ -47,15 +47,15 @@ def _loop(weight, d_max, criterion, means, groups):
                     for c in range(fan_in):
                         for i in range(side):
                             for j in range(side):
-                                if (i, j) not in kept:
+                                if (i, j) not in taps:
                                     value = means[group * fan_in + c] * weight[filter][c][i][j]
                                     total += abs(value) if criterion == 'kept_mass' else value
                                     squares += (math.pi - 1) * value**2
                     error += math.hypot(total, math.sqrt(squares)) if criterion == 'rms' else abs(total)
                 if best is None or error < best[0] - 1e-9:
                     best = (error, (d_h, d_w))
-        found.append(best[1])
-    return found
+        choices.append(best[1])
+    return choices
 
 
 @pytest.mark.parametrize('criterion', CRITERIA)
@@ -64,9 +64,9 @@ def test_search_equals_a_loop_over_all_taps(criterion, groups, d_max):
     weight = torch.randn(8, 8 // groups, 2 * d_max + 1, 2 * d_max + 1)
     for means in (torch.ones(8), torch.randn(8), torch.zeros(8)):
         expected = runs_of(torch.tensor(_loop(weight, d_max, criterion, means, groups)))
-        found = edo_search({'a.weight': weight}, d_max, criterion, [means], groups=groups)
-        assert found == [expected]
-    assert found[0].histogram() == {(1, 1): groups if groups > 1 else 8}  # all errors are 0: the smallest dilation
+        patterns = edo_search({'a.weight': weight}, d_max, criterion, [means], groups=groups)
+        assert patterns == [expected]
+    assert patterns[0].histogram() == {(1, 1): groups if groups > 1 else 8}  # all errors are 0: the smallest dilation
 
 
 @pytest.mark.parametrize('criterion', CRITERIA)
@@ -101,9 +101,9 @@ def test_expectation_is_the_distance_of_expected_outputs():
     x = means.view(1, 6, 1, 1).expand(1, 6, 5, 5)
     errors = []
     for taps in tap_indices(candidates(2), 2):
-        kept = torch.zeros_like(weight).flatten(2)
-        kept[..., taps] = weight.flatten(2)[..., taps]
-        errors.append((F.conv2d(x, weight) - F.conv2d(x, kept.view_as(weight))).abs().flatten())
+        masked = torch.zeros_like(weight).flatten(2)
+        masked[..., taps] = weight.flatten(2)[..., taps]
+        errors.append((F.conv2d(x, weight) - F.conv2d(x, masked.view_as(weight))).abs().flatten())
     assert torch.equal(result.dilations, candidates(2)[torch.stack(errors).argmin(0)])
 
 
@@ -158,10 +158,10 @@ def test_channel_means_are_measured_on_batches():
 
 def test_order_of_channels_is_kept_unless_sorted():
     weight, planted = _planted(32, 16, 2, noise=0.0)
-    (kept,), (ordered,) = (edo_search({'a.weight': weight}, 2, sort=sort) for sort in (False, True))
-    assert [d for n, *d in kept for _ in range(n)] == planted.tolist()
-    assert ordered.histogram() == kept.histogram()
-    assert [run[1:] for run in ordered] == sorted({run[1:] for run in kept})
+    (unsorted,), (ordered,) = (edo_search({'a.weight': weight}, 2, sort=sort) for sort in (False, True))
+    assert [d for n, *d in unsorted for _ in range(n)] == planted.tolist()
+    assert ordered.histogram() == unsorted.histogram()
+    assert [run[1:] for run in ordered] == sorted({run[1:] for run in unsorted})
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def test_prefixes_of_a_whole_model_are_kept():
     model = {f'backbone.{key}': value for key, value in supernet.state_dict().items()} | {
         'head.conv1.weight': torch.ones(1)
     }
-    found, state = inherit_taps(model, search_layers(model, 2, filter=r'layer\d'))
-    assert found == patterns
+    searched, state = inherit_taps(model, search_layers(model, 2, filter=r'layer\d'))
+    assert searched == patterns
     assert state.keys() == model.keys()
     assert all(torch.equal(state[f'backbone.{key}'], value) for key, value in expected.items())
 

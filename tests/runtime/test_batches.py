@@ -21,23 +21,23 @@ def run(images, batch_size, retries=True):
 
 def test_images_of_one_key_share_a_batch_and_the_order_stays():
     images = [('a', 1), ('b', 2), ('a', 3), ('b', 4), ('a', 5)]
-    batches, found = run(images, 2)
+    batches, results = run(images, 2)
     assert batches == [[1, 3], [2, 4], [5]]
-    assert found == [(image, 2 * image[1]) for image in images]
+    assert results == [(image, 2 * image[1]) for image in images]
 
 
 def test_an_image_alone_of_its_key_does_not_wait_for_all_others():
-    batches, found = run([('a', 1), *[('b', number) for number in range(10, 60)]], 2)
-    assert [1] in batches[:9] and found[0] == (('a', 1), 2) and len(found) == 51
+    batches, results = run([('a', 1), *[('b', number) for number in range(10, 60)]], 2)
+    assert [1] in batches[:9] and results[0] == (('a', 1), 2) and len(results) == 51
 
 
 def test_an_image_that_fails_costs_no_other():
     images = [('a', 1), ('a', 9), ('a', 3), ('a', 4)]
-    batches, found = run(images, 3)
+    batches, results = run(images, 3)
     assert batches == [[1, 9, 3], [1], [9], [3], [4]]
-    assert [str(result) for _, result in found] == ['2', 'nine', '6', '8']
-    batches, found = run(images, 3, retries=False)
-    assert batches == [[1, 9, 3], [4]] and [str(result) for _, result in found] == ['nine', 'nine', 'nine', '8']
+    assert [str(result) for _, result in results] == ['2', 'nine', '6', '8']
+    batches, results = run(images, 3, retries=False)
+    assert batches == [[1, 9, 3], [4]] and [str(result) for _, result in results] == ['nine', 'nine', 'nine', '8']
 
 
 def test_an_image_that_cannot_be_read_keeps_its_place():

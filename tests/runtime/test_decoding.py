@@ -99,9 +99,9 @@ def test_pixels_of_8_bits_are_those_of_opencv(kind):
 def test_pixels_of_16_bits_are_their_upper_8(suffix, channels):
     pixels = np.linspace(0, 65535, 12 * 16 * channels).reshape(12, 16, channels).astype(np.uint16)
     content = encoded(pixels, suffix)
-    found = decode_image(content)
-    assert found.shape == (12, 16, 3) and found.dtype == np.uint8
-    np.testing.assert_array_equal(found, cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
+    image = decode_image(content)
+    assert image.shape == (12, 16, 3) and image.dtype == np.uint8
+    np.testing.assert_array_equal(image, cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
     with pytest.raises(ImageDefect, match=r'^pixels go up to 409\d of 65535, which are loaded as 15 of 255'):
         decode_image(encoded(pixels // 16, suffix))
 

@@ -70,16 +70,18 @@ def test_tiles():
 def test_what_several_tasks_found_is_one_image():
     """The best on top, nothing below the score; two kinds of skeletons beside each other."""
     masks = np.zeros((2, 40, 60), dtype=bool)
-    found = {
+    results = {
         'objects': {'boxes': np.array([[1, 2, 9, 9], [3, 3, 8, 8]]), 'scores': np.array([0.9, 0.5]), 'masks': masks},
         'regions': {'seg_map': np.zeros((40, 60), np.uint8)},
         'people': {'keypoints': np.full((2, 3, 2), 20.0), 'scores': np.array([0.1, 0.8])},
         'hands': {'keypoints': np.full((1, 2, 2), 30.0), 'scores': np.array([0.7])},
         'weather': {'scores': np.array([0.25, 0.75])},
     }
-    found['objects']['labels'] = np.array([1, 2])
+    results['objects']['labels'] = np.array([1, 2])
     for name, count in (('people', 2), ('hands', 1)):
-        found[name]['keypoint_scores'] = np.tile([0.9, 0.9, 0.01], (count, 1))[:, : found[name]['keypoints'].shape[1]]
+        results[name]['keypoint_scores'] = np.tile([0.9, 0.9, 0.01], (count, 1))[
+            :, : results[name]['keypoints'].shape[1]
+        ]
     tasks = {
         'objects': {'kind': 'instance', 'classes': ['cat', 'dog'], 'palette': [[1, 2, 3], [4, 5, 6]]},
         'regions': {'kind': 'semantic', 'classes': ['sky'], 'palette': None},
@@ -87,7 +89,7 @@ def test_what_several_tasks_found_is_one_image():
         'hands': {'kind': 'pose', 'classes': ['hand'], 'skeleton': [[0, 1]]},
         'weather': {'kind': 'classification', 'classes': ['rain', 'sun']},
     }
-    whole = joined(drawing_of(tasks[name], found[name], 0.3) for name in tasks)
+    whole = joined(drawing_of(tasks[name], results[name], 0.3) for name in tasks)
     assert [mark.text for mark in whole.objects] == ['2 0.50', 'dog 0.90', '', '']
     assert [mark.color for mark in whole.objects[:2]] == [color_of(2), [4, 5, 6]]
     assert [mark.shown.tolist() for mark in whole.objects[2:]] == [[True, True, False], [True, True]]

@@ -30,7 +30,7 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(OSError, match=r"full: '.*predictions\.json'"):
         patch.setattr(os, 'fsync', fail)
         files.write_bytes(path, b'new')
-    assert [each.name for each in tmp_path.iterdir()] == ['predictions.json'] and path.read_bytes() == b'old'
+    assert [file.name for file in tmp_path.iterdir()] == ['predictions.json'] and path.read_bytes() == b'old'
     files.write_bytes(path, b'new')
     assert path.read_bytes() == b'new'
 

@@ -56,9 +56,9 @@ KINDS += [(getattr(onnx.TensorProto, name), False) for name in ('FLOAT', 'DOUBLE
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_weights_of_onnx(tmp_path, kind, raw, bad):
     good = network(tmp_path / 'good.onnx', weight([[1, -2], [3e4, 0]], kind, raw))
-    found = dict(finite.stored_weights(good))
-    np.testing.assert_array_equal(found['layer.weight'], [1, -2, np.float32(29952) if kind == 16 else 3e4, 0])
-    assert finite.first_not_finite(found.items()) is None
+    weights = dict(finite.stored_weights(good))
+    np.testing.assert_array_equal(weights['layer.weight'], [1, -2, np.float32(29952) if kind == 16 else 3e4, 0])
+    assert finite.first_not_finite(weights.items()) is None
     Session(good)
     broken = network(tmp_path / 'bad.onnx', weight([[1, -2], [bad, 0]], kind, raw))
     with pytest.raises(RuntimeInputError, match=r'bad\.onnx: layer\.weight has values that are not finite, as after a'):
@@ -126,17 +126,17 @@ def branching(path, value, place):
     model = onnx.load(network(path))
     constant = helper.make_tensor('deep.weight', TensorProto.FLOAT, [2], [1.0, value])
     if place == 'floats':
-        made = helper.make_node('Constant', [], ['shift'], value_floats=[1.0, value])
+        shift = helper.make_node('Constant', [], ['shift'], value_floats=[1.0, value])
     elif place == 'float':
-        made = helper.make_node('Constant', [], ['shift'], value_float=value)
+        shift = helper.make_node('Constant', [], ['shift'], value_float=value)
     elif place == 'sparse':
         indices = helper.make_tensor('indices', TensorProto.INT64, [2], [0, 1])
-        made = helper.make_node(
+        shift = helper.make_node(
             'Constant', [], ['shift'], sparse_value=helper.make_sparse_tensor(constant, indices, [2])
         )
     else:
-        made = helper.make_node('Constant', [], ['shift'], value=constant)
-    nodes = [made, helper.make_node('Add', ['scores_of_all', 'shift'], ['sum'])]
+        shift = helper.make_node('Constant', [], ['shift'], value=constant)
+    nodes = [shift, helper.make_node('Add', ['scores_of_all', 'shift'], ['sum'])]
     out = helper.make_tensor_value_info('sum', TensorProto.FLOAT, ['n', 2])
     model.graph.node[-1].output[0] = 'scores_of_all'
     if place == 'function':
@@ -208,10 +208,10 @@ def test_openvino(tmp_path):
         from openvino import opset13
 
         added = opset13.add(model.outputs[0].node.input_value(0), opset13.constant(np.float32(values), name='bias'))
-        made = openvino.Model([opset13.result(added)], model.get_parameters(), 'm')
-        made.outputs[0].get_tensor().set_names({'scores'})
-        made.set_rt_info(model.get_rt_info(['framework', 'icconv_mm']).astype(str), 'icconv_mm')
-        openvino.save_model(made, tmp_path / 'b.xml', compress_to_fp16=False)
+        marked = openvino.Model([opset13.result(added)], model.get_parameters(), 'm')
+        marked.outputs[0].get_tensor().set_names({'scores'})
+        marked.set_rt_info(model.get_rt_info(['framework', 'icconv_mm']).astype(str), 'icconv_mm')
+        openvino.save_model(marked, tmp_path / 'b.xml', compress_to_fp16=False)
         if is_refused:
             with pytest.raises(RuntimeInputError, match=r'b\.xml: bias has values that are not finite'):
                 Session(tmp_path / 'b.xml')

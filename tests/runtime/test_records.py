@@ -20,9 +20,9 @@ def ended(out, number, paths, **options):
 
 def joined(log):
     """What the process joins: None if it is not the last one, else the names of all images."""
-    found = [row['records'][''][0]['name'] for row in log.rows()] if (is_last := log.finish()) else None
+    names = [row['records'][''][0]['name'] for row in log.rows()] if (is_last := log.finish()) else None
     log.close(is_last)
-    return found
+    return names
 
 
 @pytest.fixture
@@ -60,13 +60,13 @@ def test_processes_that_end_at_the_same_moment(tmp_path):
     for turn in range(12):
         barrier, queue = context.Barrier(COUNT), context.Queue()
         given = [(tmp_path / f'out{turn}', number, many, barrier, queue) for number in range(1, COUNT + 1)]
-        running = [context.Process(target=process, args=each) for each in given]
-        for each in running:
-            each.start()
-        found = [queue.get(timeout=100) for _ in running]
-        for each in running:
-            each.join()
-        assert [len(each) for each in found if each is not None] == [len(many)], found
+        running = [context.Process(target=process, args=arguments) for arguments in given]
+        for worker in running:
+            worker.start()
+        answers = [queue.get(timeout=100) for _ in running]
+        for worker in running:
+            worker.join()
+        assert [len(names) for names in answers if names is not None] == [len(many)], answers
 
 
 def test_a_part_whose_images_changed_is_none(tmp_path, paths):

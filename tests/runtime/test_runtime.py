@@ -37,21 +37,20 @@ def test_it_imports_neither_torch_nor_openmmlab_nor_scipy(repo):
 def test_a_pyramid_is_that_of_the_transform(size, scales):
     transforms = pytest.importorskip('icconv_mm.tasks.pose.datasets')
     image = random_image(*size)
-    known = transforms.MultiScaleResize((128, 160), scales, size_divisor=32).transform({'img': image})
+    expected = transforms.MultiScaleResize((128, 160), scales, size_divisor=32).transform({'img': image})
     step = {'op': 'pyramid', 'input_size': [128, 160], 'scales': scales, 'size_divisor': 32, 'stride': 32}
-    made = preprocess(Sample('', image), [step])
-    for own, other in zip(made.levels, known['img'], strict=True):
-        np.testing.assert_array_equal(own, other)
-    base, center, extent = made.region
-    assert base == known['input_size']
-    np.testing.assert_array_equal(center, known['input_center'])
-    np.testing.assert_array_equal(extent, known['input_scale'])
+    preprocessed = preprocess(Sample('', image), [step])
+    for level, other in zip(preprocessed.levels, expected['img'], strict=True):
+        np.testing.assert_array_equal(level, other)
+    base, center, extent = preprocessed.region
+    assert base == expected['input_size']
+    np.testing.assert_array_equal(center, expected['input_center'])
+    np.testing.assert_array_equal(extent, expected['input_scale'])
 
 
 @pytest.mark.parametrize('size', [(427, 640), (640, 427), (31, 31)])
 def test_steps_are_those_of_mmcv_and_its_kin(size):
     mmcv = pytest.importorskip('mmcv.transforms')
-    pytest.importorskip('mmpretrain')
     from mmpretrain.registry import TRANSFORMS
 
     image = random_image(*size)
@@ -65,11 +64,11 @@ def test_steps_are_those_of_mmcv_and_its_kin(size):
         (mmcv.CenterCrop((20, 25)), {'op': 'center_crop', 'size': [20, 25]}),
     ]
     for transform, step in pairs:
-        known = transform({'img': image})
-        made = preprocess(Sample('', image), [step])
-        np.testing.assert_array_equal(made.levels[0], known['img'])
-        if 'scale_factor' in known:
-            assert made.scale == pytest.approx(known['scale_factor'], rel=1e-12)
+        expected = transform({'img': image})
+        preprocessed = preprocess(Sample('', image), [step])
+        np.testing.assert_array_equal(preprocessed.levels[0], expected['img'])
+        if 'scale_factor' in expected:
+            assert preprocessed.scale == pytest.approx(expected['scale_factor'], rel=1e-12)
 
 
 @pytest.mark.skipif(not cv2.__version__.startswith('4.'), reason=f'this OpenCV is {cv2.__version__}: warping.py')
@@ -77,10 +76,10 @@ def test_steps_are_those_of_mmcv_and_its_kin(size):
 def test_fitting_is_that_of_mmpose(size):
     transforms = pytest.importorskip('mmpose.datasets.transforms')
     image = random_image(*size)
-    known = transforms.BottomupResize((96, 64), pad_val=(114, 114, 114))({'img': image, 'ori_shape': size})
-    made = preprocess(Sample('', image), [{'op': 'fit', 'input_size': [96, 64], 'value': [114, 114, 114]}])
-    np.testing.assert_array_equal(made.levels[0], known['img'])
-    np.testing.assert_array_equal(made.region[2], known['input_scale'])
+    expected = transforms.BottomupResize((96, 64), pad_val=(114, 114, 114))({'img': image, 'ori_shape': size})
+    preprocessed = preprocess(Sample('', image), [{'op': 'fit', 'input_size': [96, 64], 'value': [114, 114, 114]}])
+    np.testing.assert_array_equal(preprocessed.levels[0], expected['img'])
+    np.testing.assert_array_equal(preprocessed.region[2], expected['input_scale'])
 
 
 # --- results
@@ -93,9 +92,9 @@ def test_masks_are_pasted_as_mmdet_pastes_them():
     boxes = torch.cat([corners, corners.clamp(min=0) + torch.rand(20, 2) * 80 + 0.1], 1)
     for mask, box in zip(masks, boxes):
         part, place = fcn._do_paste_mask(mask[None], box[None], 64, 80, skip_empty=True)
-        known = np.zeros((64, 80), bool)
-        known[place] = (part >= 0.5)[0].numpy()
-        assert (paste(mask[0].numpy(), box.numpy(), (64, 80), 0.5) != known).sum() <= 1
+        expected = np.zeros((64, 80), bool)
+        expected[place] = (part >= 0.5)[0].numpy()
+        assert (paste(mask[0].numpy(), box.numpy(), (64, 80), 0.5) != expected).sum() <= 1
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -103,8 +102,8 @@ def test_logits_are_enlarged_as_torch_enlarges_them(align_corners):
     logits = torch.randn(1, 5, 24, 32)
     cut = torch.nn.functional.interpolate(logits[..., :21, :], (100, 130), mode='bilinear', align_corners=align_corners)
     task = {'kind': 'semantic', 'align_corners': align_corners, 'threshold': None}
-    found = decode(task, {'logits': logits.numpy()}, 0, Sample('', random_image(100, 130), valid_shape=(21, 32)))
-    assert (found['seg_map'] != cut.argmax(1)[0].numpy()).mean() <= 1e-4
+    result = decode(task, {'logits': logits.numpy()}, 0, Sample('', random_image(100, 130), valid_shape=(21, 32)))
+    assert (result['seg_map'] != cut.argmax(1)[0].numpy()).mean() <= 1e-4
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (7, 5), (64, 48)])
@@ -112,22 +111,22 @@ def test_logits_are_enlarged_as_torch_enlarges_them(align_corners):
 def test_rle_are_those_of_coco(shape, share, monkeypatch):
     coco = pytest.importorskip('pycocotools.mask')
     mask = np.random.default_rng(1).random(shape) < share
-    known = coco.encode(np.asfortranarray(mask, np.uint8))
+    expected = coco.encode(np.asfortranarray(mask, np.uint8))
     large = coco.encode(np.asfortranarray(mask.repeat(3, 0).repeat(2, 1), np.uint8))
     for _ in range(2):
-        assert encode_rle(mask) == {'size': list(shape), 'counts': known['counts'].decode()}
+        assert encode_rle(mask) == {'size': list(shape), 'counts': expected['counts'].decode()}
         assert encode_rle(mask, (3 * shape[0], 2 * shape[1]))['counts'] == large['counts'].decode()
         monkeypatch.setitem(sys.modules, 'pycocotools.mask', None)  # as where the runtime is alone
 
 
 def test_the_assignment_is_that_of_scipy_also_where_costs_are_equal():
-    known = pytest.importorskip('scipy.optimize').linear_sum_assignment
+    linear_sum_assignment = pytest.importorskip('scipy.optimize').linear_sum_assignment
     random = np.random.default_rng(0)
     for _ in range(300):
         shape = random.integers(1, 9, 2)
         cost = np.round(random.random(shape) * 2) * 100 - random.random(shape[0])[:, None]
-        for own, other in zip(assignment(cost), known(cost)):
-            np.testing.assert_array_equal(own, other)
+        for indices, other in zip(assignment(cost), linear_sum_assignment(cost)):
+            np.testing.assert_array_equal(indices, other)
 
 
 def test_records_of_classes():
@@ -139,9 +138,9 @@ def test_records_of_classes():
 
 
 def test_records_of_boxes_and_seg_maps():
-    found = {'boxes': np.array([[1.0, 2.5, 4.00049, 8.0]] * 2), 'scores': np.array([0.123456, 0.1])}
-    found['labels'] = np.array([1, 0])
-    (record,) = coco_records({'kind': 'detection'}, found, 7, 0.12, category_ids=[30, 20])
+    result = {'boxes': np.array([[1.0, 2.5, 4.00049, 8.0]] * 2), 'scores': np.array([0.123456, 0.1])}
+    result['labels'] = np.array([1, 0])
+    (record,) = coco_records({'kind': 'detection'}, result, 7, 0.12, category_ids=[30, 20])
     assert record == {'image_id': 7, 'category_id': 20, 'bbox': [1.0, 2.5, 3.0, 5.5], 'score': 0.12346}
     maps = {'seg_map': np.array([[0, 2], [255, 2]])}
     records = coco_records({'kind': 'semantic'}, maps, 7, category_ids=[30, 20, 10])  # 255 is of no class
@@ -266,10 +265,10 @@ def test_scales_are_finite_numbers(number):
 )
 def test_outputs_that_are_not_those_of_the_task_are_named(outputs, message):
     task = {**TASK, 'kind': 'detection', 'outputs': ['boxes', 'scores', 'labels']}
-    known = {'boxes': np.zeros((1, 2, 4), 'f4'), 'scores': np.ones((1, 2), 'f4'), 'labels': np.zeros((1, 2), int)}
-    session = Session.of(described(tasks=[task]), lambda _: known, 'net')
+    arrays = {'boxes': np.zeros((1, 2, 4), 'f4'), 'scores': np.ones((1, 2), 'f4'), 'labels': np.zeros((1, 2), int)}
+    session = Session.of(described(tasks=[task]), lambda _: arrays, 'net')
     assert len(next(session.predict(random_image(8, 9))).tasks['']['boxes']) == 2
-    known = {**known, **outputs} if outputs else {}
+    arrays = {**arrays, **outputs} if outputs else {}
     with pytest.raises(RuntimeInputError, match=f'net: on array: .*{message}'):
         next(session.predict(random_image(8, 9)))
 

@@ -29,7 +29,7 @@ def test_no_input_is_larger_than_the_limit(tmp_path, monkeypatch):
     images = [random_image(4, 100), random_image(100, 4)]
     with pytest.raises(RuntimeInputError, match='an input of 20000 pixels is too large, at most 1000 are given'):
         list(session.predict(images, batch_size=2))
-    assert all(not isinstance(found, RuntimeInputError) for _, found in session.try_predict(images, batch_size=2))
+    assert all(not isinstance(result, RuntimeInputError) for _, result in session.try_predict(images, batch_size=2))
     monkeypatch.setattr(limits, 'MAX_IMAGE_PIXELS', 399)
     with pytest.raises(RuntimeInputError, match='has 100x4 pixels, at most 399 are read'):
         list(session.predict(images[:1]))
@@ -52,7 +52,7 @@ def test_a_image_that_fails_costs_no_other(tmp_path):
     given = [tmp_path, tmp_path / 'absent.jpg', random_image(8, 9), np.zeros((3, 3))]
     for batch_size in (1, 2, 4):
         tried = list(session.try_predict(given, batch_size))
-        failed = {path: str(each) for path, each in tried if isinstance(each, RuntimeInputError)}
+        failed = {path: str(result) for path, result in tried if isinstance(result, RuntimeInputError)}
         assert [Path(path).name for path, _ in tried] == [
             *(f'{name}.png' for name in 'abcdeg'),
             'absent.jpg',
@@ -73,9 +73,9 @@ def test_a_network_that_fails_on_one_image_of_a_batch():
 
     session = Session.of(described(), run, 'net')
     images = [np.full((4, 4, 3), value, np.uint8) for value in (0, 255, 1)]
-    found = [each for _, each in session.try_predict(images, batch_size=3)]
-    assert [isinstance(each, RuntimeInputError) for each in found] == [False, True, False]
-    assert 'does not run on array_1 (image [1, 3, 4, 4]): too bright' in str(found[1])
+    results = [result for _, result in session.try_predict(images, batch_size=3)]
+    assert [isinstance(result, RuntimeInputError) for result in results] == [False, True, False]
+    assert 'does not run on array_1 (image [1, 3, 4, 4]): too bright' in str(results[1])
 
 
 def test_the_command_does_the_rest_and_says_what_failed(tmp_path, capsys, monkeypatch):
@@ -119,11 +119,11 @@ def predicted(tmp_path, monkeypatch):
 def refuse_names(monkeypatch, *functions):
     """The test fails, before OpenCV crashes, if one of its functions gets text that is not UTF-8."""
 
-    def guarded(known, *given):
-        for each in given:
-            if isinstance(each, str):
-                each.encode()
-        return known(*given)
+    def guarded(function, *given):
+        for value in given:
+            if isinstance(value, str):
+                value.encode()
+        return function(*given)
 
     for name in functions:
         monkeypatch.setattr(cv2, name, functools.partial(guarded, getattr(cv2, name)))
@@ -158,10 +158,10 @@ def test_no_drawn_image_replaces_another(tmp_path, predicted):
 def test_a_image_that_cannot_be_drawn_costs_no_other(tmp_path, predicted, monkeypatch):
     for name in 'abc':
         cv2.imwrite(str(tmp_path / f'{name}.png'), random_image(20, 31 if name == 'b' else 30))
-    known = drawing.draw
+    draw_image = drawing.draw
 
     def draw(image, content):
-        return known(image, content) if image.shape[1] == 30 else cv2.resize(image, (0, 0))
+        return draw_image(image, content) if image.shape[1] == 30 else cv2.resize(image, (0, 0))
 
     monkeypatch.setattr(drawing, 'draw', draw)
     lines, shown, about = predicted(tmp_path)
@@ -184,8 +184,8 @@ def test_a_seg_map_of_one_class_against_the_rest(tmp_path, predicted):
     session = Session.of(described(tasks=[{**TASK, **task}]), run, 'net')
     lines, _, about = predicted(tmp_path, session=session)
     records = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
-    assert not lines and [each['id'] for each in about['categories']] == [1]
-    assert [each['category_id'] for each in records] == [1]
+    assert not lines and [category['id'] for category in about['categories']] == [1]
+    assert [record['category_id'] for record in records] == [1]
 
 
 def test_no_path_of_a_video_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypatch):
@@ -195,8 +195,8 @@ def test_no_path_of_a_video_that_is_not_utf_8_reaches_opencv(tmp_path, monkeypat
     said = 'OpenCV opens no video whose path is not UTF-8: rename it'
     with pytest.raises(RuntimeInputError, match=rf'caf\\udce9\.mp4: {said}'):
         next(classified().predict([path]))
-    found = [each for _, each in classified().try_predict([path, random_image(8, 9)])]
-    assert said in str(found[0]) and not isinstance(found[1], RuntimeInputError)
+    results = [result for _, result in classified().try_predict([path, random_image(8, 9)])]
+    assert said in str(results[0]) and not isinstance(results[1], RuntimeInputError)
 
 
 @pytest.mark.parametrize(

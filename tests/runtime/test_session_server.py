@@ -63,9 +63,9 @@ def test_the_server_of_the_page(port, tmp_path):
     content = cv2.imencode('.png', random_image(40, 60))[1].tobytes()
     session = Session(tmp_path / 'model.onnx')
     (prediction,) = session.predict([('upload', content)])
-    known = {name: coco_records(session.tasks[name], found, 1, 0.3) for name, found in prediction.tasks.items()}
-    assert len(known['boxes']) == 3 and len(known) == 5
-    assert post(port, content) == (200, json.loads(json.dumps(known)))
+    expected = {name: coco_records(session.tasks[name], result, 1, 0.3) for name, result in prediction.tasks.items()}
+    assert len(expected['boxes']) == 3 and len(expected) == 5
+    assert post(port, content) == (200, json.loads(json.dumps(expected)))
     assert post(port, content[:50]) == (400, {'error': 'upload: is no image, or is damaged'})
     assert post(port, b'') == (400, {'error': 'upload: is no image, or is damaged'})
     assert post(port, content)[0] == 200

@@ -52,7 +52,7 @@ def capture(monkeypatch):
     return Capture
 
 
-def test_a_lost_stream_is_said(capture):
+def test_a_lost_stream_is_reported(capture):
     for source, opened, name in (('rtsp://host/a', 'rtsp://host/a', 'stream'), ('0', 0, 'camera_0')):
         capture.opened.clear()
         tried = list(means().try_predict(source))
@@ -69,8 +69,8 @@ def test_a_lost_stream_is_said(capture):
 @pytest.mark.parametrize(('length', 'is_lost'), [(3.0, False), (5.0, False), (6.0, True), (0.0, True)])
 def test_a_video_of_a_known_length_is_no_lost_stream(capture, monkeypatch, length, is_lost):
     monkeypatch.setattr(capture, 'length', length)
-    found = [each for _, each in means().try_predict('https://host/a.mp4')]
-    assert [isinstance(each, RuntimeInputError) for each in found] == [False] * 3 + [True] * is_lost
+    results = [result for _, result in means().try_predict('https://host/a.mp4')]
+    assert [isinstance(result, RuntimeInputError) for result in results] == [False] * 3 + [True] * is_lost
 
 
 def test_a_stream_that_does_not_open(tmp_path):
@@ -92,20 +92,20 @@ def test_the_command_ends_a_stream(capture, tmp_path, monkeypatch, capsys):
     """After a number of frames, or at Ctrl-C; the results until then are written."""
     session, calls = means(), []
     monkeypatch.setattr(command, 'Session', lambda *_: session)
-    known = drawing.draw
+    draw_image = drawing.draw
 
     def draw(*given):
         calls.append(given)
         if len(calls) == 4:  # the second frame of the second run
             raise KeyboardInterrupt
-        return known(*given)
+        return draw_image(*given)
 
     monkeypatch.setattr(drawing, 'draw', draw)
     for out, options, count in (('a', ['--max-images', '2'], 2), ('b', [], 1)):
         command.main(['net.onnx', 'rtsp://host/a', '--out-dir', str(tmp_path / out), *options])
         images = json.loads((tmp_path / out / 'images.json').read_text())['images']
         names = [f'stream_{number:06d}.jpg' for number in range(1, count + 1)]
-        assert [each['file_name'] for each in images] == names
+        assert [image['file_name'] for image in images] == names
         assert sorted(path.name for path in (tmp_path / out / 'vis').iterdir()) == names
         assert ('interrupted' in capsys.readouterr().err) == (not options)
 
@@ -128,9 +128,9 @@ def test_images_of_one_size_share_a_batch():
     """Although others are between them; the order stays, and few images wait."""
     seen = []
     images = [random_image(8, 9 + number % 3, number) for number in range(12)]
-    found = list(means(seen).predict(images, batch_size=4))
+    predictions = list(means(seen).predict(images, batch_size=4))
     assert seen == [(4, 3, 8, width) for width in (9, 10, 11)]
-    for number, (image, prediction) in enumerate(zip(images, found)):
+    for number, (image, prediction) in enumerate(zip(images, predictions)):
         assert prediction.path == f'array_{number}'
         np.testing.assert_allclose(prediction.tasks['']['scores'], image[..., :2].mean((0, 1)), rtol=1e-6)
     seen.clear()
@@ -138,7 +138,7 @@ def test_images_of_one_size_share_a_batch():
     results = means(seen).predict(iter(lone), batch_size=2)
     next(results)
     assert sum(shape[0] for shape in seen) <= 16
-    assert [each.image.shape[0] for each in results] == [8] * 40
+    assert [result.image.shape[0] for result in results] == [8] * 40
 
 
 def boxes_of_bright_pixels(given):
@@ -146,8 +146,8 @@ def boxes_of_bright_pixels(given):
     (image,) = given['image']
     boxes, scores, labels = [], [], []
     for label in (0, 1):
-        _, _, found, _ = cv2.connectedComponentsWithStats((image[label] > 128).astype(np.uint8))
-        for x, y, width, height, area in found[1:]:
+        _, _, statistics, _ = cv2.connectedComponentsWithStats((image[label] > 128).astype(np.uint8))
+        for x, y, width, height, area in statistics[1:]:
             boxes.append([x, y, x + width, y + height])
             scores.append(min(area / 1000, 1))
             labels.append(label)
@@ -163,8 +163,8 @@ def test_boxes_of_tiles():
     task = {**TASK, 'kind': 'detection', 'outputs': ['boxes', 'scores', 'labels']}
     session = Session.of(described(tasks=[task]), boxes_of_bright_pixels, 'net')
     (whole,), (tiled,) = list(session.predict(image)), list(session.predict(image, tile=64))
-    for found in (whole.tasks[''], tiled.tasks['']):
-        inside = {(*map(int, box), int(label)) for box, label in zip(found['boxes'], found['labels'])}
+    for result in (whole.tasks[''], tiled.tasks['']):
+        inside = {(*map(int, box), int(label)) for box, label in zip(result['boxes'], result['labels'])}
         assert truth <= inside
     assert tiled.tasks['']['scores'].tolist() == sorted(tiled.tasks['']['scores'], reverse=True)
     assert tiled.image is image and tiled.path == 'array'
@@ -176,8 +176,8 @@ def seen_in(tile, corner, size, boxes, scores, labels):
     high = np.minimum([left + tile, top + tile], size[::-1])
     cut = boxes.clip([left, top] * 2, [*high, *high])
     there = (cut[:, 2:] - cut[:, :2] >= 1).all(1)
-    found = {'scores': scores[there], 'labels': labels[there]}
-    return {'boxes': (cut[there] - [left, top, left, top]).astype(np.float32), **found}
+    values = {'scores': scores[there], 'labels': labels[there]}
+    return {'boxes': (cut[there] - [left, top, left, top]).astype(np.float32), **values}
 
 
 @pytest.mark.parametrize('seed', range(40))
@@ -193,10 +193,10 @@ def test_objects_do_not_depend_on_the_tiles(seed):
     scores, labels = random.random(len(boxes)).astype('f4'), random.integers(0, 2, len(boxes))
     corners = tile_corners(size, tile)
     parts = [seen_in(tile, corner, size, boxes, scores, labels) for corner in corners]
-    found = joined_boxes(parts, corners, size, tile)
+    result = joined_boxes(parts, corners, size, tile)
     order = np.argsort(-scores, kind='stable')
-    np.testing.assert_array_equal(found['boxes'], boxes[order])
-    np.testing.assert_array_equal(found['labels'], labels[order])
+    np.testing.assert_array_equal(result['boxes'], boxes[order])
+    np.testing.assert_array_equal(result['labels'], labels[order])
     empty = [{name: part[name][:0] for name in part} for part in parts]
     assert joined_boxes(empty, corners, size, tile)['boxes'].shape == (0, 4)
 
@@ -217,8 +217,8 @@ def test_crowds_whose_scores_differ_between_tiles(seed):
     parts = [seen_in(tile, corner, size, boxes, scores, labels) for corner in corners]
     for part in parts:
         part['scores'] = (part['scores'] + random.uniform(-0.1, 0.1, len(part['scores']))).astype('f4')
-    found = joined_boxes(parts, corners, size, tile)['boxes']
-    assert sorted(map(tuple, found.tolist())) == sorted(map(tuple, boxes.tolist()))
+    result = joined_boxes(parts, corners, size, tile)['boxes']
+    assert sorted(map(tuple, result.tolist())) == sorted(map(tuple, boxes.tolist()))
 
 
 def _iou(box, others):
@@ -237,8 +237,8 @@ def test_boxes_that_a_network_told_apart_in_one_tile_stay():
 def test_an_object_whose_boxes_differ_between_tiles_is_there_once_with_its_better_score():
     one = {'boxes': np.float32([[40, 10, 60, 30]]), 'scores': np.float32([0.7]), 'labels': np.int64([0])}
     other = {'boxes': np.float32([[6, 11, 25, 30]]), 'scores': np.float32([0.9]), 'labels': np.int64([0])}
-    found = joined_boxes([one, other], [(0, 0), (0, 36)], (64, 100), 64)
-    np.testing.assert_array_equal(found['boxes'], [[42, 11, 61, 30]])
+    result = joined_boxes([one, other], [(0, 0), (0, 36)], (64, 100), 64)
+    np.testing.assert_array_equal(result['boxes'], [[42, 11, 61, 30]])
 
 
 def test_maps_of_tiles():
@@ -269,10 +269,10 @@ def test_a_device_that_is_not_there(tmp_path):
     pytest.importorskip('onnx')
     file = write_network(tmp_path / 'net.onnx', 'class', steps=[])
     image = random_image(8, 9)
-    (known,) = Session(file).predict(image)
+    (expected,) = Session(file).predict(image)
     for device in ('cpu', 'CPU'):
-        (found,) = Session(file, device=device).predict(image)
-        np.testing.assert_array_equal(found.tasks['']['scores'], known.tasks['']['scores'])
+        (prediction,) = Session(file, device=device).predict(image)
+        np.testing.assert_array_equal(prediction.tasks['']['scores'], expected.tasks['']['scores'])
     for device in ('tpu', 'cpu:1', 'openvino:tpu', ''):
         with pytest.raises(RuntimeInputError, match=rf"net\.onnx: there is no device '{device}'; there are: cpu"):
             Session(file, device=device)
@@ -285,10 +285,10 @@ def test_a_device_of_openvino(tmp_path):
     pytest.importorskip('onnx')
     file = write_network(tmp_path / 'net.onnx', 'class', steps=[])
     image = random_image(8, 9)
-    (known,) = Session(file).predict(image)
+    (expected,) = Session(file).predict(image)
     for device in ('openvino', 'openvino:CPU'):
-        (found,) = Session(file, device=device).predict(image)
-        np.testing.assert_allclose(found.tasks['']['scores'], known.tasks['']['scores'], rtol=1e-5)
+        (prediction,) = Session(file, device=device).predict(image)
+        np.testing.assert_allclose(prediction.tasks['']['scores'], expected.tasks['']['scores'], rtol=1e-5)
 
 
 def test_no_device_is_replaced_by_the_processor_silently(tmp_path, monkeypatch):
@@ -296,11 +296,11 @@ def test_no_device_is_replaced_by_the_processor_silently(tmp_path, monkeypatch):
     onnxruntime = pytest.importorskip('onnxruntime')
     pytest.importorskip('onnx')
     file, asked = write_network(tmp_path / 'net.onnx', 'class', steps=[]), []
-    known = onnxruntime.InferenceSession
+    open_session = onnxruntime.InferenceSession
 
     def opened(path, options, providers, enable_fallback):
         asked.append((providers, enable_fallback))
-        return known(path, options, providers=['CPUExecutionProvider'])
+        return open_session(path, options, providers=['CPUExecutionProvider'])
 
     names = [f'{name}ExecutionProvider' for name in ('Tensorrt', 'CUDA', 'CPU')]
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: names)
@@ -320,13 +320,13 @@ def test_times(tmp_path, capsys, monkeypatch):
     seen, clock = [], iter(np.arange(1e6) ** 2)
     monkeypatch.setattr('icconv_mm_runtime.benchmark.time', types.SimpleNamespace(perf_counter=lambda: next(clock)))
     session = means(seen)
-    found = session.benchmark([random_image(8, 9), random_image(10, 9)], batch_size=3, runs=20)
-    assert seen == [(3, 3, 8, 9), (3, 3, 10, 9)] * 11 and found.runs == 20 and found.batch_size == 3
+    timing = session.benchmark([random_image(8, 9), random_image(10, 9)], batch_size=3, runs=20)
+    assert seen == [(3, 3, 8, 9), (3, 3, 10, 9)] * 11 and timing.runs == 20 and timing.batch_size == 3
     starts = np.arange(2, 22) * 4  # clock readings at the start of each timed run
-    for number, times in enumerate((found.preprocess, found.network, found.postprocess)):
+    for number, times in enumerate((timing.preprocess, timing.network, timing.postprocess)):
         taken = ((starts + number + 1) ** 2 - (starts + number) ** 2) * 1e3
         assert (times.low, times.median, times.high) == pytest.approx(tuple(np.percentile(taken, (10, 50, 90))))
-    assert found.images_per_second == pytest.approx(3 / np.median((starts + 3) ** 2 - starts**2))
+    assert timing.images_per_second == pytest.approx(3 / np.median((starts + 3) ** 2 - starts**2))
     monkeypatch.setattr(command, 'Session', lambda *_: session)
     command.main(['net.onnx', '--benchmark', '--batch-size', '2'])
     assert seen[-1] == (2, 3, 480, 640) and 'images per second, 2 in a batch' in capsys.readouterr().out

@@ -65,8 +65,10 @@ def tiles():
 
 
 def preprocess():
-    made = images.preprocess(images.Sample('', IMAGE), [{'op': 'resize', 'scale': [10, 6], 'keep_ratio': False}])
-    return is_image(made.levels[0], (6, 10)) and made.valid_shape == (6, 10)
+    preprocessed = images.preprocess(
+        images.Sample('', IMAGE), [{'op': 'resize', 'scale': [10, 6], 'keep_ratio': False}]
+    )
+    return is_image(preprocessed.levels[0], (6, 10)) and preprocessed.valid_shape == (6, 10)
 
 
 def pyramid_layout():
@@ -173,14 +175,18 @@ def functions_of_images():
         if module.name in ('__main__', 'extra', 'ray', 'web'):  # the latter take files
             continue
         members = vars(importlib.import_module(f'icconv_mm_runtime.{module.name}'))
-        own = {
-            name: each for name, each in members.items() if getattr(each, '__module__', '').endswith(f'.{module.name}')
+        objects = {
+            name: member
+            for name, member in members.items()
+            if getattr(member, '__module__', '').endswith(f'.{module.name}')
         }
-        classes = {name: vars(each) for name, each in own.items() if inspect.isclass(each)}
-        own |= {f'{name}.{method}': each for name, methods in classes.items() for method, each in methods.items()}
-        for name, each in own.items():
+        classes = {name: vars(member) for name, member in objects.items() if inspect.isclass(member)}
+        objects |= {
+            f'{name}.{method}': member for name, methods in classes.items() for method, member in methods.items()
+        }
+        for name, member in objects.items():
             is_public = not any(part.startswith('_') for part in name.split('.'))
-            if is_public and inspect.isfunction(each) and MEANT & set(inspect.signature(each).parameters):
+            if is_public and inspect.isfunction(member) and MEANT & set(inspect.signature(member).parameters):
                 yield f'{module.name}.{name}'
 
 

@@ -14,21 +14,21 @@ from icconv_mm_runtime.thresholds import shown, threshold_of
 
 def given(scores, labels, thresholds):
     task = {'kind': 'pose' if labels is None else 'detection', 'classes': ['a', 'b']}
-    found = {'scores': np.float32(scores)}
+    result = {'scores': np.float32(scores)}
     if labels is None:
-        found |= {'keypoints': np.zeros((len(scores), 1, 2)), 'keypoint_scores': np.ones((len(scores), 1))}
+        result |= {'keypoints': np.zeros((len(scores), 1, 2)), 'keypoint_scores': np.ones((len(scores), 1))}
     else:
-        found |= {'labels': np.int64(labels), 'boxes': np.zeros((len(scores), 4), np.float32)}
-    return task | ({} if thresholds is None else {'thresholds': thresholds}), found
+        result |= {'labels': np.int64(labels), 'boxes': np.zeros((len(scores), 4), np.float32)}
+    return task | ({} if thresholds is None else {'thresholds': thresholds}), result
 
 
-@pytest.mark.parametrize(('scores', 'labels', 'thresholds', 'score_thr', 'places'), CASES)
-def test_what_is_shown(scores, labels, thresholds, score_thr, places):
-    task, found = given(scores, labels, thresholds)
-    assert shown(task, found, score_thr).tolist() == places
-    assert len(drawing_of(task, found, score_thr).objects) == len(places)
+@pytest.mark.parametrize(('scores', 'labels', 'thresholds', 'score_thr', 'indices'), CASES)
+def test_what_is_shown(scores, labels, thresholds, score_thr, indices):
+    task, result = given(scores, labels, thresholds)
+    assert shown(task, result, score_thr).tolist() == indices
+    assert len(drawing_of(task, result, score_thr).objects) == len(indices)
     if score_thr is not None:
-        assert len(coco_records(task, found, 1, score_thr)) == len(places)
+        assert len(coco_records(task, result, 1, score_thr)) == len(indices)
 
 
 def test_the_best_comes_first():

@@ -25,27 +25,26 @@ def _pieces():
 
 def test_boxes_of_tiles():
     """A box that several tiles show whole is there once; a box of another class at its place stays."""
-    pytest.importorskip('mmdet')
     from mmdet.structures import DetDataSample
 
     truth = torch.tensor([[5.0, 5, 25, 25], [50, 40, 70, 60], [120, 60, 148, 88], [50, 40, 70, 60]])
     labels = torch.tensor([0, 1, 0, 2])
     parts = []
     for number, (top, left) in enumerate(_pieces()):
-        own = truth - torch.tensor([left, top, left, top])
-        inside = (own >= 0).all(1) & (own <= TILE).all(1)
-        found = InstanceData(
-            bboxes=own[inside], labels=labels[inside], scores=torch.full((int(inside.sum()),), 0.5 + number / 100)
+        boxes = truth - torch.tensor([left, top, left, top])
+        inside = (boxes >= 0).all(1) & (boxes <= TILE).all(1)
+        instances = InstanceData(
+            bboxes=boxes[inside], labels=labels[inside], scores=torch.full((int(inside.sum()),), 0.5 + number / 100)
         )
-        parts.append(DetDataSample(pred_instances=found, metainfo=dict(ori_shape=(TILE, TILE))))
+        parts.append(DetDataSample(pred_instances=instances, metainfo=dict(ori_shape=(TILE, TILE))))
     assert sum(len(sample.pred_instances) for sample in parts) > len(truth)
     adapter = adapter_of('mmdet')
     description = adapter.described(dict(classes=('a', 'b', 'c')))
-    found = join_tiles({'': description}, [{'': adapter.predictions(sample)} for sample in parts], SIZE, TILE)['']
-    order = found['labels'] * 1000 + found['boxes'][:, 0]
+    instances = join_tiles({'': description}, [{'': adapter.predictions(sample)} for sample in parts], SIZE, TILE)['']
+    order = instances['labels'] * 1000 + instances['boxes'][:, 0]
     expected = labels * 1000 + truth[:, 0]
-    np.testing.assert_array_equal(found['boxes'][order.argsort()], truth[expected.argsort()])
-    content = drawing_of(description, found, 0.3)
+    np.testing.assert_array_equal(instances['boxes'][order.argsort()], truth[expected.argsort()])
+    content = drawing_of(description, instances, 0.3)
     assert sorted(mark.text[0] for mark in content.objects) == ['a', 'a', 'b', 'c']
 
 
@@ -90,14 +89,15 @@ def test_tiles_of_any_network():
 
 def test_seg_maps_of_tiles():
     """Each pixel has its label, also where tiles overlap."""
-    pytest.importorskip('mmseg')
     from mmseg.structures import SegDataSample
 
     truth = torch.arange(SIZE[0] * SIZE[1]).view(SIZE) // 97 % 7
     parts = []
     for top, left in _pieces():
-        own = truth[top : top + TILE, left : left + TILE].clone()
-        sample = SegDataSample(pred_sem_seg=PixelData(data=own[None]), metainfo=dict(ori_shape=tuple(own.shape)))
+        seg_map = truth[top : top + TILE, left : left + TILE].clone()
+        sample = SegDataSample(
+            pred_sem_seg=PixelData(data=seg_map[None]), metainfo=dict(ori_shape=tuple(seg_map.shape))
+        )
         parts.append({'': adapter_of('mmseg').predictions(sample)})
     (whole,) = join_tiles({'': {'kind': 'semantic'}}, parts, SIZE, TILE).values()
     np.testing.assert_array_equal(whole['seg_map'], truth)
@@ -105,18 +105,18 @@ def test_seg_maps_of_tiles():
 
 def test_reduced_images():
     """Boxes, keypoints and masks are those of the whole image."""
-    pytest.importorskip('mmpose')
-    pytest.importorskip('mmdet')
     from mmdet.structures import DetDataSample
     from mmpose.structures import PoseDataSample
 
-    found = InstanceData(bboxes=torch.tensor([[1.0, 2, 3, 4]]), labels=torch.tensor([0]), scores=torch.tensor([0.9]))
-    found.masks = torch.zeros(1, 10, 20, dtype=torch.bool)
-    found.masks[0, 2:4, 1:3] = True
-    sample = DetDataSample(pred_instances=found, metainfo=dict(ori_shape=(10, 20)))
+    instances = InstanceData(
+        bboxes=torch.tensor([[1.0, 2, 3, 4]]), labels=torch.tensor([0]), scores=torch.tensor([0.9])
+    )
+    instances.masks = torch.zeros(1, 10, 20, dtype=torch.bool)
+    instances.masks[0, 2:4, 1:3] = True
+    sample = DetDataSample(pred_instances=instances, metainfo=dict(ori_shape=(10, 20)))
     adapter_of('mmdet').enlarge(sample, (40, 80))
-    found = adapter_of('mmdet').predictions(sample)
-    (record,) = coco_records({'kind': 'detection'}, found, 1, 0.0, [5], sample.ori_shape)
+    instances = adapter_of('mmdet').predictions(sample)
+    (record,) = coco_records({'kind': 'detection'}, instances, 1, 0.0, [5], sample.ori_shape)
     whole = np.zeros((40, 80), dtype=bool)
     whole[8:16, 4:12] = True
     assert record['bbox'] == [4, 8, 8, 8] and record['segmentation'] == encode_rle(whole)

@@ -58,16 +58,16 @@ def test_pixels_are_those_of_the_definition():
 @pytest.mark.skipif(not cv2.__version__.startswith('4.'), reason=f'this OpenCV is {cv2.__version__}')
 def test_pixels_are_those_of_opencv_4():
     for image, matrix, size in random_calls(200, 300):
-        known = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=COLOR)
-        np.testing.assert_array_equal(warp(image, matrix, size, COLOR), known)
+        expected = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderValue=COLOR)
+        np.testing.assert_array_equal(warp(image, matrix, size, COLOR), expected)
 
 
 def test_other_releases_of_opencv_are_within_a_64th_of_a_pixel():
     slope = 8
     image = np.repeat((slope * np.arange(30, dtype=np.uint8)[:, None] + np.zeros(30, np.uint8))[..., None], 3, 2)
     matrix = warp_matrix((77, 91), (14.3, 14.9), (25, 24))
-    found, known = warp(image, matrix, (77, 91)), cv2.warpAffine(image, matrix, (77, 91))
-    difference = np.abs(found.astype(int) - known)[2:-2, 2:-2]
+    warped, expected = warp(image, matrix, (77, 91)), cv2.warpAffine(image, matrix, (77, 91))
+    difference = np.abs(warped.astype(int) - expected)[2:-2, 2:-2]
     assert difference.max() <= math.ceil(slope * (1 / 64 + 1 / 1024))
 
 

@@ -41,8 +41,8 @@ def upstream_of(path: Path) -> str | None:
     """The config of a task library that a recipe inherits from as a whole, directly or through others."""
     for base in Config._get_base_files(str(path)):
         if '::' not in base:
-            if found := upstream_of(path.parent / base):
-                return found
+            if upstream := upstream_of(path.parent / base):
+                return upstream
         elif '::_base_/' not in base:
             return base
     return None

@@ -39,13 +39,13 @@ def official_input(meta: dict) -> torch.Tensor:
     return x
 
 
-def deviations(reference, found: dict[str, torch.Tensor]) -> dict[str, float]:
+def deviations(reference, tensors: dict[str, torch.Tensor]) -> dict[str, float]:
     """Largest deviation of every stored tensor from the one found, relative to its maximum."""
     result = {}
     for name, info in reference.meta['tensors'].items():
-        assert list(found[name].shape) == info['full_shape'], name
+        assert list(tensors[name].shape) == info['full_shape'], name
         channel, space = info['channel_stride'], info['spatial_stride'] or 1
-        part = found[name][:, ::channel].double()
+        part = tensors[name][:, ::channel].double()
         part = part[..., ::space, ::space] if part.ndim == 4 else part
         result[name] = reference.deviation(name, part)
     return result

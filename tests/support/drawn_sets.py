@@ -47,14 +47,14 @@ def voc(root, *names, filename='{}.jpg', label='x'):
 
 def splits(root, task):
     """The split of each image, by its path, as it is trained with."""
-    (found,) = read_datasets(root)
-    images = found.labelled(task)
+    (dataset,) = read_datasets(root)
+    images = dataset.labelled(task)
     assign_splits(images)
     return {image.path.relative_to(root).as_posix(): image.split for image in images}
 
 
-def said(found):
-    return '\n'.join(f'{file}: {what}' for file, what in found.warnings)
+def said(dataset):
+    return '\n'.join(f'{file}: {what}' for file, what in dataset.warnings)
 
 
 def labelme(path, *shapes, **more):

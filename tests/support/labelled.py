@@ -30,10 +30,10 @@ def image(number: int) -> np.ndarray:
 
 
 def mask(number: int, annotation: int) -> np.ndarray:
-    made = np.zeros(SIZE[::-1], dtype=np.uint8)
+    pixels = np.zeros(SIZE[::-1], dtype=np.uint8)
     _, x, y, w, h = OBJECTS[number][annotation]
-    made[y : y + h, x : x + w] = 1
-    return made
+    pixels[y : y + h, x : x + w] = 1
+    return pixels
 
 
 def polygon(x: int, y: int, w: int, h: int) -> list[int]:
@@ -59,7 +59,7 @@ def coco(root: Path, kind: str = 'polygons') -> Path:
     _images(root / 'images')
     for split in ('train', 'val'):
         images, annotations = [], []
-        for number in [n for n, each in enumerate(SPLITS) if each == split]:
+        for number in [n for n, image_split in enumerate(SPLITS) if image_split == split]:
             images.append(dict(id=number + 7, file_name=f'p{number}.png', width=SIZE[0], height=SIZE[1]))
             for annotation, (label, *box) in enumerate(OBJECTS[number]):
                 entry = dict(image_id=number + 7, category_id=3 + 4 * label, bbox=box, area=box[2] * box[3], iscrowd=0)
@@ -124,7 +124,7 @@ def voc(root: Path) -> Path:
         text = f'<annotation><filename>p{number}.png</filename>{size}{objects}</annotation>'
         (root / 'Annotations' / f'p{number}.xml').write_text(text)
     for split in ('train', 'val'):
-        names = [f'p{number}' for number, each in enumerate(SPLITS) if each == split]
+        names = [f'p{number}' for number, image_split in enumerate(SPLITS) if image_split == split]
         (root / 'ImageSets' / 'Main' / f'{split}.txt').write_text('\n'.join(names) + '\n')
     return root
 
@@ -231,10 +231,10 @@ def seg_maps(root: Path, kind: str = 'plain', ignore_index: int = 11) -> Path:
         for label, x, y, w, h in OBJECTS[number]:
             labels[y : y + h, x : x + w] = label + 1
         labels[:4, :4] = 3 if kind == 'colors' else ignore_index
-        made = Image.fromarray(colors[labels] if kind == 'colors' else labels)
+        seg_map = Image.fromarray(colors[labels] if kind == 'colors' else labels)
         if kind == 'palette':
-            made.putpalette(list(range(256)) * 3)
-        for name, content in ((SPLITS[number], Image.fromarray(image(number))), (f'{SPLITS[number]}annot', made)):
+            seg_map.putpalette(list(range(256)) * 3)
+        for name, content in ((SPLITS[number], Image.fromarray(image(number))), (f'{SPLITS[number]}annot', seg_map)):
             (root / name).mkdir(parents=True, exist_ok=True)
             content.save(root / name / f'p{number}.png')
     if kind == 'colors':
@@ -254,8 +254,8 @@ def deeplabcut(root: Path) -> Path:
         table.writerow(['bodyparts', *(part for part in POINTS for _ in 'xy')])
         table.writerow(['coords', *['x', 'y'] * 3])
         for number in range(len(OBJECTS) + 1):
-            own = points(*OBJECTS[number % 3][0][1:])
-            values = [value for point in own for value in point]
+            keypoints = points(*OBJECTS[number % 3][0][1:])
+            values = [value for point in keypoints for value in point]
             table.writerow(
                 [f'labeled-data/video/p{number}.png', *(['', ''] if number == 1 else values[:2]), *values[2:]]
             )

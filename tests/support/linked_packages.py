@@ -8,19 +8,23 @@ from packaging.requirements import Requirement
 
 def requirements(names: list[str]) -> set[str]:
     """The names and, recursively, those of what they require here."""
-    found: set[str] = set()
+    packages: set[str] = set()
     while names:
         name = names.pop()
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # required on another platform
-        if name in found:
+        if name in packages:
             continue
-        found.add(name)
+        packages.add(name)
         wanted = (Requirement(text) for text in distribution.requires or ())
-        names += [each.name for each in wanted if each.marker is None or each.marker.evaluate({'extra': ''})]
-    return found
+        names += [
+            requirement.name
+            for requirement in wanted
+            if requirement.marker is None or requirement.marker.evaluate({'extra': ''})
+        ]
+    return packages
 
 
 def link(distributions: set[str], site: Path) -> None:

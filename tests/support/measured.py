@@ -23,15 +23,15 @@ def measured(adapter, metric, meta, samples, given=None):
     readings = [] if observed is None or observed.latest is None else [(observed, observed.latest)]
     task = adapter.parts(meta)[name][0].described(meta.get(name, meta) if name else meta)
     start = f'{name}/' if name else ''
-    own = {key.removeprefix(start): value for key, value in numbers.items()}
-    return numbers, evaluation_of(task, readings, own, len(samples), given)
+    metrics = {key.removeprefix(start): value for key, value in numbers.items()}
+    return numbers, evaluation_of(task, readings, metrics, len(samples), given)
 
 
-def objects(found, told, number=0, path='a.jpg', size=(100, 100), masks=None):
+def objects(predictions, annotations, number=0, path='a.jpg', size=(100, 100), masks=None):
     """Returns a sample of mmdet's: predicted boxes, labels and scores; annotated boxes, labels and whether ignored."""
-    (boxes, labels, scores), (known, classes, *ignored) = found, told
+    (boxes, labels, scores), (annotated, classes, *ignored) = predictions, annotations
     ignored = np.array(ignored[0] if ignored else [0] * len(classes), bool)
-    known, classes = np.array(known, float).reshape(-1, 4), np.array(classes, int)
+    annotated, classes = np.array(annotated, float).reshape(-1, 4), np.array(classes, int)
     predicted = {
         'bboxes': torch.tensor(np.array(boxes, float).reshape(-1, 4)),
         'labels': torch.tensor(np.array(labels, int)),
@@ -39,14 +39,14 @@ def objects(found, told, number=0, path='a.jpg', size=(100, 100), masks=None):
     }
     entries = [
         {'bbox': box.tolist(), 'bbox_label': int(label), 'ignore_flag': int(is_ignored)}
-        for box, label, is_ignored in zip(known, classes, ignored)
+        for box, label, is_ignored in zip(annotated, classes, ignored)
     ]
     if masks is not None:
         predicted['masks'] = masks[0]
         for entry, mask in zip(entries, masks[1]):
             entry['mask'] = mask
     sides = [
-        {'bboxes': torch.tensor(known[chosen]), 'labels': torch.tensor(classes[chosen])}
+        {'bboxes': torch.tensor(annotated[chosen]), 'labels': torch.tensor(classes[chosen])}
         for chosen in (~ignored, ignored)
     ]
     return {
@@ -73,30 +73,30 @@ def random_objects(count=12, crowds=0.15):
         boxes = np.hstack([low, low + rng.choice([12, 50, 120], (6, 1)) * rng.uniform(0.8, 1.2, (6, 2))])
         labels, ignored = rng.integers(0, 2, 6), rng.random(6) < crowds
         near = boxes + rng.normal(0, 4, boxes.shape)
-        found = near, labels, rng.random(6)
-        samples.append(objects(found, (boxes, labels, ignored), number, f'{number}.jpg', (300, 300)))
+        predicted = near, labels, rng.random(6)
+        samples.append(objects(predicted, (boxes, labels, ignored), number, f'{number}.jpg', (300, 300)))
     return samples
 
 
-def seg_map(found, told, path='a.png'):
+def seg_map(predicted, annotated, path='a.png'):
     """Returns a sample of mmseg's: the predicted and the annotated class of each pixel, [H, W]."""
-    maps = [torch.as_tensor(np.asarray(each), dtype=torch.int64)[None] for each in (found, told)]
+    maps = [torch.as_tensor(np.asarray(labels), dtype=torch.int64)[None] for labels in (predicted, annotated)]
     return {'img_path': path, 'pred_sem_seg': {'data': maps[0]}, 'gt_sem_seg': {'data': maps[1]}}
 
 
-def people(found, scores, told, number=1, path='a.jpg', size=(100, 100), boxes=None):
+def people(keypoints, scores, annotations, number=1, path='a.jpg', size=(100, 100), boxes=None):
     """Returns a sample of mmpose's: keypoints [n, K, 2] and scores; annotations as entries of a COCO file."""
-    found = np.asarray(found, float)
+    keypoints = np.asarray(keypoints, float)
     predicted = {
-        'keypoints': found,
-        'keypoint_scores': np.full(found.shape[:2], 0.5),
+        'keypoints': keypoints,
+        'keypoint_scores': np.full(keypoints.shape[:2], 0.5),
         'bbox_scores': np.asarray(scores),
     }
     entries = [
-        {'id': 100 * number + i, 'image_id': number, 'category_id': 1, 'iscrowd': 0, **each}
-        for i, each in enumerate(told, 1)
+        {'id': 100 * number + i, 'image_id': number, 'category_id': 1, 'iscrowd': 0, **annotation}
+        for i, annotation in enumerate(annotations, 1)
     ]
     return {
-        'id': [each['id'] for each in entries] or [0], 'img_id': number, 'img_path': path, 'ori_shape': size,
+        'id': [entry['id'] for entry in entries] or [0], 'img_id': number, 'img_path': path, 'ori_shape': size,
         'category_id': 1, 'pred_instances': predicted, 'gt_instances': {}, 'raw_ann_info': entries,
     }  # fmt: skip

@@ -50,6 +50,6 @@ def table() -> str:
     """Returns the table in Markdown."""
     rows = [['icconv_mm', 'command', *STACKS], ['---'] * (2 + len(STACKS))]
     for route in ROUTES:
-        served = (each if each in (YES, NO_FORK) else f'no: `{each}`' for each in route.served)
+        served = (command if command in (YES, NO_FORK) else f'no: `{command}`' for command in route.served)
         rows.append([route.package, f'`{route.command}`', *served])
     return '\n'.join(f'| {" | ".join(row)} |'.replace('|  |', '| |') for row in rows).replace('| --- ', '|---') + '\n'

@@ -44,9 +44,9 @@ def gradients(model: nn.Module, entries: list) -> dict[str, Tensor]:
     images, samples = zip(*(image(*entry) for entry in entries))
     inner = getattr(model, 'module', model)
     inner.parse_losses(model(torch.stack(images), list(samples), mode='loss'))[0].backward()
-    found = {key: value.grad.clone() for key, value in inner.named_parameters()}
+    grads = {key: value.grad.clone() for key, value in inner.named_parameters()}
     model.zero_grad()
-    return found
+    return grads
 
 
 def main() -> None:
@@ -68,9 +68,11 @@ def main() -> None:
     distributed = MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
     for model.gradient, whole in zip(balances, wholes):
         for _ in range(2):  # a parameter without gradient is noticed at the step after
-            own = gradients(distributed, RANKS[dist.get_rank()])
+            grads = gradients(distributed, RANKS[dist.get_rank()])
         for key, value in whole.items():
-            torch.testing.assert_close(own[key], value, rtol=1e-4, atol=1e-6, msg=lambda text, at=key: f'{at}: {text}')
+            torch.testing.assert_close(
+                grads[key], value, rtol=1e-4, atol=1e-6, msg=lambda text, at=key: f'{at}: {text}'
+            )
     print('equal')
 
 

@@ -42,8 +42,8 @@ def runnable_blocks(page: str) -> list[str]:
 
 def code_block(page: str, text: str) -> str:
     """The one Python block of a page that holds ``text``."""
-    (found,) = (block for block in code_blocks(page) if text in block)
-    return found
+    (block,) = (block for block in code_blocks(page) if text in block)
+    return block
 
 
 def config(block: str, folder: Path, configs: Path | None = None) -> Config:
@@ -62,16 +62,16 @@ def config(block: str, folder: Path, configs: Path | None = None) -> Config:
 
 def tables(text: str) -> list[list[list[str]]]:
     """Tables -> rows -> cells, headings first, without the line of dashes."""
-    found = []
+    result = []
     for table in re.findall(r'(?:^ *\|.*\n?)+', text, re.MULTILINE):
         rows = [[cell.strip() for cell in line.strip().strip('|').split('|')] for line in table.splitlines()]
-        found.append([row for row in rows if not all(set(cell) <= set('-: ') and cell for cell in row)])
-    return found
+        result.append([row for row in rows if not all(set(cell) <= set('-: ') and cell for cell in row)])
+    return result
 
 
 def section(page: str, title: str) -> str:
     """The text of a page under a heading of the second rank."""
-    (found,) = re.findall(
+    (text,) = re.findall(
         rf'^## {re.escape(title)}\n(.*?)(?=^## |\Z)', (REPO / page).read_text(), re.DOTALL | re.MULTILINE
     )
-    return found
+    return text

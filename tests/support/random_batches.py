@@ -149,8 +149,8 @@ def _joint(cfg: Config, size: int, num_classes: dict[str, int]):
         library = {'icconv_mm': 'mmpose'}.get(scope := task.type.split('.')[0], scope)
         loader = {'dataset': {'pipeline': packs[name]}, 'sets': parts}
         alone = Config({'model': {'type': task.type}, 'train_dataloader': loader})
-        image, own = OF_LIBRARY[library](alone, size, num_classes[name])
-        sample.set_field(own, name)
+        image, task_sample = OF_LIBRARY[library](alone, size, num_classes[name])
+        sample.set_field(task_sample, name)
     return image, sample
 
 

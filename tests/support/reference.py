@@ -48,25 +48,25 @@ class Reference:
         assert name not in self._sampled, f'{name} is sampled: compare with pair()'
         return self._tensors[name]
 
-    def pair(self, name: str, found) -> tuple[np.ndarray, np.ndarray]:
+    def pair(self, name: str, values) -> tuple[np.ndarray, np.ndarray]:
         """What `found`, a whole tensor, has where the reference has values, and these.
 
         Args:
             name: Name of the tensor.
-            found: Array or CPU tensor of the reference's full shape.
+            values: Array or CPU tensor of the reference's full shape.
         """
-        found, stored = np.asarray(found), self._tensors[name]
+        values, stored = np.asarray(values), self._tensors[name]
         sample = self._sampled.get(name)
         if sample is None:
-            assert found.shape == stored.shape, name
-            return found, stored
-        assert list(found.shape) == sample['shape'], name
-        return found.reshape(-1)[:: sample['step']], stored
+            assert values.shape == stored.shape, name
+            return values, stored
+        assert list(values.shape) == sample['shape'], name
+        return values.reshape(-1)[:: sample['step']], stored
 
-    def deviation(self, name: str, found) -> float:
+    def deviation(self, name: str, values) -> float:
         """Largest deviation of `found` from the reference, relative to the largest value of this."""
-        found, stored = self.pair(name, found)
-        return float(np.abs(found - stored).max() / max(np.abs(stored).max(), 1e-30))
+        values, stored = self.pair(name, values)
+        return float(np.abs(values - stored).max() / max(np.abs(stored).max(), 1e-30))
 
 
 def folder_of(family: str, case: str) -> Path:

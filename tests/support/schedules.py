@@ -63,9 +63,9 @@ class Training(Runner):
     def save(self):
         states = self.param_schedulers
         states = (
-            {name: [each.state_dict() for each in own] for name, own in states.items()}
+            {name: [scheduler.state_dict() for scheduler in schedulers] for name, schedulers in states.items()}
             if isinstance(states, dict)
-            else [each.state_dict() for each in states]
+            else [scheduler.state_dict() for scheduler in states]
         )
         meta = dict(epoch=self._train_loop._epoch, iter=self._train_loop._iter)
         checkpoint = dict(meta=meta, optimizer=self.optim_wrapper.state_dict(), param_schedulers=states, state_dict={})
@@ -80,8 +80,10 @@ class Training(Runner):
         hook.after_load_checkpoint(self, checkpoint)
         vars(self._train_loop).update(_epoch=checkpoint['meta']['epoch'], _iter=checkpoint['meta']['iter'])
         self.optim_wrapper.load_state_dict(checkpoint['optimizer'])
-        own, states = self.param_schedulers, checkpoint['param_schedulers']
-        pairs = [(own[name], states[name]) for name in own] if isinstance(own, dict) else [(own, states)]
+        current, states = self.param_schedulers, checkpoint['param_schedulers']
+        pairs = (
+            [(current[name], states[name]) for name in current] if isinstance(current, dict) else [(current, states)]
+        )
         for schedulers, loaded in pairs:
             for scheduler, state in zip(schedulers, loaded):
                 scheduler.load_state_dict(state)

@@ -58,7 +58,7 @@ def config(folder: Path, **changes) -> Config:
     """A config that trains and validates below a folder, with changes by keys that have ``__`` for a dot."""
     file = folder / 'c.py'
     file.touch()
-    made = Config(
+    cfg = Config(
         {
             'default_scope': 'mmengine',
             'model': {'type': 'SavingModel'},
@@ -77,7 +77,7 @@ def config(folder: Path, **changes) -> Config:
     )
     for key, value in changes.items():
         if '__' in key:
-            made.merge_from_dict({key.replace('__', '.'): value})
+            cfg.merge_from_dict({key.replace('__', '.'): value})
         else:
-            made[key] = value
-    return made
+            cfg[key] = value
+    return cfg

@@ -45,7 +45,7 @@ def config(recipe: str, strategy: str, folder: str, iterations: int) -> Config:
 
 def main() -> None:
     recipe, names = sys.argv[1], sys.argv[2].split(',')
-    found = {}
+    weights = {}
     for name in names:
         folder = f'runs/{Path(recipe).stem}_{name}'
         train(config(recipe, name, folder, 1), launcher='pytorch')
@@ -56,10 +56,10 @@ def main() -> None:
         print(name, 'resumed', flush=True)
         metrics = test(config(recipe, name, folder, 2), f'{folder}/iter_2.pth', launcher='pytorch')
         assert metrics or get_rank() or 'rcnn' in recipe, metrics  # mmdet has none where nothing is found
-        found[name] = state_dict_of(reading.read(f'{folder}/iter_2.pth'))
+        weights[name] = state_dict_of(reading.read(f'{folder}/iter_2.pth'))
         print(name, 'tested', flush=True)
-    first = found.pop(names[0])
-    for name, other in found.items():
+    first = weights.pop(names[0])
+    for name, other in weights.items():
         torch.testing.assert_close(other, first, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f'{name}: {text}')
     if get_rank() == 0:
         print('equal')

@@ -80,8 +80,8 @@ def test_channel_means_are_measured_on_a_folder(tool, supernet, tmp_path, capsys
     arguments = [f'{tmp_path}/supernet.pth', '--d-max', '2', '--out', f'{tmp_path}/pattern.json']
     arguments += ['--config', f'{tmp_path}/config.py', '--images', f'{tmp_path}/images']
     tool.main([*arguments, '--count', '1', '--criterion', 'expectation'])
-    found = read_patterns(tmp_path / 'pattern.json')
-    assert found != edo_search(supernet, 2, 'expectation', sort=True)  # the means are not all equal
+    patterns = read_patterns(tmp_path / 'pattern.json')
+    assert patterns != edo_search(supernet, 2, 'expectation', sort=True)  # the means are not all equal
     with pytest.raises(SystemExit):
         tool.main(arguments[:5] + ['--images', f'{tmp_path}/images'])
     assert '--images needs --config' in capsys.readouterr().err
@@ -187,8 +187,8 @@ def rf_next(tmp_path):
 
 def test_what_rf_next_has_found(tool, rf_next, tmp_path, capsys, caplog):
     """A backbone with the pattern computes what mmcv's own network computes with the dilations that were found."""
-    found, config, fixed = rf_next
-    tool.main([found, '--config', config, '--out', f'{tmp_path}/out/pattern.json'])
+    file, config, fixed = rf_next
+    tool.main([file, '--config', config, '--out', f'{tmp_path}/out/pattern.json'])
     shown = capsys.readouterr().out
     assert 'backbone.layer2.0.conv1' in shown and 'pattern.json' in shown and 'neck' not in shown
     assert 'neck.fpn_convs.0.conv' in caplog.text

@@ -158,11 +158,11 @@ def one(folder: Path, name: str, form: str, family: str) -> float | str:
     try:
         outputs = RUNTIMES[name][0](file, parts['input'])
     except Exception as error:  # a runtime may raise anything
-        return _sentence(f'{type(error).__name__}: {error}')
+        return _first_line(f'{type(error).__name__}: {error}')
     return outputs if isinstance(outputs, str) else difference(parts['output'], outputs)
 
 
-def _sentence(text: str) -> str:
+def _first_line(text: str) -> str:
     """Returns the beginning of a message in one line, without paths and calls."""
     text = ' '.join(text.partition('Stack backtrace')[0].split())
     text = re.sub(r'(?<!\w)/[\w./+-]*/', '', text)

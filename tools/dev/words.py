@@ -32,19 +32,22 @@ WORDS = {  # whole words, also those of a name like old_name or OldName
     r'places in|dicts in': 'walk, walk_dicts',
     r'asks(?! for)': 'requires',
 }
-NAMES = {  # whole names of functions and classes: English elsewhere
-    r'(def|class) (found|content|whole|kept|within|mark|places?)(?= ?[:(])': 'the noun of the field',
+NAMES = {  # whole names of functions, classes and variables: English elsewhere
+    r'(def|class) (each|own|found|made|known|content|whole|kept|within|mark|places)(?= ?[:(])': 'the noun of the field',
     r'for (each|own|found|made|known) in|(?<!\.)\b(each|own|found|made|known) :?=(?! ?=)': 'the noun that it holds',
+    r'for (\w+, )+(each|own|found|made|known) in|lambda (each|own|found|made|known)\b': 'the noun that it holds',
 }
 ALLOWED = '|'.join([
-    r"is_?thing|thing_classes|no_such_thing|COCO-Stuff|stuffthingmaps|'thing'|\(thing\)|<name>thing|thing\.xml",
-    r"'stuff'|\bstuff=|\.stuff\b|[Pp]hoto[Mm]etric|(other|one|these|many|first|three) things?|Where things",
+    r"is_?thing|thing_classes|no_such_thing|COCO-Stuff|stuffthingmaps|'thing'|\(thing\\?\)|<name>thing|thing\.xml",
+    r"[Ss]tuff(_train|_beside|\\t)|'stuff'|\bstuff=|\.stuff\b",
+    r"[Pp]hoto[Mm]etric|(other|one|these|many|first|three) things?|Where things",
     r'[\w.]*label_map(=[\w.]+)?|MapAggregator',  # mmseg's option; a class that aggregates maps
-    r"infer\.py|test_infer\w*|(\bicconv_mm |['\"])infer\b|infer_request|import infer|\binfer\(",  # the tool
+    r"infer\.py|test_infer\w*|(\bicconv_mm |['\"]|apis\.)infer\b|import infer|\binfer\(|\(infer\)",  # the tool
+    r'infer_(request|shapes)',  # OpenVINO's, ONNX's
     r'(?i:from scratch)|\bturned (on|off|into|out)\b',
     r'\b(const )?void\b(?=[ *)>]*[\w:(*]*[({;,>]|\*| \*)|-> void',  # C++
-    r"'[Vv]oid'|`[Vv]oid`|--void|COCO's stuff",  # a class of that name, an option of old, COCO's results
-    r'im\(age\|g\)\|photo\|picture\|rgb|/photos|photos/',  # folders of users
+    r"'[Vv]oid'|`[Vv]oid`|\(void\)|\\tVoid|c_void_p|--void|COCO's (stuff|things)",  # a class, an option of old, COCO's
+    r"im\(age\|g\)\|photo\|picture\|rgb|\|photos?\b\??|\|pictures\b\??|/photos|photos/|'photos'",  # folders of users
     r'2026-\d\d-\d\d-[\w-]+',  # names of measurements
 ])  # fmt: skip
 

@@ -68,7 +68,7 @@ class SearchPipeline:
         criterion: Criterion of the search, one of ``icconv_mm.patterns.search.CRITERIA``.
         align: Channels in a block, of which the searched pattern has multiples; None for any numbers.
         metric: The metric to compare, as the config's evaluator names it; by default the usual one of its task.
-        show: Is given headings and tables as they come, as things that rich can print; by default they are not shown.
+        show: Is given headings and tables as they come, as objects that rich can print; by default they are not shown.
 
     Raises:
         InputError: The config is not that of a supernet with a schedule in iterations, or a variant is unknown.

@@ -140,7 +140,7 @@ class TaskAdapter:
     def check_heads(self, network: 'nn.Module', meta: Mapping[str, Any], name: str, where: str) -> None:
         """Raises InputError if class or keypoint numbers of heads, or weights of losses, do not match the dataset."""
         classes, count = meta.get('classes') or (), meta.get('num_keypoints')
-        numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # panoptic networks have heads for things
+        numbers = {len(classes), len(meta.get('thing_classes') or classes)}  # panoptic heads predict COCO's things
         others: tuple[str, ...] = ()
         for path, module in network.named_modules():
             part = next((part for part in reversed(path.split('.')) if not part.isdigit()), '')

@@ -241,8 +241,10 @@ def _section(task: str, evaluation: Evaluation, hook: EvaluationHook, is_test: b
     images = f'{evaluation.images} {"test" if is_test else "validation"} image{"" if evaluation.images == 1 else "s"}'
     classes = f'{len(evaluation.names)} class{"" if len(evaluation.names) == 1 else "es"}'
     is_of_objects = evaluation.kind in ('detection', 'instance')
-    unit = {'pose': 'keypoints near their place', 'semantic': 'pixels right', 'classification': 'score of its class'}
-    caption = unit.get(evaluation.kind, 'F1 of the image')
+    units = {
+        'pose': 'keypoints near their annotation', 'semantic': 'pixels right', 'classification': 'score of its class',
+    }  # fmt: skip
+    caption = units.get(evaluation.kind, 'F1 of the image')
     note = f'Annotations on the left, predictions on the right; {caption} in the caption.'
     return SimpleNamespace(
         title=(task or evaluation.kind or 'metrics').capitalize(),

@@ -1,4 +1,4 @@
-"""Turns the exceptions of a run into messages, in one place."""
+"""Turns the exceptions of a run into messages, in one module."""
 
 import re
 import traceback

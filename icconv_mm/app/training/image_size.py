@@ -41,7 +41,7 @@ def training_size(sizes: np.ndarray, longer: int) -> tuple[int, int]:
 def size_in_time(
     network: dict, sizes: np.ndarray, boxes: np.ndarray, task: str, seconds: float
 ) -> tuple[int | None, str]:
-    """Returns the largest size in which enough images are seen in a time, and why, as the end of a sentence.
+    """Returns the largest size in which enough images are seen in a time, and why, as the end of a line.
 
     It is None where the time does not choose it: on a GPU, and for tasks other than ``'detection'`` and ``'instance'``.
 

@@ -58,7 +58,7 @@ class Choices:
         rate: Learning rate.
         weights: ``init_cfg`` of the backbone, or None.
         patience: Validations without improvement that end the training; None for no limit.
-        reason: Why the batch is smaller than usual, as the end of a sentence, or ''.
+        reason: Why the batch is smaller than usual, as the end of a message, or ''.
     """
 
     task: str

@@ -89,7 +89,7 @@ def _place_masks(conversion: Conversion, keys: list[str], classes: int, stages: 
     names = [*(f'convs.{index}.conv' for index in range(len(layers) - 2)), 'upsample', 'conv_logits']
     for layer, name in zip(layers, names):
         for key in [key for key in keys if key.rpartition('.')[0] == layer]:
-            value, how = conversion.left[key], 'renamed by its place'
+            value, how = conversion.left[key], 'renamed by its position'
             if name == 'conv_logits' and len(value) != classes - 1:
                 value, how = without_leading_background(key, name, value, classes)
             first, *others = (f'roi_head.mask_head{stage}.{name}.{key.rpartition(".")[2]}' for stage in stages)

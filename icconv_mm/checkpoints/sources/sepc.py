@@ -62,7 +62,7 @@ def convert_sepc(conversion: Conversion, rules: Sequence[RenameRule] = ()) -> No
         conversion.place(key, f'neck.1.{rename_neck(key.removeprefix("neck.1."))}')
     for key in conversion.matching(r'bbox_head\.retina_reg\.(?:weight|bias)'):
         if len(value := conversion.left[key]) == _FSAF_ROWS:
-            conversion.place(key, key, value[[1, 0, 2, 3]], 'bottom and top changed places')
+            conversion.place(key, key, value[[1, 0, 2, 3]], 'bottom and top swapped')
     conversion.place_all(_HEAD)
 
 

@@ -118,7 +118,7 @@ def test_heads_have_the_keypoints_of_the_data():
 
 
 def test_heads_that_are_about_something_else():
-    """Things of a panoptic set, labels of another kind, words."""
+    """COCO's things of a panoptic set, labels of another kind, words."""
     meta = {'thing_classes': ('c0', 'c1')}
     adapter_of('mmdet').check(retinanet(2), of(3, **meta), 'd', training=True)
     network = retinanet(2)

@@ -1,7 +1,6 @@
 """Labels of a packed item, as they are drawn: what the libraries pack, in whatever form."""
 
 import numpy as np
-import pytest
 import torch
 from mmengine.structures import InstanceData, PixelData
 
@@ -11,7 +10,6 @@ META = dict(classes=('cat', 'dog'), palette=[(10, 20, 30), (40, 50, 60)])
 
 
 def test_boxes_and_masks():
-    pytest.importorskip('mmdet')
     from mmdet.structures import DetDataSample
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import PolygonMasks
@@ -31,7 +29,6 @@ def test_boxes_and_masks():
 
 
 def test_seg_maps():
-    pytest.importorskip('mmseg')
     from mmseg.structures import SegDataSample
 
     labels = torch.tensor([[[0, 1, 255]]])
@@ -41,7 +38,6 @@ def test_seg_maps():
 
 
 def test_classes():
-    pytest.importorskip('mmpretrain')
     from mmpretrain.structures import DataSample
 
     assert adapter_of('mmpretrain').annotations(DataSample().set_gt_label([1, 0]), META).title == 'dog, cat'

@@ -204,7 +204,7 @@ def joint(coco, maps):
     """The config of a network for boxes and classes of pixels, and of its data."""
     pytest.importorskip('mmdet')
 
-    def made(segmentation=SQUARE, *labels, **settings):
+    def build(segmentation=SQUARE, *labels, **settings):
         data = dict(
             type='icconv_mm.MultiTaskDataset',
             datasets=dict(
@@ -224,7 +224,7 @@ def joint(coco, maps):
         tasks = dict(boxes=dict(type='mmdet.RetinaNet'), stuff=dict(type='mmseg.EncoderDecoder', decode_head=head))
         return ConfigDict(model=dict(tasks=tasks), train_dataloader=dict(dataset=data))
 
-    return made
+    return build
 
 
 def checked(cfg):
@@ -273,9 +273,9 @@ def maps(tmp_path):
     def written(*labels, classes=('a', 'b', 'c'), **settings) -> ConfigDict:
         for folder in ('img', 'lab'):
             (tmp_path / folder).mkdir(exist_ok=True)
-        for i, own in enumerate(labels, 1):
+        for i, seg_map in enumerate(labels, 1):
             cv2.imwrite(str(tmp_path / f'img/{i}.jpg'), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
-            cv2.imwrite(str(tmp_path / f'lab/{i}.png'), own)
+            cv2.imwrite(str(tmp_path / f'lab/{i}.png'), seg_map)
         prefix = dict(img_path=str(tmp_path / 'img'), seg_map_path=str(tmp_path / 'lab'))
         return ConfigDict(type='mmseg.BaseSegDataset', metainfo={'classes': classes}, data_prefix=prefix, **settings)
 

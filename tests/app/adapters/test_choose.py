@@ -95,7 +95,7 @@ def test_a_task_is_imported_with_its_library_and_not_before():
         import sys
         from icconv_mm import registry
         SHARED = 'adapter', 'check_levels', 'choose', 'libraries', 'multitask'
-        shared = tuple(f'icconv_mm.tasks.{each}' for each in SHARED)  # no library
+        shared = tuple(f'icconv_mm.tasks.{module}' for module in SHARED)  # no library
         names = lambda: (name for name in sys.modules if name.startswith('icconv_mm.tasks.'))
         loaded = lambda: sorted(name for name in names() if not name.startswith(shared))
         assert loaded() == [], loaded()
@@ -124,8 +124,8 @@ def test_a_task_is_imported_with_its_library_and_not_before():
 
 
 def test_a_type_of_a_library_that_is_not_installed(monkeypatch):
-    known = versions.is_installed
-    monkeypatch.setattr(versions, 'is_installed', lambda name: name != 'mmpose' and known(name))
+    is_installed = versions.is_installed
+    monkeypatch.setattr(versions, 'is_installed', lambda name: name != 'mmpose' and is_installed(name))
     with pytest.raises(InputError, match=r"^model\.type: no registered 'icconv_mm\.Nothing'; .*: mmpose"):
         registered_class(registry.MODELS, 'icconv_mm.Nothing', 'model.type')
 

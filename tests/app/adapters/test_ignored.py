@@ -92,25 +92,25 @@ def losses(cfg, data, metrics=()):
 def test_a_class_that_is_ignored_is_learned_nowhere(loss, auxiliary, preprocessor):
     """The losses are those of maps that have 255 in its place; so are padded pixels, and 255 in the maps."""
     data = batch()
-    found, seen = losses(network(loss, {'ignore_index': 0}, auxiliary, **preprocessor), data)
+    values, seen = losses(network(loss, {'ignore_index': 0}, auxiliary, **preprocessor), data)
     for sample in data['data_samples']:
         sample.gt_sem_seg.data[sample.gt_sem_seg.data == 0] = 255
     expected, plain = losses(network(loss, {}, None if auxiliary is None else {}), data)
     count = (2 if loss == 'written' else 1) * (1 if auxiliary is None else 2)
-    assert found == pytest.approx(expected, rel=1e-6) and len(found) == count
-    for own, other in zip(seen['data_samples'], plain['data_samples']):
-        assert ((own.gt_sem_seg.data == 0) == (other.gt_sem_seg.data == 255)).all()
-        assert own.gt_sem_seg.data.max() == 2
+    assert values == pytest.approx(expected, rel=1e-6) and len(values) == count
+    for one, other in zip(seen['data_samples'], plain['data_samples']):
+        assert ((one.gt_sem_seg.data == 0) == (other.gt_sem_seg.data == 255)).all()
+        assert one.gt_sem_seg.data.max() == 2
 
 
 @pytest.mark.parametrize('value', [3, 11, 254, -1])
 def test_a_label_beyond_the_classes(value):
     """Maps have it, or 255, or both; padding has 255."""
     data = batch((value, 255))
-    found, _ = losses(network('written', {'ignore_index': value}), data)
+    values, _ = losses(network('written', {'ignore_index': value}), data)
     for sample in data['data_samples']:
         sample.gt_sem_seg.data[sample.gt_sem_seg.data == value] = 255
-    assert found == pytest.approx(losses(network('written'), data)[0], rel=1e-6)
+    assert values == pytest.approx(losses(network('written'), data)[0], rel=1e-6)
 
 
 def test_nothing_changes_without_an_ignore_index():
@@ -154,14 +154,14 @@ def test_maps_of_a_validation():
     hooks[0].before_run(SimpleNamespace(model=built))
     data = batch()
     before = data['data_samples'][0].gt_sem_seg.data.clone()
-    data = {key: each[:1] for key, each in data.items()}
-    found = built.data_preprocessor(data, training=False)['data_samples'][0].gt_sem_seg.data
-    assert (found == before.where(before != 255, 1)).all() and (before == 255).any()
+    data = {key: value[:1] for key, value in data.items()}
+    seg_map = built.data_preprocessor(data, training=False)['data_samples'][0].gt_sem_seg.data
+    assert (seg_map == before.where(before != 255, 1)).all() and (before == 255).any()
 
 
 def test_a_network_for_several_tasks():
-    own = network('written', {'ignore_index': 0})
-    cfg = ConfigDict(model=dict(tasks=dict(map=own)))
+    segmentor = network('written', {'ignore_index': 0})
+    cfg = ConfigDict(model=dict(tasks=dict(map=segmentor)))
     metric = dict(type='icconv_mm.TaskMetric', task='map', metric=dict(type='mmseg.IoUMetric'))
     (hook,) = JointAdapter({'map': 'mmseg'}).hooks(cfg.model, [metric])
     assert metric['metric']['ignore_index'] == 0 and hook.task == 'map'
@@ -170,7 +170,7 @@ def test_a_network_for_several_tasks():
     data = batch()
     samples = [BaseDataElement(map=sample) for sample in data['data_samples']] + [BaseDataElement()]
     data = {'inputs': [*data['inputs'], torch.zeros(3, 8, 8)], 'data_samples': samples}
-    found = preprocessor(data, True)['data_samples']
+    data_samples = preprocessor(data, True)['data_samples']
     assert all(
-        sample.map.gt_sem_seg.data.max() == 2 and sample.map.gt_sem_seg.shape == (32, 32) for sample in found[:3]
+        sample.map.gt_sem_seg.data.max() == 2 and sample.map.gt_sem_seg.shape == (32, 32) for sample in data_samples[:3]
     )

@@ -17,9 +17,9 @@ RED, BLUE = (lambda part: part[..., 0] > 200), (lambda part: part[..., 2] > 100)
 
 def sample(**metainfo):
     objects = DetDataSample(gt_instances=InstanceData(bboxes=torch.tensor([[4.0, 20, 90, 60]]), labels=torch.zeros(1)))
-    found = InstanceData(bboxes=torch.tensor([[5.0, 30, 80, 70]] * 2), labels=torch.zeros(2, dtype=torch.long))
-    found.scores = torch.tensor([0.9, 0.1])
-    objects.pred_instances = found
+    instances = InstanceData(bboxes=torch.tensor([[5.0, 30, 80, 70]] * 2), labels=torch.zeros(2, dtype=torch.long))
+    instances.scores = torch.tensor([0.9, 0.1])
+    objects.pred_instances = instances
     ground = SegDataSample(pred_sem_seg=PixelData(data=torch.zeros(1, 100, 200, dtype=torch.long)))
     return MultiTaskSample(objects=objects, ground=ground, metainfo=dict(ori_shape=(100, 200), **metainfo))
 
@@ -29,11 +29,11 @@ def test_labels_beside_predictions(tmp_path):
     visualizer.dataset_meta = META
     image, file = np.zeros((100, 200, 3), np.uint8), str(tmp_path / 'drawn.png')
     visualizer.add_datasample('image', image, sample(), out_file=file)
-    labels, found = np.split(cv2.imread(file)[..., ::-1], 2, axis=1)
-    assert RED(labels).any() and RED(found).any() and not BLUE(labels).any() and BLUE(found).mean() > 0.8
+    labels, predicted = np.split(cv2.imread(file)[..., ::-1], 2, axis=1)
+    assert RED(labels).any() and RED(predicted).any() and not BLUE(labels).any() and BLUE(predicted).mean() > 0.8
     visualizer.add_datasample('image', image, sample(), draw_gt=False, pred_score_thr=0.95, out_file=file)
-    found = cv2.imread(file)[..., ::-1]
-    assert found.shape == image.shape and not RED(found).any() and BLUE(found).all()
+    predicted = cv2.imread(file)[..., ::-1]
+    assert predicted.shape == image.shape and not RED(predicted).any() and BLUE(predicted).all()
 
 
 def test_labels_of_the_file_are_drawn_on_the_smaller_image():

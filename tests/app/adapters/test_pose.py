@@ -35,12 +35,12 @@ def predictions(coco_meta):
 def test_coco_records_can_be_written_and_loaded(adapter, predictions, tmp_path):
     from pycocotools.coco import COCO
 
-    found = adapter.predictions(predictions)
-    records = coco_records({'kind': 'pose'}, found, 5, 0.0, [1])
+    result = adapter.predictions(predictions)
+    records = coco_records({'kind': 'pose'}, result, 5, 0.0, [1])
     assert [len(record['keypoints']) for record in records] == [51, 51]
     assert records[0]['score'] == 0.9 and records[0]['image_id'] == 5
     np.testing.assert_allclose(records[0]['keypoints'][:2], predictions.pred_instances.keypoints[0, 0], atol=1e-3)
-    assert len(coco_records({'kind': 'pose'}, found, 5, 0.5, [1])) == 1
+    assert len(coco_records({'kind': 'pose'}, result, 5, 0.5, [1])) == 1
     truth = dict(images=[dict(id=5)], annotations=[], categories=[dict(id=1, name='person')])
     (tmp_path / 'truth.json').write_text(json.dumps(truth))
     (tmp_path / 'found.json').write_text(json.dumps(records))

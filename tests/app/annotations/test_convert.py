@@ -18,12 +18,12 @@ pytest.importorskip('pycocotools')
 
 
 def _only(root):
-    (found,) = read_datasets(root)
-    return found
+    (dataset,) = read_datasets(root)
+    return dataset
 
 
-def _entries(made):
-    contents = [json.loads(made.files[split].read_text()) for split in made.splits]
+def _entries(converted):
+    contents = [json.loads(converted.files[split].read_text()) for split in converted.splits]
     return [entry for content in contents for entry in content['annotations']]
 
 
@@ -42,8 +42,8 @@ def _maps(root, values, count=4, **options):
     for folder in ('images', 'masks'):
         (root / folder).mkdir(parents=True)
     for number in range(count):
-        own = values(number) if callable(values) else values
-        labels = np.array(own, dtype=np.uint8)[np.arange(256).reshape(16, 16) % 16 * len(own) // 16]
+        map_values = values(number) if callable(values) else values
+        labels = np.array(map_values, dtype=np.uint8)[np.arange(256).reshape(16, 16) % 16 * len(map_values) // 16]
         Image.fromarray(np.full((16, 16, 3), number % 256, dtype=np.uint8)).save(root / f'images/{number:03}.png')
         image = Image.fromarray(labels)
         if 'palette' in options:
@@ -64,14 +64,18 @@ def test_poses_of_the_classes_that_have_keypoints(tmp_path):
             entry['segmentation'] = [labelled.polygon(0, 0, *labelled.SIZE)]
 
     root = labelled.coco(tmp_path / 'data', 'keypoints')
-    made = convert_dataset(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
-    assert made.classes == ['dog'] and made.counts == {'dog': 3} and len(_entries(made)) == len(made.boxes) == 3
-    found = _only(_change(root, dogs_are_regions))
-    made = convert_dataset(found, 'pose', tmp_path / 'cats')
-    assert made.classes == ['cat'] and all(entry['num_keypoints'] == 3 for entry in _entries(made))
-    assert 'never with a keypoint, left out: dog' in made.notes
+    converted = convert_dataset(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
+    assert (
+        converted.classes == ['dog']
+        and converted.counts == {'dog': 3}
+        and len(_entries(converted)) == len(converted.boxes) == 3
+    )
+    dataset = _only(_change(root, dogs_are_regions))
+    converted = convert_dataset(dataset, 'pose', tmp_path / 'cats')
+    assert converted.classes == ['cat'] and all(entry['num_keypoints'] == 3 for entry in _entries(converted))
+    assert 'never with a keypoint, left out: dog' in converted.notes
     with pytest.raises(InputError, match='no class with keypoints is called dog; there are: cat'):
-        convert_dataset(found, 'pose', tmp_path / 'none', classes=['dog'])
+        convert_dataset(dataset, 'pose', tmp_path / 'none', classes=['dog'])
 
 
 def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
@@ -79,12 +83,12 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
         if entry['category_id'] == 3:
             entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
 
-    found = _only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
+    dataset = _only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
     counts = {
-        task: len(_entries(convert_dataset(found, task, tmp_path / 'out')))
+        task: len(_entries(convert_dataset(dataset, task, tmp_path / 'out')))
         for task in ('instance', 'detection', 'pose')
     }
-    assert counts == dict(instance=3, detection=6, pose=6) and len(found.warnings) == 3
+    assert counts == dict(instance=3, detection=6, pose=6) and len(dataset.warnings) == 3
 
 
 @pytest.mark.parametrize(
@@ -106,13 +110,11 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
 )
 def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
     """Pairs of the file, else of the names; what is not known or wrong is reported."""
-    found = _only(labelled.yolo(tmp_path, 'keypoints'))
-    found.keypoints, found.flip_indices = names or found.keypoints, flips or []
-    made = convert_dataset(found, 'pose', tmp_path / 'out')
-    assert made.flip_pairs == pairs
-    lines = [
-        line for line in (*made.notes, *(what for _, what in found.warnings)) if 'mirror' in line or 'flip' in line
-    ]
+    dataset = _only(labelled.yolo(tmp_path, 'keypoints'))
+    dataset.keypoints, dataset.flip_indices = names or dataset.keypoints, flips or []
+    converted = convert_dataset(dataset, 'pose', tmp_path / 'out')
+    assert converted.flip_pairs == pairs
+    lines = [line for line in (*converted.notes, *(what for _, what in dataset.warnings)) if 'flip' in line]
     assert bool(lines) == bool(said) and said in ' '.join(lines)
 
 
@@ -131,12 +133,12 @@ def test_sigmas_of_keypoints(tmp_path, given, said):
     root = labelled.yolo(tmp_path / 'data', 'keypoints')
     with open(root / 'data.yaml', 'a') as file:
         yaml.safe_dump({'kpt_oks_sigmas': given}, file)
-    found = _only(root)
-    assert said in ' '.join(what for _, what in found.warnings) and bool(found.warnings) == bool(said)
-    made = convert_dataset(found, 'pose', tmp_path / 'out')
+    dataset = _only(root)
+    assert said in ' '.join(what for _, what in dataset.warnings) and bool(dataset.warnings) == bool(said)
+    converted = convert_dataset(dataset, 'pose', tmp_path / 'out')
     expected = [0.05] * 3 if said else given
-    assert made.sigmas == expected == json.loads((tmp_path / 'out/pose_keypoints.json').read_text())['sigmas']
-    write_yolo(found, tmp_path / 'again')
+    assert converted.sigmas == expected == json.loads((tmp_path / 'out/pose_keypoints.json').read_text())['sigmas']
+    write_yolo(dataset, tmp_path / 'again')
     assert _only(tmp_path / 'again').sigmas == ([] if said else given)
 
 
@@ -145,16 +147,16 @@ def test_sigmas_of_keypoints(tmp_path, given, said):
 
 def test_a_value_that_the_first_maps_do_not_show(tmp_path):
     """Without names every map is read; with names, what has none is ignored, and said."""
-    found = _only(_maps(tmp_path / 'data', lambda number: [1, 2, 4] if number % 2 else [1, 2], count=202))
+    dataset = _only(_maps(tmp_path / 'data', lambda number: [1, 2, 4] if number % 2 else [1, 2], count=202))
     names = dict(classes=['void', 'one', 'two'])
-    made = convert_dataset(found, 'semantic', tmp_path / 'named', **names)
-    assert made.classes == ['one', 'two']
-    assert [what for _, what in found.warnings] == [
+    converted = convert_dataset(dataset, 'semantic', tmp_path / 'named', **names)
+    assert converted.classes == ['one', 'two']
+    assert [what for _, what in dataset.warnings] == [
         'label 4, which has no name: ignored in this map and those after it'
     ]
-    found = _only(tmp_path / 'data')
-    assert convert_dataset(found, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
-    assert not found.warnings
+    dataset = _only(tmp_path / 'data')
+    assert convert_dataset(dataset, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
+    assert not dataset.warnings
 
 
 def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_path):
@@ -162,31 +164,33 @@ def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(root / 'masks/001.png')
     Image.fromarray(np.full((16, 16), -1, dtype=np.int32), mode='I').save(root / 'masks/003.tif')
     (root / 'masks/003.tif').rename(root / 'masks/003.png')
-    made = convert_dataset(found := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
-    said = ' '.join(what for _, what in found.warnings)
-    assert sum(made.splits.values()) == 200 and 'has 8 x 8 pixels' in said and 'labels from -1 to -1' in said
+    converted = convert_dataset(dataset := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
+    said = ' '.join(what for _, what in dataset.warnings)
+    assert sum(converted.splits.values()) == 200 and 'has 8 x 8 pixels' in said and 'labels from -1 to -1' in said
 
 
 @pytest.mark.parametrize('is_of_table', [True, False])
 def test_palettes_beside_a_table_of_colors(tmp_path, is_of_table):
-    """Colours count, not their places in the palette, unless the palette has other colours than the table."""
+    """Colours count, not their indices in the palette, unless the palette has other colours than the table."""
     colors = [0, 0, 255, 255, 0, 0, 0, 255, 0] if is_of_table else [7, 7, 7, 8, 8, 8, 9, 9, 9]
     root = _maps(tmp_path / 'data', [0, 0, 0, 1, 1, 2], palette=colors + [0] * 759)
     (root / 'class_dict.csv').write_text('name,r,g,b\nroad,255,0,0\ncar,0,255,0\nsky,0,0,255\n')
-    made = convert_dataset(_only(root), 'semantic', tmp_path / 'out')
+    converted = convert_dataset(_only(root), 'semantic', tmp_path / 'out')
     order = ['sky', 'road', 'car'] if is_of_table else ['road', 'car', 'sky']
-    assert sorted(made.counts, key=made.counts.get, reverse=True) == order
-    assert is_of_table != any('palettes of maps have other colours' in note for note in made.notes)
+    assert sorted(converted.counts, key=converted.counts.get, reverse=True) == order
+    assert is_of_table != any('palettes of maps have other colours' in note for note in converted.notes)
 
 
-def test_255_is_a_thing_or_is_said_to_be_ignored(tmp_path):
-    found = _only(_maps(tmp_path / 'object', [0, 255]))
-    made = convert_dataset(found, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
-    assert made.counts == dict(background=0.5, crack=0.5)
-    labels = np.asarray(Image.open(next(iter(found.images.values())).seg_map))
+def test_255_is_an_object_or_is_ignored(tmp_path):
+    dataset = _only(_maps(tmp_path / 'object', [0, 255]))
+    converted = convert_dataset(dataset, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
+    assert converted.counts == dict(background=0.5, crack=0.5)
+    labels = np.asarray(Image.open(next(iter(dataset.images.values())).seg_map))
     assert np.unique(labels).tolist() == [0, 1]
-    made = convert_dataset(_only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
-    assert made.classes == ['class_0', 'class_128'] and 'label 255 is ignored: 50.0% of the pixels' in made.notes
+    converted = convert_dataset(_only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
+    assert (
+        converted.classes == ['class_0', 'class_128'] and 'label 255 is ignored: 50.0% of the pixels' in converted.notes
+    )
     with pytest.raises(DatasetError, match='label 0, 1, of the classes a alone: there is nothing to tell apart'):
         convert_dataset(
             _only(_maps(tmp_path / 'one', [0, 1])), 'semantic', tmp_path / 'none', classes=['a', 'b'], ignore_index=[1]

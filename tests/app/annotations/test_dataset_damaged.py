@@ -22,8 +22,8 @@ pytest.importorskip('pycocotools')
 
 
 def _only(root):
-    (found,) = read_datasets(root)
-    return found
+    (dataset,) = read_datasets(root)
+    return dataset
 
 
 def _edit(path, change):
@@ -33,8 +33,8 @@ def _edit(path, change):
     path.write_text(json.dumps(content))
 
 
-def _entries(made):
-    contents = [json.loads(made.files[split].read_text()) for split in made.splits]
+def _entries(converted):
+    contents = [json.loads(converted.files[split].read_text()) for split in converted.splits]
     return [entry for content in contents for entry in content['annotations']]
 
 
@@ -47,35 +47,35 @@ def test_areas_that_cannot_be_are_measured(tmp_path, area):
     for kind in ('polygons', 'keypoints'):
         root = labelled.coco(tmp_path / kind, kind)
         for split in ('train', 'val'):
-            _edit(root / f'{split}.json', lambda content: [each.update(area=area) for each in content['annotations']])
-        found = _only(root)
-        made = convert_dataset(found, 'detection', tmp_path / 'out')
+            _edit(root / f'{split}.json', lambda content: [entry.update(area=area) for entry in content['annotations']])
+        dataset = _only(root)
+        converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
         right = sorted(w * h for annotations in labelled.OBJECTS for _, _, _, w, h in annotations)
         if area is not True:  # which Python takes for 1
-            assert sorted(entry['area'] for entry in _entries(made)) == right
-            assert said(found).count('"area" is') == 2 and 'as of 3 others in this file' in said(found)
+            assert sorted(entry['area'] for entry in _entries(converted)) == right
+            assert said(dataset).count('"area" is') == 2 and 'as of 3 others in this file' in said(dataset)
 
 
 def test_poses_are_evaluated_by_the_area_that_was_measured(tmp_path):
     """With the area 0 that the file has, pycocotools finds no pose right."""
     root = labelled.coco(tmp_path, 'keypoints')
     for split in ('train', 'val'):
-        _edit(root / f'{split}.json', lambda content: [each.update(area=0) for each in content['annotations']])
-    made = convert_dataset(_only(root), 'pose', tmp_path / 'out')
-    assert all(entry['area'] == pytest.approx(0.53 * np.prod(entry['bbox'][2:])) for entry in _entries(made))
+        _edit(root / f'{split}.json', lambda content: [entry.update(area=0) for entry in content['annotations']])
+    converted = convert_dataset(_only(root), 'pose', tmp_path / 'out')
+    assert all(entry['area'] == pytest.approx(0.53 * np.prod(entry['bbox'][2:])) for entry in _entries(converted))
 
 
 @pytest.mark.parametrize('kind', ['keypoints', 'polygons'])
 def test_boxes_without_area_are_measured(tmp_path, kind):
     root = labelled.coco(tmp_path, kind)
     _edit(root / 'train.json', lambda content: content['annotations'][0].update(bbox=[0, 0, 0, 0]))
-    found = _only(root)
-    made = convert_dataset(found, 'detection', tmp_path / 'out')
-    entry = next(each for each in _entries(made) if each['category_id'] == 1)
+    dataset = _only(root)
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
+    entry = next(entry for entry in _entries(converted) if entry['category_id'] == 1)
     x, y, w, h = labelled.OBJECTS[0][0][1:]
     left, top, width, height = entry['bbox']
     assert x - 2 <= left <= x + 2 and y - 2 <= top <= y + 2 and 0 <= w - width < 4 and 0 <= h - height < 6
-    assert f'that of its {"mask" if kind == "polygons" else "keypoints"} is taken' in said(found)
+    assert f'that of its {"mask" if kind == "polygons" else "keypoints"} is taken' in said(dataset)
 
 
 # --- what looks like annotations, and cannot be read ---
@@ -115,17 +115,17 @@ def test_annotations_in_other_encodings_of_unicode(tmp_path, encoding):
         for path in [*root.rglob('*.json'), *root.rglob('*.yaml'), *root.rglob('*.txt')]:
             if encoding != 'utf-32' or path.suffix == '.json':
                 path.write_bytes(path.read_text().encode(encoding))
-        found = _only(root)
-        assert found.tasks() == tasks and not found.warnings and len(list(found.annotations())) == 6
+        dataset = _only(root)
+        assert dataset.tasks() == tasks and not dataset.warnings and len(list(dataset.annotations())) == 6
 
 
-def test_files_without_a_list_are_said(tmp_path):
+def test_files_without_a_list_are_reported(tmp_path):
     labelled.yolo(tmp_path)
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg'])
     _edit(tmp_path / 'a.json', lambda content: content.pop('categories'))
-    found = _only(tmp_path)
-    assert f"{tmp_path / 'a.json'}: has no list 'categories', as COCO has: not read" in said(found)
+    dataset = _only(tmp_path)
+    assert f"{tmp_path / 'a.json'}: has no list 'categories', as COCO has: not read" in said(dataset)
 
 
 # --- sizes ---
@@ -142,14 +142,14 @@ def test_entries_of_one_image_and_another_size(tmp_path):
         content['annotations'].append(dict(content['annotations'][0], id=99, image_id=99, segmentation=mask))
 
     _edit(root / 'train.json', double)
-    found = _only(root)
-    made = convert_dataset(found, 'instance', tmp_path / 'out')
-    sizes = [tuple(entry['segmentation']['size']) for entry in _entries(made)]
+    dataset = _only(root)
+    converted = convert_dataset(dataset, 'instance', tmp_path / 'out')
+    sizes = [tuple(entry['segmentation']['size']) for entry in _entries(converted)]
     assert sizes == [labelled.SIZE[::-1]] * 6
-    assert 'train.json: images[2]: "width" and "height" are 6400 x 4800, but' in said(found)
+    assert 'train.json: images[2]: "width" and "height" are 6400 x 4800, but' in said(dataset)
 
 
-def test_a_image_that_is_listed_twice_is_said(tmp_path):
+def test_an_image_that_is_listed_twice_is_reported(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '0.jpg'])
     assert '0.jpg: is listed again in a.json, with the same objects: the first ones are taken' in said(_only(tmp_path))
@@ -179,10 +179,12 @@ def test_panoptic_maps_of_another_size_are_left_out(tmp_path):
     assert len(list(_only(tmp_path).annotations())) == 5
     Image.fromarray(np.full((24, 32, 3), 2, np.uint8)).save(tmp_path / 'p' / '0.png')
     _edit(tmp_path / 'p.json', lambda content: content['images'][1].update(width=999))
-    found = _only(tmp_path)
-    assert len(list(found.annotations())) == 3 and len([p for p in found.images.values() if p.seg_map]) == 3
-    assert 'p.json: annotations[0] of 0.png: ' in said(found) and 'has 32 x 24 pixels, its image 16 x 12' in said(found)
-    assert 'p.json: annotations[1] of 1.png: "width" and "height" are 999 x 12, its image has 16 x 12' in said(found)
+    dataset = _only(tmp_path)
+    assert len(list(dataset.annotations())) == 3 and len([p for p in dataset.images.values() if p.seg_map]) == 3
+    assert 'p.json: annotations[0] of 0.png: ' in said(dataset) and 'has 32 x 24 pixels, its image 16 x 12' in said(
+        dataset
+    )
+    assert 'p.json: annotations[1] of 1.png: "width" and "height" are 999 x 12, its image has 16 x 12' in said(dataset)
 
 
 @pytest.mark.parametrize('number', [-1, 1 << 24, 10**30])
@@ -191,9 +193,9 @@ def test_segments_whose_id_is_no_colour_are_left_out(tmp_path, number):
     _panoptic(tmp_path)
     extra = dict(id=number, category_id=2, iscrowd=0)
     _edit(tmp_path / 'p.json', lambda content: content['annotations'][0]['segments_info'].append(extra))
-    found = _only(tmp_path)
-    assert len(list(found.annotations())) == 5 and len([p for p in found.images.values() if p.seg_map]) == 5
-    ((file, what),) = found.warnings
+    dataset = _only(tmp_path)
+    assert len(list(dataset.annotations())) == 5 and len([p for p in dataset.images.values() if p.seg_map]) == 5
+    ((file, what),) = dataset.warnings
     assert 'annotations[0] of 0.png' in file and what == f'segments_info[2] has the id {number}, no colour: left out'
 
 
@@ -205,11 +207,11 @@ def test_masks_of_another_size_are_not_decoded(tmp_path, monkeypatch):
     Image.fromarray(np.full((500, 400), 255, np.uint8)).save(root / 'p0' / 'masks' / '0.png')
     Image.fromarray(np.full((30, 40), 255, np.uint8)).save(root / 'p0' / 'masks' / '1.png', 'BMP')
     decode, sizes = cv2.imdecode, []
-    _only(root)  # asks once what OpenCV loads
+    _only(root)  # reads once what OpenCV loads
     monkeypatch.setattr(cv2, 'imdecode', lambda *args: sizes.append(decode(*args).shape) or decode(*args))
-    found = _only(root)
-    assert set(sizes) == {labelled.SIZE[::-1]} and 'is 400 x 500, its image 64 x 48: left out' in said(found)
-    assert 'has 40 x 30 pixels, its image 64 x 48: left out' in said(found)
+    dataset = _only(root)
+    assert set(sizes) == {labelled.SIZE[::-1]} and 'is 400 x 500, its image 64 x 48: left out' in said(dataset)
+    assert 'has 40 x 30 pixels, its image 64 x 48: left out' in said(dataset)
 
 
 # --- one file, one boundary ---
@@ -255,9 +257,9 @@ def test_a_damaged_file_is_left_out_alone(tmp_path, write_set, name, damage, pro
     root = write_set(tmp_path)
     before = len(list(_only(root).annotations()))
     damage(root / name)
-    found = _only(root)
-    assert problem in said(found) and before - 2 <= len(list(found.annotations())) < before
-    assert not any(word in said(found) for word in ('NoneType', 'object has no', 'unpack', 'traceback'))
+    dataset = _only(root)
+    assert problem in said(dataset) and before - 2 <= len(list(dataset.annotations())) < before
+    assert not any(word in said(dataset) for word in ('NoneType', 'object has no', 'unpack', 'traceback'))
 
 
 @pytest.mark.parametrize(
@@ -271,8 +273,8 @@ def test_a_damaged_file_is_left_out_alone(tmp_path, write_set, name, damage, pro
 def test_damaged_tables(tmp_path, name, text, problem):
     labelled.deeplabcut(tmp_path)
     write(tmp_path, {name: text})
-    found = _only(tmp_path)
-    assert len(list(found.annotations())) == 3 and f'{name}: ' in said(found) and problem in said(found)
+    dataset = _only(tmp_path)
+    assert len(list(dataset.annotations())) == 3 and f'{name}: ' in said(dataset) and problem in said(dataset)
 
 
 def test_links_to_nothing_and_names_that_are_not_utf_8(tmp_path):
@@ -283,22 +285,22 @@ def test_links_to_nothing_and_names_that_are_not_utf_8(tmp_path):
     (tmp_path / 'Annotations' / 'p9.xml').symlink_to('.git/annex/objects/c')
     if sys.platform == 'linux':
         Path(os.fsdecode(os.fsencode(tmp_path) + b'/JPEGImages/\xe9.png')).write_bytes(b'')
-    found = _only(tmp_path)
-    assert len(list(found.annotations())) == 6
-    assert said(found).count('leads to no file (of DVC or git-annex, fetch it): left out') == 3
-    assert sys.platform != 'linux' or '\\xe9.png: its name is not UTF-8: left out' in said(found)
-    said(found).encode()
+    dataset = _only(tmp_path)
+    assert len(list(dataset.annotations())) == 6
+    assert said(dataset).count('leads to no file (of DVC or git-annex, fetch it): left out') == 3
+    assert sys.platform != 'linux' or '\\xe9.png: its name is not UTF-8: left out' in said(dataset)
+    said(dataset).encode()
 
 
 def test_names_that_are_too_long(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', 'x' * 5000 + '/y.jpg', 'a\0b.jpg'])
-    found = _only(tmp_path)
-    assert len(found.images) == 1 and len(found.missing) == 2
+    dataset = _only(tmp_path)
+    assert len(dataset.images) == 1 and len(dataset.missing) == 2
 
 
 @pytest.mark.parametrize(
-    ('change', 'problem', 'kept'),
+    ('change', 'problem', 'count'),
     [
         (lambda c: c['annotations'][0].update(bbox=[1, 2]), "annotations[0]: 'bbox' is [1, 2]", 5),
         (lambda c: c['annotations'][0].pop('category_id'), "annotations[0]: no field 'category_id'", 5),
@@ -312,11 +314,11 @@ def test_names_that_are_too_long(tmp_path):
         (lambda c: c['categories'][0].update(name=' '), 'categories[0]: has a blank name', 4),
     ],
 )
-def test_a_damaged_entry_of_coco_is_left_out_alone(tmp_path, change, problem, kept):
+def test_a_damaged_entry_of_coco_is_left_out_alone(tmp_path, change, problem, count):
     root = labelled.coco(tmp_path)
     _edit(root / 'train.json', change)
-    found = _only(root)
-    assert problem in said(found) and len(list(found.annotations())) == kept
+    dataset = _only(root)
+    assert problem in said(dataset) and len(list(dataset.annotations())) == count
 
 
 # --- how much may be left out ---
@@ -343,11 +345,11 @@ def test_objects_that_cannot_be_count_as_well(tmp_path):
     names = [f'{i}.jpg' for i in range(10)]
     draw(tmp_path, *names)
     coco(tmp_path / 'a.json', names, [[900, 900, 5, 5]] * 4 + [[1, 1, 5, 5]] * 6)
-    found = _only(tmp_path)
+    dataset = _only(tmp_path)
     with pytest.raises(
         DatasetError, match=r'(?s)4 of 10 images lost.*annotations\[0\] of 0.jpg: x: the box is outside'
     ):
-        convert_dataset(found, 'detection', tmp_path / 'out')
+        convert_dataset(dataset, 'detection', tmp_path / 'out')
 
 
 def test_a_split_of_which_nothing_is_left_is_refused_by_name(tmp_path):
@@ -367,15 +369,15 @@ def test_strict_refuses_at_the_first(tmp_path):
     with pytest.raises(DatasetError, match=r'strict: .*gone.jpg: the image is not there'):
         read_datasets(tmp_path / 'b', strict=True)
     coco(tmp_path / 'b' / 'a.json', ['0.jpg', '1.jpg'], [[1, 1, 5, 5], [900, 900, 5, 5]])
-    (found,) = read_datasets(tmp_path / 'b', strict=True)
+    (dataset,) = read_datasets(tmp_path / 'b', strict=True)
     with pytest.raises(DatasetError, match=r'strict: .*outside the image'):
-        convert_dataset(found, 'detection', tmp_path / 'out')
+        convert_dataset(dataset, 'detection', tmp_path / 'out')
 
 
 def test_warnings_as_json(tmp_path):
-    found = _only(_many(tmp_path, 10, 1))
-    found.missing.append('a.json: gone.jpg')
-    write_warnings(tmp_path / 'warnings.json', [found])
+    dataset = _only(_many(tmp_path, 10, 1))
+    dataset.missing.append('a.json: gone.jpg')
+    write_warnings(tmp_path / 'warnings.json', [dataset])
     first, second = json.loads((tmp_path / 'warnings.json').read_text())
     assert first['file'] == str(tmp_path / '0.xml') and first['left_out'] and 'not XML' in first['problem']
     assert second == dict(file='a.json: gone.jpg', problem='the image is not there', left_out=True)
@@ -397,11 +399,11 @@ def test_warnings_as_json(tmp_path):
 def test_a_yaml_of_another_program_is_not_read(tmp_path, text):
     labelled.coco(tmp_path)
     write(tmp_path, {'chart.yaml': text})
-    found = _only(tmp_path)
-    assert found.format == 'COCO' and not found.warnings
+    dataset = _only(tmp_path)
+    assert dataset.format == 'COCO' and not dataset.warnings
 
 
-def test_a_damaged_yaml_that_looks_like_a_sets_is_said(tmp_path):
+def test_a_damaged_yaml_that_looks_like_a_sets_is_reported(tmp_path):
     labelled.coco(tmp_path / 'a')
     write(tmp_path / 'a', {'data.yaml': 'names: [a\ntrain: images/train\n'})
     assert 'data.yaml: not YAML' in said(_only(tmp_path / 'a'))
@@ -418,12 +420,14 @@ def test_blank_names_are_no_classes(tmp_path):
     root = labelled.yolo(tmp_path / 'yolo')
     text = (root / 'data.yaml').read_text()
     (root / 'data.yaml').write_text(text.replace('2: cat', "2: cat\n  4: '  '\n  5: null"))
-    found = _only(root)
-    assert found.classes == ['cat', 'dog'] and 'names[4] is' in said(found) and 'names[5] is None' in said(found)
+    dataset = _only(root)
+    assert dataset.classes == ['cat', 'dog'] and 'names[4] is' in said(dataset) and 'names[5] is None' in said(dataset)
     root = labelled.seg_maps(tmp_path / 'maps', 'colors')
     (root / 'class_dict.csv').write_text((root / 'class_dict.csv').read_text().replace('dog', ' '))
-    made = convert_dataset(found := _only(root), 'semantic', tmp_path / 'out')
-    assert made.classes == ['background', 'cat'] and 'value 2 of segmentation maps has a blank name' in said(found)
+    converted = convert_dataset(dataset := _only(root), 'semantic', tmp_path / 'out')
+    assert converted.classes == ['background', 'cat'] and 'value 2 of segmentation maps has a blank name' in said(
+        dataset
+    )
 
 
 @pytest.mark.parametrize(('left', 'top'), [(-3, 0), (0, -4), (-3, -4), (12, 9), (4, 2)])
@@ -445,9 +449,9 @@ def test_formats_of_images_are_named(tmp_path):
     (tmp_path / 'JPEGImages' / 'p0.png').write_bytes(
         b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n'
     )
-    found = _only(tmp_path)
-    convert_dataset(found, 'detection', tmp_path / 'out')
-    assert 'p0.png: cannot be read (cannot identify image file' in said(found) and 'EPS' not in IMAGE_FORMATS
+    dataset = _only(tmp_path)
+    convert_dataset(dataset, 'detection', tmp_path / 'out')
+    assert 'p0.png: cannot be read (cannot identify image file' in said(dataset) and 'EPS' not in IMAGE_FORMATS
     package = Path(__file__).parents[3] / 'icconv_mm'
     opened = [line for path in package.rglob('*.py') for line in path.read_text().splitlines() if 'Image.open(' in line]
     assert opened and all('formats=' in line for line in opened)

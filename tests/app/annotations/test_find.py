@@ -23,19 +23,19 @@ pytest.importorskip('pycocotools')
 
 
 def _only(root):
-    (found,) = read_datasets(root)
-    return found
+    (dataset,) = read_datasets(root)
+    return dataset
 
 
-def _objects(found):
+def _objects(dataset):
     """Class and whole box of each object, by the number in the image's name."""
-    made = {}
-    for image in found.images.values():
+    objects = {}
+    for image in dataset.images.values():
         boxes = [
             (annotation.name, *(round(value) for value in annotation.box)) for annotation in image.annotations or ()
         ]
-        made[int(image.path.stem[-1])] = sorted(boxes)
-    return made
+        objects[int(image.path.stem[-1])] = sorted(boxes)
+    return objects
 
 
 def _truth():
@@ -67,15 +67,15 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
 
     for kind in kinds:
         root = write(tmp_path / str(kind), *([kind] if kind else []))
-        found = _only(root)
-        assert found.tasks() == tasks and not found.warnings and not found.missing
-        made = convert_dataset(found, 'detection', tmp_path / 'out')
-        assert _objects(found) == _truth() and made.classes == list(labelled.NAMES)
+        dataset = _only(root)
+        assert dataset.tasks() == tasks and not dataset.warnings and not dataset.missing
+        converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
+        assert _objects(dataset) == _truth() and converted.classes == list(labelled.NAMES)
         if write not in (labelled.labelme, labelled.mit_labelme):
-            assert made.splits == {'train': 2, 'val': 1}
+            assert converted.splits == {'train': 2, 'val': 1}
         areas = {}
         for split in ('train', 'val'):
-            coco = COCO(str(made.files[split]))
+            coco = COCO(str(converted.files[split]))
             for annotation in coco.anns.values():
                 name = coco.imgs[annotation['image_id']]['file_name']
                 areas.setdefault(int(name[-5]), []).append(annotation['area'])
@@ -88,10 +88,10 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
 
 
 def test_a_mask_for_each_instance(tmp_path):
-    found = _only(labelled.masks(tmp_path))
-    convert_dataset(found, 'instance', tmp_path / 'out')
-    assert found.tasks() == ['detection', 'instance'] and found.classes == ['object'] and not found.warnings
-    for image in found.images.values():
+    dataset = _only(labelled.masks(tmp_path))
+    convert_dataset(dataset, 'instance', tmp_path / 'out')
+    assert dataset.tasks() == ['detection', 'instance'] and dataset.classes == ['object'] and not dataset.warnings
+    for image in dataset.images.values():
         number = int(image.path.stem[-1])
         for location, annotation in enumerate(image.annotations):
             assert (mask_of(annotation.segmentation, labelled.SIZE) == labelled.mask(number, location)).all()
@@ -118,34 +118,34 @@ def test_real_labels_are_those_of_pycocotools(real_samples, tmp_path):
             (encode_rle,) = coco_mask.frPyObjects([polygon.ravel().tolist()], height, width)
             expected['coco128_yolo'].append(encode_rle)
     for name, location in (('nuclei', real_samples / 'nuclei'), ('coco128_yolo', segmentations)):
-        made = convert_dataset(choose_dataset(read_datasets(location), 'instance'), 'instance', tmp_path / name)
-        contents = [json.loads(made.files[split].read_text()) for split in made.splits]
+        converted = convert_dataset(choose_dataset(read_datasets(location), 'instance'), 'instance', tmp_path / name)
+        contents = [json.loads(converted.files[split].read_text()) for split in converted.splits]
         entries = [entry for content in contents for entry in content['annotations']]
         areas = sorted(entry['area'] for entry in entries)
-        assert areas == sorted(coco_mask.area(each) for each in expected[name]) and len(areas) > 50
+        assert areas == sorted(coco_mask.area(rle) for rle in expected[name]) and len(areas) > 50
         boxes = np.array([entry['bbox'] for entry in entries])
-        outer = np.array([coco_mask.toBbox(each) for each in expected[name]])
+        outer = np.array([coco_mask.toBbox(rle) for rle in expected[name]])
         assert np.abs(boxes[:, None] - outer).max(2).min(1).max() <= 1
 
 
 @pytest.mark.parametrize('kind', ['keypoints of COCO', 'keypoints of YOLO', 'DeepLabCut'])
 def test_keypoints_with_their_own_names(tmp_path, kind):
     if kind == 'DeepLabCut':
-        found = _only(labelled.deeplabcut(tmp_path))
-        assert found.skeleton == [(0, 2)] and len(found.missing) == 1 and 'p3.png' in found.missing[0]
+        dataset = _only(labelled.deeplabcut(tmp_path))
+        assert dataset.skeleton == [(0, 2)] and len(dataset.missing) == 1 and 'p3.png' in dataset.missing[0]
     elif 'YOLO' in kind:
-        found = _only(labelled.yolo(tmp_path, 'keypoints'))
-        assert found.flip_indices == [1, 0, 2]
+        dataset = _only(labelled.yolo(tmp_path, 'keypoints'))
+        assert dataset.flip_indices == [1, 0, 2]
     else:
-        found = _only(labelled.coco(tmp_path, 'keypoints'))
-        assert found.skeleton == [(0, 2), (1, 2)]
-    assert len(found.keypoints) == 3 and (found.keypoints == list(labelled.POINTS) or 'YOLO' in kind)
-    for image in found.images.values():
+        dataset = _only(labelled.coco(tmp_path, 'keypoints'))
+        assert dataset.skeleton == [(0, 2), (1, 2)]
+    assert len(dataset.keypoints) == 3 and (dataset.keypoints == list(labelled.POINTS) or 'YOLO' in kind)
+    for image in dataset.images.values():
         number = int(image.path.stem[-1])
-        own = np.reshape(image.annotations[0].keypoints, (3, 3))
+        keypoints = np.reshape(image.annotations[0].keypoints, (3, 3))
         expected = np.array(labelled.points(*labelled.OBJECTS[number][0][1:]))
-        seen = own[:, 2] > 0
-        assert np.allclose(own[seen, :2], expected[seen]) and seen.sum() == (
+        seen = keypoints[:, 2] > 0
+        assert np.allclose(keypoints[seen, :2], expected[seen]) and seen.sum() == (
             2 if kind == 'DeepLabCut' and number == 1 else 3
         )
 
@@ -161,14 +161,14 @@ def test_keypoints_with_their_own_names(tmp_path, kind):
 )
 def test_seg_maps(tmp_path, kind, ignore_index, options):
     """Whatever means nothing and however labels are written, networks get 0, 1, 2 and 255."""
-    found = _only(labelled.seg_maps(tmp_path / 'data', kind, ignore_index))
+    dataset = _only(labelled.seg_maps(tmp_path / 'data', kind, ignore_index))
     names = None if kind == 'colors' else ['background', 'cat', 'dog']
-    made = convert_dataset(found, 'semantic', tmp_path / 'out', classes=names, **options)
-    assert made.classes == ['background', 'cat', 'dog'] and made.splits == {'train': 2, 'val': 1}
-    assert not found.warnings
-    for image in json.loads(made.files['train'].read_text())['images']:
-        own = image.get('seg_map')
-        path = tmp_path / 'out' / own if own else made.root / image['seg_map_file_name']
+    converted = convert_dataset(dataset, 'semantic', tmp_path / 'out', classes=names, **options)
+    assert converted.classes == ['background', 'cat', 'dog'] and converted.splits == {'train': 2, 'val': 1}
+    assert not dataset.warnings
+    for image in json.loads(converted.files['train'].read_text())['images']:
+        file = image.get('seg_map')
+        path = tmp_path / 'out' / file if file else converted.root / image['seg_map_file_name']
         labels = np.asarray(Image.open(path))
         number = int(image['file_name'][-5])
         assert (labels[:4, :4] == 255).all()
@@ -176,7 +176,7 @@ def test_seg_maps(tmp_path, kind, ignore_index, options):
             part = labels[max(y, 4) : y + h, max(x, 4) : x + w]
             assert (part == label + 1).mean() > 0.9
     is_as_it_lay = ignore_index == 255
-    assert ('maps are written anew' not in ' '.join(made.notes)) == is_as_it_lay
+    assert ('maps are written anew' not in ' '.join(converted.notes)) == is_as_it_lay
 
 
 def test_seg_maps_of_0_and_255_and_a_stray_value(tmp_path):
@@ -184,49 +184,49 @@ def test_seg_maps_of_0_and_255_and_a_stray_value(tmp_path):
     maps = sorted((tmp_path / 'data').glob('*annot/*.png'))
     for path in maps:
         Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 255, 0).astype('u1')).save(path)
-    made = convert_dataset(_only(tmp_path / 'data'), 'semantic', tmp_path / 'out')
-    assert made.classes == ['background', 'foreground'] and '255 is the object' in ' '.join(made.notes)
+    converted = convert_dataset(_only(tmp_path / 'data'), 'semantic', tmp_path / 'out')
+    assert converted.classes == ['background', 'foreground'] and '255 is the object' in ' '.join(converted.notes)
     for path in maps:
         Image.fromarray((np.arange(48 * 64).reshape(48, 64) // 1024).astype('u1')).save(path)
     stray = np.asarray(Image.open(maps[0])).copy()
     stray[0, 0] = 77
     Image.fromarray(stray).save(maps[0])
-    found = _only(tmp_path / 'data')
-    made = convert_dataset(found, 'semantic', tmp_path / 'out')
-    assert made.classes == ['class_0', 'class_1', 'class_2']
-    assert [(file, what) for file, what in found.warnings if file == str(maps[0]) and 'label 77' in what]
+    dataset = _only(tmp_path / 'data')
+    converted = convert_dataset(dataset, 'semantic', tmp_path / 'out')
+    assert converted.classes == ['class_0', 'class_1', 'class_2']
+    assert [(file, what) for file, what in dataset.warnings if file == str(maps[0]) and 'label 77' in what]
 
 
 def test_folders_of_classes(tmp_path):
-    made = convert_dataset(_only(labelled.folders(tmp_path / 'data')), 'classification', tmp_path / 'out')
-    assert made.classes == ['cat', 'dog'] and sum(made.splits.values()) == 8 and made.splits['val'] == 2
-    first = made.files['train'].read_text().splitlines()[0]
+    converted = convert_dataset(_only(labelled.folders(tmp_path / 'data')), 'classification', tmp_path / 'out')
+    assert converted.classes == ['cat', 'dog'] and sum(converted.splits.values()) == 8 and converted.splits['val'] == 2
+    first = converted.files['train'].read_text().splitlines()[0]
     name, label = first.rsplit(' ', 1)
     assert name.startswith(labelled.NAMES[int(label)])
 
 
-def test_what_is_wrong_is_said_by_file(tmp_path):
+def test_what_is_wrong_is_reported_by_file(tmp_path):
     """Boxes without area and outside, classes without a name, masks that cannot be, images that are not there."""
     root = labelled.yolo(tmp_path / 'data')
     labels = root / 'labels' / 'train' / 'p0.txt'
     labels.write_text(
         labels.read_text() + '2 0.5 0.5 0 0.1\n9 1.4 0.5 0.1 0.1\n5 0.5 0.5 0.1 0.1\nx\n2 0.95 0.5 0.3 0.2\n'
     )
-    found = _only(root)
-    made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
-    said = '\n'.join(f'{file}: {what}' for file, what in found.warnings)
+    dataset = _only(root)
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out', thorough=True)
+    said = '\n'.join(f'{file}: {what}' for file, what in dataset.warnings)
     for line, words in ((3, 'has 0 x'), (4, 'outside the image'), (5, 'class 5 has no name'), (6, 'no numbers')):
         assert f'{labels}: line {line}: ' in said and words in said
     assert 'line 7' in said and 'pixels beyond the image: cut' in said
-    assert made.counts == {'cat': 4, 'dog': 3}
+    assert converted.counts == {'cat': 4, 'dog': 3}
     root = labelled.coco(tmp_path / 'coco', 'runs')
     content = json.loads((root / 'train.json').read_text())
     content['annotations'][0]['segmentation']['counts'][-1] += 5
     content['images'].append(dict(id=99, file_name='gone.png', width=4, height=4))
     (root / 'train.json').write_text(json.dumps(content))
-    found = _only(root)
-    assert len(found.missing) == 1 and 'gone.png' in found.missing[0]
-    ((file, what),) = found.warnings
+    dataset = _only(root)
+    assert len(dataset.missing) == 1 and 'gone.png' in dataset.missing[0]
+    ((file, what),) = dataset.warnings
     assert 'train.json: annotations[0] of p0.png' in file and 'pixels' in what
 
 
@@ -237,11 +237,11 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
     data = labelled.voc(tmp_path / 'data')
     images = data / 'JPEGImages'
     (images / 'p0.png').write_bytes(b'no image')
-    quick = convert_dataset(found := _only(data), 'detection', tmp_path / 'out')
+    quick = convert_dataset(dataset := _only(data), 'detection', tmp_path / 'out')
     assert quick.splits == {'train': 1, 'val': 1}
-    assert [Path(problem.file).name for problem in found.warnings] == ['p0.png']
-    lines = '\n'.join(summary(found, [quick]))
-    assert 'p0.png: cannot be read (' in lines and draw_page(found, [quick], tmp_path / 'page.jpg').is_file()
+    assert [Path(problem.file).name for problem in dataset.warnings] == ['p0.png']
+    lines = '\n'.join(summary(dataset, [quick]))
+    assert 'p0.png: cannot be read (' in lines and draw_page(dataset, [quick], tmp_path / 'page.jpg').is_file()
     (images / 'p1.png').write_bytes((images / 'p1.png').read_bytes()[:60])
     for thorough in (False, True):
         with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
@@ -256,9 +256,9 @@ def test_jpeg_files_without_their_end_are_used_and_named(tmp_path):
     for path in (tmp_path / 'cat').iterdir():
         path.write_bytes(path.read_bytes()[:-2])
     for thorough in (False, True):
-        converted = convert_dataset(found := _only(tmp_path), 'classification', tmp_path / 'out', thorough=thorough)
+        converted = convert_dataset(dataset := _only(tmp_path), 'classification', tmp_path / 'out', thorough=thorough)
         assert sum(converted.splits.values()) == 24
-        (warning,) = (what for _, what in found.warnings if 'lack their end' in what)
+        (warning,) = (what for _, what in dataset.warnings if 'lack their end' in what)
         assert warning.startswith('12 JPEG files lack their end, and are used as they are: ')
         assert warning.count('.jpg') == 10 and warning.endswith(', ...')
 
@@ -271,8 +271,8 @@ def test_the_page_is_written_where_the_path_is_not_utf_8(tmp_path, monkeypatch):
         raise AssertionError(given)
 
     monkeypatch.setattr(cv2, 'imwrite', never)
-    made = convert_dataset(found := _only(labelled.voc(tmp_path / 'data')), 'detection', tmp_path / 'out')
-    page = draw_page(found, [made], tmp_path / os.fsdecode(b'caf\xe9') / 'page.jpg')
+    converted = convert_dataset(dataset := _only(labelled.voc(tmp_path / 'data')), 'detection', tmp_path / 'out')
+    page = draw_page(dataset, [converted], tmp_path / os.fsdecode(b'caf\xe9') / 'page.jpg')
     assert cv2.imdecode(np.fromfile(page, np.uint8), cv2.IMREAD_COLOR).shape[1] == 3 * 480
 
 
@@ -283,19 +283,19 @@ def test_voc_boxes_without_area_and_difficult_ones(tmp_path):
     more = f'<object><name>cat</name>{box.format(9, 9)}</object>'
     more += f'<object><name>cat</name><difficult>1</difficult>{box.format(3, 9)}</object></annotation>'
     path.write_text(path.read_text().replace('</annotation>', more))
-    found = _only(root)
-    assert [what for file, what in found.warnings if 'object 3' in file and 'has no area' in what]
-    made = convert_dataset(found, 'detection', tmp_path / 'out')
-    entries = json.loads(made.files['train'].read_text())['annotations']
+    dataset = _only(root)
+    assert [what for file, what in dataset.warnings if 'object 3' in file and 'has no area' in what]
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
+    entries = json.loads(converted.files['train'].read_text())['annotations']
     assert [entry['bbox'] for entry in entries if entry['iscrowd']] == [[2, 2, 7, 7]] and len(entries) == 5
 
 
 def test_duplicates_across_splits(tmp_path):
     root = labelled.yolo(tmp_path / 'data')
     (root / 'images/val/p2.png').write_bytes((root / 'images/train/p0.png').read_bytes())
-    found = _only(root)
-    convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
-    assert any('the splits train and val share it' in what for _, what in found.warnings)
+    dataset = _only(root)
+    convert_dataset(dataset, 'detection', tmp_path / 'out', thorough=True)
+    assert any('the splits train and val share it' in what for _, what in dataset.warnings)
 
 
 @pytest.mark.parametrize('turn', [5, 6, 7, 8])
@@ -311,10 +311,10 @@ def test_labels_in_the_frame_of_the_sensor_follow_exif(tmp_path, turn):
     content = json.loads((root / 'train.json').read_text())
     content['images'][0]['file_name'] = 'p0.jpg'
     (root / 'train.json').write_text(json.dumps(content))
-    found = _only(root)
-    assert any(f'orientation {turn}' in what for _, what in found.warnings)
-    convert_dataset(found, 'instance', tmp_path / 'out')
-    image = next(p for p in found.images.values() if p.path.name == 'p0.jpg')
+    dataset = _only(root)
+    assert any(f'orientation {turn}' in what for _, what in dataset.warnings)
+    convert_dataset(dataset, 'instance', tmp_path / 'out')
+    image = next(p for p in dataset.images.values() if p.path.name == 'p0.jpg')
     pixels = cv2.imread(str(path))
     assert image.size == pixels.shape[1::-1] == labelled.SIZE[::-1]
     red = next(annotation for annotation in image.annotations if annotation.name == 'cat')
@@ -332,8 +332,8 @@ def test_lists_with_paths_of_another_machine(tmp_path):
         path.rename(root / 'valannot' / path.name)
     (root / 'train.txt').write_text('/home/you/set/val/p0.png /home/you/set/valannot/p0.png\n')
     (root / 'val.txt').write_text('C:\\set\\val\\p1.png\n/x/p2.png\n')
-    found = _only(root)
-    assert {p.path.name: p.split for p in found.images.values()} == {
+    dataset = _only(root)
+    assert {p.path.name: p.split for p in dataset.images.values()} == {
         'p0.png': 'train',
         'p1.png': 'val',
         'p2.png': 'val',
@@ -353,11 +353,13 @@ def test_choice_among_several_sets(tmp_path):
     labelled.yolo(tmp_path / 'boxes')
     labelled.coco(tmp_path / 'masks')
     labelled.seg_maps(tmp_path / 'maps', ignore_index=255)
-    found = read_datasets(tmp_path)
-    assert choose_dataset(found, 'detection').format == 'YOLO' and choose_dataset(found, 'instance').format == 'COCO'
-    assert all_tasks(found) == ['instance', 'semantic']
+    datasets = read_datasets(tmp_path)
+    assert (
+        choose_dataset(datasets, 'detection').format == 'YOLO' and choose_dataset(datasets, 'instance').format == 'COCO'
+    )
+    assert all_tasks(datasets) == ['instance', 'semantic']
     with pytest.raises(ArgumentError, match="task: no annotations for 'pose'"):
-        choose_dataset(found, 'pose')
+        choose_dataset(datasets, 'pose')
     labelled.yolo(tmp_path / 'more')
     with pytest.raises(ArgumentError, match="2 datasets have annotations for 'detection'"):
         choose_dataset(read_datasets(tmp_path), 'detection')
@@ -404,8 +406,8 @@ def test_broken_files_are_messages(tmp_path, name, text, problem):
 def test_splits_by_name_and_by_hash(tmp_path):
     assert split_of('annotations/instances_train2017.json') == 'train' and split_of('valid') == 'val'
     assert split_of('trains') == split_of('trainannot') == '' and split_of('train', 'val/x') == 'val'
-    found = _only(labelled.masks(tmp_path))
-    images = list(found.images.values())
+    dataset = _only(labelled.masks(tmp_path))
+    images = list(dataset.images.values())
     assert 'held out' in assign_splits(images)
     first = {p.path: p.split for p in images}
     again = list(_only(tmp_path).images.values())

@@ -21,10 +21,10 @@ pytest.importorskip('pycocotools')
 
 
 def _counts(dataset):
-    made = dict.fromkeys(dataset.classes, 0)
-    for _, each in dataset.annotations():
-        made[each.name] += 1
-    return made
+    counts = dict.fromkeys(dataset.classes, 0)
+    for _, annotation in dataset.annotations():
+        counts[annotation.name] += 1
+    return counts
 
 
 def _said(dataset):
@@ -41,13 +41,13 @@ def _converted(dataset, task, tmp_path, **options):
 def test_two_labels_of_one_labelme_group_are_two_objects(reported_cases):
     dataset = annotations.read(reported_cases / 'labelme_group_of_two_labels/data')
     assert _counts(dataset) == {'cat': 4, 'dog': 4}
-    assert sorted({tuple(each.box[2:]) for _, each in dataset.annotations()}) == [(20, 20), (28, 24)]
+    assert sorted({tuple(annotation.box[2:]) for _, annotation in dataset.annotations()}) == [(20, 20), (28, 24)]
 
 
 def test_masks_of_labelme(reported_cases):
     """As ``labelme.utils.shapes_to_label`` draws it: 105 pixels, x 13 to 27, y 7 to 13."""
     dataset = annotations.read(reported_cases / 'fmt_labelme_mask/data')
-    masks = [mask_of(each.segmentation, (60, 40)) for _, each in dataset.annotations()]
+    masks = [mask_of(annotation.segmentation, (60, 40)) for _, annotation in dataset.annotations()]
     expected = np.zeros((40, 60), np.uint8)
     expected[7:14, 13:28] = 1
     assert any((mask == expected).all() for mask in masks)
@@ -61,7 +61,7 @@ def test_unique_body_parts_of_deeplabcut_are_no_animal(reported_cases):
 
 def test_keypoints_outside_the_image_are_not_learned(reported_cases):
     dataset = annotations.read(reported_cases / 'keypoints_outside/data')
-    (strange,) = [each for _, each in dataset.annotations() if each.keypoints[5] == 0]
+    (strange,) = [annotation for _, annotation in dataset.annotations() if annotation.keypoints[5] == 0]
     assert strange.keypoints[3:] == [0, 0, 0] and max(strange.box[2:]) < 5
     assert '1 keypoints outside the image of 32 x 24, the first at (300, -24): not learned' in _said(dataset)
 
@@ -81,7 +81,7 @@ def test_crowds_alone_are_refused(reported_cases, tmp_path):
 
 def test_the_newest_annotation_of_two_people_counts(reported_cases):
     dataset = annotations.read(reported_cases / 'fmt_coco_listed_twice/data')
-    assert {image.path.name: [each.box for each in image.annotations] for image in dataset} == {
+    assert {image.path.name: [annotation.box for annotation in image.annotations] for image in dataset} == {
         'a.png': [[10, 10, 10, 10]],
         'b.png': [[30, 10, 10, 10]],
     }
@@ -96,15 +96,17 @@ def test_stuff_beside_instances_is_not_read(reported_cases):
 
 def test_areas_of_zero_become_those_of_the_boxes(reported_cases):
     dataset = annotations.read(reported_cases / 'coco_area_0/data')
-    assert all(each.area == each.box[2] * each.box[3] == 2000 for _, each in dataset.annotations())
+    assert all(
+        annotation.area == annotation.box[2] * annotation.box[3] == 2000 for _, annotation in dataset.annotations()
+    )
 
 
 def test_boxes_of_zero_become_those_of_the_keypoints(reported_cases):
     dataset = annotations.read(reported_cases / 'coco_keypoints_box_0/data')
     assert len(dataset) == 10
-    for _, each in dataset.annotations():
-        points = np.reshape(each.keypoints, (-1, 3))[:, :2]
-        assert (points > each.box[:2]).all() and (points < np.add(each.box[:2], each.box[2:])).all()
+    for _, annotation in dataset.annotations():
+        points = np.reshape(annotation.keypoints, (-1, 3))[:, :2]
+        assert (points > annotation.box[:2]).all() and (points < np.add(annotation.box[:2], annotation.box[2:])).all()
 
 
 def test_yolo_with_the_names_alone(reported_cases):
@@ -114,34 +116,36 @@ def test_yolo_with_the_names_alone(reported_cases):
 @pytest.mark.parametrize('kind', ['jpeg', 'rgb', 'semicolon', 'suffix', 'tiff'])
 def test_masks_beside_images_are_segmentation_maps(reported_cases, kind, tmp_path):
     dataset = annotations.read(reported_cases / 'masks_as_classes/data' / kind)
-    made = _converted(dataset, 'semantic', tmp_path, thorough=True)
-    assert len(dataset) == 5 and dataset.tasks() == ['semantic'] and list(made.counts.values())[1] > 0.2
-    assert kind != 'semicolon' or made.classes == ['soil', 'weed']
+    converted = _converted(dataset, 'semantic', tmp_path, thorough=True)
+    assert len(dataset) == 5 and dataset.tasks() == ['semantic'] and list(converted.counts.values())[1] > 0.2
+    assert kind != 'semicolon' or converted.classes == ['soil', 'weed']
 
 
 @pytest.mark.parametrize('options', [{}, {'classes': ['background', 'polyp']}])
 @pytest.mark.parametrize('case', ['mask_soft_edge', 'mask_as_jpg'])
 def test_greys_at_the_edges_are_no_classes(reported_cases, case, options, tmp_path):
-    made = _converted(annotations.read(reported_cases / case / 'data'), 'semantic', tmp_path, **options)
-    assert made.classes == options.get('classes', ['background', 'foreground'])
-    assert list(made.counts.values()) == pytest.approx([0.862, 0.138], abs=1e-3)
+    converted = _converted(annotations.read(reported_cases / case / 'data'), 'semantic', tmp_path, **options)
+    assert converted.classes == options.get('classes', ['background', 'foreground'])
+    assert list(converted.counts.values()) == pytest.approx([0.862, 0.138], abs=1e-3)
 
 
 def test_a_table_belongs_to_its_own_folder(reported_cases, tmp_path):
-    made = [_converted(each, 'semantic', tmp_path) for each in read_datasets(reported_cases / 'two_tables/data')]
-    assert [each.classes for each in made] == [['ground', 'dog', 'cat'], ['ground', 'car', 'bus']]
+    converted = [
+        _converted(dataset, 'semantic', tmp_path) for dataset in read_datasets(reported_cases / 'two_tables/data')
+    ]
+    assert [dataset.classes for dataset in converted] == [['ground', 'dog', 'cat'], ['ground', 'car', 'bus']]
 
 
 def test_cityscapes_as_it_lies(reported_cases, tmp_path):
     dataset = annotations.read(reported_cases / 'fmt_cityscapes_layout/data')
-    made = _converted(dataset, 'semantic', tmp_path, thorough=True)
-    assert made.splits == {'train': 2, 'val': 1} and len(made.classes) == 19
-    assert {name for name, share in made.counts.items() if share} == {'road', 'sidewalk'}
+    converted = _converted(dataset, 'semantic', tmp_path, thorough=True)
+    assert converted.splits == {'train': 2, 'val': 1} and len(converted.classes) == 19
+    assert {name for name, share in converted.counts.items() if share} == {'road', 'sidewalk'}
 
 
-def test_equal_images_of_two_splits_are_said_in_a_training(reported_cases, tmp_path):
-    made = _converted(annotations.read(reported_cases / 'train_leak_unsaid/data'), 'detection', tmp_path)
-    assert any('images in several splits under other names: ' in note for note in made.notes)
+def test_equal_images_of_two_splits_are_reported_in_a_training(reported_cases, tmp_path):
+    converted = _converted(annotations.read(reported_cases / 'train_leak_unsaid/data'), 'detection', tmp_path)
+    assert any('images in several splits under other names: ' in note for note in converted.notes)
 
 
 # --- LabelMe ---
@@ -172,8 +176,8 @@ def test_labels_of_labelme_that_are_no_class(tmp_path):
 def test_shapes_that_labelme_draws(tmp_path, kind, points, area):
     """Areas as ``labelme.utils.shape_to_mask`` of LabelMe 6.3.1 draws them, to an edge of pixels."""
     dataset = _shapes(tmp_path, ('cat', kind, points))
-    ((_, found),) = dataset.annotations()
-    assert found.name == 'cat' and mask_of(found.segmentation, (16, 12)).sum() == pytest.approx(area, abs=8)
+    ((_, annotation),) = dataset.annotations()
+    assert annotation.name == 'cat' and mask_of(annotation.segmentation, (16, 12)).sum() == pytest.approx(area, abs=8)
 
 
 def test_masks_of_labelme_that_do_not_fit_are_left_out(tmp_path):
@@ -189,8 +193,8 @@ def test_masks_of_labelme_that_do_not_fit_are_left_out(tmp_path):
     draw(tmp_path, '0.jpg')
     (tmp_path / '0.json').write_text(json.dumps(dict(shapes=shapes, imagePath='0.jpg')))
     dataset = annotations.read(tmp_path)
-    ((_, found),) = dataset.annotations()
-    assert found.box == [1, 1, 4, 3] and found.area == 12
+    ((_, annotation),) = dataset.annotations()
+    assert annotation.box == [1, 1, 4, 3] and annotation.area == 12
     for problem in ('do not fit its 4 x 3 pixels', 'mask: cannot be read', "a shape of the type 'blob': left out"):
         assert problem in _said(dataset)
 
@@ -199,31 +203,31 @@ def test_points_of_a_group_of_two_labels_belong_to_nobody(tmp_path):
     box = [[1, 1], [9, 9]]
     points = [('nose', 'point', [[2, 2]], 1), ('tail', 'point', [[5, 5]], 1)]
     dataset = _shapes(tmp_path, ('cat', 'rectangle', box, 1), ('dog', 'rectangle', box, 1), *points)
-    assert not any(each.keypoints for _, each in dataset.annotations()) and 'which says whose they are' in _said(
-        dataset
-    )
+    assert not any(
+        annotation.keypoints for _, annotation in dataset.annotations()
+    ) and 'which says whose they are' in _said(dataset)
 
 
-def test_a_keypoint_that_is_there_twice_is_said(tmp_path):
+def test_a_keypoint_that_is_there_twice_is_reported(tmp_path):
     points = [('nose', 'point', [[2, 2]], 1), ('nose', 'point', [[4, 4]], 1), ('tail', 'point', [[5, 5]], 1)]
     dataset = _shapes(tmp_path, *points)
     assert "group_id 1 has 2 points 'nose': the last is taken" in _said(dataset)
-    ((_, found),) = dataset.annotations()
-    assert found.keypoints == [4, 4, 2, 5, 5, 2]
+    ((_, annotation),) = dataset.annotations()
+    assert annotation.keypoints == [4, 4, 2, 5, 5, 2]
 
 
 # --- COCO ---
 
 
-def test_most_objects_of_a_class_as_crowds_are_said(tmp_path):
+def test_most_objects_of_a_class_as_crowds_are_reported(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg', '2.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '1.jpg', '2.jpg'])
     content = json.loads((tmp_path / 'a.json').read_text())
     for entry in content['annotations'][:2]:
         entry['iscrowd'] = 1
     (tmp_path / 'a.json').write_text(json.dumps(content))
-    made = _converted(annotations.read(tmp_path), 'detection', tmp_path)
-    assert any("2 of 3 'x' are crowds or ignored" in note for note in made.notes)
+    converted = _converted(annotations.read(tmp_path), 'detection', tmp_path)
+    assert any("2 of 3 'x' are crowds or ignored" in note for note in converted.notes)
 
 
 def test_different_objects_of_an_image_that_is_listed_twice_are_all_read(tmp_path):
@@ -274,10 +278,10 @@ def test_the_background_is_no_class(tmp_path):
 def test_an_image_beside_a_folder_with_one_of_its_name(tmp_path):
     draw(tmp_path, 'images/a.jpg', 'images/sub/a.jpg')
     coco(tmp_path / 'labels/x.json', ['a.jpg', 'sub/a.jpg'], [[1, 1, 5, 5], [2, 2, 5, 5]])
-    found = {
+    boxes = {
         image.path.relative_to(tmp_path).as_posix(): image.annotations[0].box for image in annotations.read(tmp_path)
     }
-    assert found == {'images/a.jpg': [1, 1, 5, 5], 'images/sub/a.jpg': [2, 2, 5, 5]}
+    assert boxes == {'images/a.jpg': [1, 1, 5, 5], 'images/sub/a.jpg': [2, 2, 5, 5]}
 
 
 # --- YOLO ---
@@ -348,8 +352,8 @@ def test_colours_without_a_table_are_refused_with_the_colours(tmp_path):
 def test_tables_of_colours(tmp_path, name, text):
     _colored(tmp_path, [(0, 0, 0), (255, 0, 0), (0, 0, 0)])
     write(tmp_path, {name: text})
-    made = _converted(annotations.read(tmp_path), 'semantic', tmp_path)
-    assert made.classes == ['soil', 'weed'] and made.counts['weed'] == pytest.approx(1 / 3, abs=0.02)
+    converted = _converted(annotations.read(tmp_path), 'semantic', tmp_path)
+    assert converted.classes == ['soil', 'weed'] and converted.counts['weed'] == pytest.approx(1 / 3, abs=0.02)
 
 
 def test_colours_of_pascal_voc_without_a_table_are_no_classes(tmp_path):
@@ -370,9 +374,9 @@ def test_ade20k_as_it_lies(tmp_path):
             Image.fromarray(labels).save(tmp_path / f'annotations/{split}/{split}{n}.png')
     lines = ['Idx\tRatio\tTrain\tVal\tStuff\tName', '1\t.1\t1\t1\t1\twall', '2\t.1\t1\t1\t1\tbuilding, edifice']
     write(tmp_path, {'objectInfo150.txt': '\n'.join(lines)})
-    made = _converted(annotations.read(tmp_path), 'semantic', tmp_path)
-    assert made.classes == ['wall', 'building'] and made.splits == {'train': 2, 'val': 2}
-    assert made.counts == pytest.approx({'wall': 1 / 3, 'building': 2 / 3})
+    converted = _converted(annotations.read(tmp_path), 'semantic', tmp_path)
+    assert converted.classes == ['wall', 'building'] and converted.splits == {'train': 2, 'val': 2}
+    assert converted.counts == pytest.approx({'wall': 1 / 3, 'building': 2 / 3})
 
 
 @pytest.mark.parametrize('folders', [('gt_cars', 'cars'), ('with_mask', 'without_mask'), ('target', 'background')])
@@ -429,8 +433,8 @@ def test_regions_of_an_image_that_was_rotated_in_label_studio_are_left_out(tmp_p
 
 def test_images_with_a_choice_and_no_box_are_images_without_objects(tmp_path):
     dataset = _tasks_of(tmp_path, [_CAR, _choice('day')], [_choice('night')], [_choice('day')])
-    made = _converted(dataset, 'detection', tmp_path)
-    assert sum(made.splits.values()) == 3 and made.counts == {'car': 1}
+    converted = _converted(dataset, 'detection', tmp_path)
+    assert sum(converted.splits.values()) == 3 and converted.counts == {'car': 1}
 
 
 @pytest.mark.parametrize('questions', ['one', 'two'])
@@ -439,17 +443,17 @@ def test_several_choices_of_an_image_are_told_and_chosen_by_classes(tmp_path, qu
     dataset = _tasks_of(tmp_path, several, [_choice('dog')], [_choice('cat')])
     (note,) = dataset.notes
     assert note.startswith('1 images have several classes') and 'cat, blurred' in note and '--classes' in note
-    made = _converted(dataset, 'classification', tmp_path)
-    assert made.classes == ['cat', 'dog'] and made.counts == {'cat': 1, 'dog': 1}
-    made = _converted(dataset, 'classification', tmp_path, classes=['dog', 'cat'])
-    assert made.counts == {'dog': 1, 'cat': 2}
+    converted = _converted(dataset, 'classification', tmp_path)
+    assert converted.classes == ['cat', 'dog'] and converted.counts == {'cat': 1, 'dog': 1}
+    converted = _converted(dataset, 'classification', tmp_path, classes=['dog', 'cat'])
+    assert converted.counts == {'dog': 1, 'cat': 2}
     assert annotations.read(tmp_path, classes=['cat', 'dog']).images[tmp_path / '0.jpg'].label == 'cat'
 
 
 def test_all_tags_of_cvat_are_handed_over_and_written_again(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg')
     tags = ['<tag label="rain"/><tag label="night"/>', '<tag label="rain"/>']
-    images = ''.join(f'<image name="{i}.jpg">{each}</image>' for i, each in enumerate(tags))
+    images = ''.join(f'<image name="{i}.jpg">{tag}</image>' for i, tag in enumerate(tags))
     write(tmp_path, {'a.xml': f'<annotations>{images}</annotations>'})
     dataset = annotations.read(tmp_path)
     for form in ('cvat', 'labelstudio'):
@@ -491,7 +495,7 @@ def test_the_page_shows_what_was_decided(reported_cases, tmp_path):
     page = np.asarray(Image.open(draw_page(dataset, [], tmp_path / 'page.png')))
     (learned,) = read_datasets(reported_cases / 'fmt_coco_all_crowd/data', crowd_as_objects=True)
     other = np.asarray(Image.open(draw_page(learned, [], tmp_path / 'other.png')))
-    greys = [(np.abs(each.astype(int) - 128).max(-1) < 8).mean() for each in (page, other)]
+    greys = [(np.abs(image.astype(int) - 128).max(-1) < 8).mean() for image in (page, other)]
     assert greys[0] > greys[1] + 0.01
 
 
@@ -503,8 +507,8 @@ def test_pages_of_maps_that_are_written_anew(tmp_path):
             Image.fromarray(pixels).save(tmp_path / f'data/{folder}/deep/{number}.png')
     folder = annotations.read(tmp_path / 'data').to_coco(tmp_path / 'panoptic')
     (dataset,) = read_datasets(folder)
-    made = _converted(dataset, 'semantic', tmp_path)
-    assert draw_page(dataset, [made], tmp_path / 'page.png').is_file() and not dataset.warnings
+    converted = _converted(dataset, 'semantic', tmp_path)
+    assert draw_page(dataset, [converted], tmp_path / 'page.png').is_file() and not dataset.warnings
 
 
 def test_images_that_are_elsewhere_are_named(tmp_path):

@@ -27,9 +27,9 @@ def test_lines_of_yolo_that_are_no_labels(tmp_path, kind, line, problem):
     root = labelled.yolo(tmp_path / 'data', kind)
     path = root / 'labels' / 'train' / 'p0.txt'
     path.write_text(f'{path.read_text()}{line}\n')
-    (found,) = read_datasets(root)
-    convert_dataset(found, found.tasks()[-1], tmp_path / 'out')
-    ((file, what),) = found.warnings
+    (dataset,) = read_datasets(root)
+    convert_dataset(dataset, dataset.tasks()[-1], tmp_path / 'out')
+    ((file, what),) = dataset.warnings
     assert file == f'{path}: line 3' and problem in what
 
 
@@ -43,10 +43,10 @@ def _cvat(root, images):
     write(root, {'a.xml': f'<annotations>{text}</annotations>'})
 
 
-def test_boxes_of_cvat_that_are_turned(tmp_path):
+def test_rotated_boxes_of_cvat(tmp_path):
     _cvat(tmp_path, {f'{turn}.jpg': ('', _BOX.replace('/>', f' rotation="{turn}"/>')) for turn in (0, 90, 45)})
-    (found,) = read_datasets(tmp_path)
-    boxes = {image.path.stem: image.annotations[0].box for image in found.images.values()}
+    (dataset,) = read_datasets(tmp_path)
+    boxes = {image.path.stem: image.annotations[0].box for image in dataset.images.values()}
     half = 7 / 2**0.5
     assert boxes['0'] == [2, 4, 10, 4] and boxes['90'] == pytest.approx([5, 1, 4, 10])
     assert boxes['45'] == pytest.approx([7 - half, 6 - half, 2 * half, 2 * half])
@@ -62,9 +62,9 @@ def test_boxes_of_cvat_that_are_turned(tmp_path):
 )
 def test_shapes_of_cvat_that_are_no_labels(tmp_path, attributes, shape, problem):
     _cvat(tmp_path, {'0.jpg': (attributes, shape), '1.jpg': ('width="16" height="12"', _BOX)})
-    (found,) = read_datasets(tmp_path)
-    convert_dataset(found, 'detection', tmp_path / 'out')
-    ((_, what),) = found.warnings
+    (dataset,) = read_datasets(tmp_path)
+    convert_dataset(dataset, 'detection', tmp_path / 'out')
+    ((_, what),) = dataset.warnings
     assert problem in what and 'left out' in what
 
 
@@ -91,26 +91,26 @@ def test_points_of_labelme(tmp_path, shapes, keypoints, warnings):
     """Those without a group are of the only object on the image."""
     labelme(tmp_path / '0.json', *shapes)
     labelme(tmp_path / '1.json', (*_NOSE, 1), (*_TAIL, 1))
-    (found,) = read_datasets(tmp_path)
-    annotations = next(image.annotations for image in found if image.annotations is not None)
+    (dataset,) = read_datasets(tmp_path)
+    annotations = next(image.annotations for image in dataset if image.annotations is not None)
     assert [(annotation.name, annotation.keypoints) for annotation in annotations] == keypoints
     what = f'{len(shapes) - shapes.count(_MOUSE)} points without a group_id, which says whose they are: left out'
-    assert [what for _, what in found.warnings] == warnings * [what]
+    assert [what for _, what in dataset.warnings] == warnings * [what]
 
 
 def test_points_of_one_name_are_objects_in_labelme(tmp_path):
     labelme(tmp_path / '0.json', _NOSE, _NOSE)
-    (found,) = read_datasets(tmp_path)
-    assert [annotation.keypoints for _, annotation in found.annotations()] == [[2, 2, 2]] * 2
+    (dataset,) = read_datasets(tmp_path)
+    assert [annotation.keypoints for _, annotation in dataset.annotations()] == [[2, 2, 2]] * 2
 
 
 def test_files_of_labelme_that_mean_one_image(tmp_path):
     labelme(tmp_path / 'b' / '0.json', _MOUSE)
     labelme(tmp_path / 'a' / '0.json', _NOSE)
     (tmp_path / 'a' / '0.jpg').unlink()
-    (found,) = read_datasets(tmp_path)
-    assert [annotation.name for _, annotation in found.annotations()] == ['mouse']
-    assert said(found).startswith(f'{tmp_path / "a" / "0.json"}: other annotations of ')
+    (dataset,) = read_datasets(tmp_path)
+    assert [annotation.name for _, annotation in dataset.annotations()] == ['mouse']
+    assert said(dataset).startswith(f'{tmp_path / "a" / "0.json"}: other annotations of ')
 
 
 def test_frames_of_deeplabcut_without_labels(tmp_path):
@@ -119,15 +119,17 @@ def test_frames_of_deeplabcut_without_labels(tmp_path):
     rows = list(csv.reader(path.read_text().splitlines()))
     rows[3][1:] = [''] * 6
     path.write_text('\n'.join(map(','.join, rows)) + '\n')
-    (found,) = read_datasets(root)
-    assert {image.path.stem for image in found.images.values()} == {'p1', 'p2'}
-    assert said(found) == f'{path}: line 4: no body part is annotated: left out'
+    (dataset,) = read_datasets(root)
+    assert {image.path.stem for image in dataset.images.values()} == {'p1', 'p2'}
+    assert said(dataset) == f'{path}: line 4: no body part is annotated: left out'
 
 
 def test_people_of_mpii_without_joints(tmp_path):
     draw(tmp_path, '0.jpg')
     people = [dict(image='0.jpg', joints=[[5, 5]] * 16, joints_vis=[seen] * 16) for seen in (1, 0)]
     write(tmp_path, {'people.json': json.dumps(people)})
-    (found,) = read_datasets(tmp_path)
-    convert_dataset(found, 'pose', tmp_path / 'out')
-    assert len([*found.annotations()]) == 1 and said(found).endswith('people.json: [1]: no joint is visible: left out')
+    (dataset,) = read_datasets(tmp_path)
+    convert_dataset(dataset, 'pose', tmp_path / 'out')
+    assert len([*dataset.annotations()]) == 1 and said(dataset).endswith(
+        'people.json: [1]: no joint is visible: left out'
+    )

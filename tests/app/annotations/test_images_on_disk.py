@@ -31,7 +31,7 @@ def test_splits_in_names_of_folders():
 
 
 @pytest.mark.parametrize(
-    ('there', 'made', 'note'),
+    ('there', 'expected', 'note'),
     [
         (['', '', '', 'test', 'test'], {'train', 'val', 'test'}, '1 of 3 images'),
         (['', '', 'val'], {'train', 'val'}, '2 images are in no split: they train'),
@@ -39,10 +39,10 @@ def test_splits_in_names_of_folders():
         (['val', 'val', 'test'], {'train', 'val'}, '1 of 3 images'),
     ],
 )
-def test_images_of_a_split_stay_in_it(tmp_path, there, made, note):
+def test_images_of_a_split_stay_in_it(tmp_path, there, expected, note):
     images = [AnnotatedImage(tmp_path / f'{i}.jpg', split) for i, split in enumerate(there)]
-    assert note in assign_splits(images) and {image.split for image in images} == made
-    if made >= set(there) - {''}:
+    assert note in assign_splits(images) and {image.split for image in images} == expected
+    if expected >= set(there) - {''}:
         assert all(image.split == split for image, split in zip(images, there) if split)
 
 
@@ -107,9 +107,9 @@ def test_coco_names_that_lead_to_one_image(tmp_path):
     """The labels of an image that was not copied do not go to its namesake."""
     draw(tmp_path, 'cam1/0.jpg')
     coco(tmp_path / 'a.json', ['cam2/0.jpg', 'cam1/0.jpg'], [[8, 8, 3, 3], [1, 1, 5, 5]])
-    (found,) = read_datasets(tmp_path)
-    (image,) = found.images.values()
-    assert [annotation.box for annotation in image.annotations] == [[1, 1, 5, 5]] and 'cam2/0.jpg' in found.missing[0]
+    (dataset,) = read_datasets(tmp_path)
+    (image,) = dataset.images.values()
+    assert [annotation.box for annotation in image.annotations] == [[1, 1, 5, 5]] and 'cam2/0.jpg' in dataset.missing[0]
     coco(tmp_path / 'a.json', ['cam2/0.jpg', 'cam3/0.jpg'])
     with pytest.raises(InputError, match=r'2 annotated names lead to it: cam2/0.jpg, cam3/0.jpg'):
         read_datasets(tmp_path)
@@ -119,10 +119,10 @@ def test_areas_of_coco_that_are_no_numbers(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg'])
     write(tmp_path, {'a.json': (tmp_path / 'a.json').read_text().replace('"bbox"', '"area": "25", "bbox"')})
-    (found,) = read_datasets(tmp_path)
-    made = convert_dataset(found, 'detection', tmp_path / 'out')
-    assert json.loads(made.files['train'].read_text())['annotations'][0]['area'] == 25
-    assert '"area" is \'25\', no number' in said(found)
+    (dataset,) = read_datasets(tmp_path)
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
+    assert json.loads(converted.files['train'].read_text())['annotations'][0]['area'] == 25
+    assert '"area" is \'25\', no number' in said(dataset)
 
 
 def test_equal_names_of_coco_in_folders_of_the_splits(tmp_path):
@@ -134,21 +134,21 @@ def test_equal_names_of_coco_in_folders_of_the_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('folder', 'files', 'kept'),
+    ('folder', 'files', 'expected'),
     [
         ('images', {'test': ['1.jpg'], 'train': ['0.jpg'], 'val': ['1.jpg']}, {'0': 'train', '1': 'val'}),
         ('train', {'train': ['0.jpg', '1.jpg'], 'val': ['1.jpg']}, {'0': 'val', '1': 'train'}),
     ],
 )
-def test_a_image_of_two_coco_files_has_the_labels_of_one(tmp_path, folder, files, kept):
+def test_a_image_of_two_coco_files_has_the_labels_of_one(tmp_path, folder, files, expected):
     """It validates, unless its folder says that the file of another split means an image that is not there."""
     draw(tmp_path, f'{folder}/0.jpg', f'{folder}/1.jpg')
     for split, names in files.items():
         coco(tmp_path / f'labels/{split}.json', names)
-    (found,) = read_datasets(tmp_path)
-    assert '1 of its images are in another file' in said(found)
-    assert {len(image.annotations) for image in found.images.values()} == {1}
-    assert splits(tmp_path, 'detection') == {f'{folder}/{name}.jpg': split for name, split in kept.items()}
+    (dataset,) = read_datasets(tmp_path)
+    assert '1 of its images are in another file' in said(dataset)
+    assert {len(image.annotations) for image in dataset.images.values()} == {1}
+    assert splits(tmp_path, 'detection') == {f'{folder}/{name}.jpg': split for name, split in expected.items()}
 
 
 def test_voc_finds_images_by_the_names_of_its_files(tmp_path):
@@ -160,14 +160,14 @@ def test_voc_finds_images_by_the_names_of_its_files(tmp_path):
     voc(tmp_path, 'more/annotations/1', filename='2.jpg', label='one')
     voc(tmp_path, 'more/annotations/0', filename='2.jpg', label='gone')
     voc(tmp_path, 'more/annotations/2', label='two')
-    (found,) = read_datasets(tmp_path)
-    assert {p.path.relative_to(tmp_path).as_posix(): p.annotations[0].name for p in found.images.values()} == {
+    (dataset,) = read_datasets(tmp_path)
+    assert {p.path.relative_to(tmp_path).as_posix(): p.annotations[0].name for p in dataset.images.values()} == {
         'JPEGImages/train/0.jpg': 'x',
         'JPEGImages/val/0.jpg': 'x',
         'more/images/1.JPG': 'one',
         'more/images/2.jpg': 'two',
     }
-    ((file, what),) = found.warnings
+    ((file, what),) = dataset.warnings
     assert file.endswith('annotations/0.xml') and 'other annotations of' in what and '2.jpg' in what
 
 
@@ -175,9 +175,11 @@ def test_labels_for_another_size_are_left_out(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg')
     draw(tmp_path, '2.jpg', size=(8, 6))
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg', '2.jpg'])
-    (found,) = read_datasets(tmp_path)
-    made = convert_dataset(found, 'detection', tmp_path / 'out')
-    assert sum(made.splits.values()) == 2 and '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(found)
+    (dataset,) = read_datasets(tmp_path)
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
+    assert sum(converted.splits.values()) == 2 and '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(
+        dataset
+    )
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg'], size=(32, 24))
     with pytest.raises(InputError, match=r'none of 2 images can be used, the first: .*0.jpg: is 16 x 12, but coco'):
         convert_dataset(read_datasets(tmp_path)[0], 'detection', tmp_path / 'out')
@@ -189,9 +191,9 @@ def test_images_of_twelve_bits_are_left_out(tmp_path):
         path = tmp_path / f'{number}.png'
         Image.fromarray(np.linspace(0, most, 192).reshape(12, 16).astype(np.uint16)).save(path)
     coco(tmp_path / 'coco.json', ['0.png', '1.png'])
-    (found,) = read_datasets(tmp_path)
-    convert_dataset(found, 'detection', tmp_path / 'out')
-    assert [what for _, what in found.warnings] == [
+    (dataset,) = read_datasets(tmp_path)
+    convert_dataset(dataset, 'detection', tmp_path / 'out')
+    assert [what for _, what in dataset.warnings] == [
         'cannot be read (pixels go up to 4095 of 65535, which are loaded as 15 of 255: save it with 8 bits): left out'
     ]
 
@@ -199,9 +201,9 @@ def test_images_of_twelve_bits_are_left_out(tmp_path):
 def test_folders_of_classes_beside_others(tmp_path):
     """Runs of a training are no class, and images of no class do not hide those of classes."""
     draw(tmp_path, *(f'train/{name}/0.jpg' for name in ('cat', 'dog')), 'test/0.jpg', 'work_dirs/cat_classes/0.jpg')
-    (found,) = read_datasets(tmp_path)
-    assert sorted(image.label for image in found.images.values()) == ['cat', 'dog']
-    assert said(found) == f'{tmp_path / "test"}: its images are in no folder of a class: left out'
+    (dataset,) = read_datasets(tmp_path)
+    assert sorted(image.label for image in dataset.images.values()) == ['cat', 'dog']
+    assert said(dataset) == f'{tmp_path / "test"}: its images are in no folder of a class: left out'
 
 
 def test_labels_of_which_none_can_be_used(tmp_path):
@@ -227,8 +229,8 @@ def test_endless_paths_mean_nothing(tmp_path, monkeypatch, name):
     asked = []
     monkeypatch.setattr(images_on_disk, '_is_there', lambda path: asked.append(path) or path.exists())
     assert located(name, [tmp_path]) is None and Files(tmp_path).image(name, tmp_path) is None and not asked
-    (found,) = read_datasets(tmp_path)
-    assert [path.name for path in found.images] == ['1.jpg'] and name in found.missing[0]
+    (dataset,) = read_datasets(tmp_path)
+    assert [path.name for path in dataset.images] == ['1.jpg'] and name in dataset.missing[0]
     assert len(asked) < 10
 
 
@@ -301,8 +303,8 @@ def test_numbers_of_more_digits_than_any_id(tmp_path):
     coco(tmp_path / 'a.json', ['0.jpg', '1.jpg'])
     text = (tmp_path / 'a.json').read_text()
     write(tmp_path, {'a.json': text.replace('"id": 1, "file_name"', f'"id": {many}, "file_name"')})
-    (found,) = read_datasets(tmp_path)
-    assert f"'id' is {many}, of more than 20 digits: left out" in said(found) and len(found.images) == 1
+    (dataset,) = read_datasets(tmp_path)
+    assert f"'id' is {many}, of more than 20 digits: left out" in said(dataset) and len(dataset.images) == 1
     write(tmp_path, {'a.json': text.replace('"image_id": 1', f'"image_id": {many - 1}')})
     assert 'is not in the file' in said(read_datasets(tmp_path)[0])
     for key, is_read in ((many - 1, True), (many, False)):
@@ -355,10 +357,10 @@ def test_images_are_decoded_as_training_does(tmp_path, monkeypatch):
     coco(tmp_path / 'a.json', [f'{number}.jpg' for number in range(4)])
     (tmp_path / '0.jpg').write_bytes(encoded('JPEG', turn=6))
     monkeypatch.setattr(image_files, '_turn_of', lambda image: 1)
-    (found,) = read_datasets(tmp_path)
-    made = convert_dataset(found, 'detection', tmp_path / 'out', thorough=True)
-    assert sum(made.splits.values()) == 3
-    assert said(found) == f'{tmp_path / "0.jpg"}: OpenCV loads it as 16 x 12 x 3, expected 12 x 16 x 3: left out'
+    (dataset,) = read_datasets(tmp_path)
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out', thorough=True)
+    assert sum(converted.splits.values()) == 3
+    assert said(dataset) == f'{tmp_path / "0.jpg"}: OpenCV loads it as 16 x 12 x 3, expected 12 x 16 x 3: left out'
 
 
 @pytest.mark.parametrize('thorough', [False, True])
@@ -366,21 +368,21 @@ def test_images_without_objects_are_read_as_well(tmp_path, thorough):
     draw(tmp_path, *(f'images/{number}.jpg' for number in range(4)))
     write(tmp_path, {f'labels/{number}.txt': '0 0.5 0.5 0.2 0.2\n' * (number < 3) for number in range(4)})
     write(tmp_path, {'data.yaml': 'names: [a]\ntrain: images\n', 'images/3.jpg': ''})
-    (found,) = read_datasets(tmp_path)
-    assert sum(convert_dataset(found, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
-    ((file, what),) = found.warnings
+    (dataset,) = read_datasets(tmp_path)
+    assert sum(convert_dataset(dataset, 'detection', tmp_path / 'out', thorough=thorough).splits.values()) == 3
+    ((file, what),) = dataset.warnings
     assert file == str(tmp_path / 'images/3.jpg') and what.startswith('cannot be read') and what.endswith('left out')
 
 
-def test_files_outside_the_folder_are_said(tmp_path):
+def test_files_outside_the_folder_are_reported(tmp_path):
     """They are used, and refused by nobody; links in the folder are of the folder."""
     draw(tmp_path, 'a/0.jpg', 'b/1.jpg', 'b/2.jpg', 'b/3.jpg', 'c/4.jpg')
     (tmp_path / 'a/3.jpg').symlink_to(tmp_path / 'b/3.jpg')
     (tmp_path / 'a/linked').symlink_to(tmp_path / 'c', target_is_directory=True)
     coco(tmp_path / 'a/a.json', ['0.jpg', '../b/1.jpg', str(tmp_path / 'b/2.jpg'), '3.jpg', 'linked/4.jpg'])
-    (found,) = read_datasets(tmp_path / 'a', strict=True)
-    assert len(found.images) == 5
-    assert said(found) == f'{tmp_path / "a"}: 2 files lie outside the folder, the first: {tmp_path / "b/1.jpg"}'
-    assert sum(convert_dataset(found, 'detection', tmp_path / 'out').splits.values()) == 5
+    (dataset,) = read_datasets(tmp_path / 'a', strict=True)
+    assert len(dataset.images) == 5
+    assert said(dataset) == f'{tmp_path / "a"}: 2 files lie outside the folder, the first: {tmp_path / "b/1.jpg"}'
+    assert sum(convert_dataset(dataset, 'detection', tmp_path / 'out').splits.values()) == 5
     coco(tmp_path / 'a/a.json', [str(tmp_path / 'a/0.jpg'), '3.jpg'])
     assert read_datasets(tmp_path / 'a')[0].warnings == []

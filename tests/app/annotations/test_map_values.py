@@ -52,11 +52,11 @@ def _dataset(root, maps):
 )
 def test_what_is_ignored_is_plausible(tmp_path, maps, options, classes, warned):
     dataset = _dataset(tmp_path / 'data', maps)
-    made = convert_dataset(dataset, 'semantic', tmp_path / 'out', **options)
-    assert made.classes == classes
+    converted = convert_dataset(dataset, 'semantic', tmp_path / 'out', **options)
+    assert converted.classes == classes
     assert [warned in what for _, what in dataset.warnings] == [True] * bool(warned)
     is_object = 'foreground' in classes or ('crack' in classes and 3 in maps[-1])
-    assert any('255 is the object' in note for note in made.notes) == is_object
+    assert any('255 is the object' in note for note in converted.notes) == is_object
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_what_is_ignored_is_plausible(tmp_path, maps, options, classes, warned):
     ],
 )
 def test_the_last_value_of_16_bits_is_ignored_as_that_of_8(tmp_path, values, classes, is_ignored):
-    made = convert_dataset(_dataset(tmp_path / 'data', [values] * 5), 'semantic', tmp_path / 'out')
-    assert made.classes == classes
+    converted = convert_dataset(_dataset(tmp_path / 'data', [values] * 5), 'semantic', tmp_path / 'out')
+    assert converted.classes == classes
     said = 'label 65535, the last of 16 bits, is ignored: 10.0% of the pixels'
-    assert (said in made.notes) == is_ignored and abs(sum(made.counts.values()) - 1) < 1e-9
+    assert (said in converted.notes) == is_ignored and abs(sum(converted.counts.values()) - 1) < 1e-9

@@ -57,7 +57,7 @@ def test_points_that_each_stand_by_themselves(tmp_path, write, image, keypoints,
     write(tmp_path, [image, (None, None, ONE)])
     (dataset,) = read_datasets(tmp_path)
     first = dataset.images[tmp_path / '0.jpg'].annotations
-    assert (first and [each.keypoints for each in first]) == keypoints
+    assert (first and [annotation.keypoints for annotation in first]) == keypoints
     assert len(dataset.warnings) == (2 if warning == _LAST else bool(warning))
     assert all(warning in what or "'tail'" in what for _, what in dataset.warnings)
 
@@ -66,7 +66,10 @@ def test_points_that_each_stand_by_themselves(tmp_path, write, image, keypoints,
 def test_points_of_the_only_name_are_objects(tmp_path, write):
     write(tmp_path, [(None, None, [('cell', 2, 2), ('cell', 9, 5)])])
     (dataset,) = read_datasets(tmp_path)
-    assert [each.keypoints for _, each in dataset.annotations()] == [[2, 2, 2], [9, 5, 2]] and not dataset.warnings
+    assert [annotation.keypoints for _, annotation in dataset.annotations()] == [
+        [2, 2, 2],
+        [9, 5, 2],
+    ] and not dataset.warnings
 
 
 def test_a_label_twice_in_a_skeleton_of_cvat(tmp_path):
@@ -75,7 +78,7 @@ def test_a_label_twice_in_a_skeleton_of_cvat(tmp_path):
     skeleton = f'<image name="0.jpg" width="20" height="10"><skeleton label="mouse">{points}</skeleton></image>'
     (tmp_path / 'a.xml').write_text(f'<annotations>{skeleton}</annotations>')
     (dataset,) = read_datasets(tmp_path)
-    assert [each.keypoints for _, each in dataset.annotations()] == [[12, 9, 2, 4, 2, 2]]
+    assert [annotation.keypoints for _, annotation in dataset.annotations()] == [[12, 9, 2, 4, 2, 2]]
     ((where, what),) = dataset.warnings
     assert what == _LAST and 'skeleton 1' in where
 
@@ -100,10 +103,10 @@ def test_predicted_keypoints_that_are_shown_are_read(tmp_path, scores, seen):
     good = dict(image_id=1, category_id=1, score=0.9, keypoints=[2, 2, 1, 4, 2, 1])
     (tmp_path / 'predictions.json').write_text(json.dumps([good, {**good, 'keypoints': points}]))
     (dataset,) = read_datasets(tmp_path / 'predictions.json')
-    read = [each.keypoints[2::3] for each in dataset.images[tmp_path / '0.jpg'].annotations]
+    read = [annotation.keypoints[2::3] for annotation in dataset.images[tmp_path / '0.jpg'].annotations]
     assert read == [[2, 2]] + ([] if seen is None else [seen])
-    made = predicted_keypoints(points)
-    assert made is None if seen is None else made[2::3] == seen
+    keypoints = predicted_keypoints(points)
+    assert keypoints is None if seen is None else keypoints[2::3] == seen
 
 
 @pytest.mark.parametrize('keypoints', ['nose', [1, 'a', 2], {'a': 1}, 5])

@@ -21,27 +21,27 @@ def _files(root, *names):
     return Files(root)
 
 
-def _found(files, names, *near):
-    made = files.images(names, *(files.root / folder for folder in near))
-    return {name: str(path.relative_to(files.root)) for name, path in made.items()}
+def _paths_of(files, names, *near):
+    paths = files.images(names, *(files.root / folder for folder in near))
+    return {name: str(path.relative_to(files.root)) for name, path in paths.items()}
 
 
 def test_the_folder_of_most_names_comes_first(tmp_path):
     files = _files(tmp_path, *(f'images/{name}' for name in NESTED))
-    assert _found(files, NESTED, '.', 'images') == {name: f'images/{name}' for name in NESTED}
+    assert _paths_of(files, NESTED, '.', 'images') == {name: f'images/{name}' for name in NESTED}
 
 
 def test_first_folders_of_another_machine(tmp_path):
     files = _files(tmp_path, *(f'images/{name}' for name in NESTED))
     names = [f'/mnt/c/data/{name}' for name in NESTED]
-    assert _found(files, names, '.', 'images') == {name: f'images/{name[12:]}' for name in names}
+    assert _paths_of(files, names, '.', 'images') == {name: f'images/{name[12:]}' for name in names}
     names = [name.replace('/', '\\') for name in names]
-    assert _found(files, names, '.', 'images') == {name: f'images/{each}' for name, each in zip(names, NESTED)}
+    assert _paths_of(files, names, '.', 'images') == {name: f'images/{path}' for name, path in zip(names, NESTED)}
 
 
 def test_an_image_that_is_missing_gets_no_other_one(tmp_path):
     files = _files(tmp_path, 'images/a.jpg', 'images/b.jpg')
-    assert _found(files, ['a.jpg', 'images/a.jpg', 'b.jpg'], '.', 'images') == {
+    assert _paths_of(files, ['a.jpg', 'images/a.jpg', 'b.jpg'], '.', 'images') == {
         'a.jpg': 'images/a.jpg',
         'b.jpg': 'images/b.jpg',
     }
@@ -50,7 +50,7 @@ def test_an_image_that_is_missing_gets_no_other_one(tmp_path):
 def test_names_of_two_folders(tmp_path):
     files = _files(tmp_path, 'train/a.jpg', 'train/b.jpg', 'val/a.jpg', 'val/c.jpg')
     expected = {'a.jpg': 'train/a.jpg', 'b.jpg': 'train/b.jpg', 'c.jpg': 'val/c.jpg'}
-    assert _found(files, ['a.jpg', 'b.jpg', 'c.jpg'], 'train', 'val') == expected
+    assert _paths_of(files, ['a.jpg', 'b.jpg', 'c.jpg'], 'train', 'val') == expected
 
 
 def test_names_that_differ_only_in_dropped_folders_are_not_guessed(tmp_path):
@@ -82,4 +82,4 @@ def test_annotations_written_and_read_again_are_of_their_images(tmp_path, form, 
     again = annotations.read(tmp_path / 'out', 'detection')
     grey = [int(np.asarray(Image.open(image.path))[0, 0, 0]) for image in again]
     assert sorted(grey) == list(range(1, len(names) + 1))
-    assert grey == [round(each.box[0]) for image in again for each in image.annotations]
+    assert grey == [round(annotation.box[0]) for image in again for annotation in image.annotations]

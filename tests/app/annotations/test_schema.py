@@ -15,11 +15,11 @@ from icconv_mm.datasets.reading import DatasetError
 from icconv_mm.errors import InputError
 
 
-def _dataset(*made, keypoints=(), **options):
+def _dataset(*others, keypoints=(), **options):
     dataset = Dataset('X', Path('data'), classes=['cat'], keypoints=list(keypoints), **options)
     for number in range(2):
         dataset.image(Path(f'/data/{number}.jpg'), 'train').annotations = []
-    dataset.images[Path('/data/0.jpg')].annotations += [Annotation('cat', [1.0, 2, 3, 4], location='a'), *made]
+    dataset.images[Path('/data/0.jpg')].annotations += [Annotation('cat', [1.0, 2, 3, 4], location='a'), *others]
     return dataset
 
 
@@ -45,7 +45,7 @@ def test_annotations_with_a_defect_are_left_out(defect, message):
     good = Annotation('cat', [1, 2, 3, 4], keypoints=[1, 2, 2, 0, 0, 0], score=1, location='b')
     dataset = _dataset(wrong, good, keypoints=['nose', 'tail'])
     check_dataset(dataset)
-    assert [each.location for _, each in dataset.annotations()] == ['a', 'b']
+    assert [annotation.location for _, annotation in dataset.annotations()] == ['a', 'b']
     ((where, what),) = dataset.warnings
     assert where == 'file: line 3' and message in what and what.endswith('left out') and len(dataset.lost) == 1
 
@@ -97,10 +97,10 @@ def test_scores_of_a_file_are_checked_before_they_are_written_for_others(tmp_pat
         json.dumps(dict(images=names, annotations=[], categories=[dict(id=1, name='x')]))
     )
     scores = [0, 1, 0.5, math.nan, 73]
-    made = [dict(image_id=i, category_id=1, bbox=[1, 1, 9, 9], score=score) for i, score in enumerate(scores)]
-    (tmp_path / 'predictions.json').write_text(json.dumps(made))
+    records = [dict(image_id=i, category_id=1, bbox=[1, 1, 9, 9], score=score) for i, score in enumerate(scores)]
+    (tmp_path / 'predictions.json').write_text(json.dumps(records))
     dataset = annotations.read(tmp_path)
-    assert [each.score for _, each in dataset.annotations()] == [0, 1, 0.5]
+    assert [annotation.score for _, annotation in dataset.annotations()] == [0, 1, 0.5]
     assert [what for _, what in dataset.warnings] == [
         f"'x': the score is {score}, expected 0 to 1: left out" for score in ('nan', '73')
     ]

@@ -117,12 +117,12 @@ def test_a_pattern_that_the_shell_has_replaced_is_told(tmp_path, monkeypatch, ca
         (tmp_path / name).touch()
     parser = command_line.parser('A tool.')
     parser.add_argument('--images')
-    for given, is_told in (['a.jpg', 'b.jpg'], True), (['a.jpg', 'c.jpg'], False):
+    for given, is_reported in (['a.jpg', 'b.jpg'], True), (['a.jpg', 'c.jpg'], False):
         with pytest.raises(SystemExit):
             parser.parse_args(['--images', *given])
         message = capsys.readouterr().err
         assert f'unrecognized arguments: {given[1]}' in message
-        assert ("write a pattern of files in quotes, such as 'DIR/*.jpg'" in message) == is_told
+        assert ("write a pattern of files in quotes, such as 'DIR/*.jpg'" in message) == is_reported
 
 
 def test_a_config_is_no_name_of_a_file():

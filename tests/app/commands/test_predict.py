@@ -52,62 +52,62 @@ def files(out: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope='module')
-def whole(folder, tmp_path_factory):
-    out = tmp_path_factory.mktemp('whole')
+def one_run(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp('one_run')
     predict(folder, out)
     return out
 
 
-def test_an_exported_file_predicts_as_the_runtime_does(folder, whole, tmp_path):
+def test_an_exported_file_predicts_as_the_runtime_does(folder, one_run, tmp_path):
     from icconv_mm_runtime.__main__ import main
 
     main([str(folder / 'network.onnx'), str(folder / 'images'), '--out-dir', str(tmp_path)])
-    assert files(whole).keys() == files(tmp_path).keys() and len(files(whole)) == 10
-    for name, content in files(whole).items():
+    assert files(one_run).keys() == files(tmp_path).keys() and len(files(one_run)) == 10
+    for name, content in files(one_run).items():
         assert json.loads(content) == json.loads(files(tmp_path)[name]), name
     for path in (tmp_path / 'vis').iterdir():
-        np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imread(str(whole / 'vis' / path.name)))
+        np.testing.assert_array_equal(cv2.imread(str(path)), cv2.imread(str(one_run / 'vis' / path.name)))
 
 
 @pytest.mark.parametrize('order', [(1, 2, 3), (3, 1, 2)])
-def test_shards_join_to_the_same_files(folder, whole, tmp_path, order):
+def test_shards_join_to_the_same_files(folder, one_run, tmp_path, order):
     for number in order:
         assert files(tmp_path) == {}
         predict(folder, tmp_path, '--shard', f'{number}/3')
-    assert files(tmp_path) == files(whole)
-    assert {path.name for path in tmp_path.iterdir()} == {*files(whole), 'vis'}
+    assert files(tmp_path) == files(one_run)
+    assert {path.name for path in tmp_path.iterdir()} == {*files(one_run), 'vis'}
     assert len(list((tmp_path / 'vis').iterdir())) == COUNT
 
 
-def test_processes_of_torchrun_are_shards(folder, whole, tmp_path, monkeypatch):
+def test_processes_of_torchrun_are_shards(folder, one_run, tmp_path, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
     for rank in '01':
         monkeypatch.setenv('RANK', rank)
         predict(folder, tmp_path, '--no-draw')
-    assert files(tmp_path) == files(whole)
+    assert files(tmp_path) == files(one_run)
 
 
-def test_more_shards_than_images(folder, whole, tmp_path):
+def test_more_shards_than_images(folder, one_run, tmp_path):
     for number in range(1, COUNT + 3):
         predict(folder, tmp_path, '--shard', f'{number}/{COUNT + 2}', '--no-draw')
-    assert files(tmp_path) == files(whole)
+    assert files(tmp_path) == files(one_run)
 
 
-def test_a_process_that_is_killed_as_it_joins_stops_no_other_run(folder, whole, tmp_path):
+def test_a_process_that_is_killed_as_it_joins_stops_no_other_run(folder, one_run, tmp_path):
     """What it was joining is given back, and those that ran before need not run again."""
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
     (parts,) = (tmp_path / '.results').iterdir()
     parts.rename(parts.with_name(f'{parts.name}.0123.joining'))
     predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
-    assert files(tmp_path) == files(whole) and not (tmp_path / '.results').exists()
+    assert files(tmp_path) == files(one_run) and not (tmp_path / '.results').exists()
 
 
-def test_shards_of_another_run_are_not_joined(folder, whole, tmp_path):
+def test_shards_of_another_run_are_not_joined(folder, one_run, tmp_path):
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw', '--json-score-thr', '1')
     predict(folder, tmp_path, '--shard', '2/2', '--no-draw')
     assert files(tmp_path) == {}
     predict(folder, tmp_path, '--shard', '1/2', '--no-draw')
-    assert files(tmp_path) == files(whole)
+    assert files(tmp_path) == files(one_run)
 
 
 def test_shards_of_changed_images_are_not_joined(folder, tmp_path):
@@ -136,10 +136,10 @@ def test_images_of_equal_names_are_told_apart(folder, tmp_path):
     main([network, *map(str, given), *end, str(tmp_path / 'other')])
     for out in ('out', 'other'):
         images = json.loads((tmp_path / out / 'images.boxes.json').read_text())['images']
-        assert [each['file_name'] for each in images] == ['a/0.png', 'b/c/0.png']
+        assert [image['file_name'] for image in images] == ['a/0.png', 'b/c/0.png']
 
 
-def test_a_shard_with_an_image_that_cannot_be_read(folder, whole, tmp_path):
+def test_a_shard_with_an_image_that_cannot_be_read(folder, one_run, tmp_path):
     """It costs no other image, the last process writes the rest, and the shard can run again."""
     bad, said = folder / 'images/3a.png', []
 
@@ -170,17 +170,17 @@ def test_predictions_are_written_for_other_tools(folder, tmp_path, to, capsys):
     written = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert written == {f'{to}.{task}' for task in ('boxes', 'masks', 'pose')}
     assert all(str(tmp_path / name) in capsys.readouterr().out for name in list(written)[:1])
-    told = json.loads((tmp_path / 'predictions.boxes.json').read_text())
-    kept = [each['bbox'] for each in told if each['score'] >= 0.5]
-    assert 0 < len(kept) < len(told)
+    records = json.loads((tmp_path / 'predictions.boxes.json').read_text())
+    confident = [record['bbox'] for record in records if record['score'] >= 0.5]
+    assert 0 < len(confident) < len(records)
     if to == 'labelstudio':  # has no annotations yet
         tasks = json.loads((tmp_path / 'labelstudio.boxes/tasks.json').read_text())
-        assert len(tasks) == COUNT and sum(len(task['predictions'][0]['result']) for task in tasks) == len(kept)
+        assert len(tasks) == COUNT and sum(len(task['predictions'][0]['result']) for task in tasks) == len(confident)
         return
-    found = annotations.read(tmp_path / f'{to}.boxes')
-    assert sorted(path.name for path in found.images) == [f'{number}.png' for number in range(COUNT)]
-    boxes = [annotation.box for _, annotation in found.annotations()]
-    np.testing.assert_allclose(sorted(boxes), sorted(kept), atol=0.01)
+    dataset = annotations.read(tmp_path / f'{to}.boxes')
+    assert sorted(path.name for path in dataset.images) == [f'{number}.png' for number in range(COUNT)]
+    boxes = [annotation.box for _, annotation in dataset.annotations()]
+    np.testing.assert_allclose(sorted(boxes), sorted(confident), atol=0.01)
     posed = annotations.read(tmp_path / f'{to}.pose')
     assert posed.keypoints == ['nose', 'tail'] and next(posed.annotations())[1].keypoints is not None
 
@@ -190,7 +190,7 @@ def test_other_tools_get_what_is_drawn(folder, tmp_path):
     import onnx
 
     network = onnx.load(folder / 'network.onnx')
-    (entry,) = (each for each in network.metadata_props if each.key == 'icconv_mm')
+    (entry,) = (item for item in network.metadata_props if item.key == 'icconv_mm')
     metadata = json.loads(entry.value)
     (boxes,) = (task for task in metadata['tasks'] if task['name'] == 'boxes')
     boxes['thresholds'] = [0.9, None, 0.1]
@@ -198,8 +198,8 @@ def test_other_tools_get_what_is_drawn(folder, tmp_path):
     onnx.save(network, tmp_path / 'network.onnx')
     words = 'predict', str(tmp_path / 'network.onnx'), str(folder / 'images'), '--out-dir', str(tmp_path / 'out')
     commands.main([*words, '--to', 'coco', '--no-draw'])
-    found = annotations.read(tmp_path / 'out/coco.boxes')
-    assert {each.name for _, each in found.annotations()} == {'box', 'cup'}
+    dataset = annotations.read(tmp_path / 'out/coco.boxes')
+    assert {annotation.name for _, annotation in dataset.annotations()} == {'box', 'cup'}
 
 
 def drawn_rows(path, records):
@@ -215,19 +215,19 @@ def test_objects_whose_mask_is_empty_are_written_as_boxes(tmp_path, to):
     part = TaskResults('', description, [1])
     masks = np.zeros((2, 48, 64), bool)
     masks[1, 10:20, 10:30] = True
-    found = {'boxes': np.array([[2, 3, 22, 13], [10, 10, 30, 20]], np.float32), 'scores': np.full(2, 0.9),
+    result = {'boxes': np.array([[2, 3, 22, 13], [10, 10, 30, 20]], np.float32), 'scores': np.full(2, 0.9),
              'labels': np.zeros(2, int), 'masks': masks}  # fmt: skip
-    rows = drawn_rows(tmp_path / 'a.png', coco_records(description, found, 1, 0.0, [1]))
+    rows = drawn_rows(tmp_path / 'a.png', coco_records(description, result, 1, 0.0, [1]))
     assert write_pre_annotations(to, part, rows, tmp_path / 'out', copy=True)
     if to == 'labelstudio':
         (task,) = json.loads((tmp_path / 'out/tasks.json').read_text())
-        assert {each['type'] for each in task['predictions'][0]['result']} == {'rectanglelabels', 'brushlabels'}
+        assert {region['type'] for region in task['predictions'][0]['result']} == {'rectanglelabels', 'brushlabels'}
     elif to == 'yolo':  # which holds masks alone or boxes alone
         (lines,) = (tmp_path / 'out').rglob('a.txt')
         assert len(lines.read_text().splitlines()) == 1
     else:
-        own = [each for _, each in annotations.read(tmp_path / 'out').annotations()]
-        assert len(own) == 2 and sum(each.segmentation is not None for each in own) == 1
+        objects = [annotation for _, annotation in annotations.read(tmp_path / 'out').annotations()]
+        assert len(objects) == 2 and sum(annotation.segmentation is not None for annotation in objects) == 1
 
 
 @pytest.mark.parametrize('scores', [[0.28, 0.28, 0.28], [0.9, 0.28, 0.05]])
@@ -237,12 +237,12 @@ def test_keypoints_that_are_drawn_are_written(tmp_path, scores):
                    'skeleton': [(0, 1)], 'thresholds': [0.2]}  # fmt: skip
     part = TaskResults('', description, [1])
     points = np.array([[[5, 5], [20, 8], [12, 30]]], np.float32)
-    found = {'keypoints': points, 'keypoint_scores': np.array([scores], np.float32), 'scores': np.array([0.5])}
-    rows = drawn_rows(tmp_path / 'a.png', coco_records(description, found, 1, 0.0, [1]))
+    result = {'keypoints': points, 'keypoint_scores': np.array([scores], np.float32), 'scores': np.array([0.5])}
+    rows = drawn_rows(tmp_path / 'a.png', coco_records(description, result, 1, 0.0, [1]))
     assert write_pre_annotations('coco', part, rows, tmp_path / 'out', copy=True)
-    ((_, own),) = annotations.read(tmp_path / 'out').annotations()
-    (drawn,) = drawing_of(description, found).objects
-    assert [seen > 0 for seen in own.keypoints[2::3]] == drawn.shown.tolist()
+    ((_, annotation),) = annotations.read(tmp_path / 'out').annotations()
+    (drawn,) = drawing_of(description, result).objects
+    assert [seen > 0 for seen in annotation.keypoints[2::3]] == drawn.shown.tolist()
 
 
 @pytest.mark.parametrize(
@@ -278,9 +278,9 @@ def test_numbers_that_cannot_be_used(folder, tmp_path, words, message):
         predict(folder, tmp_path, *words)
 
 
-def test_nothing_is_written_for_other_tools_where_nothing_is_drawn(folder, whole, tmp_path, capsys):
+def test_nothing_is_written_for_other_tools_where_nothing_is_drawn(folder, one_run, tmp_path, capsys):
     predict(folder, tmp_path, '--to', 'coco', '--no-draw', '--score-thr', '1')
-    assert files(tmp_path) == files(whole) and not (tmp_path / 'coco.boxes').exists()
+    assert files(tmp_path) == files(one_run) and not (tmp_path / 'coco.boxes').exists()
     assert 'coco' not in capsys.readouterr().out
 
 
@@ -312,16 +312,16 @@ def test_objects_of_a_video_are_numbered(folder, tmp_path, capsys):
     for _ in range(4):
         writer.add(image)
     writer.close()
-    found = {}
+    records = {}
     for name, words in (('plain', ()), ('tracked', ('--track',))):
         out = tmp_path / name
         commands.main(['predict', str(folder / 'network.onnx'), str(writer.path), '--out-dir', str(out), *words])
-        found[name] = json.loads((out / 'predictions.boxes.json').read_text())
-    numbers = [record.pop('track_id', None) for record in found['tracked']]
-    assert found['tracked'] == found['plain']
+        records[name] = json.loads((out / 'predictions.boxes.json').read_text())
+    numbers = [record.pop('track_id', None) for record in records['tracked']]
+    assert records['tracked'] == records['plain']
     count = len(numbers) // 4  # all score as much as objects that are drawn
     assert count > 1 and numbers == [*[None] * count, *3 * [*range(1, count + 1)]]
-    frames = [list(Video(str(tmp_path / name / 'still.mp4')))[-1].image for name in found]
+    frames = [list(Video(str(tmp_path / name / 'still.mp4')))[-1].image for name in records]
     assert (frames[0] != frames[1]).any()
     assert capsys.readouterr().err.count('100%') == 2  # progress, to the last of the frames
 
@@ -359,18 +359,18 @@ def test_a_video_that_is_ended_early_is_interrupted_unless_it_has_no_other_end(
     from icconv_mm.app.prediction import video_run
 
     def until(*given):
-        yield from itertools.islice(each(*given), 3)
+        yield from itertools.islice(predict_each(*given), 3)
         raise KeyboardInterrupt  # as SIGTERM does
 
-    each = video_run.predict_each
+    predict_each = video_run.predict_each
     monkeypatch.setattr(video_run, 'predict_each', until)
-    writer = VideoWriter(tmp_path / 'film.mp4', 5)
+    writer = VideoWriter(tmp_path / 'clip.mp4', 5)
     for value in range(6):
         writer.add(np.full((48, 64, 3), 40 * value, np.uint8))
     writer.close()
     if is_stream:
         monkeypatch.setattr(video_run.Video, '__init__', _endless(video_run.Video.__init__))
-    words = ['predict', str(folder / 'network.onnx'), str(tmp_path / 'film.mp4'), '--out-dir', str(tmp_path / 'out')]
+    words = ['predict', str(folder / 'network.onnx'), str(tmp_path / 'clip.mp4'), '--out-dir', str(tmp_path / 'out')]
     if is_stream:
         commands.main(words)
     else:
@@ -392,13 +392,13 @@ def test_an_interrupt_leaves_the_results_until_then(folder, tmp_path, monkeypatc
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         predict(folder, tmp_path, '--to', 'coco')
     images = json.loads((tmp_path / 'images.boxes.json').read_text())['images']
-    assert [each['file_name'] for each in images] == ['0.png', '1.png', '2.png']
+    assert [image['file_name'] for image in images] == ['0.png', '1.png', '2.png']
     assert not (tmp_path / 'coco.boxes').exists()
 
 
 @pytest.mark.parametrize('error', [KeyboardInterrupt, OSError(28, 'full')])
 @pytest.mark.parametrize('words', [(), ('--to', 'coco'), ('--shard', '1/1')])
-def test_a_run_goes_on_where_it_was_ended(folder, whole, tmp_path, monkeypatch, error, words):
+def test_a_run_goes_on_where_it_was_ended(folder, one_run, tmp_path, monkeypatch, error, words):
     """The images that are there are not predicted again, and all files are those of one go."""
     with monkeypatch.context() as patch:
         stop_after(patch, 3, error)
@@ -409,11 +409,11 @@ def test_a_run_goes_on_where_it_was_ended(folder, whole, tmp_path, monkeypatch, 
         file.write('{"number": 3, "path"')  # a line that was cut
     asked = []
     with monkeypatch.context() as patch:
-        known = ExportedNetwork.read
-        patch.setattr(ExportedNetwork, 'read', lambda own, path: known(own, asked.append(path) or path))
+        read = ExportedNetwork.read
+        patch.setattr(ExportedNetwork, 'read', lambda network, path: read(network, asked.append(path) or path))
         predict(folder, tmp_path, *words, '--resume')
     assert [path.name for path in asked] == [f'{number}.png' for number in range(3, COUNT)]
-    assert files(tmp_path) == files(whole) and not (tmp_path / '.results').exists()
+    assert files(tmp_path) == files(one_run) and not (tmp_path / '.results').exists()
     assert sorted(path.name for path in (tmp_path / 'vis').iterdir()) == [f'{number}.png' for number in range(COUNT)]
 
 
@@ -428,8 +428,8 @@ def test_other_settings_and_changed_images_begin_anew(folder, tmp_path, monkeypa
     cv2.imwrite(str(images / '0.png'), np.zeros((24, 32, 3), np.uint8))
     asked = []
     with monkeypatch.context() as patch:
-        known = ExportedNetwork.read
-        patch.setattr(ExportedNetwork, 'read', lambda own, path: known(own, asked.append(path) or path))
+        read = ExportedNetwork.read
+        patch.setattr(ExportedNetwork, 'read', lambda network, path: read(network, asked.append(path) or path))
         commands.main([*words, '--resume', '--json-score-thr', '0.5'])
         commands.main([*words, '--resume'])
     assert [path.name for path in asked[COUNT:]] == ['0.png', '3.png', '4.png', '5.png', '6.png']

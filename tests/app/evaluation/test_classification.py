@@ -16,8 +16,8 @@ ANIMALS = {'classes': ['cat', 'dog', 'cow'], 'palette': None}
 
 def images(scores, labels):
     return [
-        {'img_path': f'{i}', 'ori_shape': (4, 4), 'pred_score': torch.tensor(own), 'gt_label': torch.tensor([label])}
-        for i, (own, label) in enumerate(zip(scores, labels))
+        {'img_path': f'{i}', 'ori_shape': (4, 4), 'pred_score': torch.tensor(score), 'gt_label': torch.tensor([label])}
+        for i, (score, label) in enumerate(zip(scores, labels))
     ]
 
 
@@ -47,23 +47,25 @@ def drawn(count=40):
     ids=str,
 )
 def test_whole_images(kind, options, said):
-    numbers, made = measured(Adapter(), kind(**options), ANIMALS, drawn())
+    numbers, evaluation = measured(Adapter(), kind(**options), ANIMALS, drawn())
     scalars = {key: float(value) for key, value in numbers.items() if np.ndim(value) == 0}
     counts = {key: value for key, value in scalars.items() if 'support' in key}
     shares = {
         key.replace('accuracy/top1', 'accuracy'): value / 100 for key, value in scalars.items() if key not in counts
     }
-    assert made.overall == pytest.approx(shares) and made.others == pytest.approx(counts)
-    assert said in made.left_out and bool(made.tables) == (not said) and bool(made.worst) == (not said)
+    assert evaluation.overall == pytest.approx(shares) and evaluation.others == pytest.approx(counts)
+    assert (
+        said in evaluation.left_out and bool(evaluation.tables) == (not said) and bool(evaluation.worst) == (not said)
+    )
     if said:
         return
-    assert made.confusion.sum() == 40 and len(made.worst) == 6
-    rows = made.tables[0].rows
-    right = made.confusion.trace() / 40
+    assert evaluation.confusion.sum() == 40 and len(evaluation.worst) == 6
+    rows = evaluation.tables[0].rows
+    right = evaluation.confusion.trace() / 40
     if kind is Accuracy:
-        assert options.get('topk') == 2 or next(iter(made.overall.values())) == pytest.approx(right)
+        assert options.get('topk') == 2 or next(iter(evaluation.overall.values())) == pytest.approx(right)
     elif options.get('average', 'macro') == 'macro':
-        assert made.overall['single-label/precision'] == pytest.approx(np.mean([row[2] for row in rows]))
+        assert evaluation.overall['single-label/precision'] == pytest.approx(np.mean([row[2] for row in rows]))
     elif options['average'] is None:
         assert [row[2] for row in rows] == pytest.approx(np.array(numbers['single-label/precision_classwise']) / 100)
         assert [row[4] for row in rows] == pytest.approx(np.array(numbers['single-label/f1-score_classwise']) / 100)
@@ -72,16 +74,18 @@ def test_whole_images(kind, options, said):
 def test_three_images_by_hand():
     scores = [[0.8, 0.2], [0.9, 0.1], [0.3, 0.7]]
     meta = {'classes': ['cat', 'dog'], 'palette': None}
-    _, made = measured(Adapter(), Accuracy(), meta, images(scores, (0, 1, 1)))
-    assert made.confusion.tolist() == [[1, 0], [1, 1]] and made.overall == {'accuracy': pytest.approx(2 / 3)}
-    assert made.tables[0].rows == [
+    _, evaluation = measured(Adapter(), Accuracy(), meta, images(scores, (0, 1, 1)))
+    assert evaluation.confusion.tolist() == [[1, 0], [1, 1]] and evaluation.overall == {
+        'accuracy': pytest.approx(2 / 3)
+    }
+    assert evaluation.tables[0].rows == [
         ['cat', 1, 0.5, 1.0, pytest.approx(2 / 3)],
         ['dog', 2, 1.0, 0.5, pytest.approx(2 / 3)],
     ]
-    assert [(own.path, index) for own, index in made.unannotated] == [('1', 0)]
+    assert [(record.path, index) for record, index in evaluation.unannotated] == [('1', 0)]
 
 
 def test_images_with_several_labels():
-    samples = [{**each, 'gt_score': torch.tensor([1.0, 0.0, 1.0])} for each in drawn(4)]
-    numbers, made = measured(Adapter(), MultiLabelMetric(thr=0.5), ANIMALS, samples)
-    assert made.others == pytest.approx(numbers) and 'no metric' in made.left_out and not made.tables
+    samples = [{**sample, 'gt_score': torch.tensor([1.0, 0.0, 1.0])} for sample in drawn(4)]
+    numbers, evaluation = measured(Adapter(), MultiLabelMetric(thr=0.5), ANIMALS, samples)
+    assert evaluation.others == pytest.approx(numbers) and 'no metric' in evaluation.left_out and not evaluation.tables

@@ -19,10 +19,10 @@ from icconv_mm.app.evaluation.observers import observer_of
 from icconv_mm.app.evaluation.results import Record
 
 
-def agrees(numbers, made):
+def agrees(numbers, evaluation):
     """Returns whether the report has every number that the metric returned, and no other."""
     shown = {metric_name(key): value if value >= 0 else None for key, value in numbers.items()}
-    return made.overall == pytest.approx(shown) and not made.others
+    return evaluation.overall == pytest.approx(shown) and not evaluation.others
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,16 @@ def agrees(numbers, made):
     ids=str,
 )  # fmt: skip
 def test_boxes(options):
-    numbers, made = boxes_of(random_objects(), **options)
-    assert numbers and agrees(numbers, made) and not made.left_out
-    first, *rows = made.tables[0].rows
-    assert made.iou == options.get('iou_thrs', [0.5])[0] and len(made.worst) == 6
-    assert made.tables[0].columns[2:8] == ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large']
+    numbers, evaluation = boxes_of(random_objects(), **options)
+    assert numbers and agrees(numbers, evaluation) and not evaluation.left_out
+    first, *rows = evaluation.tables[0].rows
+    assert evaluation.iou == options.get('iou_thrs', [0.5])[0] and len(evaluation.worst) == 6
+    assert evaluation.tables[0].columns[2:8] == ['AP', 'AP50', 'AP75', 'AP small', 'AP medium', 'AP large']
     for key, value in zip(('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'), first[2:8]):
-        own = next((number for name, number in numbers.items() if name.endswith(f'bbox_{key}')), None)
-        assert own is None or (own == -1 and value is None) or value == pytest.approx(own, abs=6e-4)  # mmdet rounds
+        reported = next((number for name, number in numbers.items() if name.endswith(f'bbox_{key}')), None)
+        assert (
+            reported is None or (reported == -1 and value is None) or value == pytest.approx(reported, abs=6e-4)
+        )  # mmdet rounds
     if options.get('classwise'):
         assert [row[2] for row in rows] == pytest.approx(
             [numbers[f'coco/{row[0]}_precision'] for row in rows], abs=6e-4
@@ -50,7 +52,7 @@ def test_boxes(options):
     for row in rows:
         threshold, precision, recall, f1 = row[-4:]
         assert f1 == pytest.approx(2 * precision * recall / (precision + recall)) and 0 < threshold < 1
-    assert first[1] == sum(row[1] for row in rows) == int(made.confusion[:2].sum())
+    assert first[1] == sum(row[1] for row in rows) == int(evaluation.confusion[:2].sum())
 
 
 def test_thresholds_and_pairs_follow_the_first_iou():
@@ -65,13 +67,13 @@ def test_thresholds_and_pairs_follow_the_first_iou():
 def test_masks_are_compared_by_their_own_evaluation(kind):
     import torch
 
-    found, truth = torch.zeros(1, 100, 100, dtype=torch.bool), [[10, 10, 30, 10, 30, 30, 10, 30]]
-    found[0, 10:30, 10:20] = True
-    sample = [objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]), masks=(found, [truth]))]
+    mask, truth = torch.zeros(1, 100, 100, dtype=torch.bool), [[10, 10, 30, 10, 30, 30, 10, 30]]
+    mask[0, 10:30, 10:20] = True
+    sample = [objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]), masks=(mask, [truth]))]
     metric = ['bbox', 'segm'] if kind == 'box' else 'segm'
-    numbers, made = boxes_of(sample, metric=metric)
-    assert made.kind == 'instance' and agrees(numbers, made) and numbers['coco/segm_mAP_75'] == 0
-    assert [table.title for table in made.tables] == (['box AP', 'mask AP'] if kind == 'box' else ['mask AP'])
+    numbers, evaluation = boxes_of(sample, metric=metric)
+    assert evaluation.kind == 'instance' and agrees(numbers, evaluation) and numbers['coco/segm_mAP_75'] == 0
+    assert [table.title for table in evaluation.tables] == (['box AP', 'mask AP'] if kind == 'box' else ['mask AP'])
     (worst,) = boxes_of(sample, [0.95, 0.3], metric=metric)[1].worst  # its object is missed
     assert worst.score == 0 and area(worst.truth['masks'][0]) == pytest.approx(400, rel=0.1)
 
@@ -87,14 +89,14 @@ def test_masks_are_compared_by_their_own_evaluation(kind):
 )  # fmt: skip
 def test_what_no_table_agrees_with_is_left_out(options, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    numbers, made = boxes_of(random_objects(crowds=0), **options)  # mmdet's recall wants as many in each image
-    assert said in made.left_out and 'CocoMetric' in made.left_out and agrees(numbers, made)
-    assert not made.tables and made.confusion is None and not made.thresholds and not made.worst
+    numbers, evaluation = boxes_of(random_objects(crowds=0), **options)  # mmdet's recall wants as many in each image
+    assert said in evaluation.left_out and 'CocoMetric' in evaluation.left_out and agrees(numbers, evaluation)
+    assert not evaluation.tables and evaluation.confusion is None and not evaluation.thresholds and not evaluation.worst
 
 
 def test_nothing_predicted():
-    numbers, made = boxes_of([objects(([], [], []), ([[10, 10, 30, 30]], [0]))])
-    assert numbers == {} and 'no object was predicted' in made.left_out
+    numbers, evaluation = boxes_of([objects(([], [], []), ([[10, 10, 30, 30]], [0]))])
+    assert numbers == {} and 'no object was predicted' in evaluation.left_out
 
 
 def test_annotations_are_those_of_the_metric(tmp_path):
@@ -109,12 +111,16 @@ def test_annotations_are_those_of_the_metric(tmp_path):
     file.write_text(json.dumps(dict(images=images, annotations=entries, categories=categories)))
     # mmdet numbers labels by the order of the file: 0 is the box
     sample = objects(([[10, 10, 30, 30]], [0], [0.9]), ([[50, 50, 60, 60]] * 3, [0, 1, 1]), 7, '/x/7.jpg')
-    numbers, made = boxes_of([sample], ann_file=str(file), classwise=True)
-    assert numbers['coco/box_precision'] == 1 and numbers['coco/ball_precision'] == 0 and agrees(numbers, made)
-    assert made.confusion.tolist() == [[0, 0, 1], [0, 1, 0], [0, 0, 0]]  # one ball is missed in an image of the file
-    assert [row[:2] for row in made.tables[0].rows] == [['all', 2], ['box', 1], ['ball', 1]]
-    assert [row[2] for row in made.tables[0].rows] == pytest.approx([0.5, 1, 0])
-    assert [(each.path, each.shape, each.score) for each in made.worst] == [
+    numbers, evaluation = boxes_of([sample], ann_file=str(file), classwise=True)
+    assert numbers['coco/box_precision'] == 1 and numbers['coco/ball_precision'] == 0 and agrees(numbers, evaluation)
+    assert evaluation.confusion.tolist() == [
+        [0, 0, 1],
+        [0, 1, 0],
+        [0, 0, 0],
+    ]  # one ball is missed in an image of the file
+    assert [row[:2] for row in evaluation.tables[0].rows] == [['all', 2], ['box', 1], ['ball', 1]]
+    assert [row[2] for row in evaluation.tables[0].rows] == pytest.approx([0.5, 1, 0])
+    assert [(record.path, record.shape, record.score) for record in evaluation.worst] == [
         ('', (80, 100), 0),
         ('/x/7.jpg', (80, 100), 1),
     ]
@@ -126,31 +132,36 @@ def test_annotations_are_those_of_the_metric(tmp_path):
     ids=str,
 )  # fmt: skip
 def test_pascal_voc(options):
-    numbers, made = measured(Adapter(), VOCMetric(**options), BALLS, random_objects())
+    numbers, evaluation = measured(Adapter(), VOCMetric(**options), BALLS, random_objects())
     values = {key.rpartition('/')[2]: value for key, value in numbers.items()}
-    assert made.overall == {f'box {key.replace("mAP", "AP")}': pytest.approx(value) for key, value in values.items()}
-    first, *rows = made.tables[0].rows
+    assert evaluation.overall == {
+        f'box {key.replace("mAP", "AP")}': pytest.approx(value) for key, value in values.items()
+    }
+    first, *rows = evaluation.tables[0].rows
     levels = [key for key in values if key != 'mAP']
-    assert made.tables[0].columns[2 : 2 + len(levels)] == levels and not made.left_out
+    assert evaluation.tables[0].columns[2 : 2 + len(levels)] == levels and not evaluation.left_out
     assert first[2 : 2 + len(levels)] == pytest.approx([values[key] for key in levels], abs=6e-4)
-    assert first[1] == sum(row[1] for row in rows) == int(made.confusion[:2].sum()) and len(made.worst) == 6
+    assert first[1] == sum(row[1] for row in rows) == int(evaluation.confusion[:2].sum()) and len(evaluation.worst) == 6
     # the threshold gives the recall that the curve of mmdet ends with, or less
     assert (
-        all(row[-2] <= made.curves[row[0]][0].max() + 1e-6 for row in rows) and made.iou == float(levels[0][2:]) / 100
+        all(row[-2] <= evaluation.curves[row[0]][0].max() + 1e-6 for row in rows)
+        and evaluation.iou == float(levels[0][2:]) / 100
     )
 
 
 def test_pascal_voc_without_tables():
-    numbers, made = measured(Adapter(), VOCMetric(metric='recall'), BALLS, random_objects(1, crowds=0))
-    assert not made.tables and "metric='recall'" in made.left_out
-    assert list(made.overall.values()) == pytest.approx(list(numbers.values()))
+    numbers, evaluation = measured(Adapter(), VOCMetric(metric='recall'), BALLS, random_objects(1, crowds=0))
+    assert not evaluation.tables and "metric='recall'" in evaluation.left_out
+    assert list(evaluation.overall.values()) == pytest.approx(list(numbers.values()))
 
 
 def test_pascal_voc_counts_ignored_objects_neither_way():
-    told = [[10, 10, 30, 30], [50, 50, 80, 80]], [0, 0], [0, 1]
-    _, made = measured(Adapter(), VOCMetric(), BALLS, [objects((told[0], [0, 0], [0.8, 0.9]), told)] * 2)
-    assert made.tables[0].rows[1][-4:] == [pytest.approx(0.4), 1.0, 1.0, 1.0]
-    assert made.confusion.tolist() == [[2, 0, 0], [0, 0, 0], [0, 0, 0]]
+    annotated = [[10, 10, 30, 30], [50, 50, 80, 80]], [0, 0], [0, 1]
+    _, evaluation = measured(
+        Adapter(), VOCMetric(), BALLS, [objects((annotated[0], [0, 0], [0.8, 0.9]), annotated)] * 2
+    )
+    assert evaluation.tables[0].rows[1][-4:] == [pytest.approx(0.4), 1.0, 1.0, 1.0]
+    assert evaluation.confusion.tolist() == [[2, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
 class StrangersMetric(BaseMetric):
@@ -179,10 +190,15 @@ def test_metrics_of_other_classes(kind, tmp_path):
     metric = {
         'stranger': StrangersMetric, 'own': OwnResults, 'dump': lambda: DumpDetResults(str(tmp_path / 'a.pkl')),
     }[kind]()  # fmt: skip
-    numbers, made = measured(Adapter(), metric, BALLS, random_objects(4))
-    assert not made.tables and made.confusion is None and made.overall == {} and 'no metric' in made.left_out
-    assert made.others == {'stranger': {'mine/images': 4, 'mine/none': None}, 'dump': {}}.get(kind, numbers)
-    json.dumps(made.as_json(), allow_nan=False)
+    numbers, evaluation = measured(Adapter(), metric, BALLS, random_objects(4))
+    assert (
+        not evaluation.tables
+        and evaluation.confusion is None
+        and evaluation.overall == {}
+        and 'no metric' in evaluation.left_out
+    )
+    assert evaluation.others == {'stranger': {'mine/images': 4, 'mine/none': None}, 'dump': {}}.get(kind, numbers)
+    json.dumps(evaluation.as_json(), allow_nan=False)
 
 
 def test_a_metric_that_is_made_of_ours():
@@ -192,11 +208,11 @@ def test_a_metric_that_is_made_of_ours():
         def compute_metrics(self, results):
             return {**super().compute_metrics(results), 'occluded_recall': 25.0}
 
-    numbers, made = measured(Adapter(), Twice(), BALLS, random_objects())
+    numbers, evaluation = measured(Adapter(), Twice(), BALLS, random_objects())
     assert (
-        made.others == {'coco/occluded_recall': 25}
-        and made.overall['box AP'] == numbers['coco/bbox_mAP']
-        and made.tables
+        evaluation.others == {'coco/occluded_recall': 25}
+        and evaluation.overall['box AP'] == numbers['coco/bbox_mAP']
+        and evaluation.tables
     )
 
 
@@ -207,8 +223,8 @@ def test_a_second_validation_replaces_the_first():
     _, observed = observer_of(Adapter(), metric)
     evaluator, right = Evaluator([metric]), ([[10, 10, 30, 30]], [0], [0.9])
     evaluator.dataset_meta = BALLS
-    for found in (([[50, 50, 60, 60]], [0], [0.9]), right):
-        evaluator.process([objects(found, right[:2])])
+    for predicted in (([[50, 50, 60, 60]], [0], [0.9]), right):
+        evaluator.process([objects(predicted, right[:2])])
         numbers = evaluator.evaluate(1)
     assert numbers['coco/bbox_mAP'] == 1 and observed.latest.compared[0].table.rows[0][2] == pytest.approx(1)
     assert len(observed.latest.results) == len(observed.latest.notes) == 1
@@ -220,10 +236,12 @@ def test_a_second_validation_replaces_the_first():
 @pytest.mark.parametrize('is_first', [True, False])
 def test_an_object_is_found_once(is_first):
     """Wherever it stands in the file, and whatever lies far away."""
-    own, far = ([10, 10, 30, 30], 0), ([60, 60, 90, 90], 1)
-    boxes, labels = zip(*([own, far] if is_first else [far, own]))
-    _, made = boxes_of([objects(([own[0]] * 3, [0, 0, 1], [0.9, 0.8, 0.7]), (boxes, labels))], [0.5, 0.5])
-    assert made.confusion.tolist() == [[1, 0, 0], [0, 0, 1], [1, 1, 0]] and made.worst[0].score == pytest.approx(0.4)
+    near, far = ([10, 10, 30, 30], 0), ([60, 60, 90, 90], 1)
+    boxes, labels = zip(*([near, far] if is_first else [far, near]))
+    _, evaluation = boxes_of([objects(([near[0]] * 3, [0, 0, 1], [0.9, 0.8, 0.7]), (boxes, labels))], [0.5, 0.5])
+    assert evaluation.confusion.tolist() == [[1, 0, 0], [0, 0, 1], [1, 1, 0]] and evaluation.worst[
+        0
+    ].score == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize('kinds', [1, 2])
@@ -232,16 +250,16 @@ def test_an_image_of_many_objects(kinds, options):
     """AP counts as many boxes of a class as the metric's ``proposal_nums``; thresholds and confusions are of all."""
     boxes = [[x, y, x + 4, y + 4] for x in range(0, 90, 6) for y in range(0, 60, 6)]
     labels = [number % kinds for number in range(len(boxes))]
-    _, made = boxes_of([objects((boxes, labels, [0.9] * len(boxes)), (boxes, labels))], **options)
-    (_, ball, box), most = made.tables[0].rows, len(boxes) // kinds
+    _, evaluation = boxes_of([objects((boxes, labels, [0.9] * len(boxes)), (boxes, labels))], **options)
+    (_, ball, box), most = evaluation.tables[0].rows, len(boxes) // kinds
     counted = min(1, 100 / most) if options else 1
     assert ball[1] == most == 150 // kinds and ball[2] == pytest.approx(counted, abs=0.01)
-    assert ball[-3:] == [1.0, 1.0, 1.0] and made.confusion.diagonal().tolist() == [most, 150 - most, 0]
+    assert ball[-3:] == [1.0, 1.0, 1.0] and evaluation.confusion.diagonal().tolist() == [most, 150 - most, 0]
     assert (box[2] is None) == (kinds == 1)
 
 
 @pytest.mark.parametrize(
-    ('boxes', 'told', 'counts', 'score'),
+    ('boxes', 'annotated', 'counts', 'score'),
     [
         # an object found, and a prediction on a difficult one: right
         ([[10, 10, 30, 30], [50, 50, 80, 80]], ([[10, 10, 30, 30], [50, 50, 80, 80]], [0, 0], [0, 1]), (1, 0), 1.0),
@@ -255,22 +273,24 @@ def test_an_image_of_many_objects(kinds, options):
         ([[10, 10, 30, 30]], ([[0, 0, 60, 60]], [0], [1]), (0, 0), 1.0),
     ],
 )
-def test_predictions_on_ignored_objects_count_neither_way(boxes, told, counts, score):
+def test_predictions_on_ignored_objects_count_neither_way(boxes, annotated, counts, score):
     counted = np.zeros((2, 2), int)
-    found = {'boxes': boxes, 'labels': [0] * len(boxes), 'scores': np.linspace(0.9, 0.5, len(boxes))}
-    own = Record('a.jpg', (100, 100), found, dict(zip(('boxes', 'labels', 'ignored'), told)))
-    assert compare_objects(own, [0.3], counted, [], 0.5) == pytest.approx(score)
+    predictions = {'boxes': boxes, 'labels': [0] * len(boxes), 'scores': np.linspace(0.9, 0.5, len(boxes))}
+    record = Record('a.jpg', (100, 100), predictions, dict(zip(('boxes', 'labels', 'ignored'), annotated)))
+    assert compare_objects(record, [0.3], counted, [], 0.5) == pytest.approx(score)
     assert (counted[0, 0], counted[1, 0]) == counts and counted[0, 1] == 0
 
 
 def test_a_prediction_far_from_every_annotation_is_listed():
     """Not the one beside an object that it misses, and not the one in a crowd."""
     boxes = [[10, 10, 30, 30], [60, 60, 80, 80], [22, 10, 42, 30], [90, 0, 99, 9]]
-    own = [objects((boxes, [0, 1, 0, 0], [0.9, 0.8, 0.7, 0.6]), ([[10, 10, 30, 30], [85, 0, 100, 15]], [0, 0], [0, 1]))]
-    _, made = boxes_of(own, [0.3, 0.3])
-    assert [index for _, index in made.unannotated] == [1]
-    assert boxes_of(own, [0.3, 0.85])[1].unannotated == []
-    assert made.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
+    samples = [
+        objects((boxes, [0, 1, 0, 0], [0.9, 0.8, 0.7, 0.6]), ([[10, 10, 30, 30], [85, 0, 100, 15]], [0, 0], [0, 1]))
+    ]
+    _, evaluation = boxes_of(samples, [0.3, 0.3])
+    assert [index for _, index in evaluation.unannotated] == [1]
+    assert boxes_of(samples, [0.3, 0.85])[1].unannotated == []
+    assert evaluation.confusion.tolist() == [[1, 0, 0], [0, 0, 0], [1, 1, 0]]
 
 
 def test_samples_without_a_path():
@@ -278,17 +298,17 @@ def test_samples_without_a_path():
     samples = random_objects(3)
     for sample in samples:
         del sample['img_path']
-    numbers, made = boxes_of(samples)
-    assert agrees(numbers, made) and [each.path for each in made.worst] == ['', '', '']
+    numbers, evaluation = boxes_of(samples)
+    assert agrees(numbers, evaluation) and [record.path for record in evaluation.worst] == ['', '', '']
     metric = VOCMetric()
     for sample in samples:
         del sample['ori_shape']
-    numbers, made = measured(Adapter(), metric, BALLS, samples)
+    numbers, evaluation = measured(Adapter(), metric, BALLS, samples)
     assert (
-        numbers['pascal_voc/mAP'] == made.overall['box AP'] > 0
-        and 'VOCMetric: its samples do not tell' in made.left_out
+        numbers['pascal_voc/mAP'] == evaluation.overall['box AP'] > 0
+        and 'VOCMetric: its samples do not tell' in evaluation.left_out
     )
-    assert not made.tables and not made.thresholds
+    assert not evaluation.tables and not evaluation.thresholds
 
 
 def test_two_sets_with_a_metric_each():
@@ -305,6 +325,6 @@ def test_two_sets_with_a_metric_each():
     numbers = evaluator.evaluate(6)
     assert 'a/coco/bbox_mAP' in numbers and 'b/coco/AR@100' in numbers
     task = Adapter().described(BALLS)
-    made = evaluation_of(task, [(each, each.latest) for each in observed], numbers, 6)
-    assert len(observed[0].latest.results) == 3 and made.tables[0].rows[0][1] < 18
-    assert made.overall['a/box AP'] == numbers['a/coco/bbox_mAP'] and len(made.overall) == len(numbers)
+    evaluation = evaluation_of(task, [(metric, metric.latest) for metric in observed], numbers, 6)
+    assert len(observed[0].latest.results) == 3 and evaluation.tables[0].rows[0][1] < 18
+    assert evaluation.overall['a/box AP'] == numbers['a/coco/bbox_mAP'] and len(evaluation.overall) == len(numbers)

@@ -44,10 +44,10 @@ def drawn(count=8):
     rng = np.random.default_rng(0)
     samples = []
     for number in range(1, count + 1):
-        own = [ONE + rng.uniform(0, 20, 2), ONE + 150 + rng.uniform(0, 20, 2)]
-        found = [person + rng.normal(0, spread, person.shape) for person in own for spread in (2, 6)]
-        told = [dict(entry(person), id=10 * number + i) for i, person in enumerate(own)]
-        samples.append(people(found, rng.random(4), told, number, f'{number}.jpg', (300, 300)))
+        annotated = [ONE + rng.uniform(0, 20, 2), ONE + 150 + rng.uniform(0, 20, 2)]
+        predicted = [person + rng.normal(0, spread, person.shape) for person in annotated for spread in (2, 6)]
+        entries = [dict(entry(person), id=10 * number + i) for i, person in enumerate(annotated)]
+        samples.append(people(predicted, rng.random(4), entries, number, f'{number}.jpg', (300, 300)))
     return samples
 
 
@@ -62,7 +62,7 @@ def drawn(count=8):
 )  # fmt: skip
 def test_poses(options):
     samples = drawn()
-    numbers, made = poses(samples, **options)
+    numbers, evaluation = poses(samples, **options)
     prefix = 'mine/' if 'prefix' in options else ''
     usual = {'AP .5': 'AP50', 'AP .75': 'AP75'}
     shown = {
@@ -70,16 +70,18 @@ def test_poses(options):
         for key, value in numbers.items()
         for name in [key.rpartition('/')[2]]
     }
-    pck = made.overall.pop('PCK@0.1')
-    assert made.overall == {key: pytest.approx(value) if value >= 0 else None for key, value in shown.items()}
-    assert not made.others and not made.left_out and 0 < pck <= 1
-    (row,) = made.tables[0].rows
+    pck = evaluation.overall.pop('PCK@0.1')
+    assert evaluation.overall == {key: pytest.approx(value) if value >= 0 else None for key, value in shown.items()}
+    assert not evaluation.others and not evaluation.left_out and 0 < pck <= 1
+    (row,) = evaluation.tables[0].rows
     values = [value if value >= 0 else None for value in list(numbers.values())[:5]]
-    assert row[:2] == ['person', 16] and row[2:7] == [None if each is None else pytest.approx(each) for each in values]
+    assert row[:2] == ['person', 16] and row[2:7] == [
+        None if value is None else pytest.approx(value) for value in values
+    ]
     # the threshold is of the predicted scores, from which drawings choose, and gives the recall that is told
-    scores = np.concatenate([each['pred_instances']['bbox_scores'] for each in samples])
+    scores = np.concatenate([sample['pred_instances']['bbox_scores'] for sample in samples])
     threshold, precision, recall, f1 = row[-4:]
-    assert made.thresholds == [threshold] and scores.min() / 2 <= threshold <= scores.max()
+    assert evaluation.thresholds == [threshold] and scores.min() / 2 <= threshold <= scores.max()
     assert f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
 
@@ -87,56 +89,58 @@ def test_the_threshold_is_of_the_predicted_score():
     """mmpose's default multiplies it with those of the keypoints, 0.5 here."""
     samples = [people([ONE, ONE + 40], [0.8, 0.3], [entry(ONE)], number) for number in (1, 2, 3)]
     for mode in ('bbox', 'bbox_keypoint', 'bbox_rle'):
-        _, made = poses(samples, score_mode=mode)
-        assert made.thresholds == [pytest.approx(0.55)] and made.tables[0].rows[0][-3:] == [1, 1, 1]
+        _, evaluation = poses(samples, score_mode=mode)
+        assert evaluation.thresholds == [pytest.approx(0.55)] and evaluation.tables[0].rows[0][-3:] == [1, 1, 1]
 
 
 def test_format_only(tmp_path):
-    numbers, made = poses(drawn(2), format_only=True, outfile_prefix=str(tmp_path / 'a'))
-    assert numbers == {} and not made.tables and 'format_only compares nothing' in made.left_out
+    numbers, evaluation = poses(drawn(2), format_only=True, outfile_prefix=str(tmp_path / 'a'))
+    assert numbers == {} and not evaluation.tables and 'format_only compares nothing' in evaluation.left_out
 
 
 def test_converted_keypoints_have_no_table():
     """The metric compares two of them; the report knows the names of three."""
     converter = dict(type='KeypointConverter', num_keypoints=3, mapping=[(0, 0), (1, 1), (2, 2)])
-    numbers, made = poses(drawn(2), gt_converter=converter, pred_converter=converter)
-    assert [each.title for each in made.tables] == ['keypoint AP (OKS)'] and len(made.overall) == len(numbers)
-    assert made.left_out.startswith('The table of keypoints and images are left out') and not made.worst
+    numbers, evaluation = poses(drawn(2), gt_converter=converter, pred_converter=converter)
+    assert [table.title for table in evaluation.tables] == ['keypoint AP (OKS)'] and len(evaluation.overall) == len(
+        numbers
+    )
+    assert evaluation.left_out.startswith('The table of keypoints and images are left out') and not evaluation.worst
 
 
 def test_keypoints_have_a_line_and_an_error_in_pixels():
-    found = ONE.copy()
-    found[0] += 3, 4  # five pixels, as much as counts as near
-    found[1] += 0, 2
-    told = [entry(ONE, [2, 2, 0]), dict(entry(ONE + 30, crowd=1), id=7)]
-    _, made = poses([people([found], [0.7], told)])
-    assert made.tables[1].rows == [
+    predicted = ONE.copy()
+    predicted[0] += 3, 4  # five pixels, as much as counts as near
+    predicted[1] += 0, 2
+    entries = [entry(ONE, [2, 2, 0]), dict(entry(ONE + 30, crowd=1), id=7)]
+    _, evaluation = poses([people([predicted], [0.7], entries)])
+    assert evaluation.tables[1].rows == [
         ['all', 2, 0.5, '3.5 px'],
         ['nose', 1, 0.0, '5.0 px'],
         ['<i>ear</i>', 1, 1.0, '2.0 px'],
         ['tail', 0, None, None],
     ]
-    assert made.worst[0].score == 0.5 and made.confusion is None  # the crowd is not missed
+    assert evaluation.worst[0].score == 0.5 and evaluation.confusion is None  # the crowd is not missed
 
 
 def test_people_without_a_labelled_keypoint_are_not_missed():
-    _, made = poses([people([ONE], [0.7], [entry(ONE), dict(entry(ONE + 30, [0, 0, 0]), id=7)])])
-    (row,) = made.tables[0].rows
+    _, evaluation = poses([people([ONE], [0.7], [entry(ONE), dict(entry(ONE + 30, [0, 0, 0]), id=7)])])
+    (row,) = evaluation.tables[0].rows
     assert row[1:3] == [1, pytest.approx(1)] and row[-2] == 1
 
 
 def test_images_without_people_are_annotated():
     """A person found there is wrong."""
-    _, made = poses([people([ONE], [0.7], [entry(ONE)]), people([ONE], [0.9], [], number=2)])
-    (row,) = made.tables[0].rows
+    _, evaluation = poses([people([ONE], [0.7], [entry(ONE)]), people([ONE], [0.9], [], number=2)])
+    (row,) = evaluation.tables[0].rows
     assert row[-3] == 0.5 and row[1] == 1
 
 
 def test_a_crowded_image_of_people():
     """AP is of 20, as COCO's; thresholds are of all."""
-    own = [np.array([[0, 0], [0, 8], [6, 8]]) + 9.0 * number for number in range(30)]
-    told = [dict(entry(person, area=40.0), id=i) for i, person in enumerate(own, 1)]
-    numbers, made = poses([people(own, np.full(30, 0.9), told, size=(400, 400))])
-    (row,) = made.tables[0].rows
+    annotated = [np.array([[0, 0], [0, 8], [6, 8]]) + 9.0 * number for number in range(30)]
+    entries = [dict(entry(person, area=40.0), id=i) for i, person in enumerate(annotated, 1)]
+    numbers, evaluation = poses([people(annotated, np.full(30, 0.9), entries, size=(400, 400))])
+    (row,) = evaluation.tables[0].rows
     assert row[2] == pytest.approx(2 / 3, abs=0.01) and row[2] == pytest.approx(numbers['coco/AP'])
-    assert row[-3:] == [1.0, 1.0, 1.0] and len(made.worst[0].predictions['keypoints']) == 30
+    assert row[-3:] == [1.0, 1.0, 1.0] and len(evaluation.worst[0].predictions['keypoints']) == 30

@@ -38,8 +38,8 @@ def test_thresholds_have_the_largest_f1():
     scores, hits = np.array([0.9, 0.8, 0.7, 0.6, 0.5]), np.array([True, True, False, True, False])
     every = {}
     for score in scores:  # by the definition
-        kept = scores >= score
-        every[score] = 2 * (hits & kept).sum() / (kept.sum() + 4)
+        shown = scores >= score
+        every[score] = 2 * (hits & shown).sum() / (shown.sum() + 4)
     threshold, precision, recall, f1 = best_threshold(scores, hits, 4)
     assert f1 == max(every.values()) and 0.5 < threshold <= 0.6
     assert (precision, recall) == (0.75, 0.75)
@@ -56,26 +56,26 @@ def test_a_threshold_keeps_what_it_was_measured_by(scores):
 
 def test_a_class_may_be_called_all():
     sample = measured.objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))
-    _, made = measured.boxes_of([sample], meta={'classes': ['all', 'dog']})
-    _, *lines = report._lines('', made)
+    _, evaluation = measured.boxes_of([sample], meta={'classes': ['all', 'dog']})
+    _, *lines = report._lines('', evaluation)
     assert [line.partition(':')[0].strip() for line in lines] == ['all', 'dog'] and 'objects 1' in lines[0]
 
 
 def test_numbers_of_classes_and_sizes_are_printed_once():
     sample = measured.objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))
-    _, made = measured.boxes_of([sample], classwise=True)
-    first, *_ = report._lines('', made)
+    _, evaluation = measured.boxes_of([sample], classwise=True)
+    first, *_ = report._lines('', evaluation)
     assert first == 'detection: box AP 100.0, box AP50 100.0, box AP75 100.0 (1 images)'
-    assert {'box APs', 'AP of ball', 'AP of box'} < made.overall.keys() and len(made.as_json()['metrics']) == len(
-        made.overall
-    )
+    assert {'box APs', 'AP of ball', 'AP of box'} < evaluation.overall.keys() and len(
+        evaluation.as_json()['metrics']
+    ) == len(evaluation.overall)
 
 
 def test_what_is_left_out_is_told():
     sample = measured.objects(([[10, 10, 30, 30]], [0], [0.9]), ([[10, 10, 30, 30]], [0]))
-    _, made = measured.boxes_of([sample], metric='proposal')
-    numbers, told = report._lines('', made)
-    assert numbers.startswith('detection: AR@100 100.0, ') and 'CocoMetric: COCOeval was not run by class' in told
+    _, evaluation = measured.boxes_of([sample], metric='proposal')
+    numbers, left_out = report._lines('', evaluation)
+    assert numbers.startswith('detection: AR@100 100.0, ') and 'CocoMetric: COCOeval was not run by class' in left_out
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_lines_of_a_log_that_are_no_entries(tmp_path):
 def test_metrics_that_are_no_scores():
     none = [('coco/bbox_mAP', -1), ('boxes/coco/segm_mAP', -1.0), ('pose/coco/AR', -1.0), ('mIoU', float('nan'))]
     scores = [('coco/bbox_mAP', 0.0), ('gain', -1.0), ('coco/AP .5', 0.3), ('table', '-1')]
-    assert [logs._is_unmeasured(*each) for each in none + scores] == [True] * 4 + [False] * 4
+    assert [logs._is_unmeasured(*metric) for metric in none + scores] == [True] * 4 + [False] * 4
 
 
 # --- thresholds ---
@@ -146,10 +146,10 @@ def test_thresholds_lie_beside_the_checkpoint(tmp_path):
 
 
 def test_each_class_is_drawn_from_its_own_threshold():
-    found = objects([[0, 0, 5, 5]] * 4, [0, 1, 1, 0], scores=np.array([0.35, 0.35, 0.6, 0.25]))
+    result = objects([[0, 0, 5, 5]] * 4, [0, 1, 1, 0], scores=np.array([0.35, 0.35, 0.6, 0.25]))
 
     def texts(task, *least):
-        return sorted(item.text for item in drawing_of(task, found, *least).objects)
+        return sorted(item.text for item in drawing_of(task, result, *least).objects)
 
     assert texts(BALLS) == ['ball 0.35', 'box 0.35', 'box 0.60'] and DEFAULT_SCORE == 0.3
     task = {**BALLS, 'thresholds': [None, 0.5]}
@@ -197,14 +197,14 @@ def written(tmp_path_factory):
     path = folder / '<img src=x onerror=document.title=1>.png'
     cv2.imwrite(str(path), image)
     names = [HOSTILE, FORMULA, 'n' * 300]
-    found = ([[10, 10, 30, 30], [60, 60, 90, 90], [0, 0, 9, 9]], [0, 1, 2], [0.9, 0.8, 0.2])
-    own = measured.objects(found, ([[10, 10, 30, 30], [40, 10, 60, 30]], [0, 2]), path=str(path))
+    predicted = ([[10, 10, 30, 30], [60, 60, 90, 90], [0, 0, 9, 9]], [0, 1, 2], [0.9, 0.8, 0.2])
+    sample = measured.objects(predicted, ([[10, 10, 30, 30], [40, 10, 60, 30]], [0, 2]), path=str(path))
     log(folder, '1', (10, 20, 30))
     checkpoint = folder / f'{HOSTILE.replace("/", "")}.pth'
     checkpoint.touch()
     (folder / 'last_checkpoint').write_text(str(checkpoint))
     said = []
-    hook = hook_of([own], {'classes': names}, training=3.0)
+    hook = hook_of([sample], {'classes': names}, training=3.0)
     page = report.write_report(runner_of(folder), hook, f'{HOSTILE}.py', say=said.append)
     return SimpleNamespace(page=page, text=page.read_text(), said=said, folder=folder)
 
@@ -250,12 +250,12 @@ def test_in_a_browser(written, width, scheme):
         colors = page.run(
             "['color', 'backgroundColor'].map((key) => getComputedStyle(document.body)[key].match(/\\d+/g).map(Number))"
         )
-        ink, ground = (np.array(each) @ [0.299, 0.587, 0.114] for each in colors)
+        ink, ground = (np.array(color) @ [0.299, 0.587, 0.114] for color in colors)
         assert (ink < 60 and ground > 200) if scheme == 'light' else (ink > 200 and ground < 60)
         drawn = page.run("getComputedStyle(document.querySelector('svg text')).fill.match(/\\d+/g).map(Number)")
         assert drawn == colors[0]  # text of plots
         problems = [
-            each['params'] for each in page.events if each['method'] in ('Log.entryAdded', 'Runtime.exceptionThrown')
+            event['params'] for event in page.events if event['method'] in ('Log.entryAdded', 'Runtime.exceptionThrown')
         ]
         assert not problems
 
@@ -294,11 +294,11 @@ def test_an_interrupted_training_has_a_page(cfg, tmp_path):
             'rule': 'greater',
         }
     }
-    made = cfg(
+    config = cfg(
         default_scope='mmdet', train_cfg__max_iters=5, default_hooks=saving, custom_hooks=[{'type': 'InterruptingHook'}]
     )
     with pytest.raises(KeyboardInterrupt):
-        train(begin(made))
+        train(begin(config))
     page = (tmp_path / 'report.html').read_text()
     assert 'The training was interrupted.' in page and '2 of 5 iterations' in page and '--resume' in page
     (best,) = tmp_path.glob('best_score_iter_*.pth')

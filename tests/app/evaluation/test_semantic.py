@@ -20,8 +20,8 @@ def maps(count=8, ignored=255):
     samples = []
     for number in range(count):
         truth = rng.integers(0, 3, (12, 16))
-        found = np.where(rng.random(truth.shape) < 0.25, rng.integers(0, 3, truth.shape), truth)
-        samples.append(seg_map(found, np.where(rng.random(truth.shape) < 0.1, ignored, truth), f'{number}.png'))
+        predicted = np.where(rng.random(truth.shape) < 0.25, rng.integers(0, 3, truth.shape), truth)
+        samples.append(seg_map(predicted, np.where(rng.random(truth.shape) < 0.1, ignored, truth), f'{number}.png'))
     return samples
 
 
@@ -42,11 +42,11 @@ def maps(count=8, ignored=255):
 )
 def test_segmentation_maps(options, columns):
     samples = maps()
-    numbers, made = measured(Adapter(), IoUMetric(**options), PLACES, samples)
+    numbers, evaluation = measured(Adapter(), IoUMetric(**options), PLACES, samples)
     shown = {key: value / 100 for key, value in numbers.items()}
-    assert made.overall == pytest.approx(shown) and not made.others and not made.left_out
-    assert list(made.overall)[-1].endswith('aAcc')
-    (table,) = made.tables
+    assert evaluation.overall == pytest.approx(shown) and not evaluation.others and not evaluation.left_out
+    assert list(evaluation.overall)[-1].endswith('aAcc')
+    (table,) = evaluation.tables
     assert table.columns == ['class', 'of the pixels', *columns]
     first, *rows = table.rows
     assert [row[0] for row in rows] == PLACES['classes']
@@ -58,13 +58,17 @@ def test_segmentation_maps(options, columns):
         assert first[i] == pytest.approx(np.mean(values), abs=6e-5)  # mmseg rounds
     # pixels of the ignored value are in no row; those of 255 in none either
     ignored = options.get('ignore_index', 255)
-    truth = np.concatenate([each['gt_sem_seg']['data'].numpy().ravel() for each in samples])
-    assert made.confusion.sum(1).tolist() == [int((truth == label).sum()) * (label != ignored) for label in range(4)]
+    truth = np.concatenate([sample['gt_sem_seg']['data'].numpy().ravel() for sample in samples])
+    assert evaluation.confusion.sum(1).tolist() == [
+        int((truth == label).sum()) * (label != ignored) for label in range(4)
+    ]
     assert sum(row[1] for row in rows) == pytest.approx(1)
     # that of the sums, as the metric has it
-    assert made.confusion.trace() / made.confusion.sum() == pytest.approx(next(iter(shown.values())), abs=6e-5)
-    assert len(made.worst) == 6 and made.worst[0].score == min(each.score for each in made.worst)
-    assert all((each.truth['seg_map'] != ignored).all() or ignored == 255 for each in made.worst)
+    assert evaluation.confusion.trace() / evaluation.confusion.sum() == pytest.approx(
+        next(iter(shown.values())), abs=6e-5
+    )
+    assert len(evaluation.worst) == 6 and evaluation.worst[0].score == min(record.score for record in evaluation.worst)
+    assert all((record.truth['seg_map'] != ignored).all() or ignored == 255 for record in evaluation.worst)
 
 
 def test_a_map_by_hand():
@@ -74,23 +78,32 @@ def test_a_map_by_hand():
     labels = labels.copy()
     labels[:40] = 255
     wrong = seg_map(np.zeros((80, 120)), labels, 'b.png')
-    _, made = measured(Adapter(), IoUMetric(), {'classes': ['road', 'sky', 'sea'], 'palette': None}, [right, wrong])
-    assert made.confusion.tolist() == [[7200, 0, 0], [2400, 4800, 0], [0, 0, 0]]
-    rows = made.tables[0].rows
+    _, evaluation = measured(
+        Adapter(), IoUMetric(), {'classes': ['road', 'sky', 'sea'], 'palette': None}, [right, wrong]
+    )
+    assert evaluation.confusion.tolist() == [[7200, 0, 0], [2400, 4800, 0], [0, 0, 0]]
+    rows = evaluation.tables[0].rows
     assert [row[2] for row in rows] == [pytest.approx((0.75 + 2 / 3) / 2, abs=1e-4), 0.75, pytest.approx(2 / 3), None]
-    assert [(each.path, each.score) for each in made.worst] == [('b.png', 0.5), ('a.png', 1.0)]
+    assert [(record.path, record.score) for record in evaluation.worst] == [('b.png', 0.5), ('a.png', 1.0)]
 
 
 def test_only_the_worst_maps_are_kept():
     """Those of a whole dataset would fill the memory."""
     labels, samples = np.zeros((4, 4), np.uint8), []
     for wrong in [3, 9, 0, 1, 8, 2, 7, 6, 4, 5]:
-        found = labels.copy()
-        found.flat[:wrong] = 1
-        samples.append(seg_map(found, labels, str(wrong)))
+        predicted = labels.copy()
+        predicted.flat[:wrong] = 1
+        samples.append(seg_map(predicted, labels, str(wrong)))
     metric = IoUMetric()
-    made = measured(Adapter(), metric, {'classes': ['a', 'b'], 'palette': None}, samples)[1]
-    assert [each.path for each in made.worst] == ['9', '8', '7', '6', '5', '4'] and made.confusion.sum() == 160
+    evaluation = measured(Adapter(), metric, {'classes': ['a', 'b'], 'palette': None}, samples)[1]
+    assert [record.path for record in evaluation.worst] == [
+        '9',
+        '8',
+        '7',
+        '6',
+        '5',
+        '4',
+    ] and evaluation.confusion.sum() == 160
     observed = metric.intersect_and_union.__self__
     assert sum(note.maps is not None for note in observed.latest.notes) == 6
     observed.begin()
@@ -99,6 +112,6 @@ def test_only_the_worst_maps_are_kept():
 
 def test_maps_that_are_only_written(tmp_path):
     metric = IoUMetric(format_only=True, output_dir=str(tmp_path))
-    numbers, made = measured(Adapter(), metric, PLACES, maps(2))
-    assert numbers == {} and not made.tables and 'format_only compares nothing' in made.left_out
+    numbers, evaluation = measured(Adapter(), metric, PLACES, maps(2))
+    assert numbers == {} and not evaluation.tables and 'format_only compares nothing' in evaluation.left_out
     assert len(list(tmp_path.glob('*.png'))) == 2

@@ -49,10 +49,10 @@ class _LastFirst(TorchFunctionMode):
     """Torch as it may be: a sort puts the last of equal numbers first, unless it is told to keep their order."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if func is torch.Tensor.sort and not (kwargs or {}).get('stable') and args[0].unique().numel() == 1:
-            return found[0], found[1].flip(0)
-        return found
+            return result[0], result[1].flip(0)
+        return result
 
 
 @pytest.mark.parametrize('tied', [True, False])

@@ -44,22 +44,22 @@ def test_people_who_differ_for_a_rounding_are_counted_alone():
 
 @pytest.mark.parametrize(('settings', 'missing'), [({}, 2), ({'most': 1}, 0), ({'most': 2}, 2), ({'least': 1.0}, 0)])
 def test_a_box_elsewhere_is_a_tie_at_the_end_of_a_full_list_or_at_the_threshold_alone(settings, missing):
-    found, known = ({'boxes': np.full((1, 4), x), 'scores': np.ones(1), 'labels': np.zeros(1)} for x in (0.0, 50.0))
-    assert compared({'kind': 'detection', **settings}, found, known)['missing'] == missing
+    result, expected = ({'boxes': np.full((1, 4), x), 'scores': np.ones(1), 'labels': np.zeros(1)} for x in (0.0, 50.0))
+    assert compared({'kind': 'detection', **settings}, result, expected)['missing'] == missing
 
 
 def test_a_pixel_whose_classes_score_the_same_is_a_tie():
     logits = torch.zeros(3, 4, 5)
     logits[0] = 1
     logits[1, 0, 0] = 1 - 1e-6  # nearly the first
-    found = np.zeros((4, 5), np.uint8)
-    found[0, 0] = 1
+    seg_map = np.zeros((4, 5), np.uint8)
+    seg_map[0, 0] = 1
     differences = Differences(TASKS, {'': adapter_of('mmseg')})
-    differences.add('a.jpg', {'': {'seg_map': found}}, segmented(logits), lambda *_: False)
+    differences.add('a.jpg', {'': {'seg_map': seg_map}}, segmented(logits), lambda *_: False)
     assert differences.largest == {'seg_map': 0}
     differences.require_small()
-    found[3, 2] = 2
-    differences.add('b.jpg', {'': {'seg_map': found}}, segmented(logits), lambda *_: False)
+    seg_map[3, 2] = 2
+    differences.add('b.jpg', {'': {'seg_map': seg_map}}, segmented(logits), lambda *_: False)
     assert differences.largest == {'seg_map': pytest.approx(1 / 20)}
     with pytest.raises(InputError, match=r'seg_map by 0.05 \(limit 1e-05\) on b.jpg; nothing is written'):
         differences.require_small()

@@ -54,8 +54,8 @@ def narrow(node):
 def detector(kind):
     import_task('mmdet')
     init_default_scope('mmdet')
-    own = configs_folder() / 'instance_segmentation' / KINDS[kind]
-    cfg = (Config.fromfile(own) if own.is_file() else get_config(f'mmdet::{KINDS[kind]}')).model
+    path = configs_folder() / 'instance_segmentation' / KINDS[kind]
+    cfg = (Config.fromfile(path) if path.is_file() else get_config(f'mmdet::{KINDS[kind]}')).model
     narrow(cfg)
     cfg.backbone = dict(type='ResNet', depth=18, norm_cfg=dict(type='BN'))
     cfg.neck.in_channels = [64, 128, 256, 512]
@@ -74,7 +74,7 @@ SOFT = [dict(min_score=0.02), dict(method='gaussian', sigma=0.3), dict(class_agn
 
 
 @pytest.mark.parametrize(
-    ('kind', 'nms'), [*((kind, None) for kind in KINDS), ('retinanet', {}), *(('mask', each) for each in SOFT)]
+    ('kind', 'nms'), [*((kind, None) for kind in KINDS), ('retinanet', {}), *(('mask', method) for method in SOFT)]
 )
 def test_boxes_are_those_of_mmdet(kind, nms):
     model = detector(kind)
@@ -87,15 +87,15 @@ def test_boxes_are_those_of_mmdet(kind, nms):
     samples = [model_sample(shape, scale) for shape, scale in zip(shapes, scales)]
     size = torch.tensor([[*shape, 1 / scale[0], 1 / scale[1]] for shape, scale in zip(shapes, scales)])
     outputs = DetectorOutputs(model)
-    found = dict(zip(outputs.names, outputs(image, size)))
-    known = model.predict(image, samples, rescale=True)
-    for row, sample in enumerate(known):
+    result = dict(zip(outputs.names, outputs(image, size)))
+    expected = model.predict(image, samples, rescale=True)
+    for row, sample in enumerate(expected):
         instances: InstanceData = sample.pred_instances
         count = len(instances)
-        assert count > 5 and int((found['scores'][row] > 0).sum()) == count
-        torch.testing.assert_close(found['scores'][row, :count], instances.scores, rtol=0, atol=1e-6)
-        torch.testing.assert_close(found['boxes'][row, :count], instances.bboxes, rtol=0, atol=1e-3)
-        assert (found['labels'][row, :count] == instances.labels).all()
+        assert count > 5 and int((result['scores'][row] > 0).sum()) == count
+        torch.testing.assert_close(result['scores'][row, :count], instances.scores, rtol=0, atol=1e-6)
+        torch.testing.assert_close(result['boxes'][row, :count], instances.bboxes, rtol=0, atol=1e-3)
+        assert (result['labels'][row, :count] == instances.labels).all()
 
 
 def model_sample(shape, scale):
@@ -156,9 +156,9 @@ def test_a_program_takes_maps_of_odd_and_of_even_sizes():
     program = capture(network, example, [2, 3])
     written = capture(standard_module(program), example, [2, 3])
     given = [torch.randn(1, 3, 160, 224)], torch.tensor([[150.0, 224.0, 1, 1]])
-    for each in (program, written):
-        for found, known in zip(each.module()(*given), network(*given), strict=True):
-            torch.testing.assert_close(found, known)
+    for exported in (program, written):
+        for output, expected in zip(exported.module()(*given), network(*given), strict=True):
+            torch.testing.assert_close(output, expected)
 
 
 def test_suppression_in_the_file():
@@ -183,13 +183,13 @@ def test_suppression_in_the_file():
     model = to_onnx(torch.export.export(Suppress(), (boxes, scores)), *names)
     assert model.ir_version == 8  # what the first runtimes of this opset know
     (node,) = (node for node in model.graph.node if node.op_type == 'NonMaxSuppression')
-    values = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     assert values[node.input[4]] > 0
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=['CPUExecutionProvider'])
-    (kept,) = session.run(None, {'boxes': boxes.numpy(), 'scores': scores.numpy()})
+    (indices,) = session.run(None, {'boxes': boxes.numpy(), 'scores': scores.numpy()})
     expected = nms_mask(boxes, scores, 0.5, NONE / 2)
     assert expected[:, 1:20:4].sum() > 0 and not expected[:, :20:4].any()
-    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_array_equal(indices, expected)
 
 
 @pytest.mark.parametrize('gaussian', [False, True])

@@ -65,29 +65,33 @@ def in_half(model):
 
 
 def test_layers_are_in_float16_and_decoding_is_not():
-    model, known = detector(), results(detector())
+    model, expected = detector(), results(detector())
     assert to_half(model, [image()]) == 0
     onnx.checker.check_model(model, full_check=True)
     assert in_half(model) == {'fine', 'map', 'inner', 'sum', 'distances'}
-    kinds = {each.name: each.data_type for each in model.graph.initializer}
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     halves = dict.fromkeys(('w1_half', 'b1_half', 'w2_half', 'w3_half'), TensorProto.FLOAT16)
     assert kinds == {'mean': TensorProto.FLOAT, 'anchor': TensorProto.FLOAT, **halves}
-    found = results(model)
-    assert all(value.dtype == np.float32 for value in found.values())
-    assert 0 < np.abs(found['sum'] - known['sum']).max() <= 2e-3 * np.abs(known['sum']).max()
-    assert np.abs(found['corners'] - known['corners']).max() <= 2e-3 * np.abs(1000.3 - known['corners']).max()
+    outputs = results(model)
+    assert all(value.dtype == np.float32 for value in outputs.values())
+    assert 0 < np.abs(outputs['sum'] - expected['sum']).max() <= 2e-3 * np.abs(expected['sum']).max()
+    assert np.abs(outputs['corners'] - expected['corners']).max() <= 2e-3 * np.abs(1000.3 - expected['corners']).max()
 
 
 def test_a_layer_whose_results_float16_cannot_hold_stays_in_float32():
-    model, known = detector(1000.0), results(detector(1000.0))
-    assert np.abs(known['sum']).max() > 65504
+    model, expected = detector(1000.0), results(detector(1000.0))
+    assert np.abs(expected['sum']).max() > 65504
     assert to_half(model, [image()]) == 2
     assert in_half(model) == {'fine', 'map'}
-    np.testing.assert_allclose(results(model)['sum'], known['sum'], rtol=5e-3, atol=5e-3 * np.abs(known['sum']).max())
+    np.testing.assert_allclose(
+        results(model)['sum'], expected['sum'], rtol=5e-3, atol=5e-3 * np.abs(expected['sum']).max()
+    )
 
 
 def test_a_layer_whose_weights_float16_cannot_hold_stays_in_float32():
-    model, known = detector(1e-6), results(detector(1e-6))
+    model, expected = detector(1e-6), results(detector(1e-6))
     assert to_half(model, [{'image': image()['image'] * 0 + 127}]) == 1  # its results are small
     assert in_half(model) == {'fine', 'map', 'inner', 'sum'}
-    np.testing.assert_allclose(results(model)['sum'], known['sum'], rtol=5e-3, atol=5e-3 * np.abs(known['sum']).max())
+    np.testing.assert_allclose(
+        results(model)['sum'], expected['sum'], rtol=5e-3, atol=5e-3 * np.abs(expected['sum']).max()
+    )

@@ -71,8 +71,8 @@ def test_floor_division_of_any_sign(kind, divisor):
     x = torch.arange(-20, 21).to(kind)
     program = torch.export.export(Divided(), (x,), strict=False)
     session = onnxruntime.InferenceSession(to_onnx(program, ['x'], ['y']).SerializeToString())
-    (found,) = session.run(None, {'x': x.numpy()})
-    np.testing.assert_array_equal(found, (x // divisor).numpy())
+    (quotient,) = session.run(None, {'x': x.numpy()})
+    np.testing.assert_array_equal(quotient, (x // divisor).numpy())
 
 
 def test_a_norm_is_the_root_of_a_sum():
@@ -86,8 +86,8 @@ def test_a_norm_is_the_root_of_a_sum():
     x = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
     model = to_onnx(torch.export.export(Normalized(), (x,), strict=False), ['x'], ['y'])
     assert 'ReduceL2' not in {node.op_type for node in model.graph.node}
-    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {'x': x.numpy()})
-    np.testing.assert_allclose(found, Normalized()(x).numpy(), rtol=1e-6)
+    (output,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {'x': x.numpy()})
+    np.testing.assert_allclose(output, Normalized()(x).numpy(), rtol=1e-6)
 
 
 def test_a_program_needs_no_library_of_onnx(repo, tmp_path):

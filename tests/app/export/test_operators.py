@@ -39,26 +39,26 @@ def network():
 def model(request, network):
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     program = torch.export.export(network, (torch.randn(2, 8, 20, 24),), dynamic_shapes=(free,), strict=False)
-    made = to_onnx(program, ['x'], ['y'], deform_conv=request.param)
-    kinds = {node.op_type for node in made.graph.node}
+    exported = to_onnx(program, ['x'], ['y'], deform_conv=request.param)
+    kinds = {node.op_type for node in exported.graph.node}
     assert ('DeformConv' in kinds, 'GridSample' in kinds) == (request.param, not request.param)
-    assert made.opset_import[0].version == (19 if request.param else 18)
-    return made
+    assert exported.opset_import[0].version == (19 if request.param else 18)
+    return exported
 
 
 @pytest.mark.parametrize('size', SIZES)
 def test_in_onnx_runtime(network, model, size):
     onnxruntime = pytest.importorskip('onnxruntime')
     x = torch.randn(size[0], 8, *size[1:])
-    (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {'x': x.numpy()})
-    np.testing.assert_allclose(found, network(x).numpy(), rtol=1e-4, atol=5e-5)
+    (output,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {'x': x.numpy()})
+    np.testing.assert_allclose(output, network(x).numpy(), rtol=1e-4, atol=5e-5)
 
 
 def test_in_openvino(network, model):
     openvino = pytest.importorskip('openvino')
     converted = to_openvino(model)
-    own = any(node.get_type_name() == 'DeformableConvolution' for node in converted.get_ops())
-    assert own == (model.opset_import[0].version == 19)
+    is_deformable = any(node.get_type_name() == 'DeformableConvolution' for node in converted.get_ops())
+    assert is_deformable == (model.opset_import[0].version == 19)
     compiled = openvino.Core().compile_model(converted, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
     for images, *size in SIZES:
         x = torch.randn(images, 8, *size)

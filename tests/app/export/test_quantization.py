@@ -58,10 +58,10 @@ def test_decoding_keeps_floats():
         helper.make_node('Gemm', ['features', 'w'], ['classes'], name='classes'),
     ]
     model = helper.make_model(helper.make_graph(nodes, 'network', [], []))
-    kept = predictors(model)
-    assert kept == ['deltas', 'classes']
+    layers = predictors(model)
+    assert layers == ['deltas', 'classes']
     eight_bits = ['fine', 'coarse', 'large', 'sum', 'map', 'hidden', 'features']
-    assert float_nodes(model, kept) == [node.name for node in nodes if node.name not in eight_bits]
+    assert float_nodes(model, layers) == [node.name for node in nodes if node.name not in eight_bits]
 
 
 class Scores(torch.nn.Module):

@@ -41,9 +41,9 @@ class Rows(nn.Module):
 
 @pytest.fixture(scope='module', params=['inception', 'pyramidal'])
 def network(request):
-    made = ICResNet(18, 'geometric_d4', **SMALL) if request.param == 'inception' else PyConvResNet(18, **SMALL)
-    randomize(made)
-    return Rows(deploy(made.eval())).requires_grad_(False)
+    backbone = ICResNet(18, 'geometric_d4', **SMALL) if request.param == 'inception' else PyConvResNet(18, **SMALL)
+    randomize(backbone)
+    return Rows(deploy(backbone.eval())).requires_grad_(False)
 
 
 @pytest.fixture(scope='module')
@@ -68,11 +68,11 @@ class TwoNames(nn.Module):
 
 
 def test_a_network_of_two_names_keeps_its_operators(network, program):
-    def own(made):
-        return [str(node.target) for node in made.graph.nodes if str(node.target).startswith('icconv_mm')]
+    def operators(exported):
+        return [str(node.target) for node in exported.graph.nodes if str(node.target).startswith('icconv_mm')]
 
     again = torch.export.export(TwoNames(network), (X,), dynamic_shapes=SHAPES, strict=False)
-    assert own(again) == own(program) != []
+    assert operators(again) == operators(program) != []
 
 
 def is_whole(tensor):
@@ -93,9 +93,9 @@ def test_weights_and_maps_are_contiguous(program, standard):
 
 def test_a_module_holds_what_its_graph_reads(program, standard):
     model = to_onnx(program, ['image'], ['map', 'rows'])
-    known = sum(numpy_helper.to_array(value).nbytes for value in model.graph.initializer)
+    size = sum(numpy_helper.to_array(value).nbytes for value in model.graph.initializer)
     held = sum(tensor.nbytes for tensor in standard.state_dict().values())
-    assert held == pytest.approx(known, rel=1e-2)  # ONNX has shapes as well
+    assert held == pytest.approx(size, rel=1e-2)  # ONNX has shapes as well
 
 
 @pytest.mark.parametrize('size', [(2, 3, 64, 96), (3, 3, 96, 64)])
@@ -106,8 +106,8 @@ def test_a_program_computes_the_same(network, standard, size, tmp_path):
     texts = {KEY: ''}
     loaded = torch.export.load(file, extra_files=texts).module()
     assert texts[KEY] in ('{"schema": 1}', b'{"schema": 1}')
-    for one, two, known in zip(standard(x), loaded(x), network(x), strict=True):
-        torch.testing.assert_close(one, known, rtol=0, atol=1e-5 * float(known.abs().max()))
+    for one, two, expected in zip(standard(x), loaded(x), network(x), strict=True):
+        torch.testing.assert_close(one, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
         torch.testing.assert_close(two, one, rtol=0, atol=0)
 
 

@@ -32,11 +32,11 @@ def test_drawn_images_have_names_that_can_be_written():
 def test_a_image_is_drawn_into_a_file_of_a_known_suffix(tmp_path, monkeypatch):
     image, suffixes = np.zeros((8, 9, 3), np.uint8), []
     image[..., 0] = 200  # blue
-    known = cv2.imencode
+    imencode = cv2.imencode
 
     def encode(suffix, *given):
         suffixes.append(suffix.encode())  # OpenCV would crash where this fails
-        return known(suffix, *given)
+        return imencode(suffix, *given)
 
     monkeypatch.setattr(cv2, 'imencode', encode)
     predictor = SimpleNamespace(result=lambda *_: Result('a.jpg', image, {}))

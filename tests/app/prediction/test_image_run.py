@@ -13,7 +13,7 @@ from icconv_mm_runtime.results import Result
 
 @pytest.mark.parametrize('workers', [0, 2])
 def test_an_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, workers):
-    class Found(Result):
+    class BrokenResult(Result):
         def plot(self, score_thr):
             if Path(self.path).stem == 'b':
                 raise ValueError('too thin')
@@ -32,7 +32,7 @@ def test_an_image_that_cannot_be_drawn_costs_no_other(tmp_path, monkeypatch, wor
             return batch
 
         def result(self, image, sample, longest):
-            return Found(str(sample), np.zeros((8, 9, 3), np.uint8), {'': {'scores': np.ones(1)}})
+            return BrokenResult(str(sample), np.zeros((8, 9, 3), np.uint8), {'': {'scores': np.ones(1)}})
 
     for name in 'abc':
         (tmp_path / f'{name}.png').touch()

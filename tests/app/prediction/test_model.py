@@ -30,19 +30,19 @@ def network(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def found(network, image):
+def result(network, image):
     return icconv_mm.load(network)(image, score_thr=0)
 
 
-def test_a_result_has_the_arrays_of_each_task(found):
-    assert (found.path, found.image.shape, found.classes) == ('array', (48, 64, 3), ('ball', 'box', 'cup'))
-    assert found.names == tuple(found.classes[label] for label in found.labels)
-    shapes = {name: getattr(found, name).shape for name in ('boxes', 'scores', 'labels', 'masks', 'seg_map', 'probs')}
+def test_a_result_has_the_arrays_of_each_task(result):
+    assert (result.path, result.image.shape, result.classes) == ('array', (48, 64, 3), ('ball', 'box', 'cup'))
+    assert result.names == tuple(result.classes[label] for label in result.labels)
+    shapes = {name: getattr(result, name).shape for name in ('boxes', 'scores', 'labels', 'masks', 'seg_map', 'probs')}
     assert shapes == dict(boxes=(3, 4), scores=(3,), labels=(3,), masks=(3, 48, 64), seg_map=(48, 64), probs=(3,))
-    assert found.keypoints.shape == (3, 2, 3) and found.keypoint_names == ('nose', 'tail')
-    for task, name, values in (('pose', 'keypoint_scores', found.keypoints[..., 2]), ('masks', 'boxes', found.boxes)):
-        best_first = np.argsort(-found.tasks[task]['scores'], kind='stable')
-        np.testing.assert_array_equal(values, found.tasks[task][name][best_first])
+    assert result.keypoints.shape == (3, 2, 3) and result.keypoint_names == ('nose', 'tail')
+    for task, name, values in (('pose', 'keypoint_scores', result.keypoints[..., 2]), ('masks', 'boxes', result.boxes)):
+        best_first = np.argsort(-result.tasks[task]['scores'], kind='stable')
+        np.testing.assert_array_equal(values, result.tasks[task][name][best_first])
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_a_result_has_the_arrays_of_each_task(found):
         ('class', {'probs'}),
     ],
 )
-def test_arrays_that_a_task_does_not_have_are_none(found, task, there):
-    own, names = found.one(task), {'boxes', 'scores', 'labels', 'masks', 'seg_map', 'keypoints', 'probs'}
-    assert {name for name in names if getattr(own, name) is not None} == there
+def test_arrays_that_a_task_does_not_have_are_none(result, task, there):
+    part, names = result.one(task), {'boxes', 'scores', 'labels', 'masks', 'seg_map', 'keypoints', 'probs'}
+    assert {name for name in names if getattr(part, name) is not None} == there
 
 
 def test_images_are_given_as_a_file_as_pixels_or_several(network, image, tmp_path):
@@ -105,10 +105,10 @@ def test_pixels_of_other_libraries(network, image, tmp_path):
     np.testing.assert_array_equal(result.boxes, model(image).boxes)
     exif = Image.Exif()
     exif[0x112] = 6
-    Image.fromarray(rgb).save(tmp_path / 'turned.jpg', exif=exif, quality=100, subsampling=0)
-    turned = model(Image.open(tmp_path / 'turned.jpg'))
-    assert turned.image.shape == (64, 48, 3)
-    assert np.abs(turned.image.astype(int) - model(tmp_path / 'turned.jpg').image).max() <= 2  # two decoders of JPEG
+    Image.fromarray(rgb).save(tmp_path / 'rotated.jpg', exif=exif, quality=100, subsampling=0)
+    rotated = model(Image.open(tmp_path / 'rotated.jpg'))
+    assert rotated.image.shape == (64, 48, 3)
+    assert np.abs(rotated.image.astype(int) - model(tmp_path / 'rotated.jpg').image).max() <= 2  # two decoders of JPEG
 
 
 def test_a_result_in_one_line(network, image):
@@ -131,35 +131,37 @@ def test_a_damaged_image(network, tmp_path):
         icconv_mm.load(network)(path)
 
 
-def test_an_image_is_drawn_with_what_scores_enough(found, image):
-    without, drawn = found.one('boxes').plot(2.0), found.one('boxes').plot(0.0)
+def test_an_image_is_drawn_with_what_scores_enough(result, image):
+    without, drawn = result.one('boxes').plot(2.0), result.one('boxes').plot(0.0)
     np.testing.assert_array_equal(without, image)
     assert drawn.shape == image.shape and (drawn != image).any()
 
 
-def test_records_of_coco(found):
-    records = found.one('boxes').to_coco(7, [3, 5, 9])
-    assert [record['category_id'] for record in records] == [3, 5, 9] and {each['image_id'] for each in records} == {7}
-    x1, y1, x2, y2 = found.tasks['boxes']['boxes'][0]
+def test_records_of_coco(result):
+    records = result.one('boxes').to_coco(7, [3, 5, 9])
+    assert [record['category_id'] for record in records] == [3, 5, 9] and {
+        record['image_id'] for record in records
+    } == {7}
+    x1, y1, x2, y2 = result.tasks['boxes']['boxes'][0]
     np.testing.assert_allclose(records[0]['bbox'], [x1, y1, x2 - x1, y2 - y1], atol=1e-3)
-    assert len(found.to_coco()) > len(records)
+    assert len(result.to_coco()) > len(records)
 
 
-def test_detections_of_supervision(found):
+def test_detections_of_supervision(result):
     supervision = pytest.importorskip('supervision')
-    detections = found.to_supervision()
+    detections = result.to_supervision()
     assert isinstance(detections, supervision.Detections) and len(detections) == 3
-    np.testing.assert_array_equal(detections.xyxy, found.boxes)
-    np.testing.assert_array_equal(detections.mask, found.masks)
-    assert list(detections['class_name']) == [found.classes[label] for label in detections.class_id]
+    np.testing.assert_array_equal(detections.xyxy, result.boxes)
+    np.testing.assert_array_equal(detections.mask, result.masks)
+    assert list(detections['class_name']) == [result.classes[label] for label in detections.class_id]
     with pytest.raises(RuntimeInputError, match='a network for semantic has no boxes'):
-        found.one('map').to_supervision()
+        result.one('map').to_supervision()
 
 
-def test_supervision_is_not_installed(found, monkeypatch):
+def test_supervision_is_not_installed(result, monkeypatch):
     monkeypatch.setitem(sys.modules, 'supervision', None)
     with pytest.raises(RuntimeInputError, match='pip install supervision'):
-        found.to_supervision()
+        result.to_supervision()
 
 
 def test_files_that_cannot_be_loaded(network, tmp_path):
@@ -204,8 +206,8 @@ def test_labels_of_a_reduced_image_are_those_of_the_nearest_pixels():
 def test_a_result_of_boxes_and_people_has_those_of_the_boxes(image):
     people = dict(keypoints=np.zeros((1, 2, 2)), keypoint_scores=np.ones((1, 2)), scores=np.ones(1))
     boxes = dict(boxes=np.zeros((2, 4)), scores=np.zeros(2), labels=np.zeros(2, int))
-    described = {'people': dict(kind='pose', classes=['person']), 'things': dict(kind='detection', classes=['a'])}
-    result = Result('array', image, {'people': people, 'things': boxes}, described, score_thr=0)
+    described = {'people': dict(kind='pose', classes=['person']), 'objects': dict(kind='detection', classes=['a'])}
+    result = Result('array', image, {'people': people, 'objects': boxes}, described, score_thr=0)
     assert len(result.scores) == 2 and result.names == ('a', 'a') and len(result.keypoints) == 1
     assert len(result.one('people').scores) == 1
 

@@ -21,10 +21,10 @@ def test_threads_work_ahead_and_keep_the_order():
             raise KeyError('30')
         return number
 
-    found = ahead(load, itertools.count(), 2)
-    assert [next(found) for _ in range(3)] == [0, 1, 2] and len(begun) < 10
+    results = ahead(load, itertools.count(), 2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2] and len(begun) < 10
     with pytest.raises(KeyError, match='30'):
-        list(found)
+        list(results)
     begun.clear()
     one = ahead(begun.append, range(9), 0)
     next(one)

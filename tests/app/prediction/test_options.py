@@ -22,8 +22,8 @@ def options(**given):
     return Options('net.pth', **(DEFAULTS | given))
 
 
-def test_options_are_the_arguments_of_infer_in_its_order():
-    """Infer hands them over by their places."""
+def test_options_are_the_arguments_of_a_prediction_in_its_order():
+    """``apis.infer`` hands them over by their positions."""
     assert [field.name for field in fields(Options)] == ['checkpoint', *DEFAULTS]
 
 

@@ -90,7 +90,7 @@ def test_features_are_means_of_the_last_map():
     model.backbone = torch.nn.Conv2d(3, 4, 1)
     features, images = ImageFeatures(model), torch.rand(2, 3, 5, 6)
     maps = [model.backbone(images), model.backbone(images.flip(3))]  # an image at two scales, or flipped
-    torch.testing.assert_close(features.take(2), torch.stack([each.mean((2, 3)) for each in maps]).mean(0))
+    torch.testing.assert_close(features.take(2), torch.stack([feature.mean((2, 3)) for feature in maps]).mean(0))
     model.backbone(torch.rand(2, 3, 5, 6))
     features.clear()  # its heads have failed
     with pytest.raises(ArgumentError, match=r'^pick: the backbone returns nothing for each image'):
@@ -132,7 +132,7 @@ def test_picked_images_are_listed_shown_and_written_for_another_tool(network, tm
     page = written['pick.html'].read_text()
     assert page.count('<img src="data:image/jpeg;base64,') == 2 and all(path in page for path in listed)
     (coco,) = (path for path in written['coco'].rglob('*.json') if 'annotations' in path.read_text())
-    names = {each['file_name'].rpartition('/')[2] for each in json.loads(coco.read_text())['images']}
+    names = {image['file_name'].rpartition('/')[2] for image in json.loads(coco.read_text())['images']}
     assert names == {path.rpartition('/')[2] for path in listed}
     whole = json.loads(written['images'].read_text())['images']
     assert len(whole) == len(list((data / 'JPEGImages').iterdir())) > 2, 'predictions.json has all images'

@@ -23,7 +23,7 @@ def frame(*objects):
 
 def tracks_of(frames, **options):
     tracker = Tracker(options.pop('task', CELLS), options.pop('rate', 30), **options)
-    return [tracker.update(found).tolist() for found in frames]
+    return [tracker.update(objects).tolist() for objects in frames]
 
 
 def test_objects_that_pass_each_other_keep_their_numbers():
@@ -37,8 +37,8 @@ def test_objects_that_pass_each_other_keep_their_numbers():
 def test_a_hidden_object_keeps_its_number_for_a_second():
     seen = frame((100, 0.9, 0))
     for pause, number in ((20, 1), (40, 2)):
-        found = tracks_of([*[seen] * 5, *[frame()] * pause, *[seen] * 3])
-        assert found[4] == [1] and found[5] == [] and found[-1] == [number]
+        tracks = tracks_of([*[seen] * 5, *[frame()] * pause, *[seen] * 3])
+        assert tracks[4] == [1] and tracks[5] == [] and tracks[-1] == [number]
     assert tracks_of([*[seen] * 5, *[frame()] * 20, *[seen] * 3], rate=10)[-1] == [2]
 
 
@@ -65,8 +65,8 @@ def test_a_track_goes_on_with_a_lower_score_but_not_with_noise(score, number):
 def test_a_lost_track_does_not_go_on_with_a_box_beside_a_better_one():
     """A soft suppression leaves them."""
     both = [frame((100, 0.9, 0), (150, 0.9, 0))] * 4
-    found = tracks_of([*both, *[frame((100, 0.9, 0), (112, 0.2, 0))] * 4])
-    assert found[3] == [1, 2] and found[-1] == [1, 0]
+    tracks = tracks_of([*both, *[frame((100, 0.9, 0), (112, 0.2, 0))] * 4])
+    assert tracks[3] == [1, 2] and tracks[-1] == [1, 0]
 
 
 def test_trackers_is_not_installed(monkeypatch):

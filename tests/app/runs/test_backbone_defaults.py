@@ -20,8 +20,8 @@ def config(kind='icconv_mm.ICResNet', scope='mmdet', hooks=None, backbone=None, 
 
 
 def new(cfg):
-    known = ('type', 'depth', 'base_channels', 'pattern')
-    return {key: value for key, value in cfg.model.backbone.items() if key not in known}
+    keys = ('type', 'depth', 'base_channels', 'pattern')
+    return {key: value for key, value in cfg.model.backbone.items() if key not in keys}
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpose', 'mmpretrain', 'mmengine'])

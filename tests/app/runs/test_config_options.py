@@ -195,8 +195,8 @@ WORKING = {
 @pytest.mark.parametrize('library', LIBRARIES)
 def test_top_level_names_of_upstream(library):
     pytest.importorskip(library)
-    found = importlib.util.find_spec(library)
-    files = [path for path in Path(found.origin).parent.glob('.mim/configs/**/*.py') if path.stat().st_size < 20_000]
+    spec = importlib.util.find_spec(library)
+    files = [path for path in Path(spec.origin).parent.glob('.mim/configs/**/*.py') if path.stat().st_size < 20_000]
     names = {target.id for path in files for node in ast.parse(path.read_text()).body if isinstance(node, ast.Assign)
              for target in node.targets if isinstance(target, ast.Name)} - {'_base_'}  # fmt: skip
     assert len(names & WORKING) > 10
@@ -208,8 +208,8 @@ def test_top_level_names_of_upstream(library):
 @pytest.mark.parametrize('library', ['mmengine', *LIBRARIES])
 def test_what_libraries_read_of_the_config_of_a_run(library, cfg):
     pytest.importorskip(library)
-    found = importlib.util.find_spec(library)
-    sources = [path.read_text() for path in Path(found.origin).parent.rglob('*.py') if '.mim' not in path.parts]
+    spec = importlib.util.find_spec(library)
+    sources = [path.read_text() for path in Path(spec.origin).parent.rglob('*.py') if '.mim' not in path.parts]
     read = {key for text in sources for key in re.findall(r"""runner\.cfg(?:\.get\(\s*['"]|\[['"]|\.)(\w+)""", text)}
     for key in read - {'pretty_text', 'get'}:
         assert refused(Config({key: 1}), key) is None, key

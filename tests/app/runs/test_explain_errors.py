@@ -18,9 +18,9 @@ from icconv_mm.errors import InputError
 
 
 def run(cfg: Config) -> None:
-    made = begin(cfg)
-    with made.errors:
-        train_runner(build_runner(made))
+    task_run = begin(cfg)
+    with task_run.errors:
+        train_runner(build_runner(task_run))
 
 
 def test_a_run_without_a_fault(cfg):
@@ -51,9 +51,9 @@ def test_before_the_first_step_the_config_is_wrong(cfg, change, message):
 @pytest.mark.parametrize('error', ERRORS)
 def test_after_it_a_fault_is_ours_unless_the_error_is_one_of_users(cfg, error, workers):
     dataset = {'type': 'FailingNumbers', 'error': error}
-    made = cfg(train_dataloader=loader(dataset=dataset, num_workers=workers))
+    config = cfg(train_dataloader=loader(dataset=dataset, num_workers=workers))
     with pytest.raises(ERRORS[error], match=r'a\.jpg: truncated') as raised:
-        run(made)
+        run(config)
     assert not isinstance(raised.value, InputError)
 
 
@@ -77,9 +77,9 @@ def test_another_process_that_is_gone(cfg, begun, monkeypatch):
 
 def test_what_a_checkpoint_leads_to_names_the_checkpoint(cfg, tmp_path):
     """Such as states of an optimizer that torch refuses."""
-    made = begin(cfg(train_cfg__max_iters=1))
-    with made.errors:
-        runner = build_runner(made)
+    task_run = begin(cfg(train_cfg__max_iters=1))
+    with task_run.errors:
+        runner = build_runner(task_run)
         train_runner(runner)
     runner.save_checkpoint(str(tmp_path), 'a.pth')
     content = torch.load(tmp_path / 'a.pth', weights_only=False)
@@ -91,9 +91,9 @@ def test_what_a_checkpoint_leads_to_names_the_checkpoint(cfg, tmp_path):
 
 def test_one_process_writes_the_metrics_of_a_test(cfg, monkeypatch):
     """mmengine's hook writes the file in each: what two write at once cannot be read."""
-    made = begin(cfg(train_cfg__max_iters=1))
-    with made.errors:
-        hook = next(hook for hook in build_runner(made).hooks if isinstance(hook, LoggerHook))
+    task_run = begin(cfg(train_cfg__max_iters=1))
+    with task_run.errors:
+        hook = next(hook for hook in build_runner(task_run).hooks if isinstance(hook, LoggerHook))
     with pytest.raises(AttributeError):  # it goes about it
         hook.after_test_epoch(None)
     monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: 1)
@@ -117,10 +117,10 @@ def test_a_batch_that_batch_norm_cannot_learn_from(cfg):
 )
 def test_memory_that_does_not_suffice(cfg, error):
     """What can be made smaller, before the first step and after it."""
-    made = begin(cfg())
+    task_run = begin(cfg())
     message = r'c\.py: the memory does not suffice \(.*--size.*batch_size \(now \d+\)'
     for begun in (False, True):
-        with pytest.raises(InputError, match=message), made.errors as explainer:
+        with pytest.raises(InputError, match=message), task_run.errors as explainer:
             explainer.begun = begun
             raise error
 
@@ -138,10 +138,10 @@ def test_memory_that_does_not_suffice(cfg, error):
     ],
 )
 def test_a_loading_process_that_is_gone(cfg, error, message, tmp_path):
-    made = cfg(work_dir=str(tmp_path))
+    config = cfg(work_dir=str(tmp_path))
     (tmp_path / 'iter_3.pth').touch()
     (tmp_path / 'last_checkpoint').write_text('iter_3.pth')
     given = f'{message}.*; {tmp_path}/iter_3.pth is saved.*train_dataloader.num_workers=0'
-    with pytest.raises(InputError, match=given), begin(made).errors as explainer:
+    with pytest.raises(InputError, match=given), begin(config).errors as explainer:
         explainer.begun = True
         raise error

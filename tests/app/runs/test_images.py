@@ -30,7 +30,7 @@ def test_large_images_are_read_reduced(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
 @pytest.mark.parametrize('oriented', [True, False])
-def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suffix, oriented):
+def test_images_are_rotated_as_the_pipelines_rotate_them(tmp_path, monkeypatch, suffix, oriented):
     """Whole and reduced, and with the size of what mmcv reads."""
     monkeypatch.setattr(images, 'LARGE', 100)
     monkeypatch.setattr(images, 'REDUCED', 300)
@@ -39,11 +39,11 @@ def test_images_are_turned_as_the_pipelines_turn_them(tmp_path, monkeypatch, suf
     exif[0x0112] = 6
     path = tmp_path / f'a{suffix}'
     Image.fromarray(np.stack([rows / 4, columns / 6, rows / 8], -1).astype(np.uint8)).save(path, exif=exif)
-    known = mmcv.imfrombytes(path.read_bytes(), 'color' if oriented else 'color_ignore_orientation')
-    np.testing.assert_array_equal(images.read_image(path, oriented=oriented), known)
+    expected = mmcv.imfrombytes(path.read_bytes(), 'color' if oriented else 'color_ignore_orientation')
+    np.testing.assert_array_equal(images.read_image(path, oriented=oriented), expected)
     image = images.load_input(path, oriented)
-    assert image.shape == known.shape[:2] and max(image.image.shape) == 300
-    reduced = cv2.resize(known, image.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert image.shape == expected.shape[:2] and max(image.image.shape) == 300
+    reduced = cv2.resize(expected, image.image.shape[1::-1], interpolation=cv2.INTER_AREA)
     assert np.abs(reduced.astype(int) - image.image).mean() < 2
 
 
@@ -60,13 +60,15 @@ def test_videos_frame_by_frame(tmp_path):
         writer.add(frame)
     writer.close()
     video = images.Video(str(writer.path))
-    found = list(video)
-    assert video.frames == len(found)
-    assert [each.path.name for each in found] == [f'video_{n:06d}.jpg' for n in (1, 2, 3)] and round(video.rate) == 5
-    assert all(abs(each.image.mean() - frame.mean()) < 8 for each, frame in zip(found, frames))
+    decoded = list(video)
+    assert video.frames == len(decoded)
+    assert [image.path.name for image in decoded] == [f'video_{n:06d}.jpg' for n in (1, 2, 3)] and round(
+        video.rate
+    ) == 5
+    assert all(abs(image.image.mean() - frame.mean()) < 8 for image, frame in zip(decoded, frames))
     stills = [Image.fromarray(frame) for frame in frames]
     stills[0].save(tmp_path / 'b.gif', save_all=True, append_images=stills[1:])
-    assert [round(each.image.mean(), -1) for each in images.Video(str(tmp_path / 'b.gif'))] == [10, 120, 240]
+    assert [round(image.image.mean(), -1) for image in images.Video(str(tmp_path / 'b.gif'))] == [10, 120, 240]
     with pytest.raises(MissingFileError, match=r'no such file: .*c\.mp4'):
         images.Video(str(tmp_path / 'c.mp4'))
     (tmp_path / 'd.mp4').write_bytes(b'no video')

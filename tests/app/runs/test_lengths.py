@@ -105,9 +105,9 @@ def test_the_table_has_all_hooks_of_the_libraries_that_count(package):
             if inspect.isclass(kind) and issubclass(kind, Hook) and kind.__module__ == info.name:
                 options = inspect.signature(kind.__init__).parameters.values()
                 counted = [
-                    each.name
-                    for each in options
-                    if lengths._counts(each.name, each.default) or each.name == 'switch_epoch'
+                    option.name
+                    for option in options
+                    if lengths._counts(option.name, option.default) or option.name == 'switch_epoch'
                 ]
                 assert not counted or name in lengths.COUNTED or name in lengths.STAYING, (name, counted)
 

@@ -208,17 +208,17 @@ def test_augmented_test_below_wrappers(cfg, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('kind', 'own'),
+    ('kind', 'layer'),
     [('DCN', 'DeformConv2d'), ('DCNv2', 'ModulatedDeformConv2d'), ('mmcv.DCNv2', 'ModulatedDeformConv2d')],
 )
-def test_deformable_convolutions_of_a_cpu(cfg, kind, own, monkeypatch):
+def test_deformable_convolutions_of_a_cpu(cfg, kind, layer, monkeypatch):
     def converted(device):
         monkeypatch.setattr('icconv_mm.app.runs.prepare.get_device', lambda: device)
         cfg.model.backbone = {'type': 'ResNet', 'dcn': {'type': kind, 'deform_groups': 1}}
         begin(cfg, purpose=Predicting())
         return cfg.model.backbone.dcn.type
 
-    assert converted('cpu') == f'icconv_mm.{own}'
+    assert converted('cpu') == f'icconv_mm.{layer}'
     assert converted('cuda') == kind
 
 

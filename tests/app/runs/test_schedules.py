@@ -17,10 +17,10 @@ WARM_UP = dict(type='LinearLR', by_epoch=False, start_factor=0.01, begin=0)
 
 
 def stretched(schedulers, ratio):
-    own = [dict(each) for each in schedulers]
-    for each in own:
-        stretch(each, each['type'], ratio)
-    return own
+    copies = [dict(scheduler) for scheduler in schedulers]
+    for scheduler in copies:
+        stretch(scheduler, scheduler['type'], ratio)
+    return copies
 
 
 @pytest.mark.parametrize('kind', ['LinearLR', 'ConstantLR', 'LinearMomentum', 'ConstantMomentum'])
@@ -70,7 +70,7 @@ def test_decays_keep_their_end():
             assert value == pytest.approx(RATE * decay['gamma'] ** ((length - 1) / steps // 1), rel=0.3)
 
 
-def test_a_warm_up_longer_than_the_training_is_said(caplog):
+def test_a_warm_up_longer_than_the_training_is_reported(caplog):
     Training([dict(WARM_UP, end=500)], epochs=3, epoch=10)
     assert 'LinearLR ends after 500 iterations, the training after 30: it does not reach its end' in caplog.text
 
@@ -104,9 +104,9 @@ def test_a_longer_training_goes_on_as_from_the_start(name, optimizers, iters):
     short, long = SCHEDULES[name], stretched(SCHEDULES[name], 2)
     lengths = [dict(iters=24), dict(iters=48)] if iters else [dict(epochs=8, epoch=3), dict(epochs=16, epoch=3)]
     if iters:
-        short, long = ([dict(each, by_epoch=False) for each in own] for own in (short, long))
-        for each in (*short, *long):
-            each.pop('convert_to_iter_based', None)
+        short, long = ([dict(scheduler, by_epoch=False) for scheduler in schedulers] for schedulers in (short, long))
+        for scheduler in (*short, *long):
+            scheduler.pop('convert_to_iter_based', None)
     first = Training(short, **lengths[0], optimizers=optimizers)
     first.run()
     whole = Training(long, **lengths[1], optimizers=optimizers)

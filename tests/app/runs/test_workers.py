@@ -20,11 +20,11 @@ BY_ITERATION = {'by_epoch': False, 'max_iters': 2, 'val_interval': 1}
 @pytest.mark.parametrize('loop', [BY_EPOCH, BY_ITERATION])
 def test_no_worker_outlives_the_run(cfg, loop, persistent):
     workers = {'num_workers': 2, 'persistent_workers': persistent}
-    made = cfg(default_scope='mmdet', train_cfg=loop)
-    made.train_dataloader.update(workers)
-    made.val_dataloader.update(workers)
+    config = cfg(default_scope='mmdet', train_cfg=loop)
+    config.train_dataloader.update(workers)
+    config.val_dataloader.update(workers)
     before = set(multiprocessing.active_children())
-    runner = train(made)
+    runner = train(config)
     assert set(multiprocessing.active_children()) <= before
     assert len(list(runner.val_dataloader)) == 3  # the loader starts others
 

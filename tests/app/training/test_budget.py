@@ -82,18 +82,20 @@ def ticking(cfg, monkeypatch):
 
     def make(by_epoch=True, **changes):
         length = {'by_epoch': True, 'max_epochs': 10} if by_epoch else {'by_epoch': False, 'max_iters': 30}
-        own = (
+        scheduler = (
             {**schedule} if by_epoch else {'type': 'CosineAnnealingLR', 'T_max': 30, 'eta_min': 0.0, 'by_epoch': False}
         )
         hook = {'type': 'TickingHook', 'step': 1.0, 'val': 2.0, **changes}
-        made = cfg(default_scope='mmdet', train_cfg__by_epoch=by_epoch, param_scheduler=[own], custom_hooks=[hook],
-                   default_hooks={'checkpoint': {**saving, 'by_epoch': by_epoch}})  # fmt: skip
-        made.train_cfg = {**length, 'val_interval': 1}
-        made.optim_wrapper.optimizer.lr = 1e-3
-        made.default_hooks.logger = {'type': 'LoggerHook', 'log_metric_by_epoch': by_epoch}
+        config = cfg(
+            default_scope='mmdet', train_cfg__by_epoch=by_epoch, param_scheduler=[scheduler], custom_hooks=[hook],
+            default_hooks={'checkpoint': {**saving, 'by_epoch': by_epoch}},
+        )  # fmt: skip
+        config.train_cfg = {**length, 'val_interval': 1}
+        config.optim_wrapper.optimizer.lr = 1e-3
+        config.default_hooks.logger = {'type': 'LoggerHook', 'log_metric_by_epoch': by_epoch}
         if not by_epoch:
-            made.train_dataloader.sampler.type = 'InfiniteSampler'
-        return made
+            config.train_dataloader.sampler.type = 'InfiniteSampler'
+        return config
 
     return make
 

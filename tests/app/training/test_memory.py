@@ -22,11 +22,11 @@ def test_maps_are_those_of_larger_images(name):
     held = []
     network = MODELS.build(backbone_of(name)).train()
     for count in (2, 3):
-        kept = []
-        with torch.autograd.graph.saved_tensors_hooks(kept.append, id):
+        tensors = []
+        with torch.autograd.graph.saved_tensors_hooks(tensors.append, id):
             network(torch.zeros(count, 3, 128, 192))
-        storages = [tensor.untyped_storage() for tensor in kept]
-        held.append(sum({each.data_ptr(): each.nbytes() for each in storages}.values()))
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        held.append(sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values()))
     process, image = memory.training_memory(backbone_of(name), (192, 128))
     assert image == pytest.approx(2.5 * (held[1] - held[0]), rel=0.02)
     assert process == 1.5 * GB + 16 * sum(parameter.numel() for parameter in network.parameters())
@@ -55,18 +55,19 @@ def test_free_memory_is_what_linux_says(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('free', 'expected', 'is_told'), [(64, 8, False), (20, 4, False), (3, 2, True), (None, 8, False)]
+    ('free', 'expected', 'is_reported'), [(64, 8, False), (20, 4, False), (3, 2, True), (None, 8, False)]
 )
-def test_a_batch_fits(monkeypatch, free, expected, is_told):
+def test_a_batch_fits(monkeypatch, free, expected, is_reported):
     lines = []
     monkeypatch.setattr(memory, 'free_memory', lambda: free and free * GB)
     assert fitting_batch(backbone_of('ic_resnet50'), (1024, 1024), 8, lines.append) == expected
-    assert [line.partition(' may take')[0] for line in lines] == ['memory: 2 images of 1024 x 1024 pixels'] * is_told
+    assert [line.partition(' may take')[0] for line in lines] == [
+        'memory: 2 images of 1024 x 1024 pixels'
+    ] * is_reported
 
 
 def test_a_config_for_little_memory(tmp_path, monkeypatch):
     """It has a smaller batch, the learning rate of that batch, and says why."""
-    pytest.importorskip('mmpretrain')
     data, lines, cfgs = labelled.folders(tmp_path / 'data'), [], []
     options = dict(backbone='ic_resnet50', pretrained='none', size=640, epochs=3000, say=lines.append)
     for free in (64, 5):

@@ -42,7 +42,7 @@ def test_what_it_costs_to_have_no_weights(monkeypatch):
 
 
 @pytest.mark.parametrize('backbone', ['small', 'ic_resnet50'])
-def test_weights_of_the_whole_network_are_said_and_no_others_fetched(tmp_path, backbone, monkeypatch, capsys):
+def test_weights_of_the_whole_network_are_reported_and_no_others_fetched(tmp_path, backbone, monkeypatch, capsys):
     pytest.importorskip('mmdet')
     monkeypatch.setattr(own_backbone, '_fetched', lambda name: pytest.fail(f'{name} was fetched'))
     command = ['train', str(labelled.voc(tmp_path / 'data')), '--task', 'detection', '--backbone', backbone]

@@ -42,7 +42,6 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
     """It says what was asked for, keeps the best, and its data sets are there and of its length."""
     from mmengine.registry import DATASETS, init_default_scope
 
-    pytest.importorskip(library)
     data = write(tmp_path / 'data')
     cfg = config_for(data, task, size=64, epochs=7, work_dir=tmp_path / 'run', patience=3, **QUICK)
     falling = cfg.param_scheduler[-1]
@@ -59,7 +58,6 @@ def test_a_config_for_each_task(tmp_path, task, write, library, best):
 
 def test_a_config_of_an_earlier_version(tmp_path):
     """It has its choices in its text: a training goes on with them; an edited one is not written again."""
-    pytest.importorskip('mmdet')
     options = dict(work_dir=tmp_path / 'run', **QUICK)
     cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', size=96, epochs=7, **options)
     file, beside = Path(cfg.filename), tmp_path / 'run.choices.json'
@@ -69,8 +67,8 @@ def test_a_config_of_an_earlier_version(tmp_path):
         head = f'# sha256 of the rest: {hashlib.sha256(text.encode()).hexdigest()}\n'
         file.write_text(head + text + edited * '# mine\n')
         beside.unlink()
-        found = written_choices(file)
-        assert found == dict(
+        choices = written_choices(file)
+        assert choices == dict(
             backbone='ic_resnet18', size=96, epochs=7, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
             data=None, is_unedited=not edited,
         )  # fmt: skip
@@ -84,7 +82,6 @@ def test_a_config_of_an_earlier_version(tmp_path):
 @pytest.mark.parametrize('is_linked', [False, True])
 def test_a_run_that_moves_with_its_data_is_gone_on_with(tmp_path, monkeypatch, is_linked):
     """By the folder of the images again; a run that moves alone is of other images."""
-    pytest.importorskip('mmdet')
     here = tmp_path / 'here'
     here.mkdir()
     data = labelled.voc(tmp_path / 'real' if is_linked else here / 'data')
@@ -111,7 +108,6 @@ def test_a_run_that_moves_with_its_data_is_gone_on_with(tmp_path, monkeypatch, i
 
 @pytest.mark.parametrize('content', ['', '[]', '{"batch": "x", "sha256": 3}', '[' * 5000])
 def test_damaged_choices_are_those_of_an_edited_config(tmp_path, content):
-    pytest.importorskip('mmdet')
     options = dict(work_dir=tmp_path / 'run', **QUICK)
     config_for(labelled.voc(tmp_path / 'data'), 'detection', size=64, epochs=7, **options)
     (tmp_path / 'run.choices.json').write_text(content)
@@ -136,7 +132,6 @@ def test_the_only_annotated_task_is_learned(tmp_path, monkeypatch, write, expect
         with pytest.raises(ArgumentError, match=expected):
             config_for(data, **QUICK)
         return
-    pytest.importorskip(LIBRARY[expected])
     assert Path(config_for(data, **QUICK).filename).name == f'data_{expected}.py'
 
 
@@ -145,7 +140,6 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     """Its parts follow its width; who has a GPU, or labels of whole images, gets a large one."""
     from mmengine.registry import MODELS, init_default_scope
 
-    pytest.importorskip(LIBRARY[task])
     monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cpu')
     write = {'semantic': labelled.seg_maps, 'pose': labelled.deeplabcut}.get(task, labelled.masks)
     options = dict(QUICK, backbone=None)
@@ -154,9 +148,9 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     assert cfg.model.backbone.base_channels == 24 and cfg.levels == [24, 48, 96, 192] and cfg.width == 48
     init_default_scope(LIBRARY[task])
     model = MODELS.build(cfg.model)
-    assert 1.5e6 < sum(each.numel() for each in model.parameters()) < 3e6
-    layers = [each for each in model.modules() if isinstance(each, ICConv2d)]
-    assert layers and all(each.exported_convolutions == len(each.pattern) <= 4 for each in layers), 'whole blocks'
+    assert 1.5e6 < sum(parameter.numel() for parameter in model.parameters()) < 3e6
+    layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
+    assert layers and all(layer.exported_convolutions == len(layer.pattern) <= 4 for layer in layers), 'whole blocks'
     assert default_backbone('classification') == 'ic_resnet50'
     monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cuda')
     assert default_backbone(task) == 'ic_resnet50'
@@ -168,7 +162,6 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
 
 def test_a_time_chooses_the_length(tmp_path, monkeypatch):
     """Of two images with a second each; a training that goes on keeps the length of its config."""
-    pytest.importorskip('mmdet')
     monkeypatch.setattr(memory, 'training_time', lambda network, shape: 1.0)
     data, time = labelled.voc(tmp_path / 'data'), Budget('1m', clock=lambda: 0.0)
     assert config_for(data, size=64, epochs=time, work_dir=tmp_path / 'run', **QUICK).epochs == 24
@@ -190,7 +183,6 @@ def test_a_time_chooses_the_length(tmp_path, monkeypatch):
 )
 def test_a_crowded_image_keeps_its_objects(tmp_path, backbone, task, count, proposals, detections):
     """mmdet's own limit, 100 boxes of an image, would leave out a third of 150 objects."""
-    pytest.importorskip('mmdet')
     data = labelled.yolo(tmp_path / 'data')
     crowded = '\n'.join(f'2 {0.1 + 0.8 * number / count} 0.5 0.1 0.2' for number in range(count))
     (data / 'labels' / 'train' / 'p0.txt').write_text(crowded)
@@ -203,7 +195,6 @@ def test_a_crowded_image_keeps_its_objects(tmp_path, backbone, task, count, prop
     ('kind', 'task', 'expected'), [('boxes', 'detection', 'soft_nms'), ('segmentations', 'instance', 'nms')]
 )
 def test_boxes_alone_are_suppressed_softly(tmp_path, kind, task, expected):
-    pytest.importorskip('mmdet')
     cfg = config_for(
         labelled.yolo(tmp_path / 'data', kind), task, work_dir=tmp_path / 'run', size=64, epochs=1, **QUICK
     )
@@ -212,7 +203,6 @@ def test_boxes_alone_are_suppressed_softly(tmp_path, kind, task, expected):
 
 def test_flipped_images_are_merged_as_the_model_suppresses(tmp_path):
     """mmdet's tool would cut a crowded image at 100 boxes, and lose what a soft suppression gains."""
-    pytest.importorskip('mmdet')
     cfg = config_for(
         labelled.yolo(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', size=64, epochs=1, **QUICK
     )
@@ -225,7 +215,6 @@ def test_flipped_images_are_merged_as_the_model_suppresses(tmp_path):
 @pytest.mark.parametrize(('first', 'expected'), [(None, [4, 6, 20, 16]), (0, [5, 7, 19, 15])])
 def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
     """The user's word reaches the annotations; else what the set says is printed."""
-    pytest.importorskip('mmdet')
     said = []
     data = labelled.voc(tmp_path / 'data')
     options = dict(QUICK, say=said.append, epochs=1, voc_from=first)
@@ -241,13 +230,12 @@ def test_a_config_of_boxes_that_count_from_zero(tmp_path, first, expected):
 def test_a_last_batch_of_one_small_image_is_left_out(count, size, is_dropped):
     """Batch norm learns nothing of one pixel; of a set of one image nothing would be left."""
     chosen = Choices('detection', 1, size, (size, size), {}, 64, False, 2, 0.1, None, None, '')
-    made = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), most=0, flip_pairs=None, files={})
-    numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=made))}
+    converted = SimpleNamespace(splits=dict(train=count), boxes=np.zeros((0, 2)), most=0, flip_pairs=None, files={})
+    numbers = {name: value for name, value, _ in own_data_text._numbers(chosen, dict(detection=converted))}
     assert numbers['drop_last'] == is_dropped
 
 
 def test_a_small_batch_is_explained(tmp_path):
-    pytest.importorskip('mmdet')
     said = []
     options = dict(QUICK, say=said.append, epochs=1)
     config_for(labelled.yolo(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **options)
@@ -255,7 +243,6 @@ def test_a_small_batch_is_explained(tmp_path):
 
 
 def test_a_config_that_was_edited_is_kept(tmp_path):
-    pytest.importorskip('mmdet')
     data = labelled.yolo(tmp_path / 'data')
     path = config_for(data, 'detection', epochs=1, work_dir=tmp_path / 'run', **QUICK).filename
     assert config_for(data, 'detection', epochs=2, work_dir=tmp_path / 'run', **QUICK).epochs == 2
@@ -268,7 +255,6 @@ def test_a_config_that_was_edited_is_kept(tmp_path):
 
 
 def test_classes_in_the_order_that_is_asked_for(tmp_path):
-    pytest.importorskip('mmdet')
     data, run = labelled.yolo(tmp_path / 'data'), tmp_path / 'run'
     assert _lines(config_for(data, 'detection', work_dir=run, classes=['dog'], **QUICK).classes) == ['dog']
     assert _lines(config_for(data, 'detection', work_dir=run, classes=['dog', 'cat'], **QUICK).classes) == [
@@ -299,15 +285,13 @@ def test_rare_classes_count_more():
 @pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose', 'all'])
 def test_a_third_split_is_what_is_tested(tmp_path, task):
     """One of the two images for training becomes that of the test: of data set and metric, alone or with others."""
-    for library in ('mmdet', 'mmseg', 'mmpose'):
-        pytest.importorskip(library)
     annotations = labelled.coco(tmp_path / 'data' / 'objects')
     people = labelled.coco(tmp_path / 'data' / 'people', 'keypoints')
     for folder in (annotations, people):
         labels = json.loads((folder / 'train.json').read_text())
         for split, image in zip(('train', 'test'), labels['images']):
-            own = [each for each in labels['annotations'] if each['image_id'] == image['id']]
-            (folder / f'{split}.json').write_text(json.dumps(dict(labels, images=[image], annotations=own)))
+            entries = [entry for entry in labels['annotations'] if entry['image_id'] == image['id']]
+            (folder / f'{split}.json').write_text(json.dumps(dict(labels, images=[image], annotations=entries)))
     maps = labelled.seg_maps(tmp_path / 'data' / 'maps')
     for end in ('', 'annot'):
         (maps / f'test{end}').mkdir()
@@ -333,7 +317,6 @@ def test_a_third_split_is_what_is_tested(tmp_path, task):
     ],
 )
 def test_config_and_images_move_together_or_the_config_alone(tmp_path, task, write):
-    pytest.importorskip(LIBRARY.get(task, 'mmdet'))
     before = tmp_path / 'before'
     cfg = config_for(write(before / 'da{{ta'), task, size=64, epochs=1, work_dir=before / 'runs' / 'own', **QUICK)
     annotations = next(Path(cfg.annotations).glob(f'{"*" if task == "all" else task}_train.*'))
@@ -357,7 +340,6 @@ def _places(config):
 
 def test_colors_of_a_table_are_drawn(tmp_path):
     """In whatever order the classes are learned; a class without one has a colour of ours."""
-    pytest.importorskip('mmseg')
     data = labelled.seg_maps(tmp_path / 'data', 'colors')
     options = dict(size=64, epochs=1, **QUICK)
     cfg = config_for(data, 'semantic', work_dir=tmp_path / 'run', classes=['dog', 'background', 'cat'], **options)
@@ -410,8 +392,6 @@ def _maps_and_poses(root, splits=('train', 'train', 'train', 'val', 'val', 'test
 @pytest.mark.parametrize('posed', [[0, 1, 2], [0, 2, 3]])
 def test_a_image_has_one_split_and_tasks_are_evaluated_where_they_have_labels(tmp_path, posed):
     """That of the folders, though the file of poses, which comes first, says none; no image of poses is for tests."""
-    for library in ('mmdet', 'mmseg', 'mmpose'):
-        pytest.importorskip(library)
     said, options = [], dict(size=64, epochs=1, work_dir=tmp_path / 'run')
     data = _maps_and_poses(tmp_path / 'data', posed=posed)
     cfg = config_for(data, 'all', **options, **dict(QUICK, say=said.append))
@@ -428,15 +408,13 @@ def test_a_image_has_one_split_and_tasks_are_evaluated_where_they_have_labels(tm
         dataset = _build(cfg, split)
         assert sorted(dataset.metainfo) == sorted(tasks) and len(dataset) == dict(train=3, val=2, test=1)[split]
         if split != 'train':
-            assert sorted(each.task for each in cfg[f'{split}_evaluator']) == sorted(tasks)
+            assert sorted(metric.task for metric in cfg[f'{split}_evaluator']) == sorted(tasks)
     assert cfg.default_hooks.checkpoint.save_best == ('detection/coco/bbox_mAP' if is_validated else 'semantic/mIoU')
     absent = 'test' if is_validated else 'val or test'
     assert f'  no annotations for pose in the split {absent}: not evaluated there' in said
 
 
-def test_splits_that_contradict_each_other_are_said(tmp_path):
-    for library in ('mmdet', 'mmseg', 'mmpose'):
-        pytest.importorskip(library)
+def test_splits_that_contradict_each_other_are_reported(tmp_path):
     data = _maps_and_poses(tmp_path / 'data')
     (data / 'a' / 'pose.json').rename(data / 'a' / 'pose_train.json')
     said = []
@@ -449,8 +427,6 @@ def test_people_beside_objects_of_another_file(tmp_path, more_people):
     """All classes of objects are learned; joined sets need as many objects as people, as their numbers are compared."""
     from icconv_mm.app.adapters.multitask_checks import check_people_are_instances
 
-    for library in ('mmdet', 'mmpose'):
-        pytest.importorskip(library)
     root = labelled.coco(tmp_path / 'data', 'keypoints')
     for split in ('train', 'val'):
         content = json.loads((root / f'{split}.json').read_text())
@@ -470,10 +446,8 @@ def test_people_beside_objects_of_another_file(tmp_path, more_people):
         check_people_are_instances(dataset, 'train')
 
 
-def test_sets_and_names_that_are_not_used_are_said(tmp_path):
+def test_sets_and_names_that_are_not_used_are_reported(tmp_path):
     """Of several datasets one is used, boxes only without masks; names are for one task or segmentation maps."""
-    for library in ('mmdet', 'mmseg', 'mmpose'):
-        pytest.importorskip(library)
     cars, cells = labelled.yolo(tmp_path / 'cars'), labelled.coco(tmp_path / 'cells')
     labelled.seg_maps(tmp_path / 'maps', ignore_index=255)
     for number, (task, locations) in enumerate(
@@ -500,8 +474,6 @@ def test_sets_and_names_that_are_not_used_are_said(tmp_path):
 def test_images_are_flipped_where_the_pairs_are_known(tmp_path, task, flips):
     import yaml
 
-    for library in ('mmdet', 'mmpose'):
-        pytest.importorskip(library)
     root = labelled.yolo(tmp_path / 'data', 'keypoints')
     content = yaml.safe_load((root / 'data.yaml').read_text())
     (root / 'data.yaml').write_text(yaml.safe_dump(dict(content, flip_idx=flips)))
@@ -513,8 +485,6 @@ def test_images_are_flipped_where_the_pairs_are_known(tmp_path, task, flips):
 
 @pytest.mark.parametrize('task', ['pose', 'all'])
 def test_a_probability_of_flips_may_be_written_as_a_whole_number(tmp_path, task):
-    for library in ('mmdet', 'mmpose'):
-        pytest.importorskip(library)
     cfg = config_for(labelled.yolo(tmp_path / 'data', 'keypoints'), task, work_dir=tmp_path / 'run', **QUICK)
     path = Path(cfg.filename)
     path.write_text(re.sub('^flip_prob = .*', 'flip_prob = 0', path.read_text(), flags=re.MULTILINE))
@@ -524,7 +494,6 @@ def test_a_probability_of_flips_may_be_written_as_a_whole_number(tmp_path, task)
 
 
 def test_nothing_left_to_train_with(tmp_path):
-    pytest.importorskip('mmdet')
     data = labelled.yolo(tmp_path / 'data')
     for path in (data / 'images/train').iterdir():
         path.write_bytes(b'no image')
@@ -534,7 +503,6 @@ def test_nothing_left_to_train_with(tmp_path):
 
 def test_a_config_of_other_images_is_kept(tmp_path, monkeypatch):
     """Files of one name in two folders are two runs; a run that is given for both is refused."""
-    pytest.importorskip('mmdet')
     monkeypatch.chdir(tmp_path)
     locations = [labelled.yolo(tmp_path / name) / 'data.yaml' for name in 'ab']
     paths = [
@@ -551,7 +519,6 @@ def test_a_config_of_other_images_is_kept(tmp_path, monkeypatch):
 @pytest.mark.parametrize('task', ['detection', 'instance'])
 def test_labels_are_drawn_where_they_are(tmp_path, task):
     """Test pipelines resize images before they load labels, which are in pixels of the file."""
-    pytest.importorskip('mmdet')
 
     cfg = config_for(labelled.coco(tmp_path / 'data'), task, size=128, work_dir=tmp_path / 'run', **QUICK)
     adapter = adapter_of('mmdet')

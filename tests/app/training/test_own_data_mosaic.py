@@ -32,5 +32,5 @@ def test_four_images_are_put_together_until_the_last_epochs(tmp_path, monkeypatc
     assert all(item['inputs'].shape == (3, 64, 64) for item in items)
     boxes = [item['data_samples'].gt_instances.bboxes.tensor for item in items]
     assert max(map(len, boxes)) > max(len(dataset.get_data_info(number)['instances']) for number in (0, 1))
-    sides = np.concatenate([each[:, 2:] - each[:, :2] for each in boxes])
+    sides = np.concatenate([image_boxes[:, 2:] - image_boxes[:, :2] for image_boxes in boxes])
     assert sides.min() >= 2  # the loss of a sliver without an area is not finite

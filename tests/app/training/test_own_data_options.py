@@ -11,11 +11,10 @@ QUICK = dict(backbone='ic_resnet18', pretrained='none', say=lambda line: None)
 
 @pytest.mark.parametrize(('cores', 'workers'), [(1, 1), (2, 2), (64, 8)])
 def test_images_are_loaded_by_as_many_processes_as_there_are_cores(tmp_path, cores, workers, monkeypatch):
-    pytest.importorskip('mmdet')
     monkeypatch.setattr('os.sched_getaffinity', lambda process: range(cores), raising=False)
     cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **QUICK)
     loaders = (cfg[f'{phase}_dataloader'] for phase in ('train', 'val', 'test'))
-    assert {each.num_workers for each in loaders} == {workers}
+    assert {loader.num_workers for loader in loaders} == {workers}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_all_parts_of_a_detector_have_the_strides_of_its_maps(tmp_path):
     assert model.roi_head.bbox_head.reg_class_agnostic
     assert model.roi_head.bbox_roi_extractor.roi_layer.sampling_ratio == 1
     maps = begin(cfg).build_model().extract_feat(torch.zeros(2, 3, 128, 192))
-    assert [tuple(each.shape[-2:]) for each in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert [tuple(feature.shape[-2:]) for feature in maps] == [(16, 24), (8, 12), (4, 6), (2, 3)]
 
 
 def test_usual_backbones_keep_their_strides(tmp_path):
@@ -33,7 +33,7 @@ def test_usual_backbones_keep_their_strides(tmp_path):
     model = config_for(labelled.masks(tmp_path / 'data'), 'instance', work_dir=tmp_path / 'run', **options).model
     assert model.rpn_head.anchor_generator.strides == [4, 8, 16, 32, 64] and model.neck.num_outs == 5
     extractors = model.roi_head.bbox_roi_extractor, model.roi_head.mask_roi_extractor
-    assert all(each.featmap_strides == [4, 8, 16, 32] for each in extractors)
+    assert all(extractor.featmap_strides == [4, 8, 16, 32] for extractor in extractors)
     assert not model.roi_head.bbox_head.reg_class_agnostic
 
 

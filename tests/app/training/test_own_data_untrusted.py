@@ -40,7 +40,6 @@ def _renamed(folder, name, keypoint):
 @pytest.mark.parametrize('location', ['folder', 'file', 'above'])
 def test_a_config_has_no_path_of_the_data(tmp_path, name, location):
     """Not even as a literal; it is read as it is, and its data set has the images."""
-    pytest.importorskip('mmdet')
     from mmengine.registry import DATASETS, init_default_scope
 
     data = labelled.yolo(tmp_path / 'plain')
@@ -68,8 +67,6 @@ def test_a_config_has_no_path_of_the_data(tmp_path, name, location):
 )
 def test_a_config_says_nothing_of_names(tmp_path, task, kind):
     """It is the same, letter by letter, whatever classes, keypoints, images and folders are called."""
-    for library in ('mmdet', 'mmpose'):
-        pytest.importorskip(library)
     texts = []
     for root, name in (('a', 'cat'), ("it's", '"""\\'), ('ä b', "');#")):
         data = labelled.coco(tmp_path / root / name.replace('\\', ''), *kind)
@@ -135,7 +132,6 @@ def test_a_file_that_a_checkpoint_names_is_not_read(tmp_path):
 
 @BAD
 def test_a_path_of_weights_is_a_literal_or_refused(tmp_path, name):
-    pytest.importorskip('mmdet')
     from icconv_mm import create_model
 
     weights = tmp_path / f'{name}.pth'
@@ -152,7 +148,6 @@ def test_a_path_of_weights_is_a_literal_or_refused(tmp_path, name):
 @pytest.mark.parametrize('quote', ['', "'", '"'])
 def test_the_copy_in_the_folder_of_a_run_finds_its_own_annotations(tmp_path, quote):
     """As mmengine writes it, and after a move of the folder."""
-    pytest.importorskip('mmdet')
     from types import SimpleNamespace
 
     root = tmp_path / f'runs{quote}'
@@ -180,34 +175,33 @@ def test_the_copy_in_the_folder_of_a_run_finds_its_own_annotations(tmp_path, quo
 
 def test_a_call_that_is_stopped_leaves_the_config_and_its_annotations(tmp_path, monkeypatch):
     """At any step: the config that was there reads what it read before; the next call removes what was left."""
-    pytest.importorskip('mmseg')
     data, run = labelled.seg_maps(tmp_path / 'data', ignore_index=11), tmp_path / 'run'
 
     def write(*classes):
         options = dict(work_dir=run, classes=classes, ignore_index=[11], size=64, epochs=1)
         return config_for(data, 'semantic', **options, **QUICK)
 
-    def content(cfg):
+    def written_files(cfg):
         files = sorted(path for path in Path(cfg.annotations).rglob('*') if path.is_file())
         return Path(cfg.filename).read_text(), {path: path.read_bytes() for path in files}
 
-    before = content(cfg := write('sky', 'road', 'car'))
+    before = written_files(cfg := write('sky', 'road', 'car'))
     for name in ('map_conversion.atomic_write', 'convert.write_json'):
         monkeypatch.setattr(f'icconv_mm.app.annotations.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
         monkeypatch.undo()
-        assert content(cfg) == before
+        assert written_files(cfg) == before
     for name in ('config_text', 'os.replace', 'atomic_write'):
         monkeypatch.setattr(f'icconv_mm.app.training.own_data.{name}', _stopped)
         with pytest.raises(KeyboardInterrupt):
             write('car', 'road', 'sky')
         monkeypatch.undo()
-        assert content(cfg) == before
+        assert written_files(cfg) == before
     new = write('car', 'road', 'sky')
-    assert content(new)[0] != before[0] and Path(new.classes).read_text() == 'car\nroad\nsky\n'
+    assert written_files(new)[0] != before[0] and Path(new.classes).read_text() == 'car\nroad\nsky\n'
     assert sorted(path.name for path in run.iterdir()) == ['.run.lock', Path(new.annotations).name]
-    assert content(write('sky', 'road', 'car')) == before
+    assert written_files(write('sky', 'road', 'car')) == before
 
 
 def _stopped(*args, **kwargs):
@@ -215,7 +209,6 @@ def _stopped(*args, **kwargs):
 
 
 def test_two_calls_at_once(tmp_path):
-    pytest.importorskip('mmdet')
     from icconv_mm.files import alone_in
     from icconv_mm.run_folder import RUN_LOCK
 
@@ -226,7 +219,6 @@ def test_two_calls_at_once(tmp_path):
 
 
 def test_a_config_of_the_former_form_is_kept(tmp_path):
-    pytest.importorskip('mmdet')
     data, run = labelled.yolo(tmp_path / 'data'), tmp_path / 'run'
     Path(f'{run}.py').write_text(
         f"# boxes of {data}. Edit it, look at what is learned, train, test:\nclasses = ('a',)\n"
@@ -248,7 +240,6 @@ def test_names_on_a_terminal():
 @pytest.mark.parametrize('key', ['load_from', 'work_dir', 'annotations'])
 def test_a_path_that_comes_later_is_refused_before_the_config_is_copied(tmp_path, key):
     """Of a checkpoint to resume from, of a folder that the run was moved into: mmengine writes it into its copy."""
-    pytest.importorskip('mmdet')
     from icconv_mm.app.runs.begin import begin
     from icconv_mm.app.training.train import build_runner
 
@@ -272,7 +263,6 @@ def test_text_of_any_depth_is_looked_at():
 
 def test_a_copy_of_a_config_holds_no_marks(tmp_path):
     """Where another tool has written it: as escapes they are read as they are, and are not replaced."""
-    pytest.importorskip('mmdet')
     from types import SimpleNamespace
 
     cfg = config_for(labelled.voc(tmp_path / 'data'), 'detection', work_dir=tmp_path / 'run', **QUICK)
@@ -286,7 +276,6 @@ def test_a_copy_of_a_config_holds_no_marks(tmp_path):
 @pytest.mark.parametrize('place', ['', 'run'])
 def test_a_run_in_the_folder_of_its_images(tmp_path, place):
     """Its annotations are not read as another set of the same images."""
-    pytest.importorskip('mmdet')
     data = labelled.voc(tmp_path / 'data')
     first, second = (config_for(data, 'detection', work_dir=data / place, **QUICK) for _ in range(2))
     assert Path(first.annotations) == Path(second.annotations) and (data / place) in Path(first.annotations).parents
@@ -294,7 +283,6 @@ def test_a_run_in_the_folder_of_its_images(tmp_path, place):
 
 def test_folders_of_others_stay(tmp_path):
     """In the folder of a run, which may be that of the data; only what was written there is removed."""
-    pytest.importorskip('mmdet')
     data = labelled.yolo(tmp_path / 'data')
     names = ('annotations_trainval2017', 'annotations_0123456789ab', '.annotations_old', 'annotations')
     for name in names:
@@ -310,7 +298,6 @@ def test_folders_of_others_stay(tmp_path):
 
 
 def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
-    pytest.importorskip('mmdet')
     data, run = labelled.yolo(tmp_path / 'data'), tmp_path / 'run'
     folder = Path(config_for(data, 'detection', work_dir=run, **QUICK).annotations)
     (folder / 'detection_classes.txt').write_text('other\nnames\n')
@@ -322,7 +309,6 @@ def test_what_others_have_put_in_the_place_of_annotations_is_not_read(tmp_path):
 
 
 def test_a_link_in_the_place_of_the_copy_is_not_written_through(tmp_path):
-    pytest.importorskip('mmdet')
     from icconv_mm.app.runs.begin import begin
     from icconv_mm.app.runs.prepare import Training
     from icconv_mm.app.training.train import build_runner

@@ -265,6 +265,6 @@ def test_a_longer_training_has_the_rates_of_one_from_the_start(quick, small, tmp
     whole = run(6, 'whole')
     run(3, 'part')
     resumed = run(6, 'part', resume=True)
-    assert [each['optimizer']['param_groups'][0]['lr'] for each in whole[:2]] == pytest.approx([0.08, 0.06])
+    assert [state['optimizer']['param_groups'][0]['lr'] for state in whole[:2]] == pytest.approx([0.08, 0.06])
     for before, after in zip(whole[3:], resumed[3:]):
         assert before['optimizer']['param_groups'][0]['lr'] == after['optimizer']['param_groups'][0]['lr']

@@ -103,7 +103,7 @@ def without(*names):
             lambda blobs: [blobs.pop(name) for name in list(blobs) if name.startswith('res4_2')],
             r'res4: blocks are missing, found \[0, 1, 3, 4, 5\]',
         ),
-        (lambda blobs: blobs.update(fpn_inner_w=np.ones(3)), r'1 keys .* no place .* fpn_inner_w'),
+        (lambda blobs: blobs.update(fpn_inner_w=np.ones(3)), r'1 keys .* no counterpart .* fpn_inner_w'),
         (lambda blobs: blobs.update(conv1_w=np.full((8, 3, 7, 7), np.nan)), 'conv1_w has 1176 of 1176 values'),
     ],
 )

@@ -97,7 +97,6 @@ def test_round_trip(convs, pattern):
 @pytest.mark.parametrize('convs', [0, 2])
 def test_head_is_what_the_upgrade_of_mmpose_makes_of_it(convs):
     """mmpose 1.x upgrades heads of 0.x by itself when it loads them; names and outputs agree with ours."""
-    pytest.importorskip('mmpose')
     from mmpose.models.heads import AssociativeEmbeddingHead
 
     state = dense(0, convs)

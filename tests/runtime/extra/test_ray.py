@@ -64,8 +64,8 @@ def rows_of(dataset):
 
 def test_rows_are_what_a_session_predicts(local, images, network, tmp_path):
     paths = sorted(path for path in images.rglob('*') if path.is_file())
-    found = predict(str(images), network, batch_size=4, concurrency=2)
-    found.write_parquet(str(tmp_path / 'found'))
+    dataset = predict(str(images), network, batch_size=4, concurrency=2)
+    dataset.write_parquet(str(tmp_path / 'found'))
     table = ds.dataset(tmp_path / 'found').to_table()
     assert table.schema.equals(ROW_SCHEMA)
     rows = {(row['path'], row['task']): row for row in table.to_pylist()}
@@ -75,35 +75,35 @@ def test_rows_are_what_a_session_predicts(local, images, network, tmp_path):
             row = rows.pop((path, None))
             assert row.pop('error') == str(prediction) and set(row.values()) == {path, None}
             continue
-        for task, known in prediction.tasks.items():
+        for task, result in prediction.tasks.items():
             row = rows.pop((path, task))
             assert (row['height'], row['width']) == prediction.image.shape[:2] and row['error'] is None
-            compare(row, known)
+            compare(row, result)
     assert not rows
 
 
-def compare(row, known):
+def compare(row, result):
     """Asserts that a row has the predictions of a task, and nothing else."""
-    if 'seg_map' in known:
-        labels = np.unique(known['seg_map']).tolist()
+    if 'seg_map' in result:
+        labels = np.unique(result['seg_map']).tolist()
         assert row['labels'] == labels
-        assert row['masks'] == [encode_rle(known['seg_map'] == label) for label in labels]
+        assert row['masks'] == [encode_rle(result['seg_map'] == label) for label in labels]
         assert row['boxes'] is row['scores'] is row['keypoints'] is None
         return
-    np.testing.assert_array_equal(np.float32(row['scores']), known['scores'])
-    has_boxes, has_masks, has_keypoints = (name in known for name in ('boxes', 'masks', 'keypoints'))
+    np.testing.assert_array_equal(np.float32(row['scores']), result['scores'])
+    has_boxes, has_masks, has_keypoints = (name in result for name in ('boxes', 'masks', 'keypoints'))
     assert (row['boxes'] is None, row['masks'] is None) == (not has_boxes, not has_masks)
     assert (row['keypoints'] is None, row['labels'] is None) == (not has_keypoints, has_keypoints)
     if has_boxes:
         boxes = [[box[side] for side in ('x1', 'y1', 'x2', 'y2')] for box in row['boxes']]
-        np.testing.assert_array_equal(np.float32(boxes), known['boxes'])
-        assert row['labels'] == known['labels'].tolist()
+        np.testing.assert_array_equal(np.float32(boxes), result['boxes'])
+        assert row['labels'] == result['labels'].tolist()
     if has_masks:
-        assert row['masks'] == [encode_rle(mask) for mask in known['masks']]
+        assert row['masks'] == [encode_rle(mask) for mask in result['masks']]
     if has_keypoints:
         points = np.float32([[(p['x'], p['y'], p['score']) for p in person] for person in row['keypoints']])
-        np.testing.assert_array_equal(points[..., :2], known['keypoints'].astype(np.float32))
-        np.testing.assert_array_equal(points[..., 2], known['keypoint_scores'])
+        np.testing.assert_array_equal(points[..., :2], result['keypoints'].astype(np.float32))
+        np.testing.assert_array_equal(points[..., 2], result['keypoint_scores'])
 
 
 def test_every_reader_reads_the_folder(local, images, network, tmp_path):
@@ -114,7 +114,7 @@ def test_every_reader_reads_the_folder(local, images, network, tmp_path):
     files = list((tmp_path / 'found').glob('*.parquet'))
     assert len(files) == 3
     read = pandas.read_parquet(tmp_path / 'found'), polars.read_parquet(tmp_path / 'found/*.parquet')
-    assert [len(each) for each in read] == [71 * 5 + 73] * 2
+    assert [len(rows) for rows in read] == [71 * 5 + 73] * 2
     query = 'select count(*), count(error), count(distinct path), sum(len(boxes)), max(boxes[1].x2) from '
     ((count, errors, paths, boxes, most),) = duckdb.sql(f"{query}'{tmp_path}/found/*.parquet'").fetchall()
     assert (count, errors, paths, boxes) == (71 * 5 + 73, 73, 71 + 73, 71 * 2 * 3)
@@ -203,7 +203,7 @@ def test_a_machine_is_lost(tmp_path):
         predict(tmp_path / 'images', network, concurrency=2).write_parquet(str(tmp_path / 'found'))
         killer.join(10)
         assert at and at[0] < 10, at
-        assert len([each for each in ray.nodes() if each['Alive']]) == 1
+        assert len([machine for machine in ray.nodes() if machine['Alive']]) == 1
     finally:
         at.append(None)
         ray.shutdown()

@@ -78,7 +78,8 @@ def write_network(path, metadata=METADATA):
     described_outputs = [(name, integers if name.endswith('labels') else floats, None) for name in outputs]
     graph = onnx.helper.make_graph(
         nodes, 'network',
-        *([onnx.helper.make_tensor_value_info(*each) for each in own] for own in (inputs, described_outputs)),
+        [onnx.helper.make_tensor_value_info(*description) for description in inputs],
+        [onnx.helper.make_tensor_value_info(*description) for description in described_outputs],
         [onnx.numpy_helper.from_array(value, name) for name, value in values.items()],
     )  # fmt: skip
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid('', 18)], ir_version=8)
@@ -136,25 +137,25 @@ def placed(mask, shape):
     return whole
 
 
-def check_equal(found, expected, shape):
+def check_equal(answer, expected, shape):
     """Fails unless the page's predictions of a task equal the runtime's."""
     if 'boxes' in expected:
-        objects = found['objects']
-        np.testing.assert_allclose([each['box'] for each in objects], expected['boxes'], atol=1e-3)
-        np.testing.assert_allclose([each['score'] for each in objects], expected['scores'], atol=1e-5)
-        assert [each['label'] for each in objects] == expected['labels'].tolist()
-        for each, mask in zip(objects, expected.get('masks', ())):
-            assert (placed(each['mask'], shape) != mask).mean() <= 1e-5
+        objects = answer['objects']
+        np.testing.assert_allclose([item['box'] for item in objects], expected['boxes'], atol=1e-3)
+        np.testing.assert_allclose([item['score'] for item in objects], expected['scores'], atol=1e-5)
+        assert [item['label'] for item in objects] == expected['labels'].tolist()
+        for item, mask in zip(objects, expected.get('masks', ())):
+            assert (placed(item['mask'], shape) != mask).mean() <= 1e-5
     elif 'seg_map' in expected:
-        assert found['map']['size'] == [*shape[::-1]]
-        assert (np.array(found['map']['data']).reshape(shape) != expected['seg_map']).mean() <= 1e-5
+        assert answer['map']['size'] == [*shape[::-1]]
+        assert (np.array(answer['map']['data']).reshape(shape) != expected['seg_map']).mean() <= 1e-5
     elif 'keypoints' in expected:
-        people = np.array([each['keypoints'] for each in found['people']]).reshape(len(expected['scores']), -1, 3)
+        people = np.array([person['keypoints'] for person in answer['people']]).reshape(len(expected['scores']), -1, 3)
         np.testing.assert_allclose(people[..., :2], expected['keypoints'], atol=1e-3)
         np.testing.assert_allclose(people[..., 2], expected['keypoint_scores'], atol=1e-5)
-        np.testing.assert_allclose([each['score'] for each in found['people']], expected['scores'], atol=1e-5)
+        np.testing.assert_allclose([person['score'] for person in answer['people']], expected['scores'], atol=1e-5)
     else:
-        np.testing.assert_allclose(found['scores'], expected['scores'], atol=1e-6)
+        np.testing.assert_allclose(answer['scores'], expected['scores'], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -163,18 +164,18 @@ def check_equal(found, expected, shape):
 def test_predictions_equal_those_of_the_runtime(page, network, tmp_path, height, width, suffix):
     path = tmp_path / f'image.{suffix}'
     cv2.imwrite(str(path), cv2.GaussianBlur(random_image(height, width), (0, 0), 2) * 5)
-    found, message = answer_to(page, path)
+    answers, message = answer_to(page, path)
     (expected,) = Session(network, threads=1).predict(path)
     assert not message
     assert len(expected.tasks['instance']['scores']) == 5 and len(expected.tasks['pose']['scores']) > 0
     for name, task in expected.tasks.items():
-        check_equal(found[name], task, (height, width))
+        check_equal(answers[name], task, (height, width))
 
 
 def in_javascript(value):
     """A NumPy array, or a structure of them, as a JavaScript expression."""
     if isinstance(value, dict):
-        return '{' + ', '.join(f'{json.dumps(key)}: {in_javascript(each)}' for key, each in value.items()) + '}'
+        return '{' + ', '.join(f'{json.dumps(key)}: {in_javascript(item)}' for key, item in value.items()) + '}'
     if not isinstance(value, np.ndarray):
         return json.dumps(value)
     kind = {'f': 'Float32Array', 'u': 'Uint8Array', 'i': 'BigInt64Array'}[value.dtype.kind]
@@ -186,9 +187,9 @@ def in_page(page, image, metadata, outputs):
     """The inputs that the page computes, and its predictions for these outputs."""
     planes = {'size': image.shape[1::-1], 'data': image.transpose(2, 0, 1)}
     tensors = {name: {'data': value, 'dims': value.shape} for name, value in outputs.items()}
-    own = {name: getattr(limits, name) for name in dir(limits) if name.startswith('MAX_')}
+    constants = {name: getattr(limits, name) for name in dir(limits) if name.startswith('MAX_')}
     text = page.run(f"""import('./network.js').then(({{ preprocess, decode }}) => {{
-        const [metadata, limits, outputs] = [{json.dumps(metadata)}, {json.dumps(own)}, {in_javascript(tensors)}];
+        const [metadata, limits, outputs] = [{json.dumps(metadata)}, {json.dumps(constants)}, {in_javascript(tensors)}];
         const {{ sample, inputs }} = preprocess({in_javascript(planes)}, metadata, limits);
         const found = metadata.tasks.map((task) => decode(task, outputs, sample, limits));
         return JSON.stringify({{ inputs, found }}, (_, each) => (ArrayBuffer.isView(each) ? Array.from(each) : each));
@@ -252,16 +253,16 @@ def cases():
     yield 'classification', {'name': '', 'kind': 'classification', 'outputs': ['scores']}, scale, {'scores': scores}
 
 
-@pytest.mark.parametrize(('task', 'steps', 'outputs'), [pytest.param(*each[1:], id=each[0]) for each in cases()])
+@pytest.mark.parametrize(('task', 'steps', 'outputs'), [pytest.param(*case[1:], id=case[0]) for case in cases()])
 def test_decoding_equals_that_of_the_runtime(page, task, steps, outputs):
     outputs = {name: value.astype('f4') for name, value in outputs.items()}
     image = random_image(90, 122)
-    (found,) = in_page(page, image, described(steps=steps, tasks=[task]), outputs)['found']
+    (answer,) = in_page(page, image, described(steps=steps, tasks=[task]), outputs)['found']
     sample = preprocess(Sample('image', image), steps)
     arrays_of([sample], RULE)
     expected = decode(task, outputs, 0, sample)
     assert len(expected.get('keypoints', 'x')) > 0
-    check_equal(found, expected, (90, 122))
+    check_equal(answer, expected, (90, 122))
 
 
 def test_names_are_text(page, tmp_path):
@@ -329,17 +330,17 @@ def test_threads_need_a_server_that_isolates(network, tmp_path, page):
 
 def test_a_single_file_opens_without_a_server(network, tmp_path):
     path = web.write_page(network, tmp_path / 'page', single_file=True)
-    assert [each.name for each in path.parent.iterdir()] == ['index.html']
+    assert [file.name for file in path.parent.iterdir()] == ['index.html']
     image = tmp_path / 'image.png'
     cv2.imwrite(str(image), random_image(96, 160))
     with driver.browser() as page:
         page.open(path.as_uri())
         page.wait(IDLE)
-        found, message = answer_to(page, image)
+        answers, message = answer_to(page, image)
     (expected,) = Session(network, threads=1).predict(image)
     assert not message
     for name, task in expected.tasks.items():
-        check_equal(found[name], task, (96, 160))
+        check_equal(answers[name], task, (96, 160))
 
 
 def test_a_folder_opened_as_a_file_says_what_it_needs(network, tmp_path):
@@ -406,15 +407,15 @@ def test_the_page_shows_what_python_shows(network, tmp_path):
     """The table of cases that the rule of Python is tested with."""
     web.write_page(network, tmp_path)
     with opened(tmp_path) as page:
-        for scores, labels, thresholds, score_thr, places in CASES:
+        for scores, labels, thresholds, score_thr, indices in CASES:
             objects = [{'score': float(np.float32(score))} for score in scores]
-            for each, label in zip(objects, labels or ()):
-                each['label'] = label
-            found = {'people' if labels is None else 'objects': objects}
+            for item, label in zip(objects, labels or ()):
+                item['label'] = label
+            answer = {'people' if labels is None else 'objects': objects}
             task = {'classes': ['a', 'b']} | ({} if thresholds is None else {'thresholds': thresholds})
             page.run(f'chosen = {json.dumps(score_thr)}')
-            items = page.run(f'itemsOf({json.dumps(task)}, {json.dumps(found)}).map((item) => item.score)')
-            assert items == [objects[place]['score'] for place in places]
+            items = page.run(f'itemsOf({json.dumps(task)}, {json.dumps(answer)}).map((item) => item.score)')
+            assert items == [objects[index]['score'] for index in indices]
 
 
 def test_each_class_is_shown_from_its_threshold(network, tmp_path):

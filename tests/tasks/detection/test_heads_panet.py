@@ -91,7 +91,7 @@ def test_masks_are_as_written_out():
 def test_every_level_learns(kind):
     head = kind(**SMALL)
     outputs = head(regions(count=4))
-    sum(each.square().sum() for each in (outputs if isinstance(outputs, tuple) else [outputs])).backward()
+    sum(output.square().sum() for output in (outputs if isinstance(outputs, tuple) else [outputs])).backward()
     for path in head.level_paths:
         assert all(parameter.grad.abs().max() > 0 for parameter in path.parameters())
 

@@ -44,21 +44,21 @@ def test_features_and_gradients_are_those_of_mmcv(size, samples, height, width, 
     rois = regions(count, height, width)
     feats = maps(height, width)
     expected = theirs(feats, rois)
-    found = ours([each.contiguous(memory_format=memory_format) for each in feats], rois)
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
-    assert found.is_contiguous(memory_format=memory_format)
+    features = ours([feature.contiguous(memory_format=memory_format) for feature in feats], rois)
+    torch.testing.assert_close(features, expected, rtol=0, atol=2e-5)
+    assert features.is_contiguous(memory_format=memory_format)
     grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
-    for own, other in zip(torch.autograd.grad(found, feats, grad), torch.autograd.grad(expected, feats, grad)):
-        torch.testing.assert_close(own, other, rtol=0, atol=2e-4)
+    for gradient, other in zip(torch.autograd.grad(features, feats, grad), torch.autograd.grad(expected, feats, grad)):
+        torch.testing.assert_close(gradient, other, rtol=0, atol=2e-4)
 
 
 def test_no_regions():
     """Their gradient is zero for every map, as DDP requires."""
     _, ours = extractors()
     feats = maps(64, 64)
-    found = ours(feats, torch.zeros(0, 5))
-    assert found.shape == (0, 5, 7, 7)
-    assert all((grad == 0).all() for grad in torch.autograd.grad(found.sum(), feats))
+    features = ours(feats, torch.zeros(0, 5))
+    assert features.shape == (0, 5, 7, 7)
+    assert all((grad == 0).all() for grad in torch.autograd.grad(features.sum(), feats))
 
 
 def test_corners_that_are_not_numbers_change_no_other_region():
@@ -82,7 +82,7 @@ def test_corners_that_are_not_numbers_change_no_other_region():
 )
 def test_the_rest_is_computed_by_mmdet(layer, dtype, factor):
     theirs, ours = extractors(**layer)
-    feats, rois = [each.to(dtype) for each in maps(64, 64)], regions(12, 64, 64).to(dtype)
+    feats, rois = [feature.to(dtype) for feature in maps(64, 64)], regions(12, 64, 64).to(dtype)
     torch.testing.assert_close(ours(feats, rois, factor), theirs(feats, rois, factor), rtol=0, atol=0)
 
 
@@ -90,8 +90,8 @@ def test_a_seed_gives_the_same_gradients():
     _, ours = extractors()
     feats, rois = maps(64, 64), regions(60, 64, 64)
     first, second = (torch.autograd.grad(ours(feats, rois).square().sum(), feats) for _ in range(2))
-    for own, other in zip(first, second):
-        torch.testing.assert_close(own, other, rtol=0, atol=0)
+    for gradient, other in zip(first, second):
+        torch.testing.assert_close(gradient, other, rtol=0, atol=0)
 
 
 def test_traced_for_a_file_it_is_mmdets():

@@ -50,11 +50,11 @@ def joint_cfg(load):
 def batch():
     """The first items of a loader's dataset, collated."""
 
-    def made(cfg: Config, phase: str = 'train', count: int = 3) -> dict:
+    def first_items(cfg: Config, phase: str = 'train', count: int = 3) -> dict:
         dataset = DATASETS.build(copy.deepcopy(cfg[f'{phase}_dataloader'].dataset))
         return pseudo_collate([dataset[i] for i in range(count)])
 
-    return made
+    return first_items
 
 
 @pytest.fixture

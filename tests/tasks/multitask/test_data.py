@@ -28,28 +28,28 @@ def with_flip(pipeline, prob):
 def built(load):
     """A dataset of a recipe that always or never flips its images."""
 
-    def made(name, prob, phase='train', **changes):
+    def build(name, prob, phase='train', **changes):
         cfg = load(name)
         settings = copy.deepcopy(cfg[f'{phase}_dataloader'].dataset)
         with_flip(settings.pipeline, prob)
         settings.update(changes)
         return DATASETS.build(settings)
 
-    return made
+    return build
 
 
 @pytest.fixture
 def both(built, joint_recipe):
     """Items of the joint set and of a single-task one, by path of the image."""
 
-    def made(task, prob):
+    def items_of(task, prob):
         joint = built(joint_recipe, prob)
         items = {item['data_samples'].img_path: item for item in joint}
         init_default_scope('mmengine')
         single = built(SINGLE[task], prob)
         return [(items[item['data_samples'].img_path], item) for item in single]
 
-    return made
+    return items_of
 
 
 @pytest.fixture
@@ -156,13 +156,13 @@ def test_two_tasks_with_boxes_and_two_with_maps(joint_cfg):
     seen = 0
     for item in DATASETS.build(settings):
         sample = item['data_samples']
-        own, of_all = sample.people.gt_instances, sample.instance.gt_instances
+        instances, of_all = sample.people.gt_instances, sample.instance.gt_instances
         chosen = of_all.labels == 0
-        assert torch.equal(own.bboxes.tensor, of_all.bboxes.tensor[chosen])
-        assert np.array_equal(own.masks.masks, of_all.masks.masks[chosen.numpy()])
-        assert not own.labels.any()
+        assert torch.equal(instances.bboxes.tensor, of_all.bboxes.tensor[chosen])
+        assert np.array_equal(instances.masks.masks, of_all.masks.masks[chosen.numpy()])
+        assert not instances.labels.any()
         assert torch.equal(sample.again.gt_sem_seg.data, sample.semantic.gt_sem_seg.data)
-        seen += len(own)
+        seen += len(instances)
     assert seen
 
 
@@ -258,7 +258,7 @@ def test_masks_for_some_boxes_only(joint_cfg):
         (dict(type='mmdet.AutoAugment', policies=[[dict(type='mmdet.Equalize'), dict(type='mmdet.ShearX')]]), None),
         (dict(type='mmdet.PhotoMetricDistortion'), None),
     ],
-    ids=lambda each: each['type'] if isinstance(each, dict) else str(each),
+    ids=lambda value: value['type'] if isinstance(value, dict) else str(value),
 )
 def test_transforms_that_leave_labels_behind(joint_cfg, joint_model, transform, behind):
     from icconv_mm.app.adapters.multitask_checks import check_model
@@ -283,7 +283,7 @@ def test_transforms_that_leave_labels_behind(joint_cfg, joint_model, transform, 
 def test_padding_of_a_test_pipeline_is_no_part_of_the_image(joint_cfg):
     """Where a network finds something is where it is in the file, as without the padding."""
     settings = joint_cfg.val_dataloader.dataset
-    resize = next(each for each in settings.pipeline if each.type == 'mmdet.Resize')
+    resize = next(transform for transform in settings.pipeline if transform.type == 'mmdet.Resize')
     resize.update(scale=(96, 64), keep_ratio=True)
     settings.pipeline.insert(settings.pipeline.index(resize) + 1, dict(type='mmdet.Pad', size=(128, 96)))
     preprocessor = MODELS.build(joint_cfg.model.data_preprocessor)
@@ -345,15 +345,15 @@ def test_images_that_a_sampler_repeats_count_once(monkeypatch, round_up):
             return {'images': list(results)}
 
     metric = TaskMetric('pose', {'type': Seen})
-    sampler, found = DefaultSampler(range(7), shuffle=False, round_up=round_up), []
+    sampler, images = DefaultSampler(range(7), shuffle=False, round_up=round_up), []
     for rank in range(3):
         monkeypatch.setattr('icconv_mm.tasks.multitask.data.get_dist_info', lambda rank=rank: (rank, 3))
         sampler.rank, sampler.world_size = rank, 3
         sampler.num_samples = 3 if round_up else len(range(rank, 7, 3))
         sampler.total_size = 9 if round_up else 7
-        own = [{'pose': {'img_id': i}} if i in (0, 1, 6) else {} for i in sampler]
-        assert len(own) == sampler.num_samples
-        for batch in (own[:2], own[2:]):
+        samples = [{'pose': {'img_id': i}} if i in (0, 1, 6) else {} for i in sampler]
+        assert len(samples) == sampler.num_samples
+        for batch in (samples[:2], samples[2:]):
             metric.process(None, batch)
-        found += metric.evaluate(7)['pose/seen/images']
-    assert sorted(found) == [0, 1, 6]
+        images += metric.evaluate(7)['pose/seen/images']
+    assert sorted(images) == [0, 1, 6]

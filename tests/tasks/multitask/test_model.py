@@ -43,8 +43,8 @@ def pair(request, load):
             tasks={name: dict(heads, type=_TYPES[name])},
         )
     )
-    own = joint.state_dict()
-    weights = {(k if k in own else f'tasks.{name}.{k}'): v for k, v in single.state_dict().items()}
+    state = joint.state_dict()
+    weights = {(k if k in state else f'tasks.{name}.{k}'): v for k, v in single.state_dict().items()}
     joint.load_state_dict(weights)
     return name, cfg, single, joint
 
@@ -63,12 +63,12 @@ def test_losses_and_gradients_are_those_of_the_library(pair, batch):
     init_default_scope(cfg.default_scope)
     data = single.data_preprocessor(batch(cfg), True)
     expected = reseeded(lambda: single(copy.deepcopy(data['inputs']), copy.deepcopy(data['data_samples']), mode='loss'))
-    found = reseeded(lambda: joint(data['inputs'], nested(name, data['data_samples']), mode='loss'))
-    assert {key.partition('.')[2] for key in found} == set(expected)
-    total, own = single.parse_losses(expected)[0], joint.parse_losses(found)[0]
-    torch.testing.assert_close(own, total, rtol=1e-6, atol=1e-6)
+    losses = reseeded(lambda: joint(data['inputs'], nested(name, data['data_samples']), mode='loss'))
+    assert {key.partition('.')[2] for key in losses} == set(expected)
+    total, loss = single.parse_losses(expected)[0], joint.parse_losses(losses)[0]
+    torch.testing.assert_close(loss, total, rtol=1e-6, atol=1e-6)
     total.backward()
-    own.backward()
+    loss.backward()
     grads = {key: p.grad for key, p in joint.named_parameters()}
     for key, parameter in single.named_parameters():
         gradient = grads[key if key in grads else f'tasks.{name}.{key}']
@@ -92,16 +92,16 @@ def test_predictions_are_those_of_the_library(pair, batch):
         inputs = torch.stack([pyramid[0] for pyramid in inputs])
     with torch.no_grad():
         expected = single(data['inputs'], copy.deepcopy(data['data_samples']), mode='predict')
-        found = joint(inputs, nested(name, data['data_samples']), mode='predict')
-    for one, other in zip(found, expected, strict=True):
+        results = joint(inputs, nested(name, data['data_samples']), mode='predict')
+    for one, other in zip(results, expected, strict=True):
         compare(one.get(name), other)
 
 
-def compare(found, expected):
+def compare(result, expected):
     fields = [key for key in expected.all_keys() if key.startswith('pred_')]
     assert fields
     for field in fields:
-        one, other = getattr(found, field), getattr(expected, field)
+        one, other = getattr(result, field), getattr(expected, field)
         assert set(one.keys()) == set(other.keys())
         if isinstance(other, InstanceData):
             assert len(one) == len(other) > 0
@@ -151,8 +151,8 @@ def without(data, name, rows):
 def test_absent_task_adds_nothing(joint_model, joint_cfg, batch, name):
     data = without(joint_model.data_preprocessor(batch(joint_cfg), True), name, range(3))
     losses = joint_model(**data, mode='loss')
-    own = {key: value for key, value in losses.items() if key.startswith(f'{name}.')}
-    assert own == {f'{name}.loss_absent': 0}
+    task_losses = {key: value for key, value in losses.items() if key.startswith(f'{name}.')}
+    assert task_losses == {f'{name}.loss_absent': 0}
     joint_model.parse_losses(losses)[0].backward()
     for parameter in joint_model.tasks[name].parameters():
         assert parameter.grad is not None and not parameter.grad.any()
@@ -245,8 +245,8 @@ def test_deployed_form_gives_the_same(joint_model, joint_cfg, batch):
     deployed = deploy(joint_model)
     images = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
-        expected, found = (model.tasks.semantic(images, mode='tensor') for model in (joint_model, deployed))
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        expected, result = (model.tasks.semantic(images, mode='tensor') for model in (joint_model, deployed))
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
     assert deployed.tasks.pose.backbone.source is not joint_model.tasks.pose.backbone.source
 
 
@@ -266,10 +266,10 @@ def test_single_task_checkpoint_starts_its_parts(load, joint_cfg, tmp_path, name
         joint_cfg.model.neck.init_cfg = dict(start, prefix='neck.')
     model = MODELS.build(joint_cfg.model)
     model.init_weights()
-    own = model.state_dict()
+    state = model.state_dict()
     for key, value in single.state_dict().items():
         if name != 'pose' or key.startswith('head.'):
-            assert torch.equal(own[key if key in own else f'tasks.{name}.{key}'], value), key
+            assert torch.equal(state[key if key in state else f'tasks.{name}.{key}'], value), key
 
 
 # --- bad input

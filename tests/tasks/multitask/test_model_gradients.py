@@ -48,18 +48,18 @@ def test_as_torchjd(name):
     pytest.importorskip('quadprog')
     network = Network()
     torch.manual_seed(1)  # some draw random numbers
-    found = network.gradient(SharedGradient(name))
+    gradient = network.gradient(SharedGradient(name))
     network.trunk.zero_grad()
     levels = network.features()
     leaves = [level.detach().requires_grad_() for level in levels]
     losses = [loss(*leaves) for loss in network.tasks.values()]
     rows = [torch.autograd.grad(loss, leaves, materialize_grads=True, allow_unused=True) for loss in losses]
-    jacobian = torch.stack([torch.cat([each.ravel() for each in row]) for row in rows]).double()
+    jacobian = torch.stack([torch.cat([values.ravel() for values in row]) for row in rows]).double()
     torch.manual_seed(1)
     whole = getattr(aggregation, name)()(jacobian).float() * (3 if AGGREGATORS[name] else 1)
     parts = whole.split([level.numel() for level in levels])
     torch.autograd.backward(levels, [part.view_as(level) for part, level in zip(parts, levels)])
-    torch.testing.assert_close(found, network.trunk.weight.grad, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(gradient, network.trunk.weight.grad, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(('aggregator', 'lowered'), [('UPGrad', {'a', 'b'}), (None, {'b'})])
@@ -73,7 +73,7 @@ def test_no_task_loses(aggregator, lowered):
     shared = SharedGradient(aggregator).share(leaves, list(network.tasks))
     sum(loss(*shared[name]) for name, loss in network.tasks.items()).backward()
     with torch.no_grad():
-        after = {name: loss(*(each - 1e-2 * each.grad for each in leaves)) for name, loss in network.tasks.items()}
+        after = {name: loss(*(leaf - 1e-2 * leaf.grad for leaf in leaves)) for name, loss in network.tasks.items()}
     assert {name for name, loss in after.items() if loss < before[name]} == lowered
 
 
@@ -92,9 +92,9 @@ def test_a_task_without_images_has_no_say():
     def absent(fine, coarse):
         return fine.reshape(-1)[:0].sum() + coarse.reshape(-1)[:0].sum()
 
-    found = network.gradient(SharedGradient('UPGrad'), c=absent)
+    gradient = network.gradient(SharedGradient('UPGrad'), c=absent)
     del network.tasks['c']
-    torch.testing.assert_close(found, network.gradient(SharedGradient('UPGrad')))
+    torch.testing.assert_close(gradient, network.gradient(SharedGradient('UPGrad')))
 
 
 @pytest.mark.parametrize('name', AGGREGATORS)
@@ -102,8 +102,8 @@ def test_an_overflow_is_left_to_the_loss_scaler(name):
     """A gradient that is not finite stays so, and ends nothing."""
     pytest.importorskip('torchjd')
     pytest.importorskip('quadprog')
-    found = Network().gradient(SharedGradient(name), c=lambda fine, coarse: (fine * torch.inf).sum())
-    assert not found.isfinite().all()
+    gradient = Network().gradient(SharedGradient(name), c=lambda fine, coarse: (fine * torch.inf).sum())
+    assert not gradient.isfinite().all()
 
 
 def test_unknown_aggregator():

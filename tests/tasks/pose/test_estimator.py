@@ -57,7 +57,6 @@ def _assert_same(got, expected):
 
 
 def test_the_finest_level_is_that_of_the_whole_pyramid():
-    pytest.importorskip('mmpose')
     from mmpose.models.necks import FPN
 
     from icconv_mm.tasks.pose import FinestFPN
@@ -156,8 +155,8 @@ def test_number_of_sizes_must_be_that_of_the_scales(model, coco_meta, levels):
         with pytest.raises(InputError, match=rf'0\.jpg comes at {levels} sizes, but its test_scales are \[2, 1\]'):
             _predict(model, [item])
     feats = [((torch.rand(1, 64, 2, 2),), None)] * levels
-    found = 'more than 2' if levels > 2 else levels
-    with pytest.raises(ValueError, match=rf'expected features of 2 scales, \[2, 1\], got {found}'):
+    count = 'more than 2' if levels > 2 else levels
+    with pytest.raises(ValueError, match=rf'expected features of 2 scales, \[2, 1\], got {count}'):
         model.head.predict(feats, [item['data_samples']])
 
 

@@ -55,10 +55,10 @@ def test_peaks_equal_max_pooling(kernel, shape):
     expected = ((heatmaps == pooled) & (heatmaps > 0.3)).nonzero()
     assert len(expected) > 0
     for keypoint, heatmap in enumerate(heatmaps):
-        pixels, scores, own_tags = _peaks(heatmap.numpy(), tags[keypoint, None].numpy(), 10**6, kernel, 0.3)
-        own = expected[expected[:, 0] == keypoint, 1:].flip(1).tolist()
-        assert sorted(pixels.tolist()) == sorted(own) and (np.diff(scores) <= 0).all()
-        np.testing.assert_allclose(own_tags[:, 0], scores + 1, rtol=1e-6)
+        pixels, scores, peak_tags = _peaks(heatmap.numpy(), tags[keypoint, None].numpy(), 10**6, kernel, 0.3)
+        positions = expected[expected[:, 0] == keypoint, 1:].flip(1).tolist()
+        assert sorted(pixels.tolist()) == sorted(positions) and (np.diff(scores) <= 0).all()
+        np.testing.assert_allclose(peak_tags[:, 0], scores + 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize('value', [0.0, -1.0, 0.1])
@@ -193,8 +193,8 @@ def test_only_missing_keypoints_with_a_positive_heatmap_are_filled():
     heatmaps[0, 4, 5] = 0.9
     heatmaps[1, 10, 12] = 0.3
     people = np.zeros((1, 3, 3), np.float32)
-    people[0, 0] = known = np.array([5.0, 4.0, 0.9], np.float32)
+    people[0, 0] = keypoint = np.array([5.0, 4.0, 0.9], np.float32)
     _fill(heatmaps, tags, people, people[..., :2].astype(int), people[..., 2] > 0)
-    np.testing.assert_array_equal(people[0, 0], known)
+    np.testing.assert_array_equal(people[0, 0], keypoint)
     np.testing.assert_allclose(people[0, 1], [12.25, 10.25, 0.3], rtol=1e-6)
     np.testing.assert_array_equal(people[0, 2], 0)

@@ -24,8 +24,8 @@ def test_value_and_gradient_are_those_of_mmseg(classes, present, ignored):
     label = torch.randint(0, present, (2, 9, 13), generator=random)
     label[torch.rand(label.shape, generator=random) < ignored] = 255
     expected, expected_grad = with_gradient(LovaszLoss(reduction='none', loss_weight=0.5), logits, label)
-    found, grad = with_gradient(LovaszSoftmaxLoss(loss_weight=0.5), logits, label)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    value, grad = with_gradient(LovaszSoftmaxLoss(loss_weight=0.5), logits, label)
+    torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(grad, expected_grad, rtol=1e-4, atol=1e-8)
 
 
@@ -36,8 +36,8 @@ def test_another_label_is_ignored():
         with_gradient(loss, logits, label, ignore_index=2)
         for loss in (LovaszLoss(reduction='none'), LovaszSoftmaxLoss())
     )
-    for own, other in zip(ours, theirs):
-        torch.testing.assert_close(own, other)
+    for value, other in zip(ours, theirs):
+        torch.testing.assert_close(value, other)
     assert (ours[1][0, :, 2:, 3:] == 0).all()
 
 

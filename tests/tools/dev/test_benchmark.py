@@ -49,7 +49,7 @@ def test_writes_table_and_file(main, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_strict_fails_where_a_limit_is_missed(main, monkeypatch, seconds, limit, verdict, status):
-    ours, theirs = (benchmark.Timing(each, each, 1) for each in (seconds, 1.0))
+    ours, theirs = (benchmark.Timing(time, time, 1) for time in (seconds, 1.0))
     figure = benchmark.Figure('backbone', 'it', ours, theirs, limit)
     assert figure.verdict == verdict
     monkeypatch.setattr(benchmark, 'run', lambda names, options: iter([figure]))

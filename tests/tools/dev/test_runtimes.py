@@ -10,25 +10,29 @@ import runtimes
 
 
 def test_differences_are_relative_to_the_largest_output():
-    known = {'a': np.array([1.0, -4.0]), 'b': np.array([[2.0]])}
-    assert runtimes.difference(known, [known['a'], known['b'] + 0.5]) == 0.25
-    assert runtimes.difference(known, {'b': known['b'], 'a': known['a'] + 1}) == 0.25
-    assert runtimes.difference(known, [known['a'] + np.nan, known['b']]) == np.inf
-    assert runtimes.difference(known, [known['a'], np.ones(1)]) == 'the output b has the shape [1], not [1, 1]'
+    reference = {'a': np.array([1.0, -4.0]), 'b': np.array([[2.0]])}
+    assert runtimes.difference(reference, [reference['a'], reference['b'] + 0.5]) == 0.25
+    assert runtimes.difference(reference, {'b': reference['b'], 'a': reference['a'] + 1}) == 0.25
+    assert runtimes.difference(reference, [reference['a'] + np.nan, reference['b']]) == np.inf
+    assert runtimes.difference(reference, [reference['a'], np.ones(1)]) == 'the output b has the shape [1], not [1, 1]'
     with pytest.raises(ValueError):
-        runtimes.difference(known, [known['a']])
+        runtimes.difference(reference, [reference['a']])
 
 
 def test_boxes_of_equal_scores_may_change_places():
-    known = {'a.boxes': np.arange(12.0).reshape(1, 3, 4), 'a.scores': np.array([[0.5, 0.5, 0.1]]), 'b': np.arange(3.0)}
-    found = {name: value[:, [1, 0, 2]] if name != 'b' else value for name, value in known.items()}
-    assert runtimes.difference(known, found) == 0
-    assert runtimes.difference(known, {**found, 'b': known['b'][[1, 0, 2]]}) == 0.5
-    assert runtimes.difference(known, {**found, 'a.boxes': known['a.boxes']}) == 0
-    assert runtimes.difference(known, {**found, 'a.scores': found['a.scores'] * [1, 1, 2]}) == 0.2
+    reference = {
+        'a.boxes': np.arange(12.0).reshape(1, 3, 4),
+        'a.scores': np.array([[0.5, 0.5, 0.1]]),
+        'b': np.arange(3.0),
+    }
+    outputs = {name: value[:, [1, 0, 2]] if name != 'b' else value for name, value in reference.items()}
+    assert runtimes.difference(reference, outputs) == 0
+    assert runtimes.difference(reference, {**outputs, 'b': reference['b'][[1, 0, 2]]}) == 0.5
+    assert runtimes.difference(reference, {**outputs, 'a.boxes': reference['a.boxes']}) == 0
+    assert runtimes.difference(reference, {**outputs, 'a.scores': outputs['a.scores'] * [1, 1, 2]}) == 0.2
 
 
-def test_a_row_has_figures_and_numbers_of_sentences():
+def test_a_row_has_figures_and_numbers_of_messages():
     cells = {'IC-ResNet': 2.6e-7, 'FPN': 'no Resize', 'AE': 0.0, 'RTMO': 'no Resize', 'all tasks': runtimes.CONVERTS}
     lines = runtimes.tables([{'runtime': 'A', 'version': '1', 'cells': {'free': cells}}]).splitlines()
     assert '| A 1 | 3e-7 |  | (1) |  | 0 | (1) |  |  | converts |' in lines
@@ -57,5 +61,5 @@ def test_a_segmentor_in_every_runtime_that_is_installed(files, name, form):
         runtimes.version_of(name)
     except (metadata.PackageNotFoundError, FileNotFoundError) as error:
         pytest.skip(f"could not import '{name}' ({error})")
-    found = runtimes.outcome(files, name, form, 'PyConvSegNet')
-    assert found == runtimes.CONVERTS or found < 1e-5, found
+    outcome = runtimes.outcome(files, name, form, 'PyConvSegNet')
+    assert outcome == runtimes.CONVERTS or outcome < 1e-5, outcome

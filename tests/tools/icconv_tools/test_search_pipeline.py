@@ -50,7 +50,7 @@ def test_pipeline_goes_on_where_it_stopped_and_reports(config, tmp_path, capsys)
     assert all(0 <= row['mean'] <= 100 and row['values'] == [row['mean']] for row in report['rows'])
     assert json.loads((tmp_path / 'report.json').read_text()) == report
     assert (tmp_path / 'report.md').read_text().count('\n') == 2 + len(variants)
-    headings = [str(each.title) for each in shown]
+    headings = [str(section.title) for section in shown]
     assert (
         'training 2 of 5: dense_seed3 (finished before)' in headings and 'Dilations per layer of backbone' in headings
     )

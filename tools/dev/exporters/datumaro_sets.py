@@ -151,8 +151,8 @@ both = ['one.png', 'two.png']
 folder = export('panoptic', ours.MASKS, pixels, 'coco_panoptic', images=both)
 names = ['background', *ours.CLASSES]
 maps = {image: ours.seg_map(ours.CLASSES, image) for image in both}
-stuff = 'isthing is 0 for all classes: no objects'
-more = dict(images=both, seg_maps=maps, changes=[stuff], **split)
+change = 'isthing is 0 for all classes: no objects'
+more = dict(images=both, seg_maps=maps, changes=[change], **split)
 ours.write_truth(folder, [], 'COCO panoptic', **more)
 
 named = dict(images=both, classes=names)

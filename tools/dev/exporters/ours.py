@@ -74,8 +74,8 @@ POSES = [
     Object('one.png', 'zebra', (30, 8, 24, 20), keypoints=(34, 12, 2, 40.5, 20, 2, 50, 24.25, 2)),
     Object('two.png', 'zebra', (10, 6, 16, 12), keypoints=(0, 0, 0, 12, 9, 2, 22, 15, 2)),
 ]
-_TURNED = [('one.png', 'zebra', (14, 14, 24, 10), 30), ('two.png', 'ant', (12, 8, 16, 8), -45)]
-ROTATED = [Object(image, name, box, degrees=turn) for image, name, box, turn in _TURNED]
+_ROTATED = [('one.png', 'zebra', (14, 14, 24, 10), 30), ('two.png', 'ant', (12, 8, 16, 8), -45)]
+ROTATED = [Object(image, name, box, degrees=turn) for image, name, box, turn in _ROTATED]
 
 
 def polygons_of_rotated(objects: Sequence[Object] = tuple(ROTATED)) -> list[Object]:

@@ -41,7 +41,7 @@ def measured(limits):
         run.evaluate()
         run.accumulate()
         run.summarize()
-    return [round(float(each), 2) for each in run.stats[:3]]
+    return [round(float(value), 2) for value in run.stats[:3]]
 
 
 seen = {}

@@ -38,27 +38,27 @@ masks[2, 10:40, 60:90] = True
 
 
 def export(name, attributes, **options):
-    made = [Mask(each, label=0, group=i + 1, attributes=attributes) for i, each in enumerate(masks)]
+    made = [Mask(mask, label=0, group=i + 1, attributes=attributes) for i, mask in enumerate(masks)]
     media = Image.from_numpy(np.zeros((100, 100, 3), np.uint8))
     categories = {AnnotationType.label: LabelCategories.from_iterable(['ring'])}
     item = DatasetItem('one', subset='train', media=media, annotations=made)
     Dataset.from_iterable([item], categories=categories).export(name, 'coco_instances', save_media=True, **options)
-    again = [each for item in Dataset.import_from(name, 'coco') for each in item.annotations]
+    again = [annotation for item in Dataset.import_from(name, 'coco') for annotation in item.annotations]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(f'{name}/annotations/instances_train.json')
         found = []
-        for each in masks:
-            encoded = rle.encode(np.asfortranarray(each.astype(np.uint8)))
+        for mask in masks:
+            encoded = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
             found.append(dict(image_id=coco.getImgIds()[0], category_id=1, segmentation=encoded, score=0.9))
         run = COCOeval(coco, coco.loadRes(found), 'segm')
         run.evaluate()
         run.accumulate()
         run.summarize()
-    crowds = [each['iscrowd'] for each in coco.dataset['annotations']]
-    rings = [int(coco.annToMask(each).sum()) for each in coco.dataset['annotations']]
-    read = [each.attributes.get('is_crowd') for each in again if each.type != AnnotationType.bbox]
+    crowds = [annotation['iscrowd'] for annotation in coco.dataset['annotations']]
+    rings = [int(coco.annToMask(annotation).sum()) for annotation in coco.dataset['annotations']]
+    read = [annotation.attributes.get('is_crowd') for annotation in again if annotation.type != AnnotationType.bbox]
     print(f'attributes {attributes}, options {options}:')
-    print(f'  iscrowd {crowds}, pixels {rings} of {[int(each.sum()) for each in masks]}')
+    print(f'  iscrowd {crowds}, pixels {rings} of {[int(mask.sum()) for mask in masks]}')
     print(f'  is_crowd when datumaro reads it again {read}, AP of the right masks {run.stats[0]:.2f}')
     return crowds, rings, round(float(run.stats[0]), 2)
 

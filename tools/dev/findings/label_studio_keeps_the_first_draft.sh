@@ -57,12 +57,12 @@ def export(order):
     for path in sorted(glob.glob(f'YOLO{order}/labels/*.txt')):
         with open(path) as file:
             for line in file.read().splitlines():
-                x, y, w, h = (100 * float(each) for each in line.split()[1:])
-                boxes.append([round(each) for each in (x - w / 2, y - h / 2, w, h)])
+                x, y, w, h = (100 * float(number) for number in line.split()[1:])
+                boxes.append([round(side) for side in (x - w / 2, y - h / 2, w, h)])
     with open(f'COCO{order}/result.json') as file:
         result = json.load(file)
-    for each in result['annotations']:
-        each['id'] += 1  # COCOeval never counts an annotation of id 0 as found, which is another story
+    for annotation in result['annotations']:
+        annotation['id'] += 1  # COCOeval never counts an annotation of id 0 as found, which is another story
     with open(f'{order}.json', 'w') as file:
         json.dump(result, file)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -76,13 +76,13 @@ for order, text in (1, 'older first'), (-1, 'newer first'):
     boxes, coco = export(order)
     print(f'tasks.json with the {text}:')
     print('  YOLO: boxes', boxes)
-    found = []
+    predictions = []
     for number, image in coco.imgs.items():
-        own = [[round(each) for each in one['bbox']] for one in coco.imgToAnns[number]]
-        print(f"  COCO: image {number}, {os.path.basename(image['file_name'])}, boxes {own}")
-        found.append(dict(image_id=number, category_id=coco.getCatIds()[0], bbox=CORRECTION, score=0.9))
+        boxes_of_image = [[round(side) for side in one['bbox']] for one in coco.imgToAnns[number]]
+        print(f"  COCO: image {number}, {os.path.basename(image['file_name'])}, boxes {boxes_of_image}")
+        predictions.append(dict(image_id=number, category_id=coco.getCatIds()[0], bbox=CORRECTION, score=0.9))
     with contextlib.redirect_stdout(io.StringIO()):
-        run = COCOeval(coco, coco.loadRes(found), 'bbox')
+        run = COCOeval(coco, coco.loadRes(predictions), 'bbox')
         run.evaluate()
         run.accumulate()
         run.summarize()

@@ -63,8 +63,8 @@ for task in 'ObjectDetection', 'InstanceSegmentation':
     read = list(getattr(formats, f'COCO{task}Input')(Path('output.json')).get_labels())
     print(f'  labelformat reads {len(read[0].objects)} object of it')
     numbered = copy.deepcopy(output)
-    for number, each in enumerate(numbered['annotations'], 1):
-        each['id'] = number
+    for number, annotation in enumerate(numbered['annotations'], 1):
+        annotation['id'] = number
     attempt(f'{task} with ids', numbered)
 sys.exit(
     raised

@@ -41,7 +41,7 @@ def network(runs):
             made.append(out)
         name = f'y{layer}'
         nodes.append(helper.make_node('Concat', made, [name], axis=1))
-    ends = [helper.make_tensor_value_info(each, TensorProto.FLOAT, SIZE) for each in ('x', name)]
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, SIZE) for end in ('x', name)]
     graph = helper.make_graph(nodes, 'network', ends[:1], ends[1:], values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)

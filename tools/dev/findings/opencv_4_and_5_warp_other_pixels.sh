@@ -30,7 +30,7 @@ images = {'waves': np.round(waves).astype(np.uint8), 'noise': noise}
 matrix = np.array([[0.37, 0, 3.2], [0, 0.41, -5.7]])
 inverse = cv2.invertAffineTransform(matrix)
 columns, lines = (inverse[i, i] * np.arange(side) + inverse[i, 2] for i, side in enumerate((256, 192)))
-maps = [each.astype(np.float32) for each in np.meshgrid(columns, lines)]
+maps = [values.astype(np.float32) for values in np.meshgrid(columns, lines)]
 results = {}
 for name, image in images.items():
     results[f'{name}: resize'] = cv2.resize(image, (256, 192))

@@ -5,7 +5,7 @@
 # What happens: save_ultralytics writes flip_idx [0, 1, 2], whatever the symmetries. Without flip_idx Ultralytics would
 # warn and flip nothing. With this one it flips half of the training images (fliplr 0.5) and keeps the names: what
 # was the left ear looks like a right ear in them, and is still called left.
-# Who is hurt: whoever trains a pose model on the export. It learns left and right as a coin toss, and nothing is said.
+# Who is hurt: whoever trains a pose model on the export. It learns left and right as a coin toss, without a warning.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -55,11 +55,11 @@ with contextlib.redirect_stdout(io.StringIO()):
     sly.convert.to_coco(project('first', labels, [BOX, MASK]), dest_dir='coco', log_progress=False)
     (path,) = glob.glob('coco/**/*instances.json', recursive=True)
     coco = COCO(path)
-written = sorted(coco.dataset['annotations'], key=lambda each: (each['bbox'], bool(each['segmentation'])))
-for each in written:
-    print(f"COCO: bbox {each['bbox']}, area {each['area']:g}", end='')
-    if each['segmentation']:
-        box = rle.toBbox(coco.annToRLE(each)).tolist()
+written = sorted(coco.dataset['annotations'], key=lambda entry: (entry['bbox'], bool(entry['segmentation'])))
+for annotation in written:
+    print(f"COCO: bbox {annotation['bbox']}, area {annotation['area']:g}", end='')
+    if annotation['segmentation']:
+        box = rle.toBbox(coco.annToRLE(annotation)).tolist()
         print(f', box of its mask by pycocotools {box}', end='')
     print()
 
@@ -67,12 +67,12 @@ with contextlib.redirect_stdout(io.StringIO()):
     sly.convert.to_coco(project('second', labels[:1], [BOX]), dest_dir='one', log_progress=False)
     (path,) = glob.glob('one/**/*instances.json', recursive=True)
     coco = COCO(path)
-    found = dict(image_id=coco.getImgIds()[0], category_id=coco.getCatIds()[0], bbox=[10, 10, 8, 8], score=0.9)
-    run = COCOeval(coco, coco.loadRes([found]), 'bbox')
+    prediction = dict(image_id=coco.getImgIds()[0], category_id=coco.getCatIds()[0], bbox=[10, 10, 8, 8], score=0.9)
+    run = COCOeval(coco, coco.loadRes([prediction]), 'bbox')
     run.evaluate()
     run.accumulate()
     run.summarize()
-    overlap = float(run.ious[found['image_id'], found['category_id']][0][0])
+    overlap = float(run.ious[prediction['image_id'], prediction['category_id']][0][0])
 print(f'the right box against the export: IoU {overlap:.4f}, AP {run.stats[0]:.2f} (1.00 is perfect)')
 
 with contextlib.redirect_stdout(io.StringIO()):
@@ -81,7 +81,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 with open(path) as file:
     x, y, w, h = (100 * float(value) for value in file.read().split()[1:])
 print(f'YOLO: columns {x - w / 2:g} to {x + w / 2:g}, rows {y - h / 2:g} to {y + h / 2:g} (10 to 18 is right)')
-boxes = [each['bbox'] for each in written]
+boxes = [annotation['bbox'] for annotation in written]
 sys.exit(
     not (
         boxes == [[10, 10, 7, 7], [10, 10, 7, 7], [40, 50, 0, 19]]

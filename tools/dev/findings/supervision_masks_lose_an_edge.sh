@@ -60,7 +60,7 @@ def export(size, hole):
     same = bool((read.mask[0] == mask).all())
     score = f', AP of the right mask {run.stats[0]:.2f}' if not written['iscrowd'] else ''
     print(f"{size} x {size}{', with a hole' if hole else ''}: {mask.sum()} pixels, area {written['area']:g}")
-    print(f"  bbox {[float(each) for each in written['bbox']]}, segmentation {segmentation}")
+    print(f"  bbox {[float(side) for side in written['bbox']]}, segmentation {segmentation}")
     print(f'  pycocotools fills {filled.sum()}, IoU {overlap:.2f}{score}; supervision reads the mask back: {same}')
     return int(filled.sum()), round(float(overlap), 2), same
 

@@ -3,7 +3,7 @@
 # Good guess: a linear warm-up of N iterations reaches the full learning rate after N of them, with N = 1 after the first.
 # What happens: with N = 1 (end=1) the rate stays at start_factor for the whole training, with end=2 it is full after one
 # step. LinearLR spreads its rise over end - begin - 1 steps and divides nothing by zero: it takes no step at all.
-# Nothing is said, the loss hardly moves.
+# No message appears, the loss hardly moves.
 # Who is hurt: whoever shortens a recipe for a trial, or scales its schedule to a few iterations.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -230,7 +230,7 @@ def _labelled(keypoints: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def _segmentation(mask: np.ndarray, tolerance: float = 0.4, enlarge: int = 4) -> list | dict:
     """COCO polygons of a mask ``[H, W]`` (x, y in pixels), or RLE if it has holes, which polygons cannot have.
 
-    The outline is traced on the enlarged mask, so that it runs along the pixels' edges and not through their centres.
+    The polygon is traced on the enlarged mask, so that it runs along the pixels' edges and not through their centres.
     """
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     cut = mask[y : y + height, x : x + width].astype(np.uint8)

@@ -76,7 +76,7 @@ def random_pose(rng: np.random.Generator, center: np.ndarray, height: float) -> 
 def _limb(rng: np.random.Generator, angle: float, sign: int, length: float) -> np.ndarray:
     """A limb at ``angle`` radians from straight down, positive away from the body; ``sign`` is 1 for the left side.
 
-    It has mostly its full length and sometimes looks shorter, turned towards the viewer.
+    It has mostly its full length and sometimes looks shorter, pointing at the viewer.
     """
     shown = rng.uniform(0.55, 0.95) if rng.random() < 0.25 else 1.0
     return np.array([sign * np.sin(angle), np.cos(angle)]) * length * shown
@@ -93,7 +93,7 @@ def draw_person(
     """Draw a person.
 
     Args:
-        rng: Source of the limbs' shades and of which limb is in front; the outline does not depend on it.
+        rng: Source of the limbs' shades and of which limb is in front; the mask does not depend on it.
         pose: Positions of the keypoints.
         canvas: Image ``[H, W, 3]``, uint8, to draw over; it stays as it is.
         colors: Colours ``[5, 3]``, 0..255, of trousers, shirt, sleeves, skin and hair.

@@ -1,7 +1,7 @@
 """Random scenes for the miniature dataset: textured backgrounds, objects of six shapes, and who hides whom.
 
 The colour of everything comes from one random source, in two tones that cover about half of it each: what tells an
-object's class is its outline and how the tones lie, never a colour or a histogram.
+object's class is its contour and how the tones lie, never a colour or a histogram.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def random_scene(rng: np.random.Generator, size: int) -> Scene:
         _add_crowd(rng, scene)
     for is_object in rng.permutation([0] * people + [1] * objects):
         add = _add_object if is_object else _add_person
-        for _ in range(6):  # a refused place is tried elsewhere, then given up
+        for _ in range(6):  # a refused position is tried elsewhere, then given up
             if add(rng, scene, scale):
                 break
     return scene
@@ -206,7 +206,7 @@ def _add_person(rng: np.random.Generator, scene: Scene, scale: float) -> bool:
 
 
 def add_person(rng: np.random.Generator, scene: Scene, height: float) -> bool:
-    """Put a person of so many pixels, if standing straight, at a random place; as :func:`place`."""
+    """Put a person of so many pixels, if standing straight, at a random position; as :func:`place`."""
     size = len(scene.owner)
     pose = random_pose(rng, rng.uniform(0.06, 0.94, 2) * size, height)
     return place(scene, silhouette(pose, size), partial(dressed, rng, pose, scene.image), 0, keypoints=pose.keypoints)
@@ -231,10 +231,10 @@ def _add_crowd(rng: np.random.Generator, scene: Scene) -> bool:
     return place(scene, alpha, paint, 0, crowd=True)
 
 
-# --- outlines and patterns
-# Outlines: closed contours [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: a
+# --- contours and patterns
+# Contours: closed lines [N, 2] around (0, 0), about 1 in radius, upright; a second contour is a hole. Patterns: a
 # function of the point (x, y) of the upright shape, in periods of the pattern: dark above 0.25, which with the dark
-# outline is half of a shape.
+# contour is half of a shape.
 
 MAX_TILT = 20  # degrees
 

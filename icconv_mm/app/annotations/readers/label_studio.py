@@ -167,7 +167,7 @@ def _read_results(dataset: Dataset, image: AnnotatedImage, results: list[dict], 
 
 
 def _read_choices(image: AnnotatedImage, result: dict, of_objects: Collection[str]) -> None:
-    """Adds the choices of an image; those of a region have its id and its place, and say nothing of the image.
+    """Adds the choices of an image; those of a region have its id and its coordinates, and say nothing of the image.
 
     Raises:
         DatasetError: They are no list of names.

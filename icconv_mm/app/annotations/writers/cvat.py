@@ -17,8 +17,8 @@ from icconv_mm.files import atomic_write
 def write_cvat(dataset: Dataset, folder: Path, copy: bool = False) -> Path:
     """Writes ``annotations.xml``, or ``SPLIT.xml`` for each split, to be uploaded as "CVAT 1.1", and ``images``.
 
-    The polygons of an object share a ``group_id``, and so do a skeleton and its box or mask. Scores have no place in
-    this format.
+    The polygons of an object share a ``group_id``, and so do a skeleton and its box or mask. The format has no
+    scores.
 
     Args:
         dataset: The dataset.

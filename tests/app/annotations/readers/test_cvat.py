@@ -51,13 +51,15 @@ def _cvat(root, images, labels='', path='annotations.xml', folder='images'):
 
 
 def _only(root):
-    (found,) = read_datasets(root)
-    return found
+    (dataset,) = read_datasets(root)
+    return dataset
 
 
-def _pose(made):
-    (category,) = json.loads(made.files['train'].read_text())['categories']
-    entries = [entry for split in made.splits for entry in json.loads(made.files[split].read_text())['annotations']]
+def _pose(converted):
+    (category,) = json.loads(converted.files['train'].read_text())['categories']
+    entries = [
+        entry for split in converted.splits for entry in json.loads(converted.files[split].read_text())['annotations']
+    ]
     return category, [entry['keypoints'] for entry in entries]
 
 
@@ -69,22 +71,22 @@ def test_keypoints_have_the_names_and_order_of_the_labels(tmp_path):
     one = _skeleton('bird', ('tail', 9, 9), ('beak', 2, 3, 'occluded="1"'))
     two = _skeleton('bird', ('beak', 4, 4), ('wing', 5, 5), ('tail', 6, 6, 'outside="1"'), ('crest', 7, 7))
     _cvat(tmp_path, {'0.jpg': one, '1.jpg': two}, _labels(bird=['beak', 'wing', 'tail']))
-    found = _only(tmp_path)
-    assert found.keypoints == ['beak', 'wing', 'tail', 'crest'] and found.skeleton == [(0, 1), (1, 2)]
-    assert [annotation.keypoints for _, annotation in found.annotations()] == [
+    dataset = _only(tmp_path)
+    assert dataset.keypoints == ['beak', 'wing', 'tail', 'crest'] and dataset.skeleton == [(0, 1), (1, 2)]
+    assert [annotation.keypoints for _, annotation in dataset.annotations()] == [
         [2, 3, 1, 0, 0, 0, 9, 9, 2, 0, 0, 0],
         [4, 4, 2, 5, 5, 2, 0, 0, 0, 7, 7, 2],
     ]
-    category, _ = _pose(convert_dataset(found, 'pose', tmp_path / 'out'))
-    assert category['keypoints'] == found.keypoints and category['skeleton'] == [[1, 2], [2, 3]]
+    category, _ = _pose(convert_dataset(dataset, 'pose', tmp_path / 'out'))
+    assert category['keypoints'] == dataset.keypoints and category['skeleton'] == [[1, 2], [2, 3]]
 
 
 def test_keypoints_that_no_label_names(tmp_path):
-    skeletons = [_skeleton('m', *((str(k), k, k) for k in each)) for each in ((10, 2), (1, 2, 9))]
-    _cvat(tmp_path, {f'{i}.jpg': each for i, each in enumerate(skeletons)})
-    found = _only(tmp_path)
-    assert found.keypoints == ['1', '2', '9', '10'] and found.classes == ['m']
-    assert [annotation.keypoints[2::3] for _, annotation in found.annotations()] == [[0, 2, 0, 2], [2, 2, 2, 0]]
+    skeletons = [_skeleton('m', *((str(k), k, k) for k in numbers)) for numbers in ((10, 2), (1, 2, 9))]
+    _cvat(tmp_path, {f'{i}.jpg': skeleton for i, skeleton in enumerate(skeletons)})
+    dataset = _only(tmp_path)
+    assert dataset.keypoints == ['1', '2', '9', '10'] and dataset.classes == ['m']
+    assert [annotation.keypoints[2::3] for _, annotation in dataset.annotations()] == [[0, 2, 0, 2], [2, 2, 2, 0]]
 
 
 def _two_kinds(root):
@@ -118,21 +120,21 @@ def test_skeletons_of_two_kinds(tmp_path, make):
     with pytest.raises(ArgumentError, match=r'classes: .*: person has a, b, c; dog has a, b, c, d, e\. Name'):
         convert_dataset(_only(root), 'pose', tmp_path / 'out')
     for name, points in (('dog', 'abcde'), ('person', 'abc')):
-        made = convert_dataset(found := _only(root), 'pose', tmp_path / name, classes=[name])
-        category, keypoints = _pose(made)
-        assert made.classes == [name] and category['keypoints'] == list(points) == made.keypoints
-        assert len(keypoints) == 4 and {len(each) for each in keypoints} == {3 * len(points)}
-        assert not found.warnings and draw_page(found, [made], tmp_path / name / 'page.jpg').is_file()
-        assert not found.warnings  # each object is drawn with the lines of its own skeleton
-    made = convert_dataset(_only(root), 'detection', tmp_path / 'boxes')
-    assert made.counts == {'person': 4, 'dog': 4}
+        converted = convert_dataset(dataset := _only(root), 'pose', tmp_path / name, classes=[name])
+        category, keypoints = _pose(converted)
+        assert converted.classes == [name] and category['keypoints'] == list(points) == converted.keypoints
+        assert len(keypoints) == 4 and {len(values) for values in keypoints} == {3 * len(points)}
+        assert not dataset.warnings and draw_page(dataset, [converted], tmp_path / name / 'page.jpg').is_file()
+        assert not dataset.warnings  # each object is drawn with the lines of its own skeleton
+    converted = convert_dataset(_only(root), 'detection', tmp_path / 'boxes')
+    assert converted.counts == {'person': 4, 'dog': 4}
 
 
 def test_skeletons_of_one_kind_by_two_names(tmp_path):
     cat, dog = (_skeleton(name, *((point, 4, 4) for point in 'ab')) for name in ('cat', 'dog'))
     _cvat(tmp_path, {'0.jpg': cat, '1.jpg': dog}, _labels(cat=['a', 'b'], dog=['a', 'b'], fox=['a']))
-    made = convert_dataset(_only(tmp_path), 'pose', tmp_path / 'out')
-    assert made.keypoints == ['a', 'b'] and made.classes == ['object'] and made.counts == {'object': 2}
+    converted = convert_dataset(_only(tmp_path), 'pose', tmp_path / 'out')
+    assert converted.keypoints == ['a', 'b'] and converted.classes == ['object'] and converted.counts == {'object': 2}
 
 
 def test_one_class_with_two_lists_in_files_of_coco(tmp_path):
@@ -150,9 +152,9 @@ def test_reported_skeletons_of_two_kinds(reported_cases, tmp_path):
     root = reported_cases / 'cvat_two_skeletons' / 'data'
     with pytest.raises(ArgumentError, match='person has 1, 2, 3; dog has 1, 2, 3, 4, 5'):
         convert_dataset(_only(root), 'pose', tmp_path)
-    made = convert_dataset(_only(root), 'pose', tmp_path, classes=['dog'])
-    assert made.keypoints == list('12345') and made.counts == {'dog': 4}
-    _, keypoints = _pose(made)
+    converted = convert_dataset(_only(root), 'pose', tmp_path, classes=['dog'])
+    assert converted.keypoints == list('12345') and converted.counts == {'dog': 4}
+    _, keypoints = _pose(converted)
     assert keypoints == [[60, 30, 2, 70, 32, 2, 75, 40, 2, 80, 50, 2, 85, 60, 2]] * 4
 
 
@@ -165,13 +167,13 @@ _MASK = '<mask label="{}" rle="0, 16" left="9" top="1" width="4" height="4" grou
 
 
 def _objects(root):
-    found = _only(root)
-    made = []
-    for image, annotation in found.annotations():
+    dataset = _only(root)
+    objects = []
+    for image, annotation in dataset.annotations():
         measure(annotation, image.size)
         area = None if annotation.segmentation is None else int(mask_of(annotation.segmentation, image.size).sum())
-        made.append((annotation.name, annotation.box, area))
-    return found, made
+        objects.append((annotation.name, annotation.box, area))
+    return dataset, objects
 
 
 @pytest.mark.parametrize(
@@ -189,10 +191,10 @@ def _objects(root):
 )
 def test_shapes_of_one_label_and_group_are_one_object(tmp_path, shapes, expected):
     _cvat(tmp_path, {'0.jpg': shapes, '1.jpg': shapes})
-    found, made = _objects(tmp_path)
-    assert made == 2 * expected and not found.warnings
+    dataset, objects = _objects(tmp_path)
+    assert objects == 2 * expected and not dataset.warnings
     notes = [] if len(expected) == 2 else ['2 objects are made of several shapes with one label and one group_id']
-    assert found.notes == notes
+    assert dataset.notes == notes
 
 
 def test_a_box_and_the_skeleton_of_one_group(tmp_path):
@@ -200,25 +202,25 @@ def test_a_box_and_the_skeleton_of_one_group(tmp_path):
     box, points = _BOX('x', 1, 14, 7), _skeleton('x', ('a', 5, 3), more='group_id="7"')
     gone = _skeleton('x', ('a', 5, 3, 'outside="1"'), more='group_id="7"')
     _cvat(tmp_path, {'0.jpg': box + points, '1.jpg': points + points, '2.jpg': gone + box})
-    found = _only(tmp_path)
-    one, *others, last = [annotation for _, annotation in found.annotations()]
-    assert one.box == [1, 1, 13, 4] and one.keypoints == [5, 3, 2] and not found.warnings
+    dataset = _only(tmp_path)
+    one, *others, last = [annotation for _, annotation in dataset.annotations()]
+    assert one.box == [1, 1, 13, 4] and one.keypoints == [5, 3, 2] and not dataset.warnings
     assert [annotation.keypoints for annotation in others] == [[5, 3, 2]] * 2
     assert last.box == [1, 1, 13, 4] and last.keypoints is None
 
 
 def test_reported_groups(reported_cases):
-    found = _only(reported_cases / 'fmt_cvat_group' / 'data')
-    assert [len(image.annotations) for image in found.images.values()] == [2, 2]
-    assert [len(annotation.segmentation) for _, annotation in found.annotations()] == [2, 1, 2, 1]
+    dataset = _only(reported_cases / 'fmt_cvat_group' / 'data')
+    assert [len(image.annotations) for image in dataset.images.values()] == [2, 2]
+    assert [len(annotation.segmentation) for _, annotation in dataset.annotations()] == [2, 1, 2, 1]
 
 
 def test_shapes_of_images_that_are_outside(tmp_path):
     """datumaro writes the frames of a track so, in which the object is not."""
     outside = _BOX('x', 1, 5, 0).replace('/>', ' outside="1"/>')
     _cvat(tmp_path, {'0.jpg': _BOX('x', 1, 5, 0), '1.jpg': outside})
-    found = _only(tmp_path)
-    assert [len(image.annotations) for image in found.images.values()] == [1, 0] and not found.warnings
+    dataset = _only(tmp_path)
+    assert [len(image.annotations) for image in dataset.images.values()] == [1, 0] and not dataset.warnings
 
 
 # --- rotated boxes and ellipses ---
@@ -226,20 +228,20 @@ def test_shapes_of_images_that_are_outside(tmp_path):
 
 def test_rotated_boxes_are_polygons(tmp_path):
     """For boxes those around them; of a label with rotated boxes, straight ones are polygons as well."""
-    turned = '<box label="ship" xtl="4" ytl="4" xbr="12" ybr="8" rotation="90.00"/>'
+    rotated = '<box label="ship" xtl="4" ytl="4" xbr="12" ybr="8" rotation="90.00"/>'
     straight = '<box label="ship" xtl="1" ytl="2" xbr="6" ybr="4"/><box label="pier" xtl="1" ytl="2" xbr="6" ybr="4"/>'
-    _cvat(tmp_path, {'0.jpg': turned, '1.jpg': straight})
-    found, made = _objects(tmp_path)
-    assert [(name, pytest.approx(box), area) for name, box, area in made] == [
+    _cvat(tmp_path, {'0.jpg': rotated, '1.jpg': straight})
+    dataset, objects = _objects(tmp_path)
+    assert [(name, pytest.approx(box), area) for name, box, area in objects] == [
         ('ship', [6, 2, 4, 8], 32),
         ('ship', [1, 2, 5, 2], 10),
         ('pier', [1, 2, 5, 2], None),
     ]
-    (note,) = found.notes
+    (note,) = dataset.notes
     boxes = '2 boxes of ship, of which some are rotated'
     assert note == f'{boxes}, are polygons for masks, and the boxes around these for detection'
-    assert convert_dataset(found, 'detection', tmp_path / 'out').counts == {'ship': 2, 'pier': 1}
-    assert convert_dataset(found, 'instance', tmp_path / 'out').counts == {'ship': 2, 'pier': 0}
+    assert convert_dataset(dataset, 'detection', tmp_path / 'out').counts == {'ship': 2, 'pier': 1}
+    assert convert_dataset(dataset, 'instance', tmp_path / 'out').counts == {'ship': 2, 'pier': 0}
 
 
 def test_rotated_boxes_turn_clockwise(tmp_path):
@@ -253,9 +255,9 @@ def test_rotated_boxes_turn_clockwise(tmp_path):
 def test_ellipses_are_polygons(tmp_path):
     upright = '<ellipse label="x" cx="8" cy="6" rx="3" ry="5" rotation="{}"/>'.format
     _cvat(tmp_path, {'0.jpg': upright(0), '1.jpg': upright('90.00')})
-    _, made = _objects(tmp_path)
-    assert [box for _, box, _ in made] == [[5, 1, 6, 10], [3, 3, 10, 6]]
-    assert all(abs(area - np.pi * 15) < 3 for _, _, area in made)
+    _, objects = _objects(tmp_path)
+    assert [box for _, box, _ in objects] == [[5, 1, 6, 10], [3, 3, 10, 6]]
+    assert all(abs(area - np.pi * 15) < 3 for _, _, area in objects)
 
 
 # --- video ---
@@ -276,8 +278,11 @@ def _shapes(*frames, tag='box', attributes='xtl="2" ytl="2" xbr="8" ybr="6"'):
     )
 
 
-def _by_frame(found):
-    return {int(path.stem[6:]): [each.name for each in image.annotations] for path, image in found.images.items()}
+def _by_frame(dataset):
+    return {
+        int(path.stem[6:]): [annotation.name for annotation in image.annotations]
+        for path, image in dataset.images.items()
+    }
 
 
 def test_tracks_of_a_video(tmp_path):
@@ -298,13 +303,13 @@ def test_tracks_of_a_video(tmp_path):
     ]
     meta = f'<task><mode>interpolation</mode>{_labels(car=None, m=["a", "b"])}</task>'
     _video(tmp_path, tracks, range(5), meta)
-    found = _only(tmp_path)
-    assert found.format == 'CVAT for video' and not found.warnings and not found.missing
-    assert _by_frame(found) == {0: ['car', 'm'], 1: ['car', 'cell'], 2: ['car', 'cell'], 3: [], 4: []}
-    annotations = {(image.path.stem[-1], each.name): each for image, each in found.annotations()}
+    dataset = _only(tmp_path)
+    assert dataset.format == 'CVAT for video' and not dataset.warnings and not dataset.missing
+    assert _by_frame(dataset) == {0: ['car', 'm'], 1: ['car', 'cell'], 2: ['car', 'cell'], 3: [], 4: []}
+    annotations = {(image.path.stem[-1], annotation.name): annotation for image, annotation in dataset.annotations()}
     assert annotations['0', 'm'].keypoints == [3, 3, 2, 0, 0, 0] and annotations['0', 'car'].box == [2, 2, 6, 4]
     assert int(mask_of(annotations['2', 'cell'].segmentation, (16, 12)).sum()) == 32
-    assert sum(convert_dataset(found, 'detection', tmp_path / 'out').splits.values()) == 5
+    assert sum(convert_dataset(dataset, 'detection', tmp_path / 'out').splits.values()) == 5
 
 
 @pytest.mark.parametrize(
@@ -322,15 +327,15 @@ def test_tracks_of_a_video(tmp_path):
 def test_frames_of_the_task(tmp_path, meta, expected):
     """Images of other frames are not annotated; a step leaves no gap in a track."""
     _video(tmp_path, [('label="x"', _shapes(1, 3, 5) if 'step' in meta else _shapes(*range(1, 6)))], range(7), meta)
-    found = _only(tmp_path)
-    assert sorted(_by_frame(found)) == expected and not found.warnings
+    dataset = _only(tmp_path)
+    assert sorted(_by_frame(dataset)) == expected and not dataset.warnings
 
 
 def test_frames_that_are_not_there(tmp_path):
     _video(tmp_path, [('label="x"', _shapes(0, 1, 2))], [0, 2], folder='.')
-    found = _only(tmp_path)
-    assert _by_frame(found) == {0: ['x'], 2: ['x']}
-    assert found.missing == [f'{tmp_path / "annotations.xml"}: frame_000001']
+    dataset = _only(tmp_path)
+    assert _by_frame(dataset) == {0: ['x'], 2: ['x']}
+    assert dataset.missing == [f'{tmp_path / "annotations.xml"}: frame_000001']
     (tmp_path / 'frame_000000.PNG').rename(tmp_path / 'a.PNG')
     (tmp_path / 'frame_000002.PNG').unlink()
     with pytest.raises(InputError, match='is of a video, and no image is called frame_000000'):
@@ -343,13 +348,13 @@ def test_frames_that_are_not_there(tmp_path):
 def test_frames_between_keyframes_that_are_not_written(tmp_path):
     """CVAT writes them; elsewhere the object is unknown there, and the frames are left out."""
     _video(tmp_path, [('label="x"', _shapes(0, 4)), ('label="y"', _shapes(*range(30)))], range(30))
-    found = _only(tmp_path)
-    assert sorted(_by_frame(found)) == [0, *range(4, 30)]
-    assert said(found) == (
+    dataset = _only(tmp_path)
+    assert sorted(_by_frame(dataset)) == [0, *range(4, 30)]
+    assert said(dataset) == (
         f'{tmp_path / "annotations.xml"}: track 0: 3 images between its keyframes have no shape of it, '
         'the first is 1: left out'
     )
-    assert len(found.lost) == 3
+    assert len(dataset.lost) == 3
     _video(tmp_path, [('label="x"', _shapes(0, -1, 4))], range(30))
     assert len(_by_frame(_only(tmp_path))) == 30
 
@@ -366,7 +371,7 @@ def test_tracks_of_a_project(tmp_path):
         'images/Train/frame_000000.png': 'train',
         'images/Validation/frame_000000.png': 'val',
     }
-    _video(tmp_path, [(each.replace('Validation"', 'Train"'), shapes) for each, shapes in tracks], [])
+    _video(tmp_path, [(attributes.replace('Validation"', 'Train"'), shapes) for attributes, shapes in tracks], [])
     with pytest.raises(InputError, match='has tracks of 2 tasks in one subset'):
         read_datasets(tmp_path)
 
@@ -389,10 +394,10 @@ def test_tracks_in_files_of_splits(tmp_path, folders, count):
             folder=folder,
             path=f'{split}.xml',
         )
-    found = _only(tmp_path)
-    assert len(found.images) == count and not found.warnings and not found.missing
-    assert {image.split for image in found.images.values()} == {'train', 'val'}
-    assert all(each.name == image.split for image, each in found.annotations())
+    dataset = _only(tmp_path)
+    assert len(dataset.images) == count and not dataset.warnings and not dataset.missing
+    assert {image.split for image in dataset.images.values()} == {'train', 'val'}
+    assert all(annotation.name == image.split for image, annotation in dataset.annotations())
 
 
 def test_images_named_like_frames_in_cvat_for_images(tmp_path):
@@ -401,8 +406,8 @@ def test_images_named_like_frames_in_cvat_for_images(tmp_path):
     _cvat(tmp_path, {'0.jpg': _BOX('x', 1, 5, 0)})
     path = tmp_path / 'annotations.xml'
     path.write_text(path.read_text().replace('name="0.jpg"', 'name="frame_000000"'))
-    found = _only(tmp_path)
-    assert [image.path.name for image in found.images.values()] == ['frame_000000.PNG'] and not found.missing
+    dataset = _only(tmp_path)
+    assert [image.path.name for image in dataset.images.values()] == ['frame_000000.PNG'] and not dataset.missing
 
 
 # --- splits ---
@@ -412,9 +417,9 @@ def test_files_of_splits_are_one_set(tmp_path):
     """An image in several of them is held out."""
     for split, names in (('train', '012'), ('val', '23'), ('test', '4')):
         _cvat(tmp_path, {f'{name}.jpg': _BOX(split, 1, 5, 0) for name in names}, path=f'{split}.xml')
-    found = _only(tmp_path)
-    assert found.location == tmp_path and sorted(found.classes) == ['test', 'train', 'val']
-    assert 'other annotations of' in said(found) and len(found.warnings) == 1
+    dataset = _only(tmp_path)
+    assert dataset.location == tmp_path and sorted(dataset.classes) == ['test', 'train', 'val']
+    assert 'other annotations of' in said(dataset) and len(dataset.warnings) == 1
     assert splits(tmp_path, 'detection') == {
         f'images/{name}.jpg': split for name, split in zip('01234', ('train', 'train', 'val', 'val', 'test'))
     }
@@ -437,7 +442,7 @@ def test_splits_in_names_of_files_and_folders(tmp_path, train, val):
 def test_files_of_other_names_are_sets_of_their_own(tmp_path):
     _cvat(tmp_path, {'0.jpg': _BOX('x', 1, 5, 0)}, path='cars.xml')
     _cvat(tmp_path, {'1.jpg': _BOX('x', 1, 5, 0)}, path='ships.xml')
-    assert [found.location.name for found in read_datasets(tmp_path)] == ['cars.xml', 'ships.xml']
+    assert [dataset.location.name for dataset in read_datasets(tmp_path)] == ['cars.xml', 'ships.xml']
 
 
 def test_images_of_one_name_in_the_subsets_of_a_project(tmp_path):
@@ -447,8 +452,8 @@ def test_images_of_one_name_in_the_subsets_of_a_project(tmp_path):
     write(
         tmp_path, {'annotations.xml': f'<annotations>{image.format("Train")}{image.format("Validation")}</annotations>'}
     )
-    found = _only(tmp_path)
-    assert {image.path.parent.name: image.annotations[0].name for image in found.images.values()} == {
+    dataset = _only(tmp_path)
+    assert {image.path.parent.name: image.annotations[0].name for image in dataset.images.values()} == {
         'Train': 'Train',
         'Validation': 'Validation',
     }

@@ -28,9 +28,9 @@ from icconv_mm.errors import InputError
 )
 def test_maps_of_images(tmp_path, pairs, others):
     draw(tmp_path, *pairs, *pairs.values(), *others)
-    (found,) = read_datasets(tmp_path)
-    images = found.labelled('semantic')
-    assert not found.warnings
+    (dataset,) = read_datasets(tmp_path)
+    images = dataset.labelled('semantic')
+    assert not dataset.warnings
     assert {p.path.relative_to(tmp_path).as_posix(): str(p.seg_map.relative_to(tmp_path)) for p in images} == pairs
     for image in images:
         folder = image.path.relative_to(tmp_path).parent.as_posix()
@@ -53,10 +53,10 @@ def test_maps_that_could_be_of_others_are_left_out(tmp_path, names, problem):
     with pytest.raises(InputError, match=problem):
         convert_dataset(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
     draw(tmp_path, 'photos/1.jpg', 'masks/1.png')
-    (found,) = read_datasets(tmp_path)
-    made = convert_dataset(found, 'semantic', tmp_path / 'out')
-    assert {path.name for own in made.paths.values() for path in own} == {'1.jpg'}
-    assert found.warnings[-1][1].endswith(': left out')
+    (dataset,) = read_datasets(tmp_path)
+    converted = convert_dataset(dataset, 'semantic', tmp_path / 'out')
+    assert {path.name for paths in converted.paths.values() for path in paths} == {'1.jpg'}
+    assert dataset.warnings[-1][1].endswith(': left out')
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_maps_that_could_be_of_others_are_left_out(tmp_path, names, problem):
 def test_names_of_values(tmp_path, texts, names, colors):
     draw(tmp_path, 'images/0.jpg', 'labels/0.png')
     write(tmp_path, texts)
-    (found,) = read_datasets(tmp_path)
-    assert found.seg_map_classes == names and found.colors == dict(zip([(0, 0, 0), (9, 9, 9)], colors))
+    (dataset,) = read_datasets(tmp_path)
+    assert dataset.seg_map_classes == names and dataset.colors == dict(zip([(0, 0, 0), (9, 9, 9)], colors))
 
 
 def test_colors_before_names(tmp_path):
@@ -87,5 +87,7 @@ def test_colors_before_names(tmp_path):
     (tmp_path / 'labels').mkdir()
     Image.fromarray(colors).save(tmp_path / 'labels' / '0_L.png')
     write(tmp_path, {'label_colors.txt': '64 128 64\tAnimal\n0 0 0\tVoid\n0 128 192\tBicyclist\n'})
-    made = convert_dataset(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
-    assert made.counts == {'Animal': 0.5, 'Bicyclist': 0.5} and "'Void', value 1, is ignored" in ' '.join(made.notes)
+    converted = convert_dataset(read_datasets(tmp_path)[0], 'semantic', tmp_path / 'out')
+    assert converted.counts == {'Animal': 0.5, 'Bicyclist': 0.5} and "'Void', value 1, is ignored" in ' '.join(
+        converted.notes
+    )

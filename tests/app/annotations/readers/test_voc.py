@@ -27,8 +27,8 @@ def _xml(root, name, *boxes, filename=None, size='', more=''):
 
 
 def _read(root, **options):
-    (found,) = read_datasets(root, **options)
-    return found, [annotation.box for _, annotation in found.annotations()]
+    (dataset,) = read_datasets(root, **options)
+    return dataset, [annotation.box for _, annotation in dataset.annotations()]
 
 
 _ONE, _ONE_FROM_0, _ONE_FROM_1 = (3, 4, 9, 10), [3, 4, 6, 6], [2, 3, 7, 7]
@@ -57,18 +57,18 @@ def test_boxes_count_pixels_from_what_the_set_says(tmp_path, others, expected, n
     """Any side at 0 and any fraction counts from 0, an end at the width + 1 from 1; more boxes decide, else from 1."""
     _xml(tmp_path, '0', _ONE, size=size)
     _xml(tmp_path, '1', *others, size=size)
-    found, boxes = _read(tmp_path)
-    assert boxes[0] == expected and not found.warnings
-    made = convert_dataset(found, 'detection', tmp_path / 'out')
-    assert len([each for each in made.notes if note in each]) == 1
+    dataset, boxes = _read(tmp_path)
+    assert boxes[0] == expected and not dataset.warnings
+    converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
+    assert len([line for line in converted.notes if note in line]) == 1
 
 
 @pytest.mark.parametrize(('given', 'expected'), [(0, _ONE_FROM_0), (1, _ONE_FROM_1)])
 def test_the_user_says_what_boxes_count_from(tmp_path, given, expected):
     _xml(tmp_path, '0', _ONE)
     _xml(tmp_path, '1', (0, 4, 9, 10) if given else (2, 4, 17, 12))
-    found, boxes = _read(tmp_path, voc_from=given)
-    assert boxes[0] == expected and not found.notes
+    dataset, boxes = _read(tmp_path, voc_from=given)
+    assert boxes[0] == expected and not dataset.notes
     with pytest.raises(ArgumentError, match='voc_from: expected 0 or 1, got 2'):
         read_datasets(tmp_path, voc_from=2)
 
@@ -92,55 +92,59 @@ def test_real_boxes_from_one(real_samples):
     """Many of them end at the width, which says nothing."""
     from xml.etree import ElementTree
 
-    found, _ = _read(real_samples / 'bccd_voc')
-    own = {}
+    dataset, _ = _read(real_samples / 'bccd_voc')
+    expected = {}
     for path in (real_samples / 'bccd_voc' / 'Annotations').glob('*.xml'):
         boxes = [
-            [int(each.findtext(side)) for side in ('xmin', 'ymin', 'xmax', 'ymax')]
-            for each in ElementTree.parse(path).iter('bndbox')
+            [int(element.findtext(side)) for side in ('xmin', 'ymin', 'xmax', 'ymax')]
+            for element in ElementTree.parse(path).iter('bndbox')
         ]
-        own[path.stem] = [[a - 1, b - 1, c - a + 1, d - b + 1] for a, b, c, d in boxes if c > a and d > b]
-    assert {image.path.stem: [each.box for each in image.annotations] for image in found.images.values()} == own
-    assert 'boxes count pixels from 1' in found.notes[0]
+        expected[path.stem] = [[a - 1, b - 1, c - a + 1, d - b + 1] for a, b, c, d in boxes if c > a and d > b]
+    assert {
+        image.path.stem: [annotation.box for annotation in image.annotations] for image in dataset.images.values()
+    } == expected
+    assert 'boxes count pixels from 1' in dataset.notes[0]
 
 
 # --- whose image ---
 
 
 def test_an_image_of_the_name_in_the_file_comes_first(tmp_path):
-    """Another suffix is read in its place only where the named image is not there, and that is said once."""
+    """Another suffix is read in its place only where the named image is not there, with one note."""
     for number in range(4):
         _xml(tmp_path, str(number), _ONE, filename=f'{number}.png')
         draw(tmp_path, f'JPEGImages/{number}.jpg')
     draw(tmp_path, 'JPEGImages/0.png', 'more/1.png')
-    found, _ = _read(tmp_path)
-    assert [image.path.name for image in found.images.values()] == ['0.png', '1.png', '2.jpg', '3.jpg']
-    (note,) = [note for note in found.notes if 'in its place' in note]
+    dataset, _ = _read(tmp_path)
+    assert [image.path.name for image in dataset.images.values()] == ['0.png', '1.png', '2.jpg', '3.jpg']
+    (note,) = [note for note in dataset.notes if 'in its place' in note]
     where = tmp_path / 'Annotations' / '2.xml'
     assert note == f'{where}: 2.png is not there, 2.jpg is read in its place (2 such files)'
-    assert not found.warnings
+    assert not dataset.warnings
 
 
 @pytest.mark.parametrize('filename', ['0', '0.JPG', '0.JPEG.tmp', 'stale.png'])
 def test_names_in_files_that_are_no_other_image(tmp_path, filename):
     draw(tmp_path, 'JPEGImages/0.jpg')
     _xml(tmp_path, '0', _ONE, filename=filename)
-    found, _ = _read(tmp_path)
-    assert [image.path.name for image in found.images.values()] == ['0.jpg']
-    assert len(found.notes) == 1 and not found.warnings
+    dataset, _ = _read(tmp_path)
+    assert [image.path.name for image in dataset.images.values()] == ['0.jpg']
+    assert len(dataset.notes) == 1 and not dataset.warnings
 
 
 def test_images_without_a_file_are_named(tmp_path):
     draw(tmp_path, 'JPEGImages/8.jpg', 'JPEGImages/9.jpg', 'elsewhere/7.jpg')
     _xml(tmp_path, '0', _ONE)
-    found, _ = _read(tmp_path)
-    assert said(found) == f'{tmp_path / "JPEGImages" / "8.jpg"}: has no XML file: not read (2 such images)'
+    dataset, _ = _read(tmp_path)
+    assert said(dataset) == f'{tmp_path / "JPEGImages" / "8.jpg"}: has no XML file: not read (2 such images)'
     _xml(tmp_path, '1', _ONE, filename='1.jpg')
     (tmp_path / 'JPEGImages' / '1.jpg').unlink(missing_ok=True)
     write(tmp_path, {'ImageSets/Main/train.txt': '0\n1\n8\nnone\n'})
-    found, _ = _read(tmp_path)
-    assert said(found) == f'{tmp_path / "JPEGImages" / "8.jpg"}: is listed in ImageSets, and has no XML file: left out'
-    assert found.missing == [f'{tmp_path / "Annotations" / "1.xml"}: 1.jpg', 'ImageSets: none']
+    dataset, _ = _read(tmp_path)
+    assert (
+        said(dataset) == f'{tmp_path / "JPEGImages" / "8.jpg"}: is listed in ImageSets, and has no XML file: left out'
+    )
+    assert dataset.missing == [f'{tmp_path / "Annotations" / "1.xml"}: 1.jpg', 'ImageSets: none']
 
 
 # --- objects ---
@@ -150,8 +154,8 @@ def test_images_without_a_file_are_named(tmp_path):
 def test_difficult_objects_are_ignored_and_others_learned(tmp_path, text, is_crowd):
     more = '<truncated>1</truncated><occluded>1</occluded><pose>Left</pose>'
     _xml(tmp_path, '0', _ONE, more=f'{more}<difficult>{text}</difficult>')
-    found, _ = _read(tmp_path)
-    assert [annotation.crowd for _, annotation in found.annotations()] == [is_crowd]
+    dataset, _ = _read(tmp_path)
+    assert [annotation.crowd for _, annotation in dataset.annotations()] == [is_crowd]
 
 
 _POLYGON = '<polygon>{}</polygon>'.format(
@@ -169,13 +173,13 @@ def test_polygons_of_mit_labelme(tmp_path):
     ]
     text = f'<annotation><filename>\n0.jpg\n</filename>{"".join(objects)}{size}</annotation>'
     write(tmp_path, {'Annotations/street/0.xml': text})
-    (found,) = read_datasets(tmp_path)
-    ((image, annotation),) = found.annotations()
+    (dataset,) = read_datasets(tmp_path)
+    ((image, annotation),) = dataset.annotations()
     assert annotation.name == 'car' and annotation.segmentation == [[2, 1, 8, 1, 8, 5]] and annotation.box is None
-    assert found.format == 'LabelMe of MIT' and found.tasks() == ['detection', 'instance'] and not found.notes
-    assert said(found).endswith('object 3: car: has no bndbox, and no polygon: left out')
-    made = convert_dataset(found, 'instance', tmp_path / 'out')
-    assert made.counts == {'car': 1} and mask_of(annotation.segmentation, image.size).sum() == annotation.area
+    assert dataset.format == 'LabelMe of MIT' and dataset.tasks() == ['detection', 'instance'] and not dataset.notes
+    assert said(dataset).endswith('object 3: car: has no bndbox, and no polygon: left out')
+    converted = convert_dataset(dataset, 'instance', tmp_path / 'out')
+    assert converted.counts == {'car': 1} and mask_of(annotation.segmentation, image.size).sum() == annotation.area
 
 
 def test_polygons_beside_boxes(tmp_path):
@@ -183,8 +187,10 @@ def test_polygons_beside_boxes(tmp_path):
     _xml(tmp_path, '0', _ONE, more=_POLYGON)
     write(tmp_path, {'Annotations/1.xml': f'<annotation><object><name>y</name>{_POLYGON}</object></annotation>'})
     draw(tmp_path, 'JPEGImages/1.jpg')
-    found, boxes = _read(tmp_path)
-    assert boxes == [_ONE_FROM_1, None] and found.format == 'Pascal VOC' and 'no box says otherwise' in found.notes[0]
+    dataset, boxes = _read(tmp_path)
+    assert (
+        boxes == [_ONE_FROM_1, None] and dataset.format == 'Pascal VOC' and 'no box says otherwise' in dataset.notes[0]
+    )
 
 
 def test_rotated_boxes_of_rolabelimg(tmp_path):
@@ -194,11 +200,11 @@ def test_rotated_boxes_of_rolabelimg(tmp_path):
     objects = f'<object><type>robndbox</type><name>ship</name><robndbox>{box}</robndbox></object>'
     write(tmp_path, {'0.xml': f'<annotation>{objects}</annotation>'})
     draw(tmp_path, '0.jpg')
-    (found,) = read_datasets(tmp_path)
-    ((image, annotation),) = found.annotations()
+    (dataset,) = read_datasets(tmp_path)
+    ((image, annotation),) = dataset.annotations()
     assert annotation.box == pytest.approx([6, 2, 4, 8]) and mask_of(annotation.segmentation, image.size).sum() == 32
-    assert found.tasks() == ['detection', 'instance'] and found.format == 'Pascal VOC'
-    assert found.notes == ['1 rotated boxes are polygons for masks, and the boxes around these for detection']
+    assert dataset.tasks() == ['detection', 'instance'] and dataset.format == 'Pascal VOC'
+    assert dataset.notes == ['1 rotated boxes are polygons for masks, and the boxes around these for detection']
 
 
 def test_annotations_of_nothing(tmp_path):

@@ -22,15 +22,27 @@ pytest.importorskip('pycocotools')
 
 def _objects(dataset):
     """Class, box, mask and keypoints of each object, by split and name of the image; to a millionth of a pixel."""
-    made = {}
+    objects = {}
     for image in dataset:
-        own = []
-        for each in image.annotations or ():
-            mask = None if each.segmentation is None else mask_of(each.segmentation, image.size).tobytes()
-            points = None if each.keypoints is None else tuple(round(float(value), 3) for value in each.keypoints)
-            own.append((each.name, each.crowd, tuple(round(float(value), 3) for value in each.box), mask, points))
-        made[image.split, image.path.name] = sorted(own, key=repr)
-    return made
+        entries = []
+        for annotation in image.annotations or ():
+            mask = None if annotation.segmentation is None else mask_of(annotation.segmentation, image.size).tobytes()
+            points = (
+                None
+                if annotation.keypoints is None
+                else tuple(round(float(value), 3) for value in annotation.keypoints)
+            )
+            entries.append(
+                (
+                    annotation.name,
+                    annotation.crowd,
+                    tuple(round(float(value), 3) for value in annotation.box),
+                    mask,
+                    points,
+                )
+            )
+        objects[image.split, image.path.name] = sorted(entries, key=repr)
+    return objects
 
 
 KINDS = {'polygons': labelled.coco, 'runs': labelled.coco, 'keypoints': labelled.coco, 'boxes': labelled.yolo}
@@ -45,7 +57,8 @@ def test_what_is_written_is_read_again_equal(tmp_path, kind, to):
     before, after = _objects(dataset), _objects(again)
     if kind == 'keypoints' and to in ('yolo', 'cvat'):  # hold no mask beside keypoints, or no box
         before, after = (
-            sorted((each[0], each[4]) for own in made.values() for each in own) for made in (before, after)
+            sorted((entry[0], entry[4]) for entries in objects.values() for entry in entries)
+            for objects in (before, after)
         )
     assert after == before and set(again.classes) == set(dataset.classes) and again.keypoints == dataset.keypoints
     assert all(path.is_symlink() for path in (folder / 'images').rglob('*.png'))
@@ -90,9 +103,9 @@ def test_segmentation_maps_become_panoptic_files(tmp_path):
     for folder in ('images', 'masks'):
         (tmp_path / 'data' / folder).mkdir(parents=True)
     values = np.random.default_rng(0).choice([0, 7, 9, 255], (4, 12, 16)).astype(np.uint8)
-    for number, own in enumerate(values):
+    for number, seg_map in enumerate(values):
         Image.fromarray(np.full((12, 16, 3), 40 * number, np.uint8)).save(tmp_path / f'data/images/{number}.png')
-        Image.fromarray(own).save(tmp_path / f'data/masks/{number}.png')
+        Image.fromarray(seg_map).save(tmp_path / f'data/masks/{number}.png')
     (tmp_path / 'data/classes.txt').write_text('0 road\n7 car\n9 sky\n')
     folder = annotations.read(tmp_path / 'data').to_coco(tmp_path / 'out')
     again = annotations.read(folder)
@@ -132,9 +145,9 @@ def test_predictions_become_pre_annotations(tmp_path, ending):
     (tmp_path / 'vis').mkdir()
     Image.fromarray(labelled.image(1)).save(tmp_path / 'vis/a.png')  # with the predictions drawn on it
     dataset = annotations.read(tmp_path / f'predictions{ending}')
-    ((image, found),) = dataset.annotations()
+    ((image, annotation),) = dataset.annotations()
     assert image.path == tmp_path / 'a.png'
-    assert (found.name, found.box, found.score) == ('cat', [4, 6, 20, 16], 0.8)
+    assert (annotation.name, annotation.box, annotation.score) == ('cat', [4, 6, 20, 16], 0.8)
     (task,) = json.loads((dataset.to_labelstudio(tmp_path / 'out') / 'tasks.json').read_text())
     assert task['annotations'] == [] and task['predictions'][0]['score'] == 0.8
     assert task['predictions'][0]['result'][0]['value']['rectanglelabels'] == ['cat']
@@ -153,8 +166,8 @@ def test_predicted_people_whose_keypoints_score_little_are_left_out(tmp_path):
     ]
     (tmp_path / 'predictions.json').write_text(json.dumps(results))
     dataset = annotations.read(tmp_path / 'predictions.json')
-    ((_, found),) = dataset.annotations()
-    assert found.score == 0.9 and not dataset.warnings
+    ((_, annotation),) = dataset.annotations()
+    assert annotation.score == 0.9 and not dataset.warnings
 
 
 def test_images_in_which_nothing_was_found_are_not_annotated_yet(tmp_path):
@@ -198,7 +211,7 @@ def test_maps_of_images_that_differ_in_their_suffix(tmp_path):
     folder = annotations.read(tmp_path / 'data').to_coco(tmp_path / 'out')
     (file,) = folder.rglob('panoptic*.json')
     written = json.loads(file.read_text())['annotations']
-    colors = [Image.open(file.with_suffix('') / each['file_name']).getpixel((0, 0)) for each in written]
+    colors = [Image.open(file.with_suffix('') / entry['file_name']).getpixel((0, 0)) for entry in written]
     assert [color[0] for color in colors] == [1, 2]
 
 
@@ -273,7 +286,7 @@ STRANGE = [
 def test_every_image_keeps_its_objects_whatever_its_name(tmp_path, to):
     """Images are told apart by their pixels, for YOLO must rename some."""
 
-    def found(dataset):
+    def corners(dataset):
         return {
             int(np.asarray(Image.open(image.path)).mean().round(-1)): image.annotations[0].box[0] for image in dataset
         }
@@ -281,11 +294,11 @@ def test_every_image_keeps_its_objects_whatever_its_name(tmp_path, to):
     dataset = annotations.read(_coco(tmp_path / 'data', STRANGE))
     again = annotations.read(getattr(dataset, f'to_{to}')(tmp_path / 'out', copy=True))
     assert len(again) == len(STRANGE) and not again.missing
-    assert {key: round(x) for key, x in found(again).items()} == found(dataset)
+    assert {key: round(x) for key, x in corners(again).items()} == corners(dataset)
 
 
 @pytest.mark.parametrize('to', ['yolo', 'labelstudio', 'cvat'])
-def test_what_a_format_cannot_hold_is_said(tmp_path, to):
+def test_what_a_format_cannot_hold_is_reported(tmp_path, to):
     data = _coco(tmp_path / 'data', ['0.png', '1.png'])
     content = json.loads((data / 'annotations/a.json').read_text())
     content['annotations'][0]['iscrowd'] = 1
@@ -357,7 +370,7 @@ def test_classes_of_maps_are_chosen(tmp_path):
 
 
 def _truth():
-    boxes = [(labelled.NAMES[label], *box) for own in labelled.OBJECTS for label, *box in own]
+    boxes = [(labelled.NAMES[label], *box) for objects in labelled.OBJECTS for label, *box in objects]
     return sorted((name, *map(float, box)) for name, *box in boxes)
 
 
@@ -389,10 +402,10 @@ def test_supervision_reads_what_we_write(tmp_path, to):
             file = folder / f'annotations/instances_{split}.json'
             read = dataset.from_coco(str(folder / 'images'), str(file))
         else:
-            own = [str(folder / each / split) for each in ('images', 'labels')]
-            read = dataset.from_yolo(*own, data_yaml_path=str(folder / 'data.yaml'))
-        for _, _, found in read:
-            for (x1, y1, x2, y2), label in zip(found.xyxy.tolist(), found.class_id):
+            folders = [str(folder / name / split) for name in ('images', 'labels')]
+            read = dataset.from_yolo(*folders, data_yaml_path=str(folder / 'data.yaml'))
+        for _, _, detections in read:
+            for (x1, y1, x2, y2), label in zip(detections.xyxy.tolist(), detections.class_id):
                 boxes.append((read.classes[label], *(round(value, 2) for value in (x1, y1, x2 - x1, y2 - y1))))
     assert sorted(boxes) == _truth()
 
@@ -405,8 +418,8 @@ def test_ultralytics_reads_our_yolo(tmp_path):
     content = check_det_dataset(str(_written(tmp_path, 'yolo') / 'data.yaml'))
     boxes = []
     for split in ('train', 'val'):
-        for own in YOLODataset(img_path=content[split], data=content, task='segment', augment=False).labels:
-            for label, (x, y, w, h) in zip(own['cls'][:, 0], own['bboxes'] * np.tile(labelled.SIZE, 2)):
+        for labels in YOLODataset(img_path=content[split], data=content, task='segment', augment=False).labels:
+            for label, (x, y, w, h) in zip(labels['cls'][:, 0], labels['bboxes'] * np.tile(labelled.SIZE, 2)):
                 values = (float(round(value, 2)) for value in (x - w / 2, y - h / 2, w, h))
                 boxes.append((content['names'][int(label)], *values))
     assert sorted(boxes) == _truth()
@@ -416,7 +429,7 @@ def test_ultralytics_reads_our_yolo(tmp_path):
 def test_datumaro_reads_what_we_write(tmp_path, to, form):
     datumaro = pytest.importorskip('datumaro')
     dataset = datumaro.Dataset.import_from(str(_written(tmp_path, to)), form)
-    names = [each.name for each in dataset.categories()[datumaro.AnnotationType.label]]
-    shapes = [each for item in dataset for each in item.annotations if each.type.name == 'polygon']
-    boxes = [(names[each.label], *(float(round(value, 2)) for value in each.get_bbox())) for each in shapes]
+    names = [category.name for category in dataset.categories()[datumaro.AnnotationType.label]]
+    shapes = [annotation for item in dataset for annotation in item.annotations if annotation.type.name == 'polygon']
+    boxes = [(names[shape.label], *(float(round(value, 2)) for value in shape.get_bbox())) for shape in shapes]
     assert sorted(boxes) == _truth()

@@ -105,7 +105,6 @@ def test_what_the_validation_reads_is_looked_at_before_the_first_epoch(tmp_path)
 
 def test_classes_of_upstreams_datasets_are_in_their_own_order():
     """ImageNet's have two cranes."""
-    pytest.importorskip('mmpretrain')
     from mmpretrain.datasets import ImageNet
 
     names = ImageNet.METAINFO['classes']

@@ -30,44 +30,47 @@ def _iou(one, other):
     return (one & other).sum() / max((one | other).sum(), 1)
 
 
-def _distance(found, entry):
+def _distance(annotation, entry):
     """Returns the distance of an object from one of the truth, whose class and kinds it must have."""
-    kinds = (found.name, bool(found.segmentation), bool(found.keypoints), found.crowd)
+    kinds = (annotation.name, bool(annotation.segmentation), bool(annotation.keypoints), annotation.crowd)
     if kinds != (entry['class'], 'mask' in entry, 'keypoints' in entry, entry.get('crowd', False)):
         return float('inf')
     if 'box' in entry:
-        return float(np.abs(np.subtract(found.box, entry['box'])).max())
-    points, expected = np.reshape(found.keypoints, (-1, 3)), np.reshape(entry['keypoints'], (-1, 3))
-    seen, (x, y, w, h) = expected[expected[:, 2] > 0], found.box
+        return float(np.abs(np.subtract(annotation.box, entry['box'])).max())
+    points, expected = np.reshape(annotation.keypoints, (-1, 3)), np.reshape(entry['keypoints'], (-1, 3))
+    seen, (x, y, w, h) = expected[expected[:, 2] > 0], annotation.box
     is_around = (seen[:, :2] >= (x, y)).all() and (seen[:, :2] <= (x + w, y + h)).all()
     return float(np.abs(points - expected).max()) if is_around else float('inf')
 
 
 def _compare(image, entries, tolerance):
-    there = [(each.name, each.box, bool(each.segmentation), each.keypoints, each.crowd) for each in image.annotations]
+    there = [
+        (annotation.name, annotation.box, bool(annotation.segmentation), annotation.keypoints, annotation.crowd)
+        for annotation in image.annotations
+    ]
     assert len(there) == len(entries), (image.path.name, there)
     free = list(image.annotations)
     for entry in entries:
-        found = min(free, key=lambda each: _distance(each, entry))
-        assert _distance(found, entry) <= tolerance['box'] + 1e-6, (image.path.name, entry, there)
-        free = [each for each in free if each is not found]
+        annotation = min(free, key=lambda candidate: _distance(candidate, entry))
+        assert _distance(annotation, entry) <= tolerance['box'] + 1e-6, (image.path.name, entry, there)
+        free = [candidate for candidate in free if candidate is not annotation]
         if 'mask' in entry:
-            iou = _iou(mask_of(found.segmentation, image.size), _decoded(entry['mask'], image.size))
+            iou = _iou(mask_of(annotation.segmentation, image.size), _decoded(entry['mask'], image.size))
             assert iou >= tolerance['iou'], (image.path.name, entry['class'], iou)
         if 'keypoints' in entry:
-            points, expected = np.reshape(found.keypoints, (-1, 3)), np.reshape(entry['keypoints'], (-1, 3))
+            points, expected = np.reshape(annotation.keypoints, (-1, 3)), np.reshape(entry['keypoints'], (-1, 3))
             assert points[:, 2].tolist() == expected[:, 2].tolist(), (points, expected)
             assert np.abs(points - expected)[expected[:, 2] > 0].max() <= tolerance['point'] + 1e-6
 
 
 def _compare_seg_maps(dataset, truth, folder):
-    made = convert_dataset(dataset, 'semantic', folder)
-    assert made.classes == truth['classes']
+    converted = convert_dataset(dataset, 'semantic', folder)
+    assert converted.classes == truth['classes']
     for image in dataset:
         labels = np.asarray(Image.open(image.seg_map))
         for name, counts in truth['images'][image.path.name]['seg_map'].items():
             mask = _decoded(counts, image.size)
-            iou = _iou(labels == made.classes.index(name), mask.astype(bool)) if mask.any() else 1
+            iou = _iou(labels == converted.classes.index(name), mask.astype(bool)) if mask.any() else 1
             assert iou >= truth['tolerance']['iou'], (image.path.name, name, iou)
 
 
@@ -91,8 +94,8 @@ def test_a_set_means_what_its_tool_meant(folder, tmp_path):
     assert sorted(images) == sorted(truth['images']), (said, dataset.missing)
     for name, entry in truth['images'].items():
         assert images[name].split == entry.get('split', ''), name
-    for each in truth['decided']:
-        assert any(each in line for line in said), (each, said)
+    for word in truth['decided']:
+        assert any(word in line for line in said), (word, said)
     assert not dataset.missing
     if any('seg_map' in entry for entry in truth['images'].values()):
         _compare_seg_maps(dataset, truth, tmp_path / 'out')

@@ -25,8 +25,8 @@ def tiny(tmp_path, repo, monkeypatch):
 
 def draw(path, label, randomness, *fields):
     """Draws an image; returns its line in the list of boxes."""
-    left, top = (int(each) for each in randomness.integers(0, SIDE - 16, 2))
-    width, height = (int(each) for each in randomness.integers(8, 17, 2))
+    left, top = (int(value) for value in randomness.integers(0, SIDE - 16, 2))
+    width, height = (int(value) for value in randomness.integers(8, 17, 2))
     image = np.full((SIDE, SIDE, 3), 128, np.uint8)
     image[top : top + height, left : left + width] = COLOURS[label]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def assert_same(one, other):
     assert one['state_dict'].keys() == other['state_dict'].keys()
     for key, value in one['state_dict'].items():
         assert torch.equal(value, other['state_dict'][key]), key
-    losses = [[row['loss'] for row in each['meta']['history']] for each in (one, other)]
+    losses = [[row['loss'] for row in checkpoint['meta']['history']] for checkpoint in (one, other)]
     assert losses[0] == losses[1] and len(losses[0]) == 2
 
 
@@ -133,26 +133,26 @@ def test_shifts_and_flips(recipe, tiny):
     images = np.random.default_rng(1).integers(0, 256, (50, 32, 32, 3), dtype=np.uint8)
     changed = recipe.augmented(images, np.random.default_rng(0))
     middle = slice(recipe.SHIFT, 32 - recipe.SHIFT)
-    found = set()
-    for image, made in zip(images, changed, strict=True):
+    changes = set()
+    for image, augmented in zip(images, changed, strict=True):
         for flip in (1, -1):
             source = image[:, ::flip]
             for y in range(2 * recipe.SHIFT + 1):
                 for x in range(2 * recipe.SHIFT + 1):
                     part = source[y : y + 32 - 2 * recipe.SHIFT, x : x + 32 - 2 * recipe.SHIFT]
-                    if np.array_equal(part, made[middle, middle]):
-                        found.add((flip, y, x))
+                    if np.array_equal(part, augmented[middle, middle]):
+                        changes.add((flip, y, x))
                         break
-    assert {flip for flip, _, _ in found} == {1, -1} and len(found) > 25
+    assert {flip for flip, _, _ in changes} == {1, -1} and len(changes) > 25
 
 
 def test_input_is_rgb(recipe):
     images = np.zeros((1, 4, 4, 3), np.uint8)
     images[..., 2] = 255  # red
-    made = recipe.to_input(images, 8)
-    assert made.shape == (1, 3, 8, 8)
+    inputs = recipe.to_input(images, 8)
+    assert inputs.shape == (1, 3, 8, 8)
     expected = [(255 - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.375]
-    torch.testing.assert_close(made[0, :, 0, 0], torch.tensor(expected))
+    torch.testing.assert_close(inputs[0, :, 0, 0], torch.tensor(expected))
 
 
 @pytest.mark.parametrize(

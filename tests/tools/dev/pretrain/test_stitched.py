@@ -37,11 +37,11 @@ def test_boxes_are_those_of_the_lists(part, tiny):
 def test_tiles_fill_the_image_once(count, stitch):
     randomness = np.random.default_rng(count)
     for _ in range(20):
-        covered, made = np.zeros((192, 192), int), stitch.tiles(192, count, randomness)
-        for x, y, width, height in made:
+        covered, tiles = np.zeros((192, 192), int), stitch.tiles(192, count, randomness)
+        for x, y, width, height in tiles:
             covered[y : y + height, x : x + width] += 1
             assert max(width, height) < 3 * min(width, height)
-        assert len(made) == count and (covered == 1).all()
+        assert len(tiles) == count and (covered == 1).all()
 
 
 @pytest.mark.parametrize('size', [(96, 96), (40, 90), (120, 50), (24, 20)])
@@ -51,8 +51,8 @@ def test_a_part_of_an_image_has_its_object_where_the_box_says(size, stitch, part
         pixels, edges = stitch.fitted(image, box, size, randomness)
         assert pixels.shape == (size[1], size[0], 3)
         ys, xs = np.nonzero((np.abs(pixels.astype(int) - 128) > 44).any(2))  # half of what an object has
-        found = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-        assert np.abs(found - edges).max() <= 0.5 + max(size) / 64, (box, edges, found)
+        bounds = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+        assert np.abs(bounds - edges).max() <= 0.5 + max(size) / 64, (box, edges, bounds)
         assert (edges[2:] - edges[:2] > 1).all() and (edges >= 0).all() and (edges <= np.tile(size, 2)).all()
         # all of the object is seen, if it fits
         scale = min(32 / np.array(size))

@@ -41,9 +41,9 @@ def test_header_is_compiled_once_for_the_same_flags(build, tmp_path):
         assert done.returncode == 0, done.stderr
         assert (tmp_path / f'{name}.o').is_file() and (tmp_path / f'{name}.d').is_file()
     (header,) = precompiled(build.folder)
-    made = header.stat().st_mtime_ns
+    modified = header.stat().st_mtime_ns
     assert build(SOURCE, '-DNUMBERS=2').returncode == 0
-    assert len(precompiled(build.folder)) == 2 and header.stat().st_mtime_ns == made
+    assert len(precompiled(build.folder)) == 2 and header.stat().st_mtime_ns == modified
 
 
 def test_file_that_the_header_breaks_is_compiled_without(build, tmp_path):

@@ -113,11 +113,11 @@ def test_real_tools(repo, data, tmp_path, monkeypatch):
         config.write_text(text)
     use_home(monkeypatch, home)
     networks = (MULTITASK, *SEPARATE)
-    results, printed = run(data, tmp_path, tasks=[each.name for each in networks])
+    results, printed = run(data, tmp_path, tasks=[network.name for network in networks])
     report = json.loads((tmp_path / 'work/report.json').read_text())
-    assert len(report) == len(results) == sum(len(each.evaluations) + len(each.retests) for each in networks)
-    assert all(0 <= each['value'] < (each['threshold'] or 1) for each in report)  # a retest has no threshold
-    assert printed.count('(missed)') == sum(len(each.evaluations) for each in networks)
+    assert len(report) == len(results) == sum(len(network.evaluations) + len(network.retests) for network in networks)
+    assert all(0 <= row['value'] < (row['threshold'] or 1) for row in report)  # a retest has no threshold
+    assert printed.count('(missed)') == sum(len(network.evaluations) for network in networks)
     assert (tmp_path / 'work/demo.jpg').is_file()
     page = (tmp_path / 'work/report.html').read_text()
     for network in networks:

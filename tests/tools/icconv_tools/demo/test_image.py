@@ -9,10 +9,10 @@ from icconv_tools.demo.image import draw_image
 from icconv_tools.demo.tasks import BOXES, KEYPOINTS, LABELS, MASKS
 
 
-def _differing(data, tmp_path, kind, found):
+def _differing(data, tmp_path, kind, predicted):
     """Which of the two rows differ between what was found and nothing."""
     images = []
-    for number, results in enumerate((found, [])):
+    for number, results in enumerate((predicted, [])):
         file = tmp_path / f'{kind.name}{number}.json'
         file.write_text(json.dumps(results))
         draw_image({'a network': {kind: file}}, data, tmp_path / 'p.jpg')
@@ -36,8 +36,8 @@ def test_second_row_shows_what_was_found(data, tmp_path, kind, score):
         'keypoints': [10, 20, 2] * 8 + [30, 40, 2] * 9,
     }
     annotation['segmentation'] = {'size': segmentation['size'], 'counts': segmentation['counts'].decode()}
-    found = [annotation | {'image_id': i} for i in range(1, 5)]
-    assert _differing(data, tmp_path, kind, found) == [False, score == 0.9]
+    predicted = [annotation | {'image_id': i} for i in range(1, 5)]
+    assert _differing(data, tmp_path, kind, predicted) == [False, score == 0.9]
 
 
 def test_seg_maps_tint(data, tmp_path):
@@ -49,15 +49,15 @@ def test_seg_maps_tint(data, tmp_path):
             cv2.imwrite(str(folder / f'{i:06d}.png'), np.full((64, 64), number, np.uint8))
         draw_image({'a network': {LABELS: folder}}, data, tmp_path / 'p.jpg')
         images.append(cv2.imread(str(tmp_path / 'p.jpg')).astype(int))
-    truth, found = np.split(np.abs(images[0] - images[1]), 2)
-    assert truth[:-8].max() == 0 and np.median(found) > 10
+    truth, predicted = np.split(np.abs(images[0] - images[1]), 2)
+    assert truth[:-8].max() == 0 and np.median(predicted) > 10
 
 
 def test_keypoints_below_the_score_are_not_drawn(data, tmp_path):
     """A person's confident keypoints are, the others would be a skeleton over the whole scene."""
     person = {'bbox': [8, 8, 32, 32], 'category_id': 1, 'score': 0.9, 'image_id': 1}
     sure = [person | {'image_id': i, 'keypoints': [20, 20, 0.9] * 17} for i in range(1, 5)]
-    unsure = [each | {'keypoints': [20, 20, 0.9] * 16 + [60, 60, 0.1]} for each in sure]
+    unsure = [annotation | {'keypoints': [20, 20, 0.9] * 16 + [60, 60, 0.1]} for annotation in sure]
     images = []
     for name, results in (('sure', sure), ('unsure', unsure)):
         file = tmp_path / f'{name}.json'

@@ -22,12 +22,12 @@ def test_one_network_is_evaluated_for_each_task(home, data, tmp_path):
     """By default one network is trained: once; tested once, and once more at three scales."""
     results, printed = run(data, tmp_path, tasks=['all'])
     report = _report(tmp_path)
-    assert [list(each) for each in report] == [REPORT_KEYS] * 5
-    assert [each.value for each in results] == [each['value'] for each in report] == VALUES
-    assert [each.threshold for each in results] == THRESHOLDS
-    assert [each.task for each in results][::4] == ['one network: boxes', 'one network: bottom-up pose, 3 scales']
-    assert [each.seconds is not None for each in results] == [True, False, False, False, False]
-    assert {each['network'] for each in report} == {'all'}
+    assert [list(row) for row in report] == [REPORT_KEYS] * 5
+    assert [result.value for result in results] == [row['value'] for row in report] == VALUES
+    assert [result.threshold for result in results] == THRESHOLDS
+    assert [result.task for result in results][::4] == ['one network: boxes', 'one network: bottom-up pose, 3 scales']
+    assert [result.seconds is not None for result in results] == [True, False, False, False, False]
+    assert {row['network'] for row in report} == {'all'}
     assert printed.count(': train: done') == 1 and printed.count(': test: done') == 2
     again = (tmp_path / 'work/all/retest1.log').read_text()
     assert 'test_scales=[1.25,1,0.75]' in again
@@ -50,13 +50,13 @@ def test_one_network_is_evaluated_for_each_task(home, data, tmp_path):
 def test_networks_for_single_tasks(home, data, tmp_path):
     results, printed = run(data, tmp_path, tasks=SEPARATE)
     report = _report(tmp_path)
-    assert [each['value'] for each in report] == VALUES
-    assert [each['threshold'] for each in report] == THRESHOLDS
-    assert {each['backbone_file'] for each in report} == {'configs/_base_/backbones/ic_resnet18.py'}
-    assert all((home / each['config']).is_file() for each in report)
-    assert [bool(each['seconds']) for each in report] == [True, True, True, True, False]  # of the tests at once
+    assert [row['value'] for row in report] == VALUES
+    assert [row['threshold'] for row in report] == THRESHOLDS
+    assert {row['backbone_file'] for row in report} == {'configs/_base_/backbones/ic_resnet18.py'}
+    assert all((home / row['config']).is_file() for row in report)
+    assert [bool(row['seconds']) for row in report] == [True, True, True, True, False]  # of the tests at once
     assert all(result.passed for result in results)
-    assert [each['backbone_from'] for each in report] == [None, *['detection'] * 4]
+    assert [row['backbone_from'] for row in report] == [None, *['detection'] * 4]
     assert 'bottom-up pose: started with the backbone of detection' in printed
     first = str(tmp_path / 'work/detection/train/iter_20.pth')
     start = Config.fromfile(tmp_path / 'work/pose/config.py', import_custom_modules=False).model.backbone.init_cfg
@@ -76,15 +76,15 @@ def test_what_an_earlier_call_tested_is_compared(home, data, tmp_path):
     run(data, tmp_path, tasks=['all'])
     (home / 'tools/metrics.json').write_text('{"coco/bbox_mAP_50": 0.5, "coco/AP .5": 0.6, "mIoU": 62.5}')
     results, printed = run(data, tmp_path, tasks=SEPARATE)
-    assert [each.network for each in results] == [*SEPARATE, 'pose']
-    assert [each['network'] for each in _report(tmp_path)] == [*SEPARATE, 'pose', *['all'] * 5]
+    assert [result.network for result in results] == [*SEPARATE, 'pose']
+    assert [row['network'] for row in _report(tmp_path)] == [*SEPARATE, 'pose', *['all'] * 5]
     assert 'of an earlier call: all' in printed and 'four networks' in printed
     assert '| bottom-up pose | OKS AP50 | 0.450 | 0.600 | -0.150 | >= 0.40 |' in (
         (tmp_path / 'work/report.md').read_text()
     )
     for change in ({'seed': 1}, {'backbone': 'pyconv_resnet18'}):
         _, printed = run(data, tmp_path, tasks=['detection'], **change)
-        assert 'earlier call' not in printed and {each['network'] for each in _report(tmp_path)} == {'detection'}
+        assert 'earlier call' not in printed and {row['network'] for row in _report(tmp_path)} == {'detection'}
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_annotations_are_the_visible_parts(root, instances):
     for image in range(1, 21):
         scene = miniature.scene(OPTIONS, 'train', image - 1)
         annotations = instances.loadAnns(instances.getAnnIds(image))
-        assert [each['category_id'] - 1 for each in annotations] == [item.label for item in scene.items]
+        assert [annotation['category_id'] - 1 for annotation in annotations] == [item.label for item in scene.items]
         labels = np.zeros((128, 128), np.uint8)
         for index, annotation in enumerate(annotations):
             truth, mask = scene.visible(index), instances.annToMask(annotation).astype(bool)
@@ -92,13 +92,13 @@ def test_coco_evaluation_of_the_truth_is_perfect(root, kind):
     name = 'person_keypoints' if kind == 'keypoints' else 'instances'
     truth = COCO(root / f'annotations/{name}_val.json')
     results = []
-    for each in truth.anns.values():
-        if not each['iscrowd']:
-            result = {'image_id': each['image_id'], 'category_id': each['category_id'], 'score': 1.0}
+    for annotation in truth.anns.values():
+        if not annotation['iscrowd']:
+            result = {'image_id': annotation['image_id'], 'category_id': annotation['category_id'], 'score': 1.0}
             if kind == 'segm':
-                result['segmentation'] = truth.annToRLE(each)
+                result['segmentation'] = truth.annToRLE(annotation)
             results.append(
-                result | {key: each[key] for key in {'bbox': ['bbox'], 'keypoints': ['keypoints']}.get(kind, [])}
+                result | {key: annotation[key] for key in {'bbox': ['bbox'], 'keypoints': ['keypoints']}.get(kind, [])}
             )
     evaluation = COCOeval(truth, truth.loadRes(results), kind)
     evaluation.evaluate()

@@ -42,11 +42,11 @@ MARK = 3.0  # radius in pixels of a mark, which has a dark core
 _DECOYS = (0.5, 1.5)  # distances of the marks that say nothing, in terms of the planted one
 _APART = 0.2  # of a planted distance, which such a mark keeps from it
 _HEIGHTS = (0.2, 0.9)  # of people, as shares of the image
-_ATTEMPTS = 12  # for a place; then the object is given up
+_ATTEMPTS = 12  # for a position; then the object is given up
 
 
 def _attempt(put: Callable[[], bool]) -> None:
-    """Try places until one will do; at last give up."""
+    """Try positions until one will do; at last give up."""
     any(put() for _ in range(_ATTEMPTS))
 
 
@@ -139,7 +139,7 @@ class ScalesOptions(MiniatureOptions):
         return alpha, turn
 
     def _center(self, rng: np.random.Generator, scene: Scene, side: float) -> np.ndarray:
-        """A place (x, y): anywhere, against an earlier object or, of a large one, in the middle of the image."""
+        """A position (x, y): anywhere, against an earlier object or, of a large one, in the middle of the image."""
         if 2 * side > self.size:
             return rng.uniform(0.48, 0.52, 2) * self.size
         if scene.items and rng.random() < self.crowding:

@@ -50,4 +50,4 @@ def test_settings_change_with_what_is_set(tmp_path):
         Run(ARMS['search/dense'], 1, QUICK, tmp_path),
         Run(ARMS['search/dense'], 0, BUDGETS['cpu'], tmp_path),
     ]
-    assert len({run.settings(), *(each.settings() for each in others)}) == 4
+    assert len({run.settings(), *(other.settings() for other in others)}) == 4

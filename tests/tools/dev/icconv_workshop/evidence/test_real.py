@@ -32,28 +32,30 @@ def done(root, arm: str) -> dict:
 def test_rf_next_gives_a_pattern_and_is_tested_with_its_branches(clones):
     result = done(clones, 'bccd/rf-next')
     pattern = read_patterns(Run(ARMS['bccd/rf-next'], 0, BUDGETS['quick'], clones).pattern_file())
-    assert len(pattern) == 16 and all(each.is_uniform for each in pattern)
+    assert len(pattern) == 16 and all(layer.is_uniform for layer in pattern)
     single = done(clones, 'bccd/rf-next-single')
     assert result['costs']['flops'] > 1.1 * single['costs']['flops']
-    assert all(0 <= each['tests']['']['box/AP'] <= 100 for each in (result, single))
+    assert all(0 <= row['tests']['']['box/AP'] <= 100 for row in (result, single))
 
 
 @pytest.mark.slow
 def test_nuclei_have_a_network_for_all_and_one_for_each(clones):
-    found = {name: done(clones, f'nuclei-joint/{name}')['tests'][''].keys() for name in ('joint', 'boxes', 'semantic')}
-    assert {'box/AP', 'mask/AP', 'mIoU'} <= found['joint']
-    assert 'box/AP' in found['boxes'] and 'mask/AP' not in found['boxes']
-    assert 'mIoU' in found['semantic'] and 'box/AP' not in found['semantic']
+    metrics = {
+        name: done(clones, f'nuclei-joint/{name}')['tests'][''].keys() for name in ('joint', 'boxes', 'semantic')
+    }
+    assert {'box/AP', 'mask/AP', 'mIoU'} <= metrics['joint']
+    assert 'box/AP' in metrics['boxes'] and 'mask/AP' not in metrics['boxes']
+    assert 'mIoU' in metrics['semantic'] and 'box/AP' not in metrics['semantic']
     files = [
         json.loads((clones / f'data/nuclei/nuclei_{split}.json').read_text()) for split in ('train', 'val', 'test')
     ]
-    assert sum(len(each['images']) for each in files) == 24 and all(each['images'] for each in files)
+    assert sum(len(content['images']) for content in files) == 24 and all(content['images'] for content in files)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('arm', ['camvid-head/pyconv', 'camvid-fpt/ufp-fpt'])
 def test_networks_of_the_drawn_images_fit_the_sets(clones, arm):
-    (metric,) = next(each.metrics for each in COMPARISONS.values() if each.name == arm.split('/')[0])
+    (metric,) = next(comparison.metrics for comparison in COMPARISONS.values() if comparison.name == arm.split('/')[0])
     assert 0 <= done(clones, arm)['tests'][''][metric] <= 100
 
 
@@ -78,8 +80,8 @@ def test_a_set_that_is_not_there_is_named_with_its_address(tmp_path):
 
 def test_sets_that_are_not_there_are_left_out_unless_they_are_named(clones, tmp_path):
     here, elsewhere = (Experiment(root, BUDGETS['quick'], [0]).comparisons for root in (clones.parent, tmp_path))
-    assert [each.name for each in here] == list(COMPARISONS)
-    assert [each.name for each in elsewhere] == [n for n in COMPARISONS if n.split('-')[0] not in REAL]
+    assert [comparison.name for comparison in here] == list(COMPARISONS)
+    assert [comparison.name for comparison in elsewhere] == [n for n in COMPARISONS if n.split('-')[0] not in REAL]
 
 
 def test_trials_have_a_rate_or_a_length_of_their_own(tmp_path):

@@ -15,11 +15,15 @@ def annotations(tmp_path_factory):
     return folder / 'annotations'
 
 
-def results(annotations, path, keep=lambda each: True):
+def results(annotations, path, keep=lambda annotation: True):
     """The truth itself as predictions, those that ``keep`` wants."""
     truth = COCO(annotations / 'instances_test.json').anns.values()
-    found = [{key: each[key] for key in ('image_id', 'category_id', 'bbox')} for each in truth if keep(each)]
-    path.write_text(json.dumps([{**each, 'score': 1.0} for each in found]))
+    entries = [
+        {key: annotation[key] for key in ('image_id', 'category_id', 'bbox')}
+        for annotation in truth
+        if keep(annotation)
+    ]
+    path.write_text(json.dumps([{**entry, 'score': 1.0} for entry in entries]))
     return path
 
 
@@ -30,7 +34,11 @@ def test_the_truth_scores_100(annotations, tmp_path):
 
 
 def test_sizes_and_classes_are_told_apart(annotations, tmp_path):
-    kept = results(annotations, tmp_path / 'r.json', lambda each: each['area'] >= 16**2 and each['category_id'] < 5)
-    scores = average_precision(annotations / 'instances_test.json', kept, 'bbox')
+    predictions = results(
+        annotations,
+        tmp_path / 'r.json',
+        lambda annotation: annotation['area'] >= 16**2 and annotation['category_id'] < 5,
+    )
+    scores = average_precision(annotations / 'instances_test.json', predictions, 'bbox')
     assert scores['AP_large'] == pytest.approx(100)
     assert scores['AP_small'] < 5 and scores['AP_context'] == 0 and 0 < scores['AP'] < 100

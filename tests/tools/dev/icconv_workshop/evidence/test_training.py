@@ -21,7 +21,7 @@ def check(run: Run) -> None:
     written = json.loads(run.result_file.read_text())
     assert written == json.loads(json.dumps(result)) and written['iterations'] == 2
     assert set(written['tests']) == {'', *run.arm.tests}
-    for row_of, metrics in ((each.rows, each.metrics) for each in COMPARISONS.values()):
+    for row_of, metrics in ((comparison.rows, comparison.metrics) for comparison in COMPARISONS.values()):
         if run.arm.name in [row.arm for row in row_of]:
             assert all(0 <= written['tests'][''][metric] <= 100 for metric in metrics)
     assert written['costs']['parameters'] > 1e5 and written['costs']['flops'] > 1e7
