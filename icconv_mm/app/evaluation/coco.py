@@ -3,9 +3,10 @@
 import contextlib
 import copy
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -13,20 +14,21 @@ from icconv_mm.app.evaluation.results import MetricTable
 
 
 @contextlib.contextmanager
-def watched_coco(kind: type) -> Iterator[list]:
-    """Yields a list of the evaluations that a class like COCOeval accumulates in the block."""
+def watched_coco(*kinds: type) -> Iterator[list]:
+    """Yields a list of the evaluations that classes like COCOeval accumulate in the block."""
     seen: list = []
-    accumulate = kind.accumulate
 
-    def watching(self: Any, *args: Any, **options: Any) -> Any:
-        seen.append(self)
-        return accumulate(self, *args, **options)
+    def watching(accumulate: Callable[..., None]) -> Callable[..., None]:
+        def watched(self: Any, *args: Any) -> None:
+            seen.append(self)
+            accumulate(self, *args)
 
-    kind.accumulate = watching
-    try:
+        return watched
+
+    with contextlib.ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(patch.object(kind, 'accumulate', watching(kind.accumulate)))
         yield seen
-    finally:
-        kind.accumulate = accumulate
 
 
 @dataclass
@@ -107,8 +109,8 @@ def _matched(evaluator: Any) -> list[list[dict]]:
     An evaluation drops those beyond its last ``maxDets``, 20 people, say. Images with more are matched again.
     """
     params = evaluator.params
-    count, areas, most = len(params.imgIds), len(params.areaRng), params.maxDets[-1]
-    starts = range(0, len(params.catIds) * areas * count, areas * count)
+    count, most = len(params.imgIds), params.maxDets[-1]
+    starts = range(0, len(evaluator.evalImgs), len(evaluator.evalImgs) // len(params.catIds))
     evaluations = [
         [evalImg for evalImg in evaluator.evalImgs[start : start + count] if evalImg is not None] for start in starts
     ]

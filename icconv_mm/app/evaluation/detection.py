@@ -1,18 +1,20 @@
 """What mmdet's metrics of boxes and masks have compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from mmdet.evaluation import CocoMetric, VOCMetric
 from mmdet.evaluation.functional import mean_ap
-from mmdet.evaluation.metrics import voc_metric
+from mmdet.evaluation.metrics import coco_metric, voc_metric
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou
 
 from icconv_mm.app.evaluation.coco import CocoTables, coco_tables, watched_coco
 from icconv_mm.app.evaluation.evaluate import LeftOutError, ObservedMetric, Reading
+from icconv_mm.app.evaluation.fast_coco import FastCOCOeval, coco_evaluator
 from icconv_mm.app.evaluation.results import Evaluation, MetricTable, Record, chosen, surest, worst_of
 from icconv_mm_runtime.thresholds import reaches
 
@@ -42,8 +44,12 @@ class ObservedCoco(_ObservedBoxes):
 
     kinds = (CocoMetric,)
 
-    def watched(self) -> AbstractContextManager[list]:
-        return watched_coco(COCOeval)
+    @contextmanager
+    def watched(self) -> Iterator[list]:
+        """Yields a list of the evaluations of boxes and masks, which :func:`coco_evaluator` makes in the block."""
+        kinds = FastCOCOeval, COCOeval  # metrics of a subclass may make their own
+        with patch.object(coco_metric, 'COCOeval', coco_evaluator), watched_coco(*kinds) as seen:
+            yield seen
 
     def read(self, results: list, seen: list) -> list:
         if self.metric.format_only:
