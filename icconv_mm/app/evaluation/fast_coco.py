@@ -35,12 +35,9 @@ class FastCOCOeval(COCOeval):
         parts = [([number], images[number]) for number in params.catIds]
         if not params.useCats:
             parts = [(params.catIds, params.imgIds)]
-        levels, sizes = len(params.iouThrs), (len(parts), len(params.areaRng), len(params.maxDets))
-        shapes = {
-            'precision': (levels, len(params.recThrs)),
-            'scores': (levels, len(params.recThrs)),
-            'recall': (levels,),
-        }
+        levels, recalls = len(params.iouThrs), len(params.recThrs)
+        sizes = len(parts), len(params.areaRng), len(params.maxDets)
+        shapes = {'precision': (levels, recalls), 'scores': (levels, recalls), 'recall': (levels,)}
         self._arrays = {key: np.full((*shape, *sizes), -1.0) for key, shape in shapes.items()}
         self.ious = defaultdict(list)
         for k, (classes, class_images) in enumerate(parts):
