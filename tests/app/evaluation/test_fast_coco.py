@@ -52,12 +52,12 @@ def drawn(kind, seed):
             for _ in range(rng.integers(0, 4)):
                 near = np.clip(box + rng.normal(0, 3, 4), 1, SIZE)
                 number = entry['category_id'] if rng.random() < 0.8 else int(rng.choice([3, 5, 8, 9]))
-                found = entry_of(kind, near, rng) | {'image_id': image, 'category_id': number}
-                predictions.append({key: found[key] for key in found if key not in ('area', 'iscrowd')})
+                predictions.append(entry_of(kind, near, rng) | {'image_id': image, 'category_id': number})
         if image % 3 == 0:
-            far = entry_of(kind, [*rng.uniform(0, 60, 2), 20, 20], rng) | {'image_id': image, 'category_id': 3}
-            predictions.append({key: far[key] for key in far if key not in ('area', 'iscrowd')})
+            far = [*rng.uniform(0, 60, 2), 20, 20]
+            predictions.append(entry_of(kind, far, rng) | {'image_id': image, 'category_id': 3})
     for prediction in predictions:
+        del prediction['area'], prediction['iscrowd']
         prediction['score'] = round(float(rng.random()), 1)
         if kind == 'segm':
             prediction.pop('bbox')  # as mmdet does: areas are those of masks
@@ -117,7 +117,7 @@ def test_numbers_are_those_of_pycocotools(kind, options):
             assert tables[0].table.columns == tables[1].table.columns and tables[0].iou == tables[1].iou
             for row, other in zip(tables[0].table.rows, tables[1].table.rows, strict=True):
                 assert row[:2] == other[:2]
-                values, others = (np.array(each[2:], dtype=float) for each in (row, other))  # None becomes NaN
+                values, others = (np.array(cells[2:], dtype=float) for cells in (row, other))  # None becomes NaN
                 np.testing.assert_allclose(values, others, rtol=0, atol=1e-12)
             assert tables[0].curves.keys() == tables[1].curves.keys() and tables[0].curves
             for name, curve in tables[0].curves.items():
