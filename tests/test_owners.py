@@ -453,6 +453,7 @@ OWNERS = [
         [
             'pycocotools.cocoeval.COCOeval',
             'xtcocotools.cocoeval.COCOeval',
+            'faster_coco_eval.COCOeval_faster',
             'mmdet.evaluation.eval_map',
             'mmdet.evaluation.functional.eval_map',
             'mmdet.evaluation.functional.mean_ap',

@@ -25,8 +25,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 BUILD_TOOLS = ['pip', 'setuptools', 'wheel', 'ninja', 'cython', 'numpy']
 TORCH = ['torch', 'torchvision']
 TASK_LIBRARIES = [
-    'mmengine', 'mmdet', 'mmsegmentation', 'ftfy', 'regex', 'opencv-python', 'pycocotools', 'scipy', 'matplotlib',
-    'rich', 'tqdm', 'tensorboard',
+    'mmengine', 'mmdet', 'mmsegmentation', 'ftfy', 'regex', 'opencv-python', 'pycocotools', 'faster-coco-eval', 'scipy',
+    'matplotlib', 'rich', 'tqdm', 'tensorboard',
     # the requirements of mmpose, mmpretrain and openmim, without the packages that conflict with the others
     'json-tricks', 'munkres', 'einops', 'mat4py', 'modelindex', 'importlib-metadata',
     'click', 'colorama', 'requests', 'tabulate', 'pandas', 'model-index',

@@ -23,7 +23,7 @@ from icconv_mm.app.training.search import search_checkpoint
 from icconv_mm.arguments import require_known
 from icconv_mm.errors import InputError
 from icconv_mm.files import write_json
-from icconv_mm.patterns import read_patterns, write_patterns
+from icconv_mm.patterns import read_patterns
 from icconv_tools.recorded_runs import digest, find_result, train_once
 
 # What a network is evaluated by, by the library of its config.
@@ -148,12 +148,10 @@ class SearchPipeline:
         return {'supernet': None, 'dense': 'dense', 'analytic': f'geometric_d{self.d_max}'}[variant]
 
     def _search(self, supernet: Stage) -> None:
-        pattern, out = self.inherited_file.with_suffix('.json'), self.inherited_file
-        results = search_checkpoint(
-            supernet.weights, self.d_max, pattern, out, criterion=self.criterion, align=self.align
-        )
-        write_patterns([result.pattern(sort=True) for result in results], self.pattern_file)
-        self.show(results_table(results))
+        searched = search_checkpoint(supernet.weights, self.d_max, criterion=self.criterion, align=self.align)
+        searched.write(self.inherited_file.with_suffix('.json'), self.inherited_file)
+        searched.write(self.pattern_file)
+        self.show(results_table(searched.results))
 
     def report(self) -> dict:
         """Writes report.json and report.md, shows the table and returns what report.json holds."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from icconv_mm.app.annotations.convert import check_annotations
 from icconv_mm.app.annotations.dataset import Dataset
-from icconv_mm.app.annotations.find import choose_dataset, read_datasets
+from icconv_mm.app.annotations.find import choose_dataset, locations_and_tasks, read_datasets
 from icconv_mm.app.annotations.report import describe_dataset
 from icconv_mm.app.annotations.writers.coco import write_coco
 from icconv_mm.app.annotations.writers.cvat import write_cvat
@@ -69,9 +69,7 @@ def read_dataset(
     if task is not None:
         dataset = choose_dataset(datasets, task)
     elif len(datasets) > 1:
-        there = '; '.join(
-            f'{dataset.location} ({dataset.format}): {", ".join(dataset.tasks())}' for dataset in datasets
-        )
+        there = locations_and_tasks(datasets)
         raise ArgumentError('path', f'{path}: has {len(datasets)} datasets, name one by its file or task: {there}')
     else:
         (dataset,) = datasets

@@ -154,6 +154,11 @@ def _read_dataset(kind: str, location: Path, read: Callable[[], Dataset]) -> Dat
     return dataset
 
 
+def locations_and_tasks(datasets: Sequence[Dataset]) -> str:
+    """Returns the location, the format and the tasks of each dataset, for a message."""
+    return '; '.join(f'{dataset.location} ({dataset.format}): {", ".join(dataset.tasks())}' for dataset in datasets)
+
+
 def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
     """Returns the dataset with annotations for a task: among several, the one with the fewest other tasks.
 
@@ -162,10 +167,7 @@ def choose_dataset(datasets: Sequence[Dataset], task: str) -> Dataset:
     """
     fitting = [dataset for dataset in datasets if task in dataset.tasks()]
     if not fitting:
-        there = '; '.join(
-            f'{dataset.location} ({dataset.format}): {", ".join(dataset.tasks())}' for dataset in datasets
-        )
-        raise ArgumentError('task', f'no annotations for {task!r}: {there}')
+        raise ArgumentError('task', f'no annotations for {task!r}: {locations_and_tasks(datasets)}')
     least = min(len(dataset.tasks()) for dataset in fitting)
     best = [dataset for dataset in fitting if len(dataset.tasks()) == least]
     if len(best) > 1:

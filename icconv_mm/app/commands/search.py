@@ -72,16 +72,15 @@ def _search(args: Namespace) -> None:
         if args.images:
             images = list(itertools.islice(read_images(args.images, config), args.count))
             images = command_line.progress(images, f'channel means of {len(images)} images')
-        results = search_checkpoint(
+        searched = search_checkpoint(
             args.checkpoint,
             args.d_max,
-            args.out,
-            args.checkpoint_out,
             criterion=args.criterion,
             filter=args.filter,
             groups=args.groups,
-            cfg=config,
+            network=config,
             images=images,
             align=args.align,
         )
-    console().print(results_table(results))
+        searched.write(args.out, args.checkpoint_out)
+    console().print(results_table(searched.results))

@@ -39,11 +39,8 @@ class ObservedLabels(ObservedMetric):
             records.append(Record(path, shape, {'scores': scores}, {'label': label}, float(scores[label])))
             if best != label:
                 wrong.append((float(scores[best]), records[-1], best))
-        right, told, predicted = (
-            evaluation.confusion.diagonal(),
-            evaluation.confusion.sum(1),
-            evaluation.confusion.sum(0),
-        )
+        counts = evaluation.confusion
+        right, told, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
         rows = []
         for label, name in enumerate(evaluation.names):
             values = [(right, predicted), (right, told), (2 * right, told + predicted)]

@@ -3,9 +3,10 @@
 import contextlib
 import copy
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -13,20 +14,21 @@ from icconv_mm.app.evaluation.results import MetricTable
 
 
 @contextlib.contextmanager
-def watched_coco(kind: type) -> Iterator[list]:
-    """Yields a list of the evaluations that a class like COCOeval accumulates in the block."""
+def watched_coco(*kinds: type) -> Iterator[list]:
+    """Yields a list of the evaluations that classes like COCOeval accumulate in the block."""
     seen: list = []
-    accumulate = kind.accumulate
 
-    def watching(self: Any, *args: Any, **options: Any) -> Any:
-        seen.append(self)
-        return accumulate(self, *args, **options)
+    def watching(accumulate: Callable[..., None]) -> Callable[..., None]:
+        def watched(self: Any, *args: Any) -> None:
+            seen.append(self)
+            accumulate(self, *args)
 
-    kind.accumulate = watching
-    try:
+        return watched
+
+    with contextlib.ExitStack() as stack:
+        for kind in kinds:
+            stack.enter_context(patch.object(kind, 'accumulate', watching(kind.accumulate)))
         yield seen
-    finally:
-        kind.accumulate = accumulate
 
 
 @dataclass
@@ -67,25 +69,16 @@ def coco_tables(evaluator: Any, title: str, scores: Mapping[int, float] | None =
     """
     params = evaluator.params
     names = [evaluator.cocoGt.cats[number]['name'] for number in params.catIds]
-    precision = evaluator.eval['precision'][
-        ..., -1
-    ]  # IoU, recall, class, area; mmdet's values of classes are of the last
+    precision = evaluator.eval['precision'][..., -1]  # IoU, recall, class, area; of the most predictions, as mmdet's
     which = [np.isclose(params.iouThrs, level) for level in (0.5, 0.75)]
     areas = range(1, precision.shape[3])
     columns = ['class', 'objects', 'AP', 'AP50', 'AP75', *(f'AP {params.areaRngLbl[area]}' for area in areas)]
     unmatched = -1 if type(evaluator).__module__.startswith('xtcocotools') else 0
     matches = {name: _matches(images, scores, unmatched) for name, images in zip(names, _matched(evaluator))}
-    stats = list(
-        evaluator.stats[: 3 if evaluator.params.iouType == 'keypoints_crowd' else len(columns) - 2]
-    )  # its own are others
-    stats += [-1] * (len(columns) - 2 - len(stats))
-    rows = [
-        [
-            'all',
-            sum(total for *_, total in matches.values()),
-            *(float(value) if value > -1 else None for value in stats),
-        ]
-    ]
+    count = len(columns) - 2
+    stats = list(evaluator.stats[: 3 if params.iouType == 'keypoints_crowd' else count])  # its others are of no area
+    means = [float(value) if value > -1 else None for value in stats] + [None] * (count - len(stats))
+    rows = [['all', sum(total for *_, total in matches.values()), *means]]
     for k, name in enumerate(names):
         values = precision[:, :, k]
         chosen = [values[..., 0], *(values[index][..., 0] for index in which), *(values[..., area] for area in areas)]
@@ -107,14 +100,10 @@ def _matched(evaluator: Any) -> list[list[dict]]:
     An evaluation drops those beyond its last ``maxDets``, 20 people, say. Images with more are matched again.
     """
     params = evaluator.params
-    count, areas, most = len(params.imgIds), len(params.areaRng), params.maxDets[-1]
-    starts = range(0, len(params.catIds) * areas * count, areas * count)
-    evaluations = [
-        [evalImg for evalImg in evaluator.evalImgs[start : start + count] if evalImg is not None] for start in starts
-    ]
-    cut = sorted(
-        {image['image_id'] for of_class in evaluations for image in of_class if len(image['dtScores']) >= most}
-    )
+    count, most = len(params.imgIds), params.maxDets[-1]
+    starts = range(0, len(evaluator.evalImgs), len(evaluator.evalImgs) // len(params.catIds))
+    evaluations = [list(filter(None, evaluator.evalImgs[start : start + count])) for start in starts]
+    cut = sorted({image['image_id'] for images in evaluations for image in images if len(image['dtScores']) >= most})
     if cut:
         again = copy.copy(evaluator)
         again.params = copy.deepcopy(params)
@@ -124,10 +113,8 @@ def _matched(evaluator: Any) -> list[list[dict]]:
         with contextlib.redirect_stdout(io.StringIO()):
             again.evaluate()
         for k, images in enumerate(evaluations):
-            whole = again.evalImgs[k * len(cut) : (k + 1) * len(cut)]
-            images[:] = [image for image in images if image['image_id'] not in cut] + [
-                e for e in whole if e is not None
-            ]
+            whole = filter(None, again.evalImgs[k * len(cut) : (k + 1) * len(cut)])
+            images[:] = [*(image for image in images if image['image_id'] not in cut), *whole]
     return evaluations
 
 

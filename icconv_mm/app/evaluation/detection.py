@@ -1,18 +1,20 @@
 """What mmdet's metrics of boxes and masks have compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from mmdet.evaluation import CocoMetric, VOCMetric
 from mmdet.evaluation.functional import mean_ap
-from mmdet.evaluation.metrics import voc_metric
+from mmdet.evaluation.metrics import coco_metric, voc_metric
 from pycocotools.cocoeval import COCOeval
 from pycocotools.mask import iou
 
 from icconv_mm.app.evaluation.coco import CocoTables, coco_tables, watched_coco
 from icconv_mm.app.evaluation.evaluate import LeftOutError, ObservedMetric, Reading
+from icconv_mm.app.evaluation.fast_coco import FastCOCOeval, coco_evaluator
 from icconv_mm.app.evaluation.results import Evaluation, MetricTable, Record, chosen, surest, worst_of
 from icconv_mm_runtime.thresholds import reaches
 
@@ -42,8 +44,12 @@ class ObservedCoco(_ObservedBoxes):
 
     kinds = (CocoMetric,)
 
-    def watched(self) -> AbstractContextManager[list]:
-        return watched_coco(COCOeval)
+    @contextmanager
+    def watched(self) -> Iterator[list]:
+        """Yields a list of the evaluations of boxes and masks, which :func:`coco_evaluator` makes in the block."""
+        kinds = FastCOCOeval, COCOeval  # metrics of a subclass may make their own
+        with patch.object(coco_metric, 'COCOeval', coco_evaluator), watched_coco(*kinds) as seen:
+            yield seen
 
     def read(self, results: list, seen: list) -> list:
         if self.metric.format_only:
@@ -62,26 +68,20 @@ class ObservedCoco(_ObservedBoxes):
         truth = reading.compared[0].truth
         paths = {gt['img_id']: path for (gt, _), (path, _) in zip(reading.results, reading.notes)}
         results = {result['img_id']: result for _, result in reading.results}
-        labels = {
-            number: names.index(category['name'])
-            for number, category in truth.cats.items()
-            if category['name'] in names
-        }
+        known = {name: label for label, name in enumerate(names)}
+        labels = {number: known[cat['name']] for number, cat in truth.cats.items() if cat['name'] in known}
         ids = np.array([labels[number] for number in self.metric.cat_ids])  # the class of a label, as the metric has it
+        nothing = {'bboxes': np.zeros((0, 4)), 'scores': np.zeros(0), 'labels': np.zeros(0, int)}
         records = []
         for number in self.metric.img_ids:
-            entries = [
-                annotation for annotation in truth.imgToAnns.get(number, ()) if annotation['category_id'] in labels
-            ]
+            entries = [entry for entry in truth.imgToAnns.get(number, ()) if entry['category_id'] in labels]
             told = {
                 'boxes': np.array([entry['bbox'] for entry in entries], dtype=float).reshape(-1, 4) @ _TO_CORNERS,
                 'labels': np.array([labels[entry['category_id']] for entry in entries], dtype=int),
                 'ignored': np.array([bool(entry.get('iscrowd')) for entry in entries], dtype=bool),
                 'entries': entries,
             }
-            result = results.get(
-                number, {'bboxes': np.zeros((0, 4)), 'scores': np.zeros(0), 'labels': np.zeros(0, int)}
-            )
+            result = results.get(number, nothing)
             side = {'boxes': result['bboxes'], 'scores': result['scores'], 'labels': ids[result['labels']]}
             side |= {'masks': result['masks']} if 'masks' in result else {}
             image = truth.imgs[number]
@@ -179,11 +179,7 @@ def compare_objects(
     predictions, truth = record.predictions, record.truth
     ignored = np.asarray(truth['ignored'], dtype=bool)
     labels = np.asarray(truth['labels'], dtype=int)[~ignored]
-    limits = (
-        np.asarray(thresholds)[np.asarray(predictions['labels'], dtype=int)]
-        if len(predictions['labels'])
-        else np.zeros(0)
-    )
+    limits = np.asarray(thresholds, dtype=float)[np.asarray(predictions['labels'], dtype=int)]
     kept = np.flatnonzero(reaches(predictions['scores'], limits))
     boxes = _xywh(predictions['boxes'])[kept]
     whole = _xywh(truth['boxes'])

@@ -161,9 +161,8 @@ def evaluation_of(
     for key, value in numbers.items():
         if not isinstance(value, bool) and np.ndim(value) == 0 and not isinstance(value, (str, bytes, type(None))):
             _add_number(evaluation, readings, key, float(value))
-    evaluation.overall = dict(
-        sorted(evaluation.overall.items(), key=lambda item: item[0].endswith('aAcc'))
-    )  # it counts least
+    overall = sorted(evaluation.overall.items(), key=lambda item: item[0].endswith('aAcc'))  # it counts least
+    evaluation.overall = dict(overall)
     reasons = []
     for observed, reading in readings:
         try:
@@ -189,8 +188,7 @@ def _add_number(
     for observed, reading in readings:
         name = next((name for name in reading.numbers if key == name or key.endswith(f'/{name}')), None)
         if name is not None and (named := observed.number(key, value)) is not None:
-            evaluation.overall[named[0]] = (
-                named[1] if math.isfinite(value) and value >= 0 else None
-            )  # COCO's -1: no objects
+            is_measured = math.isfinite(value) and value >= 0  # COCO's -1: no objects
+            evaluation.overall[named[0]] = named[1] if is_measured else None
             return
     evaluation.others[key] = value if math.isfinite(value) else None

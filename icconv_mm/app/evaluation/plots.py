@@ -67,9 +67,8 @@ def _plot(title: str, curves: Mapping[str, np.ndarray], x: str, square: bool = F
         figure.legend(loc='outside lower center', ncols=2, fontsize=7.5, frameon=False)
         out = io.StringIO()
         figure.savefig(out, format='svg', metadata=dict.fromkeys(('Date', 'Creator', 'Format', 'Type')))
-    svg = re.sub(
-        r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>', '', out.getvalue(), flags=re.DOTALL
-    )  # no addresses
+    addresses = r' xmlns(:xlink)?="[^"]*"|<metadata>.*?</metadata>'
+    svg = re.sub(addresses, '', out.getvalue(), flags=re.DOTALL)
     svg = svg.replace(_INK, 'currentColor')
     return Markup(svg[svg.index('<svg') :].replace('<svg', f'<svg role="img" aria-label="{Markup.escape(title)}"', 1))
 

@@ -53,12 +53,10 @@ class ObservedPoses(ObservedMetric):
         readings, kept = reading.compared
         overall, *rows = readings.table.rows
         if len(rows) == 1:  # one class, whose name the file may have otherwise
-            ((_, matches),), ((_, curve),) = readings.matches.items(), readings.curves.items() or [('', None)]
-            readings.matches, readings.curves = (
-                {evaluation.names[0]: matches},
-                {} if curve is None else {evaluation.names[0]: curve},
-            )
-            readings.table.rows = [overall, [evaluation.names[0], *overall[1:]]]
+            name = evaluation.names[0]
+            readings.matches = dict(zip([name], readings.matches.values()))
+            readings.curves = dict(zip([name], readings.curves.values()))
+            readings.table.rows = [overall, [name, *overall[1:]]]
         people = readings.with_thresholds(chosen(evaluation, readings.matches, given))
         people.rows = people.rows[len(rows) == 1 :]
         evaluation.curves, evaluation.iou = readings.curves, readings.iou

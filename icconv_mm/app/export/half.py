@@ -8,13 +8,12 @@ file keep their types. Public converters change types by operator alone, and so 
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from icconv_mm.app.export.onnx_files import PRODUCTS, is_last, names_read, readers_of, remove_unread
+from icconv_mm.app.export.onnx_files import PRODUCTS, calibration_reader, is_last, names_read, readers_of, remove_unread
 
 _BETWEEN = (
     *('Add', 'Clip', 'Concat', 'Div', 'Expand', 'Flatten', 'Gather', 'HardSigmoid', 'HardSwish', 'LeakyRelu'),
@@ -87,20 +86,14 @@ def _largest_results(
     model: onnx.ModelProto, chosen: set[str], inputs: Iterable[Mapping[str, np.ndarray]]
 ) -> dict[str, float]:
     """Returns the largest magnitude of each tensor that the chosen nodes would read or write as float16."""
-    from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
-
-    class Reader(CalibrationDataReader):
-        left = iter(inputs)
-
-        def get_next(self) -> Any:
-            return next(self.left, None)
+    from onnxruntime.quantization.calibrate import create_calibrator
 
     with tempfile.TemporaryDirectory() as folder:
         source, augmented = Path(folder, 'model.onnx'), Path(folder, 'augmented.onnx')
         onnx.save(model, str(source))
         kinds = sorted({node.op_type for node in model.graph.node if node.name in chosen})
         calibrator = create_calibrator(str(source), kinds, augmented_model_path=str(augmented))
-        calibrator.collect_data(Reader())
+        calibrator.collect_data(calibration_reader(inputs))
         ranges = calibrator.compute_data().data
     return {name: float(np.abs(largest.range_value).max()) for name, largest in ranges.items()}
 

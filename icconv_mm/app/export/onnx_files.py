@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -212,3 +213,16 @@ def is_last(node: onnx.NodeProto, readers: Mapping[str, Sequence[onnx.NodeProto]
                 seen.add(id(reader))
                 left += reader.output
     return True
+
+
+def calibration_reader(inputs: Iterable[Mapping[str, np.ndarray]]) -> Any:
+    """Returns a reader of inputs, as ONNX Runtime takes them to measure the ranges of tensors."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        left = iter(inputs)
+
+        def get_next(self) -> Mapping[str, np.ndarray] | None:
+            return next(self.left, None)
+
+    return Reader()

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from icconv_mm.app.export import writers
-from icconv_mm.app.export.onnx_files import PRODUCTS, is_last, readers_of
+from icconv_mm.app.export.onnx_files import PRODUCTS, calibration_reader, is_last, readers_of
 from icconv_mm.app.export.preparation import inputs_of
 from icconv_mm.errors import MissingLibraryError
 
@@ -67,17 +67,13 @@ def by_onnxruntime(model: Any, path: Path, inputs: Iterator[dict[str, np.ndarray
     import onnx
     from onnxruntime import quantization
 
-    class Reader(quantization.CalibrationDataReader):
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(inputs, None)
-
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, 'model.onnx')
         onnx.save(model, str(source))
         quantization.quantize_static(
             str(source),
             str(path),
-            Reader(),
+            calibration_reader(inputs),
             quant_format=quantization.QuantFormat.QDQ,
             op_types_to_quantize=[*PRODUCTS, *_BETWEEN],
             nodes_to_exclude=float_nodes(model, kept),

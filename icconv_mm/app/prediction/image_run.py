@@ -1,6 +1,5 @@
 """Predicts images: keeps the results of each until those of all are there, and writes the files of all."""
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -25,6 +24,7 @@ from icconv_mm.app.prediction.options import Options
 from icconv_mm.app.prediction.pick import pick_images, uncertainty_of, write_picks
 from icconv_mm.app.prediction.pre_annotations import folders_for, write_pre_annotations
 from icconv_mm.app.runs.images import drawn_names, write_image
+from icconv_mm.checkpoints.convert import sha256
 from icconv_mm.errors import UserError, message_of, naming
 from icconv_mm_runtime.drawing import LONGEST
 from icconv_mm_runtime.errors import RuntimeInputError
@@ -63,18 +63,6 @@ class FailedImagesError(UserError):
         self.failures = dict(failures)
 
 
-def _digest_of(checkpoint: str, ann_file: str | None) -> str:
-    """Returns a hash of the files that predictions depend on: the weights, the ids."""
-    whole = hashlib.sha256(__version__.encode())
-    # the second one: the weights of OpenVINO's format
-    for path in (Path(checkpoint), Path(checkpoint).with_suffix('.bin'), *([Path(ann_file)] if ann_file else ())):
-        if path.is_file():
-            with open(path, 'rb') as file:
-                for block in iter(lambda: file.read(1 << 20), b''):
-                    whole.update(block)
-    return whole.hexdigest()
-
-
 class _ImageRun:
     """Predicts images, and keeps their results until those of all are there.
 
@@ -96,8 +84,10 @@ class _ImageRun:
         self.folders = folders_for(options.to, self.results.parts, out) if options.to else {}
         drawing = [options.draw, options.score_thr, options.palette, options.to, options.pick]
         others = [options.json_score_thr, options.ann_file, options.tile, options.batch_size, network.settings]
+        files = Path(options.checkpoint), Path(options.checkpoint).with_suffix('.bin'), Path(options.ann_file or '')
         with naming(str(out), OSError, RuntimeInputError):
-            settings = [*drawing, *others, _digest_of(options.checkpoint, options.ann_file)]
+            hashes = [sha256(path) for path in files if path.is_file()]  # the second one: OpenVINO's weights
+            settings = [__version__, *drawing, *others, *hashes]
             self.log = ResultLog(out, settings, paths, options.shard or (1, 1), options.resume)
         if options.resume and not self.log.done and self.log.has_others:
             what = 'what an earlier run left there was of other images, weights or options: this one begins anew'

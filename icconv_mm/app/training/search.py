@@ -1,7 +1,9 @@
 """Runs the dilation search on files: reads a supernet checkpoint, writes a pattern file and an initial checkpoint."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import mmcv
 import torch
@@ -20,74 +22,87 @@ from icconv_mm.patterns.search import LayerResult, inherit_taps, measure_channel
 from icconv_mm.patterns.supernet import LayerFilter
 
 
+@dataclass(frozen=True)
+class SearchedCheckpoint:
+    """What the search has found in a supernet checkpoint.
+
+    Attributes:
+        results: One result per layer.
+        weights: The supernet's weights.
+        origin: File, hash and settings of the search.
+    """
+
+    results: list[LayerResult]
+    weights: Mapping[str, Tensor]
+    origin: dict[str, Any]
+
+    def write(self, pattern_out: str | Path, checkpoint_out: str | Path | None = None) -> None:
+        """Writes the dilations.
+
+        Args:
+            pattern_out: The pattern file. Without ``checkpoint_out`` the channels of a layer are sorted by dilation, as
+                in the published patterns; with it the pattern is that of the written checkpoint.
+            checkpoint_out: An initial checkpoint of the searched network, which inherits the kept taps.
+
+        Raises:
+            InputError: A file cannot be written.
+        """
+        for path in (pattern_out, checkpoint_out):  # makes both folders before either file is written
+            if path is not None:
+                _make_folder_of(path)
+        patterns = [result.pattern(sort=True) for result in self.results]
+        if checkpoint_out is not None:
+            patterns, state = inherit_taps(self.weights, self.results)
+            meta = {'searched_from': self.origin, 'pattern': [pattern.to_json() for pattern in patterns]}
+            write_checkpoint({'state_dict': state, 'meta': meta}, checkpoint_out)
+        write_patterns(patterns, pattern_out)
+
+
 def search_checkpoint(
     checkpoint: str | Path,
     d_max: int,
-    pattern_out: str | Path,
-    checkpoint_out: str | Path | None = None,
     *,
     criterion: str = 'rms',
     filter: LayerFilter = None,
     groups: int = 1,
-    model: nn.Module | None = None,
-    cfg: TaskRun | Config | str | Path | None = None,
+    network: nn.Module | TaskRun | Config | str | Path | None = None,
     images: Iterable[Tensor] | None = None,
     align: int | None = None,
-) -> list[LayerResult]:
-    """Searches the dilations of a supernet checkpoint and writes them.
+) -> SearchedCheckpoint:
+    """Searches the dilations of a supernet checkpoint.
 
     Args:
         checkpoint: The supernet's weights, in any supported wrapping.
         d_max: Largest dilation that the supernet was built with.
-        pattern_out: The pattern file. Without ``checkpoint_out`` the channels of a layer are sorted by dilation, as in
-            the published patterns; with it the pattern is that of the written checkpoint.
-        checkpoint_out: An initial checkpoint of the searched network, which inherits the kept taps.
         criterion: ``'rms'``, ``'expectation'`` or ``'kept_mass'``, see ``icconv_mm.patterns.search``.
         filter: Selects layers, as for ``edo_search``.
         groups: Groups of the convolutions, needed where no network is given; 1 by default.
-        model: The network of these weights. It, or a ``cfg``, is needed for ``images`` and for layers of different
-            groups.
-        cfg: Run or config of that network, or its file, given instead of a ``model``; changed in place.
+        network: The network of these weights, which are loaded into it; or its run or config, changed in place, or the
+            config's file. It is needed for ``images`` and for layers of different groups.
         images: Batches [N, 3, H, W] in the network's normalisation, for measuring the channel means.
         align: Channels in a block, of which all runs are multiples: see ``edo_search``.
 
-    Returns:
-        One result per layer.
-
     Raises:
         MissingFileError: The checkpoint does not exist.
-        InputError: As ``edo_search``, naming the file as well; or the weights do not fit the model. Nothing is written
-            then.
+        InputError: As ``edo_search``, naming the file as well; or the weights do not fit the network.
     """
-    if model is not None and cfg is not None:
-        raise InputError('search_checkpoint: model and cfg both say what the network is: give one')
     content = read_checkpoint(checkpoint)
-    model = model if cfg is None else begin(cfg).build_model()
+    model = network if network is None or isinstance(network, nn.Module) else begin(network).build_model()
     with naming(str(checkpoint)):
-        state = checked_weights(content)
-        means = None
+        state, means = checked_weights(content), None
         if model is not None:
             check_fits(model, state, str(checkpoint))
             model.load_state_dict(state, strict=False)
             state = model.state_dict()
         if images is not None:
             if model is None:
-                raise InputError('channel means are measured in a network: give its model or cfg beside the images')
+                raise InputError('channel means are measured in a network: give it beside the images')
             # the name in all task libraries; modules after the necks need no means
             means = measure_channel_means(model, images, filter, getattr(model, 'extract_feat', model))
         searched = state if model is None else model
         results = search_layers(searched, d_max, criterion, means, filter, groups, align)
-    for path in (pattern_out, checkpoint_out):  # makes both folders before either file is written
-        if path is not None:
-            _make_folder_of(path)
-    patterns = [result.pattern(sort=True) for result in results]
-    if checkpoint_out is not None:
-        patterns, state = inherit_taps(state, results)
-        origin = {'file': Path(checkpoint).name, 'sha256': sha256(checkpoint), 'd_max': d_max, 'criterion': criterion}
-        meta = {'searched_from': origin, 'pattern': [pattern.to_json() for pattern in patterns]}
-        write_checkpoint({'state_dict': state, 'meta': meta}, checkpoint_out)
-    write_patterns(patterns, pattern_out)
-    return results
+    origin = {'file': Path(checkpoint).name, 'sha256': sha256(checkpoint), 'd_max': d_max, 'criterion': criterion}
+    return SearchedCheckpoint(results, state, origin)
 
 
 def convert_rf_next(

@@ -88,11 +88,10 @@ def _search(run: Run, backbone: nn.Module) -> dict[str, dict[str, float]]:
         return {}
     extra = {}
     for block in dict.fromkeys(arm.align for arm in ARMS.values() if arm.pattern_of == run.arm.name):
-        unsorted = run.folder / 'unsorted.json'
-        results = search_checkpoint(run.weights, D_MAX, unsorted, filter=_SEARCHED, align=block)
-        write_patterns([result.pattern(sort=True) for result in results], run.pattern_file(block))
+        searched = search_checkpoint(run.weights, D_MAX, filter=_SEARCHED, align=block)
+        searched.write(run.pattern_file(block))
         if block is not None:
-            extra[str(block)] = {result.name: result.extra for result in results}
+            extra[str(block)] = {result.name: result.extra for result in searched.results}
     return extra
 
 
