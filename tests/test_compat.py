@@ -34,10 +34,6 @@ def theirs(library, name='ResNet'):
     )
 
 
-def options_of(kind):
-    return dict(depth=50, base_channels=16, **(dict(pattern='dense') if kind is ICResNet else {}))
-
-
 def norms_that_train(net):
     net.train()
     return sum(module.training for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
@@ -73,7 +69,8 @@ def tuple_of(value):
 @pytest.mark.parametrize('library', LIBRARIES)
 def test_every_backbone_follows(library, kind):
     with scope(library):
-        expected, net = theirs(library)(depth=50, base_channels=16), kind(**options_of(kind))
+        expected = theirs(library)(depth=50, base_channels=16)
+        net = kind(depth=50, base_channels=16, **(dict(pattern='dense') if kind is ICResNet else {}))
     assert (net.norm_eval, net.out_indices) == (expected.norm_eval, tuple(expected.out_indices))
     assert net.conv1.out_channels == expected.conv1.out_channels
 

@@ -18,10 +18,6 @@ def installed(**names):
     return {'torch': '2.11.0+cpu', 'pip': '25.0.1', **{name.replace('_', '-'): v for name, v in names.items()}}
 
 
-def plan(to='2.11', **names):
-    return installer.plan_installation(installer.Versions(to), installed(**names), 'cpu')
-
-
 def test_pins_are_in_the_supported_range():
     for name, (distributions, low, high) in versions.SUPPORTED.items():
         pin = installer.Versions('2.11').pins[distributions[0]]
@@ -68,7 +64,7 @@ def test_torch_without_pins():
 )
 def test_neither_a_library_nor_its_fork_is_put_over_the_other(torch, names, words):
     with pytest.raises(installer.SetupError, match=words):
-        plan(torch, **names)
+        installer.plan_installation(installer.Versions(torch), installed(**names), 'cpu')
 
 
 @pytest.mark.parametrize('library', ['torch', 'mmengine', 'mmcv'])

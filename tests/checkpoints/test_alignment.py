@@ -9,7 +9,6 @@ import pytest
 import torch
 from layouts import classifier
 from random_weights import with_random_weights
-from torch import nn
 
 from icconv_mm import create_model
 from icconv_mm.backbones import ICResNet, ICResNeXt
@@ -31,10 +30,6 @@ NETWORKS = {
     ),
     'grouped': (ICResNeXt, {'depth': 50, 'groups': 8, 'base_width': 4, 'out_indices': (3,)}),
 }
-
-
-def network_of(kind, settings, pattern) -> nn.Module:
-    return with_random_weights(kind(**settings, pattern=pattern, base_channels=16))
 
 
 def is_aligned(pattern: DilationPattern, block: int) -> bool:
@@ -75,7 +70,7 @@ def test_sorted_channels_compute_what_moved_filters_compute(network, by):
     torch.manual_seed(0)
     kind, settings = NETWORKS[network]
     pattern = 'geometric_d4'
-    original = network_of(kind, settings, pattern)
+    original = with_random_weights(kind(**settings, pattern=pattern, base_channels=16))
     before = {key: value.clone() for key, value in original.state_dict().items()}
     old = patterns_in(original)
     state, layers = align_weights(before, list(old.values()), 8, original if by == 'model' else None)

@@ -96,7 +96,9 @@ class Run:
 
     def groups(self, kind):
         """The learning rates, relative to that of the optimiser, and decays of a kind of parameters that learn."""
-        owners = {id(value): (module, name) for module in self.model.modules() for name, value in vars_of(module)}
+        owners = {
+            id(value): (module, name) for module in self.model.modules() for name, value in module._parameters.items()
+        }
         groups = set()
         for group in self.optimizer.param_groups:
             for parameter in group['params']:
@@ -185,10 +187,6 @@ def is_scale(module, name):
 
 def as_list(value):
     return value if isinstance(value, list) else [value]
-
-
-def vars_of(module):
-    return module._parameters.items()
 
 
 def loss(module):

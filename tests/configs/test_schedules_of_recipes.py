@@ -21,10 +21,6 @@ RECIPES = sorted(path for path in CONFIGS.rglob('*.py') if '_base_' not in path.
 seen = set()  # many recipes have the same schedule
 
 
-def in_full(cfg):
-    return cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
-
-
 def training_of(cfg, length, epoch):
     """A training of a config with another length, without its model."""
     cfg = deepcopy(cfg)
@@ -53,7 +49,7 @@ def end_of(cfg, training, iterations):
 def check(cfg, length, epoch=EPOCH, reached=1 - 1e-9):
     """It reaches its base value and its end; resumed at twice the length, it goes on as from the start."""
     is_long = length is None
-    length = in_full(cfg) if is_long else length
+    length = (cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters) if is_long else length
     training = training_of(cfg, length, epoch)
     rates = [rate for (rate,) in training.run()]
     assert max(rates) >= RATE * reached

@@ -78,18 +78,17 @@ def test_not_json(tmp_path, content):
         checks.check_coco_file(path)
 
 
-def test_empty_because_of_other_classes(tmp_path, coco):
-    path = write(tmp_path / 'a.json', coco)
-    with pytest.raises(DatasetError, match=r"none of the classes \['cat'\] is a category of .* which has \['ball'\]"):
-        checks.explain_coco(str(path), ('cat',), 'd', empty=True)
-
-
-def test_empty_because_nothing_is_annotated(tmp_path, coco):
-    path = write(tmp_path / 'a.json', {**coco, 'annotations': []})
-    with pytest.raises(
-        DatasetError, match=r'none of the 1 images in .* has a box of the classes .*filter_empty_gt=False'
-    ):
-        checks.explain_coco(str(path), ('ball',), 'd', empty=True)
+@pytest.mark.parametrize(
+    ('changes', 'name', 'message'),
+    [
+        ({}, 'cat', r"none of the classes \['cat'\] is a category of .* which has \['ball'\]"),
+        ({'annotations': []}, 'ball', 'none of the 1 images in .* has a box of the classes .*filter_empty_gt=False'),
+    ],
+)
+def test_why_a_dataset_is_empty(tmp_path, coco, changes, name, message):
+    path = write(tmp_path / 'a.json', {**coco, **changes})
+    with pytest.raises(DatasetError, match=message):
+        checks.explain_coco(str(path), (name,), 'd', empty=True)
 
 
 def test_not_empty_by_its_annotations(tmp_path, coco):

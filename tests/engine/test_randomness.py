@@ -7,6 +7,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.evaluator import Evaluator
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from saving import losses_of
 from torch.utils.data import DataLoader
 
 from icconv_mm.engine.randomness import ResumableRandomnessHook
@@ -91,11 +92,7 @@ def run(folder, by_epoch, workers, total, resume=False, hook=True, seed=3):
         experiment_name=f'{folder.name}_{resume}_{total}',
         log_level='ERROR',
     )
-    losses = []
-    step = runner.model.train_step
-    runner.model.train_step = lambda *args, **kwargs: losses.append(out := step(*args, **kwargs)) or out
-    runner.train()
-    return [float(entry['loss']) for entry in losses]
+    return losses_of(runner)
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from deployed_checks import flat, trained
+from random_weights import normal
 from torch import Tensor, nn
 
 from icconv_mm import deploy
@@ -22,11 +23,7 @@ SHORT = {'num_stages': 2, 'strides': (1, 2), 'dilations': (1, 1), 'out_indices':
 
 def fpt(*channels: int, **settings: object) -> nn.Module:
     """As after training: the norms of the grounding transformers are no longer zero."""
-    neck = FPT(list(channels), 16, norm_cfg={'type': 'GN', 'num_groups': 4}, drop_prob=0.0, **settings)
-    with torch.no_grad():
-        for parameter in neck.parameters():
-            parameter.normal_(std=0.2)
-    return neck
+    return normal(FPT(list(channels), 16, norm_cfg={'type': 'GN', 'num_groups': 4}, drop_prob=0.0, **settings), 0.2)
 
 
 def head(train: bool = False) -> nn.Module:

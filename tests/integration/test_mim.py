@@ -71,11 +71,7 @@ def test_testing(workspace, mim, segmentor):
     theirs = mim(
         'test', 'mmsegmentation', workspace.config(SEMANTIC), '-C', segmentor, '--work-dir', 'runs/t2', *options
     )
-    results = [line for run in (ours, theirs) for line in _output(run) if 'mIoU:' in line]
+    results = [line for run in (ours, theirs) for line in (run.stdout + run.stderr).splitlines() if 'mIoU:' in line]
     assert len(results) == 2
     values = [line.split('aAcc:')[1].split('data_time')[0].split() for line in results]
     assert values[0] == values[1]
-
-
-def _output(run) -> list[str]:
-    return (run.stdout + run.stderr).splitlines()

@@ -88,23 +88,24 @@ def test_data_and_heads_that_differ(workspace, change, message):
     assert error is not None and message in error and 'Traceback' not in error
 
 
-def test_head_without_data(workspace):
-    config = workspace.derive(
-        'no_people', RECIPE, 'd = _base_.train_dataloader.dataset.datasets\n'
-        'train_dataloader = dict(dataset=dict(datasets=dict(_delete_=True, instance=d.instance)))'
-    )  # fmt: skip
-    error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
-    assert 'model.tasks.semantic: train_dataloader.dataset has no annotations for it, only for instance' in error
-
-
-def test_data_without_head(workspace):
-    config = workspace.derive(
-        'no_head',
-        RECIPE,
-        't = _base_.model.tasks\nmodel = dict(loss_weights=None, tasks=dict(_delete_=True, instance=t.instance))',
-    )
-    error = workspace.tool('train', config, '--work-dir', 'runs/bad', *short(1))
-    assert "annotations for 'semantic', but model.tasks has no such task: instance" in error
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            'd = _base_.train_dataloader.dataset.datasets\n'
+            'train_dataloader = dict(dataset=dict(datasets=dict(_delete_=True, instance=d.instance)))',
+            'model.tasks.semantic: train_dataloader.dataset has no annotations for it, only for instance',
+        ),
+        (
+            't = _base_.model.tasks\nmodel = dict(loss_weights=None, tasks=dict(_delete_=True, instance=t.instance))',
+            "annotations for 'semantic', but model.tasks has no such task: instance",
+        ),
+    ],
+    ids=['head without data', 'data without head'],
+)
+def test_heads_and_data_of_other_tasks(workspace, change, message):
+    error = workspace.tool('train', workspace.derive('bad', RECIPE, change), '--work-dir', 'runs/bad', *short(1))
+    assert message in error
 
 
 def test_two_heads_of_one_name(workspace):

@@ -182,14 +182,10 @@ def test_layers_that_cannot_be_converted_are_named():
     assert _unchanged(network[:1]) and _unchanged(network[2:])
 
 
-def _hooked(conv):
-    conv.register_forward_hook(lambda *_: None)
-
-
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (_hooked, '1: it has hooks, which would be lost'),
+        (lambda conv: conv.register_forward_hook(lambda *_: None), '1: it has hooks, which would be lost'),
         (lambda conv: prune.random_unstructured(conv, 'weight', 0.5), '1: its weight is computed'),
         (parametrizations.spectral_norm, '1: its weight is computed'),
     ],

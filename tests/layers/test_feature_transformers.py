@@ -3,6 +3,7 @@ import itertools
 
 import pytest
 import torch
+from random_weights import normal
 from torch import Tensor, nn
 
 from icconv_mm.layers import GroundingTransformer, RenderingTransformer, SelfTransformer
@@ -126,25 +127,18 @@ def small_blocks(monkeypatch):
     monkeypatch.setitem(tensors.WORKSPACE, 'cpu', 1)
 
 
-def randomize(module: nn.Module) -> nn.Module:
-    """As after training: no norm is zero, no mixture is even."""
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return module
-
-
 def self_case(**settings):
-    return randomize(SelfTransformer(8, **settings)), self_transformer, [(2, 8, 9, 7)]
+    return normal(SelfTransformer(8, **settings)), self_transformer, [(2, 8, 9, 7)]
 
 
 def grounding_case(fine=(9, 7), coarse=(5, 4), **settings):
-    module = randomize(GroundingTransformer(8, **settings))
+    module = normal(GroundingTransformer(8, **settings))
     return module, grounding_transformer, [(2, 8, *fine), (2, 8, *coarse)]
 
 
 def rendering_case(ratio=2, **settings):
     size = (-(-9 // ratio), -(-7 // ratio))
-    return randomize(RenderingTransformer(8, ratio, **settings)), rendering_transformer, [(2, 8, *size), (2, 8, 9, 7)]
+    return normal(RenderingTransformer(8, ratio, **settings)), rendering_transformer, [(2, 8, *size), (2, 8, 9, 7)]
 
 
 CASES = {
@@ -215,7 +209,7 @@ def test_equals_the_equations_under_autocast(case):
     ids=lambda value: type(value).__name__,
 )
 def test_gradcheck(module, sizes):
-    randomize(module).double()
+    normal(module).double()
     inputs = [torch.randn((1, 4, *size), dtype=torch.float64, requires_grad=True) for size in sizes]
     assert torch.autograd.gradcheck(module, inputs)
 
@@ -226,7 +220,7 @@ def test_gradcheck(module, sizes):
 @pytest.mark.parametrize('similarity', SIMILARITIES)
 def test_large_values_in_half_precision(similarity, window, size, dtype):
     """|q - k|^2 of values of 1e3 is far beyond float16; finite input gives finite output and gradients."""
-    module = randomize(GroundingTransformer(8, similarity=similarity, window=window))
+    module = normal(GroundingTransformer(8, similarity=similarity, window=window))
     for part in ('query', 'key', 'value'):  # the projections return their input, so that values are as large as it
         weight = getattr(module, f'{part}_conv').weight
         nn.init.zeros_(weight), nn.init.eye_(weight.data[:, :4, 0, 0])
@@ -252,7 +246,7 @@ def test_large_values_in_half_precision(similarity, window, size, dtype):
 
 def test_large_offsets_keep_the_digits():
     """Distances do not change when all features move by 1e3, and neither do the float32 results."""
-    module = randomize(GroundingTransformer(8, mixtures=1)).double()
+    module = normal(GroundingTransformer(8, mixtures=1)).double()
     fine, coarse = torch.randn(1, 8, 9, 7), torch.randn(1, 8, 5, 4)
     module.query_conv.weight.data.copy_(module.key_conv.weight)
     module.query_conv.bias.data.copy_(module.key_conv.bias)

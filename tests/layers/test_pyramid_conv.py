@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from random_weights import normal
 from torch import nn
 
 from icconv_mm.layers import PConvLayer
@@ -15,11 +16,7 @@ def pyramid(channels=3, sizes=ODD, dtype=torch.float64, batch=2):
 
 
 def make(**options):
-    pconv = PConvLayer(3, 4, **options).double()
-    with torch.no_grad():
-        for parameter in pconv.parameters():
-            parameter.normal_(std=0.3)
-    return pconv
+    return normal(PConvLayer(3, 4, **options).double())
 
 
 def equation(pconv, levels, deforms):

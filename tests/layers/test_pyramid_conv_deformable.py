@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from random_weights import normal
 
 from icconv_mm.layers import ScaleEqualizedConv2d
 from icconv_mm.layers.pyramid_conv import merged_convs
@@ -10,11 +11,7 @@ torchvision_ops = pytest.importorskip('torchvision.ops')
 
 
 def make(stride=1, padding=1, deform=True, out_channels=4):
-    conv = ScaleEqualizedConv2d(3, out_channels, stride, padding, deform).double()
-    with torch.no_grad():
-        for parameter in conv.parameters():
-            parameter.normal_(std=0.5)
-    return conv
+    return normal(ScaleEqualizedConv2d(3, out_channels, stride, padding, deform).double(), 0.5)
 
 
 @pytest.mark.parametrize('size', [(1, 1), (1, 4), (2, 3), (3, 3), (6, 5)])

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from deployed_checks import assert_same, trained
+from random_weights import normal
 from torch import nn
 
 from icconv_mm import deploy, layers
@@ -92,9 +93,7 @@ def layer_and_inputs(name: str, argument: str | None = None) -> tuple[nn.Module,
         inputs = resized(inputs, channels)
     if settings.get('ratio') == 4:
         inputs = (inputs[0][..., :3, :3], inputs[1])
-    for parameter in layer.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return layer.requires_grad_(False).eval(), inputs
+    return normal(layer).requires_grad_(False).eval(), inputs
 
 
 def resized(inputs, channels):

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 import torch
-from torch import nn
+from random_weights import normal
 
 from icconv_mm.errors import InputError
 from icconv_mm.necks import FPT, UnscathedPyramid
@@ -20,14 +20,6 @@ def pyramid(size=(25, 19), channels=CHANNELS, batch=2, ratio=2):
     for level, count in enumerate(channels):
         maps.append(torch.randn(batch, count, *(-(-side // ratio**level) for side in size)))
     return maps
-
-
-def randomize(neck: nn.Module) -> nn.Module:
-    """As after training: the norms of the grounding transformers are no longer zero."""
-    with torch.no_grad():
-        for parameter in neck.parameters():
-            parameter.normal_(std=0.2)
-    return neck
 
 
 @pytest.mark.parametrize('size', [(32, 32), (25, 19), (33, 8), (1, 1)])
@@ -50,7 +42,7 @@ def test_any_number_of_levels_and_any_norm(levels, norm_cfg):
 
 
 def test_every_level_learns_from_every_level():
-    neck, inputs = randomize(FPT(CHANNELS, **SMALL)), [x.requires_grad_() for x in pyramid()]
+    neck, inputs = normal(FPT(CHANNELS, **SMALL), 0.2), [x.requires_grad_() for x in pyramid()]
     for out in neck(inputs):
         grads = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
         assert all(grad.abs().max() > 0 for grad in grads)
@@ -59,7 +51,7 @@ def test_every_level_learns_from_every_level():
 def test_each_interaction_goes_the_way_of_its_name():
     """With grounding alone a level depends on itself and coarser ones, with rendering on itself and finer ones."""
     for name, sees in (('self', int.__eq__), ('grounding', int.__ge__), ('rendering', int.__le__)):
-        neck = randomize(FPT(CHANNELS, **SMALL, interactions=[name]))
+        neck = normal(FPT(CHANNELS, **SMALL, interactions=[name]), 0.2)
         inputs = [x.requires_grad_() for x in pyramid()]
         for level, out in enumerate(neck(inputs)):
             grads = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True, allow_unused=True)
@@ -76,7 +68,7 @@ def test_no_interaction_is_a_plain_pyramid():
 
 def test_the_order_of_the_maps():
     """Itself, its self-transformer, then the other levels from fine to coarse: what the weights of a file mean."""
-    neck, inputs = randomize(FPT(CHANNELS[:3], **SMALL)), pyramid(channels=CHANNELS[:3])
+    neck, inputs = normal(FPT(CHANNELS[:3], **SMALL), 0.2), pyramid(channels=CHANNELS[:3])
     fine, middle, coarse = (conv(x) for conv, x in zip(neck.laterals, inputs))
     maps = [
         middle,
@@ -88,14 +80,14 @@ def test_the_order_of_the_maps():
 
 
 def test_segmentation_form():
-    neck = randomize(FPT(**SEGMENTATION))
+    neck = normal(FPT(**SEGMENTATION), 0.2)
     inputs = pyramid((13, 9), [8] * 3, ratio=1)
     assert [tuple(out.shape) for out in neck(inputs)] == [(2, 16, 13, 9)] * 3
     assert neck.renderings['2_0'].value_convs[0].conv.stride == (1, 1)
 
 
 def test_drop_block_acts_in_training_only():
-    neck, inputs = randomize(FPT(CHANNELS, **{**SMALL, 'drop_prob': 0.3})), pyramid()
+    neck, inputs = normal(FPT(CHANNELS, **{**SMALL, 'drop_prob': 0.3}), 0.2), pyramid()
     assert not torch.equal(neck(inputs)[0], neck(inputs)[0])
     neck.eval()
     assert torch.equal(neck(inputs)[0], neck(inputs)[0])
@@ -119,7 +111,7 @@ def test_further_levels(settings, sizes):
 
 def test_fewer_levels_are_those_of_the_whole_neck():
     """Nothing is built that no output depends on."""
-    whole, inputs = randomize(FPT(CHANNELS, **SMALL)).eval(), pyramid()
+    whole, inputs = normal(FPT(CHANNELS, **SMALL), 0.2).eval(), pyramid()
     finest = FPT(CHANNELS, **SMALL, num_outs=1).eval()
     finest.load_state_dict({key: whole.state_dict()[key] for key in finest.state_dict()})
     (output,) = finest(inputs)

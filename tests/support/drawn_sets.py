@@ -1,6 +1,7 @@
 """Small sets of annotations that tests write line by line, and what is read of them."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image
@@ -45,10 +46,29 @@ def voc(root, *names, filename='{}.jpg', label='x'):
         write(root, {f'{name}.xml': f'<annotation>{text}</annotation>'})
 
 
+@contextmanager
+def edited(path):
+    """The content of a JSON file, which is written back at the end."""
+    content = json.loads(path.read_text())
+    yield content
+    path.write_text(json.dumps(content))
+
+
+def only(root, **options):
+    """The only dataset of a folder."""
+    (dataset,) = read_datasets(root, **options)
+    return dataset
+
+
+def entries_of(converted):
+    """The annotations in the files of COCO's that were written of a dataset."""
+    contents = [json.loads(converted.files[split].read_text()) for split in converted.splits]
+    return [entry for content in contents for entry in content['annotations']]
+
+
 def splits(root, task):
     """The split of each image, by its path, as it is trained with."""
-    (dataset,) = read_datasets(root)
-    images = dataset.labelled(task)
+    images = only(root).labelled(task)
     assign_splits(images)
     return {image.path.relative_to(root).as_posix(): image.split for image in images}
 

@@ -3,6 +3,13 @@
 from torch import nn
 
 
+def normal(module: nn.Module, std: float = 0.3) -> nn.Module:
+    """Returns the module with random parameters; the norms as well, of which a new network has zeros."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module
+
+
 def with_random_weights(network: nn.Module) -> nn.Module:
     """Returns the network in evaluation mode; no weight, mean or variance equals another."""
     for parameter in network.parameters():

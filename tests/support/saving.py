@@ -66,6 +66,11 @@ def run(folder, total: int, hook: type, *, resume=False, by_epoch=False, hooks=(
             experiment_name=f'{Path(folder).name}_{resume}_{total}_{id(options)}',
             log_level='ERROR',
         )
+    return losses_of(runner)
+
+
+def losses_of(runner: Runner) -> list[float]:
+    """The losses of all iterations of a training."""
     losses = []
     step = runner.model.train_step
     runner.model.train_step = lambda *args, **kwargs: losses.append(out := step(*args, **kwargs)) or out

@@ -39,9 +39,8 @@ def test_a_dataset_prepared_again_leaves_nothing_of_before(main, tmp_path):
     maps = labelled.seg_maps(tmp_path / 'maps', 'colors')
     main([str(maps), '--out-dir', str(out)])
     former = {path.name for path in out.rglob('*') if path.is_file()}
-    assert {'semantic_train.json', 'semantic_val.json', 'semantic_classes.txt'} <= former and list(
-        out.glob('maps/**/*.png')
-    )
+    assert {'semantic_train.json', 'semantic_val.json', 'semantic_classes.txt'} <= former
+    assert list(out.glob('maps/**/*.png'))
     (out / 'notes.txt').write_text('of a user')
     main([str(labelled.yolo(tmp_path / 'data')), '--out-dir', str(out)])
     left = {str(path.relative_to(out)) for path in out.rglob('*') if path.is_file()}

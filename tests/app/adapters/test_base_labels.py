@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+from drawn_sets import edited
 from mmengine.config import ConfigDict
 from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, METRICS, MODELS
@@ -49,10 +50,9 @@ def coco(tmp_path):
 
 def changed(file: str, changes: dict, *which: int) -> None:
     """Change these annotations of a file."""
-    content = json.loads(Path(file).read_text())
-    for i in which:
-        content['annotations'][i].update(changes)
-    Path(file).write_text(json.dumps(content))
+    with edited(Path(file)) as content:
+        for i in which:
+            content['annotations'][i].update(changes)
 
 
 def masks_of(ann_file: str, **settings):

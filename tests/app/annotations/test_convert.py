@@ -6,10 +6,11 @@ import labelled
 import numpy as np
 import pytest
 import yaml
+from drawn_sets import edited, entries_of, only
 from PIL import Image
 
 from icconv_mm.app.annotations.convert import convert_dataset
-from icconv_mm.app.annotations.find import name_of, read_datasets
+from icconv_mm.app.annotations.find import name_of
 from icconv_mm.app.annotations.writers.yolo import write_yolo
 from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.errors import InputError
@@ -17,23 +18,12 @@ from icconv_mm.errors import InputError
 pytest.importorskip('pycocotools')
 
 
-def _only(root):
-    (dataset,) = read_datasets(root)
-    return dataset
-
-
-def _entries(converted):
-    contents = [json.loads(converted.files[split].read_text()) for split in converted.splits]
-    return [entry for content in contents for entry in content['annotations']]
-
-
 def _change(root, change):
     """Change each annotation of a set of COCO's by a function of it and its number."""
     for split in ('train', 'val'):
-        content = json.loads((root / f'{split}.json').read_text())
-        for number, entry in enumerate(content['annotations']):
-            change(entry, number)
-        (root / f'{split}.json').write_text(json.dumps(content))
+        with edited(root / f'{split}.json') as content:
+            for number, entry in enumerate(content['annotations']):
+                change(entry, number)
     return root
 
 
@@ -64,15 +54,15 @@ def test_poses_of_the_classes_that_have_keypoints(tmp_path):
             entry['segmentation'] = [labelled.polygon(0, 0, *labelled.SIZE)]
 
     root = labelled.coco(tmp_path / 'data', 'keypoints')
-    converted = convert_dataset(_only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
+    converted = convert_dataset(only(root), 'pose', tmp_path / 'dogs', classes=['dog'])
     assert (
         converted.classes == ['dog']
         and converted.counts == {'dog': 3}
-        and len(_entries(converted)) == len(converted.boxes) == 3
+        and len(entries_of(converted)) == len(converted.boxes) == 3
     )
-    dataset = _only(_change(root, dogs_are_regions))
+    dataset = only(_change(root, dogs_are_regions))
     converted = convert_dataset(dataset, 'pose', tmp_path / 'cats')
-    assert converted.classes == ['cat'] and all(entry['num_keypoints'] == 3 for entry in _entries(converted))
+    assert converted.classes == ['cat'] and all(entry['num_keypoints'] == 3 for entry in entries_of(converted))
     assert 'never with a keypoint, left out: dog' in converted.notes
     with pytest.raises(InputError, match='no class with keypoints is called dog; there are: cat'):
         convert_dataset(dataset, 'pose', tmp_path / 'none', classes=['dog'])
@@ -83,9 +73,9 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
         if entry['category_id'] == 3:
             entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
 
-    dataset = _only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
+    dataset = only(_change(labelled.coco(tmp_path / 'data', 'keypoints'), only_cats_have_masks))
     counts = {
-        task: len(_entries(convert_dataset(dataset, task, tmp_path / 'out')))
+        task: len(entries_of(convert_dataset(dataset, task, tmp_path / 'out')))
         for task in ('instance', 'detection', 'pose')
     }
     assert counts == dict(instance=3, detection=6, pose=6) and len(dataset.warnings) == 3
@@ -110,7 +100,7 @@ def test_people_without_a_mask_are_left_to_the_other_tasks(tmp_path):
 )
 def test_keypoints_in_a_flip(tmp_path, names, flips, pairs, said):
     """Pairs of the file, else of the names; what is not known or wrong is reported."""
-    dataset = _only(labelled.yolo(tmp_path, 'keypoints'))
+    dataset = only(labelled.yolo(tmp_path, 'keypoints'))
     dataset.keypoints, dataset.flip_indices = names or dataset.keypoints, flips or []
     converted = convert_dataset(dataset, 'pose', tmp_path / 'out')
     assert converted.flip_pairs == pairs
@@ -133,13 +123,13 @@ def test_sigmas_of_keypoints(tmp_path, given, said):
     root = labelled.yolo(tmp_path / 'data', 'keypoints')
     with open(root / 'data.yaml', 'a') as file:
         yaml.safe_dump({'kpt_oks_sigmas': given}, file)
-    dataset = _only(root)
+    dataset = only(root)
     assert said in ' '.join(what for _, what in dataset.warnings) and bool(dataset.warnings) == bool(said)
     converted = convert_dataset(dataset, 'pose', tmp_path / 'out')
     expected = [0.05] * 3 if said else given
     assert converted.sigmas == expected == json.loads((tmp_path / 'out/pose_keypoints.json').read_text())['sigmas']
     write_yolo(dataset, tmp_path / 'again')
-    assert _only(tmp_path / 'again').sigmas == ([] if said else given)
+    assert only(tmp_path / 'again').sigmas == ([] if said else given)
 
 
 # --- segmentation maps ---
@@ -147,14 +137,14 @@ def test_sigmas_of_keypoints(tmp_path, given, said):
 
 def test_a_value_that_the_first_maps_do_not_show(tmp_path):
     """Without names every map is read; with names, what has none is ignored, and said."""
-    dataset = _only(_maps(tmp_path / 'data', lambda number: [1, 2, 4] if number % 2 else [1, 2], count=202))
+    dataset = only(_maps(tmp_path / 'data', lambda number: [1, 2, 4] if number % 2 else [1, 2], count=202))
     names = dict(classes=['void', 'one', 'two'])
     converted = convert_dataset(dataset, 'semantic', tmp_path / 'named', **names)
     assert converted.classes == ['one', 'two']
     assert [what for _, what in dataset.warnings] == [
         'label 4, which has no name: ignored in this map and those after it'
     ]
-    dataset = _only(tmp_path / 'data')
+    dataset = only(tmp_path / 'data')
     assert convert_dataset(dataset, 'semantic', tmp_path / 'unnamed').classes == ['class_1', 'class_2', 'class_4']
     assert not dataset.warnings
 
@@ -164,7 +154,7 @@ def test_a_map_that_cannot_be_used_among_those_that_are_not_looked_at_first(tmp_
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(root / 'masks/001.png')
     Image.fromarray(np.full((16, 16), -1, dtype=np.int32), mode='I').save(root / 'masks/003.tif')
     (root / 'masks/003.tif').rename(root / 'masks/003.png')
-    converted = convert_dataset(dataset := _only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
+    converted = convert_dataset(dataset := only(root), 'semantic', tmp_path / 'out', classes=['void', 'one', 'two'])
     said = ' '.join(what for _, what in dataset.warnings)
     assert sum(converted.splits.values()) == 200 and 'has 8 x 8 pixels' in said and 'labels from -1 to -1' in said
 
@@ -175,25 +165,25 @@ def test_palettes_beside_a_table_of_colors(tmp_path, is_of_table):
     colors = [0, 0, 255, 255, 0, 0, 0, 255, 0] if is_of_table else [7, 7, 7, 8, 8, 8, 9, 9, 9]
     root = _maps(tmp_path / 'data', [0, 0, 0, 1, 1, 2], palette=colors + [0] * 759)
     (root / 'class_dict.csv').write_text('name,r,g,b\nroad,255,0,0\ncar,0,255,0\nsky,0,0,255\n')
-    converted = convert_dataset(_only(root), 'semantic', tmp_path / 'out')
+    converted = convert_dataset(only(root), 'semantic', tmp_path / 'out')
     order = ['sky', 'road', 'car'] if is_of_table else ['road', 'car', 'sky']
     assert sorted(converted.counts, key=converted.counts.get, reverse=True) == order
     assert is_of_table != any('palettes of maps have other colours' in note for note in converted.notes)
 
 
 def test_255_is_an_object_or_is_ignored(tmp_path):
-    dataset = _only(_maps(tmp_path / 'object', [0, 255]))
+    dataset = only(_maps(tmp_path / 'object', [0, 255]))
     converted = convert_dataset(dataset, 'semantic', tmp_path / 'out', classes=['background', 'crack'])
     assert converted.counts == dict(background=0.5, crack=0.5)
     labels = np.asarray(Image.open(next(iter(dataset.images.values())).seg_map))
     assert np.unique(labels).tolist() == [0, 1]
-    converted = convert_dataset(_only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
+    converted = convert_dataset(only(_maps(tmp_path / 'void', [0, 128, 255, 255])), 'semantic', tmp_path / 'more')
     assert (
         converted.classes == ['class_0', 'class_128'] and 'label 255 is ignored: 50.0% of the pixels' in converted.notes
     )
     with pytest.raises(DatasetError, match='label 0, 1, of the classes a alone: there is nothing to tell apart'):
         convert_dataset(
-            _only(_maps(tmp_path / 'one', [0, 1])), 'semantic', tmp_path / 'none', classes=['a', 'b'], ignore_index=[1]
+            only(_maps(tmp_path / 'one', [0, 1])), 'semantic', tmp_path / 'none', classes=['a', 'b'], ignore_index=[1]
         )
 
 

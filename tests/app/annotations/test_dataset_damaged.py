@@ -8,7 +8,7 @@ from pathlib import Path
 import labelled
 import numpy as np
 import pytest
-from drawn_sets import coco, draw, said, voc, write
+from drawn_sets import coco, draw, edited, entries_of, only, said, voc, write
 from PIL import Image
 
 from icconv_mm.app.annotations.convert import convert_dataset
@@ -21,21 +21,10 @@ from icconv_mm.datasets.image_files import IMAGE_FORMATS
 pytest.importorskip('pycocotools')
 
 
-def _only(root):
-    (dataset,) = read_datasets(root)
-    return dataset
-
-
 def _edit(path, change):
     """Change the content of a JSON file."""
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
-def _entries(converted):
-    contents = [json.loads(converted.files[split].read_text()) for split in converted.splits]
-    return [entry for content in contents for entry in content['annotations']]
+    with edited(path) as content:
+        change(content)
 
 
 # --- areas and boxes that cannot be ---
@@ -48,11 +37,11 @@ def test_areas_that_cannot_be_are_measured(tmp_path, area):
         root = labelled.coco(tmp_path / kind, kind)
         for split in ('train', 'val'):
             _edit(root / f'{split}.json', lambda content: [entry.update(area=area) for entry in content['annotations']])
-        dataset = _only(root)
+        dataset = only(root)
         converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
         right = sorted(w * h for annotations in labelled.OBJECTS for _, _, _, w, h in annotations)
         if area is not True:  # which Python takes for 1
-            assert sorted(entry['area'] for entry in _entries(converted)) == right
+            assert sorted(entry['area'] for entry in entries_of(converted)) == right
             assert said(dataset).count('"area" is') == 2 and 'as of 3 others in this file' in said(dataset)
 
 
@@ -61,17 +50,17 @@ def test_poses_are_evaluated_by_the_area_that_was_measured(tmp_path):
     root = labelled.coco(tmp_path, 'keypoints')
     for split in ('train', 'val'):
         _edit(root / f'{split}.json', lambda content: [entry.update(area=0) for entry in content['annotations']])
-    converted = convert_dataset(_only(root), 'pose', tmp_path / 'out')
-    assert all(entry['area'] == pytest.approx(0.53 * np.prod(entry['bbox'][2:])) for entry in _entries(converted))
+    converted = convert_dataset(only(root), 'pose', tmp_path / 'out')
+    assert all(entry['area'] == pytest.approx(0.53 * np.prod(entry['bbox'][2:])) for entry in entries_of(converted))
 
 
 @pytest.mark.parametrize('kind', ['keypoints', 'polygons'])
 def test_boxes_without_area_are_measured(tmp_path, kind):
     root = labelled.coco(tmp_path, kind)
     _edit(root / 'train.json', lambda content: content['annotations'][0].update(bbox=[0, 0, 0, 0]))
-    dataset = _only(root)
+    dataset = only(root)
     converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
-    entry = next(entry for entry in _entries(converted) if entry['category_id'] == 1)
+    entry = next(entry for entry in entries_of(converted) if entry['category_id'] == 1)
     x, y, w, h = labelled.OBJECTS[0][0][1:]
     left, top, width, height = entry['bbox']
     assert x - 2 <= left <= x + 2 and y - 2 <= top <= y + 2 and 0 <= w - width < 4 and 0 <= h - height < 6
@@ -81,19 +70,13 @@ def test_boxes_without_area_are_measured(tmp_path, kind):
 # --- what looks like annotations, and cannot be read ---
 
 
-def _long_coco(path, names):
-    """A file whose lists begin beyond the first 4096 bytes."""
-    coco(path, names)
-    path.write_text('{"info": {"text": "' + 'x' * 5000 + '"}, ' + path.read_text()[1:])
-
-
 def test_a_truncated_file_is_refused_by_name(tmp_path):
     """A split, or a whole set, is in it: it is not passed over, whatever its first 4096 bytes are."""
     for name in ('a', 'b'):
         draw(tmp_path, f'{name}/0.jpg', f'{name}/1.jpg')
-    _long_coco(tmp_path / 'train.json', ['a/0.jpg', 'a/1.jpg'])
+    coco(tmp_path / 'train.json', ['a/0.jpg', 'a/1.jpg'])
     text = (tmp_path / 'train.json').read_text()
-    (tmp_path / 'train.json').write_text(text[:-40])
+    (tmp_path / 'train.json').write_text('{"info": {"text": "' + 'x' * 5000 + f'"}}, {text[1:-40]}')
     with pytest.raises(DatasetError, match=r'train\.json: not a COCO annotation file: not JSON'):
         read_datasets(tmp_path)
     segments = '"annotations": [{"file_name": "0.png", "segments_info": [{"id": 1'
@@ -104,18 +87,18 @@ def test_a_truncated_file_is_refused_by_name(tmp_path):
     with pytest.raises(DatasetError, match=r'train\.json: looks like annotations, and cannot be used'):
         read_datasets(tmp_path)  # and its folders are no classes
     (tmp_path / 'train.json').write_text('{"compilerOptions": {},}')
-    assert _only(tmp_path).format == 'folders of classes'
+    assert only(tmp_path).format == 'folders of classes'
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16', 'utf-32'])
 def test_annotations_in_other_encodings_of_unicode(tmp_path, encoding):
     for write_set in (labelled.labelme, labelled.coco, labelled.yolo):
         root = write_set(tmp_path / write_set.__name__)
-        tasks = _only(root).tasks()
+        tasks = only(root).tasks()
         for path in [*root.rglob('*.json'), *root.rglob('*.yaml'), *root.rglob('*.txt')]:
             if encoding != 'utf-32' or path.suffix == '.json':
                 path.write_bytes(path.read_text().encode(encoding))
-        dataset = _only(root)
+        dataset = only(root)
         assert dataset.tasks() == tasks and not dataset.warnings and len(list(dataset.annotations())) == 6
 
 
@@ -124,7 +107,7 @@ def test_files_without_a_list_are_reported(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg'])
     _edit(tmp_path / 'a.json', lambda content: content.pop('categories'))
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert f"{tmp_path / 'a.json'}: has no list 'categories', as COCO has: not read" in said(dataset)
 
 
@@ -142,9 +125,9 @@ def test_entries_of_one_image_and_another_size(tmp_path):
         content['annotations'].append(dict(content['annotations'][0], id=99, image_id=99, segmentation=mask))
 
     _edit(root / 'train.json', double)
-    dataset = _only(root)
+    dataset = only(root)
     converted = convert_dataset(dataset, 'instance', tmp_path / 'out')
-    sizes = [tuple(entry['segmentation']['size']) for entry in _entries(converted)]
+    sizes = [tuple(entry['segmentation']['size']) for entry in entries_of(converted)]
     assert sizes == [labelled.SIZE[::-1]] * 6
     assert 'train.json: images[2]: "width" and "height" are 6400 x 4800, but' in said(dataset)
 
@@ -152,7 +135,7 @@ def test_entries_of_one_image_and_another_size(tmp_path):
 def test_an_image_that_is_listed_twice_is_reported(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '0.jpg'])
-    assert '0.jpg: is listed again in a.json, with the same objects: the first ones are taken' in said(_only(tmp_path))
+    assert '0.jpg: is listed again in a.json, with the same objects: the first ones are taken' in said(only(tmp_path))
 
 
 def _panoptic(root, count=5):
@@ -176,14 +159,13 @@ def _panoptic(root, count=5):
 
 def test_panoptic_maps_of_another_size_are_left_out(tmp_path):
     _panoptic(tmp_path)
-    assert len(list(_only(tmp_path).annotations())) == 5
+    assert len(list(only(tmp_path).annotations())) == 5
     Image.fromarray(np.full((24, 32, 3), 2, np.uint8)).save(tmp_path / 'p' / '0.png')
     _edit(tmp_path / 'p.json', lambda content: content['images'][1].update(width=999))
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert len(list(dataset.annotations())) == 3 and len([p for p in dataset.images.values() if p.seg_map]) == 3
-    assert 'p.json: annotations[0] of 0.png: ' in said(dataset) and 'has 32 x 24 pixels, its image 16 x 12' in said(
-        dataset
-    )
+    assert 'p.json: annotations[0] of 0.png: ' in said(dataset)
+    assert 'has 32 x 24 pixels, its image 16 x 12' in said(dataset)
     assert 'p.json: annotations[1] of 1.png: "width" and "height" are 999 x 12, its image has 16 x 12' in said(dataset)
 
 
@@ -193,7 +175,7 @@ def test_segments_whose_id_is_no_colour_are_left_out(tmp_path, number):
     _panoptic(tmp_path)
     extra = dict(id=number, category_id=2, iscrowd=0)
     _edit(tmp_path / 'p.json', lambda content: content['annotations'][0]['segments_info'].append(extra))
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert len(list(dataset.annotations())) == 5 and len([p for p in dataset.images.values() if p.seg_map]) == 5
     ((file, what),) = dataset.warnings
     assert 'annotations[0] of 0.png' in file and what == f'segments_info[2] has the id {number}, no colour: left out'
@@ -207,9 +189,9 @@ def test_masks_of_another_size_are_not_decoded(tmp_path, monkeypatch):
     Image.fromarray(np.full((500, 400), 255, np.uint8)).save(root / 'p0' / 'masks' / '0.png')
     Image.fromarray(np.full((30, 40), 255, np.uint8)).save(root / 'p0' / 'masks' / '1.png', 'BMP')
     decode, sizes = cv2.imdecode, []
-    _only(root)  # reads once what OpenCV loads
+    only(root)  # reads once what OpenCV loads
     monkeypatch.setattr(cv2, 'imdecode', lambda *args: sizes.append(decode(*args).shape) or decode(*args))
-    dataset = _only(root)
+    dataset = only(root)
     assert set(sizes) == {labelled.SIZE[::-1]} and 'is 400 x 500, its image 64 x 48: left out' in said(dataset)
     assert 'has 40 x 30 pixels, its image 64 x 48: left out' in said(dataset)
 
@@ -217,14 +199,15 @@ def test_masks_of_another_size_are_not_decoded(tmp_path, monkeypatch):
 # --- one file, one boundary ---
 
 
-def _damage_voc(path):
-    path.write_text(path.read_text().replace('<width>64<', '<width>64px<'))
-
-
 @pytest.mark.parametrize(
     ('write_set', 'name', 'damage', 'problem'),
     [
-        (labelled.voc, 'Annotations/p0.xml', _damage_voc, "p0.xml: size/width is '64px', expected a number: left out"),
+        (
+            labelled.voc,
+            'Annotations/p0.xml',
+            lambda p: p.write_text(p.read_text().replace('<width>64<', '<width>64px<')),
+            "p0.xml: size/width is '64px', expected a number: left out",
+        ),
         (labelled.voc, 'Annotations/p0.xml', lambda p: p.write_bytes(b''), 'p0.xml: not XML'),
         (labelled.voc, 'Annotations/p0.xml', lambda p: p.write_bytes(b'<a\xff'), 'p0.xml: not XML'),
         (
@@ -255,9 +238,9 @@ def _damage_voc(path):
 def test_a_damaged_file_is_left_out_alone(tmp_path, write_set, name, damage, problem):
     """By its name and its field, and not in the words of Python; what is beside it is read."""
     root = write_set(tmp_path)
-    before = len(list(_only(root).annotations()))
+    before = len(list(only(root).annotations()))
     damage(root / name)
-    dataset = _only(root)
+    dataset = only(root)
     assert problem in said(dataset) and before - 2 <= len(list(dataset.annotations())) < before
     assert not any(word in said(dataset) for word in ('NoneType', 'object has no', 'unpack', 'traceback'))
 
@@ -273,7 +256,7 @@ def test_a_damaged_file_is_left_out_alone(tmp_path, write_set, name, damage, pro
 def test_damaged_tables(tmp_path, name, text, problem):
     labelled.deeplabcut(tmp_path)
     write(tmp_path, {name: text})
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert len(list(dataset.annotations())) == 3 and f'{name}: ' in said(dataset) and problem in said(dataset)
 
 
@@ -285,7 +268,7 @@ def test_links_to_nothing_and_names_that_are_not_utf_8(tmp_path):
     (tmp_path / 'Annotations' / 'p9.xml').symlink_to('.git/annex/objects/c')
     if sys.platform == 'linux':
         Path(os.fsdecode(os.fsencode(tmp_path) + b'/JPEGImages/\xe9.png')).write_bytes(b'')
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert len(list(dataset.annotations())) == 6
     assert said(dataset).count('leads to no file (of DVC or git-annex, fetch it): left out') == 3
     assert sys.platform != 'linux' or '\\xe9.png: its name is not UTF-8: left out' in said(dataset)
@@ -295,7 +278,7 @@ def test_links_to_nothing_and_names_that_are_not_utf_8(tmp_path):
 def test_names_that_are_too_long(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', 'x' * 5000 + '/y.jpg', 'a\0b.jpg'])
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert len(dataset.images) == 1 and len(dataset.missing) == 2
 
 
@@ -317,7 +300,7 @@ def test_names_that_are_too_long(tmp_path):
 def test_a_damaged_entry_of_coco_is_left_out_alone(tmp_path, change, problem, count):
     root = labelled.coco(tmp_path)
     _edit(root / 'train.json', change)
-    dataset = _only(root)
+    dataset = only(root)
     assert problem in said(dataset) and len(list(dataset.annotations())) == count
 
 
@@ -333,8 +316,8 @@ def _many(root, count, damaged):
 
 
 def test_a_tenth_and_three_may_be_left_out(tmp_path):
-    assert len(_only(_many(tmp_path / 'three', 10, 3)).images) == 7
-    assert len(_only(_many(tmp_path / 'tenth', 40, 4)).images) == 36
+    assert len(only(_many(tmp_path / 'three', 10, 3)).images) == 7
+    assert len(only(_many(tmp_path / 'tenth', 40, 4)).images) == 36
     with pytest.raises(DatasetError, match='5 of 40 images lost annotations, more than a tenth') as error:
         read_datasets(_many(tmp_path / 'more', 40, 5))
     assert all(f'{i}.xml: not XML' in str(error.value) for i in range(5))
@@ -345,7 +328,7 @@ def test_objects_that_cannot_be_count_as_well(tmp_path):
     names = [f'{i}.jpg' for i in range(10)]
     draw(tmp_path, *names)
     coco(tmp_path / 'a.json', names, [[900, 900, 5, 5]] * 4 + [[1, 1, 5, 5]] * 6)
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     with pytest.raises(
         DatasetError, match=r'(?s)4 of 10 images lost.*annotations\[0\] of 0.jpg: x: the box is outside'
     ):
@@ -375,7 +358,7 @@ def test_strict_refuses_at_the_first(tmp_path):
 
 
 def test_warnings_as_json(tmp_path):
-    dataset = _only(_many(tmp_path, 10, 1))
+    dataset = only(_many(tmp_path, 10, 1))
     dataset.missing.append('a.json: gone.jpg')
     write_warnings(tmp_path / 'warnings.json', [dataset])
     first, second = json.loads((tmp_path / 'warnings.json').read_text())
@@ -399,14 +382,14 @@ def test_warnings_as_json(tmp_path):
 def test_a_yaml_of_another_program_is_not_read(tmp_path, text):
     labelled.coco(tmp_path)
     write(tmp_path, {'chart.yaml': text})
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert dataset.format == 'COCO' and not dataset.warnings
 
 
 def test_a_damaged_yaml_that_looks_like_a_sets_is_reported(tmp_path):
     labelled.coco(tmp_path / 'a')
     write(tmp_path / 'a', {'data.yaml': 'names: [a\ntrain: images/train\n'})
-    assert 'data.yaml: not YAML' in said(_only(tmp_path / 'a'))
+    assert 'data.yaml: not YAML' in said(only(tmp_path / 'a'))
     labelled.yolo(tmp_path / 'b')
     write(tmp_path / 'b', {'data.yaml': 'names: [a\ntrain: images/train\n'})
     with pytest.raises(DatasetError, match=r'none of its annotations can be used, the first: .*data.yaml: not YAML'):
@@ -420,14 +403,13 @@ def test_blank_names_are_no_classes(tmp_path):
     root = labelled.yolo(tmp_path / 'yolo')
     text = (root / 'data.yaml').read_text()
     (root / 'data.yaml').write_text(text.replace('2: cat', "2: cat\n  4: '  '\n  5: null"))
-    dataset = _only(root)
+    dataset = only(root)
     assert dataset.classes == ['cat', 'dog'] and 'names[4] is' in said(dataset) and 'names[5] is None' in said(dataset)
     root = labelled.seg_maps(tmp_path / 'maps', 'colors')
     (root / 'class_dict.csv').write_text((root / 'class_dict.csv').read_text().replace('dog', ' '))
-    converted = convert_dataset(dataset := _only(root), 'semantic', tmp_path / 'out')
-    assert converted.classes == ['background', 'cat'] and 'value 2 of segmentation maps has a blank name' in said(
-        dataset
-    )
+    converted = convert_dataset(dataset := only(root), 'semantic', tmp_path / 'out')
+    assert converted.classes == ['background', 'cat']
+    assert 'value 2 of segmentation maps has a blank name' in said(dataset)
 
 
 @pytest.mark.parametrize(('left', 'top'), [(-3, 0), (0, -4), (-3, -4), (12, 9), (4, 2)])
@@ -437,7 +419,7 @@ def test_masks_of_cvat_are_cut_at_the_border(tmp_path, left, top):
     runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[-1], values.ravel(), [-1]])))).tolist()
     mask = f'<mask label="x" rle="{", ".join(map(str, runs))}" left="{left}" top="{top}" width="8" height="6"/>'
     write(tmp_path, {'annotations.xml': f'<annotations><image name="0.jpg">{mask}</image></annotations>'})
-    ((_, annotation),) = _only(tmp_path).annotations()
+    ((_, annotation),) = only(tmp_path).annotations()
     whole = np.zeros((40, 40), int)
     whole[10 + top : 16 + top, 10 + left : 18 + left] = values
     assert (mask_of(annotation.segmentation, (16, 12)) == whole[10:22, 10:26]).all()
@@ -449,7 +431,7 @@ def test_formats_of_images_are_named(tmp_path):
     (tmp_path / 'JPEGImages' / 'p0.png').write_bytes(
         b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\n'
     )
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     convert_dataset(dataset, 'detection', tmp_path / 'out')
     assert 'p0.png: cannot be read (cannot identify image file' in said(dataset) and 'EPS' not in IMAGE_FORMATS
     package = Path(__file__).parents[3] / 'icconv_mm'

@@ -8,7 +8,7 @@ import cv2
 import labelled
 import numpy as np
 import pytest
-from drawn_sets import draw
+from drawn_sets import draw, edited, only
 from PIL import Image
 
 from icconv_mm.app.annotations.convert import convert_dataset
@@ -20,11 +20,6 @@ from icconv_mm.datasets.checks import DatasetError
 from icconv_mm.errors import ArgumentError, MissingFileError
 
 pytest.importorskip('pycocotools')
-
-
-def _only(root):
-    (dataset,) = read_datasets(root)
-    return dataset
 
 
 def _objects(dataset):
@@ -67,7 +62,7 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
 
     for kind in kinds:
         root = write(tmp_path / str(kind), *([kind] if kind else []))
-        dataset = _only(root)
+        dataset = only(root)
         assert dataset.tasks() == tasks and not dataset.warnings and not dataset.missing
         converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
         assert _objects(dataset) == _truth() and converted.classes == list(labelled.NAMES)
@@ -88,7 +83,7 @@ def test_boxes_of_every_format(tmp_path, write, kinds, tasks):
 
 
 def test_a_mask_for_each_instance(tmp_path):
-    dataset = _only(labelled.masks(tmp_path))
+    dataset = only(labelled.masks(tmp_path))
     convert_dataset(dataset, 'instance', tmp_path / 'out')
     assert dataset.tasks() == ['detection', 'instance'] and dataset.classes == ['object'] and not dataset.warnings
     for image in dataset.images.values():
@@ -131,13 +126,13 @@ def test_real_labels_are_those_of_pycocotools(real_samples, tmp_path):
 @pytest.mark.parametrize('kind', ['keypoints of COCO', 'keypoints of YOLO', 'DeepLabCut'])
 def test_keypoints_with_their_own_names(tmp_path, kind):
     if kind == 'DeepLabCut':
-        dataset = _only(labelled.deeplabcut(tmp_path))
+        dataset = only(labelled.deeplabcut(tmp_path))
         assert dataset.skeleton == [(0, 2)] and len(dataset.missing) == 1 and 'p3.png' in dataset.missing[0]
     elif 'YOLO' in kind:
-        dataset = _only(labelled.yolo(tmp_path, 'keypoints'))
+        dataset = only(labelled.yolo(tmp_path, 'keypoints'))
         assert dataset.flip_indices == [1, 0, 2]
     else:
-        dataset = _only(labelled.coco(tmp_path, 'keypoints'))
+        dataset = only(labelled.coco(tmp_path, 'keypoints'))
         assert dataset.skeleton == [(0, 2), (1, 2)]
     assert len(dataset.keypoints) == 3 and (dataset.keypoints == list(labelled.POINTS) or 'YOLO' in kind)
     for image in dataset.images.values():
@@ -161,7 +156,7 @@ def test_keypoints_with_their_own_names(tmp_path, kind):
 )
 def test_seg_maps(tmp_path, kind, ignore_index, options):
     """Whatever means nothing and however labels are written, networks get 0, 1, 2 and 255."""
-    dataset = _only(labelled.seg_maps(tmp_path / 'data', kind, ignore_index))
+    dataset = only(labelled.seg_maps(tmp_path / 'data', kind, ignore_index))
     names = None if kind == 'colors' else ['background', 'cat', 'dog']
     converted = convert_dataset(dataset, 'semantic', tmp_path / 'out', classes=names, **options)
     assert converted.classes == ['background', 'cat', 'dog'] and converted.splits == {'train': 2, 'val': 1}
@@ -184,21 +179,21 @@ def test_seg_maps_of_0_and_255_and_a_stray_value(tmp_path):
     maps = sorted((tmp_path / 'data').glob('*annot/*.png'))
     for path in maps:
         Image.fromarray(np.where(np.asarray(Image.open(path)) > 0, 255, 0).astype('u1')).save(path)
-    converted = convert_dataset(_only(tmp_path / 'data'), 'semantic', tmp_path / 'out')
+    converted = convert_dataset(only(tmp_path / 'data'), 'semantic', tmp_path / 'out')
     assert converted.classes == ['background', 'foreground'] and '255 is the object' in ' '.join(converted.notes)
     for path in maps:
         Image.fromarray((np.arange(48 * 64).reshape(48, 64) // 1024).astype('u1')).save(path)
     stray = np.asarray(Image.open(maps[0])).copy()
     stray[0, 0] = 77
     Image.fromarray(stray).save(maps[0])
-    dataset = _only(tmp_path / 'data')
+    dataset = only(tmp_path / 'data')
     converted = convert_dataset(dataset, 'semantic', tmp_path / 'out')
     assert converted.classes == ['class_0', 'class_1', 'class_2']
     assert [(file, what) for file, what in dataset.warnings if file == str(maps[0]) and 'label 77' in what]
 
 
 def test_folders_of_classes(tmp_path):
-    converted = convert_dataset(_only(labelled.folders(tmp_path / 'data')), 'classification', tmp_path / 'out')
+    converted = convert_dataset(only(labelled.folders(tmp_path / 'data')), 'classification', tmp_path / 'out')
     assert converted.classes == ['cat', 'dog'] and sum(converted.splits.values()) == 8 and converted.splits['val'] == 2
     first = converted.files['train'].read_text().splitlines()[0]
     name, label = first.rsplit(' ', 1)
@@ -212,7 +207,7 @@ def test_what_is_wrong_is_reported_by_file(tmp_path):
     labels.write_text(
         labels.read_text() + '2 0.5 0.5 0 0.1\n9 1.4 0.5 0.1 0.1\n5 0.5 0.5 0.1 0.1\nx\n2 0.95 0.5 0.3 0.2\n'
     )
-    dataset = _only(root)
+    dataset = only(root)
     converted = convert_dataset(dataset, 'detection', tmp_path / 'out', thorough=True)
     said = '\n'.join(f'{file}: {what}' for file, what in dataset.warnings)
     for line, words in ((3, 'has 0 x'), (4, 'outside the image'), (5, 'class 5 has no name'), (6, 'no numbers')):
@@ -220,11 +215,10 @@ def test_what_is_wrong_is_reported_by_file(tmp_path):
     assert 'line 7' in said and 'pixels beyond the image: cut' in said
     assert converted.counts == {'cat': 4, 'dog': 3}
     root = labelled.coco(tmp_path / 'coco', 'runs')
-    content = json.loads((root / 'train.json').read_text())
-    content['annotations'][0]['segmentation']['counts'][-1] += 5
-    content['images'].append(dict(id=99, file_name='gone.png', width=4, height=4))
-    (root / 'train.json').write_text(json.dumps(content))
-    dataset = _only(root)
+    with edited(root / 'train.json') as content:
+        content['annotations'][0]['segmentation']['counts'][-1] += 5
+        content['images'].append(dict(id=99, file_name='gone.png', width=4, height=4))
+    dataset = only(root)
     assert len(dataset.missing) == 1 and 'gone.png' in dataset.missing[0]
     ((file, what),) = dataset.warnings
     assert 'train.json: annotations[0] of p0.png' in file and 'pixels' in what
@@ -237,7 +231,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
     data = labelled.voc(tmp_path / 'data')
     images = data / 'JPEGImages'
     (images / 'p0.png').write_bytes(b'no image')
-    quick = convert_dataset(dataset := _only(data), 'detection', tmp_path / 'out')
+    quick = convert_dataset(dataset := only(data), 'detection', tmp_path / 'out')
     assert quick.splits == {'train': 1, 'val': 1}
     assert [Path(problem.file).name for problem in dataset.warnings] == ['p0.png']
     lines = '\n'.join(summary(dataset, [quick]))
@@ -245,7 +239,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path):
     (images / 'p1.png').write_bytes((images / 'p1.png').read_bytes()[:60])
     for thorough in (False, True):
         with pytest.raises(DatasetError, match='nothing is left of the split train') as error:
-            convert_dataset(_only(data), 'detection', tmp_path / 'out', thorough=thorough)
+            convert_dataset(only(data), 'detection', tmp_path / 'out', thorough=thorough)
         assert all(f'p{n}.png: cannot be read (' in str(error.value) for n in (0, 1))
 
 
@@ -256,7 +250,7 @@ def test_jpeg_files_without_their_end_are_used_and_named(tmp_path):
     for path in (tmp_path / 'cat').iterdir():
         path.write_bytes(path.read_bytes()[:-2])
     for thorough in (False, True):
-        converted = convert_dataset(dataset := _only(tmp_path), 'classification', tmp_path / 'out', thorough=thorough)
+        converted = convert_dataset(dataset := only(tmp_path), 'classification', tmp_path / 'out', thorough=thorough)
         assert sum(converted.splits.values()) == 24
         (warning,) = (what for _, what in dataset.warnings if 'lack their end' in what)
         assert warning.startswith('12 JPEG files lack their end, and are used as they are: ')
@@ -271,7 +265,7 @@ def test_the_page_is_written_where_the_path_is_not_utf_8(tmp_path, monkeypatch):
         raise AssertionError(given)
 
     monkeypatch.setattr(cv2, 'imwrite', never)
-    converted = convert_dataset(dataset := _only(labelled.voc(tmp_path / 'data')), 'detection', tmp_path / 'out')
+    converted = convert_dataset(dataset := only(labelled.voc(tmp_path / 'data')), 'detection', tmp_path / 'out')
     page = draw_page(dataset, [converted], tmp_path / os.fsdecode(b'caf\xe9') / 'page.jpg')
     assert cv2.imdecode(np.fromfile(page, np.uint8), cv2.IMREAD_COLOR).shape[1] == 3 * 480
 
@@ -283,7 +277,7 @@ def test_voc_boxes_without_area_and_difficult_ones(tmp_path):
     more = f'<object><name>cat</name>{box.format(9, 9)}</object>'
     more += f'<object><name>cat</name><difficult>1</difficult>{box.format(3, 9)}</object></annotation>'
     path.write_text(path.read_text().replace('</annotation>', more))
-    dataset = _only(root)
+    dataset = only(root)
     assert [what for file, what in dataset.warnings if 'object 3' in file and 'has no area' in what]
     converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
     entries = json.loads(converted.files['train'].read_text())['annotations']
@@ -293,7 +287,7 @@ def test_voc_boxes_without_area_and_difficult_ones(tmp_path):
 def test_duplicates_across_splits(tmp_path):
     root = labelled.yolo(tmp_path / 'data')
     (root / 'images/val/p2.png').write_bytes((root / 'images/train/p0.png').read_bytes())
-    dataset = _only(root)
+    dataset = only(root)
     convert_dataset(dataset, 'detection', tmp_path / 'out', thorough=True)
     assert any('the splits train and val share it' in what for _, what in dataset.warnings)
 
@@ -308,10 +302,9 @@ def test_labels_in_the_frame_of_the_sensor_follow_exif(tmp_path, turn):
     exif[0x0112] = turn
     path = root / 'images' / 'p0.jpg'
     Image.fromarray(labelled.image(0)).save(path, exif=exif, quality=95)
-    content = json.loads((root / 'train.json').read_text())
-    content['images'][0]['file_name'] = 'p0.jpg'
-    (root / 'train.json').write_text(json.dumps(content))
-    dataset = _only(root)
+    with edited(root / 'train.json') as content:
+        content['images'][0]['file_name'] = 'p0.jpg'
+    dataset = only(root)
     assert any(f'orientation {turn}' in what for _, what in dataset.warnings)
     convert_dataset(dataset, 'instance', tmp_path / 'out')
     image = next(p for p in dataset.images.values() if p.path.name == 'p0.jpg')
@@ -332,7 +325,7 @@ def test_lists_with_paths_of_another_machine(tmp_path):
         path.rename(root / 'valannot' / path.name)
     (root / 'train.txt').write_text('/home/you/set/val/p0.png /home/you/set/valannot/p0.png\n')
     (root / 'val.txt').write_text('C:\\set\\val\\p1.png\n/x/p2.png\n')
-    dataset = _only(root)
+    dataset = only(root)
     assert {p.path.name: p.split for p in dataset.images.values()} == {
         'p0.png': 'train',
         'p1.png': 'val',
@@ -345,7 +338,7 @@ def test_links_that_a_checkout_left_as_text(tmp_path):
     root = labelled.yolo(tmp_path / 'all' / 'boxes')
     (root / 'images').rename(tmp_path / 'all' / 'photos')
     (root / 'images').write_text('../photos')
-    assert _objects(_only(root)) == _truth()
+    assert _objects(only(root)) == _truth()
 
 
 def test_choice_among_several_sets(tmp_path):
@@ -406,11 +399,11 @@ def test_broken_files_are_messages(tmp_path, name, text, problem):
 def test_splits_by_name_and_by_hash(tmp_path):
     assert split_of('annotations/instances_train2017.json') == 'train' and split_of('valid') == 'val'
     assert split_of('trains') == split_of('trainannot') == '' and split_of('train', 'val/x') == 'val'
-    dataset = _only(labelled.masks(tmp_path))
+    dataset = only(labelled.masks(tmp_path))
     images = list(dataset.images.values())
     assert 'held out' in assign_splits(images)
     first = {p.path: p.split for p in images}
-    again = list(_only(tmp_path).images.values())
+    again = list(only(tmp_path).images.values())
     assign_splits(again)
     assert sorted(first.values()) == ['train', 'train', 'val'] and {p.path: p.split for p in again} == first
 

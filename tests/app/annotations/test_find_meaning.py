@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from drawn_sets import coco, draw, labelme, write
+from drawn_sets import coco, draw, edited, labelme, only, said, write
 from PIL import Image
 
 from icconv_mm import annotations
@@ -25,10 +25,6 @@ def _counts(dataset):
     for _, annotation in dataset.annotations():
         counts[annotation.name] += 1
     return counts
-
-
-def _said(dataset):
-    return '; '.join(f'{file}: {what}' for file, what in dataset.warnings)
 
 
 def _converted(dataset, task, tmp_path, **options):
@@ -56,14 +52,14 @@ def test_masks_of_labelme(reported_cases):
 def test_unique_body_parts_of_deeplabcut_are_no_animal(reported_cases):
     dataset = annotations.read(reported_cases / 'dlc_unique_bodyparts/data')
     assert _counts(dataset) == {'animal': 12} and dataset.keypoints == ['snout', 'tail']
-    assert 'body parts of no animal' in _said(dataset)
+    assert 'body parts of no animal' in said(dataset)
 
 
 def test_keypoints_outside_the_image_are_not_learned(reported_cases):
     dataset = annotations.read(reported_cases / 'keypoints_outside/data')
     (strange,) = [annotation for _, annotation in dataset.annotations() if annotation.keypoints[5] == 0]
     assert strange.keypoints[3:] == [0, 0, 0] and max(strange.box[2:]) < 5
-    assert '1 keypoints outside the image of 32 x 24, the first at (300, -24): not learned' in _said(dataset)
+    assert '1 keypoints outside the image of 32 x 24, the first at (300, -24): not learned' in said(dataset)
 
 
 def test_flips_that_swap_nothing_are_no_knowledge(reported_cases, tmp_path):
@@ -85,13 +81,13 @@ def test_the_newest_annotation_of_two_people_counts(reported_cases):
         'a.png': [[10, 10, 10, 10]],
         'b.png': [[30, 10, 10, 10]],
     }
-    assert 'the first ones are taken' in _said(dataset)
+    assert 'the first ones are taken' in said(dataset)
 
 
 def test_stuff_beside_instances_is_not_read(reported_cases):
     dataset = annotations.read(reported_cases / 'fmt_coco_one_folder_two_sets/data')
     assert _counts(dataset) == {'cell': 2} and sorted(image.split for image in dataset) == ['train', 'val']
-    assert 'stuff_train.json: not read, as instances_train.json is beside it' in _said(dataset)
+    assert 'stuff_train.json: not read, as instances_train.json is beside it' in said(dataset)
 
 
 def test_areas_of_zero_become_those_of_the_boxes(reported_cases):
@@ -159,9 +155,8 @@ def _shapes(tmp_path, *shapes, **more):
 def test_labels_of_labelme_that_are_no_class(tmp_path):
     corners = [[1, 1], [9, 9]]
     dataset = _shapes(tmp_path, ('cat', 'rectangle', corners), ('__ignore__', 'rectangle', corners))
-    assert _counts(dataset) == {'cat': 1} and "1 objects of '__ignore__', which is no class: not learned" in _said(
-        dataset
-    )
+    assert _counts(dataset) == {'cat': 1}
+    assert "1 objects of '__ignore__', which is no class: not learned" in said(dataset)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +191,7 @@ def test_masks_of_labelme_that_do_not_fit_are_left_out(tmp_path):
     ((_, annotation),) = dataset.annotations()
     assert annotation.box == [1, 1, 4, 3] and annotation.area == 12
     for problem in ('do not fit its 4 x 3 pixels', 'mask: cannot be read', "a shape of the type 'blob': left out"):
-        assert problem in _said(dataset)
+        assert problem in said(dataset)
 
 
 def test_points_of_a_group_of_two_labels_belong_to_nobody(tmp_path):
@@ -205,13 +200,13 @@ def test_points_of_a_group_of_two_labels_belong_to_nobody(tmp_path):
     dataset = _shapes(tmp_path, ('cat', 'rectangle', box, 1), ('dog', 'rectangle', box, 1), *points)
     assert not any(
         annotation.keypoints for _, annotation in dataset.annotations()
-    ) and 'which says whose they are' in _said(dataset)
+    ) and 'which says whose they are' in said(dataset)
 
 
 def test_a_keypoint_that_is_there_twice_is_reported(tmp_path):
     points = [('nose', 'point', [[2, 2]], 1), ('nose', 'point', [[4, 4]], 1), ('tail', 'point', [[5, 5]], 1)]
     dataset = _shapes(tmp_path, *points)
-    assert "group_id 1 has 2 points 'nose': the last is taken" in _said(dataset)
+    assert "group_id 1 has 2 points 'nose': the last is taken" in said(dataset)
     ((_, annotation),) = dataset.annotations()
     assert annotation.keypoints == [4, 4, 2, 5, 5, 2]
 
@@ -222,10 +217,9 @@ def test_a_keypoint_that_is_there_twice_is_reported(tmp_path):
 def test_most_objects_of_a_class_as_crowds_are_reported(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg', '2.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '1.jpg', '2.jpg'])
-    content = json.loads((tmp_path / 'a.json').read_text())
-    for entry in content['annotations'][:2]:
-        entry['iscrowd'] = 1
-    (tmp_path / 'a.json').write_text(json.dumps(content))
+    with edited(tmp_path / 'a.json') as content:
+        for entry in content['annotations'][:2]:
+            entry['iscrowd'] = 1
     converted = _converted(annotations.read(tmp_path), 'detection', tmp_path)
     assert any("2 of 3 'x' are crowds or ignored" in note for note in converted.notes)
 
@@ -234,45 +228,42 @@ def test_different_objects_of_an_image_that_is_listed_twice_are_all_read(tmp_pat
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '0.jpg'], [[1, 1, 5, 5], [8, 2, 5, 5]])
     dataset = annotations.read(tmp_path)
-    assert _counts(dataset) == {'x': 2} and 'with other objects: all are taken' in _said(dataset)
+    assert _counts(dataset) == {'x': 2} and 'with other objects: all are taken' in said(dataset)
 
 
 @pytest.mark.parametrize('is_used', [False, True])
 def test_the_project_of_roboflow_is_no_class(tmp_path, is_used):
     draw(tmp_path, '0.jpg', '1.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '1.jpg'])
-    content = json.loads((tmp_path / 'a.json').read_text())
-    content['categories'] = [
-        dict(id=0, name='cells', supercategory='none'),
-        dict(id=1, name='red', supercategory='cells'),
-        dict(id=2, name='white', supercategory='cells'),
-    ]
-    content['annotations'][0]['category_id'] = 1 - is_used
-    (tmp_path / 'a.json').write_text(json.dumps(content))
+    with edited(tmp_path / 'a.json') as content:
+        content['categories'] = [
+            dict(id=0, name='cells', supercategory='none'),
+            dict(id=1, name='red', supercategory='cells'),
+            dict(id=2, name='white', supercategory='cells'),
+        ]
+        content['annotations'][0]['category_id'] = 1 - is_used
     assert annotations.read(tmp_path).classes == ['cells'] * is_used + ['red', 'white']
 
 
 def test_an_annotation_that_is_there_twice_is_read_once(tmp_path):
     draw(tmp_path, '0.jpg')
     coco(tmp_path / 'a.json', ['0.jpg'], [[1, 1, 5, 5]])
-    content = json.loads((tmp_path / 'a.json').read_text())
-    content['annotations'] *= 2
-    (tmp_path / 'a.json').write_text(json.dumps(content))
+    with edited(tmp_path / 'a.json') as content:
+        content['annotations'] *= 2
     dataset = annotations.read(tmp_path)
-    assert _counts(dataset) == {'x': 1} and '1 annotations are there twice: read once' in _said(dataset)
+    assert _counts(dataset) == {'x': 1} and '1 annotations are there twice: read once' in said(dataset)
 
 
 def test_the_background_is_no_class(tmp_path):
     draw(tmp_path, '0.jpg', '1.jpg')
     coco(tmp_path / 'a.json', ['0.jpg', '1.jpg'])
-    content = json.loads((tmp_path / 'a.json').read_text())
-    content['categories'] = [dict(id=1, name='cell'), dict(id=2, name='__background__')]
-    content['annotations'][1]['category_id'] = 2
-    del content['annotations'][0]['id']
-    (tmp_path / 'a.json').write_text(json.dumps(content))
+    with edited(tmp_path / 'a.json') as content:
+        content['categories'] = [dict(id=1, name='cell'), dict(id=2, name='__background__')]
+        content['annotations'][1]['category_id'] = 2
+        del content['annotations'][0]['id']
     dataset = annotations.read(tmp_path)
     assert _counts(dataset) == {'cell': 1} and len(dataset) == 2
-    assert "1 objects of '__background__', which is no class: not learned" in _said(dataset)
+    assert "1 objects of '__background__', which is no class: not learned" in said(dataset)
 
 
 def test_an_image_beside_a_folder_with_one_of_its_name(tmp_path):
@@ -408,8 +399,7 @@ def _tasks_of(tmp_path, *results):
         draw(tmp_path, f'{number}.jpg')
         tasks.append(dict(data=dict(image=f'{number}.jpg'), annotations=[dict(was_cancelled=False, result=result)]))
     write(tmp_path, {'a.json': json.dumps(tasks)})
-    (dataset,) = read_datasets(tmp_path)
-    return dataset
+    return only(tmp_path)
 
 
 _PLACE = dict(x=10, y=10, width=50, height=50)

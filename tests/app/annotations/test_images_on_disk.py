@@ -177,9 +177,8 @@ def test_labels_for_another_size_are_left_out(tmp_path):
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg', '2.jpg'])
     (dataset,) = read_datasets(tmp_path)
     converted = convert_dataset(dataset, 'detection', tmp_path / 'out')
-    assert sum(converted.splits.values()) == 2 and '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(
-        dataset
-    )
+    assert sum(converted.splits.values()) == 2
+    assert '2.jpg: is 8 x 6, but coco.json says 16 x 12: left out' in said(dataset)
     coco(tmp_path / 'coco.json', ['0.jpg', '1.jpg'], size=(32, 24))
     with pytest.raises(InputError, match=r'none of 2 images can be used, the first: .*0.jpg: is 16 x 12, but coco'):
         convert_dataset(read_datasets(tmp_path)[0], 'detection', tmp_path / 'out')

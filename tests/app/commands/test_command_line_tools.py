@@ -14,13 +14,9 @@ from icconv_mm.errors import ArgumentError, InputError, naming
 TOOLS = sorted((Path(__file__).parents[3] / 'tools').glob('*.py'))
 
 
-def load(path: Path):
-    return runpy.run_path(str(path), run_name=path.stem)['main']
-
-
 @pytest.fixture(params=TOOLS, ids=lambda path: path.stem)
 def main(request):
-    return load(request.param)
+    return runpy.run_path(str(request.param), run_name=request.param.stem)['main']
 
 
 def test_help_loads_no_network():

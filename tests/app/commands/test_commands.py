@@ -16,15 +16,12 @@ from icconv_mm.patterns.search import CRITERIA
 LIBRARIES = 'torch', 'numpy', 'cv2', 'mmengine', 'rich'
 
 
-def python(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True)
-
-
 @pytest.mark.parametrize(
     'words', [['--help'], ['--version'], *([name, '--help'] for name in commands.COMMANDS)], ids=str
 )
 def test_help_imports_no_library(words):
-    done = python('-X', 'importtime', '-m', 'icconv_mm', *words)
+    command = [sys.executable, '-X', 'importtime', '-m', 'icconv_mm', *words]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout
     modules = {line.rpartition('|')[2].strip() for line in done.stderr.splitlines() if line.startswith('import time:')}
     assert 'icconv_mm.app.commands' in modules and not modules & {*LIBRARIES}

@@ -102,9 +102,8 @@ def test_converted_keypoints_have_no_table():
     """The metric compares two of them; the report knows the names of three."""
     converter = dict(type='KeypointConverter', num_keypoints=3, mapping=[(0, 0), (1, 1), (2, 2)])
     numbers, evaluation = poses(drawn(2), gt_converter=converter, pred_converter=converter)
-    assert [table.title for table in evaluation.tables] == ['keypoint AP (OKS)'] and len(evaluation.overall) == len(
-        numbers
-    )
+    assert [table.title for table in evaluation.tables] == ['keypoint AP (OKS)']
+    assert len(evaluation.overall) == len(numbers)
     assert evaluation.left_out.startswith('The table of keypoints and images are left out') and not evaluation.worst
 
 

@@ -78,20 +78,15 @@ def test_layers_are_in_float16_and_decoding_is_not():
     assert np.abs(outputs['corners'] - expected['corners']).max() <= 2e-3 * np.abs(1000.3 - expected['corners']).max()
 
 
-def test_a_layer_whose_results_float16_cannot_hold_stays_in_float32():
-    model, expected = detector(1000.0), results(detector(1000.0))
-    assert np.abs(expected['sum']).max() > 65504
-    assert to_half(model, [image()]) == 2
-    assert in_half(model) == {'fine', 'map'}
-    np.testing.assert_allclose(
-        results(model)['sum'], expected['sum'], rtol=5e-3, atol=5e-3 * np.abs(expected['sum']).max()
-    )
-
-
-def test_a_layer_whose_weights_float16_cannot_hold_stays_in_float32():
-    model, expected = detector(1e-6), results(detector(1e-6))
-    assert to_half(model, [{'image': image()['image'] * 0 + 127}]) == 1  # its results are small
-    assert in_half(model) == {'fine', 'map', 'inner', 'sum'}
-    np.testing.assert_allclose(
-        results(model)['sum'], expected['sum'], rtol=5e-3, atol=5e-3 * np.abs(expected['sum']).max()
-    )
+@pytest.mark.parametrize(
+    ('scale', 'calibration', 'count', 'layers'),
+    [
+        (1000.0, image(), 2, {'fine', 'map'}),  # results beyond float16
+        (1e-6, {'image': image()['image'] * 0 + 127}, 1, {'fine', 'map', 'inner', 'sum'}),  # weights; results are small
+    ],
+)
+def test_a_layer_that_float16_cannot_hold_stays_in_float32(scale, calibration, count, layers):
+    model, expected = detector(scale), results(detector(scale))['sum']
+    assert scale < 1 or np.abs(expected).max() > 65504
+    assert to_half(model, [calibration]) == count and in_half(model) == layers
+    np.testing.assert_allclose(results(model)['sum'], expected, rtol=5e-3, atol=5e-3 * np.abs(expected).max())

@@ -42,24 +42,23 @@ def test_options_that_may_be_given(cfg, option):
 
 
 @pytest.mark.parametrize(
-    'option, suggestion',
+    ('option', 'problem'),
     [
-        ('model.bakcbone.depth', 'backbone'),
-        ('model.backbone.dept', 'depth'),
-        ('trian_cfg.max_epochs', 'train_cfg'),
-        ('train_cfg.max_epoch', 'max_epochs'),
-        ('model.test_cfg.rcnn.max_per_image', 'max_per_img'),
-        ('randomnes.seed', 'randomness'),
+        ('model.bakcbone.depth', "no such key .* did you mean 'backbone'"),
+        ('model.backbone.dept', "no such key .* did you mean 'depth'"),
+        ('trian_cfg.max_epochs', "no such key .* did you mean 'train_cfg'"),
+        ('train_cfg.max_epoch', "no such key .* did you mean 'max_epochs'"),
+        ('model.test_cfg.rcnn.max_per_image', "no such key .* did you mean 'max_per_img'"),
+        ('randomnes.seed', "no such key .* did you mean 'randomness'"),
+        ('colour.depth', ".*the config has no 'colour', and it is no argument of the runner"),
+        ('param_scheduler.begin', r'param_scheduler is a list of 1: .* as in param_scheduler\.0\.begin$'),
+        ('param_scheduler.1', 'param_scheduler is a list of 1: write param_scheduler.N, N counted from 0$'),
+        ('param_scheduler.1.begin', 'param_scheduler is a list of 1: write param_scheduler.N, N counted from 0$'),
     ],
 )
-def test_misspelt_option(cfg, option, suggestion):
-    with pytest.raises(InputError, match=f'^options: {option}: no such key .* did you mean {suggestion!r}'):
+def test_options_that_are_refused(cfg, option, problem):
+    with pytest.raises(InputError, match=f'^options: {option}: {problem}'):
         check_options(cfg, {option: 1})
-
-
-def test_unknown_top_level_option(cfg):
-    with pytest.raises(InputError, match="the config has no 'colour', and it is no argument of the runner"):
-        check_options(cfg, {'colour.depth': 1})
 
 
 RECIPES = [
@@ -108,19 +107,6 @@ def test_refused_are_the_keys_that_change_nothing(repo, recipe):
         same = runner_arguments(changed) == before
         beside = key in ('tta_model', 'tta_pipeline', 'find_unused_parameters')  # read by the tools and the runner
         assert bool(refused(cfg, key)) == (same and not beside), key
-
-
-@pytest.mark.parametrize(
-    ('option', 'problem'),
-    [
-        ('param_scheduler.begin', r'param_scheduler is a list of 1: .* as in param_scheduler\.0\.begin'),
-        ('param_scheduler.1', 'param_scheduler is a list of 1: write param_scheduler.N, N counted from 0'),
-        ('param_scheduler.1.begin', 'param_scheduler is a list of 1: write param_scheduler.N, N counted from 0'),
-    ],
-)
-def test_locations_in_lists(cfg, option, problem):
-    with pytest.raises(InputError, match=f'^options: {option}: {problem}$'):
-        check_options(cfg, {option: 1})
 
 
 def test_a_variable_of_the_config_files(repo):

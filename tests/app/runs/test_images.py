@@ -62,9 +62,8 @@ def test_videos_frame_by_frame(tmp_path):
     video = images.Video(str(writer.path))
     decoded = list(video)
     assert video.frames == len(decoded)
-    assert [image.path.name for image in decoded] == [f'video_{n:06d}.jpg' for n in (1, 2, 3)] and round(
-        video.rate
-    ) == 5
+    assert [image.path.name for image in decoded] == [f'video_{n:06d}.jpg' for n in (1, 2, 3)]
+    assert round(video.rate) == 5
     assert all(abs(image.image.mean() - frame.mean()) < 8 for image, frame in zip(decoded, frames))
     stills = [Image.fromarray(frame) for frame in frames]
     stills[0].save(tmp_path / 'b.gif', save_all=True, append_images=stills[1:])

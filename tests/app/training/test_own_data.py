@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import labelled
 import numpy as np
 import pytest
+from drawn_sets import edited
 from mmengine.config import Config
 
 from icconv_mm.app.adapters.libraries import adapter_of
@@ -63,16 +64,16 @@ def test_a_config_of_an_earlier_version(tmp_path):
     file, beside = Path(cfg.filename), tmp_path / 'run.choices.json'
     images = '.folder_of_images(annotations)\n'
     text = file.read_text().replace(images, f'{images}# backbone: ic_resnet18\n')
-    for edited in (False, True):
+    for is_edited in (False, True):
         head = f'# sha256 of the rest: {hashlib.sha256(text.encode()).hexdigest()}\n'
-        file.write_text(head + text + edited * '# mine\n')
+        file.write_text(head + text + is_edited * '# mine\n')
         beside.unlink()
         choices = written_choices(file)
         assert choices == dict(
             backbone='ic_resnet18', size=96, epochs=7, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
-            data=None, is_unedited=not edited,
+            data=None, is_unedited=not is_edited,
         )  # fmt: skip
-        if not edited:
+        if not is_edited:
             again = config_for(tmp_path / 'data', 'detection', epochs=9, resume=True, **options)
             assert (again.size, again.batch_size, again.epochs) == (96, cfg.batch_size, 9) and beside.is_file()
     with pytest.raises(ArgumentError, match='has been edited'):
@@ -429,16 +430,15 @@ def test_people_beside_objects_of_another_file(tmp_path, more_people):
 
     root = labelled.coco(tmp_path / 'data', 'keypoints')
     for split in ('train', 'val'):
-        content = json.loads((root / f'{split}.json').read_text())
-        (root / f'people_{split}.json').write_text(json.dumps(content))
-        for entry in content['annotations']:
-            entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
-            del entry['keypoints']
-        for category in content['categories']:
-            del category['keypoints'], category['skeleton']
-        content['annotations'] = content['annotations'][: 1 if more_people else None]
-        content['categories'].append(dict(id=99, name='car'))
-        (root / f'{split}.json').write_text(json.dumps(content))
+        with edited(root / f'{split}.json') as content:
+            (root / f'people_{split}.json').write_text(json.dumps(content))
+            for entry in content['annotations']:
+                entry['segmentation'] = [labelled.polygon(*entry['bbox'])]
+                del entry['keypoints']
+            for category in content['categories']:
+                del category['keypoints'], category['skeleton']
+            content['annotations'] = content['annotations'][: 1 if more_people else None]
+            content['categories'].append(dict(id=99, name='car'))
     cfg = config_for(root, 'all', size=64, epochs=1, work_dir=tmp_path / 'run', **QUICK)
     assert list(cfg.model.tasks) == ['instance', 'pose'] and _lines(cfg.classes) == ['cat', 'dog', 'car']
     assert cfg.same_images.train == ([['instance'], ['pose']] if more_people else [['instance', 'pose']])

@@ -9,6 +9,7 @@ from pathlib import Path
 import labelled
 import pytest
 import torch
+from drawn_sets import edited
 from mmengine.config import Config
 
 from icconv_mm.app.annotations.convert import convert_dataset
@@ -27,12 +28,11 @@ def _renamed(folder, name, keypoint):
     """A COCO set with a name in the place of its first keypoint or class."""
     labelled.coco(folder, *['keypoints'] * keypoint)
     for path in folder.glob('*.json'):
-        content = json.loads(path.read_text())
-        for category in content['categories'] if keypoint else ():
-            category['keypoints'][0] = name
-        if not keypoint:
-            content['categories'][0]['name'] = name
-        path.write_text(json.dumps(content))
+        with edited(path) as content:
+            for category in content['categories'] if keypoint else ():
+                category['keypoints'][0] = name
+            if not keypoint:
+                content['categories'][0]['name'] = name
     return folder
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import detectron_blobs
+from random_weights import normal
 from torch import nn
 
 from icconv_mm.backbones.resnet import ResNet
@@ -28,9 +29,7 @@ RELEASED = {
 def network(depth=50, norm='bn', **settings) -> ResNet:
     """A ResNet of random weights, with batch norms that only scale and shift, as Detectron's."""
     norm_cfg = {'type': 'GN', 'num_groups': 4} if norm == 'gn' else {'type': 'BN'}
-    net = ResNet(depth, base_channels=8, norm_cfg=norm_cfg, **settings).eval()
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.1)
+    net = normal(ResNet(depth, base_channels=8, norm_cfg=norm_cfg, **settings).eval(), 0.1)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.fill_(1 - module.eps)

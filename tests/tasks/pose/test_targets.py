@@ -24,10 +24,6 @@ def _square():
     return region
 
 
-def _compressed():
-    return coco_mask.encode(np.asfortranarray(_square()))
-
-
 def _uncompressed():
     flat = _square().flatten(order='F')
     changes = np.flatnonzero(np.diff(flat)) + 1
@@ -35,7 +31,7 @@ def _uncompressed():
 
 
 @pytest.mark.parametrize(
-    'segmentation', [SQUARE, _compressed(), _uncompressed(), SQUARE + [[1, 1, 5, 5]]],
+    'segmentation', [SQUARE, coco_mask.encode(np.asfortranarray(_square())), _uncompressed(), SQUARE + [[1, 1, 5, 5]]],
     ids=['polygon', 'compressed', 'uncompressed', 'with a polygon of two points'],
 )  # fmt: skip
 def test_every_form_of_segmentation(segmentation):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from drawn_sets import coco, draw, said, splits, write
+from drawn_sets import coco, draw, edited, entries_of, only, said, splits, write
 
 from icconv_mm.app.annotations.convert import convert_dataset
 from icconv_mm.app.annotations.find import read_datasets
@@ -50,17 +50,9 @@ def _cvat(root, images, labels='', path='annotations.xml', folder='images'):
     write(root, {path: f'<annotations><meta><task>{labels}</task></meta>{text}</annotations>'})
 
 
-def _only(root):
-    (dataset,) = read_datasets(root)
-    return dataset
-
-
 def _pose(converted):
     (category,) = json.loads(converted.files['train'].read_text())['categories']
-    entries = [
-        entry for split in converted.splits for entry in json.loads(converted.files[split].read_text())['annotations']
-    ]
-    return category, [entry['keypoints'] for entry in entries]
+    return category, [entry['keypoints'] for entry in entries_of(converted)]
 
 
 # --- skeletons ---
@@ -71,7 +63,7 @@ def test_keypoints_have_the_names_and_order_of_the_labels(tmp_path):
     one = _skeleton('bird', ('tail', 9, 9), ('beak', 2, 3, 'occluded="1"'))
     two = _skeleton('bird', ('beak', 4, 4), ('wing', 5, 5), ('tail', 6, 6, 'outside="1"'), ('crest', 7, 7))
     _cvat(tmp_path, {'0.jpg': one, '1.jpg': two}, _labels(bird=['beak', 'wing', 'tail']))
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert dataset.keypoints == ['beak', 'wing', 'tail', 'crest'] and dataset.skeleton == [(0, 1), (1, 2)]
     assert [annotation.keypoints for _, annotation in dataset.annotations()] == [
         [2, 3, 1, 0, 0, 0, 9, 9, 2, 0, 0, 0],
@@ -84,7 +76,7 @@ def test_keypoints_have_the_names_and_order_of_the_labels(tmp_path):
 def test_keypoints_that_no_label_names(tmp_path):
     skeletons = [_skeleton('m', *((str(k), k, k) for k in numbers)) for numbers in ((10, 2), (1, 2, 9))]
     _cvat(tmp_path, {f'{i}.jpg': skeleton for i, skeleton in enumerate(skeletons)})
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert dataset.keypoints == ['1', '2', '9', '10'] and dataset.classes == ['m']
     assert [annotation.keypoints[2::3] for _, annotation in dataset.annotations()] == [[0, 2, 0, 2], [2, 2, 2, 0]]
 
@@ -99,17 +91,16 @@ def _two_kinds(root):
 def _two_kinds_of_coco(root):
     coco(root / 'a.json', [f'{i}.jpg' for i in range(4)])
     draw(root, *(f'{i}.jpg' for i in range(4)))
-    content = json.loads((root / 'a.json').read_text())
-    content['categories'] = [
-        dict(id=i, name=name, keypoints=list(points), skeleton=[[1, len(points)]])
-        for i, (name, points) in enumerate((('person', 'abc'), ('dog', 'abcde')))
-    ]
-    content['annotations'] = [
-        dict(id=2 * i + k, image_id=i, category_id=k, bbox=[1, 1, 9, 9], keypoints=[5, 5, 2] * count)
-        for i in range(4)
-        for k, count in enumerate((3, 5))
-    ]
-    (root / 'a.json').write_text(json.dumps(content))
+    with edited(root / 'a.json') as content:
+        content['categories'] = [
+            dict(id=i, name=name, keypoints=list(points), skeleton=[[1, len(points)]])
+            for i, (name, points) in enumerate((('person', 'abc'), ('dog', 'abcde')))
+        ]
+        content['annotations'] = [
+            dict(id=2 * i + k, image_id=i, category_id=k, bbox=[1, 1, 9, 9], keypoints=[5, 5, 2] * count)
+            for i in range(4)
+            for k, count in enumerate((3, 5))
+        ]
     return root
 
 
@@ -118,22 +109,22 @@ def test_skeletons_of_two_kinds(tmp_path, make):
     """A pose network learns one: refused with the names and keypoints of both, unless the user picks one."""
     root = make(tmp_path / 'data')
     with pytest.raises(ArgumentError, match=r'classes: .*: person has a, b, c; dog has a, b, c, d, e\. Name'):
-        convert_dataset(_only(root), 'pose', tmp_path / 'out')
+        convert_dataset(only(root), 'pose', tmp_path / 'out')
     for name, points in (('dog', 'abcde'), ('person', 'abc')):
-        converted = convert_dataset(dataset := _only(root), 'pose', tmp_path / name, classes=[name])
+        converted = convert_dataset(dataset := only(root), 'pose', tmp_path / name, classes=[name])
         category, keypoints = _pose(converted)
         assert converted.classes == [name] and category['keypoints'] == list(points) == converted.keypoints
         assert len(keypoints) == 4 and {len(values) for values in keypoints} == {3 * len(points)}
         assert not dataset.warnings and draw_page(dataset, [converted], tmp_path / name / 'page.jpg').is_file()
         assert not dataset.warnings  # each object is drawn with the lines of its own skeleton
-    converted = convert_dataset(_only(root), 'detection', tmp_path / 'boxes')
+    converted = convert_dataset(only(root), 'detection', tmp_path / 'boxes')
     assert converted.counts == {'person': 4, 'dog': 4}
 
 
 def test_skeletons_of_one_kind_by_two_names(tmp_path):
     cat, dog = (_skeleton(name, *((point, 4, 4) for point in 'ab')) for name in ('cat', 'dog'))
     _cvat(tmp_path, {'0.jpg': cat, '1.jpg': dog}, _labels(cat=['a', 'b'], dog=['a', 'b'], fox=['a']))
-    converted = convert_dataset(_only(tmp_path), 'pose', tmp_path / 'out')
+    converted = convert_dataset(only(tmp_path), 'pose', tmp_path / 'out')
     assert converted.keypoints == ['a', 'b'] and converted.classes == ['object'] and converted.counts == {'object': 2}
 
 
@@ -148,16 +139,6 @@ def test_one_class_with_two_lists_in_files_of_coco(tmp_path):
         read_datasets(tmp_path)
 
 
-def test_reported_skeletons_of_two_kinds(reported_cases, tmp_path):
-    root = reported_cases / 'cvat_two_skeletons' / 'data'
-    with pytest.raises(ArgumentError, match='person has 1, 2, 3; dog has 1, 2, 3, 4, 5'):
-        convert_dataset(_only(root), 'pose', tmp_path)
-    converted = convert_dataset(_only(root), 'pose', tmp_path, classes=['dog'])
-    assert converted.keypoints == list('12345') and converted.counts == {'dog': 4}
-    _, keypoints = _pose(converted)
-    assert keypoints == [[60, 30, 2, 70, 32, 2, 75, 40, 2, 80, 50, 2, 85, 60, 2]] * 4
-
-
 # --- groups ---
 
 _LEFT, _RIGHT = '1,1;5,1;5,5;1,5', '9,1;13,1;13,5;9,5'
@@ -167,7 +148,7 @@ _MASK = '<mask label="{}" rle="0, 16" left="9" top="1" width="4" height="4" grou
 
 
 def _objects(root):
-    dataset = _only(root)
+    dataset = only(root)
     objects = []
     for image, annotation in dataset.annotations():
         measure(annotation, image.size)
@@ -202,24 +183,18 @@ def test_a_box_and_the_skeleton_of_one_group(tmp_path):
     box, points = _BOX('x', 1, 14, 7), _skeleton('x', ('a', 5, 3), more='group_id="7"')
     gone = _skeleton('x', ('a', 5, 3, 'outside="1"'), more='group_id="7"')
     _cvat(tmp_path, {'0.jpg': box + points, '1.jpg': points + points, '2.jpg': gone + box})
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     one, *others, last = [annotation for _, annotation in dataset.annotations()]
     assert one.box == [1, 1, 13, 4] and one.keypoints == [5, 3, 2] and not dataset.warnings
     assert [annotation.keypoints for annotation in others] == [[5, 3, 2]] * 2
     assert last.box == [1, 1, 13, 4] and last.keypoints is None
 
 
-def test_reported_groups(reported_cases):
-    dataset = _only(reported_cases / 'fmt_cvat_group' / 'data')
-    assert [len(image.annotations) for image in dataset.images.values()] == [2, 2]
-    assert [len(annotation.segmentation) for _, annotation in dataset.annotations()] == [2, 1, 2, 1]
-
-
 def test_shapes_of_images_that_are_outside(tmp_path):
     """datumaro writes the frames of a track so, in which the object is not."""
     outside = _BOX('x', 1, 5, 0).replace('/>', ' outside="1"/>')
     _cvat(tmp_path, {'0.jpg': _BOX('x', 1, 5, 0), '1.jpg': outside})
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert [len(image.annotations) for image in dataset.images.values()] == [1, 0] and not dataset.warnings
 
 
@@ -246,7 +221,7 @@ def test_rotated_boxes_are_polygons(tmp_path):
 
 def test_rotated_boxes_turn_clockwise(tmp_path):
     _cvat(tmp_path, {'0.jpg': '<box label="x" xtl="4" ytl="4" xbr="12" ybr="8" rotation="30"/>'})
-    ((_, annotation),) = _only(tmp_path).annotations()
+    ((_, annotation),) = only(tmp_path).annotations()
     (polygon,) = annotation.segmentation
     left_top, right_top = np.array(polygon).reshape(4, 2)[:2]
     assert np.degrees(np.arctan2(*(right_top - left_top)[::-1])) == pytest.approx(30)  # y points down
@@ -303,7 +278,7 @@ def test_tracks_of_a_video(tmp_path):
     ]
     meta = f'<task><mode>interpolation</mode>{_labels(car=None, m=["a", "b"])}</task>'
     _video(tmp_path, tracks, range(5), meta)
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert dataset.format == 'CVAT for video' and not dataset.warnings and not dataset.missing
     assert _by_frame(dataset) == {0: ['car', 'm'], 1: ['car', 'cell'], 2: ['car', 'cell'], 3: [], 4: []}
     annotations = {(image.path.stem[-1], annotation.name): annotation for image, annotation in dataset.annotations()}
@@ -327,13 +302,13 @@ def test_tracks_of_a_video(tmp_path):
 def test_frames_of_the_task(tmp_path, meta, expected):
     """Images of other frames are not annotated; a step leaves no gap in a track."""
     _video(tmp_path, [('label="x"', _shapes(1, 3, 5) if 'step' in meta else _shapes(*range(1, 6)))], range(7), meta)
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert sorted(_by_frame(dataset)) == expected and not dataset.warnings
 
 
 def test_frames_that_are_not_there(tmp_path):
     _video(tmp_path, [('label="x"', _shapes(0, 1, 2))], [0, 2], folder='.')
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert _by_frame(dataset) == {0: ['x'], 2: ['x']}
     assert dataset.missing == [f'{tmp_path / "annotations.xml"}: frame_000001']
     (tmp_path / 'frame_000000.PNG').rename(tmp_path / 'a.PNG')
@@ -348,7 +323,7 @@ def test_frames_that_are_not_there(tmp_path):
 def test_frames_between_keyframes_that_are_not_written(tmp_path):
     """CVAT writes them; elsewhere the object is unknown there, and the frames are left out."""
     _video(tmp_path, [('label="x"', _shapes(0, 4)), ('label="y"', _shapes(*range(30)))], range(30))
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert sorted(_by_frame(dataset)) == [0, *range(4, 30)]
     assert said(dataset) == (
         f'{tmp_path / "annotations.xml"}: track 0: 3 images between its keyframes have no shape of it, '
@@ -356,7 +331,7 @@ def test_frames_between_keyframes_that_are_not_written(tmp_path):
     )
     assert len(dataset.lost) == 3
     _video(tmp_path, [('label="x"', _shapes(0, -1, 4))], range(30))
-    assert len(_by_frame(_only(tmp_path))) == 30
+    assert len(_by_frame(only(tmp_path))) == 30
 
 
 def test_tracks_of_a_project(tmp_path):
@@ -394,7 +369,7 @@ def test_tracks_in_files_of_splits(tmp_path, folders, count):
             folder=folder,
             path=f'{split}.xml',
         )
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert len(dataset.images) == count and not dataset.warnings and not dataset.missing
     assert {image.split for image in dataset.images.values()} == {'train', 'val'}
     assert all(annotation.name == image.split for image, annotation in dataset.annotations())
@@ -406,7 +381,7 @@ def test_images_named_like_frames_in_cvat_for_images(tmp_path):
     _cvat(tmp_path, {'0.jpg': _BOX('x', 1, 5, 0)})
     path = tmp_path / 'annotations.xml'
     path.write_text(path.read_text().replace('name="0.jpg"', 'name="frame_000000"'))
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert [image.path.name for image in dataset.images.values()] == ['frame_000000.PNG'] and not dataset.missing
 
 
@@ -417,7 +392,7 @@ def test_files_of_splits_are_one_set(tmp_path):
     """An image in several of them is held out."""
     for split, names in (('train', '012'), ('val', '23'), ('test', '4')):
         _cvat(tmp_path, {f'{name}.jpg': _BOX(split, 1, 5, 0) for name in names}, path=f'{split}.xml')
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert dataset.location == tmp_path and sorted(dataset.classes) == ['test', 'train', 'val']
     assert 'other annotations of' in said(dataset) and len(dataset.warnings) == 1
     assert splits(tmp_path, 'detection') == {
@@ -452,7 +427,7 @@ def test_images_of_one_name_in_the_subsets_of_a_project(tmp_path):
     write(
         tmp_path, {'annotations.xml': f'<annotations>{image.format("Train")}{image.format("Validation")}</annotations>'}
     )
-    dataset = _only(tmp_path)
+    dataset = only(tmp_path)
     assert {image.path.parent.name: image.annotations[0].name for image in dataset.images.values()} == {
         'Train': 'Train',
         'Validation': 'Validation',

@@ -5,6 +5,7 @@ import json
 import labelled
 import numpy as np
 import pytest
+from drawn_sets import edited
 from PIL import Image
 
 from icconv_mm import annotations
@@ -300,9 +301,8 @@ def test_every_image_keeps_its_objects_whatever_its_name(tmp_path, to):
 @pytest.mark.parametrize('to', ['yolo', 'labelstudio', 'cvat'])
 def test_what_a_format_cannot_hold_is_reported(tmp_path, to):
     data = _coco(tmp_path / 'data', ['0.png', '1.png'])
-    content = json.loads((data / 'annotations/a.json').read_text())
-    content['annotations'][0]['iscrowd'] = 1
-    (data / 'annotations/a.json').write_text(json.dumps(content))
+    with edited(data / 'annotations/a.json') as content:
+        content['annotations'][0]['iscrowd'] = 1
     dataset = annotations.read(data)
     getattr(dataset, f'to_{to}')(tmp_path / 'out')
     assert any('crowd' in what for _, what in dataset.warnings)
@@ -326,11 +326,10 @@ def test_a_yolo_set_of_one_image_names_a_split_for_validation(tmp_path):
 def test_boxes_and_lines_beside_keypoints_come_back_from_cvat(tmp_path):
     data = labelled.coco(tmp_path / 'data', 'keypoints')
     for path in data.glob('*.json'):
-        content = json.loads(path.read_text())
-        for entry in content['annotations']:
-            entry.pop('segmentation', None)
-        content['categories'][0]['skeleton'] = [[1, 2], [2, 3]]
-        path.write_text(json.dumps(content))
+        with edited(path) as content:
+            for entry in content['annotations']:
+                entry.pop('segmentation', None)
+            content['categories'][0]['skeleton'] = [[1, 2], [2, 3]]
     dataset = annotations.read(data)
     again = annotations.read(dataset.to_cvat(tmp_path / 'out'))
     assert _objects(again) == _objects(dataset)
