@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from icconv_mm.checkpoints import reading
-from icconv_mm.errors import naming
 from icconv_mm.fetch import cached_name, fetch
 
 _CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
@@ -103,12 +102,8 @@ def fetch_weights(address: str, timeout: float = 30) -> Path:
         bars[0].update(count)
 
     def check(part: Path) -> None:
-        if address.endswith('.safetensors'):
-            with naming(address, Exception):
-                reading.safetensors().load_file(part)
-        else:
-            with open(part, 'rb') as file:
-                reading.read_stream(file, address)
+        with open(part, 'rb') as file:
+            reading.read_stream(file, address)
         if defect := _hash_defect(part, address):
             raise reading.CheckpointError(f'{address}: {defect}')
 
