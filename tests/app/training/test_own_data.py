@@ -15,7 +15,6 @@ from mmengine.config import Config
 from icconv_mm.app.adapters.libraries import adapter_of
 from icconv_mm.app.training import memory, own_backbone, own_data_text
 from icconv_mm.app.training.budget import Budget
-from icconv_mm.app.training.own_backbone import default_backbone
 from icconv_mm.app.training.own_data import LIBRARY, config_for, default_size, training_size
 from icconv_mm.app.training.own_data_text import Choices, anchors, class_weights, crop_of, written_choices
 from icconv_mm.config_tree import walk_dicts
@@ -71,7 +70,7 @@ def test_a_config_of_an_earlier_version(tmp_path):
         found = written_choices(file)
         assert found == dict(
             backbone='ic_resnet18', size=96, epochs=7, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
-            data=None, is_unedited=not edited,
+            data=None, weights=None, load_from=None, is_unedited=not edited,
         )  # fmt: skip
         if not edited:
             again = config_for(tmp_path / 'data', 'detection', epochs=9, resume=True, **options)
@@ -141,7 +140,7 @@ def test_the_only_annotated_task_is_learned(tmp_path, monkeypatch, write, expect
 
 @pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose'])
 def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
-    """Its parts follow its width; who has a GPU, or labels of whole images, gets a large one."""
+    """Its parts follow its width; who has a GPU gets a large one."""
     from mmengine.registry import MODELS, init_default_scope
 
     pytest.importorskip(LIBRARY[task])
@@ -156,9 +155,7 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     assert 1.5e6 < sum(each.numel() for each in model.parameters()) < 3e6
     layers = [each for each in model.modules() if isinstance(each, ICConv2d)]
     assert layers and all(each.exported_convolutions == len(each.pattern) <= 4 for each in layers), 'whole blocks'
-    assert default_backbone('classification') == 'ic_resnet50'
     monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cuda')
-    assert default_backbone(task) == 'ic_resnet50'
     again = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=2, **options)
     assert again.model.backbone.base_channels == 24, 'a config that is there keeps its backbone'
     other = config_for(data, task, work_dir=tmp_path / 'other', size=64, epochs=1, **options)

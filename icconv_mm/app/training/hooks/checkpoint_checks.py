@@ -83,7 +83,8 @@ class CheckpointMatchHook(Hook):
         if shipped.is_address(self.name):
             model = runner.model if is_sharded else unwrapped(runner.model)
             left = fit_around_backbone(model, checkpoint, self.name)
-            runner.logger.info(f'{self.name}: {", ".join(left) or "nothing"} starts from random numbers')
+            but = f' but {", ".join(left)}, which start from random numbers' if left else ''
+            runner.logger.info(f'weights: {self.name} for all of the network{but}')
         if is_sharded and not is_main_process():
             runner.model.state_dict()  # gathers shards for the main process, which checks
         else:
