@@ -162,12 +162,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     tasks = (*TASKS, 'all')
     learned = 'what to learn (default: the only annotated task); all: one network for all annotated tasks'
     group.add_argument('--task', choices=tasks, help=learned)
-    named = 'such as small, ic_resnet18 (default: on a CPU small, but for classification; else ic_resnet50)'
+    named = 'such as small, ic_resnet18 (default: on a CPU small, else ic_resnet50)'
     group.add_argument('--backbone', metavar='NAME', help=named)
     group.add_argument('--size', type=int, help='of the longer side in pixels (default: as the data ask for)')
-    start = (
-        "weights to start from: a file, torchvision://NAME, none, or auto (default), torchvision's if they are there"
-    )
+    start = "weights to start from: a file, torchvision://NAME, none, or auto (default), the package's or torchvision's"
     group.add_argument('--pretrained', metavar='FILE', help=start)
     group.add_argument('--patience', type=int, metavar='N', help='end after N validations without progress')
 

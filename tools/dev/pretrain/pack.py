@@ -103,9 +103,11 @@ def pack(args: Namespace) -> Path:
         network = create_model(args.backbone, num_classes=classes)
         last, recipe = meta['history'][-1], meta['recipe']
         known = dict(
-            result=f'top-1 {last["top1"]:.1f} %', command=re.sub(r'/\S+/', '', meta['command']), size=str(recipe['size']),
+            result=f'top-1 {last["top1"]:.1f} %',
+            command=re.sub(r'/\S+/', '', meta['command']),
+            size=str(recipe['size']),
             classes=json.dumps(meta['dataset_meta']['classes']),
-        )  # fmt: skip
+        )
     else:
         classes = len(weights['roi_head.bbox_head.fc_cls.bias']) - 1
         network, known = begin(config_beside(args.checkpoint)).build_model(), {}
