@@ -224,7 +224,7 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
     A file ``*.safetensors`` gets the weights in that format, without ``meta``.
     """
     if Path(path).suffix == reading.SAFETENSORS:
-        content = safetensors.encoded(checkpoint['state_dict'])
+        content = safetensors.serialized(checkpoint['state_dict'])
         with atomic_write(Path(path)) as file:
             file.write(content)
         return

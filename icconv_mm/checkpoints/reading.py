@@ -87,7 +87,7 @@ def read_stream(file: BinaryIO, name: str, map_location: Any = 'cpu') -> Any:
 
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """Returns the texts beside the tensors of a file ``*.safetensors``, by name; raises the errors of :func:`read`."""
-    return _read_path(Path(path).expanduser(), 'a safetensors file', safetensors.read_metadata)
+    return _read_path(Path(path).expanduser(), 'a safetensors file', safetensors.texts_of)
 
 
 def _device(map_location: Any) -> str | torch.device:

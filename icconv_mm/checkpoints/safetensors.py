@@ -47,7 +47,7 @@ def read(file: BinaryIO, device: str | torch.device = 'cpu') -> dict[str, Tensor
     return tensors
 
 
-def read_metadata(file: BinaryIO) -> dict[str, str]:
+def texts_of(file: BinaryIO) -> dict[str, str]:
     """Returns the texts beside the tensors of an open file by name; raises ValueError if it is no such file."""
     metadata = _parsed(file)[0].get(_METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
@@ -55,7 +55,7 @@ def read_metadata(file: BinaryIO) -> dict[str, str]:
     return metadata
 
 
-def encoded(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
     """Returns the content of a file.
 
     Args:

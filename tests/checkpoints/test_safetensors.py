@@ -45,11 +45,11 @@ def entry(shape, offsets, dtype='F32', **more):
 
 def test_round_trip(tmp_path):
     path = tmp_path / 'weights.safetensors'
-    path.write_bytes(safetensors.encoded(tensors(), dict(task='detection', name='ü')))
+    path.write_bytes(safetensors.serialized(tensors(), dict(task='detection', name='ü')))
     found = reading.read(path)
     same(found, tensors())
     assert reading.read_metadata(path) == dict(task='detection', name='ü')
-    path.write_bytes(safetensors.encoded(tensors()))
+    path.write_bytes(safetensors.serialized(tensors()))
     assert reading.read_metadata(path) == {}
     found['one'].fill_(3)
     assert not found['other'].eq(3).any(), 'each tensor has its own memory'
@@ -61,13 +61,13 @@ def test_the_library_reads_and_writes_the_same(tmp_path):
     library.save_file(given, path, metadata=dict(format='pt'))
     same(reading.read(path), given)
     assert reading.read_metadata(path) == dict(format='pt')
-    path.write_bytes(safetensors.encoded(tensors(), dict(format='pt')))
+    path.write_bytes(safetensors.serialized(tensors(), dict(format='pt')))
     same(library.load_file(path), given)
 
 
 def test_a_device_is_taken(tmp_path):
     path = tmp_path / 'weights.safetensors'
-    path.write_bytes(safetensors.encoded(dict(a=torch.ones(2))))
+    path.write_bytes(safetensors.serialized(dict(a=torch.ones(2))))
     assert reading.read(path, 'meta')['a'].is_meta and reading.read(path, torch.device('meta'))['a'].is_meta
     assert not reading.read(path, None)['a'].is_meta and not reading.read(path, lambda storage, _: storage)['a'].is_meta
 
@@ -128,7 +128,9 @@ def test_hostile_metadata(tmp_path, metadata):
 @given(st.data())
 def test_changed_bytes_are_read_or_refused(data):
     """No other exception, and never more memory than the file has."""
-    content = bytearray(safetensors.encoded(dict(a=torch.rand(3, 2), b=torch.ones(4, dtype=torch.bool)), dict(c='d')))
+    content = bytearray(
+        safetensors.serialized(dict(a=torch.rand(3, 2), b=torch.ones(4, dtype=torch.bool)), dict(c='d'))
+    )
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
@@ -143,4 +145,4 @@ def test_changed_bytes_are_read_or_refused(data):
 @pytest.mark.parametrize('given', [dict(a=torch.zeros(1, dtype=torch.complex128)), dict(__metadata__=torch.zeros(1))])
 def test_what_the_format_has_not_is_not_written(given):
     with pytest.raises(InputError, match='the format safetensors has no tensor of'):
-        safetensors.encoded(given)
+        safetensors.serialized(given)

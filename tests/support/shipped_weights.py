@@ -18,7 +18,7 @@ def fill(folder: Path, backbone: str = 'small', *tasks: str) -> dict[str, dict[s
         name = shipped.weights_name(backbone, task)
         texts = dict(name=name, task=task, data='drawn images', size='64', command='draw', commit='c', sha256='s')
         texts |= dict(terms='none', result='none', num_classes=str(CLASSES), rounding='0')
-        (folder / f'{name}.safetensors').write_bytes(safetensors.encoded(weights, texts))
+        (folder / f'{name}.safetensors').write_bytes(safetensors.serialized(weights, texts))
         written[f'{shipped.SCHEME}{name}'] = weights
     return written
 

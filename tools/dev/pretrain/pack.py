@@ -125,7 +125,7 @@ def pack(args: Namespace) -> Path:
         rounding=f'{difference:.2g} of {largest:.3g}', **known | given,
     )  # fmt: skip
     path = shipped.FOLDER / f'{name}{reading.SAFETENSORS}'
-    text = safetensors.encoded(rounded, metadata)
+    text = safetensors.serialized(rounded, metadata)
     others = [other for other in shipped.FOLDER.glob(f'*{reading.SAFETENSORS}') if other != path]
     if (size := len(text) + sum(other.stat().st_size for other in others)) > LIMIT:
         raise InputError(f'{path.parent}: {size} bytes of weights, at most {LIMIT} come with the package')

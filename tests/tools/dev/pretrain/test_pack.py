@@ -91,7 +91,7 @@ def test_what_is_not_packed(pack, weights_folder, tmp_path):
     with pytest.raises(SystemExit, match='neither a classifier nor a detector of two stages'):
         pack.main(['small', str(tmp_path / 'other.pth')])
     saved(tmp_path / 'classifier.pth')
-    (weights_folder / 'large.safetensors').write_bytes(safetensors.encoded(dict(a=torch.zeros(3_000_000))))
+    (weights_folder / 'large.safetensors').write_bytes(safetensors.serialized(dict(a=torch.zeros(3_000_000))))
     with pytest.raises(SystemExit, match=r'bytes of weights, at most \d+ come with the package'):
         pack.main(['small', str(tmp_path / 'classifier.pth')])
     assert not (weights_folder / 'small.safetensors').exists()
