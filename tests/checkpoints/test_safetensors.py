@@ -22,14 +22,14 @@ def tensors():
     numbers = torch.arange(-6.0, 6).reshape(3, 4)
     shared = torch.arange(5) / 3
     found = {str(dtype): (numbers > 0 if dtype == torch.bool else numbers.abs()).to(dtype) for dtype in DTYPES}
-    return found | dict(empty=torch.zeros(0, 3), scalar=torch.tensor(7), turned=numbers.T, one=shared, other=shared)
+    return found | dict(empty=torch.zeros(0, 3), scalar=torch.tensor(7), transposed=numbers.T, one=shared, other=shared)
 
 
 def same(one, other):
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert tensor.dtype == other[name].dtype and tensor.shape == other[name].shape, name
-        bits = [each.contiguous().reshape(-1).view(torch.uint8) for each in (tensor, other[name])]
+        bits = [value.contiguous().reshape(-1).view(torch.uint8) for value in (tensor, other[name])]
         assert torch.equal(*bits), name
 
 

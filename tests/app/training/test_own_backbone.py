@@ -56,7 +56,7 @@ BACKBONE, DETECTOR = 'icconv_mm://small', 'icconv_mm://small_detection'
         ('classification', 'pose', Start(dict(type='Pretrained', checkpoint=BACKBONE))),
     ],
 )
-def test_weights_of_the_package_are_taken_and_said(weights_folder, there, task, expected):
+def test_weights_of_the_package_are_taken_and_printed(weights_folder, there, task, expected):
     fill(weights_folder, 'small', *[] if there == 'both' else [there])
     said = []
     assert start_of('small', task, 'auto', said.append) == expected

@@ -85,7 +85,7 @@ def rounding(network: nn.Module, weights: Mapping[str, Tensor], rounded: Mapping
     network.load_state_dict({**weights, **rounded})
     changed = outputs(network.eval())
     differences = [float((one - other).abs().max()) for one, other in zip(whole, changed)]
-    return max(differences), max(float(each.abs().max()) for each in whole)
+    return max(differences), max(float(output.abs().max()) for output in whole)
 
 
 def pack(args: Namespace) -> Path:
