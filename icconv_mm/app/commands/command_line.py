@@ -234,6 +234,7 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     """
     from icconv_mm.app.runs.begin import load_run
     from icconv_mm.app.runs.config import config_beside
+    from icconv_mm.app.runs.threads import choose_threads
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
@@ -242,7 +243,9 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     if config is None:
         config = config_beside(rest['checkpoint'])
         work_dir = work_dir or str(config.parent / 'test')  # in the config's own folder mmengine would overwrite it
-    return load_run(config, options, work_dir), rest
+    run = load_run(config, options, work_dir)
+    choose_threads(run.cfg)
+    return run, rest
 
 
 def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from icconv_mm import models
+from icconv_mm.app.runs.threads import is_narrow
 from icconv_mm.arguments import require_known
 from icconv_mm.checkpoints import reading
 from icconv_mm.checkpoints.loader import cached_weights, fetch_weights
@@ -19,7 +20,6 @@ from icconv_mm.fetch import FetchError
 from icconv_mm.files import configs_folder, require_file
 from icconv_mm.versions import is_installed
 
-WIDE = 64  # channels of a usual network's first stage
 _TRIES = 5  # seconds to reach the server of the weights
 _WEIGHTS = re.compile(r'(?:ic_)?resnet(18|34|50|101|152)')
 # learning rates from random numbers and from weights, by the kind of the backbone
@@ -48,9 +48,9 @@ def default_backbone() -> str:
     return 'ic_resnet50' if get_device() != 'cpu' else 'small'
 
 
-def learning_rate(base_channels: int, is_deep: bool, start: Start) -> float:
-    """Returns the learning rate of a backbone by the channels of its first stage and whether it has bottlenecks."""
-    kind = 'deep' if is_deep else 'narrow' if base_channels < WIDE else 'shallow'
+def learning_rate(backbone: dict, is_deep: bool, start: Start) -> float:
+    """Returns the learning rate of a backbone, given by its config; ``is_deep`` says that it has bottlenecks."""
+    kind = 'deep' if is_deep else 'narrow' if is_narrow(backbone) else 'shallow'
     return _RATES[kind][start != Start()]
 
 
@@ -96,7 +96,7 @@ def start_of(backbone: str, task: str, weights: str, say: Any, load_from: str | 
 
 def _init_cfg_of(backbone: str, weights: str, say: Any) -> dict | None:
     """Returns the weights of a backbone that the package does not have, as an ``init_cfg``; None for random numbers."""
-    if weights in ('auto', 'none') and backbone_of(backbone).get('base_channels', WIDE) < WIDE:
+    if weights in ('auto', 'none') and is_narrow(backbone_of(backbone)):
         say(f'weights: {backbone} starts from random numbers')
         return None
     if weights == 'none':

@@ -19,9 +19,10 @@ from icconv_mm.app.annotations.find import all_tasks, choose_dataset, name_of, o
 from icconv_mm.app.annotations.images_on_disk import LOCATIONS
 from icconv_mm.app.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.app.runs.begin import load_config
+from icconv_mm.app.runs.threads import WIDE, is_narrow
 from icconv_mm.app.training import memory
 from icconv_mm.app.training.budget import Budget
-from icconv_mm.app.training.own_backbone import WIDE, Start, backbone_of, default_backbone, learning_rate, start_of
+from icconv_mm.app.training.own_backbone import Start, backbone_of, default_backbone, learning_rate, start_of
 from icconv_mm.app.training.own_data_text import (
     Choices,
     choices_text,
@@ -331,8 +332,7 @@ def _choose(
         raise ArgumentError('size', f'expected {_STRIDE} pixels or more, got {size}')
     count = max(conversion.splits.get('train', 1) for conversion in converted.values())
     base, is_deep = network.get('base_channels', WIDE), network.get('depth', 50) >= 50
-    is_narrow = base < WIDE
-    most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
+    most = 32 if task == 'classification' else 4 if is_deep or is_narrow(network) or task == 'all' else 8
     shape, reason = training_size(sizes, size), ''
     image = memory.training_time(network, shape) if isinstance(epochs, Budget) else None
     if image is not None:
@@ -347,7 +347,7 @@ def _choose(
             reason = f' instead of {usual}, which would not fit the memory'
         elif batch < most:
             reason = f' instead of {most}, for more steps'
-    rate = float(f'{learning_rate(base, is_deep, start) * (batch / most) ** 0.5:.2g}')
+    rate = float(f'{learning_rate(network, is_deep, start) * (batch / most) ** 0.5:.2g}')
     weights, load_from = start
     return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, weights, patience, reason, load_from)
 

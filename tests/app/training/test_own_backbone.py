@@ -88,7 +88,8 @@ def test_weights_of_a_safetensors_file(weights_folder):
 )
 def test_learning_rates(base, is_deep, rates):
     starts = Start(), Start(load_from='a.pth'), Start(dict(checkpoint='a.pth'))
-    assert [learning_rate(base, is_deep, start) for start in starts] == [rates[0], rates[1], rates[1]]
+    found = [learning_rate(dict(base_channels=base), is_deep, start) for start in starts]
+    assert found == [rates[0], rates[1], rates[1]]
 
 
 def test_a_cpu_learns_a_small_network(monkeypatch):
