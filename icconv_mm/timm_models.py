@@ -28,6 +28,8 @@ default_cfgs = generate_default_cfgs(
 
 
 def _register(name: str) -> None:
+    shipped = default_cfg(name).get('file')
+
     def build(
         pretrained: bool = False,
         pretrained_cfg: Any = None,
@@ -39,7 +41,7 @@ def _register(name: str) -> None:
         if isinstance(pretrained_cfg, str):  # the part after the dot in the name
             options, pretrained_cfg = {'pattern': pretrained_cfg, **options}, None
         cfg = resolve_pretrained_cfg(_name_in_timm(name), pretrained_cfg, pretrained_cfg_overlay).to_dict()
-        if pretrained and cfg.get('file') not in (None, default_cfg(name).get('file')):
+        if pretrained and cfg.get('file') not in (None, shipped):  # a file of the user's
             options['checkpoint_path'], pretrained = cfg['file'], False
         network = create_model(name, pretrained=pretrained, **options)
         if not pretrained:  # else it knows the classes of its weights
