@@ -4,8 +4,9 @@ import copy
 import difflib
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from math import prod
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 
 from icconv_mm import backbones
 from icconv_mm.arguments import check_positive, check_probability
-from icconv_mm.backbones.resnet import ResNet
+from icconv_mm.backbones.resnet import STRIDES, ResNet
 from icconv_mm.backbones.wrapper import ICBackbone
+from icconv_mm.checkpoints import reading, shipped
+from icconv_mm.checkpoints.convert import read_checkpoint
+from icconv_mm.checkpoints.matching import check_fits, state_dict_of
 from icconv_mm.compat import init_weights
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers.convert import check_choice
@@ -27,6 +31,8 @@ from icconv_mm.versions import command_of
 __all__ = ['FeatureInfo', 'ImageClassifier', 'create_model', 'from_timm', 'list_models']
 
 _RESNEXTS = {'50_32x4d': (50, 32, 4), '101_32x4d': (101, 32, 4), '101_32x8d': (101, 32, 8), '101_64x4d': (101, 64, 4)}
+_TASKS = ('classification', 'detection')  # of shipped weights, the better ones for a classifier first
+_SMALL = dict(depth=18, base_channels=24, stem_channels=24, pattern='geometric_d4', align=16)
 # name -> (class of icconv_mm.backbones, its options)
 _MODELS: dict[str, tuple[str, dict]] = {
     **{f'ic_resnet{depth}': ('ICResNet', dict(depth=depth)) for depth in (18, 34, 50, 101, 152)},
@@ -39,6 +45,8 @@ _MODELS: dict[str, tuple[str, dict]] = {
     **{f'pyconv_resnet{depth}': ('PyConvResNet', dict(depth=depth)) for depth in (18, 34, 50, 101, 152)},
     **{f'pyconv_resnet{depth}_two': ('PyConvResNet', dict(depth=depth, two_pyconvs=True)) for depth in (18, 34)},
     **{f'pyconv_hgresnet{depth}': ('PyConvHGResNet', dict(depth=depth)) for depth in (50, 101, 152)},
+    'small': ('ICResNet', _SMALL),  # as of configs/_base_/backbones
+    'small_s8': ('ICResNet', dict(_SMALL, strides=(2, 2, 2, 2))),
 }
 
 
@@ -237,15 +245,19 @@ class ImageClassifier(nn.Module):
 _POOLINGS = {'avg': lambda x: x.mean((2, 3)), 'max': lambda x: x.amax((2, 3)), '': lambda x: x}
 
 
-def default_cfg(name: str) -> dict:
-    """Returns timm's description of a network: preprocessing of images, names of the first and last layer."""
-    first = 'stem.0' if _MODELS[name][0].endswith(('V1c', 'V1d')) else 'conv1'
+def default_cfg(name: str, size: int = 224, num_classes: int = 1000) -> dict:
+    """Returns timm's description of a network: preprocessing of images, names of the first and last layer, weights."""
+    kind, options = _MODELS[name]
+    first = 'stem.0' if kind.endswith(('V1c', 'V1d')) else 'conv1'
+    address = shipped.find_weights(name, *_TASKS)
+    cells = size // (4 * prod(options.get('strides', STRIDES)))
     return dict(
         url='',
+        **dict(file=str(shipped.path_of(address))) if address else {},
         architecture=name,
-        num_classes=1000,
-        input_size=(3, 224, 224),
-        pool_size=(7, 7),
+        num_classes=num_classes,
+        input_size=(3, size, size),
+        pool_size=(cells, cells),
         crop_pct=0.875,
         interpolation='bilinear',
         mean=(0.485, 0.456, 0.406),
@@ -265,8 +277,10 @@ def _take_flat_keys(_: nn.Module, state_dict: dict, prefix: str, *__) -> None:
         state_dict[f'{prefix}{"head." if key.startswith("fc.") else "backbone."}{key}'] = value
 
 
-def list_models(filter: str | Sequence[str] = '') -> list[str]:
+def list_models(filter: str | Sequence[str] = '', pretrained: bool = False) -> list[str]:
     """Returns the names for :func:`create_model`, or those that match one or several shell patterns ('ic_resnext*').
+
+    With ``pretrained``, those whose trained weights come with the package.
 
     Example:
         >>> list_models('pyconv_hg*')
@@ -274,7 +288,10 @@ def list_models(filter: str | Sequence[str] = '') -> list[str]:
     """
     filters = [filter] if isinstance(filter, str) else filter
     return sorted(
-        name for name in _MODELS if not filter or any(fnmatch(name, pattern_of_name) for pattern_of_name in filters)
+        name
+        for name in _MODELS
+        if (not filter or any(fnmatch(name, pattern_of_name) for pattern_of_name in filters))
+        and not (pretrained and shipped.find_weights(name, *_TASKS) is None)
     )
 
 
@@ -291,7 +308,7 @@ def create_model(
     checkpoint_path: str | os.PathLike = '',
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     in_chans: int = 3,
     drop_rate: float = 0.0,
     global_pool: str = 'avg',
@@ -301,9 +318,11 @@ def create_model(
 
     Args:
         name: A name of :func:`list_models`.
-        pattern: Dilation pattern. Names that begin with ``ic_`` need it, or ``supernet_d_max`` for the search; others
-            have none. See :func:`icconv_mm.patterns.load_pattern`.
-        pretrained: Refused if true: this package contains no weights.
+        pattern: Dilation pattern. Names that begin with ``ic_`` need it, or ``supernet_d_max`` for the search;
+            ``'small'`` and ``'small_s8'`` have one by default; others have none. See
+            :func:`icconv_mm.patterns.load_pattern`.
+        pretrained: Whether the network gets the weights that come with the package, which
+            ``list_models(pretrained=True)`` have; the classifier gets them unless it has other classes.
         checkpoint_path: A file of weights; no code in it is run. Weights of the dense network of
             torchvision, timm or mmpretrain fit an ``ic_`` network.
         features_only: Return a list of maps, the finest first, as timm's networks do; ``feature_info`` has their
@@ -311,8 +330,8 @@ def create_model(
         out_indices: Stages whose maps are returned with ``features_only``, as configs count them: 0 is the first stage,
             of stride 4, and 3 or -1 the last; a number n for the last n; all by default. timm's own ResNets, and
             :func:`from_timm`, count the stem as 0.
-        num_classes: Number of classes of the classifier; 0 for pooled features; 1000 by default. Refused, as
-            ``drop_rate`` is, with ``features_only``.
+        num_classes: Number of classes of the classifier; 0 for pooled features; by default that of the pretrained
+            classifier, else 1000. Refused, as ``drop_rate`` is, with ``features_only``.
         in_chans: Channels of the images; 3 by default.
         drop_rate: Probability of dropout before the classifier, at least 0 and below 1; 0 by default.
         global_pool: Pooling before the classifier, as of :class:`ImageClassifier`.
@@ -320,9 +339,9 @@ def create_model(
             ... Those that the name fixes are given by the name alone.
 
     Raises:
-        InputError: For an unknown name, a pattern for a network without one, a bool as a pattern, ``pretrained``,
-            options that ``features_only`` excludes, or a file that does not fit; and as of :class:`ImageClassifier`,
-            :class:`icconv_mm.backbones.ICResNet` and the other backbones.
+        InputError: For an unknown name, a pattern for a network without one, a bool as a pattern, ``pretrained`` for a
+            network without weights, options that ``features_only`` excludes, or weights that do not fit; and as of
+            :class:`ImageClassifier`, :class:`icconv_mm.backbones.ICResNet` and the other backbones.
         TypeError: For an option given twice or unknown to the backbone's class; the message names it.
 
     Example:
@@ -335,15 +354,18 @@ def create_model(
     if name not in _MODELS:
         near = difflib.get_close_matches(name, _MODELS, 3) or ['icconv_mm.list_models() lists them']
         raise InputError(f'create_model: there is no network {name!r}; near it: {", ".join(near)}')
-    if pretrained:
+    address = shipped.find_weights(name, *_TASKS) if pretrained else None
+    if pretrained and address is None:
         raise InputError(
             f'create_model: no weights of {name} come with icconv_mm: give a file as checkpoint_path, the dense '
             f'ImageNet weights of torchvision or the published ones, converted by {command_of("convert_checkpoint")}'
         )
+    if pretrained and checkpoint_path:
+        raise InputError('create_model: pretrained and checkpoint_path both say which weights: give one')
     if out_indices is not None and not features_only:
         raise InputError('create_model: out_indices go with features_only=True; a classifier reads the last stage')
     if features_only:  # the defaults, and num_classes=0, ask for no classifier
-        given = [f'num_classes={num_classes}'] if num_classes not in (0, 1000) else []
+        given = [f'num_classes={num_classes}'] if num_classes not in (None, 0, 1000) else []
         given += [f'drop_rate={drop_rate}'] if drop_rate else []
         given += [f'global_pool={global_pool!r}'] if global_pool not in ('', 'avg') else []
         if given:
@@ -352,26 +374,36 @@ def create_model(
     kind, defaults = _MODELS[name]
     backbone = getattr(backbones, kind)
     if issubclass(backbone, backbones.ICResNet):
-        check_choice(f'create_model: {name}', pattern, options.get('supernet_d_max'))
-        defaults = defaults | dict(pattern=pattern)
+        d_max = options.get('supernet_d_max')
+        pattern = defaults.get('pattern') if pattern is d_max is None else pattern
+        check_choice(f'create_model: {name}', pattern, d_max)
+        defaults = {key: value for key, value in defaults.items() if key != 'align' or d_max is None}
+        defaults['pattern'] = pattern
     elif pattern is not None:
         raise InputError(f'create_model: {name} takes no pattern, which is for the networks that begin with ic_')
     # as without a config, whatever config was built before in this process
-    options = dict(norm_eval=False, stem_channels=options.get('base_channels', 64)) | options
+    usual = dict(norm_eval=False, stem_channels=options.get('base_channels', 64))
+    options = {key: value for key, value in usual.items() if key not in defaults} | options
     stages = options.get('num_stages', 4)
     check_positive(in_chans=in_chans, num_stages=stages)
     indices = (range(stages) if features_only else [-1]) if out_indices is None else out_indices
     indices = _stages('out_indices', indices, stages)
     network = backbone(in_channels=in_chans, out_indices=indices, **defaults, **options)
     init_weights(network)
+    cfg, weights = (default_cfg(name), {}) if address is None else _pretrained(name, address)
     if features_only:
         network.output_type = list
         network.feature_info = FeatureInfo(_stages_of(network), network.out_indices)
     else:
+        num_classes = cfg['num_classes'] if num_classes is None else num_classes
         network = ImageClassifier(network, num_classes, drop_rate, global_pool)
-    network.default_cfg = network.pretrained_cfg = default_cfg(name)
+    network.default_cfg = network.pretrained_cfg = cfg
+    if address is not None:
+        _load(network, _weights_for(network, weights), address)
     if checkpoint_path:
-        _load(network, checkpoint_path)
+        content = read_checkpoint(checkpoint_path)
+        averaged = content.get('state_dict_ema', content.get('model_ema'))  # timm prefers these
+        _load(network, content if averaged is None else averaged, str(checkpoint_path))
     return network
 
 
@@ -380,16 +412,29 @@ def _refuse_bool(function: str, pattern: object) -> None:
         raise InputError(f'{function}: {pattern} is no pattern; what follows the name has a name: pretrained={pattern}')
 
 
-def _load(network: nn.Module, path: str | os.PathLike) -> None:
-    from icconv_mm.checkpoints.convert import read_checkpoint
-    from icconv_mm.checkpoints.matching import check_fits, state_dict_of
+def _pretrained(name: str, address: str) -> tuple[dict, Mapping[str, Tensor]]:
+    """Returns timm's description of a network with the weights of an address, and these weights."""
+    weights = reading.read(shipped.path_of(address))
+    if (bias := weights.get('head.fc.bias')) is None:
+        return default_cfg(name), weights
+    return default_cfg(name, shipped.size_of(address), len(bias)), weights
 
-    content = read_checkpoint(path)
-    averaged = content.get('state_dict_ema', content.get('model_ema'))  # timm prefers these
-    weights = dict(state_dict_of(content if averaged is None else averaged))
+
+def _weights_for(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the backbone's weights, and the classifier's, which are the network's own if it has other classes."""
+    chosen = {key: value for key, value in weights.items() if key.startswith('backbone.')}
+    for key, own in network.state_dict().items():
+        if key.startswith('head.'):
+            chosen[key] = weights[key] if key in weights and weights[key].shape == own.shape else own
+    return chosen
+
+
+def _load(network: nn.Module, content: Mapping, name: str) -> None:
+    """Loads the content of a checkpoint into a whole network; ``name`` begins the message of an error."""
+    weights = dict(state_dict_of(content))
     if isinstance(network, ImageClassifier):
         _take_flat_keys(network, weights, '')  # before the check, so its message has the network's names
-    check_fits(network, weights, str(path))
+    check_fits(network, weights, name)
     network.load_state_dict(weights)
 
 

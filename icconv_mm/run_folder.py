@@ -140,7 +140,8 @@ def keeping_earlier_training(folder: Path, config: str, start: str | None, goes_
     if rank != '0' or not folder.is_dir():
         yield
         return
-    if not goes_on and folder.resolve() not in Path(start or '/').resolve().parents:
+    begins_elsewhere = start is None or '://' in start or folder.resolve() not in Path(start).resolve().parents
+    if not goes_on and begins_elsewhere:
         with alone_in(folder, _AT_WORK, RUN_LOCK):
             if (moved := set_aside(folder, config)) is not None:
                 from mmengine.logging import print_log  # which the help of a tool does not need

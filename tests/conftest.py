@@ -138,3 +138,14 @@ def _fixed_seeds():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def weights_folder(tmp_path, monkeypatch):
+    """An empty folder in the place of the package's weights."""
+    from icconv_mm.checkpoints import shipped
+
+    folder = tmp_path / 'weights'
+    folder.mkdir()
+    monkeypatch.setattr(shipped, 'FOLDER', folder)
+    return folder

@@ -5,13 +5,20 @@ import sys
 
 import pytest
 import torch
+from shipped_weights import CLASSES, fill
 from torch import nn
 
 import icconv_mm
 from icconv_mm.errors import InputError, MissingLibraryError
 from icconv_mm.layers import ICConv2d, PyConv2d
+from icconv_mm.models import backbone_options
 
-LAYERS = {'ic': ICConv2d, 'pyconv': PyConv2d, 'pyconvhg': PyConv2d}  # by the first word of a network's name
+LAYERS = {
+    'ic': ICConv2d,
+    'small': ICConv2d,
+    'pyconv': PyConv2d,
+    'pyconvhg': PyConv2d,
+}  # by the first word of a network's name
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
@@ -30,12 +37,13 @@ def test_names():
 @pytest.mark.parametrize('name', icconv_mm.list_models())
 def test_every_name_builds_what_it_says(name):
     """Narrow; the depth is counted as usual, in convolutions of the main path and the classifier."""
+    is_small = name.startswith('small')
     options = {'pattern': 'dense'} if name.startswith('ic_') else {}
-    net = icconv_mm.create_model(name, base_channels=16, **options)
+    net = icconv_mm.create_model(name, **options, **{} if is_small else {'base_channels': 16})
     assert any(isinstance(module, LAYERS[name.split('_')[0]]) for module in net.modules())
     per_block = 2 if hasattr(net.backbone.layer1[0], 'conv2') and not hasattr(net.backbone.layer1[0], 'conv3') else 3
     blocks = sum(len(getattr(net.backbone, f'layer{stage}')) for stage in range(1, 5))
-    assert f'{per_block * blocks + 2}' in name
+    assert f'{per_block * blocks + 2}' in ('18' if is_small else name)
     assert ('stem.0.weight' in net.backbone.state_dict()) == name.endswith(('c', '0d', '18d', '34d', '101d', '152d'))
 
 
@@ -47,6 +55,8 @@ def test_every_name_builds_what_it_says(name):
         ('pyconv_resnet18', {'out_indices': (0, 2)}, [4, 16]),
         ('pyconv_resnet18', {'output_stride': 8}, [4, 8, 8, 8]),
         ('pyconv_resnet18', {'num_stages': 2}, [4, 8]),
+        ('small', {}, [4, 8, 16, 32]),
+        ('small_s8', {'pattern': 'dense'}, [8, 16, 32, 64]),
     ],
 )
 def test_features(name, options, reductions):
@@ -125,6 +135,7 @@ def test_checkpoints_of_torchvision_and_of_mmpretrain(tmp_path):
         ('ic_resnet50', {'pattern': 'dense', 'supernet_d_max': 2}, 'or supernet_d_max, got both'),
         ('ic_resnet50', {'supernet_d_max': 0}, '^supernet_d_max must be a positive integer, got 0'),
         ('ic_resnet50', {'pattern': 'dense', 'pretrained': True}, 'no weights of ic_resnet50 come with icconv_mm'),
+        ('small', {'supernet_d_max': 2, 'pattern': 'dense'}, 'or supernet_d_max, got both'),
         ('ic_resnet50', {'pattern': 'dense', 'out_indices': (1,)}, 'out_indices go with features_only=True'),
         (
             'ic_resnet18',
@@ -150,6 +161,7 @@ def test_refusals(name, options, words):
     [
         ('ic_resnet18', {'in_channels': 1}, "multiple values for keyword argument 'in_channels'"),
         ('ic_resnet18', {'depth': 34}, "multiple values for keyword argument 'depth'"),
+        ('small', {'stem_channels': 16}, "multiple values for keyword argument 'stem_channels'"),
         ('ic_resnext50_32x4d', {'width_per_group': 8}, 'got width_per_group=8 and base_width=4: give one'),
         ('ic_resnet18', {'num_class': 3}, "ICResNet got an unexpected keyword argument 'num_class'"),
         ('pyconv_resnet18', {'stage_kernel': ()}, "PyConvResNet got an unexpected keyword argument 'stage_kernel'"),
@@ -177,6 +189,57 @@ def test_all_but_the_name_has_a_name(build):
         build('ic_resnet18', pattern=True)
     with pytest.raises(TypeError, match='positional'):
         build('ic_resnet18', 'dense')
+
+
+@pytest.mark.parametrize('name', ['small', 'small_s8'])
+def test_names_and_configs_mean_the_same_network(name, repo):
+    config = pytest.importorskip('mmengine.config').Config
+    backbone = config.fromfile(repo / f'configs/_base_/backbones/{name}.py').backbone.to_dict()
+    kind, options = backbone_options(name)
+    assert backbone == dict(type=f'icconv_mm.{kind}', **options, norm_eval=False)
+    with torch.device('meta'):
+        supernet = icconv_mm.create_model(name, supernet_d_max=3, features_only=True)
+    assert supernet.layer1[0].conv1.kernel_size == (7, 7)
+
+
+def test_weights_of_the_package(weights_folder):
+    assert icconv_mm.list_models(pretrained=True) == []
+    with pytest.raises(InputError, match='no weights of small come with icconv_mm'):
+        icconv_mm.create_model('small', pretrained=True)
+    weights = fill(weights_folder, 'small', 'classification')['icconv_mm://small']
+    assert icconv_mm.list_models(pretrained=True) == ['small']
+    assert icconv_mm.list_models('ic_*', pretrained=True) == []
+    net = icconv_mm.create_model('small', pretrained=True)
+    assert all(torch.equal(net.state_dict()[key], value) for key, value in weights.items())
+    assert net.num_classes == net.default_cfg['num_classes'] == CLASSES
+    assert net.default_cfg['input_size'] == (3, 64, 64) and net.default_cfg['pool_size'] == (2, 2)
+    torch.manual_seed(0)
+    other = icconv_mm.create_model('small', pretrained=True, num_classes=3)
+    assert other(IMAGES).shape == (2, 3) and torch.equal(other.backbone.conv1.weight, net.backbone.conv1.weight)
+    assert icconv_mm.create_model('small', pretrained=True, num_classes=0)(IMAGES).shape == (2, 192)
+    maps = icconv_mm.create_model('small', pretrained=True, features_only=True).eval()(IMAGES)
+    assert torch.equal(maps[-1], net.eval().forward_features(IMAGES))
+    assert icconv_mm.create_model('small').num_classes == 1000
+    for options, words in (({'checkpoint_path': 'a.pth'}, 'give one'), ({'in_chans': 1}, 'does not fit')):
+        with pytest.raises(InputError, match=words):
+            icconv_mm.create_model('small', pretrained=True, **options)
+
+
+def test_a_backbone_alone_has_weights(weights_folder):
+    """Those of a detector, where the package has no classifier."""
+    weights = fill(weights_folder, 'small_s8', 'detection')['icconv_mm://small_s8_detection']
+    net = icconv_mm.create_model('small_s8', pretrained=True)
+    assert net.num_classes == 1000 and torch.equal(net.backbone.conv1.weight, weights['backbone.conv1.weight'])
+
+
+def test_a_supernet_starts_from_weights(weights_folder):
+    """Of a backbone of 3x3 kernels, whose taps lie around the centre; a whole network of them is none to search."""
+    weights = fill(weights_folder, 'small', 'classification')['icconv_mm://small']
+    net = icconv_mm.create_model('small', supernet_d_max=2, features_only=True, pretrained=True)
+    kernel, taps = net.layer2[0].conv1.weight, weights['backbone.layer2.0.conv1.weight']
+    assert torch.equal(kernel[..., 1:4, 1:4], taps) and kernel.abs().sum() == taps.abs().sum()
+    with pytest.raises(InputError, match='does not fit ImageClassifier'):
+        icconv_mm.create_model('small', supernet_d_max=2, pretrained=True)
 
 
 def test_from_timm():

@@ -18,11 +18,14 @@ from trees import copy_tracked
 from icconv_mm import __version__
 
 pytestmark = pytest.mark.slow
+WEIGHTS = 'icconv_mm/weights'
 
 
 @pytest.fixture(scope='module')
 def tree(repo, tmp_path_factory):
-    return copy_tracked(repo, tmp_path_factory.mktemp('tree'))
+    tree = copy_tracked(repo, tmp_path_factory.mktemp('tree'))
+    (tree / WEIGHTS / 'drawn.safetensors').write_bytes(bytes(8))  # whatever weights the package has
+    return tree
 
 
 def build(tree, out, hook, **env):
@@ -59,7 +62,10 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
     unpacked = next(p for p in tmp_path.iterdir() if p.is_dir())
     sources = [path.relative_to(tree) for path in (tree / 'csrc').rglob('*') if path.is_file()]
     assert sources and all((unpacked / path).is_file() for path in sources)
-    assert all((unpacked / name).is_file() for name in ('LICENSE', 'CITATION.cff', 'CHANGELOG.md'))
+    weights = {f'{WEIGHTS}/{path.name}' for path in (tree / WEIGHTS).iterdir()}
+    assert {f'{WEIGHTS}/drawn.safetensors', f'{WEIGHTS}/README.md'} <= weights
+    texts = ('LICENSE', 'NOTICE', 'CITATION.cff', 'CHANGELOG.md')
+    assert all((unpacked / name).is_file() for name in (*texts, *weights))
     done = build(unpacked, tmp_path, 'build_wheel', ICCONV_MM_EXT='off')
     assert done.returncode == 0, done.stderr[-2000:]
     names = names_of(next(tmp_path.glob('*.whl')))
@@ -68,10 +74,10 @@ def test_sdist_builds_the_wheel_that_mim_needs(tree, tmp_path):
     for wanted in (*tools, 'constraints/common.txt', 'configs/_base_/backbones/ic_resnet18.py', 'model-index.yml'):
         assert f'icconv_mm/.mim/{wanted}' in names  # for openmim
         assert f'icconv_mm-{__version__}.dist-info/.mim/{wanted}' in names  # for onedl-mim
-    assert 'icconv_mm/py.typed' in names
+    assert 'icconv_mm/py.typed' in names and weights <= set(names)
     assert 'icconv = icconv_mm.__main__:main' in text_of(next(tmp_path.glob('*.whl')), 'entry_points.txt')
     assert sources_of_the_runtime(tree) <= set(names)
-    assert [name for name in names if name.endswith('.dist-info/licenses/LICENSE')]
+    assert all(f'icconv_mm-{__version__}.dist-info/licenses/{name}' in names for name in ('LICENSE', 'NOTICE'))
     assert not [name for name in names if name.startswith('tests/') or '/tools/dev/' in name or name.endswith('.so')]
 
 

@@ -10,6 +10,7 @@ from icconv_mm.run_folder import (
     IMAGES,
     checkpoint_of,
     configs_beside,
+    keeping_earlier_training,
     last_checkpoint,
     same_name_in,
     set_aside,
@@ -199,3 +200,13 @@ def test_a_config_that_was_changed_is_none_that_a_training_wrote(tmp_path, chang
 def test_a_script_beside_a_checkpoint_is_no_config(tmp_path, text):
     (tmp_path / 'a.py').write_text(text)
     assert configs_beside(tmp_path / 'net.pth', lambda _: text) == ([], [tmp_path / 'a.py'])
+
+
+@pytest.mark.parametrize(('start', 'is_kept'), [(None, False), ('icconv_mm://small', False), ('epoch_1.pth', True)])
+def test_a_training_goes_on_from_a_checkpoint_in_its_folder_alone(tmp_path, monkeypatch, start, is_kept):
+    """An address is no such checkpoint, in whatever folder the command is called."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('epoch_1.pth', 'run.py'):
+        (tmp_path / name).touch()
+    with keeping_earlier_training(tmp_path, 'run.py', start, goes_on=False):
+        assert (tmp_path / 'epoch_1.pth').is_file() == is_kept != (tmp_path / 'earlier_1' / 'epoch_1.pth').is_file()

@@ -36,7 +36,6 @@ OF_IMAGES = re.compile(r'(tuple\[int, int\]|np\.ndarray|[\w.]*Sequence\[int\])( 
 
 BY_AREA = {  # only the area counts
     'app.training.memory.training_memory',
-    'app.training.memory.training_time',
     'app.training.own_data.fitting_batch',
 }
 

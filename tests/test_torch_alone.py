@@ -11,6 +11,7 @@ import sys
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from shipped_weights import fill
 
 from icconv_mm import backbones, necks
 
@@ -46,6 +47,19 @@ def alone(code: str) -> str:
     run = subprocess.run([sys.executable, '-c', BEGIN + code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
+
+
+def test_weights_of_the_package(weights_folder):
+    """Without mmengine and without the library safetensors."""
+    weights = fill(weights_folder, 'small', 'classification')['icconv_mm://small']
+    code = f"""
+from pathlib import Path
+sys.modules['safetensors'] = None
+from icconv_mm.checkpoints import shipped
+shipped.FOLDER = Path({str(weights_folder)!r})
+print(icconv_mm.create_model('small', pretrained=True).head.fc.bias.tolist())
+"""
+    assert alone(code).strip() == str(weights['head.fc.bias'].tolist())
 
 
 @pytest.mark.parametrize('name', ['convert_checkpoint', 'download_patterns', 'make_miniature', 'show_pattern'])

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from icconv_mm.errors import InputError
+from icconv_mm.patterns.supernet import embed_taps
 from icconv_mm.versions import command_of
 
 # the classifiers of torchvision, timm and mmpretrain
@@ -38,7 +39,7 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
     backbone alone: torchvision and timm have the backbone's keys and a classifier's; mmpretrain, mmseg and mmdet have
     them under ``backbone.``, beside those of necks and heads; trainers add a ``model`` or ``module.``. All weights must
     then load, also by mmengine, which would report the others and continue; of a part (:func:`as_part`) those in the
-    file. Within a larger model (``prefix``) other keys are not checked.
+    file. 3x3 kernels become those of a supernet. Within a larger model (``prefix``) other keys are not checked.
 
     Raises:
         InputError: If the file is an official IC-Conv or PyConv checkpoint, whose convolutions have other keys, or one
@@ -69,6 +70,8 @@ def keep_backbone_keys(module: nn.Module, state_dict: dict, prefix: str, local_m
         state_dict.clear()
         state_dict.update((key, value) for key, value in weights.items() if not key.startswith(_HEADS))
     _rename(module, state_dict, prefix)
+    if not prefix:
+        _widen(module, state_dict)
     if getattr(module, 'adapt_stem', False):
         _adapt_stem(module, state_dict, prefix)
     if not prefix:
@@ -98,6 +101,14 @@ def _rename(module: nn.Module, state_dict: dict, prefix: str) -> None:
         values = {names.get(key, key): value for key, value in state_dict.items()}
         state_dict.clear()
         state_dict.update(values)
+
+
+def _widen(module: nn.Module, state_dict: dict) -> None:
+    """Embeds 3x3 kernels in those of a supernet, in place."""
+    for name, layer in module.named_modules():
+        weight, d_max = state_dict.get(f'{name}.weight'), getattr(layer, 'supernet_d_max', 1)
+        if d_max > 1 and isinstance(weight, Tensor) and weight.shape[2:] == (3, 3):
+            state_dict[f'{name}.weight'] = embed_taps(weight, d_max)
 
 
 def _stem_weight(module: nn.Module) -> str | None:

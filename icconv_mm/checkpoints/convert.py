@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from icconv_mm._version import __version__
 from icconv_mm.arguments import require_known
-from icconv_mm.checkpoints import reading
+from icconv_mm.checkpoints import reading, safetensors
 from icconv_mm.checkpoints.alignment import AlignedLayer, align_weights
 from icconv_mm.checkpoints.matching import check_fits, float_array, state_dict_of
 from icconv_mm.checkpoints.metadata import class_names
@@ -223,10 +223,8 @@ def write_checkpoint(checkpoint: dict, path: str | Path) -> None:
 
     A file ``*.safetensors`` gets the weights in that format, without ``meta``.
     """
-    if Path(path).suffix == '.safetensors':
-        # copies: some stages of a cascade share a head, and the format has no shared tensors
-        tensors = {name: tensor.clone().contiguous() for name, tensor in checkpoint['state_dict'].items()}
-        content = reading.safetensors().save(tensors)
+    if Path(path).suffix == reading.SAFETENSORS:
+        content = safetensors.serialized(checkpoint['state_dict'])
         with atomic_write(Path(path)) as file:
             file.write(content)
         return

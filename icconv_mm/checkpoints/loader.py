@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from icconv_mm.checkpoints import reading
-from icconv_mm.errors import naming
+from icconv_mm.checkpoints import reading, shipped
 from icconv_mm.fetch import cached_name, fetch
 
 _CHECKPOINTS_OF_MMENGINE = 'mmengine.runner.checkpoint'
@@ -52,12 +51,13 @@ class _InstallsWithRunner(MetaPathFinder):
 
 
 def patch_checkpoint_loading() -> None:
-    """Makes mmengine read local files and URLs through :func:`~icconv_mm.checkpoints.reading.read`."""
+    """Makes mmengine read files, URLs and this package's weights through :mod:`icconv_mm.checkpoints.reading`."""
     from mmengine.runner import checkpoint
 
     register = checkpoint.CheckpointLoader.register_scheme
     register(prefixes='', loader=load_from_local, force=True)
     register(prefixes=('http://', 'https://'), loader=load_from_http, force=True)
+    register(prefixes=shipped.SCHEME, loader=load_from_package, force=True)
     checkpoint.load_from_http = load_from_http  # used for torchvision:// and open-mmlab://
     # The reader of onedl-mmengine for all other sources: what torch's safe reader refuses it reads as a plain pickle.
     if hasattr(checkpoint, '_safe_torch_load'):
@@ -67,6 +67,11 @@ def patch_checkpoint_loading() -> None:
 def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Reads a local file for ``CheckpointLoader``; mmengine prints the last word of this function's name."""
     return _without_code(reading.read(filename, map_location))
+
+
+def load_from_package(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Reads weights of :mod:`icconv_mm.checkpoints.shipped` for ``CheckpointLoader``."""
+    return {'state_dict': reading.read(shipped.path_of(filename), map_location), 'meta': {}}
 
 
 def load_from_http(filename: str, map_location: Any = None, **_: Any) -> Any:
@@ -103,12 +108,8 @@ def fetch_weights(address: str, timeout: float = 30) -> Path:
         bars[0].update(count)
 
     def check(part: Path) -> None:
-        if address.endswith('.safetensors'):
-            with naming(address, Exception):
-                reading.safetensors().load_file(part)
-        else:
-            with open(part, 'rb') as file:
-                reading.read_stream(file, address)
+        with open(part, 'rb') as file:
+            reading.read_stream(file, address)
         if defect := _hash_defect(part, address):
             raise reading.CheckpointError(f'{address}: {defect}')
 

@@ -1,6 +1,7 @@
 """Compares a checkpoint with a model and reports the differences."""
 
 import copy
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,41 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
     if mismatch.kinds or (mismatch and (allow or not _loads_after_upgrade(model, state_dict))):
         raise _misfit(name, model, mismatch)
     _require_finite(model, state_dict, name)
+
+
+def fit_around_backbone(model: nn.Module, checkpoint: dict[str, Any], name: str) -> list[str]:
+    """Replaces the weights of a checkpoint that a model cannot have by the model's own, outside its backbone.
+
+    So a detector's weights serve a network of other classes, or of another task.
+
+    Args:
+        model: A network with a ``backbone``.
+        checkpoint: The content of a file; its ``state_dict`` is replaced.
+        name: Name of the checkpoint in the error.
+
+    Returns:
+        The outermost modules of the model that get nothing of the checkpoint.
+
+    Raises:
+        ArchitectureMismatchError: The checkpoint does not fit the backbone; the message lists the keys.
+    """
+    own, weights = model.state_dict(), state_dict_of(checkpoint)
+    fitting = {key: value for key, value in weights.items() if _shape(value) == _shape(own.get(key)) is not None}
+    left = [key for key in own if key not in fitting and not key.endswith('num_batches_tracked')]
+    if wrong := [key for key in left if key.startswith('backbone.')]:
+        raise _misfit(name, model, Mismatch(tuple(wrong), (), ()))
+    checkpoint['state_dict'] = {**own, **fitting}
+    filled = {parent for key in fitting for parent in _parents(key)}
+    return list(dict.fromkeys(next(parent for parent in _parents(key) if parent not in filled) for key in left))
+
+
+def _parents(key: str) -> list[str]:
+    """Returns the modules of a key, the outermost first, and the key: ``'a.b'`` -> ``['a', 'a.b']``."""
+    return list(itertools.accumulate(key.split('.'), '{}.{}'.format))
+
+
+def _shape(value: Any) -> torch.Size | None:
+    return value.shape if isinstance(value, Tensor) else None
 
 
 def check_covers(module: nn.Module, checkpoint: Mapping[str, Any], name: str, prefix: str | None = None) -> None:

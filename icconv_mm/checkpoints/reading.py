@@ -18,7 +18,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -26,8 +26,11 @@ import torch
 from torch import Tensor
 
 from icconv_mm import torch_private, versions
-from icconv_mm.errors import InputError, MissingLibraryError, naming
+from icconv_mm.checkpoints import safetensors
+from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
+
+SAFETENSORS = '.safetensors'  # the suffix of that format
 
 if versions.is_installed('mmengine'):
     from mmengine.logging import HistoryBuffer
@@ -55,7 +58,7 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
     """Reads a checkpoint like ``torch.load``, but runs no code from the file, with any torch.
 
     Args:
-        path: A local file; a file ``*.safetensors`` is read by the library safetensors.
+        path: A local file; a file ``*.safetensors`` gives its tensors by name.
         map_location: Device of the tensors, as for ``torch.load``.
 
     Raises:
@@ -63,17 +66,10 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
         UnsafeCheckpointError: The file names an object beyond tensors, plain data, numpy arrays and HistoryBuffer.
         CheckpointError: The file is truncated or no checkpoint.
         InputError: ``TORCH_FORCE_WEIGHTS_ONLY_LOAD`` is set.
-        MissingLibraryError: The file is in the format of safetensors, which is not installed.
     """
     path = Path(path).expanduser()
-    if path.suffix == '.safetensors':
-        require_file(path, 'checkpoint')
-        device = str(map_location) if isinstance(map_location, (str, torch.device)) else 'cpu'
-        functions = safetensors()
-        try:
-            return functions.load_file(path, device)
-        except Exception as error:  # of a class that only safetensors has
-            raise CheckpointError(f'{path}: truncated, or not a safetensors file ({_first_line(error)})') from None
+    if path.suffix == SAFETENSORS:
+        return _read_path(path, 'a safetensors file', lambda file: safetensors.read(file, _device(map_location)))
     if os.environ.get('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '').lower() in ('1', 'y', 'yes', 'true'):
         raise InputError(
             'TORCH_FORCE_WEIGHTS_ONLY_LOAD is set, and torch then reads with its own unpickler alone: unset it '
@@ -83,23 +79,19 @@ def read(path: str | os.PathLike, map_location: Any = 'cpu') -> Any:
 
 
 def read_stream(file: BinaryIO, name: str, map_location: Any = 'cpu') -> Any:
-    """Reads an open file like :func:`read`; ``name`` begins the messages of errors."""
+    """Reads an open file like :func:`read`; ``name``, whose suffix counts, begins the messages of errors."""
+    if name.endswith(SAFETENSORS):
+        return _untrusted(lambda: safetensors.read(file, _device(map_location)), name, 'a safetensors file')
     return _untrusted(lambda: _read_file(file, map_location), name, 'a torch checkpoint')
 
 
-def safetensors() -> ModuleType:
-    """Returns the module ``safetensors.torch``.
+def read_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """Returns the texts beside the tensors of a file ``*.safetensors``, by name; raises the errors of :func:`read`."""
+    return _read_path(Path(path).expanduser(), 'a safetensors file', safetensors.texts_of)
 
-    Raises:
-        MissingLibraryError: safetensors is not installed.
-    """
-    try:
-        import safetensors.torch as functions
-    except ImportError as error:
-        raise MissingLibraryError(
-            f'a .safetensors file requires safetensors ({error}): pip install safetensors'
-        ) from None
-    return functions
+
+def _device(map_location: Any) -> str | torch.device:
+    return map_location if isinstance(map_location, (str, torch.device)) else 'cpu'
 
 
 def read_detectron(path: str | os.PathLike) -> dict[str, Tensor]:

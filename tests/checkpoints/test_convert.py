@@ -129,7 +129,6 @@ def test_tool_names_the_file_that_is_wrong(tool, released, tmp_path):
 
 
 def test_safetensors_in_and_out(released, state, tmp_path):
-    pytest.importorskip('safetensors')
     out, again = tmp_path / 'weights.safetensors', tmp_path / 'again.pth'
     convert_file(released, out, 'ic-conv')
     convert_file(released, again, 'ic-conv')

@@ -9,6 +9,7 @@ import torch
 pytest.importorskip('timm')
 
 import timm
+from shipped_weights import CLASSES, fill
 from timm.data import IMAGENET_DEFAULT_MEAN, resolve_data_config
 from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
@@ -17,6 +18,7 @@ import icconv_mm
 import icconv_mm.timm_models  # noqa: F401 -- registers
 from icconv_mm.backbones.blocks import Block
 from icconv_mm.errors import InputError
+from icconv_mm.models import default_cfg
 
 NAMES = ['ic_resnet18.geometric_d4', 'ic_resnext50_32x4d.dense', 'pyconv_hgresnet50']
 IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -32,8 +34,11 @@ def network(name, **options):
     return timm.create_model(name, **{'base_channels': 16} | options)
 
 
+IN_TIMM = {name: f'icconv_{name}' if name.startswith('small') else name for name in icconv_mm.list_models()}
+
+
 def test_timm_lists_all_of_them():
-    assert set(icconv_mm.list_models()) == set(timm.list_models(module='timm_models'))
+    assert set(IN_TIMM.values()) == set(timm.list_models(module='timm_models'))
     assert not timm.list_models('ic_*', pretrained=True)
     program = 'import icconv_mm.models, sys; assert "timm" not in sys.modules'
     subprocess.run([sys.executable, '-c', program], check=True)
@@ -51,7 +56,7 @@ def test_forward_and_backward(name):
 def test_what_a_cfg_says(every):
     with torch.device('meta'):
         net = icconv_mm.create_model(every, **{'pattern': 'dense'} if every.startswith('ic_') else {})
-    cfg, layers = timm.get_pretrained_cfg(every), dict(net.named_modules())
+    cfg, layers = timm.get_pretrained_cfg(IN_TIMM[every]), dict(net.named_modules())
     assert net.default_cfg == net.pretrained_cfg
     assert cfg.first_conv == next(name for name, layer in layers.items() if isinstance(layer, torch.nn.Conv2d))
     assert layers[cfg.first_conv].in_channels == cfg.input_size[0] and layers[cfg.classifier] is net.get_classifier()
@@ -98,9 +103,9 @@ def test_timm_contract_of_features(every):
     """What timm's tests ask of a network's features, and what encoders built on timm read."""
     options = {'pattern': 'dense'} if every.startswith('ic_') else {}
     with torch.device('meta'):
-        net = timm.create_model(every, features_only=True, out_indices=(-1, -3), **options).eval()
+        net = timm.create_model(IN_TIMM[every], features_only=True, out_indices=(-1, -3), **options).eval()
         maps = net(torch.empty(1, 3, 64, 64))
-        last = timm.create_model(every, features_only=True, out_indices=1, **options)
+        last = timm.create_model(IN_TIMM[every], features_only=True, out_indices=1, **options)
     info = net.feature_info
     assert isinstance(maps, list) and [feature.shape[1] for feature in maps] == info.channels()
     assert [64 // feature.shape[2] for feature in maps] == info.reduction() and info.out_indices == (1, 3)
@@ -177,6 +182,16 @@ def test_weights_of_a_file(tmp_path):
     assert torch.equal(net(IMAGES), other(IMAGES))
     with pytest.raises(InputError, match='no weights of pyconv_resnet18 come with icconv_mm'):
         timm.create_model('pyconv_resnet18', pretrained=True)
+
+
+def test_weights_of_the_package(weights_folder):
+    fill(weights_folder, 'small', 'classification')
+    ours = icconv_mm.create_model('small', pretrained=True).eval()
+    net = timm.create_model('icconv_small', pretrained=True).eval()
+    assert torch.equal(net(IMAGES), ours(IMAGES)) and net.pretrained_cfg['num_classes'] == net.num_classes == CLASSES
+    assert timm.create_model('icconv_small', pretrained=True, num_classes=2)(IMAGES).shape == (2, 2)
+    assert default_cfg('small')['file'] == str(weights_folder / 'small.safetensors')
+    assert 'file' not in default_cfg('small_s8')
 
 
 def test_patterns():

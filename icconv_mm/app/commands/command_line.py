@@ -162,12 +162,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     tasks = (*TASKS, 'all')
     learned = 'what to learn (default: the only annotated task); all: one network for all annotated tasks'
     group.add_argument('--task', choices=tasks, help=learned)
-    named = 'such as small, ic_resnet18 (default: on a CPU small, but for classification; else ic_resnet50)'
+    named = 'such as small, ic_resnet18 (default: on a CPU small, else ic_resnet50)'
     group.add_argument('--backbone', metavar='NAME', help=named)
     group.add_argument('--size', type=int, help='of the longer side in pixels (default: as the data ask for)')
-    start = (
-        "weights to start from: a file, torchvision://NAME, none, or auto (default), torchvision's if they are there"
-    )
+    start = "weights to start from: a file, torchvision://NAME, none, or auto (default), the package's or torchvision's"
     group.add_argument('--pretrained', metavar='FILE', help=start)
     group.add_argument('--patience', type=int, metavar='N', help='end after N validations without progress')
 
@@ -236,6 +234,7 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     """
     from icconv_mm.app.runs.begin import load_run
     from icconv_mm.app.runs.config import config_beside
+    from icconv_mm.app.runs.threads import choose_threads
 
     rest = vars(args).copy()
     config, options, work_dir, _ = (rest.pop(name, None) for name in ('config', 'cfg_options', 'work_dir', 'debug'))
@@ -244,7 +243,9 @@ def read_run(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:
     if config is None:
         config = config_beside(rest['checkpoint'])
         work_dir = work_dir or str(config.parent / 'test')  # in the config's own folder mmengine would overwrite it
-    return load_run(config, options, work_dir), rest
+    run = load_run(config, options, work_dir)
+    choose_threads(run.cfg)
+    return run, rest
 
 
 def read_training(args: argparse.Namespace) -> tuple['TaskRun', dict[str, Any]]:

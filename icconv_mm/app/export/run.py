@@ -127,4 +127,4 @@ def open_session(network: Exported, description: Mapping[str, Any], to: str, fil
         run = writers.torch_runner(form, file, network.names, len(network.scales))
         return Session.of(description, run, str(file))
     form.describe(file, description)
-    return Session(file)
+    return Session(file, torch.get_num_threads())  # as many as the model that it is compared with

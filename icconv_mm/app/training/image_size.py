@@ -1,7 +1,5 @@
 """The size that images are trained in: by the images, their objects, and the time."""
 
-from math import prod
-
 import numpy as np
 
 from icconv_mm.app.training import memory
@@ -51,16 +49,14 @@ def size_in_time(
         seconds: The time.
     """
     usual = default_size(sizes, boxes, task)
-    image = memory.training_time(network, training_size(sizes, usual)) if task in ('detection', 'instance') else None
-    if image is None:
-        return None, ''
     least, pixels = _IN_TIME
     if len(boxes) and (side := float(np.percentile(np.sqrt(boxes.prod(1)), 25))) > 0:
         least = max(least, pixels / side)
-    area = prod(training_size(sizes, usual))
-    for size in range(usual, STRIDE, -STRIDE):
-        seen = TRAINED * seconds / image * area / prod(training_size(sizes, size))
-        if seen >= _SEEN or size - STRIDE < least:
-            break
-    minutes = _SEEN * image / TRAINED / 60
-    return size, '' if size == usual else f'; --size {usual} would need about {minutes:.0f} minutes'
+    candidates = [usual, *(size for size in range(usual - STRIDE, 0, -STRIDE) if size >= least)]
+    shapes = (training_size(sizes, size) for size in candidates)
+    images = memory.training_times(network, *shapes) if task in ('detection', 'instance') else None
+    if images is None:
+        return None, ''
+    enough = [_SEEN * image / TRAINED for image in images]  # seconds
+    size = next((size for size, needed in zip(candidates, enough) if needed <= seconds), candidates[-1])
+    return size, '' if size == usual else f'; --size {usual} would need about {enough[0] / 60:.0f} minutes'

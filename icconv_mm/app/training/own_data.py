@@ -19,10 +19,11 @@ from icconv_mm.app.annotations.find import all_tasks, choose_dataset, name_of, o
 from icconv_mm.app.annotations.images_on_disk import LOCATIONS
 from icconv_mm.app.annotations.report import problem_lines, split_counts, write_warnings
 from icconv_mm.app.runs.begin import load_config
+from icconv_mm.app.runs.threads import WIDE, is_narrow
 from icconv_mm.app.training import memory
 from icconv_mm.app.training.budget import Budget
 from icconv_mm.app.training.image_size import STRIDE, TRAINED, default_size, size_in_time, training_size
-from icconv_mm.app.training.own_backbone import WIDE, backbone_of, default_backbone, weights_of
+from icconv_mm.app.training.own_backbone import Start, backbone_of, default_backbone, learning_rate, start_of
 from icconv_mm.app.training.own_data_text import (
     Choices,
     choices_text,
@@ -83,16 +84,16 @@ def config_for(
         task: ``'detection'``, ``'instance'``, ``'semantic'``, ``'pose'``, ``'classification'``, or ``'all'`` for one
             network that learns all annotated tasks but ``'classification'``; by default the only annotated one.
         backbone: A name of :func:`icconv_mm.list_models` or a file of ``configs/_base_/backbones``, such as
-            ``'small'``; by default that of the config that is there, else on a CPU ``'small'``, but for
-            classification and on GPUs ``'ic_resnet50'``.
+            ``'small'``; by default that of the config that is there, else on a CPU ``'small'``, on GPUs
+            ``'ic_resnet50'``.
         size: Pixels of the longer side that images are resized to; by default chosen from the images and objects.
         epochs: Length of the training, or its time, such as ``'12m'``: as many as are expected to fit, of which
             :func:`icconv_mm.apis.train` makes those that do; by default 30,000 images are seen.
         work_dir: Folder of the run, by default ``work_dirs/NAME_TASK``; the config is beside it and ends in ``.py``.
         classes: Classes to learn, in this order; for several tasks, those of the segmentation maps.
         ignore_index: Values of segmentation maps that are ignored.
-        pretrained: ``'auto'`` takes torchvision's weights for a network of their shape if they can be downloaded,
-            ``'none'`` random ones; else a file, or any checkpoint that mmengine loads.
+        pretrained: ``'auto'`` takes the package's weights, else torchvision's for a network of their shape if they can
+            be downloaded, ``'none'`` random ones; else a file, or any checkpoint that mmengine loads.
         load_from: A checkpoint of the whole network, which the caller will set in the config: ``'auto'`` then takes no
             other weights.
         patience: Validations without improvement after which the training ends.
@@ -133,12 +134,14 @@ def config_for(
     path = Path(f'{folder}.py')  # inside the folder, the runner would overwrite it with the whole config
     before = written_choices(path)
     if backbone is None:  # that of the config that is there, which another machine may have written
-        backbone = before['backbone'] or default_backbone(task)
+        backbone = before['backbone'] or default_backbone()
         say(f'backbone: {backbone}, as none is named')
     network = backbone_of(backbone)
     if task in ('pose', 'all') and strides_of(network)[0] > 4:
         raise ArgumentError('backbone', f'{backbone} has no map at stride 4, which the task {task} needs: take small')
     batch = before['batch'] if resume else None  # its schedule counts steps of this length
+    if resume and pretrained == 'auto' and path.is_file() and not (before['weights'] or before['load_from']):
+        pretrained = 'none'  # as it began: its learning rate stays
     size = size or (before['size'] if resume else None)
     epochs = before['epochs'] or epochs if resume and isinstance(epochs, Budget) else epochs
     given = [os.path.abspath(location) for location in locations]
@@ -153,8 +156,8 @@ def config_for(
             write_json(Path(temporary, 'new', LOCATIONS), given)
             images = _as_given(next(iter(converted.values())).root, given)
             write_folder_of_images(Path(temporary, 'new'), images, folder / 'annotations')
-            init = weights_of(backbone, pretrained, say, load_from)
-            chosen = _choose(task, converted, network, init, size, epochs, batch, patience, say)
+            start = start_of(backbone, task, pretrained, say, load_from)
+            chosen = _choose(task, converted, network, start, size, epochs, batch, patience, say)
             annotations = _name_of_content(Path(temporary, 'new'))
             text = config_text(chosen, converted, annotations)
             location = folder / annotations
@@ -312,7 +315,7 @@ def _choose(
     task: str,
     converted: dict[str, Converted],
     network: dict,
-    init: dict | None,
+    start: Start,
     size: int | None,
     epochs: int | Budget | None,
     batch: int | None,
@@ -329,12 +332,11 @@ def _choose(
         raise ArgumentError('size', f'expected {STRIDE} pixels or more, got {size}')
     count = max(conversion.splits.get('train', 1) for conversion in converted.values())
     base, is_deep = network.get('base_channels', WIDE), network.get('depth', 50) >= 50
-    is_narrow = base < WIDE
-    most = 32 if task == 'classification' else 4 if is_deep or is_narrow or task == 'all' else 8
+    most = 32 if task == 'classification' else 4 if is_deep or is_narrow(network) or task == 'all' else 8
     shape = training_size(sizes, size)
-    image = memory.training_time(network, shape) if isinstance(epochs, Budget) else None
-    if image is not None:
-        epochs = max(1, round(TRAINED * epochs.left / (image * count)))
+    images = memory.training_times(network, shape) if isinstance(epochs, Budget) else None
+    if images is not None:
+        epochs = max(1, round(TRAINED * epochs.left / (images[0] * count)))
     elif not isinstance(epochs, int):
         epochs = int(np.clip(round(_SEEN / count), *_EPOCHS))
     if batch is None:
@@ -345,9 +347,9 @@ def _choose(
             reason = f' instead of {usual}, which would not fit the memory{reason}'
         elif batch < most:
             reason = f' instead of {most}, for more steps{reason}'
-    rate = 2e-4 if init else 5e-4 if is_deep else 2e-3 if is_narrow else 1e-3
-    rate = float(f'{rate * (batch / most) ** 0.5:.2g}')
-    return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, init, patience, reason)
+    rate = float(f'{learning_rate(network, is_deep, start) * (batch / most) ** 0.5:.2g}')
+    weights, load_from = start
+    return Choices(task, epochs, size, shape, network, base, is_deep, batch, rate, weights, patience, reason, load_from)
 
 
 def fitting_batch(backbone: dict, size: tuple[int, int], batch: int, say: Any) -> int:

@@ -59,6 +59,7 @@ class Choices:
         weights: ``init_cfg`` of the backbone, or None.
         patience: Validations without improvement that end the training; None for no limit.
         reason: Why the batch is smaller than usual, as the end of a message, or ''.
+        load_from: Address of weights of the package for the whole network, or None.
     """
 
     task: str
@@ -73,6 +74,7 @@ class Choices:
     weights: dict | None
     patience: int | None
     reason: str
+    load_from: str | None = None
 
 
 def config_text(chosen: Choices, converted: dict[str, Converted], annotations: str) -> str:
@@ -99,6 +101,7 @@ def config_text(chosen: Choices, converted: dict[str, Converted], annotations: s
         mosaic=is_small and _most_images(converted) >= _LEAST_OF_MOSAIC,
         best=repr(BEST.get(chosen.task) or f'{first}/{BEST[first]}'),
         patience=chosen.patience,
+        load_from=chosen.load_from and repr(chosen.load_from),
     )
     settings = 'objects' if chosen.task in ('detection', 'instance') else chosen.task
     body = '\n'.join(templates.get_template(f'{name}.py').render(values) for name in (settings, 'end'))
@@ -130,12 +133,13 @@ def choices_text(chosen: Choices, annotations: str, backbone: str, data: Sequenc
 
 
 def written_choices(config: Path) -> dict[str, Any]:
-    """Returns backbone, size, epochs, batch, annotations, data and ``is_unedited`` of a written config, by these names.
+    """Returns backbone, size, epochs, batch, weights, annotations, ... and ``is_unedited`` of a written config.
 
     They are in the file beside it, in a config of an earlier version in its text. Without a config, or one that names
     them, they are None.
     """
     kinds = {'backbone': str, 'size': int, 'epochs': int, 'batch': int, 'annotations': str, 'data': list}
+    kinds |= {'weights': dict, 'load_from': str}
     choices = dict.fromkeys(kinds)
     with suppress(FileNotFoundError, ValueError, AttributeError, RecursionError, SyntaxError):
         text = config.read_text()
@@ -162,6 +166,7 @@ def _former_choices(text: str) -> dict[str, Any]:
         'size': max(filter(None, sides), default=None),
         'epochs': getattr(values.get('epochs'), 'value', None),
         'batch': getattr(values.get('batch_size'), 'value', None),
+        'weights': dict(type='Pretrained') if 'init_cfg' in text else None,
         'annotations': getattr(getattr(values.get('annotations'), 'right', None), 'value', '').strip('/'),
         'sha256': marks.get('sha256 of the rest'),
     }

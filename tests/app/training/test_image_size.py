@@ -18,7 +18,7 @@ PIXEL = 0.05 / 192**2  # seconds
 
 @pytest.fixture
 def fast(monkeypatch):
-    monkeypatch.setattr(memory, 'training_time', lambda network, shape: PIXEL * prod(shape))
+    monkeypatch.setattr(memory, 'training_times', lambda network, *shapes: [PIXEL * prod(shape) for shape in shapes])
 
 
 def chosen(minutes, boxes=LARGE, task='detection'):
@@ -46,7 +46,7 @@ def test_small_objects_keep_their_pixels(fast):
 
 def test_where_it_was_not_measured_it_chooses_nothing(fast, monkeypatch):
     assert chosen(1, task='semantic') == (None, '')
-    monkeypatch.setattr(memory, 'training_time', lambda network, shape: None)  # on a GPU
+    monkeypatch.setattr(memory, 'training_times', lambda network, *shapes: None)  # on a GPU
     assert chosen(1) == (None, '')
 
 

@@ -2,10 +2,11 @@
 
 import labelled
 import pytest
+from shipped_weights import fill
 
 from icconv_mm.app import commands
 from icconv_mm.app.training import own_backbone
-from icconv_mm.app.training.own_backbone import backbone_of, weights_of
+from icconv_mm.app.training.own_backbone import Start, backbone_of, default_backbone, learning_rate, start_of
 from icconv_mm.errors import InputError
 
 
@@ -32,13 +33,69 @@ def test_what_it_costs_to_have_no_weights(monkeypatch):
     said = []
     monkeypatch.setenv('ICCONV_MM_OFFLINE', '1')
     monkeypatch.setattr('torch.hub.get_dir', lambda: '/nowhere')
-    assert weights_of('pyconv_resnet50', 'auto', said.append) is None
-    assert weights_of('ic_resnet50', 'auto', said.append) is None
+    assert start_of('pyconv_resnet50', 'detection', 'auto', said.append) == Start()
+    assert start_of('ic_resnet50', 'detection', 'auto', said.append) == Start()
     assert 'none are published for pyconv_resnet50' in said[0] and 'torchvision://resnet50 cannot be fetched' in said[1]
     assert all('several times the images and epochs' in line for line in said)
-    assert weights_of('ic_resnet50', 'torchvision://resnet50', said.append)['checkpoint'] == 'torchvision://resnet50'
+    given = start_of('ic_resnet50', 'detection', 'torchvision://resnet50', said.append)
+    assert given == Start(dict(type='Pretrained', checkpoint='torchvision://resnet50'))
     with pytest.raises(InputError, match=r'pretrained: no such file: none\.pth'):
-        weights_of('ic_resnet50', 'none.pth', said.append)
+        start_of('ic_resnet50', 'detection', 'none.pth', said.append)
+
+
+BACKBONE, DETECTOR = 'icconv_mm://small', 'icconv_mm://small_detection'
+
+
+@pytest.mark.parametrize(
+    ('there', 'task', 'expected'),
+    [
+        ('both', 'detection', Start(load_from=DETECTOR)),
+        ('both', 'semantic', Start(load_from=DETECTOR)),
+        ('both', 'classification', Start(dict(type='Pretrained', checkpoint=BACKBONE))),
+        ('detection', 'classification', Start(dict(type='Pretrained', checkpoint=DETECTOR))),
+        ('classification', 'pose', Start(dict(type='Pretrained', checkpoint=BACKBONE))),
+    ],
+)
+def test_weights_of_the_package_are_taken_and_printed(weights_folder, there, task, expected):
+    fill(weights_folder, 'small', *[] if there == 'both' else [there])
+    said = []
+    assert start_of('small', task, 'auto', said.append) == expected
+    address = expected.load_from or expected.init_cfg['checkpoint']
+    words = 'trained on drawn images; --pretrained none starts from random numbers'
+    assert said == [f'weights: {address}, {words}']
+    assert start_of('small', task, 'none', said.append) == Start()
+    assert said[1:] == ['weights: small starts from random numbers']
+    assert start_of('small_s8', task, 'auto', said.append) == Start(), 'another backbone'
+    assert start_of('small', task, 'auto', said.append, 'a.pth') == Start(), 'another checkpoint of the whole network'
+    assert start_of('small', task, address, said.append) == Start(dict(type='Pretrained', checkpoint=address))
+    with pytest.raises(
+        InputError, match=f'icconv_mm://big: icconv_mm has no such weights; there are: .*{address[12:]}'
+    ):
+        start_of('small', task, 'icconv_mm://big', said.append)
+
+
+def test_weights_of_a_safetensors_file(weights_folder):
+    """Such as timm and transformers publish them."""
+    fill(weights_folder, 'small', 'classification')
+    file = weights_folder / 'small.safetensors'
+    init = dict(type='Pretrained', checkpoint=str(file), prefix='backbone.')
+    assert start_of('small', 'detection', str(file), print) == Start(init)
+
+
+@pytest.mark.parametrize(
+    ('base', 'is_deep', 'rates'),
+    [(24, False, (2e-3, 2e-3)), (64, False, (1e-3, 2e-4)), (64, True, (5e-4, 2e-4)), (24, True, (5e-4, 2e-4))],
+)
+def test_learning_rates(base, is_deep, rates):
+    starts = Start(), Start(load_from='a.pth'), Start(dict(checkpoint='a.pth'))
+    found = [learning_rate(dict(base_channels=base), is_deep, start) for start in starts]
+    assert found == [rates[0], rates[1], rates[1]]
+
+
+def test_a_cpu_learns_a_small_network(monkeypatch):
+    for device, expected in (('cpu', 'small'), ('cuda', 'ic_resnet50')):
+        monkeypatch.setattr(own_backbone, 'get_device', lambda device=device: device)
+        assert default_backbone() == expected
 
 
 @pytest.mark.parametrize('backbone', ['small', 'ic_resnet50'])

@@ -17,7 +17,6 @@ from icconv_mm.app.adapters.libraries import adapter_of
 from icconv_mm.app.training import memory, own_backbone, own_data_text
 from icconv_mm.app.training.budget import Budget
 from icconv_mm.app.training.image_size import default_size, training_size
-from icconv_mm.app.training.own_backbone import default_backbone
 from icconv_mm.app.training.own_data import LIBRARY, config_for
 from icconv_mm.app.training.own_data_text import Choices, anchors, class_weights, crop_of, written_choices
 from icconv_mm.config_tree import walk_dicts
@@ -71,7 +70,7 @@ def test_a_config_of_an_earlier_version(tmp_path):
         choices = written_choices(file)
         assert choices == dict(
             backbone='ic_resnet18', size=96, epochs=7, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
-            data=None, is_unedited=not is_edited,
+            data=None, weights=None, load_from=None, is_unedited=not edited,
         )  # fmt: skip
         if not is_edited:
             again = config_for(tmp_path / 'data', 'detection', epochs=9, resume=True, **options)
@@ -138,7 +137,7 @@ def test_the_only_annotated_task_is_learned(tmp_path, monkeypatch, write, expect
 
 @pytest.mark.parametrize('task', ['detection', 'instance', 'semantic', 'pose'])
 def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
-    """Its parts follow its width; who has a GPU, or labels of whole images, gets a large one."""
+    """Its parts follow its width; who has a GPU gets a large one."""
     from mmengine.registry import MODELS, init_default_scope
 
     monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cpu')
@@ -149,12 +148,10 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     assert cfg.model.backbone.base_channels == 24 and cfg.levels == [24, 48, 96, 192] and cfg.width == 48
     init_default_scope(LIBRARY[task])
     model = MODELS.build(cfg.model)
-    assert 1.5e6 < sum(parameter.numel() for parameter in model.parameters()) < 3e6
-    layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
-    assert layers and all(layer.exported_convolutions == len(layer.pattern) <= 4 for layer in layers), 'whole blocks'
-    assert default_backbone('classification') == 'ic_resnet50'
+    assert 1.5e6 < sum(each.numel() for each in model.parameters()) < 3e6
+    layers = [each for each in model.modules() if isinstance(each, ICConv2d)]
+    assert layers and all(each.exported_convolutions == len(each.pattern) <= 4 for each in layers), 'whole blocks'
     monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cuda')
-    assert default_backbone(task) == 'ic_resnet50'
     again = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=2, **options)
     assert again.model.backbone.base_channels == 24, 'a config that is there keeps its backbone'
     other = config_for(data, task, work_dir=tmp_path / 'other', size=64, epochs=1, **options)
@@ -163,11 +160,11 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
 
 def test_a_time_chooses_the_length(tmp_path, monkeypatch):
     """Of two images with a second each; a training that goes on keeps the length of its config."""
-    monkeypatch.setattr(memory, 'training_time', lambda network, shape: 1.0)
+    monkeypatch.setattr(memory, 'training_times', lambda network, *shapes: [1.0 for _ in shapes])
     data, time = labelled.voc(tmp_path / 'data'), Budget('1m', clock=lambda: 0.0)
     assert config_for(data, size=64, epochs=time, work_dir=tmp_path / 'run', **QUICK).epochs == 24
     assert config_for(data, epochs='10h', work_dir=tmp_path / 'run', resume=True, **QUICK).epochs == 24
-    monkeypatch.setattr(memory, 'training_time', lambda network, shape: None)
+    monkeypatch.setattr(memory, 'training_times', lambda network, *shapes: None)
     assert config_for(data, size=64, epochs=time, work_dir=tmp_path / 'gpu', **QUICK).epochs == 300
 
 

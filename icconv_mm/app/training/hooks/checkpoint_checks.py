@@ -15,8 +15,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from icconv_mm.app.adapters.base import TaskAdapter, metainfo_of_built
 from icconv_mm.app.adapters.choose import scope_and_adapter
-from icconv_mm.checkpoints import metadata, reading
-from icconv_mm.checkpoints.matching import check_covers, check_fits
+from icconv_mm.checkpoints import metadata, reading, shipped
+from icconv_mm.checkpoints.matching import check_covers, check_fits, fit_around_backbone
 from icconv_mm.checkpoints.optimizer_state import match_optimizer
 from icconv_mm.errors import InputError, naming
 from icconv_mm.files import require_file
@@ -80,6 +80,11 @@ class CheckpointMatchHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         is_sharded = isinstance(runner.model, FullyShardedDataParallel)
+        if shipped.is_address(self.name):
+            model = runner.model if is_sharded else unwrapped(runner.model)
+            left = fit_around_backbone(model, checkpoint, self.name)
+            but = f' but {", ".join(left)}, which start from random numbers' if left else ''
+            runner.logger.info(f'weights: {self.name} for all of the network{but}')
         if is_sharded and not is_main_process():
             runner.model.state_dict()  # gathers shards for the main process, which checks
         else:
@@ -113,7 +118,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def check_pretrained(model: nn.Module) -> None:
-    """Raises an error if a local file of pretrained weights is missing or of another architecture.
+    """Raises an error if pretrained weights, local or of this package, are missing or of another architecture.
 
     mmengine loads the weights that fit, and only logs the others.
     """
@@ -121,9 +126,10 @@ def check_pretrained(model: nn.Module) -> None:
         inits = getattr(module, 'init_cfg', None) or []
         for init in [inits] if isinstance(inits, Mapping) else inits:
             path = init.get('checkpoint') if init.get('type') == 'Pretrained' else None
-            if path is not None and '://' not in path:
-                require_file(Path(path).expanduser(), f'{name or "model"}.init_cfg.checkpoint')
-                check_covers(module, reading.read(path), path, init.get('prefix'))
+            if path is not None and ('://' not in path or shipped.is_address(path)):
+                file = shipped.path_of(path) if shipped.is_address(path) else Path(path).expanduser()
+                require_file(file, f'{name or "model"}.init_cfg.checkpoint')
+                check_covers(module, reading.read(file), path, init.get('prefix'))
 
 
 def _check_resumable(runner: Runner, checkpoint: dict) -> None:
