@@ -423,9 +423,9 @@ def _pretrained(name: str, address: str) -> tuple[dict, Mapping[str, Tensor]]:
 def _weights_for(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the backbone's weights, and the classifier's, which are the network's own if it has other classes."""
     chosen = {key: value for key, value in weights.items() if key.startswith('backbone.')}
-    for key, own in network.state_dict().items():
+    for key, value in network.state_dict().items():
         if key.startswith('head.'):
-            chosen[key] = weights[key] if key in weights and weights[key].shape == own.shape else own
+            chosen[key] = weights[key] if key in weights and weights[key].shape == value.shape else value
     return chosen
 
 

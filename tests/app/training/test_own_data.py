@@ -148,9 +148,9 @@ def test_a_small_network_is_the_default_on_a_cpu(tmp_path, monkeypatch, task):
     assert cfg.model.backbone.base_channels == 24 and cfg.levels == [24, 48, 96, 192] and cfg.width == 48
     init_default_scope(LIBRARY[task])
     model = MODELS.build(cfg.model)
-    assert 1.5e6 < sum(each.numel() for each in model.parameters()) < 3e6
-    layers = [each for each in model.modules() if isinstance(each, ICConv2d)]
-    assert layers and all(each.exported_convolutions == len(each.pattern) <= 4 for each in layers), 'whole blocks'
+    assert 1.5e6 < sum(parameter.numel() for parameter in model.parameters()) < 3e6
+    layers = [module for module in model.modules() if isinstance(module, ICConv2d)]
+    assert layers and all(layer.exported_convolutions == len(layer.pattern) <= 4 for layer in layers), 'whole blocks'
     monkeypatch.setattr(own_backbone, 'get_device', lambda: 'cuda')
     again = config_for(data, task, work_dir=tmp_path / 'run', size=64, epochs=2, **options)
     assert again.model.backbone.base_channels == 24, 'a config that is there keeps its backbone'
