@@ -104,7 +104,7 @@ def pack(args: Namespace) -> Path:
         last, recipe = meta['history'][-1], meta['recipe']
         known = dict(
             result=f'top-1 {last["top1"]:.1f} %',
-            command=re.sub(r'/\S+/', '', meta['command']),
+            command=re.sub(r'(?<!\S)/\S+/', '', meta['command']),
             size=str(recipe['size'] // min(recipe.get('tiles', [1]))),
             classes=json.dumps(meta['dataset_meta']['classes']),
         )
