@@ -340,8 +340,9 @@ def create_model(
 
     Raises:
         InputError: For an unknown name, a pattern for a network without one, a bool as a pattern, ``pretrained`` for a
-            network without weights, options that ``features_only`` excludes, or weights that do not fit; and as of
-            :class:`ImageClassifier`, :class:`icconv_mm.backbones.ICResNet` and the other backbones.
+            network without weights, or for a classifier without ``num_classes`` where they have none, options that
+            ``features_only`` excludes, or weights that do not fit; and as of :class:`ImageClassifier`,
+            :class:`icconv_mm.backbones.ICResNet` and the other backbones.
         TypeError: For an option given twice or unknown to the backbone's class; the message names it.
 
     Example:
@@ -395,6 +396,9 @@ def create_model(
         network.output_type = list
         network.feature_info = FeatureInfo(_stages_of(network), network.out_indices)
     else:
+        if num_classes is None and address is not None and 'head.fc.bias' not in weights:
+            what = 'give num_classes, 0 for pooled features, or features_only=True'
+            raise InputError(f'create_model: the weights of {name} that come with icconv_mm have no classifier: {what}')
         num_classes = cfg['num_classes'] if num_classes is None else num_classes
         network = ImageClassifier(network, num_classes, drop_rate, global_pool)
     network.default_cfg = network.pretrained_cfg = cfg

@@ -228,7 +228,9 @@ def test_weights_of_the_package(weights_folder):
 def test_a_backbone_alone_has_weights(weights_folder):
     """Those of a detector, where the package has no classifier."""
     weights = fill(weights_folder, 'small_s8', 'detection')['icconv_mm://small_s8_detection']
-    net = icconv_mm.create_model('small_s8', pretrained=True)
+    with pytest.raises(InputError, match='weights of small_s8 that come with icconv_mm have no classifier: give num_c'):
+        icconv_mm.create_model('small_s8', pretrained=True)
+    net = icconv_mm.create_model('small_s8', pretrained=True, num_classes=1000)
     assert net.num_classes == 1000 and torch.equal(net.backbone.conv1.weight, weights['backbone.conv1.weight'])
 
 
