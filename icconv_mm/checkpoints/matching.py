@@ -154,10 +154,14 @@ def check_fits(model: nn.Module, checkpoint: Mapping[str, Any], name: str, allow
     _require_finite(model, state_dict, name)
 
 
+_CORRECTIONS = 'roi_head.bbox_head.fc_reg.'  # of boxes: four for all classes, or for each
+
+
 def fit_around_backbone(model: nn.Module, checkpoint: dict[str, Any], name: str) -> list[str]:
     """Replaces the weights of a checkpoint that a model cannot have by the model's own, outside its backbone.
 
-    So a detector's weights serve a network of other classes, or of another task.
+    So a detector's weights serve a network of other classes, or of another task. Corrections of boxes that all classes
+    share serve each class of a network that has some for each.
 
     Args:
         model: A network with a ``backbone``.
@@ -170,7 +174,10 @@ def fit_around_backbone(model: nn.Module, checkpoint: dict[str, Any], name: str)
     Raises:
         ArchitectureMismatchError: The checkpoint does not fit the backbone; the message lists the keys.
     """
-    own, weights = model.state_dict(), state_dict_of(checkpoint)
+    own, weights = model.state_dict(), dict(state_dict_of(checkpoint))
+    for key in own.keys() & weights.keys():
+        if key.startswith(_CORRECTIONS) and len(weights[key]) == 4 and len(own[key]) % 4 == 0:
+            weights[key] = torch.cat([weights[key]] * (len(own[key]) // 4))
     fitting = {key: value for key, value in weights.items() if _shape(value) == _shape(own.get(key)) is not None}
     left = [key for key in own if key not in fitting and not key.endswith('num_batches_tracked')]
     if wrong := [key for key in left if key.startswith('backbone.')]:

@@ -1,7 +1,8 @@
 """The threads that a network's operators take on a CPU."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,5 +24,20 @@ def choose_threads(cfg: Mapping[str, Any]) -> None:
         cfg: The config of the run.
     """
     backbone = (cfg.get('model') or {}).get('backbone')
-    if 'OMP_NUM_THREADS' not in os.environ and isinstance(backbone, Mapping) and is_narrow(backbone):
+    if isinstance(backbone, Mapping) and _needs_one(backbone):
         torch.set_num_threads(1)
+
+
+@contextmanager
+def threads_for(backbone: Mapping[str, Any]) -> Iterator[None]:
+    """Gives torch the threads of a network in a block, as :func:`choose_threads` does."""
+    former = torch.get_num_threads()
+    choose_threads({'model': {'backbone': backbone}})
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
+
+
+def _needs_one(backbone: Mapping[str, Any]) -> bool:
+    return 'OMP_NUM_THREADS' not in os.environ and is_narrow(backbone)

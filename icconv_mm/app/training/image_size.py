@@ -9,7 +9,7 @@ TRAINED = 0.8  # share of a time without validations and the report
 _SIDES = (128, 640)  # of the default size; up to _FINE if objects would be smaller than _LEAST pixels
 _FINE, _LEAST = 1024, 10
 _IN_TIME = 192, 16  # least size that a time chooses, and the pixels that three of four objects keep
-_SEEN = 4000  # images; fewer in a larger size teach less: docs/performance.md
+_SEEN = 4000  # images; fewer in a larger size teach less: docs/measurements/2026-12-01-weights.md
 
 
 def default_size(sizes: np.ndarray, boxes: np.ndarray, task: str) -> int:

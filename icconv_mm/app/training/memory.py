@@ -1,7 +1,6 @@
 """What a training on the CPU of this machine takes, as estimates: memory, of which it tells the free part, and time."""
 
 import re
-import statistics
 import time
 from math import prod
 from pathlib import Path
@@ -9,14 +8,14 @@ from pathlib import Path
 import torch
 from mmengine.device import get_device
 
-from icconv_mm.app.runs.threads import is_narrow
+from icconv_mm.app.runs.threads import is_narrow, threads_for
 from icconv_mm.registry import MODELS
 
 _MEMORY = Path('/proc/meminfo')
 # Of twelve trainings: docs/performance.md, "Memory of a training step".
 _LIBRARIES = 1.5e9  # bytes of torch, OpenMMLab, images that are read, a neck and heads
 _WEIGHT = 16  # bytes of a weight, its gradient and the two moments of AdamW
-_SIDE = 128  # pixels
+_SIDE, _CALLS = 128, 8  # pixels of small images, and how often they are computed
 _STEP = 2.5  # bytes of a step for each byte that the backbone keeps for its gradient
 # Time of a detector: its maps in that of the backbone's, and the second stage, whose regions have one size, in that of
 # the backbone on 192 x 192 pixels. Of `small`: 5.3, 6.9, 8.6, 11.4 s for 131 images of 160, 192, 256 and 320 pixels.
@@ -68,10 +67,11 @@ def training_times(backbone: dict, *sizes: tuple[int, int]) -> list[float] | Non
         return None
     network = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'}).train()
     images, times = torch.zeros(2, 3, _SIDE, _SIDE), []
-    for _ in range(4):
-        begun = time.perf_counter()
-        sum(output.sum() for output in network(images)).backward()
-        times.append(time.perf_counter() - begun)
+    with threads_for(backbone):
+        for _ in range(_CALLS):
+            begun = time.perf_counter()
+            sum(output.sum() for output in network(images)).backward()
+            times.append(time.perf_counter() - begun)
     narrow = is_narrow(backbone)
-    pixel = statistics.median(times[1:]) / (len(images) * _SIDE**2)
+    pixel = min(times[1:]) / (len(images) * _SIDE**2)  # the least: another process takes turns
     return [pixel * (_MAPS[narrow] * prod(size) + _REGIONS[narrow] * _MEASURED) for size in sizes]

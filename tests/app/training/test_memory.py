@@ -33,12 +33,14 @@ def test_maps_are_those_of_larger_images(name):
 
 
 def test_time_grows_with_the_images_and_the_network(monkeypatch):
-    """Of a clock that counts, for which each of four steps takes a second; a GPU is not timed on the CPU."""
+    """Of a clock that counts, for which each step takes a second; a GPU is not timed on the CPU."""
+    threads = torch.get_num_threads()
     monkeypatch.setattr(memory, 'get_device', lambda: 'cpu')
     monkeypatch.setattr(memory.time, 'perf_counter', itertools.count().__next__)
     small, large = memory.training_times(backbone_of('small'), (192, 192), (384, 192))
     second = (192 / 128) ** 2 / 2  # of the backbone for an image of 192 x 192 pixels; it takes one for two of 128 x 128
     assert (small, large) == pytest.approx(((2.3 + 2.1) * second, (2 * 2.3 + 2.1) * second))
+    assert torch.get_num_threads() == threads
     monkeypatch.setattr(memory, 'get_device', lambda: 'cuda')
     assert memory.training_times(backbone_of('small'), (128, 128)) is None
 

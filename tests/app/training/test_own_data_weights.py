@@ -124,3 +124,18 @@ def test_a_training_starts_from_the_detector(tmp_path, weights_folder, capsys):
     commands.main([*command, '2', '--resume'])
     printed = capsys.readouterr().out
     assert 'for all of the network' not in printed and (run / 'epoch_2.pth').is_file()
+
+
+@pytest.mark.parametrize('classes', [1, 3])
+def test_corrections_of_boxes_serve_every_class(classes):
+    box_head = torch.nn.ModuleDict(dict(fc_reg=torch.nn.Linear(5, 4 * classes)))
+    network = torch.nn.ModuleDict(dict(roi_head=torch.nn.ModuleDict(dict(bbox_head=box_head))))
+    weight, bias = torch.rand(4, 5), torch.rand(4)
+    content = {'roi_head.bbox_head.fc_reg.weight': weight, 'roi_head.bbox_head.fc_reg.bias': bias}
+    checkpoint = dict(state_dict=content)
+    assert fit_around_backbone(network, checkpoint, 'a.pth') == []
+    network.load_state_dict(checkpoint['state_dict'])
+    x = torch.rand(2, 5)
+    boxes = box_head['fc_reg'](x).unflatten(1, (classes, 4))
+    for number in range(classes):
+        torch.testing.assert_close(boxes[:, number], x @ weight.T + bias)

@@ -1,7 +1,8 @@
 """Put a trained checkpoint into the package: icconv_mm/weights/NAME.safetensors, and its row in the card beside it.
 
-Filters become float16; norms stay float32. The layers of a detector that depend on the classes are left out, as are
-the states of optimizers and averages. The largest difference of an output that comes from float16 is printed.
+Filters become float16; norms stay float32. Left out are the scores of a detector's classes and the states of optimizers
+and averages; how boxes are corrected is the mean of the classes. The largest difference of an output that comes from
+float16 is printed.
 
 Examples:
   python tools/dev/pretrain/pack.py small work_dirs/pretrained/classifier.pth
@@ -51,21 +52,17 @@ def task_of(weights: Mapping[str, Tensor]) -> str:
     return task
 
 
-def depends_on_classes(key: str, value: Tensor) -> bool:
-    """Returns whether a weight of a detector is of its classes, which other images do not have."""
-    is_of_boxes = key.startswith('roi_head.bbox_head.fc_reg.') and len(value) != 4  # else all classes share them
-    return is_of_boxes or key.startswith('roi_head.bbox_head.fc_cls.')
-
-
 def packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights for the package: filters as float16 where they stay finite, no counters."""
-    found = {}
+    """Returns the weights for the package: filters as float16 where they stay finite, no counters, no classes."""
+    content = {}
     for key, value in weights.items():
-        if key.endswith('num_batches_tracked') or depends_on_classes(key, value):
+        if key.endswith('num_batches_tracked') or key.startswith('roi_head.bbox_head.fc_cls.'):
             continue
+        if key.startswith('roi_head.bbox_head.fc_reg.'):
+            value = value.unflatten(0, (-1, 4)).mean(0)
         half = value.half()
-        found[key] = half if value.ndim > 1 and half.isfinite().all() else value.float()
-    return found
+        content[key] = half if value.ndim > 1 and half.isfinite().all() else value.float()
+    return content
 
 
 def outputs(network: nn.Module) -> list[Tensor]:
@@ -82,7 +79,8 @@ def rounding(network: nn.Module, weights: Mapping[str, Tensor], rounded: Mapping
     """Returns the largest difference of an output that rounded weights make, and the largest output."""
     network.load_state_dict(weights)
     whole = outputs(network.eval())
-    network.load_state_dict({**weights, **rounded})
+    same = {key: value for key, value in rounded.items() if value.shape == weights[key].shape}
+    network.load_state_dict({**weights, **same})
     changed = outputs(network.eval())
     differences = [float((one - other).abs().max()) for one, other in zip(whole, changed)]
     return max(differences), max(float(output.abs().max()) for output in whole)
