@@ -28,7 +28,7 @@ def transfer(tiny, tmp_path):
 
 @pytest.fixture
 def classifier(tiny, tmp_path):
-    fixed = ['--epochs', '1', '--batch', '6', '--size', '32']
+    fixed = ['--epochs', '1', '--tiles', '1', '--batch', '6', '--size', '32']
     importlib.import_module('classification').main([str(tiny), '--out', str(tmp_path / 'pretrained'), *fixed])
     return tmp_path / 'pretrained' / 'classifier.pth'
 
