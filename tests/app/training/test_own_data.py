@@ -70,7 +70,7 @@ def test_a_config_of_an_earlier_version(tmp_path):
         choices = written_choices(file)
         assert choices == dict(
             backbone='ic_resnet18', size=96, epochs=7, batch=cfg.batch_size, annotations=Path(cfg.annotations).name,
-            data=None, weights=None, load_from=None, is_unedited=not edited,
+            data=None, weights=None, load_from=None, is_unedited=not is_edited,
         )  # fmt: skip
         if not is_edited:
             again = config_for(tmp_path / 'data', 'detection', epochs=9, resume=True, **options)
