@@ -17,7 +17,7 @@ language = 'en'
 root_doc = 'docs/README'
 include_patterns = ['README.md', 'CHANGELOG.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/**.md', 'configs/README.md',
                     'configs/**/README.md', 'tools/README.md', 'tools/dev/**README.md',
-                    'tests/**README.md']  # fmt: skip
+                    'tests/**README.md', 'icconv_mm/weights/README.md']  # fmt: skip
 
 exclude_patterns = ['configs/.mim']  # links for openmim, of an editable install
 
@@ -70,7 +70,7 @@ def list_pages(app, name: str, source: list[str]) -> None:
               'Measurements': ['measurements/README'],
               'Project': ['../README', '../CHANGELOG', '../CONTRIBUTING', '../SECURITY', '../tools/README',
                           '../tools/dev/README', '../tools/dev/*/README', '../tests/README',
-                          '../tests/data/README']}  # fmt: skip
+                          '../tests/data/README', '../icconv_mm/weights/README']}  # fmt: skip
     for title, entries in pages.items():
         if entries:
             source[0] += f'\n```{{toctree}}\n:hidden:\n:glob:\n:titlesonly:\n:caption: {title}\n\n'
