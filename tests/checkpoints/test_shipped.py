@@ -1,5 +1,7 @@
 """Weights of the package: found by the files that are there, named by an address, loaded by mmengine."""
 
+import re
+
 import pytest
 import torch
 from mmengine.runner import CheckpointLoader
@@ -44,3 +46,9 @@ def test_a_config_loads_them_by_their_address(weights_folder, checkpoint, prefix
     network.init_weights()
     for key, value in network.state_dict().items():
         assert key.endswith('num_batches_tracked') or torch.equal(value, weights[f'backbone.{key}']), key
+
+
+def test_what_configs_and_pages_name_is_there(repo):
+    files = [*repo.glob('configs/**/*.py'), *repo.glob('*.md'), *repo.glob('docs/*.md'), shipped.FOLDER / 'README.md']
+    names = {name for file in files for name in re.findall(rf'{shipped.SCHEME}(\w+)', file.read_text())} - {'NAME'}
+    assert names and names == {path.stem for path in shipped.FOLDER.glob('*.safetensors')}
